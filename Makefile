@@ -1,0 +1,33 @@
+# The two commands are `make demo` and `make test`; both set up .venv first, once.
+# PYTHON=/path/to/python3.12 picks the interpreter that .venv is made with.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow test-gpu lint clean
+
+# The commands of the project call `python`: let it be the one in .venv.
+RUN = PATH="$(CURDIR)/.venv/bin:$$PATH"
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1@\2/p' Makefile | awk -F@ '{ printf "%-16s %s\n", $$1, $$2 }'
+
+setup: ## make .venv with all that is needed (about 2.5 GB to fetch; does nothing the second time)
+	@sh scripts/setup_env.sh
+
+demo: setup ## draw data, train on it, evaluate, and make a picture of the result (4 minutes)
+	@$(RUN) sh scripts/demo.sh
+
+test: setup ## run the tests
+	@$(RUN) python -m pytest
+
+test-slow: setup ## run the tests that take longer
+	@$(RUN) python -m pytest -m slow
+
+test-gpu: setup ## run the tests that need a CUDA device
+	@$(RUN) python -m pytest -m gpu
+
+lint: setup ## check the style of the code
+	@$(RUN) ruff check .
+
+clean: ## remove what the demo and the tests made (.venv, data/ade and weights stay)
+	rm -rf work_dirs/demo data/ade_demo build dist *.egg-info .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,4 @@
+# ADE20K, trained on 1 of 8 training images.
+_base_ = './ade20k_504x504_subset.py'
+
+data = dict(train=dict(max_image_num=20210 // 8))

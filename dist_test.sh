@@ -1,0 +1,21 @@
+#!/bin/sh
+# Tests on N processes of this node, one a GPU, or N on the CPU where there is none.
+#   sh dist_test.sh CONFIG CHECKPOINT N --eval mIoU [options of tools/test.py]
+# Several nodes: the same command on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
+set -eu
+if [ $# -lt 3 ]; then
+    echo "usage: sh dist_test.sh CONFIG CHECKPOINT N --eval mIoU [options of tools/test.py]" >&2
+    exit 2
+fi
+config=$1
+checkpoint=$2
+processes=$3
+shift 3
+root=$(cd "$(dirname "$0")" && pwd)
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH
+exec "${PYTHON:-python}" -m mmseg_custom.distributed.torchrun \
+    --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29510}" \
+    --nproc_per_node="$processes" \
+    "$root/tools/test.py" "$config" "$checkpoint" --launcher pytorch "$@"

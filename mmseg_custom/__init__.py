@@ -1,0 +1,11 @@
+"""InternViT-Seg: importing this package registers all of it with MMSegmentation."""
+from . import compat
+
+compat.stand_in_for_mmcv_ops()
+
+from . import datasets, engine, models, optim  # noqa: E402
+from .version import __version__  # noqa: E402
+
+compat.collect_on_any_device()
+
+__all__ = ['__version__', 'datasets', 'engine', 'models', 'optim']

@@ -1,0 +1,191 @@
+"""Writing weights tensor by tensor: to .pth, to safetensors, and in shards.
+
+A tensor is made when its turn comes and let go once it is written, so that converting takes the
+memory of one tensor, not of the file. The libraries' own writers want all of them at once.
+"""
+import io
+import json
+import os
+import pickle
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from .save import written_whole
+
+SAFETENSORS_DTYPES = {torch.float64: 'F64', torch.int64: 'I64', torch.float32: 'F32',
+                      torch.int32: 'I32', torch.bfloat16: 'BF16', torch.float16: 'F16',
+                      torch.uint8: 'U8', torch.bool: 'BOOL'}
+Progress = Callable[[int], object]  # is told of the bytes that were written
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """A tensor that is made when it is written.
+
+    Attributes:
+        shape: Its shape.
+        dtype: Its dtype.
+        make: Makes it, on the CPU.
+        done: Is called once it is written.
+    """
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    make: Callable[[], Tensor]
+    done: Callable[[], object] = lambda: None
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    def bytes(self) -> Tensor:
+        """Makes it: (nbytes,) uint8.
+
+        Raises:
+            ValueError: If it is not what was announced.
+        """
+        tensor = self.make()
+        if tuple(tensor.shape) != self.shape or tensor.dtype != self.dtype:
+            raise ValueError(f'{tuple(tensor.shape)} {tensor.dtype} was made where {self.shape} '
+                             f'{self.dtype} was announced')
+        return tensor.contiguous().flatten().view(torch.uint8)
+
+
+def write_pth(path: str, content: object, progress: Progress = lambda count: None) -> None:
+    """Writes what ``torch.save`` would write, with lazy tensors anywhere in the content.
+
+    Args:
+        path: Of the file.
+        content: Dicts, lists, plain values, tensors and :class:`LazyTensor`.
+        progress: Told of the bytes of each tensor.
+
+    Raises:
+        SaveError: If it cannot be written; what was at the path is still there.
+    """
+    with written_whole(path) as part:
+        pickled = io.BytesIO()
+        pickler = _Pickler(pickled, protocol=2)
+        pickler.dump(content)
+        # torch.save's own way in: it closes the file in order after an error, without which the
+        # writer's destructor would end the process.
+        with torch.serialization._open_zipfile_writer(part) as writer:
+            writer.write_record('data.pkl', pickled.getvalue(), len(pickled.getvalue()))
+            writer.write_record('byteorder', sys.byteorder, len(sys.byteorder))
+            for key, tensor in enumerate(pickler.tensors):
+                data = tensor.bytes()
+                start = data.storage_offset()
+                storage = data.untyped_storage()[start:start + tensor.nbytes]
+                writer.write_record(f'data/{key}', storage, tensor.nbytes)
+                del data, storage
+                tensor.done()
+                progress(tensor.nbytes)
+
+
+def write_safetensors(path: str, tensors: dict[str, LazyTensor],
+                      progress: Progress = lambda count: None) -> None:
+    """Writes a safetensors file.
+
+    Args:
+        path: Of the file.
+        tensors: By name. Wider dtypes come first, which keeps each aligned, and then the given
+            order.
+        progress: Told of the bytes of each tensor.
+
+    Raises:
+        SaveError: If it cannot be written; what was at the path is still there.
+    """
+    names = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
+    header: dict[str, dict] = {'__metadata__': {'format': 'pt'}}
+    offset = 0
+    for name in names:
+        tensor = tensors[name]
+        header[name] = dict(dtype=SAFETENSORS_DTYPES[tensor.dtype], shape=list(tensor.shape),
+                            data_offsets=[offset, offset + tensor.nbytes])
+        offset += tensor.nbytes
+    text = json.dumps(header, separators=(',', ':')).encode()
+    text += b' ' * (-len(text) % 8)
+    with written_whole(path) as part, open(part, 'wb') as file:
+        file.write(len(text).to_bytes(8, 'little') + text)
+        for name in names:
+            file.write(memoryview(tensors[name].bytes().numpy()))
+            tensors[name].done()
+            progress(tensors[name].nbytes)
+
+
+def write_shards(folder: str, tensors: dict[str, LazyTensor], shard_bytes: int,
+                 progress: Progress = lambda count: None) -> None:
+    """Writes model.safetensors, or shards of it with their index, as the Hugging Face hub has them.
+
+    Raises:
+        SaveError: If it cannot be written.
+    """
+    shards = split_into_shards(tensors, shard_bytes)
+    if len(shards) == 1:
+        write_safetensors(os.path.join(folder, 'model.safetensors'), tensors, progress)
+        return
+    weight_map = {}
+    for number, names in enumerate(shards, start=1):
+        file = f'model-{number:05d}-of-{len(shards):05d}.safetensors'
+        write_safetensors(os.path.join(folder, file), {n: tensors[n] for n in names}, progress)
+        weight_map.update(dict.fromkeys(names, file))
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    write_text(os.path.join(folder, 'model.safetensors.index.json'), json.dumps(
+        dict(metadata=dict(total_size=total), weight_map=weight_map), indent=2))
+
+
+def split_into_shards(tensors: dict[str, LazyTensor], shard_bytes: int) -> list[list[str]]:
+    """Deals names out, in order, to shards of at most ``shard_bytes`` (or of one tensor)."""
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and filled + tensor.nbytes > shard_bytes:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += tensor.nbytes
+    return shards
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a small text file whole."""
+    with written_whole(path) as part, open(part, 'w', encoding='utf-8') as file:
+        file.write(text + '\n')
+
+
+class _Pickler(pickle.Pickler):
+    """Pickles as ``torch.save`` does: tensors by reference to numbered records of the file."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.tensors: list[LazyTensor] = []
+
+    def persistent_id(self, obj: object) -> tuple | None:
+        """The reference to a record, in torch's form."""
+        if not isinstance(obj, _Record):
+            return None
+        tensor = obj.tensor
+        storage = getattr(torch, torch.storage._dtype_to_storage_type_map()[tensor.dtype])
+        self.tensors.append(tensor)
+        return ('storage', storage, str(len(self.tensors) - 1), 'cpu', prod(tensor.shape))
+
+    def reducer_override(self, obj: object) -> object:
+        """Rebuilds tensors by the function that torch's own files name."""
+        if isinstance(obj, Tensor):
+            tensor = obj.detach().cpu()
+            obj = LazyTensor(tuple(tensor.shape), tensor.dtype, lambda: tensor)
+        if not isinstance(obj, LazyTensor):
+            return NotImplemented
+        strides = [prod(obj.shape[i + 1:]) for i in range(len(obj.shape))]
+        return torch._utils._rebuild_tensor_v2, (
+            _Record(obj), 0, obj.shape, tuple(strides), False, OrderedDict())
+
+
+@dataclass(frozen=True, eq=False)
+class _Record:
+    tensor: LazyTensor

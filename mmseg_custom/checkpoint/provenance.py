@@ -1,0 +1,187 @@
+"""Which file the weights of a backbone come from: remembered, recorded by SHA-256, and verified.
+
+A checkpoint of a frozen backbone holds no copy of it, only ``meta['backbone']``:
+
+    path               of the file or folder, as it was at the time
+    sha256, bytes      of the file (of a folder: over the names and SHA-256 of its files)
+    pos_embed_tokens   1 + N of the position embedding in the model, if it is the file's
+    dtype              of the backbone's tensors in the model
+    other_dtypes       name -> dtype, where a tensor has another one
+
+which is enough to rebuild every tensor bit by bit from the file.
+"""
+import hashlib
+import json
+import logging
+import os
+import threading
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+from .files import FOLDER_FILES, shards_of
+
+CHUNK_BYTES = 8 << 20
+_LOCK = threading.Lock()
+_HASHES: dict[str, str] = {}  # identity of a file -> SHA-256
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where a backbone's tensors come from.
+
+    Attributes:
+        path: File or folder, absolute.
+        names: The backbone's tensors that were in it.
+    """
+    path: str
+    names: tuple[str, ...]
+
+
+def remember(backbone: nn.Module, source: WeightsSource | None) -> None:
+    """Notes on a backbone where its tensors come from, until other ones are loaded into it.
+
+    A later ``load_state_dict`` (mmcv's too) takes the note back, unless the state dict brings its
+    own: see :func:`metadata_of`. A checkpoint can so never refer to a file that was overwritten.
+    """
+    if not hasattr(backbone, 'weights_source'):
+        backbone.register_load_state_dict_pre_hook(_forget)
+    backbone.weights_source = source
+
+
+def source_of(backbone: nn.Module) -> WeightsSource | None:
+    """The note that :func:`remember` left, if it still holds."""
+    return getattr(backbone, 'weights_source', None)
+
+
+def metadata_of(source: WeightsSource) -> dict:
+    """An entry for ``state_dict._metadata``: keeps the note when the state dict is loaded.
+
+    Plain values, so that such a state dict can be saved and read again.
+    """
+    return dict(version=1, weights_path=source.path, weights_names=list(source.names))
+
+
+def _forget(backbone: nn.Module, state_dict: dict, prefix: str, local_metadata: dict,
+            *_: object) -> None:
+    path = local_metadata.get('weights_path')
+    backbone.weights_source = path and WeightsSource(path, tuple(local_metadata['weights_names']))
+
+
+def record(backbone: nn.Module, source: WeightsSource) -> dict:
+    """Describes a frozen backbone for the metadata of a checkpoint; reads the file for its hash."""
+    tensors = backbone.state_dict()
+    dtypes = {name: str(tensors[name].dtype).removeprefix('torch.') for name in source.names}
+    common = Counter(dtypes.values()).most_common(1)[0][0]
+    return dict(
+        path=source.path, sha256=sha256_of(source.path), bytes=bytes_of(source.path),
+        pos_embed_tokens=tensors['pos_embed'].shape[1], dtype=common,
+        other_dtypes={name: dtype for name, dtype in dtypes.items() if dtype != common})
+
+
+def recorded_dtype(entry: dict, name: str) -> torch.dtype:
+    """The dtype that a tensor of the backbone had in the model."""
+    return getattr(torch, entry['other_dtypes'].get(name, entry['dtype']))
+
+
+def verify(entry: dict, path: str, checkpoint: str) -> None:
+    """Refuses another backbone than the one that a checkpoint was trained on.
+
+    Raises:
+        InputError: Naming both files.
+    """
+    found, wanted = bytes_of(path), entry['bytes']
+    if found == wanted:
+        found, wanted = sha256_of(path), entry['sha256']
+    else:
+        found, wanted = f'{found} bytes', f'{wanted} bytes'
+    if found != wanted:
+        raise InputError(f'{checkpoint} was trained on the backbone {entry["path"]} '
+                         f'({_short(wanted)}), but {path} is another one ({_short(found)}): give '
+                         'the file it was trained on')
+
+
+def sha256_of(path: str) -> str:
+    """The SHA-256 of a file, or of a folder's manifest of weight files.
+
+    Costs about 2 s a gigabyte the first time. It is kept in memory and in the user's cache folder
+    for as long as size, time and inode of the file stay the same. A second thread that asks
+    meanwhile waits.
+    """
+    with _LOCK:
+        files = _files(path)
+        if files == [path]:
+            return _file_sha256(path)
+        lines = [f'{_file_sha256(file)}  {os.path.basename(file)}\n' for file in files]
+        return hashlib.sha256(''.join(lines).encode()).hexdigest()
+
+
+def sha256_in_background(path: str) -> threading.Thread:
+    """Computes the SHA-256 ahead, so that the first checkpoint does not wait for it."""
+    thread = threading.Thread(target=sha256_of, args=(path,), daemon=True)
+    thread.start()
+    return thread
+
+
+def bytes_of(path: str) -> int:
+    """The size of a file, or of a folder's weight files together."""
+    return sum(os.path.getsize(file) for file in _files(path))
+
+
+def _files(path: str) -> list[str]:
+    if not os.path.isdir(path):
+        return sorted(shards_of(path)) if path.endswith('.index.json') else [path]
+    for name in FOLDER_FILES:
+        file = os.path.join(path, name)
+        if os.path.exists(file):
+            return sorted(shards_of(file)) if name.endswith('.json') else [file]
+    raise InputError(f'{path} holds no weights: expected one of {", ".join(FOLDER_FILES)}')
+
+
+def _file_sha256(path: str) -> str:
+    stat = os.stat(path)
+    identity = f'{os.path.realpath(path)} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}'
+    if identity not in _HASHES:
+        _HASHES.update(_read_cache())
+    if identity not in _HASHES:
+        digest = hashlib.sha256()
+        buffer = memoryview(bytearray(CHUNK_BYTES))
+        with open(path, 'rb', buffering=0) as file:
+            while count := file.readinto(buffer):
+                digest.update(buffer[:count])
+        _HASHES[identity] = digest.hexdigest()
+        _write_cache()
+    return _HASHES[identity]
+
+
+def _cache_path() -> str:
+    home = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
+    return os.path.join(home, 'mmseg_custom', 'sha256.json')
+
+
+def _read_cache() -> dict[str, str]:
+    try:
+        with open(_cache_path(), encoding='utf-8') as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return {}
+
+
+def _write_cache() -> None:
+    """Writes the cache; without a writable home folder, hashes are computed in each process."""
+    path = _cache_path()
+    part = f'{path}.{os.getpid()}.part'
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(part, 'w', encoding='utf-8') as file:
+            json.dump({**_read_cache(), **_HASHES}, file, indent=0)
+        os.replace(part, path)
+    except OSError as error:
+        logging.getLogger('mmseg').debug('hashes are not kept: %s', error)
+
+
+def _short(text: str) -> str:
+    return f'SHA-256 {text[:12]}...' if len(text) == 64 else text

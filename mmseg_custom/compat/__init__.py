@@ -1,0 +1,48 @@
+"""What OpenMMLab 1.x needs on today's PyTorch. Each piece says why, and when it can go."""
+import importlib
+import sys
+
+import torch.distributed as dist
+
+
+def stand_in_for_mmcv_ops() -> None:
+    """Lets mmseg import where mmcv-full was built without its compiled ops.
+
+    mmseg 0.30 imports ``mmcv.ops`` for a focal loss that nothing here uses, and compiling the ops
+    takes a quarter of an hour. Steps aside when they are there. Can go with mmseg 0.30.
+    """
+    try:
+        importlib.import_module('mmcv._ext')
+    except ImportError:
+        sys.modules['mmcv._ext'] = importlib.import_module('mmseg_custom.compat._ext')
+
+
+def collect_on_any_device() -> None:
+    """Gathers test results through torch.distributed.
+
+    mmcv 1.7 agrees on a temporary folder with CUDA tensors, on the CPU too, and passes the results
+    through a file system that all nodes must share. Can go with mmseg 0.30.
+    """
+    import mmseg.apis.test as mmseg_test
+    mmseg_test.collect_results_cpu = collect_results
+    mmseg_test.collect_results_gpu = collect_results
+
+
+def collect_results(part: list, size: int, tmpdir: str | None = None) -> list | None:
+    """Puts the results of all ranks into the order of the data set.
+
+    Args:
+        part: This rank's results, of the images rank, rank + ranks, ...
+        size: Images in the data set; what the sampler padded behind it is cut off.
+        tmpdir: Not needed; mmseg passes it.
+
+    Returns:
+        The list of ``size`` results on rank 0, None on the others.
+    """
+    gloo = dist.new_group(backend='gloo')  # results lie in the memory of the host
+    parts = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(part, parts, dst=0, group=gloo)
+    dist.destroy_process_group(gloo)
+    if parts is None:
+        return None
+    return [result for row in zip(*parts) for result in row][:size]

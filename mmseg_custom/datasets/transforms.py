@@ -1,0 +1,115 @@
+"""Pipeline steps: the resize and the padding of the published configs, and a check of the labels.
+
+H W pixels.
+"""
+import mmcv
+import numpy as np
+from mmseg.datasets.builder import PIPELINES
+from mmseg.datasets.pipelines import Resize
+
+from ..errors import InputError
+
+
+@PIPELINES.register_module()
+class SETR_Resize(Resize):  # noqa: N801 - the name that published configs use
+    """mmseg's ``Resize`` that can keep the short side from falling below the crop.
+
+    With ``setr_multi_scale`` and ``keep_ratio`` the short side becomes
+    ``max(min(scale), crop_size[0])`` and the long side follows, however long it is. In multi-scale
+    testing all scales below the crop are therefore the crop: ratios 0.5 and 0.75 repeat 1.0. Use
+    ``Resize(keep_ratio=True)`` where small scales are wanted; the network takes them.
+
+    Args:
+        img_scale: (long, short) in pixels, or a list of them.
+        multiscale_mode: 'range' or 'value': how to draw from a list.
+        ratio_range: Range of a random factor on ``img_scale``.
+        keep_ratio: Whether the aspect ratio is kept.
+        crop_size: (H, W) in pixels; needed with ``setr_multi_scale``.
+        setr_multi_scale: See above.
+    """
+
+    def __init__(self, img_scale=None, multiscale_mode: str = 'range', ratio_range=None,
+                 keep_ratio: bool = True, crop_size: tuple[int, int] | None = None,
+                 setr_multi_scale: bool = False):
+        super().__init__(img_scale, multiscale_mode, ratio_range, keep_ratio)
+        if setr_multi_scale and crop_size is None:
+            raise InputError('SETR_Resize: setr_multi_scale=True needs crop_size=(H, W)')
+        self.crop_size = crop_size
+        self.setr_multi_scale = setr_multi_scale
+
+    def _resize_img(self, results: dict) -> None:
+        if self.keep_ratio and self.setr_multi_scale:
+            height, width = results['img'].shape[:2]
+            short = max(min(results['scale']), self.crop_size[0])
+            if height > width:
+                results['scale'] = (short * height / width, short)
+            else:
+                results['scale'] = (short, short * width / height)
+        super()._resize_img(results)
+
+
+@PIPELINES.register_module()
+class PadShortSide:
+    """Pads the image and the labels on the right and below to at least ``size`` x ``size``.
+
+    Args:
+        size: Side in pixels.
+        pad_val: Value for the image.
+        seg_pad_val: Value for the labels.
+    """
+
+    def __init__(self, size: int, pad_val: float = 0, seg_pad_val: int = 255):
+        self.size = size
+        self.pad_val = pad_val
+        self.seg_pad_val = seg_pad_val
+
+    def __call__(self, results: dict) -> dict:
+        """Pads ``img`` and every one of ``seg_fields``, and sets ``pad_shape``."""
+        height, width = results['img'].shape[:2]
+        shape = (max(height, self.size), max(width, self.size))
+        if shape != (height, width):
+            results['img'] = mmcv.impad(results['img'], shape=shape, pad_val=self.pad_val)
+            results['pad_shape'] = results['img'].shape
+            for key in results.get('seg_fields', []):
+                results[key] = mmcv.impad(results[key], shape=shape, pad_val=self.seg_pad_val)
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(size={self.size}, pad_val={self.pad_val})'
+
+
+@PIPELINES.register_module()
+class CheckLabels:
+    """Refuses labels that are no class, before a loss turns them into an index error.
+
+    Args:
+        num_classes: K; labels are 0..K-1, and 255 where they are ignored.
+        reduce_zero_label: Whether 1 was subtracted on loading; only for the wording.
+    """
+
+    def __init__(self, num_classes: int, reduce_zero_label: bool = True):
+        self.num_classes = num_classes
+        self.shift = 1 if reduce_zero_label else 0
+
+    def __call__(self, results: dict) -> dict:
+        """Checks ``gt_semantic_seg``, as loaded."""
+        info = results['ann_info']['seg_map']
+        prefix = results.get('seg_prefix')
+        self.check(results['gt_semantic_seg'], f'{prefix}/{info}' if prefix else info)
+        return results
+
+    def check(self, labels: np.ndarray, path: str) -> None:
+        """Checks a label map (H, W).
+
+        Raises:
+            InputError: If it is no single channel, or holds anything else than classes and 255.
+        """
+        if labels.ndim != 2:
+            raise InputError(f'label {path} has the shape {labels.shape}: expected one channel '
+                             'of class numbers (H, W)')
+        wrong = labels[(labels >= self.num_classes) & (labels != 255)]
+        if wrong.size:
+            raise InputError(
+                f'label {int(wrong.max()) + self.shift} in {path}: expected '
+                f'0..{self.num_classes - 1 + self.shift} ({wrong.size} pixels are out of range); '
+                'correct the file or remove the sample')

@@ -1,0 +1,138 @@
+"""What the command-line tools share: errors in one line, the start of a run, common options."""
+import argparse
+import logging
+import os
+import os.path as osp
+import random
+import sys
+import time
+from typing import Callable
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from mmcv import Config, DictAction
+from mmcv.runner import get_dist_info
+from mmseg.utils import collect_env, get_root_logger, setup_multi_processes
+
+from ..distributed.launch import choose_device, init_process_group
+from ..errors import InputError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a tool; what is the input's fault becomes one line and exit code 1.
+
+    A traceback is printed for anything else, and for everything with ``--debug`` or at the log
+    level DEBUG.
+    """
+    try:
+        main()
+    except (Exception, KeyboardInterrupt) as error:
+        message = explain(error)
+        debug = '--debug' in sys.argv or logging.getLogger('mmseg').level == logging.DEBUG
+        if message is None or debug:
+            raise
+        rank, world_size = get_dist_info()
+        who = f'error [rank {rank}]' if world_size > 1 else 'error'
+        sys.stdout.flush()
+        print(f'{who}: {message}', file=sys.stderr, flush=True)
+        if world_size > 1:
+            os._exit(1)  # the others may be waiting in a collective; the launcher ends them
+        sys.exit(1)
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def explain(error: BaseException) -> str | None:
+    """The one line for an error that is the input's fault; None for any other error."""
+    if isinstance(error, KeyboardInterrupt):
+        return 'interrupted'
+    while error is not None:
+        if isinstance(error, InputError):
+            # A loader's worker sends its whole traceback as the message: the last line counts.
+            return str(error).strip().splitlines()[-1].split('InputError: ')[-1]
+        if isinstance(error, OSError) and error.filename is not None:
+            return f'{error.filename}: {error.strerror}'
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that training and testing have in common, mmseg 0.30's and two of our own."""
+    parser.add_argument('--device', choices=('cuda', 'cpu'),
+                        help='default: cuda where there is a GPU')
+    parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
+    parser.add_argument('--work-dir', help='folder for logs, checkpoints and results; default: '
+                        'work_dirs/<name of the config>')
+    parser.add_argument('--cfg-options', '--options', nargs='+', action=DictAction, default={},
+                        metavar='KEY=VALUE', help='override settings of the config, e.g. '
+                        'optimizer.lr=1e-4 data.samples_per_gpu=4 model.backbone.out_indices=[23]')
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
+                        help=argparse.SUPPRESS)  # old launchers pass it
+    gpus = parser.add_mutually_exclusive_group()
+    gpus.add_argument('--gpu-id', type=int, default=0, help='the GPU of a run in one process')
+    gpus.add_argument('--gpu-ids', type=int, nargs='+', help='deprecated: the first is taken')
+    gpus.add_argument('--gpus', type=int, help='deprecated: one process uses one GPU')
+
+
+def start(args: argparse.Namespace, cfg: Config, log: bool) -> tuple[str, str]:
+    """Sets up device, process group and log of a run.
+
+    Args:
+        args: With the options of :func:`add_common_arguments`.
+        cfg: Its config, with ``work_dir``.
+        log: Whether a log file is written into the work dir.
+
+    Returns:
+        The device ('cuda' or 'cpu') and the timestamp that names the log.
+    """
+    device = choose_device(args.device)
+    if args.launcher != 'none':
+        init_process_group(args.launcher, device, cfg.get('dist_params', {}).get('backend'))
+    elif device == 'cuda':
+        torch.cuda.set_device(args.gpu_ids[0] if args.gpu_ids else args.gpu_id)
+    torch.backends.cudnn.benchmark = cfg.get('cudnn_benchmark', False)
+    timestamp = time.strftime('%Y%m%d_%H%M%S', time.localtime())
+    rank, world_size = get_dist_info()
+    if rank == 0:
+        os.makedirs(cfg.work_dir, exist_ok=True)
+    if world_size > 1:
+        dist.barrier()
+    logger = get_root_logger(osp.join(cfg.work_dir, f'{timestamp}.log') if log else None,
+                             cfg.get('log_level', 'INFO'))
+    logger.propagate = False
+    setup_multi_processes(cfg)
+    if log:
+        env = '\n'.join(f'{key}: {value}' for key, value in collect_env().items())
+        logger.info('environment\n%s', env)
+    return device, timestamp
+
+
+def seed_everything(seed: int | None, diff_seed: bool, deterministic: bool) -> int:
+    """Seeds all generators of the process.
+
+    Args:
+        seed: None draws one, the same on all ranks.
+        diff_seed: Add the rank to the seed of the generators, not to the one that is returned.
+        deterministic: Ask cuDNN for deterministic kernels.
+
+    Returns:
+        The seed that the ranks share.
+    """
+    rank, world_size = get_dist_info()
+    if seed is None:
+        drawn = [int(np.random.SeedSequence().generate_state(1)[0]) % 2**31]
+        if world_size > 1:
+            dist.broadcast_object_list(drawn, src=0)
+        seed = drawn[0]
+    own = seed + rank if diff_seed else seed
+    random.seed(own)
+    np.random.seed(own)
+    torch.manual_seed(own)
+    if deterministic:
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+    get_root_logger().info('seed: %d, deterministic: %s', own, deterministic)
+    return seed

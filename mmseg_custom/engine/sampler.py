@@ -1,0 +1,42 @@
+"""The order in which images are trained on."""
+from typing import Iterator
+
+import torch
+from torch.utils.data import Sampler
+
+
+class InfiniteSampler(Sampler):
+    """Endless shuffled passes over a data set, dealt out to the ranks.
+
+    The passes form one stream of indices that depends on the seed alone; rank r of R takes every
+    R-th from the r-th on. Runs with the same global batch therefore see the same images in the same
+    iteration, on any number of ranks, and a position in the stream says where a run stands. There
+    is no end of an epoch at which workers are started anew.
+
+    Args:
+        length: Images in the data set.
+        seed: Of the shuffles.
+        rank: Of this process.
+        world_size: Number of ranks.
+        start: Indices of this rank to skip, when a run is resumed.
+    """
+
+    def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1,
+                 start: int = 0):
+        self.length, self.seed = length, seed
+        self.rank, self.world_size, self.start = rank, world_size, start
+
+    def __iter__(self) -> Iterator[int]:
+        position = self.start * self.world_size + self.rank  # in the stream
+        while True:
+            epoch, offset = divmod(position, self.length)
+            generator = torch.Generator().manual_seed(self.seed + epoch)
+            order = torch.randperm(self.length, generator=generator).tolist()
+            while offset < self.length:
+                yield order[offset]
+                offset += self.world_size
+                position += self.world_size
+
+    def __len__(self) -> int:
+        """Indices of this rank in one pass."""
+        return max(self.length // self.world_size, 1)

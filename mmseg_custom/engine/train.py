@@ -1,0 +1,166 @@
+"""Config -> model -> parallelize -> optimizer -> runner -> hooks: one training run."""
+import os.path as osp
+from functools import partial
+
+import mmcv
+import torch
+from mmcv import Config
+from mmcv.parallel import collate
+from mmcv.runner import HOOKS, IterBasedRunner, build_optimizer, build_runner, get_dist_info
+from mmcv.utils import build_from_cfg
+from mmseg import __version__ as mmseg_version
+from mmseg.datasets import build_dataset
+from mmseg.datasets.builder import worker_init_fn
+from mmseg.models import build_segmentor
+from mmseg.utils import find_latest_checkpoint, get_root_logger
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from ..distributed.parallelize import parallelize
+from ..distributed.precision import COMPUTE_DTYPES, apply_precision
+from ..errors import InputError
+from ..version import __version__
+from .config import loader_options, translate
+from .hooks import SegDistEvalHook, SegEvalHook, ToBFloat16Hook, ToFloat16Hook
+from .sampler import InfiniteSampler
+from .test import build_test_loader
+
+
+def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None = None,
+          meta: dict | None = None) -> None:
+    """Trains a segmentor; the process group, the seeds and the log are set up already.
+
+    Args:
+        cfg: A config with ``work_dir`` and ``seed``.
+        device: 'cuda' or 'cpu'.
+        validate: Evaluate during training, as ``cfg.evaluation`` says.
+        timestamp: Of the log's file name.
+        meta: Goes into every checkpoint.
+    """
+    translate(cfg)
+    logger = get_root_logger()
+    _, world_size = get_dist_info()
+    model = build_model(cfg)
+    logger.debug('%s', model)
+    datasets = [build_dataset(cfg.data.train)]
+    meta = dict(meta or {}, **_describe(cfg, datasets[0]))
+    model.CLASSES, model.PALETTE = datasets[0].CLASSES, datasets[0].PALETTE
+    if cfg.get('checkpoint_config'):
+        cfg.checkpoint_config.meta = {k: meta[k] for k in ('CLASSES', 'PALETTE', 'config')}
+
+    model = parallelize(model, device, cfg.get('find_unused_parameters', False))
+    optimizer = build_optimizer(model, cfg.optimizer)
+    runner = build_runner(cfg.runner, dict(
+        model=model, optimizer=optimizer, work_dir=cfg.work_dir, logger=logger, meta=meta))
+    runner.timestamp = timestamp
+    runner.register_training_hooks(
+        cfg.lr_config, cfg.get('optimizer_config', {}), cfg.get('checkpoint_config'),
+        cfg.get('log_config'), cfg.get('momentum_config'))
+    if validate:
+        _register_evaluation(runner, cfg, device)
+    _register_custom_hooks(runner, cfg)
+    _resume_or_load(runner, cfg)
+    loader = build_train_loader(cfg, datasets[0], device, start=runner.iter)
+    logger.info('training on %s x %d, %d images a step', device, world_size,
+                world_size * loader.batch_size)
+    runner.run([loader], [('train', 1)])
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """Builds the segmentor with its weights, in the dtypes that it trains in."""
+    model = build_segmentor(cfg.model, train_cfg=cfg.get('train_cfg'),
+                            test_cfg=cfg.get('test_cfg'))
+    for name, child in model.named_children():
+        # mmcv would start by taking the mean of each of 5.9 billion parameters, for its log.
+        if name != 'backbone' or not hasattr(child, 'freeze_vit'):
+            child.init_weights()
+    dtype = compute_dtype(cfg, model)
+    if dtype is not None:
+        apply_precision(model, dtype)
+    return model
+
+
+def compute_dtype(cfg: Config, model: nn.Module) -> torch.dtype | None:
+    """What the backbone computes in; None for a backbone that no policy is asked for.
+
+    ``precision='bf16' | 'fp16' | 'fp32'`` in the config decides, else the precision hook among
+    ``custom_hooks``, else what the backbone was built in.
+
+    Raises:
+        InputError: If ``precision`` is none of the three.
+    """
+    name = cfg.get('precision')
+    if name is not None:
+        if name not in COMPUTE_DTYPES:
+            raise InputError(f'precision={name!r}: expected one of {", ".join(COMPUTE_DTYPES)}')
+        return COMPUTE_DTYPES[name]
+    for hook in (ToBFloat16Hook, ToFloat16Hook):
+        if any(h['type'] == hook.__name__ for h in cfg.get('custom_hooks') or []):
+            return hook.dtype
+    return getattr(model.backbone, 'dtype', None)
+
+
+def build_train_loader(cfg: Config, dataset: Dataset, device: str, start: int = 0) -> DataLoader:
+    """The loader of a training run that stands at iteration ``start``."""
+    rank, world_size = get_dist_info()
+    options = loader_options(cfg, 'train')
+    batch, workers = options['samples_per_gpu'], options['workers_per_gpu']
+    if len(dataset) < batch * world_size:
+        get_root_logger().warning('%d images are fewer than one step of %d: images repeat within '
+                                  'a step', len(dataset), batch * world_size)
+    return DataLoader(
+        dataset, batch_size=batch, num_workers=workers,
+        sampler=InfiniteSampler(len(dataset), cfg.seed, rank, world_size, start * batch),
+        collate_fn=partial(collate, samples_per_gpu=batch), drop_last=True,
+        pin_memory=device == 'cuda', persistent_workers=workers > 0,
+        worker_init_fn=partial(worker_init_fn, num_workers=workers, rank=rank, seed=cfg.seed))
+
+
+def _describe(cfg: Config, dataset: Dataset) -> dict:
+    """What a checkpoint says about its run; plain strings, lists and numbers."""
+    return dict(config=cfg.pretty_text, CLASSES=list(dataset.CLASSES), PALETTE=dataset.PALETTE,
+                mmseg_version=mmseg_version, internvit_seg_version=__version__, seed=cfg.seed)
+
+
+def _register_evaluation(runner: IterBasedRunner, cfg: Config, device: str) -> None:
+    dataset = build_dataset(cfg.data.val, dict(test_mode=True))
+    options = dict(cfg.get('evaluation', {}))
+    options['by_epoch'] = not isinstance(runner, IterBasedRunner)
+    _, world_size = get_dist_info()
+    hook = SegDistEvalHook if world_size > 1 else SegEvalHook
+    # After the optimizer and the log; mmcv's hooks of the same priority run in this order too.
+    runner.register_hook(hook(build_test_loader(cfg, dataset, device, 'val'), **options),
+                         priority='LOW')
+
+
+def _register_custom_hooks(runner: IterBasedRunner, cfg: Config) -> None:
+    for options in cfg.get('custom_hooks') or []:
+        options = dict(options)
+        priority = options.pop('priority', 'NORMAL')
+        hook = build_from_cfg(options, HOOKS)
+        if cfg.get('precision') and isinstance(hook, (ToBFloat16Hook, ToFloat16Hook)):
+            continue  # the config's precision is in force
+        runner.register_hook(hook, priority=priority)
+
+
+def _resume_or_load(runner: IterBasedRunner, cfg: Config) -> None:
+    if not cfg.get('resume_from') and cfg.get('auto_resume'):
+        cfg.resume_from = find_latest_checkpoint(cfg.work_dir)
+    if cfg.get('resume_from'):
+        runner.resume(_existing(cfg.resume_from, '--resume-from'), map_location='cpu')
+    elif cfg.get('load_from'):
+        runner.load_checkpoint(_existing(cfg.load_from, '--load-from'), map_location='cpu')
+
+
+def _existing(path: str, option: str) -> str:
+    if '://' not in path and not osp.exists(path):
+        raise InputError(f'{option}: checkpoint {path} does not exist')
+    return path
+
+
+def dump_config(cfg: Config, path: str) -> None:
+    """Writes the whole config of a run beside its log."""
+    rank, _ = get_dist_info()
+    if rank == 0:
+        mmcv.mkdir_or_exist(osp.abspath(cfg.work_dir))
+        cfg.dump(osp.join(cfg.work_dir, osp.basename(path)))

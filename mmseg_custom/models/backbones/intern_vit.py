@@ -1,0 +1,216 @@
+"""InternViT as a segmentation backbone: image -> tokens -> blocks -> maps.
+
+B batch, H W pixels, h w patch grid, N = h*w patch tokens, D width. A class token stands in front of
+the patch tokens, and is left out of the maps.
+"""
+import difflib
+from contextlib import contextmanager, nullcontext
+from typing import Iterator, Sequence
+
+import torch
+from mmcv.runner import BaseModule
+from mmseg.models.builder import BACKBONES
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ...checkpoint.load import load_backbone
+from ...errors import InputError
+from ..layers.block import Block
+from ..layers.feature_pyramid import build_pyramid
+from ..layers.patch_embed import PatchEmbed
+from ..layers.pos_embed import PosEmbedCache
+
+
+@BACKBONES.register_module()
+class InternViT6B(BaseModule):
+    """The vision transformer of InternVL (Chen et al., "InternVL", 2023), and its family.
+
+    The defaults are InternViT-6B at 224 pixels. InternViT-300M is ``embed_dim=1024, num_heads=16,
+    depth=24, qkv_bias=True, qk_normalization=False, norm_type='layer_norm'``.
+
+    Parameters are built in bfloat16, never in float32 first, and computing follows the parameters:
+    ``.float()`` gives a float32 network. Training with float32 masters is the precision policy's
+    affair (:mod:`mmseg_custom.distributed.precision`).
+
+    Args:
+        in_chans: Channels of the image.
+        patch_size: Side of a patch in pixels.
+        img_size: Side in pixels of the square image that the position embedding is stored for.
+            Images of other sizes are welcome: the embedding is resampled to their grid.
+        pretrain_size: Side in pixels that the pretrained file was trained at. Kept for configs; the
+            grid is read from the file itself.
+        qkv_bias: Whether the q, k, v projection has a bias.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 in the first.
+        embed_dim: Width D.
+        num_heads: Attention heads.
+        mlp_ratio: Width of the MLP over D.
+        init_values: Start of the layer scale; 0 or None for none.
+        qk_normalization: Whether q and k are normalised, over all D channels.
+        depth: Blocks.
+        use_flash_attn: Ask for the fastest attention kernel that is here; a list asks block by
+            block. Never an error: see :func:`..layers.attention.select_kernel`.
+        with_cp: Activation checkpointing of every block in training.
+        layerscale_force_fp32: Multiply the layer scale in float32.
+        out_indices: Blocks (from 0) whose tokens become maps, given in ascending order.
+        freeze_vit: Freeze everything but the pyramid. The frozen part stays in eval mode, runs
+            without autograd and stops after the last block that is read.
+        with_fpn: Turn the four maps into a pyramid of strides 3.5, 7, 14 and 28 pixels
+            (for a patch of 14).
+        with_final_norm: A layer norm over channels at the end of each level of the pyramid.
+        norm_type: 'rms_norm' or 'layer_norm', of all norms in the blocks.
+        pretrained: File or folder with weights: see :func:`mmseg_custom.checkpoint.load_backbone`.
+        layerscale_no_force_fp32: The opposite of ``layerscale_force_fp32``, as the configs of 2024
+            have it.
+        unfreeze_pos_embed: Train the position embedding of a frozen network.
+
+    Raises:
+        InputError: For an unknown argument, ``out_indices`` that do not exist, a pyramid without
+            four maps, or a pretrained file that does not fit.
+    """
+
+    def __init__(self, in_chans: int = 3, patch_size: int = 14, img_size: int = 224,
+                 pretrain_size: int = 224, qkv_bias: bool = False, drop_path_rate: float = 0.0,
+                 embed_dim: int = 3200, num_heads: int = 25, mlp_ratio: float = 4,
+                 init_values: float | None = 0.1, qk_normalization: bool = True, depth: int = 48,
+                 use_flash_attn: bool | Sequence[bool] = True, with_cp: bool = True,
+                 layerscale_force_fp32: bool = False,
+                 out_indices: Sequence[int] = (7, 11, 15, 23), freeze_vit: bool = False,
+                 with_fpn: bool = False, with_final_norm: bool = False,
+                 pretrained: str | None = None, norm_type: str = 'rms_norm',
+                 layerscale_no_force_fp32: bool | None = None, unfreeze_pos_embed: bool = False,
+                 **unknown):
+        super().__init__()
+        if unknown:
+            raise InputError(_unknown_arguments(type(self), unknown))
+        _check_out_indices(out_indices, depth, with_fpn)
+        if layerscale_no_force_fp32 is not None:
+            layerscale_force_fp32 = not layerscale_no_force_fp32
+        self.embed_dim = self.num_features = embed_dim
+        self.patch_size, self.img_size, self.pretrain_size = patch_size, img_size, pretrain_size
+        self.out_indices = list(out_indices)
+        self.with_cp, self.with_fpn, self.freeze_vit = with_cp, with_fpn, freeze_vit
+
+        # A file brings all these parameters: on the meta device they cost nothing until it does.
+        with _default_dtype(torch.bfloat16), torch.device('meta') if pretrained else nullcontext():
+            self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
+            num_tokens = 1 + (img_size // patch_size) ** 2
+            self.pos_embed = nn.Parameter(torch.empty(1, num_tokens, embed_dim))
+            self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+            nn.init.trunc_normal_(self.cls_token, std=0.02)
+            flash = ([use_flash_attn] * depth if isinstance(use_flash_attn, bool)
+                     else use_flash_attn)
+            self.blocks = nn.ModuleList(
+                Block(embed_dim, num_heads, mlp_ratio, qkv_bias, qk_normalization, norm_type,
+                      init_values, layerscale_force_fp32,
+                      drop_path=drop_path_rate * i / max(depth - 1, 1), use_flash_attn=flash[i])
+                for i in range(depth))
+        with _default_dtype(torch.bfloat16):
+            if with_fpn:
+                for name, level in build_pyramid(embed_dim, with_final_norm).items():
+                    self.add_module(name, level)
+        self.positions = PosEmbedCache()
+
+        if pretrained:
+            load_backbone(self, pretrained)
+        if freeze_vit:
+            for name, parameter in self.named_parameters():
+                trained = name.startswith('up') or (name == 'pos_embed' and unfreeze_pos_embed)
+                parameter.requires_grad = trained
+            self.train()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the parameters."""
+        return self.patch_embed.proj.weight.dtype
+
+    def init_weights(self) -> None:
+        """Nothing is left to do: the constructor initialised or loaded every parameter."""
+
+    def train(self, mode: bool = True) -> 'InternViT6B':
+        """Sets the training mode; what is frozen stays in eval mode."""
+        super().train(mode)
+        if self.freeze_vit:
+            for name, child in self.named_children():
+                if not name.startswith('up'):
+                    child.eval()
+        return self
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Computes the maps of a batch.
+
+        Args:
+            images: (B, in_chans, H, W), normalised; H and W multiples of ``patch_size``.
+
+        Returns:
+            One float32 map (B, D, h, w) for each of ``out_indices``; with the pyramid, four at
+            4x, 2x, 1x and 1/2 of that grid.
+
+        Raises:
+            ValueError: If a side is not a multiple of the patch.
+        """
+        frozen = self.freeze_vit and not self.pos_embed.requires_grad
+        with torch.no_grad() if frozen else nullcontext():
+            tokens, grid = self.patch_embed(images.to(self.dtype))  # (B, N, D)
+            tokens = self._add_positions(tokens, grid)  # (B, 1 + N, D)
+            outs = self._run_blocks(tokens)
+            maps = [_to_map(out, grid) for out in outs]  # (B, D, h, w)
+        if self.with_fpn:
+            maps = [level(x) for level, x in zip((self.up1, self.up2, self.up3, self.up4), maps)]
+        return [x.contiguous().float() for x in maps]
+
+    def _add_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, N, D) -> (B, 1 + N, D): puts the class token in front and adds the positions."""
+        cls_token = self.cls_token.to(tokens.dtype).expand(len(tokens), -1, -1)
+        positions = self.positions(self.pos_embed, grid).to(tokens.dtype)
+        return torch.cat([cls_token, tokens], dim=1) + positions
+
+    def _run_blocks(self, tokens: Tensor) -> list[Tensor]:
+        """Runs the blocks up to the last one that is read; returns the tokens after those read."""
+        outs = []
+        recompute = self.with_cp and self.training and torch.is_grad_enabled()
+        for i, block in enumerate(self.blocks[:max(self.out_indices) + 1]):
+            if recompute:
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
+            if i in self.out_indices:
+                outs.append(tokens)
+        return outs
+
+
+def _to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, 1 + N, D) -> (B, D, h, w), without the class token."""
+    return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Builds parameters in ``dtype`` from the start: casting afterwards would hold both."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _check_out_indices(out_indices: Sequence[int], depth: int, with_fpn: bool) -> None:
+    if not out_indices or list(out_indices) != sorted(set(out_indices)) or not (
+            0 <= out_indices[0] and out_indices[-1] < depth):
+        raise InputError(f'out_indices {list(out_indices)}: expected ascending block numbers '
+                         f'between 0 and depth - 1 = {depth - 1}')
+    if with_fpn and len(out_indices) != 4:
+        raise InputError(f'out_indices {list(out_indices)}: with_fpn=True makes a pyramid of '
+                         f'exactly 4 maps, not {len(out_indices)}')
+
+
+def _unknown_arguments(cls: type, unknown: dict) -> str:
+    """One line that names the unknown arguments and their nearest known names."""
+    known = [name for name in cls.__init__.__annotations__ if name != 'return']
+    hints = []
+    for name in unknown:
+        near = difflib.get_close_matches(name, known, n=1)
+        hints.append(f'{name!r}' + (f' (did you mean {near[0]!r}?)' if near else ''))
+    return (f'unknown key in model.backbone: {", ".join(hints)}; '
+            f'known keys: {", ".join(known)}')

@@ -1,0 +1,73 @@
+"""The pre-norm transformer block with layer scale.
+
+B batch, N tokens, D width.
+"""
+import torch
+from timm.layers import DropPath, Mlp
+from torch import Tensor, nn
+
+from .attention import Attention
+from .norm import build_norm
+
+
+class LayerScale(nn.Module):
+    """Multiplies each channel by a learned factor (Touvron et al., "CaiT", 2021).
+
+    Args:
+        dim: D.
+        init_values: Start of the factors.
+        force_fp32: Multiply in float32 and round once, as some published recipes ask.
+    """
+
+    def __init__(self, dim: int, init_values: float, force_fp32: bool = False):
+        super().__init__()
+        self.force_fp32 = force_fp32
+        self.gamma = nn.Parameter(torch.full((dim,), float(init_values)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        if self.force_fp32:
+            return (x.float() * self.gamma.float()).to(x.dtype)
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """x + attention, then x + MLP, each on normalised tokens and scaled by channel.
+
+    Args:
+        dim: D.
+        num_heads: Heads of the attention.
+        mlp_ratio: Width of the MLP over D.
+        qkv_bias: See :class:`.attention.Attention`.
+        qk_normalization: See :class:`.attention.Attention`.
+        norm_type: Of all norms: see :func:`.norm.build_norm`.
+        init_values: Start of the layer scale; 0 or None for no layer scale.
+        layerscale_force_fp32: See :class:`LayerScale`.
+        drop_path: Probability with which a branch of a sample is dropped in training.
+        use_flash_attn: See :func:`.attention.select_kernel`.
+    """
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False,
+                 qk_normalization: bool = True, norm_type: str = 'rms_norm',
+                 init_values: float | None = 0.1, layerscale_force_fp32: bool = False,
+                 drop_path: float = 0.0, use_flash_attn: bool = False):
+        super().__init__()
+
+        def scale() -> nn.Module:
+            return (LayerScale(dim, init_values, layerscale_force_fp32) if init_values
+                    else nn.Identity())
+
+        self.norm1 = build_norm(norm_type, dim)
+        self.attn = Attention(dim, num_heads, qkv_bias, qk_normalization, norm_type,
+                              use_flash_attn)
+        self.ls1 = scale()
+        self.norm2 = build_norm(norm_type, dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))  # GELU (erf)
+        self.ls2 = scale()
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x))))
+        x = x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+        return x

@@ -1,0 +1,4 @@
+"""Registers the optimizer constructor."""
+from .layer_decay import CustomLayerDecayOptimizerConstructor
+
+__all__ = ['CustomLayerDecayOptimizerConstructor']

@@ -1,0 +1,53 @@
+"""Installs `mmseg_custom`, and `mmcv/_ext.py` beside it where mmcv-full was built without ops."""
+
+import os
+import re
+import sys
+import sysconfig
+
+from setuptools import find_packages, setup
+
+ROOT = os.path.dirname(os.path.abspath(__file__))
+
+
+def version():
+    """Reads the version from mmseg_custom/version.py without importing the package."""
+    with open(os.path.join(ROOT, 'mmseg_custom', 'version.py'), encoding='utf-8') as file:
+        return re.search(r"^__version__ = '([^']+)'", file.read(), re.MULTILINE).group(1)
+
+
+def mmcv_folder():
+    """Returns mmcv's folder in site-packages, relative to the prefix that data files go to."""
+    paths = sysconfig.get_paths()
+    return os.path.join(os.path.relpath(paths['purelib'], paths['data']), 'mmcv')
+
+
+setup(
+    name='mmseg_custom',
+    version=version(),
+    description='InternViT backbones, heads and recipes for MMSegmentation 0.30',
+    license='Apache-2.0',
+    python_requires='>=3.10,<3.13',
+    packages=find_packages(include=['mmseg_custom', 'mmseg_custom.*']),
+    package_data={'mmseg_custom.datasets': ['few_shot/*.txt']},
+    # See mmseg_custom/compat/_ext.py. As a data file it lands in mmcv's own folder in editable
+    # installs too, and leaves with `pip uninstall`. Its path holds the version of Python, hence
+    # the tag: a wheel built for one version must not be installed for another.
+    data_files=[(mmcv_folder(), ['mmseg_custom/compat/_ext.py'])],
+    options={'bdist_wheel': {'python_tag': f'py{sys.version_info[0]}{sys.version_info[1]}'}},
+    # Ranges, for environments that already have a PyTorch; the tested versions are in
+    # requirements/runtime.txt. mmcv-full brings addict, yapf, Pillow, PyYAML and opencv-python;
+    # mmsegmentation brings mmcls, matplotlib and prettytable.
+    install_requires=[
+        'torch>=2.6',
+        'torchvision>=0.21',
+        'timm>=1.0',
+        'numpy>=1.24',
+        'safetensors>=0.4',
+        'mmcv-full==1.7.2',
+        'mmsegmentation==0.30.0',
+        'tensorboard',
+        'tqdm',
+    ],
+    extras_require={'test': ['pytest>=8', 'ruff', 'transformers>=4.52']},
+)

@@ -1,0 +1,26 @@
+#!/bin/sh
+# Trains under Slurm, one task a GPU.
+#   GPUS=8 sh slurm_train.sh PARTITION JOB_NAME CONFIG [options of tools/train.py]
+# GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS as in OpenMMLab's script; PORT for rendezvous.
+set -eu
+if [ $# -lt 3 ]; then
+    echo "usage: [GPUS=8] sh slurm_train.sh PARTITION JOB_NAME CONFIG [options]" >&2
+    exit 2
+fi
+partition=$1
+job=$2
+config=$3
+shift 3
+root=$(cd "$(dirname "$0")" && pwd)
+gpus=${GPUS:-8}
+per_node=${GPUS_PER_NODE:-8}
+if [ "$gpus" -lt "$per_node" ]; then
+    per_node=$gpus
+fi
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH
+# shellcheck disable=SC2086 # SRUN_ARGS is a list of options
+exec srun --partition="$partition" --job-name="$job" --gres="gpu:$per_node" \
+    --ntasks="$gpus" --ntasks-per-node="$per_node" --cpus-per-task="${CPUS_PER_TASK:-5}" \
+    --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+    "${PYTHON:-python}" -u "$root/tools/train.py" "$config" --launcher slurm "$@"

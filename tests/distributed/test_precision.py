@@ -1,0 +1,81 @@
+import pytest
+import torch
+from torch import nn
+
+from mmseg_custom.distributed.precision import apply_precision
+from mmseg_custom.models import InternViT6B
+
+IMAGES = torch.linspace(-1, 1, 2 * 3 * 28 * 28).reshape(2, 3, 28, 28)
+
+
+def segmentor(**changes) -> nn.Module:
+    options = dict(embed_dim=24, depth=4, num_heads=2, img_size=28, out_indices=[0, 1, 2, 3])
+    model = nn.Module()
+    model.backbone = InternViT6B(**{**options, **changes})
+    model.decode_head = nn.Conv2d(24, 5, 1).bfloat16()
+    return model
+
+
+def test_trained_weights_are_float32_and_compute_in_bfloat16():
+    model = segmentor()
+    before = [x.detach() for x in model.backbone.eval()(IMAGES)]
+    apply_precision(model, torch.bfloat16)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert all(torch.equal(a, b) for a, b in zip(before, model.backbone(IMAGES)))
+    model.backbone.train()(IMAGES)[-1].sum().backward()
+    assert {p.grad.dtype for p in model.backbone.parameters()} == {torch.float32}
+
+
+def test_gradients_are_those_of_bfloat16_weights():
+    plain, masters = segmentor(with_cp=True), segmentor(with_cp=True)
+    masters.backbone.load_state_dict(plain.backbone.state_dict())
+    apply_precision(masters, torch.bfloat16)
+    for model in (plain, masters):
+        model.backbone.train()(IMAGES)[-1].sum().backward()
+    for (name, a), b in zip(plain.backbone.named_parameters(), masters.backbone.parameters()):
+        if name not in ('pos_embed', 'cls_token'):  # these two sum over the batch in float32
+            assert torch.equal(a.grad.float(), b.grad), name
+
+
+def test_frozen_weights_stay_bfloat16_and_the_pyramid_trains_in_float32():
+    model = segmentor(freeze_vit=True, with_fpn=True)
+    apply_precision(model, torch.bfloat16)
+    dtypes = {name.split('.')[0]: p.dtype for name, p in model.backbone.named_parameters()}
+    assert dtypes['blocks'] == dtypes['pos_embed'] == torch.bfloat16
+    assert dtypes['up1'] == dtypes['up2'] == model.decode_head.weight.dtype == torch.float32
+    model.backbone(IMAGES)[0].sum().backward()
+    assert model.backbone.up1[0].weight.grad.dtype == torch.float32
+
+
+def test_applying_twice_changes_nothing():
+    model = segmentor()
+    apply_precision(model, torch.bfloat16)
+    forward, parameters = model.backbone.blocks[0].forward, list(model.parameters())
+    apply_precision(model, torch.bfloat16)
+    assert model.backbone.blocks[0].forward is forward
+    assert all(a is b for a, b in zip(parameters, model.parameters()))
+
+
+def test_names_and_masters_survive_an_error_inside():
+    model = segmentor()
+    apply_precision(model, torch.bfloat16)
+    with pytest.raises(Exception):
+        model.backbone.blocks[0](torch.zeros(1, 2, 5))
+    assert {p.dtype for p in model.backbone.parameters()} == {torch.float32}
+    assert 'blocks.0.attn.qkv.weight' in dict(model.backbone.named_parameters())
+
+
+@pytest.mark.parametrize('masters', [False, True])
+def test_small_steps_move_the_weights_only_with_masters(masters):
+    model = segmentor()
+    if masters:
+        apply_precision(model, torch.bfloat16)
+    weight = model.backbone.blocks[0].mlp.fc1.weight
+    start = weight.detach().clone()
+    optimizer = torch.optim.AdamW(model.backbone.parameters(), lr=4e-5 * 0.95 ** 48)
+    for _ in range(20):
+        optimizer.zero_grad()
+        model.backbone.train()(IMAGES)[-1].square().mean().backward()
+        optimizer.step()
+    moved = (weight != start).float().mean().item()
+    assert moved > 0.95 if masters else moved < 0.5

@@ -1,0 +1,57 @@
+import pytest
+import torch
+from mmseg.models import build_head
+from mmseg.models.decode_heads import FCNHead as MMSegFCNHead
+from torch import nn
+
+LINEAR = dict(type='FCNHead', in_channels=16, channels=16, num_convs=0, concat_input=False,
+              dropout_ratio=0.0, num_classes=5, with_norm=True,
+              loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0))
+
+
+def test_linear_head_is_batch_norm_and_a_classifier():
+    head = build_head(LINEAR).train()
+    nn.init.normal_(head.norm.weight)
+    maps = torch.randn(4, 16, 6, 6)
+    normed = nn.functional.batch_norm(maps, None, None, head.norm.weight, head.norm.bias, True)
+    expected = nn.functional.conv2d(normed, head.conv_seg.weight, head.conv_seg.bias)
+    assert torch.allclose(head([maps]), expected, atol=1e-5)
+    assert head.norm.running_mean.abs().sum() > 0
+
+
+def test_names_in_the_checkpoint():
+    assert set(build_head(LINEAR).state_dict()) == {
+        'conv_seg.weight', 'conv_seg.bias', 'norm.weight', 'norm.bias', 'norm.running_mean',
+        'norm.running_var', 'norm.num_batches_tracked'}
+
+
+def test_without_norm_it_is_the_head_of_mmseg():
+    options = dict(in_channels=8, channels=8, num_convs=1, num_classes=5, concat_input=True,
+                   norm_cfg=dict(type='BN'))
+    theirs = MMSegFCNHead(**options).eval()
+    ours = build_head(dict(type='FCNHead', **options)).eval()
+    ours.load_state_dict(theirs.state_dict())
+    maps = [torch.randn(2, 8, 6, 6)]
+    assert torch.equal(ours(maps), theirs(maps))
+
+
+def test_builds_no_convolution_that_it_drops(monkeypatch):
+    built = []
+    init = nn.Conv2d.__init__
+
+    def spy(self, in_channels, out_channels, kernel_size, *args, **kwargs):
+        built.append((in_channels, out_channels, kernel_size))
+        init(self, in_channels, out_channels, kernel_size, *args, **kwargs)
+
+    monkeypatch.setattr(nn.Conv2d, '__init__', spy)
+    build_head(LINEAR)
+    assert all(kernel == 1 for *_, kernel in built)
+
+
+@pytest.mark.parametrize('label', [0, 4])
+def test_loss_has_gradients(label):
+    head = build_head(LINEAR).train()
+    losses = head.losses(head([torch.randn(2, 16, 4, 4)]),
+                         torch.full((2, 1, 8, 8), label, dtype=torch.long))
+    losses['loss_ce'].backward()
+    assert head.conv_seg.weight.grad.abs().sum() > 0

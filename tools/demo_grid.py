@@ -1,0 +1,41 @@
+"""Makes a picture grid: python tools/demo_grid.py CONFIG LABEL_FOLDER OUT.png [--rows 4].
+
+LABEL_FOLDER holds the predictions as `tools/test.py CONFIG CHECKPOINT --format-only
+--eval-options imgfile_prefix=LABEL_FOLDER` writes them.
+"""
+import argparse
+
+import _root  # noqa: F401
+from mmseg.datasets import build_dataset
+
+from mmseg_custom.engine import cli
+from mmseg_custom.engine.config import load_config
+from mmseg_custom.visualization.grid import picture_grid, save_png
+from mmseg_custom.visualization.predictions import choose_rows, read_row
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description='Show images of the validation set with their truth and their prediction')
+    parser.add_argument('config', help='config file; its data.val names the images')
+    parser.add_argument('labels', help='folder with the predictions, of tools/test.py '
+                        '--format-only --eval-options imgfile_prefix=FOLDER')
+    parser.add_argument('out', help='the .png file to write')
+    parser.add_argument('--rows', type=int, default=4, help='number of images')
+    parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Chooses images, draws them and prints the path of the picture."""
+    args = parse_args()
+    cfg = load_config(args.config)
+    dataset = build_dataset(cfg.data.val, dict(test_mode=True))
+    rows = [read_row(dataset, index, args.labels) for index in choose_rows(dataset, args.rows)]
+    save_png(picture_grid(rows, dataset.CLASSES, dataset.PALETTE), args.out)
+    print(args.out)
+
+
+if __name__ == '__main__':
+    cli.run(main)

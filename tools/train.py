@@ -1,0 +1,44 @@
+"""Trains a segmentor: python tools/train.py CONFIG [options]."""
+import argparse
+
+import _root  # noqa: F401
+
+from mmseg_custom.engine import cli
+from mmseg_custom.engine.config import default_work_dir, load_config
+from mmseg_custom.engine.train import dump_config, train
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line: mmseg 0.30's options, and ``--device`` and ``--debug``."""
+    parser = argparse.ArgumentParser(description='Train a segmentor')
+    parser.add_argument('config', help='config file')
+    cli.add_common_arguments(parser)
+    parser.add_argument('--load-from', help='checkpoint to take the weights from')
+    parser.add_argument('--resume-from', help='checkpoint to go on from')
+    parser.add_argument('--auto-resume', action='store_true',
+                        help='go on from the newest checkpoint in the work dir, if there is one')
+    parser.add_argument('--no-validate', action='store_true', help='no evaluation while training')
+    parser.add_argument('--seed', type=int, help='default: drawn anew')
+    parser.add_argument('--diff_seed', '--diff-seed', action='store_true',
+                        help='another seed on every rank')
+    parser.add_argument('--deterministic', action='store_true',
+                        help='deterministic cuDNN kernels')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Sets up the run and trains."""
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config)
+    cfg.load_from = args.load_from or cfg.get('load_from')
+    cfg.resume_from = args.resume_from or cfg.get('resume_from')
+    cfg.auto_resume = args.auto_resume
+    device, timestamp = cli.start(args, cfg, log=True)
+    cfg.seed = cli.seed_everything(args.seed, args.diff_seed, args.deterministic)
+    dump_config(cfg, args.config)
+    train(cfg, device, validate=not args.no_validate, timestamp=timestamp)
+
+
+if __name__ == '__main__':
+    cli.run(main)

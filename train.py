@@ -1,0 +1,9 @@
+"""Trains a segmentor from the root of the repository, as the published commands do: see tools/train.py."""
+import os.path as osp
+import runpy
+import sys
+
+tools = osp.join(osp.dirname(osp.abspath(__file__)), 'tools')
+sys.path.insert(0, tools)
+if __name__ == '__main__':
+    runpy.run_path(osp.join(tools, 'train.py'), run_name='__main__')
