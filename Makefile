@@ -4,8 +4,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-gpu lint clean
 
-# The commands of the project call `python`: let it be the one in .venv.
-RUN = PATH="$(CURDIR)/.venv/bin:$$PATH"
+# The commands of the project call `python` (or $PYTHON): let it be the one in .venv.
+RUN = PYTHON=python PATH="$(CURDIR)/.venv/bin:$$PATH"
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1@\2/p' Makefile | awk -F@ '{ printf "%-16s %s\n", $$1, $$2 }'

@@ -5,7 +5,7 @@ import re
 import sys
 import sysconfig
 
-from setuptools import find_packages, setup
+from setuptools import Distribution, find_packages, setup
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
 
@@ -22,7 +22,18 @@ def mmcv_folder():
     return os.path.join(os.path.relpath(paths['purelib'], paths['data']), 'mmcv')
 
 
+class DataInEditableInstalls(Distribution):
+    """Makes `pip install -e` install the data files too.
+
+    setuptools 64 to at least 80 means to, but asks the distribution for `has_data`, which no
+    class has: the method is called `has_data_files`. It can go when that is mended.
+    """
+
+    has_data = Distribution.has_data_files
+
+
 setup(
+    distclass=DataInEditableInstalls,
     name='mmseg_custom',
     version=version(),
     description='InternViT backbones, heads and recipes for MMSegmentation 0.30',

@@ -4,8 +4,10 @@ from . import compat
 compat.stand_in_for_mmcv_ops()
 
 from . import datasets, engine, models, optim  # noqa: E402
+from .checkpoint import install_safe_loading  # noqa: E402
 from .version import __version__  # noqa: E402
 
 compat.collect_on_any_device()
+install_safe_loading()
 
 __all__ = ['__version__', 'datasets', 'engine', 'models', 'optim']

@@ -20,6 +20,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help="checkpoint file, or 'none' for the untrained network")
     cli.add_common_arguments(parser)
+    parser.add_argument('--backbone', help="the backbone's file, for a checkpoint without it")
     parser.add_argument('--eval', nargs='+', metavar='METRIC', help='mIoU, mDice, mFscore; '
                         'cityscapes for that data set')
     parser.add_argument('--out', help='write the results to this .pkl file')
@@ -62,7 +63,7 @@ def main() -> None:
     if on_files:
         options.setdefault('imgfile_prefix', osp.join(cfg.work_dir, 'format_results'))
     results = predict(
-        load_model(cfg, args.checkpoint, dataset),
+        load_model(cfg, args.checkpoint, dataset, args.backbone),
         build_test_loader(cfg, dataset, device, 'test'), device,
         pre_eval=bool(args.eval) and not on_files, format_args=options if on_files else None,
         show=args.show, show_dir=args.show_dir, opacity=args.opacity)

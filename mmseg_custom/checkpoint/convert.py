@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .export import LazyTensor, Progress, write_pth, write_safetensors, write_shards, write_text
+from .export import (
+    SILENT,
+    LazyTensor,
+    Progress,
+    write_pth,
+    write_safetensors,
+    write_shards,
+    write_text,
+)
 from .keys import NATIVE, PYRAMID, TRANSFORMERS, Architecture, natural_key
 from .load import Network, check_float, open_network
 from .save import PART
@@ -38,7 +46,7 @@ def form_of(path: str) -> str:
 
 def convert(source: str, target: str, form: str, *, dtype: torch.dtype | None = None,
             num_heads: int | None = None, shard_bytes: int = SHARD_BYTES,
-            check_finite: bool = False, progress: Callable[[int], Progress] | None = None) -> None:
+            check_finite: bool = False, progress: Progress = SILENT) -> None:
     """Converts weights, in the memory of about one tensor.
 
     Args:
@@ -46,10 +54,11 @@ def convert(source: str, target: str, form: str, *, dtype: torch.dtype | None = 
         target: File or folder to write; must not exist.
         form: One of ``FORMS``. Files get native names; the folder gets transformers'.
         dtype: To convert to; None keeps each tensor's.
-        num_heads: Attention heads, for the folder's config; default: known from the width.
+        num_heads: Attention heads, for the folder's config; default: from the
+            source's own config, or known from the width.
         shard_bytes: At most this much in a file of the folder.
         check_finite: Refuse NaN and infinity.
-        progress: Called with the total of bytes; returns what is told of each tensor's.
+        progress: Told of each tensor.
 
     Raises:
         InputError: If the source cannot be read or has no such form.
@@ -65,17 +74,17 @@ def convert(source: str, target: str, form: str, *, dtype: torch.dtype | None = 
         check_float(network, name)
     tensors = _native(network, dtype, check_finite)
     if form == 'hf':
-        config = hub_config(network, num_heads or HEADS_OF_WIDTH.get(_width(network)), dtype)
+        heads = num_heads or _configured_heads(source) or HEADS_OF_WIDTH.get(_width(network))
+        config = hub_config(network, heads, dtype)
         tensors = _in_transformers_names(tensors, network)
-    told = progress(sum(tensor.nbytes for tensor in tensors.values())) if progress else (
-        lambda count: None)
+    progress.reset(sum(tensor.nbytes for tensor in tensors.values()))
     if form == 'pth':
-        write_pth(target, tensors, told)
+        write_pth(target, tensors, progress)
     elif form == 'safetensors':
-        write_safetensors(target, tensors, told)
+        write_safetensors(target, tensors, progress)
     else:
         with _folder_whole(target) as folder:
-            write_shards(folder, tensors, shard_bytes, told)
+            write_shards(folder, tensors, shard_bytes, progress)
             write_text(os.path.join(folder, 'config.json'), json.dumps(config, indent=2))
 
 
@@ -154,6 +163,16 @@ def _in_transformers_names(tensors: dict[str, LazyTensor],
 
 def _chunk_of(tensor: LazyTensor, index: int, count: int) -> Callable[[], Tensor]:
     return lambda: tensor.make().chunk(count)[index]
+
+
+def _configured_heads(source: str) -> int | None:
+    """The attention heads in the config of a folder, of the network or of a whole model."""
+    path = os.path.join(source, 'config.json')
+    if not os.path.isfile(path):
+        return None
+    with open(path, encoding='utf-8') as file:
+        config = json.load(file)
+    return config.get('vision_config', config).get('num_attention_heads')
 
 
 def _width(network: Network) -> int:

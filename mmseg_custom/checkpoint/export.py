@@ -15,13 +15,48 @@ from math import prod
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from .save import written_whole
 
 SAFETENSORS_DTYPES = {torch.float64: 'F64', torch.int64: 'I64', torch.float32: 'F32',
                       torch.int32: 'I32', torch.bfloat16: 'BF16', torch.float16: 'F16',
                       torch.uint8: 'U8', torch.bool: 'BOOL'}
-Progress = Callable[[int], object]  # is told of the bytes that were written
+
+
+class Progress:
+    """Is told how far a conversion is, in bytes; this one ignores it."""
+
+    def reset(self, total: int) -> None:
+        """Is called once, with the bytes of all tensors."""
+
+    def update(self, n: int) -> None:
+        """Is called after each tensor, with its bytes."""
+
+
+SILENT = Progress()
+
+
+class ProgressBar(Progress):
+    """Shows it on the terminal, from the first byte on; a context, so that errors end the line."""
+
+    def __init__(self):
+        self.bar = None
+
+    def __enter__(self) -> 'ProgressBar':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def reset(self, total: int) -> None:
+        """Draws the bar."""
+        self.bar = tqdm(total=total, unit='B', unit_scale=True)
+
+    def update(self, n: int) -> None:
+        """Moves it."""
+        self.bar.update(n)
 
 
 @dataclass(frozen=True)
@@ -57,13 +92,13 @@ class LazyTensor:
         return tensor.contiguous().flatten().view(torch.uint8)
 
 
-def write_pth(path: str, content: object, progress: Progress = lambda count: None) -> None:
+def write_pth(path: str, content: object, progress: Progress = SILENT) -> None:
     """Writes what ``torch.save`` would write, with lazy tensors anywhere in the content.
 
     Args:
         path: Of the file.
         content: Dicts, lists, plain values, tensors and :class:`LazyTensor`.
-        progress: Told of the bytes of each tensor.
+        progress: Told of each tensor.
 
     Raises:
         SaveError: If it cannot be written; what was at the path is still there.
@@ -84,18 +119,18 @@ def write_pth(path: str, content: object, progress: Progress = lambda count: Non
                 writer.write_record(f'data/{key}', storage, tensor.nbytes)
                 del data, storage
                 tensor.done()
-                progress(tensor.nbytes)
+                progress.update(tensor.nbytes)
 
 
 def write_safetensors(path: str, tensors: dict[str, LazyTensor],
-                      progress: Progress = lambda count: None) -> None:
+                      progress: Progress = SILENT) -> None:
     """Writes a safetensors file.
 
     Args:
         path: Of the file.
         tensors: By name. Wider dtypes come first, which keeps each aligned, and then the given
             order.
-        progress: Told of the bytes of each tensor.
+        progress: Told of each tensor.
 
     Raises:
         SaveError: If it cannot be written; what was at the path is still there.
@@ -115,11 +150,11 @@ def write_safetensors(path: str, tensors: dict[str, LazyTensor],
         for name in names:
             file.write(memoryview(tensors[name].bytes().numpy()))
             tensors[name].done()
-            progress(tensors[name].nbytes)
+            progress.update(tensors[name].nbytes)
 
 
 def write_shards(folder: str, tensors: dict[str, LazyTensor], shard_bytes: int,
-                 progress: Progress = lambda count: None) -> None:
+                 progress: Progress = SILENT) -> None:
     """Writes model.safetensors, or shards of it with their index, as the Hugging Face hub has them.
 
     Raises:

@@ -125,10 +125,10 @@ def sniff(path: str) -> str:
         raise InputError(f'{path} cannot be read: {error.strerror}') from error
     if head.startswith(b'PK\x03\x04'):
         return 'zip'
-    if head.startswith(b'\x80') or head[:1] == b'\x8a':
-        return 'legacy'
     if head[8:9] == b'{' and int.from_bytes(head[:8], 'little') < 1 << 30:
         return 'safetensors'
+    if head.startswith(b'\x80'):
+        return 'legacy'
     if not head:
         raise InputError(f'{path} is empty (0 bytes): fetch it again')
     if head.startswith(b'version https://git-lfs'):
@@ -198,10 +198,12 @@ def _has_whole_directory(path: str) -> bool:
 
 def _refusal(path: str, error: Exception) -> str:
     """One line about a pickle that torch refused."""
-    found = re.search(r'GLOBAL (\S+)', str(error)) or re.search(r'function <?(.+?)>?$', str(error))
+    text = str(error).partition('WeightsUnpickler error:')[2] or str(error)
+    reason = (text.strip().splitlines() or [''])[0]
+    found = (re.search(r'GLOBAL (\S+)', str(error))
+             or re.search(r"(?:function|got) <(?:[a-z-]+ )*'?([\w.]+)", reason))
     if found is None:
-        first_line = str(error).strip().splitlines()[-1]
-        return f'{path} is damaged or no file of weights: {first_line}'
+        return f'{path} is damaged, or was not written by torch.save ({reason})'
     return (f'{path} was refused: it asks for {found.group(1)}, and a checkpoint may hold tensors '
             'and plain values only, for anything else could run code; save it again with '
             'tensors, numbers, strings, lists and dicts alone')
@@ -221,7 +223,7 @@ def _metadata_types() -> list:
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
         types.append((multiarray.scalar, f'{module}.scalar'))
         types.append((multiarray._reconstruct, f'{module}._reconstruct'))
-    for name in '?bBhHiIlLqQefd':
+    for name in '?bBhHiIlLqQefdU':
         types.append(type(np.dtype(name)))
     return types
 

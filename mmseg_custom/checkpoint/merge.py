@@ -3,14 +3,13 @@
 See :mod:`.segmentor` for the two forms.
 """
 import os
-from collections.abc import Callable
 
 import torch
 
 from ..errors import InputError
 from . import provenance
 from .convert import lazy
-from .export import Progress, write_pth, write_safetensors
+from .export import SILENT, Progress, write_pth, write_safetensors
 from .files import safe_load
 from .load import Network, open_network, resample
 from .save import atomic_save, plain
@@ -18,14 +17,14 @@ from .segmentor import BACKBONE, complete, entry_of, find_backbone, own_tensors
 
 
 def merge(checkpoint: str, target: str, backbone: str | None = None,
-          progress: Callable[[int], Progress] | None = None) -> None:
+          progress: Progress = SILENT) -> None:
     """Writes a checkpoint that holds everything: .pth for mmcv, .safetensors for the weights alone.
 
     Args:
         checkpoint: A small one.
         target: File to write; must not exist.
         backbone: Its backbone's file; default: see :func:`.segmentor.find_backbone`.
-        progress: See :func:`.convert.convert`.
+        progress: Told of each tensor.
 
     Raises:
         InputError: If the checkpoint is not a small one, or the backbone is another.
@@ -42,12 +41,12 @@ def merge(checkpoint: str, target: str, backbone: str | None = None,
     elif not target.endswith('.safetensors'):
         raise InputError(f'{checkpoint} is a classic checkpoint already: nothing to merge')
     tensors = {name: lazy(network, name) for name in network.parts}
-    told = progress(sum(t.nbytes for t in tensors.values())) if progress else lambda count: None
+    progress.reset(sum(tensor.nbytes for tensor in tensors.values()))
     if target.endswith('.safetensors'):
-        write_safetensors(target, tensors, told)
+        write_safetensors(target, tensors, progress)
         return
     meta = {name: value for name, value in content['meta'].items() if name != 'backbone'}
-    write_pth(target, {**content, 'meta': plain(meta), 'state_dict': tensors}, told)
+    write_pth(target, {**content, 'meta': plain(meta), 'state_dict': tensors}, progress)
 
 
 def split(checkpoint: str, target: str, backbone: str) -> tuple[int, int]:

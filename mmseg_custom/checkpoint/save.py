@@ -218,9 +218,11 @@ def _save_error(error: Exception, path: str) -> SaveError:
     """Says why a write failed; torch does not, when the disk is full."""
     folder = os.path.dirname(os.path.abspath(path))
     first_line = (str(error).strip().splitlines() or [repr(error)])[0]
+    if 'enforce fail' in first_line or 'iostream' in first_line:  # all that torch says then
+        first_line = 'writing it failed midway'
     reason = getattr(error, 'strerror', None) or first_line
     try:
-        free = f'{shutil.disk_usage(folder).free / 2**20:.0f} MiB are free on its disk'
+        free = f'{shutil.disk_usage(folder).free / 2**20:.0f} MiB were free on its disk'
     except OSError:
         free = 'its folder does not exist'
     return SaveError(getattr(error, 'errno', None) or errno.EIO,

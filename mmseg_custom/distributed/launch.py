@@ -61,6 +61,11 @@ def init_process_group(launcher: str, device: str, backend: str | None = None) -
                             rank=place.rank, world_size=place.world_size)
 
 
+def is_first_of_node() -> bool:
+    """Whether this process is the one of its node that reads large files for all."""
+    return int(os.environ.get('LOCAL_RANK', 0)) == 0
+
+
 def _torchrun() -> _Place:
     env = os.environ
     return _Place(int(env['RANK']), int(env['WORLD_SIZE']), int(env['LOCAL_RANK']))

@@ -1,4 +1,5 @@
-"""Registers the hooks; runs are started from :mod:`.train` and :mod:`.test`."""
-from .hooks import ToBFloat16Hook, ToFloat16Hook
+"""Registers the runner and the hooks; runs are started from :mod:`.train` and :mod:`.test`."""
+from .hooks import SegCheckpointHook, ToBFloat16Hook, ToFloat16Hook
+from .runner import SegRunner
 
-__all__ = ['ToBFloat16Hook', 'ToFloat16Hook']
+__all__ = ['SegCheckpointHook', 'SegRunner', 'ToBFloat16Hook', 'ToFloat16Hook']

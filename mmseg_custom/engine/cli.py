@@ -63,6 +63,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--device', choices=('cuda', 'cpu'),
                         help='default: cuda where there is a GPU')
     parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
+    parser.add_argument('--check-finite', action='store_true',
+                        help='refuse weights that hold NaN or infinity (reads them all)')
     parser.add_argument('--work-dir', help='folder for logs, checkpoints and results; default: '
                         'work_dirs/<name of the config>')
     parser.add_argument('--cfg-options', '--options', nargs='+', action=DictAction, default={},
@@ -89,6 +91,7 @@ def start(args: argparse.Namespace, cfg: Config, log: bool) -> tuple[str, str]:
         The device ('cuda' or 'cpu') and the timestamp that names the log.
     """
     device = choose_device(args.device)
+    cfg.check_finite = args.check_finite
     if args.launcher != 'none':
         init_process_group(args.launcher, device, cfg.get('dist_params', {}).get('backend'))
     elif device == 'cuda':

@@ -57,11 +57,18 @@ def translate(cfg: Config) -> None:
         logger.info("evaluation.save_best='auto' means mIoU here")
 
 
-def without_pretrained(cfg: Config) -> None:
-    """Takes the pretrained files out: a checkpoint is to bring all weights."""
+def without_pretrained(cfg: Config) -> str | None:
+    """Takes the pretrained file out: a checkpoint is to bring all weights.
+
+    Returns:
+        The file that the backbone would have read.
+    """
     cfg.model.pretrained = None
-    if cfg.model.get('backbone', {}).get('pretrained') is not None:
-        cfg.model.backbone.pretrained = None
+    backbone = cfg.model.get('backbone', {})
+    pretrained = backbone.get('pretrained')
+    if pretrained is not None:
+        backbone.pretrained = None
+    return pretrained
 
 
 def augment_test(cfg: Config) -> None:

@@ -1,8 +1,12 @@
 """Hooks of the mmcv runner."""
+import os
+import os.path as osp
+
 import torch
-from mmcv.runner import HOOKS, BaseRunner, Hook
+from mmcv.runner import HOOKS, BaseRunner, CheckpointHook, Hook, master_only
 from mmseg.core import DistEvalHook, EvalHook
 
+from ..checkpoint import SaveError
 from ..distributed.parallelize import unwrap
 from ..distributed.precision import apply_precision
 
@@ -38,7 +42,19 @@ class ToFloat16Hook(_PrecisionHook):
     dtype = torch.float16
 
 
-class _PlainScores:
+@HOOKS.register_module('CheckpointHook', force=True)
+class SegCheckpointHook(CheckpointHook):
+    """mmcv's hook that goes on training when a checkpoint cannot be written, and removes none then."""
+
+    @master_only
+    def _save_checkpoint(self, runner: BaseRunner) -> None:
+        try:
+            super()._save_checkpoint(runner)
+        except SaveError as error:
+            runner.logger.error('training goes on without a checkpoint: %s', error)
+
+
+class _Evaluation:
     """Keeps the best score as a float, and absent classes out of the log.
 
     PyTorch from 2.6 on loads checkpoints with ``weights_only=True``, which refuses numpy scalars:
@@ -53,10 +69,32 @@ class _PlainScores:
             del output[name]  # NaN: the class is neither in the truth nor in the predictions
         return None if score is None else float(score)
 
+    def _save_ckpt(self, runner: BaseRunner, score: float) -> None:
+        """Saves the best checkpoint; mmcv removes the one before first, and may then have none."""
+        record = runner.meta.setdefault('hook_msgs', {})
+        if not self.compare_func(score, record.get('best_score', self.init_value_map[self.rule])):
+            return
+        before = self.best_ckpt_path
+        done = runner.epoch + 1 if self.by_epoch else runner.iter + 1
+        name = f'best_{self.key_indicator}_{"epoch" if self.by_epoch else "iter"}_{done}.pth'
+        path = osp.join(self.out_dir, name)
+        kept = dict(record)
+        record.update(best_score=score, best_ckpt=path)
+        try:
+            runner.save_checkpoint(self.out_dir, name, create_symlink=False)
+        except SaveError as error:
+            runner.meta['hook_msgs'] = kept
+            runner.logger.error('the best checkpoint stays the one before: %s', error)
+            return
+        self.best_ckpt_path = path
+        if before and before != path and osp.isfile(before):
+            os.remove(before)
+        runner.logger.info('best %s so far: %.4f, saved as %s', self.key_indicator, score, path)
 
-class SegEvalHook(_PlainScores, EvalHook):
+
+class SegEvalHook(_Evaluation, EvalHook):
     """Evaluates in one process."""
 
 
-class SegDistEvalHook(_PlainScores, DistEvalHook):
+class SegDistEvalHook(_Evaluation, DistEvalHook):
     """Evaluates in all processes of the group."""

@@ -1,17 +1,21 @@
 """Config + checkpoint -> predictions -> figures, files or pictures: one test run."""
+import os.path as osp
 import warnings
 
 import torch
 from mmcv import Config
-from mmcv.runner import get_dist_info, load_checkpoint
+from mmcv.runner import get_dist_info
 from mmseg.apis import multi_gpu_test, single_gpu_test
 from mmseg.datasets import build_dataloader
 from mmseg.models import build_segmentor
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from ..checkpoint import load_segmentor
+from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import wrap_alone
 from ..distributed.precision import COMPUTE_DTYPES
+from .build import build_on_meta, check_finite
 from .config import loader_options, without_pretrained
 
 UNTRAINED = 'none'
@@ -25,26 +29,35 @@ def build_test_loader(cfg: Config, dataset: Dataset, device: str, split: str) ->
                             pin_memory=device == 'cuda', **options)
 
 
-def load_model(cfg: Config, checkpoint: str, dataset: Dataset) -> nn.Module:
+def load_model(cfg: Config, checkpoint: str, dataset: Dataset,
+               backbone: str | None = None) -> nn.Module:
     """Builds a segmentor for testing, from a checkpoint alone.
 
     Args:
         cfg: Its config; pretrained files in it are not read.
         checkpoint: A segmentor's checkpoint, or 'none' for the untrained network of seed 0.
         dataset: Gives the classes where the checkpoint does not.
+        backbone: The backbone's file for a checkpoint without it; default: the recorded one, or
+            the pretrained file of the config.
     """
-    without_pretrained(cfg)
+    pretrained = without_pretrained(cfg)
+    if backbone is None and pretrained and osp.exists(pretrained):
+        backbone = pretrained
     cfg.model.train_cfg = None
-    if checkpoint == UNTRAINED:
-        torch.manual_seed(0)
-    model = build_segmentor(cfg.model, test_cfg=cfg.get('test_cfg'))
     meta = {}
     if checkpoint == UNTRAINED:
+        torch.manual_seed(0)
+        model = build_segmentor(cfg.model, test_cfg=cfg.get('test_cfg'))
         model.init_weights()
     else:
-        meta = load_checkpoint(model, checkpoint, map_location='cpu', strict=True).get('meta', {})
-    if cfg.get('precision'):
-        model.backbone.to(COMPUTE_DTYPES[cfg.precision])
+        with build_on_meta(cfg):
+            model = build_segmentor(cfg.model, test_cfg=cfg.get('test_cfg'))
+        if cfg.get('precision'):
+            model.backbone.to(COMPUTE_DTYPES[cfg.precision])
+        meta = load_segmentor(model, checkpoint, backbone=backbone,
+                              verify=is_first_of_node()).get('meta') or {}
+    if cfg.get('check_finite'):
+        check_finite(model)
     model.CLASSES = meta.get('CLASSES', dataset.CLASSES)
     model.PALETTE = meta.get('PALETTE', dataset.PALETTE)
     return model

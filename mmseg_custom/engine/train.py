@@ -1,5 +1,6 @@
 """Config -> model -> parallelize -> optimizer -> runner -> hooks: one training run."""
 import os.path as osp
+from contextlib import nullcontext
 from functools import partial
 
 import mmcv
@@ -12,15 +13,19 @@ from mmseg import __version__ as mmseg_version
 from mmseg.datasets import build_dataset
 from mmseg.datasets.builder import worker_init_fn
 from mmseg.models import build_segmentor
-from mmseg.utils import find_latest_checkpoint, get_root_logger
+from mmseg.utils import get_root_logger
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from ..checkpoint import load_segmentor, newest_whole, sha256_in_background, sweep
+from ..checkpoint.provenance import source_of
+from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import parallelize
 from ..distributed.precision import COMPUTE_DTYPES, apply_precision
 from ..errors import InputError
 from ..version import __version__
-from .config import loader_options, translate
+from .build import build_on_meta, check_finite, is_classic
+from .config import loader_options, translate, without_pretrained
 from .hooks import SegDistEvalHook, SegEvalHook, ToBFloat16Hook, ToFloat16Hook
 from .sampler import InfiniteSampler
 from .test import build_test_loader
@@ -40,13 +45,13 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
     translate(cfg)
     logger = get_root_logger()
     _, world_size = get_dist_info()
-    model = build_model(cfg)
+    resume_from = find_resume(cfg)
+    model, checkpoint = build_model(cfg, resume_from or cfg.get('load_from'))
     logger.debug('%s', model)
-    datasets = [build_dataset(cfg.data.train)]
-    meta = dict(meta or {}, **_describe(cfg, datasets[0]))
-    model.CLASSES, model.PALETTE = datasets[0].CLASSES, datasets[0].PALETTE
-    if cfg.get('checkpoint_config'):
-        cfg.checkpoint_config.meta = {k: meta[k] for k in ('CLASSES', 'PALETTE', 'config')}
+    dataset = build_dataset(cfg.data.train)
+    meta = dict(meta or {}, **_describe(cfg, dataset))
+    model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
+    _hash_ahead(model)
 
     model = parallelize(model, device, cfg.get('find_unused_parameters', False))
     optimizer = build_optimizer(model, cfg.optimizer)
@@ -59,25 +64,65 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
     if validate:
         _register_evaluation(runner, cfg, device)
     _register_custom_hooks(runner, cfg)
-    _resume_or_load(runner, cfg)
-    loader = build_train_loader(cfg, datasets[0], device, start=runner.iter)
+    if resume_from:
+        runner.restore(checkpoint)
+    loader = build_train_loader(cfg, dataset, device, start=runner.iter)
     logger.info('training on %s x %d, %d images a step', device, world_size,
                 world_size * loader.batch_size)
     runner.run([loader], [('train', 1)])
 
 
-def build_model(cfg: Config) -> nn.Module:
-    """Builds the segmentor with its weights, in the dtypes that it trains in."""
-    model = build_segmentor(cfg.model, train_cfg=cfg.get('train_cfg'),
-                            test_cfg=cfg.get('test_cfg'))
-    for name, child in model.named_children():
+def find_resume(cfg: Config) -> str | None:
+    """The checkpoint to go on from: the one asked for, or the newest whole one in the work dir."""
+    rank, world_size = get_dist_info()
+    if rank == 0:
+        sweep(cfg.work_dir)
+    if cfg.get('resume_from') or not cfg.get('auto_resume'):
+        return cfg.get('resume_from')
+    found = [newest_whole(cfg.work_dir) if rank == 0 else None]
+    if world_size > 1:
+        torch.distributed.broadcast_object_list(found, src=0)
+    get_root_logger().info('--auto-resume: %s', found[0] or 'no checkpoint yet')
+    return found[0]
+
+
+def build_model(cfg: Config, checkpoint: str | None = None) -> tuple[nn.Module, dict]:
+    """Builds the segmentor with its weights, in the dtypes that it trains in.
+
+    Args:
+        cfg: The run's config.
+        checkpoint: Where to take the weights from, instead of or beside the pretrained file.
+
+    Returns:
+        The model, and what else the checkpoint holds.
+    """
+    whole = checkpoint is not None and is_classic(checkpoint)
+    if whole:  # it brings every weight: none is initialised, no pretrained file is read
+        without_pretrained(cfg)
+    with build_on_meta(cfg) if whole else nullcontext():
+        model = build_segmentor(cfg.model, train_cfg=cfg.get('train_cfg'),
+                                test_cfg=cfg.get('test_cfg'))
+    for name, child in model.named_children() if not whole else ():
         # mmcv would start by taking the mean of each of 5.9 billion parameters, for its log.
         if name != 'backbone' or not hasattr(child, 'freeze_vit'):
             child.init_weights()
     dtype = compute_dtype(cfg, model)
     if dtype is not None:
         apply_precision(model, dtype)
-    return model
+    rest = {}
+    if checkpoint is not None:
+        rest = load_segmentor(model, checkpoint, verify=is_first_of_node())
+    if cfg.get('check_finite'):
+        check_finite(model)
+    return model, rest
+
+
+def _hash_ahead(model: nn.Module) -> None:
+    """Starts to hash the frozen backbone's file, so that the first checkpoint need not wait."""
+    source = source_of(model.backbone)
+    frozen = any(not p.requires_grad for p in model.backbone.parameters())
+    if source is not None and frozen and get_dist_info()[0] == 0:
+        sha256_in_background(source.path)
 
 
 def compute_dtype(cfg: Config, model: nn.Module) -> torch.dtype | None:
@@ -141,21 +186,6 @@ def _register_custom_hooks(runner: IterBasedRunner, cfg: Config) -> None:
         if cfg.get('precision') and isinstance(hook, (ToBFloat16Hook, ToFloat16Hook)):
             continue  # the config's precision is in force
         runner.register_hook(hook, priority=priority)
-
-
-def _resume_or_load(runner: IterBasedRunner, cfg: Config) -> None:
-    if not cfg.get('resume_from') and cfg.get('auto_resume'):
-        cfg.resume_from = find_latest_checkpoint(cfg.work_dir)
-    if cfg.get('resume_from'):
-        runner.resume(_existing(cfg.resume_from, '--resume-from'), map_location='cpu')
-    elif cfg.get('load_from'):
-        runner.load_checkpoint(_existing(cfg.load_from, '--load-from'), map_location='cpu')
-
-
-def _existing(path: str, option: str) -> str:
-    if '://' not in path and not osp.exists(path):
-        raise InputError(f'{option}: checkpoint {path} does not exist')
-    return path
 
 
 def dump_config(cfg: Config, path: str) -> None:

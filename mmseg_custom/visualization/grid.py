@@ -61,21 +61,21 @@ def picture_grid(rows: Sequence[Row], classes: Sequence[str],
 
 
 def save_png(picture: Image.Image, path: str, max_bytes: int = 400_000) -> None:
-    """Write a picture whole, with as many colours as the size allows.
+    """Write a picture whole, as fine as the size allows.
 
     Args:
         picture: RGB.
         path: Of the file; its folder is made.
-        max_bytes: The file stays below it. Fewer colours are tried first, then fewer pixels.
+        max_bytes: The file stays below it: at first by coarser tones, then by fewer pixels.
     """
     data = _encode(picture)
-    for colours in (256, 128, 64):
+    for bits in (6, 5):
         if len(data) >= max_bytes:
-            data = _encode(picture.quantize(colours, dither=Image.Dither.NONE))
+            data = _encode(_coarsen(picture, bits))
     while len(data) >= max_bytes:
         picture = picture.resize((picture.width * 4 // 5, picture.height * 4 // 5),
                                  Image.Resampling.LANCZOS)
-        data = _encode(picture.quantize(256, dither=Image.Dither.NONE))
+        data = _encode(_coarsen(picture, 5))
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + '.part')
@@ -89,13 +89,13 @@ def save_png(picture: Image.Image, path: str, max_bytes: int = 400_000) -> None:
 def _cells(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray,
            palette: np.ndarray) -> list[Image.Image]:
     """The three pictures of a row, in one size that fits the cell."""
+    if image.shape[:2] != truth.shape or prediction.shape != truth.shape:
+        raise ValueError(f'image {image.shape[:2]}, truth {truth.shape} and prediction '
+                         f'{prediction.shape} differ in size')
     height, width = truth.shape
     scale = min(CELL[0] / width, CELL[1] / height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     photo = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
-    if image.shape[:2] != truth.shape or prediction.shape != truth.shape:
-        raise ValueError(f'image {image.shape[:2]}, truth {truth.shape} and prediction '
-                         f'{prediction.shape} differ in size')
     painted = [blend(np.asarray(photo), _resize_labels(labels, size), palette)
                for labels in (truth, prediction)]
     return [photo, *map(Image.fromarray, painted)]
@@ -110,3 +110,9 @@ def _encode(picture: Image.Image) -> bytes:
     data = io.BytesIO()
     picture.save(data, format='PNG', optimize=True)
     return data.getvalue()
+
+
+def _coarsen(picture: Image.Image, bits: int) -> Image.Image:
+    """Round each channel to `2**bits` tones, black and white among them: PNG packs noise badly."""
+    top = 2**bits - 1
+    return picture.point([round(round(value / 255 * top) / top * 255) for value in range(256)] * 3)

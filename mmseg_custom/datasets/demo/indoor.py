@@ -84,7 +84,7 @@ def _shell(canvas, rng):
     below = (nearest > 1) & (reach[2] == nearest)
     above = (nearest > 1) & (reach[3] == nearest)
 
-    paint = pick_colour(rng, c.PALES, c.PALES, c.GREYS, c.BLUES, c.GREENS, c.DUSK)
+    paint = pick_colour(rng, *4 * [c.PALES], c.BLUES, c.DUSK) * .92
     along = np.where(side, depth * np.where(x > room.vx, 1., -1.) + 100, u)
     tone = _wall_finish(canvas, rng, along, v)
     facing = np.where(side, 1 + .18 * canvas.light * np.where(x > room.vx, -1, 1) - .08, 1.)
@@ -114,10 +114,10 @@ def _wall_finish(canvas, rng, along, v):
 
 
 def _ceiling(canvas, rng, paint, u, depth):
-    if chance(rng, .4):
-        colour = pick_colour(rng, c.PALES, c.PALES, c.BROWNS)
+    if chance(rng, .2):
+        colour = pick_colour(rng, c.PALES, c.BROWNS)
     else:
-        colour = .5 * paint + .5 * pick_colour(rng, c.PALES)
+        colour = .3 * paint + .7 * pick_colour(rng, c.PALES[2:3]) * 1.12
     if chance(rng, .4):
         size = between(rng, 14, 26)
         return colour * bricks(canvas.noise, u / size, depth / size / 2, .07, 0, .05)[..., None]
@@ -129,13 +129,13 @@ def _floor(canvas, rng, u, depth):
     if kind == 0:
         width = between(rng, 6, 11)
         tone = bricks(canvas.noise, depth / width / 6, u / width, .08, .5, .22)
-        return pick_colour(rng, c.BROWNS) * tone[..., None]
+        return pick_colour(rng, c.BROWNS) * .9 * tone[..., None]
     if kind == 1:
         size = between(rng, 14, 24)
         tone = bricks(canvas.noise, u / size, depth / size, .07, 0, .10)
         return pick_colour(rng, c.GREYS, c.PALES, c.BROWNS) * tone[..., None]
     tone = 1 + .16 * canvas.noise(u / 1.5, depth / 1.5) + .1 * canvas.noise(u / 15, depth / 15)
-    return pick_colour(rng, c.GREYS, c.BROWNS, c.BLUES, c.GREENS, c.PALES) * tone[..., None]
+    return pick_colour(rng, c.GREYS, c.BROWNS, c.BROWNS, c.GREENS) * tone[..., None]
 
 
 def _wall_things(canvas, rng, room, doors):
@@ -172,7 +172,7 @@ def _table_and_chairs(canvas, rng):
 def _pendant(canvas, rng, room):
     """A hanging lamp, clear of the floor."""
     ceiling = max(room.top * between(rng, .2, .9), 0)
-    size = room.storey * between(rng, .16, .24)
+    size = room.storey * between(rng, .20, .30)
     pendant_lamp(canvas, rng, canvas.width * between(rng, .25, .75), ceiling,
                  room.storey * between(rng, .05, .16), size)
 

@@ -21,7 +21,7 @@ def door(canvas, rng, cx, base, height):
     half = s * between(rng, .20, .26)
     sprite = Sprite(canvas, cx - half * 1.2, base - s * 1.06, cx + half * 1.2, base)
     x, y = sprite.x, sprite.y
-    leaf = pick_colour(rng, c.BROWNS, c.BROWNS, c.PALES, c.VIVID)
+    leaf = pick_colour(rng, *4 * [c.BROWNS], c.PALES, c.VIVID) * 1.1
     frame = pick_colour(rng, c.PALES, c.BROWNS) if chance(rng, .6) else leaf * .8
     sprite.part(box(x, y, cx - half * 1.16, base - s * 1.05, cx + half * 1.16, base), frame)
     sprite.part(box(x, y, cx - half, base - s, cx + half, base), leaf * .55)
@@ -72,7 +72,7 @@ def table(canvas, rng, cx, base, height, width):
     canvas.shadow(cx, base, half * 1.1, s * .22, .45)
     sprite = Sprite(canvas, cx - half, base - s * 1.25, cx + half, base)
     x, y = sprite.x, sprite.y
-    wood = pick_colour(rng, c.BROWNS, c.BROWNS, c.PALES, c.VIVID[3:])
+    wood = pick_colour(rng, *4 * [c.BROWNS], c.PALES, c.VIVID)
     edge, back = base - s * .92, base - s * between(rng, 1.2, 1.42)
     for side in (-1, 1):
         leg = cx + side * slant * .86
@@ -142,7 +142,7 @@ def floor_lamp(canvas, rng, cx, base, height):
     metal = pick_colour(rng, c.GREYS, c.BROWNS) * .8
     sprite.part(limb(x, y, (cx, base), (cx, base - s * .7), max(1., s * .018)), metal)
     sprite.part(ellipse(x, y, cx, base - s * .01, s * .12, s * .03), metal)
-    _shade(canvas, sprite, rng, cx, base - s * .98, base - s * .66, s * .21)
+    _shade(canvas, sprite, rng, cx, base - s * .98, base - s * .62, s * .24)
     sprite.close(c.LAMP)
 
 

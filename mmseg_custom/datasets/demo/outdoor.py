@@ -94,7 +94,7 @@ def _place(canvas, rng, ground, things, shore=None):
 
 def _sky(canvas, rng, ground):
     """The whole picture becomes sky: a gradient with clouds."""
-    high = pick_colour(rng, c.BLUES, c.BLUES, c.GREYS, c.DUSK)
+    high = pick_colour(rng, *4 * [c.BLUES], c.GREYS, c.DUSK) * 1.08
     low = .5 * high + .5 * pick_colour(rng, c.PALES, c.DUSK, c.BLUES)
     t = np.clip(canvas.y / ground.horizon, 0, 1)[..., None]
     colour = high + t * t * (low - high)
@@ -108,7 +108,7 @@ def _sky(canvas, rng, ground):
 def _mountains(canvas, rng, ground):
     """One to three ridges, the farther the paler."""
     ridges = int(rng.integers(1, 4))
-    rock = pick_colour(rng, c.GREYS, c.BROWNS, c.GREENS, c.BLUES[2:3])
+    rock = pick_colour(rng, c.GREYS, c.BROWNS, c.BROWNS, c.GREENS)
     haze = canvas.image[max(0, int(ground.horizon) - 1)].copy()[None]
     snow = chance(rng, .4)
     for i in range(ridges):
@@ -140,7 +140,7 @@ def _paving(canvas, rng, ground):
 
 
 def _grass(canvas, rng, ground):
-    colour = pick_colour(rng, c.GREENS, c.GREENS, c.DRY)
+    colour = pick_colour(rng, *5 * [c.GREENS], c.DRY) * 1.1
     patches = canvas.noise(ground.across * 2, ground.depth * 2, octaves=2)
     blades = canvas.noise(canvas.x / 1.7, canvas.y / 4.3) * ground.clarity
     return colour * (1 + .16 * patches + .26 * blades)[..., None]
@@ -149,7 +149,7 @@ def _grass(canvas, rng, ground):
 def _road(canvas, rng, ground, half_width):
     """A straight road to the vanishing point, or a path; `half_width` in metres."""
     shift = between(rng, -.5, .5)
-    colour = pick_colour(rng, c.GREYS, c.GREYS, c.BROWNS) * .85
+    colour = pick_colour(rng, c.GREYS, c.GREYS, c.GREYS, c.BROWNS) * .85
     lane = ground.across * ground.eye - shift  # metres from the middle of the road
     asphalt = 1 + .10 * canvas.noise(canvas.x / 1.6, canvas.y / 1.6) \
         + .08 * canvas.noise(ground.across * 3, ground.depth)
@@ -180,7 +180,7 @@ def _water(canvas, rng, ground):
 
 
 def _waves(canvas, rng, ground):
-    tint = pick_colour(rng, c.BLUES, c.BLUES, c.GREYS, c.GREENS)
+    tint = pick_colour(rng, *4 * [c.BLUES], c.GREYS, c.GREENS) * .85
     horizon = int(ground.horizon)
     mirrored = np.clip(2 * horizon - np.arange(canvas.height), 0, canvas.height - 1)
     mirror = canvas.image[mirrored] * .9

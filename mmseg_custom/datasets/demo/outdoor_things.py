@@ -14,7 +14,7 @@ def tree(canvas, rng, cx, base, height):
     sprite = Sprite(canvas, cx - s * .55, base - s * 1.08, cx + s * .55, base)
     x, y = sprite.x, sprite.y
     bark = pick_colour(rng, c.BROWNS, c.GREYS) * .8
-    green = pick_colour(rng, c.GREENS, c.GREENS, c.DRY)
+    green = pick_colour(rng, *5 * [c.GREENS], c.DRY) * .85
     leaves = 1 + .42 * sprite.noise(x / s * 14, y / s * 14, octaves=3)
     ragged = s * .07 * sprite.noise(x / s * 9 + 31, y / s * 9)
     sprite.part(convex(x, y, [(cx - s * .03, base - s * .6), (cx + s * .03, base - s * .6),
@@ -96,7 +96,7 @@ def building(canvas, rng, left, right, base, height):
     gable = height * between(rng, .16, .3) if chance(rng, .4) else 0
     sprite = Sprite(canvas, left - 2, top - gable, right + 2, base)
     x, y = sprite.x, sprite.y
-    colour = pick_colour(rng, c.GREYS, c.BROWNS, c.PALES, c.VIVID[3:6])
+    colour = pick_colour(rng, c.BROWNS, c.BROWNS, c.PALES, c.GREYS)
     width = right - left
     if chance(rng, .5):
         size = max(3., width / 12)

@@ -42,10 +42,10 @@ def _draw_size(rng):
 
 def _expose(canvas, rng):
     """What the camera does: tint, exposure, darker corners, noise. Gives uint8 (H, W, 3)."""
-    tint = 1 + (rng.random(3) * 2 - 1) * .16
+    tint = 1 + (rng.random(3) * 2 - 1) * .08
     u, v = 2 * canvas.x / canvas.width - 1, 2 * canvas.y / canvas.height - 1
     corners = 1 - between(rng, 0, .14) * (u * u + v * v)
-    image = canvas.image * (tint * between(rng, .66, 1.12)) * corners[..., None]
+    image = canvas.image * (tint * between(rng, .80, 1.10)) * corners[..., None]
     strength = between(rng, 2, 6)  # grey levels
     shape = canvas.labels.shape
     noise = rng.random((*shape, 3)) + rng.random((*shape, 1)) * 2 - 1.5

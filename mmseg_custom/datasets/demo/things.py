@@ -84,7 +84,7 @@ def _leaves(canvas, rng, cx, base, height, pot):
     canvas.shadow(cx, base, s * .4, s * .08 + 1, .35)
     sprite = Sprite(canvas, cx - s * .62, base - s * 1.05, cx + s * .62, base)
     x, y = sprite.x, sprite.y
-    green = pick_colour(rng, c.GREENS, c.GREENS, c.DRY)
+    green = pick_colour(rng, *4 * [c.GREENS], c.DRY)
     root = base - s * (.30 if pot else .04)
     if pot:
         clay = pick_colour(rng, c.BROWNS, c.PALES, c.VIVID)

@@ -1,0 +1,100 @@
+"""Images of a data set beside their labels and their predictions, for pictures.
+
+Predictions are read as MMSegmentation writes them for ADE20K's server (`format_results`): one PNG
+an image, named like it, in which the value k stands for class k of 1..K. In memory classes are
+0..K-1 and 255 is not labelled.
+"""
+import os.path as osp
+
+import mmcv
+import numpy as np
+from mmseg.datasets import CustomDataset
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import InputError
+from .overlay import NOT_LABELLED
+
+
+def choose_rows(dataset: CustomDataset, count: int) -> list[int]:
+    """Choose images for a picture, always the same ones.
+
+    The data set is cut into `count` stretches; each gives the image that shows the most classes
+    that no image before it showed, and of those the one with the most classes.
+
+    Args:
+        dataset: With labels.
+        count: How many, 1 or more; fewer if the data set is smaller.
+
+    Returns:
+        Indices into the data set, ascending.
+
+    Raises:
+        InputError: If `count` is below 1.
+    """
+    if count < 1:
+        raise InputError(f'--rows {count}: expected 1 or more')
+    chosen, shown = [], set()
+    for stretch in np.array_split(np.arange(len(dataset)), min(count, len(dataset))):
+        found = {int(i): set(np.unique(read_truth(dataset, i))) - {NOT_LABELLED}
+                 for i in stretch}
+        best = max(found, key=lambda i: (len(found[i] - shown), len(found[i]), -i))
+        chosen.append(best)
+        shown |= found[best]
+    return chosen
+
+
+def read_truth(dataset: CustomDataset, index: int) -> np.ndarray:
+    """The labels (H, W) of an image: 0..K-1 or 255."""
+    labels = dataset.get_gt_seg_map_by_idx(index).astype(np.int64)
+    if dataset.reduce_zero_label:  # mmseg leaves this to the metric
+        labels = np.where((labels == 0) | (labels == NOT_LABELLED), NOT_LABELLED, labels - 1)
+    return labels
+
+
+def read_row(dataset: CustomDataset, index: int,
+             folder: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read an image, its truth and its prediction.
+
+    Args:
+        dataset: Of the image.
+        index: Of the image in it.
+        folder: Of the predictions.
+
+    Returns:
+        Image RGB uint8 (H, W, 3), truth (H, W) and prediction (H, W).
+
+    Raises:
+        InputError: If a file is missing, cannot be decoded, or does not fit the image.
+    """
+    name = dataset.img_infos[index]['filename']
+    path = osp.join(dataset.img_dir, name)
+    try:
+        image = mmcv.imread(path, channel_order='rgb')
+    except FileNotFoundError:
+        image = None
+    if image is None:
+        raise InputError(f'image {path} cannot be decoded: replace the file')
+    truth = read_truth(dataset, index)
+    prediction = _read_prediction(osp.join(folder, osp.splitext(osp.basename(name))[0] + '.png'),
+                                  len(dataset.CLASSES))
+    for what, labels in (('label', truth), ('prediction', prediction)):
+        if labels.shape != image.shape[:2]:
+            raise InputError(f'{what} of {name} is {labels.shape} pixels, the image '
+                             f'{image.shape[:2]}: they belong to different data')
+    return image, truth, prediction
+
+
+def _read_prediction(path: str, count: int) -> np.ndarray:
+    """A prediction (H, W), 0..count-1."""
+    if not osp.isfile(path):
+        raise InputError(f'prediction {path} does not exist: write it with `tools/test.py CONFIG '
+                         'CHECKPOINT --format-only --eval-options imgfile_prefix=FOLDER`')
+    try:
+        values = np.asarray(Image.open(path))
+    except (UnidentifiedImageError, OSError) as error:
+        raise InputError(f'prediction {path} cannot be decoded: write it again') from error
+    if values.ndim != 2 or values.min() < 1 or values.max() > count:
+        raise InputError(f'prediction {path} holds {values.min()}..{values.max()} in '
+                         f'{values.ndim} dimensions: expected labels 1..{count}, as --format-only '
+                         'writes them')
+    return values.astype(np.int64) - 1

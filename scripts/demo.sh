@@ -1,0 +1,65 @@
+#!/bin/sh
+# The main job in small, as `make demo` runs it: draws data, trains on it, evaluates before and after
+# with the commands that people use for the real thing, and makes a picture of the result.
+# Everything but the data (data/ade_demo) goes to work_dirs/demo, which starts empty.
+set -eu
+unset CDPATH
+cd "$(dirname "$0")/.."
+PATH=$PWD/.venv/bin:$PATH
+PYTHON=python
+PYTHONWARNINGS='ignore:On January 1:UserWarning' # mmcv's advertisement for its version 2
+export PATH PYTHON PYTHONWARNINGS
+
+config=configs/tiny/full_tuning_tiny.py
+work=work_dirs/demo
+picture=$work/predictions.png
+start=$(date +%s)
+
+# step NUMBER WHAT COMMAND...: runs a command; its words go to a log, the gist also to the screen.
+step() {
+    printf '== %s/6 %s (%s s so far)\n' "$1" "$2" $(($(date +%s) - start))
+    log=$work/step$1.log
+    shift 2
+    failed=$work/failed
+    { "$@" 2>&1 || echo "$?" >"$failed"; } | tee "$log" |
+        sed -n 's/.* - mmseg - INFO - \(Iter .*\)/   \1/p'
+    [ ! -e "$failed" ] || {
+        tail -n 15 "$log" >&2
+        printf 'demo: this step failed: %s (all of its words: %s)\n' "$*" "$log" >&2
+        exit 1
+    }
+}
+
+# Prints the mIoU in percent from the newest figures in the work dir $1.
+miou() {
+    python -c 'import glob, json, sys
+newest = max(glob.glob(sys.argv[1] + "/eval_single_scale_*.json"))
+with open(newest, encoding="utf-8") as file:
+    print("%.2f" % (100 * json.load(file)["metric"]["mIoU"]))' "$1"
+}
+
+# One process a GPU, two at the most; two on the CPU where there is none.
+processes=$(python -c 'import torch; print(min(torch.cuda.device_count(), 2) or 2)')
+rm -rf "$work"
+mkdir -p "$work"
+
+step 1 'drawing the data' \
+    python tools/make_demo_data.py
+step 2 'evaluating the untrained network' \
+    sh dist_test.sh "$config" none "$processes" --eval mIoU --work-dir "$work/untrained"
+step 3 'training' \
+    sh dist_train.sh "$config" "$processes" --work-dir "$work/training"
+step 4 'evaluating the trained network' \
+    sh dist_test.sh "$config" "$work/training/latest.pth" "$processes" --eval mIoU \
+    --work-dir "$work/trained"
+step 5 'predicting label maps' \
+    sh dist_test.sh "$config" "$work/training/latest.pth" "$processes" --format-only \
+    --eval-options imgfile_prefix="$work/labels" --work-dir "$work/trained"
+step 6 'making the picture' \
+    python tools/demo_grid.py "$config" "$work/labels" "$picture"
+
+untrained=$(miou "$work/untrained")
+trained=$(miou "$work/trained")
+printf '\nmIoU in percent: untrained %s, trained %s (%s s in all)\n' \
+    "$untrained" "$trained" $(($(date +%s) - start))
+printf 'image, truth and prediction side by side: %s\n' "$picture"

@@ -1,0 +1,356 @@
+import json
+import logging
+import os
+import pickle
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from tiny_networks import FAMILIES, SIZE, same, tiny, write_flat
+
+from mmseg_custom.checkpoint.keys import CLIP_PROJECTOR, REMOTE_CODE, TRANSFORMERS
+from mmseg_custom.checkpoint.load import load_backbone
+from mmseg_custom.errors import InputError
+from mmseg_custom.models.backbones.intern_vit import InternViT6B
+
+
+def renamed(state_dict: dict, dialect, prefix: str = '') -> dict:
+    """A state dict under the names of another dialect."""
+    out = {}
+    for name, tensor in state_dict.items():
+        names = dialect.translate(name)
+        out.update({prefix + n: part.clone() for n, part in zip(names, tensor.chunk(len(names)))})
+    return out
+
+
+def with_prefix(state_dict: dict, prefix: str) -> dict:
+    return {prefix + name: tensor for name, tensor in state_dict.items()}
+
+
+def write_folder(folder, tensors: dict, shards: int) -> str:
+    """A Hugging Face folder in shards with an index."""
+    folder.mkdir()
+    weight_map = {}
+    for i in range(shards):
+        part = dict(list(tensors.items())[i::shards])
+        save_file(part, folder / f'model-{i}.safetensors')
+        weight_map.update(dict.fromkeys(part, f'model-{i}.safetensors'))
+    (folder / 'model.safetensors.index.json').write_text(json.dumps(dict(weight_map=weight_map)))
+    return str(folder)
+
+
+def write_form(form: str, state_dict: dict, tmp_path) -> str:
+    """Writes weights in one of the forms in circulation."""
+    path = str(tmp_path / 'weights')
+    head = {'decode_head.conv_seg.weight': torch.ones(3)}
+    language = {'language_model.norm.weight': torch.ones(3), 'mlp1.0.bias': torch.ones(3)}
+    pth = {
+        'flat': state_dict,
+        'under module': dict(module=state_dict),
+        'old torch': state_dict,
+        'segmentor': dict(meta={}, state_dict={**with_prefix(state_dict, 'backbone.'), **head}),
+        'segmentor, DDP': dict(meta={}, state_dict=with_prefix(
+            {**with_prefix(state_dict, 'backbone.'), **head}, 'module.')),
+    }
+    if form in pth:
+        torch.save(pth[form], path, _use_new_zipfile_serialization=form != 'old torch')
+    elif form == 'safetensors':
+        save_file(state_dict, path)
+    elif form == 'remote code':
+        os.mkdir(path)
+        save_file(renamed(state_dict, REMOTE_CODE), path + '/model.safetensors')
+    elif form == 'transformers, shards':
+        write_folder(tmp_path / 'weights', renamed(state_dict, TRANSFORMERS), 3)
+    elif form == 'remote code, bin':
+        os.mkdir(path)
+        torch.save(renamed(state_dict, REMOTE_CODE), path + '/pytorch_model.bin')
+    elif form == 'remote code, whole VLM':
+        write_folder(tmp_path / 'weights', {
+            **renamed(state_dict, REMOTE_CODE, 'vision_model.'), **language}, 2)
+    elif form == 'transformers, whole VLM':
+        write_folder(tmp_path / 'weights', {
+            **renamed(state_dict, TRANSFORMERS, 'model.vision_tower.'), **language}, 2)
+    return path
+
+
+FORMS = ('flat', 'under module', 'old torch', 'segmentor', 'segmentor, DDP', 'safetensors',
+         'remote code', 'remote code, bin', 'transformers, shards', 'remote code, whole VLM',
+         'transformers, whole VLM')
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('form', FORMS)
+def test_every_form_loads_bit_by_bit(form, family, tmp_path):
+    original = tiny(family).bfloat16().state_dict()
+    path = write_form(form, original, tmp_path)
+    assert same(tiny(family, pretrained=path).state_dict(), original)
+
+
+def test_a_model_in_float32_keeps_its_parameters_and_its_dtype(tmp_path):
+    path = write_flat(tmp_path)
+    model = tiny()
+    before = dict(model.named_parameters())
+    load_backbone(model, path)
+    assert all(before[name] is p and p.dtype == torch.float32
+               for name, p in model.named_parameters())
+    assert torch.equal(model.cls_token, torch.load(path)['cls_token'].float())
+
+
+def test_dtype_asks_for_another_one(tmp_path):
+    model = tiny(pretrained=write_flat(tmp_path))
+    model.requires_grad_(False)
+    load_backbone(model, write_flat(tmp_path), dtype=torch.float32)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_the_position_embedding_is_resampled_in_float32_then_rounded(tmp_path):
+    path = write_flat(tmp_path)
+    embedding = torch.load(path)['pos_embed'].float()
+    grid = F.interpolate(embedding[:, 1:].reshape(1, 4, 4, 32).permute(0, 3, 1, 2), size=(9, 9),
+                         mode='bicubic', align_corners=False)
+    wanted = torch.cat([embedding[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
+    assert torch.equal(tiny(pretrained=path, img_size=126).pos_embed, wanted.bfloat16())
+    in_float = tiny(img_size=126)
+    load_backbone(in_float, path)
+    assert torch.equal(in_float.pos_embed, wanted)
+
+
+def test_the_clip_projector_is_left_aside_with_one_line(tmp_path, caplog):
+    path = str(tmp_path / 'released.pth')
+    extra = {name: torch.ones(2) for name in CLIP_PROJECTOR}
+    torch.save({**tiny().state_dict(), **extra}, path)
+    logger = logging.getLogger('test_load')
+    with caplog.at_level('INFO', 'test_load'):
+        load_backbone(tiny(), path, logger=logger)
+    lines = [record.message for record in caplog.records if 'left aside' in record.message]
+    assert len(lines) == 1 and '14 tensors' in lines[0] and 'clip_projector' in lines[0]
+
+
+def test_a_pyramid_keeps_its_initialisation_or_comes_from_the_file(tmp_path):
+    options = dict(with_fpn=True, depth=4, out_indices=[0, 1, 2, 3])
+    path = str(tmp_path / 'plain.pth')
+    torch.save(tiny(depth=4, out_indices=[3]).state_dict(), path)
+    model = tiny(pretrained=path, **options)
+    assert not any(p.is_meta for p in model.parameters())
+    path = str(tmp_path / 'with_pyramid.pth')
+    torch.save(model.state_dict(), path)
+    assert same(tiny(pretrained=path, **options).state_dict(), model.state_dict())
+    with pytest.raises(InputError, match=r'missing: up1.4.bias, .*up4.1.weight'):
+        tiny(pretrained=path, with_final_norm=True, **options)
+    with pytest.raises(InputError, match='unexpected: up1.0.bias'):
+        tiny(pretrained=path, depth=4, out_indices=[3])
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='reads /proc')
+@pytest.mark.parametrize('form', ['flat', 'safetensors'])
+def test_tensors_that_fit_are_views_of_the_file(form, tmp_path):
+    path = write_form(form, tiny().bfloat16().state_dict(), tmp_path)
+    model = tiny(pretrained=path)
+    with open('/proc/self/maps') as maps:
+        ranges = [[int(end, 16) for end in line.split()[0].split('-')]
+                  for line in maps if line.rstrip().endswith(path)]
+    assert ranges
+    for parameter in model.parameters():
+        assert any(start <= parameter.data_ptr() < stop for start, stop in ranges)
+
+
+@pytest.mark.parametrize('form', ['flat', 'safetensors'])
+def test_training_does_not_write_to_the_file(form, tmp_path):
+    path = write_form(form, tiny().bfloat16().state_dict(), tmp_path)
+    with open(path, 'rb') as file:
+        before = file.read()
+    with torch.no_grad():
+        for parameter in tiny(pretrained=path).parameters():
+            parameter.add_(1)
+    with open(path, 'rb') as file:
+        assert file.read() == before
+
+
+def test_converting_lets_go_of_the_file_and_the_tensors_stay_right(tmp_path):
+    torch.manual_seed(0)
+    wide = dict(embed_dim=512, num_heads=4)  # 3 blocks of 12.6 MB in float32
+    original = tiny(**wide)
+    path = str(tmp_path / 'wide.pth')
+    torch.save(original.state_dict(), path)
+    model = tiny(**wide, pretrained=path)
+    assert same(model.state_dict(), original.bfloat16().state_dict())
+    for name, tensor in torch.load(path, mmap=True).items():
+        assert torch.equal(tensor.bfloat16(), model.get_parameter(name)), name
+
+
+# What the user may get wrong: each is one line that says what to do.
+
+
+def refused(path: str, *parts: str, check_finite: bool = False, **options) -> None:
+    """Loading must fail with one line that names the file and these parts."""
+    with pytest.raises(InputError) as caught:
+        load_backbone(InternViT6B(**{**SIZE, **options}), str(path),
+                      check_finite=check_finite)
+    message = str(caught.value)
+    assert '\n' not in message and len(message) < 800
+    for part in parts:
+        assert part in message, message
+
+
+def test_missing_file(tmp_path):
+    refused(tmp_path / 'no.pth', 'no.pth does not exist', 'model.backbone.pretrained=None')
+
+
+def test_address():
+    refused('https://example.org/x.pth', 'is an address', 'download')
+
+
+@pytest.mark.parametrize('keep', [0.99, 0.5, 0.01])
+@pytest.mark.parametrize('form', ['flat', 'safetensors'])
+def test_cut_short(form, keep, tmp_path):
+    path = write_form(form, tiny().state_dict(), tmp_path)
+    os.truncate(path, int(os.path.getsize(path) * keep))
+    refused(path, path, 'cut short')
+
+
+def test_old_format_cut_short(tmp_path):
+    path = write_form('old torch', tiny().state_dict(), tmp_path)
+    os.truncate(path, os.path.getsize(path) // 2)
+    refused(path, path)
+
+
+def test_another_architecture(tmp_path):
+    path = str(tmp_path / '300m.pth')
+    torch.save(tiny('300m', embed_dim=64, depth=4).state_dict(), path)
+    refused(path, 'embed_dim=64', 'the model has embed_dim=32', "norm_type='layer_norm'",
+            'qkv_bias=True', 'set ')
+
+
+@pytest.mark.parametrize('depth', [2, 4])
+def test_another_depth(depth, tmp_path):
+    path = write_flat(tmp_path)
+    refused(path, 'depth=3', f'the model has depth={depth}', depth=depth, out_indices=[1])
+
+
+def test_another_model(tmp_path):
+    path = str(tmp_path / 'resnet.pth')
+    torch.save({'conv1.weight': torch.ones(2), 'layer1.0.bn1.weight': torch.ones(2)}, path)
+    refused(path, 'is not an InternViT', 'conv1.*')
+
+
+def test_names_that_do_not_fit(tmp_path):
+    weights = tiny().state_dict()
+    weights['blocks.1.ls1.gama'] = weights.pop('blocks.1.ls1.gamma')
+    path = str(tmp_path / 'x.pth')
+    torch.save(weights, path)
+    refused(path, 'missing: blocks.1.ls1.gamma (nearest: blocks.*.ls1.gama)',
+            'unexpected: blocks.1.ls1.gama')
+
+
+def test_a_shape_that_does_not_fit(tmp_path):
+    weights = tiny().state_dict()
+    weights['blocks.1.mlp.fc2.bias'] = torch.ones(31)
+    path = str(tmp_path / 'x.pth')
+    torch.save(weights, path)
+    refused(path, 'blocks.1.mlp.fc2.bias', '(31,)', '(32,)')
+
+
+def test_nothing_is_changed_by_a_refused_file(tmp_path):
+    weights = tiny().state_dict()
+    del weights['cls_token']
+    path = str(tmp_path / 'x.pth')
+    torch.save(weights, path)
+    model = tiny()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(InputError, match='missing: cls_token'):
+        load_backbone(model, path)
+    assert same(model.state_dict(), before)
+
+
+def test_missing_shard(tmp_path):
+    path = write_form('transformers, shards', tiny().state_dict(), tmp_path)
+    os.remove(path + '/model-1.safetensors')
+    refused(path, 'model-1.safetensors', 'missing', '3 are listed')
+
+
+def test_a_shard_of_the_language_model_is_not_needed(tmp_path):
+    vision = renamed(tiny().state_dict(), REMOTE_CODE, 'vision_model.')
+    path = write_folder(tmp_path / 'vlm', vision, 1)
+    index = tmp_path / 'vlm/model.safetensors.index.json'
+    content = json.loads(index.read_text())
+    content['weight_map']['language_model.x'] = 'model-not-fetched.safetensors'
+    index.write_text(json.dumps(content))
+    load_backbone(tiny(), path)
+
+
+def test_folder_without_weights(tmp_path):
+    refused(tmp_path, 'holds no weights', 'model.safetensors')
+
+
+@pytest.mark.parametrize('dtype', [torch.int8, torch.float8_e4m3fn])
+@pytest.mark.parametrize('form', ['flat', 'safetensors'])
+def test_quantised(dtype, form, tmp_path):
+    weights = tiny().state_dict()
+    weights['blocks.0.mlp.fc1.weight'] = weights['blocks.0.mlp.fc1.weight'].to(dtype)
+    refused(write_form(form, weights, tmp_path), 'blocks.0.mlp.fc1.weight',
+            str(dtype).removeprefix('torch.'), 'bfloat16')
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_not_finite(value, tmp_path):
+    weights = tiny().state_dict()
+    weights['blocks.2.mlp.fc1.weight'][3, 4] = value
+    path = str(tmp_path / 'x.pth')
+    torch.save(weights, path)
+    refused(path, 'blocks.2.mlp.fc1.weight', 'NaN or infinity', check_finite=True)
+    load_backbone(tiny(), path)  # it is only looked for when asked
+
+
+class Attack:
+    def __reduce__(self):
+        return os.system, ('touch pwned',)
+
+
+@pytest.mark.filterwarnings('ignore:Detected pickle protocol')
+@pytest.mark.parametrize('old', [False, True])
+def test_code_is_refused_and_not_run(old, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    torch.save({**tiny().state_dict(), 'x': Attack()}, 'x.pth',
+               _use_new_zipfile_serialization=not old)
+    refused('x.pth', 'x.pth was refused', 'posix.system')
+    with open('y.pth', 'wb') as file:
+        pickle.dump(Attack(), file)
+    refused('y.pth', 'y.pth')
+    assert not os.path.exists('pwned')
+
+
+@pytest.mark.parametrize('content, says', [
+    (b'', 'is empty'),
+    (b'version https://git-lfs.github.com/spec/v1\noid sha256:0', 'git lfs pull'),
+    (b'<!DOCTYPE html><html>', 'web page'),
+    (b'hello world, these are words', 'neither a .pth nor a safetensors file'),
+])
+def test_no_weights_at_all(content, says, tmp_path):
+    path = tmp_path / 'x.pth'
+    path.write_bytes(content)
+    refused(path, says)
+
+
+@pytest.mark.parametrize('content, says', [
+    ([1, 2], 'holds a list'),
+    ({}, 'holds a dict of 0 entries'),
+    (dict(epoch=3, best=0.1), "'epoch' is a int"),
+])
+def test_no_state_dict(content, says, tmp_path):
+    path = str(tmp_path / 'x.pth')
+    torch.save(content, path)
+    refused(path, says)
+
+
+def test_no_permission(tmp_path, monkeypatch):
+    path = write_flat(tmp_path)
+    os.chmod(path, 0)
+    if os.getuid() == 0:  # root may read everything
+        def refuse(*args, **kwargs):
+            raise PermissionError(13, 'Permission denied', path)
+        monkeypatch.setattr('builtins.open', refuse)
+    refused(path, 'cannot be read: Permission denied')

@@ -1,0 +1,70 @@
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.commands import run
+from safetensors.torch import load_file
+
+from mmseg_custom.models.backbones.intern_vit import InternViT6B
+
+TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+TINY = dict(embed_dim=32, num_heads=2, depth=2, img_size=56, out_indices=[1])
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    path = tmp_path / 'source.pth'
+    torch.save(dict(module=InternViT6B(**TINY).state_dict()), path)
+    return path
+
+
+@pytest.fixture
+def convert(monkeypatch, capsys):
+    """Runs the tool in this process; returns exit code, output and errors."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    tool = importlib.import_module('convert_weights')
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, 'argv', ['convert_weights.py', *map(str, arguments)])
+        code = 0
+        try:
+            tool.cli.run(tool.main)
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_as_a_command(source, tmp_path):
+    target = tmp_path / 'out.safetensors'
+    output = run('python', 'tools/convert_weights.py', source, target)
+    assert f'written: {target}' in output
+    original = torch.load(source)['module']
+    assert all(torch.equal(t, original[name]) for name, t in load_file(target).items())
+
+
+def test_all_options(convert, source, tmp_path):
+    target = tmp_path / 'hub.v2'
+    code, output, _ = convert(source, target, '--to', 'hf', '--dtype', 'float16', '--num-heads', 2,
+                              '--shard-gb', 1e-5, '--check-finite')
+    assert code == 0 and f'written: {target}' in output
+    shards = list(target.glob('model-*.safetensors'))
+    assert len(shards) > 2 and (target / 'config.json').exists()
+    assert {t.dtype for shard in shards for t in load_file(shard).values()} == {torch.float16}
+
+
+@pytest.mark.parametrize('arguments, says', [
+    (['missing.pth', 'x.pth'], 'error: missing.pth: no such file'),
+    (['{source}', '{source}'], 'source.pth exists'),
+    (['{source}', 'x.onnx'], "'.onnx'"),
+    (['{source}', '{folder}/hub'], 'give --num-heads'),
+    (['{source}', '{folder}/no/x.pth'], 'x.pth was not written'),
+])
+def test_mistakes_are_one_line_and_exit_code_1(convert, source, tmp_path, arguments, says):
+    arguments = [a.format(source=source, folder=tmp_path) for a in arguments]
+    code, _, errors = convert(*arguments)
+    lines = [line for line in errors.splitlines() if line and 'B/s]' not in line]
+    assert code == 1 and len(lines) == 1 and says in lines[0] and lines[0].startswith('error: ')

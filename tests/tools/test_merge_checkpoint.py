@@ -1,0 +1,82 @@
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.commands import run
+from torch import nn
+
+from mmseg_custom.checkpoint import save_checkpoint
+from mmseg_custom.models.backbones.intern_vit import InternViT6B
+
+TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+TINY = dict(embed_dim=32, num_heads=2, depth=2, img_size=56, out_indices=[1])
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch) -> nn.Module:
+    """A segmentor whose small checkpoint is iter_1.pth, and its backbone's file flat.pth."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    torch.save(InternViT6B(**TINY).state_dict(), tmp_path / 'flat.pth')
+    model = nn.Module()
+    model.backbone = InternViT6B(**TINY, pretrained=str(tmp_path / 'flat.pth'), freeze_vit=True)
+    model.decode_head = nn.Linear(2, 2)
+    save_checkpoint(model, str(tmp_path / 'iter_1.pth'), meta=dict(iter=1))
+    return model
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs the tool in this process; returns exit code, output and errors."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    tool = importlib.import_module('merge_checkpoint')
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, 'argv', ['merge_checkpoint.py', *map(str, arguments)])
+        code = 0
+        try:
+            tool.cli.run(tool.main)
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_as_a_command(trained, tmp_path):
+    output = run('python', 'tools/merge_checkpoint.py', tmp_path / 'iter_1.pth',
+                 tmp_path / 'full.pth', XDG_CACHE_HOME='')
+    assert f'written: {tmp_path}/full.pth' in output
+    whole = torch.load(tmp_path / 'full.pth')['state_dict']
+    assert whole.keys() == trained.state_dict().keys()
+    assert all(torch.equal(t, whole[name]) for name, t in trained.state_dict().items())
+
+
+def test_and_back(trained, call, tmp_path):
+    flat, full, small = (tmp_path / name for name in ('flat.pth', 'full.pth', 'small.pth'))
+    assert call(tmp_path / 'iter_1.pth', full, '--backbone', flat)[0] == 0
+    code, output, _ = call(full, small, '--split', '--backbone', flat)
+    count = len(trained.backbone.state_dict())
+    assert code == 0 and f'small.pth (2 tensors; {count} are left to {flat})' in output
+    assert torch.load(small)['meta'] == torch.load(tmp_path / 'iter_1.pth')['meta']
+
+
+def test_safetensors(trained, call, tmp_path):
+    code, output, _ = call(tmp_path / 'iter_1.pth', tmp_path / 'full.safetensors')
+    assert code == 0 and 'full.safetensors' in output
+
+
+@pytest.mark.parametrize('arguments, says', [
+    (['missing.pth', 'x.pth'], 'missing.pth: no such file'),
+    (['flat.pth', 'x.pth'], 'is no checkpoint of a segmentor'),
+    (['iter_1.pth', 'flat.pth'], 'flat.pth exists'),
+    (['iter_1.pth', 'x.pth', '--backbone', 'iter_1.pth'], 'iter_1.pth is another one'),
+    (['iter_1.pth', 'x.pth', '--split'], '--split needs --backbone FILE'),
+])
+def test_mistakes_are_one_line_and_exit_code_1(trained, call, tmp_path, monkeypatch, arguments,
+                                               says):
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = call(*arguments)
+    lines = [line for line in errors.splitlines() if line and 'B/s]' not in line]
+    assert code == 1 and len(lines) == 1 and says in lines[0] and lines[0].startswith('error: ')

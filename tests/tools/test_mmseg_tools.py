@@ -1,0 +1,63 @@
+"""mmseg's own tools, as they lie in its wheel, on a config of ours and without another file."""
+from pathlib import Path
+
+import mmcv
+import mmseg
+import pytest
+import torch
+
+from helpers.commands import run
+from helpers.data import draw_data, write_config
+
+TOOLS = Path(mmseg.__file__).parent / '.mim/tools'
+pytestmark = pytest.mark.skipif(
+    not list(Path(mmcv.__file__).parent.glob('_ext*')),
+    reason='mmcv._ext is not there: install the package (make setup, or pip install .)')
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory) -> Path:
+    """A folder with a config, and what mmseg's train.py makes of it."""
+    folder = tmp_path_factory.mktemp('mmseg_tools')
+    write_config(folder / 'config.py', draw_data(folder))
+    tool('train.py', folder / 'config.py', '--work-dir', folder / 'run', '--seed', 0)
+    return folder
+
+
+def tool(name: str, *arguments: object) -> str:
+    return run('python', TOOLS / name, *arguments)
+
+
+def test_train(folder):
+    checkpoint = torch.load(folder / 'run/latest.pth', weights_only=True)
+    assert checkpoint['meta']['iter'] == 4
+    assert (folder / 'run/best_mIoU_iter_4.pth').exists()
+
+
+def test_test_and_confusion_matrix(folder, tmp_path):
+    text = tool('test.py', folder / 'config.py', folder / 'run/latest.pth', '--eval', 'mIoU',
+                '--work-dir', tmp_path)
+    assert 'mIoU' in text and list(tmp_path.glob('eval_*.json'))
+    tool('test.py', folder / 'config.py', folder / 'run/latest.pth', '--out', tmp_path / 'out.pkl',
+         '--work-dir', tmp_path)
+    tool('confusion_matrix.py', folder / 'config.py', tmp_path / 'out.pkl', tmp_path / 'matrix')
+    assert (tmp_path / 'matrix/confusion_matrix.png').exists()
+
+
+def test_print_config_and_get_flops(folder):
+    assert 'InternViT6B' in tool('print_config.py', folder / 'config.py')
+    assert 'Params' in tool('get_flops.py', folder / 'config.py', '--shape', 112, 112)
+
+
+def test_browse_dataset(folder, tmp_path):
+    tool('browse_dataset.py', folder / 'config.py', '--output-dir', tmp_path)
+    assert len(list(tmp_path.rglob('*.jpg'))) == 6
+
+
+def test_analyze_logs_and_publish_model(folder, tmp_path):
+    log = next((folder / 'run').glob('*.log.json'))
+    tool('analyze_logs.py', log, '--keys', 'decode.loss_ce', '--out', tmp_path / 'loss.png')
+    assert (tmp_path / 'loss.png').stat().st_size > 1000
+    tool('publish_model.py', folder / 'run/latest.pth', tmp_path / 'published.pth')
+    published = next(tmp_path.glob('published-*.pth'))
+    assert 'optimizer' not in torch.load(published, weights_only=True)

@@ -1,0 +1,122 @@
+import json
+import shutil
+import socket
+from pathlib import Path
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers.commands import run
+from helpers.data import draw_data, write_config
+
+
+def port() -> str:
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory) -> Path:
+    """A folder with data, a config of 4 iterations, and its run by two processes."""
+    folder = tmp_path_factory.mktemp('trained')
+    write_config(folder / 'config.py', draw_data(folder))
+    run('sh', 'dist_train.sh', folder / 'config.py', 2, '--work-dir', folder / 'run', '--seed', 0,
+        PORT=port())
+    return folder
+
+
+def figures(folder: Path) -> dict:
+    return json.loads(next(folder.glob('eval_*.json')).read_text())['metric']
+
+
+def test_two_processes_train_and_evaluate(trained):
+    names = {path.name for path in (trained / 'run').iterdir()}
+    assert {'iter_2.pth', 'iter_4.pth', 'latest.pth', 'best_mIoU_iter_4.pth', 'config.py'} <= names
+    checkpoint = torch.load(trained / 'run/latest.pth', weights_only=True)
+    assert checkpoint['meta']['iter'] == 4 and len(checkpoint['meta']['CLASSES']) == 150
+    assert isinstance(checkpoint['meta']['seed'], int)
+    text = next((trained / 'run').glob('*.log')).read_text()
+    assert 'attention kernel: torch SDPA' in text and '4 images a step' in text
+
+
+def test_figures_do_not_depend_on_the_number_of_processes(trained, tmp_path):
+    common = ['--eval', 'mIoU', '--work-dir']
+    run('python', 'tools/test.py', trained / 'config.py', trained / 'run/latest.pth', *common,
+        tmp_path / 'one')
+    run('sh', 'dist_test.sh', trained / 'config.py', trained / 'run/latest.pth', 2, *common,
+        tmp_path / 'two', PORT=port())
+    assert figures(tmp_path / 'one') == figures(tmp_path / 'two')
+    assert set(figures(tmp_path / 'one')) > {'mIoU', 'mAcc', 'aAcc'}
+
+
+def test_out_show_and_augmented_test_from_the_root(trained, tmp_path):
+    run('python', 'test.py', trained / 'config.py', trained / 'run/latest.pth', '--aug-test',
+        '--out', tmp_path / 'out.pkl', '--show-dir', tmp_path / 'show', '--work-dir', tmp_path)
+    labels = mmcv.load(tmp_path / 'out.pkl')
+    assert len(labels) == 3 and labels[0].ndim == 2
+    assert len(list((tmp_path / 'show').glob('*.jpg'))) == 3
+
+
+def test_format_only_needs_no_labels(trained, tmp_path):
+    data = tmp_path / 'data'
+    shutil.copytree(next(trained.glob('ADEC*')), data)
+    shutil.rmtree(data / 'annotations')
+    run('python', 'tools/test.py', trained / 'config.py', 'none', '--format-only', '--eval-options',
+        f'imgfile_prefix={tmp_path / "files"}', '--work-dir', tmp_path, '--cfg-options',
+        f'data.test.data_root={data}')
+    files = sorted((tmp_path / 'files').iterdir())
+    assert [file.name for file in files] == [f'ADE_val_{i:08d}.png' for i in (1, 2, 3)]
+    labels = np.array(Image.open(files[0]))
+    assert labels.min() >= 1 and labels.max() <= 150
+
+
+def test_auto_resume_goes_on_after_a_checkpoint_that_was_cut_short(trained, tmp_path):
+    work_dir = tmp_path / 'run'
+    shutil.copytree(trained / 'run', work_dir, symlinks=True)
+    newest = work_dir / 'iter_4.pth'
+    newest.write_bytes(newest.read_bytes()[:-500])
+    (work_dir / 'iter_6.pth.part').write_bytes(b'half')
+    text = run('python', 'train.py', trained / 'config.py', '--work-dir', work_dir, '--auto-resume',
+               '--no-validate', '--cfg-options', 'runner.max_iters=3')
+    assert 'iter_4.pth is cut short' in text and 'going on after iteration 2' in text
+    assert not (work_dir / 'iter_6.pth.part').exists()
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['no_such.py'], 'config no_such.py does not exist'),
+    (['CONFIG', '--device', 'cuda'], 'no CUDA GPU'),
+    (['CONFIG', '--cfg-options', 'model.backbone.dept=2'], "unknown key in model.backbone: 'dept'"),
+    (['CONFIG', '--cfg-options', 'model.backbone.pretrained=weights.pth'],
+     'pretrained file weights.pth does not exist'),
+    (['CONFIG', '--cfg-options', 'data.train.img_dir=images/none'], 'images/none does not exist'),
+    (['CONFIG', '--load-from', 'gone.pth'], 'gone.pth'),
+])
+def test_wrong_input_is_one_line(trained, tmp_path, arguments, message):
+    if '--device' in arguments and torch.cuda.is_available():
+        pytest.skip('there is a GPU')
+    arguments = [trained / 'config.py' if word == 'CONFIG' else word for word in arguments]
+    text = run('python', 'tools/train.py', *arguments, '--work-dir', tmp_path, code=1)
+    last = text.strip().splitlines()[-1]
+    assert last.startswith('error: ') and message in last
+    assert 'Traceback' not in text
+
+
+def test_bad_file_in_a_worker_of_two_processes(trained, tmp_path):
+    data = tmp_path / 'data'
+    shutil.copytree(next(trained.glob('ADEC*')), data)
+    for path in (data / 'images/training').iterdir():
+        path.write_bytes(b'no image')
+    text = run('sh', 'dist_train.sh', trained / 'config.py', 2, '--work-dir', tmp_path / 'run',
+               '--cfg-options', f'data.train.data_root={data}', 'data.workers_per_gpu=1', code=1,
+               PORT=port())
+    assert 'Traceback' not in text
+    assert 'cannot be decoded' in text and ', see its message above' not in text
+
+
+def test_debug_shows_the_traceback(trained, tmp_path):
+    text = run('python', 'tools/train.py', 'no_such.py', '--debug', '--work-dir', tmp_path, code=1)
+    assert 'Traceback' in text and 'InputError: config no_such.py does not exist' in text

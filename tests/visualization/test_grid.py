@@ -1,0 +1,162 @@
+"""Pictures of labels: what is painted, which classes the legend has, which images are chosen."""
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import write_config
+from mmcv import Config
+from mmseg.datasets import build_dataset
+from PIL import Image
+
+from mmseg_custom.errors import InputError
+from mmseg_custom.visualization import grid, overlay
+from mmseg_custom.visualization.predictions import choose_rows, read_row
+
+TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+CLASSES = ('wall', 'bed ', 'sky', 'tree')
+PALETTE = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0]])
+
+
+def a_row(height, width, truth, prediction):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return (image, np.resize(np.array(truth, np.uint8), (height, width)),
+            np.resize(np.array(prediction), (height, width)))
+
+
+@pytest.fixture
+def dataset(own_data, tmp_path):
+    config = write_config(tmp_path / 'config.py', own_data)
+    return build_dataset(Config.fromfile(config).data.val, dict(test_mode=True))
+
+
+@pytest.fixture
+def predictions(own_data, tmp_path):
+    """A folder of predictions: the truth, and class 2 where there is none."""
+    folder = tmp_path / 'predictions'
+    folder.mkdir()
+    for path in own_data.glob('annotations/validation/*.png'):
+        labels = np.array(Image.open(path))
+        labels[labels == 0] = 2
+        Image.fromarray(labels).save(folder / path.name)
+    return folder
+
+
+def test_blend_mixes_paint_and_image():
+    image = np.full((1, 2, 3), 100, np.uint8)
+    out = overlay.blend(image, np.array([[0, 2]]), PALETTE, alpha=.25)
+    np.testing.assert_array_equal(out, [[[125, 75, 75], [75, 75, 125]]])
+
+
+def test_blend_hatches_what_is_not_labelled():
+    image = np.full((16, 16, 3), 255, np.uint8)
+    out = overlay.blend(image, np.full((16, 16), 255), PALETTE)
+    assert out.max() < 100
+    assert len(np.unique(out.reshape(-1, 3), axis=0)) == 2
+
+
+@pytest.mark.parametrize('label', [4, 254, -1])
+def test_blend_refuses_unknown_labels(label):
+    with pytest.raises(ValueError, match=f'label {label}: expected 0..3 or 255'):
+        overlay.blend(np.zeros((2, 2, 3), np.uint8), np.full((2, 2), label), PALETTE)
+
+
+def test_legend_has_the_colours_of_the_classes_given_and_no_other():
+    picture = np.asarray(overlay.legend([1, 3], CLASSES, PALETTE, width=300))
+    colours = {tuple(c) for c in picture.reshape(-1, 3).tolist()}
+    assert {tuple(PALETTE[1]), tuple(PALETTE[3])} <= colours
+    assert not {tuple(PALETTE[0]), tuple(PALETTE[2])} & colours
+    assert picture.shape[1] == 300
+
+
+def test_legend_wraps_where_it_is_narrow():
+    wide = overlay.legend([0, 1, 2, 3], CLASSES, PALETTE, width=900)
+    narrow = overlay.legend([0, 1, 2, 3], CLASSES, PALETTE, width=60)
+    assert narrow.height == 4 * wide.height
+
+
+def test_grid_explains_exactly_the_classes_that_it_shows(monkeypatch):
+    explained = []
+
+    def legend(present, *args, **kwargs):
+        explained.extend(present)
+        return overlay.legend(present, *args, **kwargs)
+
+    monkeypatch.setattr(grid, 'legend', legend)
+    rows = [a_row(40, 60, [0, 255], [0, 3]), a_row(70, 30, [0], [0])]
+    picture = grid.picture_grid(rows, CLASSES, PALETTE)
+    assert explained == [0, 3, 255]
+    assert picture.mode == 'RGB'
+
+
+def test_grid_shows_the_paint_of_truth_and_prediction():
+    picture = grid.picture_grid([a_row(40, 60, [1], [2])], CLASSES, PALETTE)
+    thirds = np.split(np.asarray(picture)[60:180, :picture.width // 3 * 3].astype(int), 3, axis=1)
+    greener = [third[..., 1].mean() - third[..., 2].mean() for third in thirds]
+    assert abs(greener[0]) < 5 and greener[1] > 30 and greener[2] < -30
+
+
+@pytest.mark.parametrize('rows', [[], [(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), int),
+                                        np.zeros((4, 5), int))]])
+def test_grid_refuses_what_it_cannot_draw(rows):
+    with pytest.raises(ValueError):
+        grid.picture_grid(rows, CLASSES, PALETTE)
+
+
+def test_saved_grid_stays_below_its_size(tmp_path):
+    rows = [a_row(140, 200, [0, 1, 2], [1, 2, 3])] * 4  # pure noise: the worst to pack
+    path = tmp_path / 'new' / 'grid.png'
+    grid.save_png(grid.picture_grid(rows, CLASSES, PALETTE), str(path))
+    assert path.stat().st_size < 400_000
+    assert Image.open(path).size[0] > 300
+    assert [p.name for p in path.parent.iterdir()] == ['grid.png']
+
+
+def test_rows_are_spread_and_always_the_same(dataset):
+    assert choose_rows(dataset, 3) == [0, 1, 2]
+    assert choose_rows(dataset, 2) == choose_rows(dataset, 2)
+    assert len(choose_rows(dataset, 9)) == 3
+    with pytest.raises(InputError, match='--rows 0'):
+        choose_rows(dataset, 0)
+
+
+def test_rows_that_show_new_classes_come_first(dataset, monkeypatch):
+    labels = [[1, 2, 3, 4], [1], [1, 2, 3, 255], [5, 6], [1, 2, 5], [0]]
+    monkeypatch.setattr(type(dataset), '__len__', lambda self: len(labels))
+    monkeypatch.setattr(dataset, 'get_gt_seg_map_by_idx', lambda i: np.array(labels[i]))
+    assert choose_rows(dataset, 2) == [0, 3]
+
+
+def test_row_is_image_truth_and_prediction(dataset, predictions):
+    image, truth, prediction = read_row(dataset, 1, str(predictions))
+    assert image.shape == (*truth.shape, 3) and prediction.shape == truth.shape
+    labelled = truth != 255
+    np.testing.assert_array_equal(prediction[labelled], truth[labelled])
+    assert set(prediction[~labelled].tolist()) == {1}
+    assert image[..., 0][truth == 0].mean() > 150  # class 0 is red: the order is RGB
+
+
+@pytest.mark.parametrize('spoil, message', [
+    (lambda path: path.unlink(), 'does not exist: .*--format-only'),
+    (lambda path: path.write_bytes(b'no png'), 'cannot be decoded'),
+    (lambda path: Image.new('L', (60, 60), 151).save(path), 'holds 151..151'),
+    (lambda path: Image.new('L', (60, 60), 0).save(path), 'holds 0..0'),
+    (lambda path: Image.new('L', (9, 9), 1).save(path), 'different data'),
+])
+def test_bad_predictions_are_named(dataset, predictions, spoil, message):
+    spoil(predictions / 'ADE_val_00000002.png')
+    with pytest.raises(InputError, match=f'ADE_val_00000002.*{message}'):
+        read_row(dataset, 1, str(predictions))
+
+
+def test_tool_writes_the_picture_and_prints_its_path(own_data, predictions, tmp_path, monkeypatch,
+                                                     capsys):
+    config, out = write_config(tmp_path / 'config.py', own_data), tmp_path / 'grid.png'
+    monkeypatch.syspath_prepend(str(TOOLS))
+    monkeypatch.setattr(sys, 'argv', ['demo_grid.py', str(config), str(predictions), str(out),
+                                      '--rows', '2'])
+    runpy.run_path(str(TOOLS / 'demo_grid.py'), run_name='__main__')
+    assert capsys.readouterr().out == f'{out}\n'
+    assert Image.open(out).format == 'PNG'
