@@ -63,7 +63,7 @@ def main() -> None:
     if on_files:
         options.setdefault('imgfile_prefix', osp.join(cfg.work_dir, 'format_results'))
     results = predict(
-        load_model(cfg, args.checkpoint, dataset, args.backbone),
+        load_model(cfg, args.checkpoint, dataset, device, args.backbone),
         build_test_loader(cfg, dataset, device, 'test'), device,
         pre_eval=bool(args.eval) and not on_files, format_args=options if on_files else None,
         show=args.show, show_dir=args.show_dir, opacity=args.opacity)

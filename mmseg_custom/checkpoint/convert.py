@@ -129,11 +129,12 @@ def lazy(network: Network, name: str, dtype: torch.dtype | None = None,
     """A tensor of a file that is read when it is written."""
 
     def make() -> Tensor:
-        tensor = network.tensor(name)
-        if check_finite and tensor.is_floating_point() and not tensor.isfinite().all():
-            raise InputError(f'{network.path}: {name} holds NaN or infinity: the file is damaged '
-                             'or its training diverged')
-        return tensor.to(wanted)
+        tensor = network.tensor(name).to(wanted)
+        if check_finite and not tensor.isfinite().all():
+            raise InputError(f'{network.path}: {name} holds NaN or infinity in '
+                             f'{str(wanted).removeprefix("torch.")}: the file is damaged, or its '
+                             'training diverged')
+        return tensor
 
     wanted = dtype if dtype and network.dtype(name).is_floating_point else network.dtype(name)
     return LazyTensor(network.shape(name), wanted, make, lambda: network.release(name))

@@ -155,10 +155,11 @@ def fill(module: nn.Module, network: Network, dtype: torch.dtype | None = None,
         tensor, target = network.tensor(name), targets[name]
         if tensor.shape != target.shape:  # check_tensors let only position embeddings pass
             tensor = resample(tensor, target.shape[1])
-        if check_finite and not tensor.isfinite().all():
-            raise InputError(f'{network.path}: {name} holds NaN or infinity: the file is damaged '
-                             'or its training diverged')
         placed = place(module, name, tensor, dtype or target.dtype)
+        if check_finite and not placed.isfinite().all():
+            raise InputError(f'{network.path}: {name} holds NaN or infinity in '
+                             f'{str(placed.dtype).removeprefix("torch.")}: the file is damaged, '
+                             'or its training diverged')
         if not network.holds(name, placed):
             network.release(name)
 

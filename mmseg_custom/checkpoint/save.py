@@ -217,13 +217,12 @@ def plain(value: Any) -> Any:
 def _save_error(error: Exception, path: str) -> SaveError:
     """Says why a write failed; torch does not, when the disk is full."""
     folder = os.path.dirname(os.path.abspath(path))
-    first_line = (str(error).strip().splitlines() or [repr(error)])[0]
-    if 'enforce fail' in first_line or 'iostream' in first_line:  # all that torch says then
-        first_line = 'writing it failed midway'
-    reason = getattr(error, 'strerror', None) or first_line
-    try:
-        free = f'{shutil.disk_usage(folder).free / 2**20:.0f} MiB were free on its disk'
-    except OSError:
-        free = 'its folder does not exist'
+    reason = getattr(error, 'strerror', None) or (str(error).splitlines() or [repr(error)])[0]
+    if 'enforce fail' in reason or 'iostream' in reason:  # all that torch says then
+        reason = 'writing it failed midway'
+    if os.path.isdir(folder):
+        reason += f'; {shutil.disk_usage(folder).free / 2**20:.0f} MiB were free on its disk'
+    else:
+        reason = f'the folder {folder} does not exist'
     return SaveError(getattr(error, 'errno', None) or errno.EIO,
-                     f'was not written ({reason}; {free}); earlier files are unchanged', path)
+                     f'was not written ({reason}); earlier files are unchanged', path)

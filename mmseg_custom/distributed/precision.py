@@ -1,26 +1,30 @@
 """The only dtype policy: what each parameter is stored in, and what the backbone computes in.
 
-====================  ===============  ============
+====================  ===============  ===============
 part                  stored in        computes in
-====================  ===============  ============
-backbone, frozen      compute dtype    compute dtype
-backbone, trained     float32          compute dtype
+====================  ===============  ===============
+backbone, frozen      bfloat16         bfloat16
+backbone, trained     float32          bfloat16
 heads                 float32          float32
-====================  ===============  ============
+====================  ===============  ===============
 
-Trained weights keep float32 because a bfloat16 number has 8 significant bits: an AdamW step of 4e-5
-on a weight of 0.02 is mostly less than half of the last one, and the weight never moves.
+with float16 or float32 in the place of bfloat16 where a config says so. Trained weights keep float32
+because a bfloat16 number has 8 significant bits: an AdamW step of 4e-5 on a weight of 0.02 is mostly
+less than half of the last one, and the weight never moves.
+
+A CPU without instructions for bfloat16 would take ten times as long in it as in float32. There the
+weights are rounded to bfloat16 all the same, one module at a time, and the arithmetic is float32.
 """
 from typing import Iterator
 
 import torch
 from mmseg.utils import get_root_logger
-from torch import nn
+from torch import Tensor, nn
 
 COMPUTE_DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16, fp32=torch.float32)
 
 
-def apply_precision(model: nn.Module, dtype: torch.dtype) -> None:
+def apply_precision(model: nn.Module, dtype: torch.dtype, device: str | None = None) -> None:
     """Applies the policy to a segmentor; applying it again changes nothing.
 
     Must come before the optimizer and before any wrapper that looks at parameters (DDP, FSDP2);
@@ -28,17 +32,28 @@ def apply_precision(model: nn.Module, dtype: torch.dtype) -> None:
 
     Args:
         model: Has ``backbone``; everything else in it counts as a head.
-        dtype: What the backbone computes in.
+        dtype: Of the backbone's weights when it computes.
+        device: 'cuda' or 'cpu', where it will compute; default: where it is.
     """
+    backbone = model.backbone
+    device = device or next(backbone.parameters()).device.type
+    arithmetic = dtype if device != 'cpu' or is_fast_on_cpu(dtype) else torch.float32
     for name, child in model.named_children():
         if name != 'backbone':
             child.float()
-    for unit in compute_units(model.backbone):
-        _store(unit.parameters(), dtype)
-        if dtype != torch.float32 and any(p.requires_grad for p in unit.parameters()):
-            compute_in(unit, dtype)
-    _store(model.backbone.parameters(recurse=False), dtype)
-    _log(model, dtype)
+    compute_in(backbone, list(backbone._parameters), dtype, arithmetic)
+    for unit in compute_units(backbone):
+        compute_in(unit, [name for name, _ in unit.named_parameters()], dtype, arithmetic)
+    _log(model, dtype, arithmetic)
+
+
+def is_fast_on_cpu(dtype: torch.dtype) -> bool:
+    """Whether matrix products in ``dtype`` have a kernel on this CPU."""
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if dtype == torch.float16:
+        return torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    return True
 
 
 def compute_units(backbone: nn.Module) -> Iterator[nn.Module]:
@@ -50,46 +65,58 @@ def compute_units(backbone: nn.Module) -> Iterator[nn.Module]:
             yield child
 
 
-def compute_in(unit: nn.Module, dtype: torch.dtype) -> None:
-    """Makes a module compute in ``dtype`` while its parameters stay what they are.
+def compute_in(unit: nn.Module, names: list[str], dtype: torch.dtype,
+               arithmetic: torch.dtype) -> None:
+    """Stores parameters as the policy says, and makes a module compute on casts of them.
 
     Each call casts the parameters, as FSDP2's mixed precision does when it gathers them; gradients
     flow back through the cast. The copies live as long as autograd needs them: with activation
-    checkpointing, one module's at a time.
+    checkpointing, one module's at a time. Where nothing is to be cast, nothing is wrapped.
+
+    Args:
+        unit: Called with tensors.
+        names: Of its parameters.
+        dtype: That the parameters are rounded to.
+        arithmetic: That they, and the inputs, are then computed with.
     """
-    if getattr(unit, '_computes_in', None) == dtype:
-        return
-    forward = unit.forward
-    slots = [(module, name) for module in unit.modules() for name in module._parameters
-             if module._parameters[name] is not None]
-
-    def forward_in_dtype(*inputs):
-        inputs = [x.to(dtype) if torch.is_tensor(x) and x.is_floating_point() else x
-                  for x in inputs]
-        masters = [module._parameters[name] for module, name in slots]
-        try:
-            for (module, name), master in zip(slots, masters):
-                module._parameters[name] = master.to(dtype)
-            return forward(*inputs)
-        finally:
-            for (module, name), master in zip(slots, masters):
-                module._parameters[name] = master
-
-    unit.forward = forward_in_dtype
-    unit._computes_in = dtype
-
-
-def _store(parameters: Iterator[nn.Parameter], dtype: torch.dtype) -> None:
-    for parameter in parameters:
+    slots = []
+    for name in names:
+        owner, _, leaf = name.rpartition('.')
+        module = unit.get_submodule(owner)
+        parameter = module._parameters[leaf]
         stored_in = torch.float32 if parameter.requires_grad else dtype
         if parameter.dtype != stored_in:
             parameter.data = parameter.data.to(stored_in)
+        if not stored_in == dtype == arithmetic:
+            slots.append((module, leaf))
+    if slots and getattr(unit, '_computes_in', None) != (dtype, arithmetic):
+        unit._computes_in = (dtype, arithmetic)
+        unit.forward = _on_casts(unit.forward, slots, dtype, arithmetic)
 
 
-def _log(model: nn.Module, dtype: torch.dtype) -> None:
+def _on_casts(forward, slots: list[tuple[nn.Module, str]], dtype: torch.dtype,
+              arithmetic: torch.dtype):
+    def forward_on_casts(*inputs):
+        inputs = [x.to(arithmetic) if torch.is_tensor(x) and x.is_floating_point() else x
+                  for x in inputs]
+        stored: list[Tensor] = [module._parameters[name] for module, name in slots]
+        try:
+            for (module, name), parameter in zip(slots, stored):
+                module._parameters[name] = parameter.to(dtype).to(arithmetic)
+            return forward(*inputs)
+        finally:
+            for (module, name), parameter in zip(slots, stored):
+                module._parameters[name] = parameter
+
+    return forward_on_casts
+
+
+def _log(model: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype) -> None:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    name = str(dtype).removeprefix('torch.')
+    computes = f'in {name}' if dtype == arithmetic else (
+        f'in float32 on weights rounded to {name}, for which this CPU has no instructions')
     get_root_logger().info(
-        'precision: the backbone computes in %s, the heads in float32; %s trained parameters '
-        'stored in float32, %s frozen ones in %s', str(dtype).removeprefix('torch.'),
-        f'{trained:,}', f'{frozen:,}', str(dtype).removeprefix('torch.'))
+        'precision: the backbone computes %s, the heads in float32; %s trained parameters stored '
+        'in float32, %s frozen ones in %s', computes, f'{trained:,}', f'{frozen:,}', name)

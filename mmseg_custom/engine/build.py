@@ -1,4 +1,4 @@
-"""Building a segmentor whose weights a checkpoint brings."""
+"""What training and testing share when they build a segmentor."""
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -7,7 +7,9 @@ from torch import nn
 
 from ..checkpoint.files import safe_load
 from ..checkpoint.segmentor import entry_of
+from ..distributed.precision import COMPUTE_DTYPES
 from ..errors import InputError
+from .hooks import ToBFloat16Hook, ToFloat16Hook
 
 
 def is_classic(checkpoint: str) -> bool:
@@ -22,6 +24,26 @@ def build_on_meta(cfg: Config) -> AbstractContextManager:
     """
     known = cfg.model.backbone.type == 'InternViT6B'
     return torch.device('meta') if known else nullcontext()
+
+
+def compute_dtype(cfg: Config, model: nn.Module) -> torch.dtype | None:
+    """What the backbone computes in; None for a backbone that no policy is asked for.
+
+    ``precision='bf16' | 'fp16' | 'fp32'`` in the config decides, else the precision hook among
+    ``custom_hooks``, else what the backbone was built in.
+
+    Raises:
+        InputError: If ``precision`` is none of the three.
+    """
+    name = cfg.get('precision')
+    if name is not None:
+        if name not in COMPUTE_DTYPES:
+            raise InputError(f'precision={name!r}: expected one of {", ".join(COMPUTE_DTYPES)}')
+        return COMPUTE_DTYPES[name]
+    for hook in (ToBFloat16Hook, ToFloat16Hook):
+        if any(h['type'] == hook.__name__ for h in cfg.get('custom_hooks') or []):
+            return hook.dtype
+    return getattr(model.backbone, 'dtype', None)
 
 
 def check_finite(model: nn.Module) -> None:

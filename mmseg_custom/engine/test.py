@@ -1,6 +1,7 @@
 """Config + checkpoint -> predictions -> figures, files or pictures: one test run."""
 import os.path as osp
 import warnings
+from contextlib import nullcontext
 
 import torch
 from mmcv import Config
@@ -14,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from ..checkpoint import load_segmentor
 from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import wrap_alone
-from ..distributed.precision import COMPUTE_DTYPES
-from .build import build_on_meta, check_finite
+from ..distributed.precision import apply_precision
+from .build import build_on_meta, check_finite, compute_dtype
 from .config import loader_options, without_pretrained
 
 UNTRAINED = 'none'
@@ -29,7 +30,7 @@ def build_test_loader(cfg: Config, dataset: Dataset, device: str, split: str) ->
                             pin_memory=device == 'cuda', **options)
 
 
-def load_model(cfg: Config, checkpoint: str, dataset: Dataset,
+def load_model(cfg: Config, checkpoint: str, dataset: Dataset, device: str,
                backbone: str | None = None) -> nn.Module:
     """Builds a segmentor for testing, from a checkpoint alone.
 
@@ -37,6 +38,7 @@ def load_model(cfg: Config, checkpoint: str, dataset: Dataset,
         cfg: Its config; pretrained files in it are not read.
         checkpoint: A segmentor's checkpoint, or 'none' for the untrained network of seed 0.
         dataset: Gives the classes where the checkpoint does not.
+        device: 'cuda' or 'cpu', where it will compute.
         backbone: The backbone's file for a checkpoint without it; default: the recorded one, or
             the pretrained file of the config.
     """
@@ -44,16 +46,18 @@ def load_model(cfg: Config, checkpoint: str, dataset: Dataset,
     if backbone is None and pretrained and osp.exists(pretrained):
         backbone = pretrained
     cfg.model.train_cfg = None
-    meta = {}
-    if checkpoint == UNTRAINED:
+    untrained, meta = checkpoint == UNTRAINED, {}
+    if untrained:
         torch.manual_seed(0)
+    with nullcontext() if untrained else build_on_meta(cfg):
         model = build_segmentor(cfg.model, test_cfg=cfg.get('test_cfg'))
+    if untrained:
         model.init_weights()
-    else:
-        with build_on_meta(cfg):
-            model = build_segmentor(cfg.model, test_cfg=cfg.get('test_cfg'))
-        if cfg.get('precision'):
-            model.backbone.to(COMPUTE_DTYPES[cfg.precision])
+    model.requires_grad_(False)  # nothing is trained: no weight needs float32
+    dtype = compute_dtype(cfg, model)
+    if dtype is not None:
+        apply_precision(model, dtype, device)
+    if not untrained:
         meta = load_segmentor(model, checkpoint, backbone=backbone,
                               verify=is_first_of_node()).get('meta') or {}
     if cfg.get('check_finite'):

@@ -21,10 +21,9 @@ from ..checkpoint import load_segmentor, newest_whole, sha256_in_background, swe
 from ..checkpoint.provenance import source_of
 from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import parallelize
-from ..distributed.precision import COMPUTE_DTYPES, apply_precision
-from ..errors import InputError
+from ..distributed.precision import apply_precision
 from ..version import __version__
-from .build import build_on_meta, check_finite, is_classic
+from .build import build_on_meta, check_finite, compute_dtype, is_classic
 from .config import loader_options, translate, without_pretrained
 from .hooks import SegDistEvalHook, SegEvalHook, ToBFloat16Hook, ToFloat16Hook
 from .sampler import InfiniteSampler
@@ -46,7 +45,7 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
     logger = get_root_logger()
     _, world_size = get_dist_info()
     resume_from = find_resume(cfg)
-    model, checkpoint = build_model(cfg, resume_from or cfg.get('load_from'))
+    model, checkpoint = build_model(cfg, device, resume_from or cfg.get('load_from'))
     logger.debug('%s', model)
     dataset = build_dataset(cfg.data.train)
     meta = dict(meta or {}, **_describe(cfg, dataset))
@@ -86,11 +85,12 @@ def find_resume(cfg: Config) -> str | None:
     return found[0]
 
 
-def build_model(cfg: Config, checkpoint: str | None = None) -> tuple[nn.Module, dict]:
+def build_model(cfg: Config, device: str, checkpoint: str | None = None) -> tuple[nn.Module, dict]:
     """Builds the segmentor with its weights, in the dtypes that it trains in.
 
     Args:
         cfg: The run's config.
+        device: 'cuda' or 'cpu', where it will train.
         checkpoint: Where to take the weights from, instead of or beside the pretrained file.
 
     Returns:
@@ -108,7 +108,7 @@ def build_model(cfg: Config, checkpoint: str | None = None) -> tuple[nn.Module, 
             child.init_weights()
     dtype = compute_dtype(cfg, model)
     if dtype is not None:
-        apply_precision(model, dtype)
+        apply_precision(model, dtype, device)
     rest = {}
     if checkpoint is not None:
         rest = load_segmentor(model, checkpoint, verify=is_first_of_node())
@@ -123,26 +123,6 @@ def _hash_ahead(model: nn.Module) -> None:
     frozen = any(not p.requires_grad for p in model.backbone.parameters())
     if source is not None and frozen and get_dist_info()[0] == 0:
         sha256_in_background(source.path)
-
-
-def compute_dtype(cfg: Config, model: nn.Module) -> torch.dtype | None:
-    """What the backbone computes in; None for a backbone that no policy is asked for.
-
-    ``precision='bf16' | 'fp16' | 'fp32'`` in the config decides, else the precision hook among
-    ``custom_hooks``, else what the backbone was built in.
-
-    Raises:
-        InputError: If ``precision`` is none of the three.
-    """
-    name = cfg.get('precision')
-    if name is not None:
-        if name not in COMPUTE_DTYPES:
-            raise InputError(f'precision={name!r}: expected one of {", ".join(COMPUTE_DTYPES)}')
-        return COMPUTE_DTYPES[name]
-    for hook in (ToBFloat16Hook, ToFloat16Hook):
-        if any(h['type'] == hook.__name__ for h in cfg.get('custom_hooks') or []):
-            return hook.dtype
-    return getattr(model.backbone, 'dtype', None)
 
 
 def build_train_loader(cfg: Config, dataset: Dataset, device: str, start: int = 0) -> DataLoader:

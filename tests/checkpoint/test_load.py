@@ -304,6 +304,16 @@ def test_not_finite(value, tmp_path):
     load_backbone(tiny(), path)  # it is only looked for when asked
 
 
+def test_what_does_not_fit_into_float16_is_found(tmp_path):
+    weights = tiny().state_dict()
+    weights['cls_token'][0, 0, 0] = 1e6
+    path = str(tmp_path / 'x.pth')
+    torch.save(weights, path)
+    load_backbone(tiny(), path, check_finite=True)
+    with pytest.raises(InputError, match='cls_token holds NaN or infinity in float16'):
+        load_backbone(tiny(), path, dtype=torch.float16, check_finite=True)
+
+
 class Attack:
     def __reduce__(self):
         return os.system, ('touch pwned',)

@@ -46,6 +46,18 @@ def test_a_frozen_backbone_is_only_referred_to(tmp_path):
     assert entry['path'] == flat and len(entry['sha256']) == 64
 
 
+def test_the_linear_recipe_of_the_6b_network_stays_below_10_megabytes(tmp_path):
+    model = Segmentor(pretrained=write_flat(tmp_path), freeze_vit=True)
+    model.decode_head = torch.nn.ModuleDict(dict(
+        norm=torch.nn.BatchNorm2d(3200), conv_seg=torch.nn.Conv2d(3200, 150, 1)))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+    for parameter in model.decode_head.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    save_checkpoint(model, str(tmp_path / 'iter_1.pth'), optimizer, dict(config='x' * 10_000))
+    assert 5e6 < os.path.getsize(tmp_path / 'iter_1.pth') < 10e6
+
+
 @pytest.mark.parametrize('why', ['random weights', 'other weights', 'no backbone'])
 def test_without_its_file_everything_is_saved(why, tmp_path):
     model = Segmentor(pretrained=None if why == 'random weights' else write_flat(tmp_path),

@@ -2,10 +2,16 @@ import pytest
 import torch
 from torch import nn
 
+from mmseg_custom.distributed import precision
 from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.models import InternViT6B
 
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 28 * 28).reshape(2, 3, 28, 28)
+
+
+@pytest.fixture(autouse=True)
+def _with_bfloat16_instructions(monkeypatch):
+    monkeypatch.setattr(precision, 'is_fast_on_cpu', lambda dtype: True)
 
 
 def segmentor(**changes) -> nn.Module:
@@ -79,3 +85,21 @@ def test_small_steps_move_the_weights_only_with_masters(masters):
         optimizer.step()
     moved = (weight != start).float().mean().item()
     assert moved > 0.95 if masters else moved < 0.5
+
+
+def test_cpu_without_bfloat16_computes_in_float32_on_rounded_weights(monkeypatch):
+    monkeypatch.setattr(precision, 'is_fast_on_cpu', lambda dtype: dtype == torch.float32)
+    trained, tested = segmentor(), segmentor()
+    apply_precision(trained, torch.bfloat16)
+    for parameter in trained.backbone.parameters():  # away from bfloat16's grid
+        parameter.data.mul_(1 + 1e-3)
+    tested.requires_grad_(False)
+    apply_precision(tested, torch.bfloat16)
+    tested.backbone.load_state_dict(trained.backbone.state_dict())
+    exact = segmentor().backbone.float()
+    exact.load_state_dict(tested.backbone.state_dict())
+    maps = [x.eval()(IMAGES)[-1] for x in (trained.backbone, tested.backbone, exact)]
+    assert torch.equal(maps[0], maps[1]) and torch.equal(maps[0], maps[2])
+    assert {p.dtype for p in tested.backbone.parameters()} == {torch.bfloat16}
+    trained.backbone.train()(IMAGES)[-1].sum().backward()
+    assert trained.backbone.pos_embed.grad.abs().sum() > 0

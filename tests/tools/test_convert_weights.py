@@ -61,7 +61,7 @@ def test_all_options(convert, source, tmp_path):
     (['{source}', '{source}'], 'source.pth exists'),
     (['{source}', 'x.onnx'], "'.onnx'"),
     (['{source}', '{folder}/hub'], 'give --num-heads'),
-    (['{source}', '{folder}/no/x.pth'], 'x.pth was not written'),
+    (['{source}', '{folder}/no/x.pth'], 'x.pth: was not written (the folder'),
 ])
 def test_mistakes_are_one_line_and_exit_code_1(convert, source, tmp_path, arguments, says):
     arguments = [a.format(source=source, folder=tmp_path) for a in arguments]

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.commands import run
 from torch import nn
 
 from mmseg_custom.checkpoint import save_checkpoint
@@ -44,10 +43,9 @@ def call(monkeypatch, capsys):
     return call
 
 
-def test_as_a_command(trained, tmp_path):
-    output = run('python', 'tools/merge_checkpoint.py', tmp_path / 'iter_1.pth',
-                 tmp_path / 'full.pth', XDG_CACHE_HOME='')
-    assert f'written: {tmp_path}/full.pth' in output
+def test_a_small_checkpoint_becomes_whole(trained, call, tmp_path):
+    code, output, _ = call(tmp_path / 'iter_1.pth', tmp_path / 'full.pth')
+    assert code == 0 and f'written: {tmp_path}/full.pth' in output
     whole = torch.load(tmp_path / 'full.pth')['state_dict']
     assert whole.keys() == trained.state_dict().keys()
     assert all(torch.equal(t, whole[name]) for name, t in trained.state_dict().items())

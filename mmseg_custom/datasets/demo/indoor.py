@@ -34,7 +34,7 @@ def dining_room(canvas, rng):
     _wall_things(canvas, rng, room, doors=.6)
     things = _table_and_chairs(canvas, rng)
     things += several(rng, house_plant, (0, 1), pick(rng, ((.04, .14), (.86, .96))), (1.08, 1.15),
-                      (.32, .50))
+                      (.40, .58))
     things += several(rng, person, (0, 1), (.1, .9), (1.05, 1.3), (.58, .68))
     things += several(rng, clutter, (0, 0, 1), (.1, .9), (1.2, 1.6), (.08, .12))
     _place(canvas, rng, room, things)
@@ -47,7 +47,7 @@ def hall(canvas, rng):
     room = _shell(canvas, rng)
     _wall_things(canvas, rng, room, doors=1.)
     things = several(rng, person, (1, 2, 3), (.08, .92), (1.05, 1.6), (.56, .68))
-    things += several(rng, house_plant, (0, 1, 1), (.05, .95), (1.08, 1.16), (.36, .50))
+    things += several(rng, house_plant, (0, 1, 1), (.05, .95), (1.08, 1.2), (.42, .58))
     things += several(rng, chair, (0, 1), (.1, .9), (1.1, 1.2), (.38, .44))
     things += several(rng, floor_lamp, (0, 1), (.08, .92), (1.06, 1.14), (.55, .70))
     _place(canvas, rng, room, things)
@@ -62,7 +62,7 @@ def lounge(canvas, rng):
     things = _table_and_chairs(canvas, rng) if chance(rng, .65) else []
     things += several(rng, chair, (1, 2), (.08, .92), (1.1, 1.6), (.40, .48))
     things += several(rng, floor_lamp, (1,), (.06, .94), (1.05, 1.25), (.55, .72))
-    things += several(rng, house_plant, (1, 2), (.04, .96), (1.08, 1.3), (.34, .52))
+    things += several(rng, house_plant, (1, 2), (.04, .96), (1.08, 1.3), (.42, .60))
     things += several(rng, person, (0, 0, 1), (.1, .9), (1.1, 1.5), (.56, .66))
     _place(canvas, rng, room, things)
 
@@ -145,12 +145,12 @@ def _wall_things(canvas, rng, room, doors):
     if chance(rng, doors):
         slot = slots.pop(int(rng.integers(len(slots))))
         door(canvas, rng, left + (right - left) * slot, room.bottom,
-             room.storey * between(rng, .66, .76))
-    for _ in range(int(rng.integers(1, 4))):
+             room.storey * between(rng, .70, .82))
+    for _ in range(int(rng.integers(1, 3))):
         slot = slots.pop(int(rng.integers(len(slots))))
-        half = min((right - left) * .115, room.storey * between(rng, .16, .32))
+        half = min((right - left) * .125, room.storey * between(rng, .22, .36))
         cx, cy = left + (right - left) * slot, room.top + room.storey * between(rng, .30, .42)
-        tall = min(half * between(rng, .7, 1.35), room.storey * .26)
+        tall = min(half * between(rng, .75, 1.35), room.storey * .29)
         painting(canvas, rng, cx - half, cy - tall, cx + half, cy + tall)
 
 
@@ -172,7 +172,7 @@ def _table_and_chairs(canvas, rng):
 def _pendant(canvas, rng, room):
     """A hanging lamp, clear of the floor."""
     ceiling = max(room.top * between(rng, .2, .9), 0)
-    size = room.storey * between(rng, .20, .30)
+    size = room.storey * between(rng, .24, .34)
     pendant_lamp(canvas, rng, canvas.width * between(rng, .25, .75), ceiling,
                  room.storey * between(rng, .05, .16), size)
 

@@ -18,7 +18,7 @@ def _wood(sprite, along_x):
 def door(canvas, rng, cx, base, height):
     """A panelled door in its frame, in the plane of the wall."""
     s = height
-    half = s * between(rng, .20, .26)
+    half = s * between(rng, .22, .28)
     sprite = Sprite(canvas, cx - half * 1.2, base - s * 1.06, cx + half * 1.2, base)
     x, y = sprite.x, sprite.y
     leaf = pick_colour(rng, *4 * [c.BROWNS], c.PALES, c.VIVID) * 1.1
@@ -47,7 +47,7 @@ def painting(canvas, rng, left, top, right, bottom):
     border = max(1.5, size * between(rng, .06, .12))
     shadow = np.clip(.5 - box(x, y, left + 1.5, top + 2, right + 2, bottom + 2.5), 0, 1)
     sprite.image *= 1 - .28 * shadow[..., None]
-    frame = pick_colour(rng, c.BROWNS, c.DRY, c.VIVID[4:6])
+    frame = pick_colour(rng, c.DRY, c.DRY, c.BROWNS, c.VIVID[4:6])
     sprite.part(box(x, y, left, top, right, bottom), frame)
     inside = box(x, y, left + border, top + border, right - border, bottom - border)
     if chance(rng, .5):
@@ -70,14 +70,14 @@ def table(canvas, rng, cx, base, height, width):
     s, half = height, width / 2
     slant = half * between(rng, .76, .9)
     canvas.shadow(cx, base, half * 1.1, s * .22, .45)
-    sprite = Sprite(canvas, cx - half, base - s * 1.25, cx + half, base)
+    sprite = Sprite(canvas, cx - half, base - s * 1.6, cx + half, base)
     x, y = sprite.x, sprite.y
     wood = pick_colour(rng, *4 * [c.BROWNS], c.PALES, c.VIVID)
-    edge, back = base - s * .92, base - s * between(rng, 1.2, 1.42)
+    edge, back = base - s * .92, base - s * between(rng, 1.3, 1.55)
     for side in (-1, 1):
         leg = cx + side * slant * .86
         sprite.part(box(x, y, leg - s * .05, edge, leg + s * .05, base - s * .22), wood * .6)
-    if chance(rng, .4):  # a cloth or a closed front
+    if chance(rng, .6):  # a cloth or a closed front
         sprite.part(box(x, y, cx - half * .97, edge, cx + half * .97, base - s * .3), wood * .8,
                     1 + .2 * sprite.noise(x / 4, y / 60))
     for side in (-1, 1):
@@ -109,7 +109,7 @@ def _crockery(canvas, rng, cx, base, height):
 def chair(canvas, rng, cx, base, height):
     """A chair, half turned: back, seat, legs; upholstered or with slats."""
     s, turn = height, pick(rng, (-1, 1))
-    half = s * between(rng, .21, .26)
+    half = s * between(rng, .25, .30)
     canvas.shadow(cx, base, half * 1.4, s * .1, .4)
     sprite = Sprite(canvas, cx - half * 1.6, base - s, cx + half * 1.6, base)
     x, y = sprite.x, sprite.y
@@ -119,7 +119,7 @@ def chair(canvas, rng, cx, base, height):
     for px, py in ((-1, .1), (1, .1), (-.8, 0), (.8, 0)):
         near = 0 if py else 1
         foot = cx + px * half * .9 + (shift * .6 if near else -shift * .6)
-        sprite.part(limb(x, y, (foot, seat), (foot, base - s * py), s * .032),
+        sprite.part(limb(x, y, (foot, seat), (foot, base - s * py), s * .04),
                     frame * (.9 if near else .6))
     back = [(cx - half - shift, base - s), (cx + half - shift, base - s),
             (cx + half - shift * .5, seat), (cx - half - shift * .5, seat)]
@@ -142,7 +142,7 @@ def floor_lamp(canvas, rng, cx, base, height):
     metal = pick_colour(rng, c.GREYS, c.BROWNS) * .8
     sprite.part(limb(x, y, (cx, base), (cx, base - s * .7), max(1., s * .018)), metal)
     sprite.part(ellipse(x, y, cx, base - s * .01, s * .12, s * .03), metal)
-    _shade(canvas, sprite, rng, cx, base - s * .98, base - s * .62, s * .24)
+    _shade(canvas, sprite, rng, cx, base - s * .98, base - s * .60, s * .26)
     sprite.close(c.LAMP)
 
 
@@ -159,7 +159,7 @@ def _shade(canvas, sprite, rng, cx, top, bottom, half):
     """A lamp shade: a cone or a ball, lit or not."""
     x, y = sprite.x, sprite.y
     colour = pick_colour(rng, c.PALES, c.DRY, c.VIVID)
-    lit = chance(rng, .6)
+    lit = chance(rng, .75)
     if lit:
         canvas.glow(cx, (top + bottom) / 2, half * 3.2, .30)
         colour = .45 * colour + .55 * np.array([1., .93, .74])

@@ -113,7 +113,7 @@ def _mountains(canvas, rng, ground):
     snow = chance(rng, .4)
     for i in range(ridges):
         near = (i + 1) / ridges
-        peak = canvas.height * between(rng, .16, .34) * (1.25 - .5 * near)
+        peak = canvas.height * between(rng, .22, .38) * (1.25 - .5 * near)
         x = canvas.x / canvas.width * between(rng, 2, 4) + 23.7 * i
         ridge = ground.horizon - peak * (.75 + .8 * canvas.noise(x, x * 0 + 9 * i, octaves=4))
         slope = canvas.noise(canvas.x / 11 + canvas.y / 17, canvas.y / 13 + 5 * i, octaves=3)

@@ -49,19 +49,19 @@ def person(canvas, rng, cx, base, height):
     x, y = sprite.x, sprite.y
     trousers, shirt = (pick_colour(rng, c.VIVID, c.GREYS, c.BROWNS, c.PALES) for _ in range(2))
     skin, hair = pick_colour(rng, c.SKIN, jitter=.03), pick_colour(rng, c.BROWNS, c.GREYS) * .6
-    stride, swing = s * between(rng, .02, .11), s * between(rng, .10, .20)
+    stride, swing = s * between(rng, .03, .11), s * between(rng, .13, .22)
     hips = (cx, base - s * .46)
     for side in (-1, 1):
-        sprite.part(limb(x, y, hips, (cx + side * stride, base - s * .05), s * .052), trousers)
-        shoulder = (cx + side * s * .105, base - s * .76)
+        sprite.part(limb(x, y, hips, (cx + side * stride, base - s * .05), s * .066), trousers)
+        shoulder = (cx + side * s * .12, base - s * .76)
         hand = (cx + side * swing, base - s * .46)
-        sprite.part(limb(x, y, shoulder, hand, s * .036), shirt * .9)
+        sprite.part(limb(x, y, shoulder, hand, s * .044), shirt * .9)
         sprite.part(circle(x, y, *hand, s * .036), skin)
     if chance(rng, .3):  # a skirt or a long coat
         sprite.part(convex(x, y, [(cx - s * .09, base - s * .6), (cx + s * .09, base - s * .6),
                                   (cx + s * .16, base - s * .26), (cx - s * .16, base - s * .26)]),
                     shirt)
-    sprite.part(box(x, y, cx - s * .115, base - s * .82, cx + s * .115, base - s * .42, s * .06),
+    sprite.part(box(x, y, cx - s * .135, base - s * .82, cx + s * .135, base - s * .42, s * .06),
                 shirt, 1 + .12 * sprite.noise(x / s * 9, y / s * 9))
     sprite.part(ellipse(x, y, cx, base - s * .935, s * .072, s * .078), hair)
     sprite.part(ellipse(x, y, cx + s * .01, base - s * .905, s * .058, s * .066), skin)
@@ -88,9 +88,9 @@ def _leaves(canvas, rng, cx, base, height, pot):
     root = base - s * (.30 if pot else .04)
     if pot:
         clay = pick_colour(rng, c.BROWNS, c.PALES, c.VIVID)
-        sprite.part(convex(x, y, [(cx - s * .19, root), (cx + s * .19, root),
-                                  (cx + s * .13, base), (cx - s * .13, base)]), clay)
-        rim = box(x, y, cx - s * .21, root - s * .03, cx + s * .21, root + s * .04)
+        sprite.part(convex(x, y, [(cx - s * .22, root), (cx + s * .22, root),
+                                  (cx + s * .15, base), (cx - s * .15, base)]), clay)
+        rim = box(x, y, cx - s * .25, root - s * .03, cx + s * .25, root + s * .04)
         sprite.part(rim, clay * .85)
     count = int(rng.integers(13, 20))
     for i in range(count):
@@ -98,9 +98,9 @@ def _leaves(canvas, rng, cx, base, height, pot):
         reach = s * between(rng, .50, .72) * (1 if pot else 1.2) * (1 - .3 * abs(lean))
         bend = (cx + lean * s * .24, root - reach * .62)
         tip = (cx + lean * s * .52, root - reach * between(rng, .62, 1.0))
-        tone = green * between(rng, .55, 1.3)
-        sprite.part(limb(x, y, (cx + lean * s * .05, root), bend, s * .035), tone * .8)
-        sprite.part(limb(x, y, bend, tip, s * .055), tone)
+        tone = green * between(rng, .6, 1.3)
+        sprite.part(limb(x, y, (cx + lean * s * .05, root), bend, s * .05), tone * .8)
+        sprite.part(limb(x, y, bend, tip, s * .08), tone)
     sprite.close(c.PLANT, rim=.8 if chance(rng, .3) else 0)
 
 

@@ -151,7 +151,7 @@ class InternViT6B(BaseModule):
         """
         frozen = self.freeze_vit and not self.pos_embed.requires_grad
         with torch.no_grad() if frozen else nullcontext():
-            tokens, grid = self.patch_embed(images.to(self.dtype))  # (B, N, D)
+            tokens, grid = self.patch_embed(images)  # (B, N, D)
             tokens = self._add_positions(tokens, grid)  # (B, 1 + N, D)
             outs = self._run_blocks(tokens)
             maps = [_to_map(out, grid) for out in outs]  # (B, D, h, w)

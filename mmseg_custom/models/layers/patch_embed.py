@@ -23,7 +23,7 @@ class PatchEmbed(nn.Module):
         """Embeds images.
 
         Args:
-            images: (B, in_chans, H, W), H and W multiples of ``patch_size``.
+            images: (B, in_chans, H, W) of any float dtype, H and W multiples of ``patch_size``.
 
         Returns:
             Tokens (B, N, D), row by row, and the grid (h, w).
@@ -37,6 +37,6 @@ class PatchEmbed(nn.Module):
                 f'image of {height}x{width} pixels: both sides must be multiples of the '
                 f'{self.patch_size}-pixel patch; resize it (ResizeToMultiple, '
                 f'size_divisor={self.patch_size}) or pad it')
-        tokens = self.proj(images)  # (B, D, h, w)
+        tokens = self.proj(images.to(self.proj.weight.dtype))  # (B, D, h, w)
         grid = tuple(tokens.shape[-2:])
         return tokens.flatten(2).transpose(1, 2), grid  # (B, N, D)
