@@ -190,7 +190,8 @@ install_all() {
     pip_install 'PyTorch and what goes with it' --no-compile \
         -r requirements/runtime.txt -r requirements/test.txt
     say 'MMSegmentation and this package'
-    pip_install MMSegmentation --no-deps -r requirements/openmmlab.txt
+    # pip before 23.1 would otherwise build mmcv-full where PyTorch is, and so compile its ops.
+    pip_install MMSegmentation --no-deps --use-pep517 -r requirements/openmmlab.txt
     pip_install 'this package' --no-deps --no-build-isolation --editable .
     rm -rf "$TMPDIR"
 

@@ -19,7 +19,14 @@ from .export import (
     write_shards,
     write_text,
 )
-from .keys import NATIVE, PYRAMID, TRANSFORMERS, Architecture, natural_key
+from .keys import (
+    NATIVE,
+    PYRAMID,
+    TRANSFORMERS,
+    Architecture,
+    describe_mismatch,
+    natural_key,
+)
 from .load import Network, check_float, open_network
 from .save import PART
 
@@ -54,8 +61,8 @@ def convert(source: str, target: str, form: str, *, dtype: torch.dtype | None = 
         target: File or folder to write; must not exist.
         form: One of ``FORMS``. Files get native names; the folder gets transformers'.
         dtype: To convert to; None keeps each tensor's.
-        num_heads: Attention heads, for the folder's config; default: from the
-            source's own config, or known from the width.
+        num_heads: Attention heads, for the folder's config; default: from the source's own config,
+            or known from the width.
         shard_bytes: At most this much in a file of the folder.
         check_finite: Refuse NaN and infinity.
         progress: Told of each tensor.
@@ -67,11 +74,7 @@ def convert(source: str, target: str, form: str, *, dtype: torch.dtype | None = 
     if os.path.exists(target):
         raise InputError(f'{target} exists: remove it first, or give another name')
     network = open_network(source)
-    if network.unknown:
-        raise InputError(f'{source} holds parameters that are no part of an InternViT: '
-                         f'{", ".join(network.unknown[:8])}')
-    for name in network.parts:
-        check_float(network, name)
+    check_complete(network)
     tensors = _native(network, dtype, check_finite)
     if form == 'hf':
         heads = num_heads or _configured_heads(source) or HEADS_OF_WIDTH.get(_width(network))
@@ -86,6 +89,24 @@ def convert(source: str, target: str, form: str, *, dtype: torch.dtype | None = 
         with _folder_whole(target) as folder:
             write_shards(folder, tensors, shard_bytes, progress)
             write_text(os.path.join(folder, 'config.json'), json.dumps(config, indent=2))
+
+
+def check_complete(network: Network) -> None:
+    """Refuses a file in which something is missing, left over or quantised.
+
+    Raises:
+        InputError: Naming it.
+    """
+    blocks = [name.split('.', 2) for name in network.parts if name.startswith('blocks.')]
+    depth = 1 + max((int(number) for _, number, _ in blocks), default=-1)
+    wanted = {f'blocks.{i}.{rest}' for i in range(depth) for _, _, rest in blocks}
+    wanted |= {'pos_embed', 'cls_token', 'patch_embed.proj.weight', 'patch_embed.proj.bias'}
+    missing = wanted.difference(network.parts)
+    if missing or network.unknown or not blocks:
+        raise InputError(f'{network.path} is no complete InternViT: '
+                         f'{describe_mismatch(missing, network.unknown) or "it has no blocks"}')
+    for name in network.parts:
+        check_float(network, name)
 
 
 def hub_config(network: Network, num_heads: int | None, dtype: torch.dtype | None = None) -> dict:
@@ -171,8 +192,11 @@ def _configured_heads(source: str) -> int | None:
     path = os.path.join(source, 'config.json')
     if not os.path.isfile(path):
         return None
-    with open(path, encoding='utf-8') as file:
-        config = json.load(file)
+    try:
+        with open(path, encoding='utf-8') as file:
+            config = json.load(file)
+    except (OSError, ValueError) as error:
+        raise InputError(f'{path} cannot be read: {error}') from error
     return config.get('vision_config', config).get('num_attention_heads')
 
 

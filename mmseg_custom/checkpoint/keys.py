@@ -144,7 +144,7 @@ class Architecture:
     @classmethod
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> 'Architecture':
         """Reads it off native names and their shapes."""
-        width, channels, patch, _ = tuple(shapes['patch_embed.proj.weight'])
+        width, channels, patch = shapes['patch_embed.proj.weight'][:3]
         blocks = {int(m.group(1)) for m in (re.match(r'blocks\.(\d+)\.', n) for n in shapes) if m}
         hidden = shapes.get('blocks.0.mlp.fc1.weight', (0,))[0]
         return cls(

@@ -4,6 +4,7 @@ import os.path as osp
 from mmcv.runner import RUNNERS, IterBasedRunner
 
 from ..checkpoint import load_segmentor, save_checkpoint
+from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import unwrap
 
 
@@ -40,8 +41,8 @@ class SegRunner(IterBasedRunner):
     def resume(self, checkpoint: str, resume_optimizer: bool = True,
                map_location: str = 'default') -> None:
         """Loads a checkpoint, and goes on after its last iteration."""
-        self.restore(load_segmentor(unwrap(self.model), checkpoint, logger=self.logger),
-                     resume_optimizer)
+        self.restore(load_segmentor(unwrap(self.model), checkpoint, verify=is_first_of_node(),
+                                    logger=self.logger), resume_optimizer)
 
     def restore(self, checkpoint: dict, resume_optimizer: bool = True) -> None:
         """Takes over everything but the weights.

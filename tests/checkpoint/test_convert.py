@@ -149,6 +149,21 @@ def test_strangers_in_the_network_are_refused(tmp_path):
         convert(str(tmp_path / 'x.pth'), str(tmp_path / 'y.pth'), 'pth')
 
 
+@pytest.mark.parametrize('missing', ['pos_embed', 'blocks.1.ls1.gamma', 'blocks.0'])
+def test_an_incomplete_file_is_refused(missing, tmp_path):
+    weights = {name: t for name, t in tiny().state_dict().items() if not name.startswith(missing)}
+    torch.save(weights, tmp_path / 'x.pth')
+    with pytest.raises(InputError, match=f'is no complete InternViT: missing: {missing}'):
+        convert(str(tmp_path / 'x.pth'), str(tmp_path / 'y.pth'), 'pth')
+
+
+def test_a_file_without_blocks_is_refused(tmp_path):
+    weights = {name: t for name, t in tiny().state_dict().items() if 'blocks' not in name}
+    torch.save(weights, tmp_path / 'x.pth')
+    with pytest.raises(InputError, match='it has no blocks'):
+        convert(str(tmp_path / 'x.pth'), str(tmp_path / 'hub'), 'hf', num_heads=2)
+
+
 def test_nan_leaves_nothing_behind(tmp_path):
     weights = tiny().state_dict()
     weights['blocks.1.mlp.fc1.weight'][0] = float('nan')

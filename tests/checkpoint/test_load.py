@@ -253,6 +253,14 @@ def test_a_shape_that_does_not_fit(tmp_path):
     refused(path, 'blocks.1.mlp.fc2.bias', '(31,)', '(32,)')
 
 
+def test_a_network_for_video(tmp_path):
+    weights = tiny().state_dict()
+    weights['patch_embed.proj.weight'] = weights['patch_embed.proj.weight'].unsqueeze(2)
+    path = str(tmp_path / 'x.pth')
+    torch.save(weights, path)
+    refused(path, 'patch_size=1', 'the model has patch_size=14')
+
+
 def test_nothing_is_changed_by_a_refused_file(tmp_path):
     weights = tiny().state_dict()
     del weights['cls_token']

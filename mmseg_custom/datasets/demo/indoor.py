@@ -34,8 +34,8 @@ def dining_room(canvas, rng):
     _wall_things(canvas, rng, room, doors=.6)
     things = _table_and_chairs(canvas, rng)
     things += several(rng, house_plant, (0, 1), pick(rng, ((.04, .14), (.86, .96))), (1.08, 1.15),
-                      (.40, .58))
-    things += several(rng, person, (0, 1), (.1, .9), (1.05, 1.3), (.58, .68))
+                      (.48, .66))
+    things += several(rng, person, (0, 1), (.1, .9), (1.1, 1.4), (.66, .76))
     things += several(rng, clutter, (0, 0, 1), (.1, .9), (1.2, 1.6), (.08, .12))
     _place(canvas, rng, room, things)
     if chance(rng, .75):
@@ -46,10 +46,10 @@ def hall(canvas, rng):
     """Doors, pictures and people, a lamp, little furniture."""
     room = _shell(canvas, rng)
     _wall_things(canvas, rng, room, doors=1.)
-    things = several(rng, person, (1, 2, 3), (.08, .92), (1.05, 1.6), (.56, .68))
-    things += several(rng, house_plant, (0, 1, 1), (.05, .95), (1.08, 1.2), (.42, .58))
-    things += several(rng, chair, (0, 1), (.1, .9), (1.1, 1.2), (.38, .44))
-    things += several(rng, floor_lamp, (0, 1), (.08, .92), (1.06, 1.14), (.55, .70))
+    things = several(rng, person, (1, 2), (.08, .92), (1.1, 1.6), (.64, .76))
+    things += several(rng, house_plant, (0, 1, 1), (.05, .95), (1.08, 1.2), (.48, .66))
+    things += several(rng, chair, (0, 1), (.1, .9), (1.1, 1.3), (.48, .54))
+    things += several(rng, floor_lamp, (0, 1), (.08, .92), (1.06, 1.25), (.65, .80))
     _place(canvas, rng, room, things)
     if chance(rng, .7):
         _pendant(canvas, rng, room)
@@ -60,10 +60,10 @@ def lounge(canvas, rng):
     room = _shell(canvas, rng)
     _wall_things(canvas, rng, room, doors=.45)
     things = _table_and_chairs(canvas, rng) if chance(rng, .65) else []
-    things += several(rng, chair, (1, 2), (.08, .92), (1.1, 1.6), (.40, .48))
-    things += several(rng, floor_lamp, (1,), (.06, .94), (1.05, 1.25), (.55, .72))
-    things += several(rng, house_plant, (1, 2), (.04, .96), (1.08, 1.3), (.42, .60))
-    things += several(rng, person, (0, 0, 1), (.1, .9), (1.1, 1.5), (.56, .66))
+    things += several(rng, chair, (1, 2), (.08, .92), (1.15, 1.6), (.48, .56))
+    things += several(rng, floor_lamp, (1,), (.06, .94), (1.1, 1.35), (.65, .80))
+    things += several(rng, house_plant, (1, 2), (.04, .96), (1.08, 1.3), (.48, .68))
+    things += several(rng, person, (0, 0, 1), (.1, .9), (1.1, 1.5), (.64, .74))
     _place(canvas, rng, room, things)
 
 
@@ -156,16 +156,16 @@ def _wall_things(canvas, rng, room, doors):
 
 def _table_and_chairs(canvas, rng):
     """A table, and chairs beside, behind and before it."""
-    across, near, half = between(rng, .3, .7), between(rng, 1.15, 1.45), between(rng, .15, .23)
+    across, near, half = between(rng, .3, .7), between(rng, 1.15, 1.5), between(rng, .18, .27)
 
     def draw(canvas, rng, cx, base, height):
         table(canvas, rng, cx, base, height, 2 * half * canvas.width)
 
-    things = [Thing(draw, across, near, between(rng, .26, .32))]
+    things = [Thing(draw, across, near, between(rng, .30, .36))]
     for side in (-1, 1):
         place = across + side * half * 1.2
         things += several(rng, chair, (0, 1, 1, 1), (place - .04, place + .04),
-                          (near - .12, near + .12), (.38, .46))
+                          (near - .12, near + .12), (.46, .54))
     return things
 
 

@@ -39,8 +39,8 @@ def street(canvas, rng):
         _paving(canvas, rng, ground)
     _road(canvas, rng, ground, between(rng, 2.2, 4.2))
     _houses(canvas, rng, ground, gap=.12)
-    things = several(rng, car, (2, 3, 4), (.1, .9), (.10, .20), (1.5, 1.8))
-    things += several(rng, person, (1, 2, 3), (.05, .95), (.17, .30), (1.6, 1.9))
+    things = several(rng, car, (1, 2, 3), (.1, .9), (.12, .22), (1.5, 1.8))
+    things += several(rng, person, (1, 2), (.05, .95), (.22, .36), (1.6, 1.9))
     things += several(rng, tree, (0, 1, 2), (-.05, .25), (.07, .15), (3.2, 5.5))
     things += several(rng, tree, (0, 1, 2), (.75, 1.05), (.07, .15), (3.2, 5.5))
     things += several(rng, street_lamp, (0, 1, 1), (.1, .9), (.10, .14), (4.5, 5.5))
@@ -56,8 +56,8 @@ def lake(canvas, rng):
     _water(canvas, rng, ground)
     shore = _shore(canvas, rng, ground, between(rng, .60, .82))
     things = several(rng, tree, (1, 2, 3), (-.05, 1.05), (.12, .22), (2.6, 4.2))
-    things += several(rng, shrub, (1, 2, 3), (0, 1), (.20, .34), (.8, 1.4))
-    things += several(rng, person, (0, 1, 2), (.1, .9), (.20, .32), (1.6, 1.9))
+    things += several(rng, shrub, (1, 2), (0, 1), (.26, .40), (.9, 1.4))
+    things += several(rng, person, (0, 1, 2), (.1, .9), (.24, .36), (1.6, 1.9))
     _place(canvas, rng, ground, things, shore)
 
 
@@ -70,14 +70,15 @@ def park(canvas, rng):
     _meadow(canvas, rng, ground)
     if chance(rng, .6):
         _houses(canvas, rng, ground, gap=.45)
-    if chance(rng, .5):
+    pond = chance(rng, .5)
+    if pond:
         _pond(canvas, rng, ground)
     elif chance(rng, .6):
         _road(canvas, rng, ground, between(rng, .8, 1.5))
-    things = several(rng, tree, (2, 3, 4), (-.05, 1.05), (.07, .17), (3., 5.))
-    things += several(rng, person, (1, 2, 3), (.08, .92), (.17, .32), (1.6, 1.9))
-    things += several(rng, shrub, (1, 2, 3), (0, 1), (.16, .30), (.8, 1.5))
-    things += several(rng, car, (0, 1), (.15, .85), (.10, .17), (1.5, 1.8))
+    things = several(rng, tree, (1, 2, 3), (-.05, 1.05), (.09, .17), (3.2, 5.))
+    things += several(rng, person, (1, 2), (.08, .92), (.22, .36), (1.6, 1.9))
+    things += several(rng, shrub, (1, 2), (0, 1), (.24, .38), (.9, 1.5))
+    things += several(rng, car, (0,) if pond else (1,), (.15, .85), (.12, .20), (1.5, 1.8))
     _place(canvas, rng, ground, things)
 
 
@@ -165,10 +166,10 @@ def _houses(canvas, rng, ground, gap):
     """A row of buildings whose feet stand a little below the horizon."""
     x = -canvas.width * between(rng, 0, .2)
     while x < canvas.width:
-        width = canvas.width * between(rng, .16, .36)
+        width = canvas.width * between(rng, .22, .42)
         base = ground.line(canvas.height * between(rng, .012, .03))
         if not chance(rng, gap):
-            height = canvas.height * between(rng, .18, .42)
+            height = canvas.height * between(rng, .22, .46)
             building(canvas, rng, x, x + width, base, height)
         x += width
 

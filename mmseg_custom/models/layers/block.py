@@ -31,6 +31,20 @@ class LayerScale(nn.Module):
         return x * self.gamma
 
 
+class GELU(nn.GELU):
+    """The exact (erf) GELU; overwrites its input where autograd does not need it.
+
+    Meant for the MLP, where nothing else reads the first layer's output: at width 3200 that saves
+    the largest buffer of the network, 33 MB a crop of 504 pixels in bfloat16.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        if torch.is_grad_enabled():
+            return super().forward(x)
+        return torch.ops.aten.gelu_(x)
+
+
 class Block(nn.Module):
     """x + attention, then x + MLP, each on normalised tokens and scaled by channel.
 
@@ -62,12 +76,19 @@ class Block(nn.Module):
                               use_flash_attn)
         self.ls1 = scale()
         self.norm2 = build_norm(norm_type, dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))  # GELU (erf)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=GELU)
         self.ls2 = scale()
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x))))
-        x = x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+        x = self._add(x, self.ls1, self.attn(self.norm1(x)))
+        x = self._add(x, self.ls2, self.mlp(self.norm2(x)))
         return x
+
+    def _add(self, x: Tensor, scale: nn.Module, branch: Tensor) -> Tensor:
+        """x + drop_path(scale(branch)), in one pass over memory where nothing is to be learned."""
+        plain = isinstance(scale, LayerScale) and not scale.force_fp32
+        if plain and not self.training and not torch.is_grad_enabled():
+            return torch.addcmul(x, scale.gamma, branch)
+        return x + self.drop_path(scale(branch))
