@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 STAND_IN = ROOT / 'mmseg_custom' / 'compat' / '_ext.py'
-BARE_SYSTEM = ('sh cat cp tr cksum dirname awk ls rm mkdir sed grep tail id env flock sleep').split()
+BARE_SYSTEM = 'sh cat cp tr cksum dirname awk ls rm mkdir sed grep tail id env flock sleep'.split()
 
 # Pretends to be a Python whose venvs hold it again, and whose pip writes down its arguments.
 FAKE_PYTHON = """#!/bin/sh

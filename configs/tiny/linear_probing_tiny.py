@@ -7,4 +7,4 @@ _base_ = [
 ]
 
 model = dict(backbone=dict(freeze_vit=True, drop_path_rate=0.0, out_indices=[4]))
-optimizer = dict(weight_decay=0.0, paramwise_cfg=dict(layer_decay_rate=1.0))
+optimizer = dict(lr=1e-2, weight_decay=0.0, paramwise_cfg=dict(layer_decay_rate=1.0))

@@ -242,11 +242,13 @@ def test_every_name_is_registered(name):
 def test_a_tiny_recipe_is_its_published_namesake_in_small(folder):
     """Beside the sizes, a tiny recipe may differ from the published one in nothing."""
     tiny = load(TINY[folder])
-    name = next(name for name in reversed(TABLE) if name.startswith(folder))
+    # Full tuning in small has the linear head, as the published tuning on all of the data has.
+    published = 'few_shot' if folder == 'full_tuning' else folder
+    name = next(name for name in reversed(TABLE) if name.startswith(published))
     full = load(f'intern_vit_6b/{name}.py')
     sizes = {'pretrained', 'pretrain_size', 'img_size', 'embed_dim', 'depth', 'num_heads',
-             'drop_path_rate', 'with_cp', 'out_indices', 'in_channels', 'channels', 'crop_size',
-             'stride', 'img_scale', 'size', 'data_root', 'samples_per_gpu', 'workers_per_gpu',
+             'init_values', 'drop_path_rate', 'with_cp', 'out_indices', 'in_channels', 'channels',
+             'crop_size', 'stride', 'img_scale', 'size', 'data_root', 'samples_per_gpu', 'workers_per_gpu',
              'max_image_num', 'lr', 'num_layers', 'warmup_iters', 'max_iters', 'interval'}
     for section in ('model', 'data', 'optimizer', 'lr_config', 'runner', 'checkpoint_config',
                     'evaluation', 'custom_hooks'):

@@ -88,6 +88,11 @@ def test_labels_are_drawn_classes(scenes):
     assert seen == {classes.OTHER, *classes.DRAWN}
 
 
+def test_each_class_is_in_enough_validation_images():
+    seen = [set(np.unique(draw_scene(0, 1, index)[1])) for index in range(40)]
+    assert min(sum(number in labels for labels in seen) for number in classes.DRAWN) >= 5
+
+
 def test_classes_are_numbered_as_ade20k_numbers_them():
     from mmseg_custom.datasets import ADE20KDataset
     for number in classes.DRAWN:

@@ -36,7 +36,7 @@ test_pipeline = [
 
 validation = dict(data_root=data_root, pipeline=test_pipeline)
 data = dict(
-    samples_per_gpu=8,
+    samples_per_gpu=4,
     workers_per_gpu=1,
     train=dict(data_root=data_root, pipeline=train_pipeline),
     val=validation,

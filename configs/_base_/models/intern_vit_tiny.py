@@ -8,6 +8,7 @@ tiny_backbone = dict(
     embed_dim=192,
     depth=6,
     num_heads=6,
+    init_values=1.0,  # a small layer scale is for weights that are trained already
     drop_path_rate=0.1,
     with_cp=False)  # memory is no concern at this size
 tiny_test_cfg = dict(crop_size=(112, 112), stride=(72, 72))

@@ -1,7 +1,8 @@
-"""torchrun with a short end: ``python -m mmseg_custom.distributed.torchrun [torchrun's options]``.
+"""torchrun with a short end: python tools/torchrun.py [torchrun's options].
 
 torchrun prints a report of forty lines and its own traceback when a process fails. The process has
-said what was wrong; here the launcher adds which one it was, and ends with the same exit code.
+said what was wrong; here the launcher adds which one it was, and ends with the same exit code. It
+imports torch alone: each second here is one before any process starts.
 """
 import sys
 
