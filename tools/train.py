@@ -5,7 +5,7 @@ import _root  # noqa: F401
 
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import default_work_dir, load_config
-from mmseg_custom.engine.train import dump_config, train
+from mmseg_custom.engine.train import dump_config, find_resume, meta_of, train
 
 
 def parse_args() -> argparse.Namespace:
@@ -18,7 +18,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--auto-resume', action='store_true',
                         help='go on from the newest checkpoint in the work dir, if there is one')
     parser.add_argument('--no-validate', action='store_true', help='no evaluation while training')
-    parser.add_argument('--seed', type=int, help='default: drawn anew')
+    parser.add_argument('--seed', type=int,
+                        help='default: that of the run that goes on, else drawn anew')
     parser.add_argument('--diff_seed', '--diff-seed', action='store_true',
                         help='another seed on every rank')
     parser.add_argument('--deterministic', action='store_true',
@@ -35,6 +36,10 @@ def main() -> None:
     cfg.resume_from = args.resume_from or cfg.get('resume_from')
     cfg.auto_resume = args.auto_resume
     device, timestamp = cli.start(args, cfg, log=True)
+    cfg.resume_from = find_resume(cfg)
+    if args.seed is None and cfg.resume_from:
+        args.seed = meta_of(cfg.resume_from).get('seed')
+    cfg.diff_seed = args.diff_seed
     cfg.seed = cli.seed_everything(args.seed, args.diff_seed, args.deterministic)
     dump_config(cfg, args.config)
     train(cfg, device, validate=not args.no_validate, timestamp=timestamp)

@@ -4,11 +4,13 @@ import os.path as osp
 
 import torch
 from mmcv.runner import HOOKS, BaseRunner, CheckpointHook, Hook, master_only
+from mmcv.runner.hooks import LoggerHook
 from mmseg.core import DistEvalHook, EvalHook
 
 from ..checkpoint import SaveError
 from ..distributed.parallelize import unwrap
 from ..distributed.precision import apply_precision
+from . import best
 
 
 class _PrecisionHook(Hook):
@@ -55,11 +57,33 @@ class SegCheckpointHook(CheckpointHook):
 
 
 class _Evaluation:
-    """Keeps the best score as a float, and absent classes out of the log.
+    """Keeps the best score, as a float and over interruptions, and absent classes out of the log.
 
     PyTorch from 2.6 on loads checkpoints with ``weights_only=True``, which refuses numpy scalars:
     with a numpy score no later checkpoint could be read.
     """
+
+    def before_epoch(self, runner: BaseRunner) -> None:
+        """Makes the evaluation that was due when the run was interrupted."""
+        if self.by_epoch or runner.iter == 0 or getattr(runner, 'evaluated', None) == runner.iter:
+            return
+        runner.mode, runner._iter = 'train', runner.iter - 1  # as it was then
+        if self._should_evaluate(runner):
+            runner.logger.info('the evaluation of iteration %d was not finished: it is made now',
+                               runner.iter + 1)
+            self._do_evaluate(runner)
+            for hook in runner.hooks:
+                if isinstance(hook, LoggerHook) and runner.log_buffer.ready:  # on rank 0
+                    hook.log(runner)
+        runner._iter += 1
+
+    def _do_evaluate(self, runner: BaseRunner) -> None:
+        super()._do_evaluate(runner)
+        if runner.rank == 0 and not self.by_epoch:
+            try:
+                best.write(runner.work_dir, runner.iter + 1, runner.meta.get('hook_msgs', {}))
+            except SaveError as error:
+                runner.logger.error('it is not known after an interruption: %s', error)
 
     def evaluate(self, runner: BaseRunner, results: list) -> float | None:
         """Returns the score of the key indicator."""
@@ -87,7 +111,8 @@ class _Evaluation:
             runner.logger.error('the best checkpoint stays the one before: %s', error)
             return
         self.best_ckpt_path = path
-        if before and before != path and osp.isfile(before):
+        ours = before and osp.abspath(osp.dirname(before)) == osp.abspath(self.out_dir)
+        if ours and before != path and osp.isfile(before):  # not that of the run it came from
             os.remove(before)
         runner.logger.info('best %s so far: %.4f, saved as %s', self.key_indicator, score, path)
 

@@ -4,8 +4,9 @@ import os.path as osp
 from mmcv.runner import RUNNERS, IterBasedRunner
 
 from ..checkpoint import load_segmentor, save_checkpoint
-from ..distributed.launch import is_first_of_node
+from ..distributed.launch import agreed, is_first_of_node
 from ..distributed.parallelize import unwrap
+from . import best
 
 
 @RUNNERS.register_module('IterBasedRunner', force=True)
@@ -15,7 +16,12 @@ class SegRunner(IterBasedRunner):
     mmcv 1.7 writes a checkpoint in place (a kill in the middle destroys the file of that name and
     may leave none as ``latest.pth``), with the frozen backbone in it, with the number of the
     iteration before, and resumes by default onto a CUDA device.
+
+    Attributes:
+        evaluated: The iteration that the run went on from, if its evaluation had been finished.
     """
+
+    evaluated: int | None = None
 
     def save_checkpoint(self, out_dir: str, filename_tmpl: str = 'iter_{}.pth',
                         meta: dict | None = None, save_optimizer: bool = True,
@@ -42,19 +48,23 @@ class SegRunner(IterBasedRunner):
                map_location: str = 'default') -> None:
         """Loads a checkpoint, and goes on after its last iteration."""
         self.restore(load_segmentor(unwrap(self.model), checkpoint, verify=is_first_of_node(),
-                                    logger=self.logger), resume_optimizer)
+                                    logger=self.logger), osp.dirname(checkpoint), resume_optimizer)
 
-    def restore(self, checkpoint: dict, resume_optimizer: bool = True) -> None:
+    def restore(self, checkpoint: dict, folder: str, resume_optimizer: bool = True) -> None:
         """Takes over everything but the weights.
 
         Args:
             checkpoint: With ``meta`` and, if it is to go on, ``optimizer``.
+            folder: Where it lies, and the record of the best score.
             resume_optimizer: Whether the optimizer's state is taken over.
         """
         meta = checkpoint['meta']
         self._epoch = meta['epoch']
         self._iter = self._inner_iter = meta['iter']
-        self.meta = {**(self.meta or {}), 'hook_msgs': dict(meta.get('hook_msgs', {}))}
+        found = agreed(best.read(folder, self.iter))
+        self.evaluated = None if found is None else self.iter
+        self.meta = {**(self.meta or {}),
+                     'hook_msgs': {**meta.get('hook_msgs', {}), **(found or {})}}
         if 'optimizer' in checkpoint and resume_optimizer:
             self.optimizer.load_state_dict(checkpoint['optimizer'])
         self.logger.info('going on after iteration %d', self.iter)
