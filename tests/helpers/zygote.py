@@ -6,12 +6,11 @@ process that has computed with several threads cannot be forked safely.
 """
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from helpers.commands import ROOT, free_port
 
 
 class Zygote:
@@ -20,15 +19,14 @@ class Zygote:
     def __init__(self):
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}, cwd=ROOT)
+            env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': f'{ROOT}:{ROOT}/tests'},
+            cwd=ROOT)
         self._ask(None)  # imported
 
     def start(self, log: Path, *arguments: object, ranks: int = 1) -> list[int]:
         """Starts ``tools/train.py`` on some ranks; returns their process numbers."""
-        with socket.socket() as probe:
-            probe.bind(('127.0.0.1', 0))
-            port = str(probe.getsockname()[1])
         words = [str(word) for word in arguments]
+        port = free_port()
         job = dict(argv=['tools/train.py', *words], log=str(log), env={})
         if ranks > 1:
             job['argv'] += ['--launcher', 'pytorch']

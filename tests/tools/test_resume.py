@@ -1,50 +1,20 @@
 """A run that was interrupted ends as the one that was not: bit for bit on the CPU."""
-import json
 import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
-import torch
 
-from helpers.data import draw_data, write_config
+from helpers.commands import ROOT, free_port
+from helpers.runs import assert_same_end, images, wait_for, write_small_config
 from helpers.zygote import Zygote
 from mmseg_custom.engine.lock import lock_work_dir
-
-ITERATIONS = 8
-# As little as has everything: dropout, drop path, SyncBN, augmentation, layer decay.
-SMALL = """
-crop = (56, 56)
-model = dict(
-    backbone=dict(embed_dim=32, depth=4, num_heads=2, img_size=56, pretrain_size=56,
-                  out_indices=[0, 1, 2, 3], drop_path_rate=0.3),
-    decode_head=dict(in_channels=[32] * 4, channels=8, dropout_ratio=0.3),
-    auxiliary_head=dict(in_channels=32, channels=8, dropout_ratio=0.3),
-    test_cfg=dict(crop_size=crop, stride=(56, 56)))
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='Resize', img_scale=(224, 56), ratio_range=(0.5, 2.0)),
-    dict(type='RandomCrop', crop_size=crop, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='Normalize', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
-         to_rgb=True),
-    dict(type='Pad', size=crop, pad_val=0, seg_pad_val=255),
-    dict(type='DefaultFormatBundle'),
-    dict(type='Collect', keys=['img', 'gt_semantic_seg'])]
-data['train'].update(pipeline=train_pipeline)
-data['samples_per_gpu'] = 2
-data['workers_per_gpu'] = 1
-optimizer = dict(paramwise_cfg=dict(num_layers=4))
-runner = dict(max_iters=8)
-checkpoint_config = dict(interval=2, max_keep_ckpts=10)
-evaluation = dict(interval=4)
-"""
 
 
 @pytest.fixture(scope='module')
@@ -57,8 +27,7 @@ def zygote():
 @pytest.fixture(scope='module')
 def config(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('resume')
-    return write_config(folder / 'config.py', draw_data(folder, train=5, val=2),
-                        'full_tuning_tiny', SMALL)
+    return write_small_config(folder)
 
 
 @pytest.fixture(scope='module')
@@ -73,41 +42,6 @@ def whole(zygote, config, tmp_path_factory):
                          *images(ranks), ranks=ranks)
         return done[ranks]
     return get
-
-
-def images(ranks: int) -> list[str]:
-    """The option that makes a step of 4 images on any number of ranks."""
-    return ['--cfg-options', f'data.samples_per_gpu={4 // ranks}']
-
-
-def losses(work_dir: Path) -> dict[int, dict]:
-    """Iteration -> what was logged for it last, without times."""
-    found = {}
-    for path in sorted(work_dir.glob('*.log.json')):
-        for line in path.read_text().splitlines():
-            entry = json.loads(line)
-            if entry.get('mode') == 'train':
-                found[entry['iter']] = {key: value for key, value in entry.items()
-                                        if 'time' not in key and key != 'memory'}
-    return found
-
-
-def assert_same_end(work_dir: Path, expected: Path) -> None:
-    ends = [torch.load(folder / f'iter_{ITERATIONS}.pth', weights_only=True)
-            for folder in (work_dir, expected)]
-    for name, tensor in ends[1]['state_dict'].items():
-        assert torch.equal(ends[0]['state_dict'][name], tensor), name
-    for index, state in ends[1]['optimizer']['state'].items():
-        for name, value in state.items():
-            assert torch.equal(ends[0]['optimizer']['state'][index][name], value), (index, name)
-    assert ends[0]['optimizer']['param_groups'] == ends[1]['optimizer']['param_groups']
-    assert losses(work_dir) == losses(expected)
-    records = [json.loads((folder / 'best.json').read_text()) for folder in (work_dir, expected)]
-    for record, folder in zip(records, (work_dir, expected)):
-        best = record['hook_msgs']['best_ckpt']
-        assert Path(best).parent == folder and Path(best).exists()
-        record['hook_msgs'] = {'score': record['hook_msgs']['best_score'], 'name': Path(best).name}
-    assert records[0] == records[1]
 
 
 def without_the_end(whole_run: Path, work_dir: Path, last: int) -> None:
@@ -135,7 +69,7 @@ def test_killed_in_an_evaluation(zygote, config, whole, tmp_path, ranks):
 
 @pytest.mark.parametrize('number', [signal.SIGUSR1, signal.SIGTERM])
 def test_preempted(zygote, config, whole, tmp_path, number):
-    """Stopped after whatever iteration it is in; one rank of two, and its workers, get the signal."""
+    """Stopped after whatever iteration it is in; a rank of two and its workers get the signal."""
     work_dir, arguments = tmp_path / 'run', ['--work-dir', tmp_path / 'run', '--auto-resume']
     processes = zygote.start(tmp_path / 'first.txt', config, *arguments, '--seed', 5, *images(2),
                              ranks=2)
@@ -147,13 +81,6 @@ def test_preempted(zygote, config, whole, tmp_path, number):
     assert not (work_dir / 'iter_8.pth').exists()
     zygote.train(tmp_path / 'second.txt', config, *arguments, *images(2), ranks=2)
     assert_same_end(work_dir, whole(2))
-
-
-def wait_for(path: Path, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f'{path} has not come'
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize('options, message', [
@@ -180,6 +107,45 @@ def test_one_run_a_work_dir(zygote, config, tmp_path):
     text = zygote.train(tmp_path / 'log.txt', config, '--work-dir', tmp_path / 'run', code=1)
     assert f'is in use by process {os.getpid()} on ' in text.strip().splitlines()[-1]
     assert {path.name for path in (tmp_path / 'run').iterdir()} == {'.lock'}
+
+
+@pytest.mark.slow
+def test_launcher(config, whole, tmp_path):
+    """A dead rank and a restart, then preemption, then the end on two nodes."""
+    work_dir, log = tmp_path / 'run', tmp_path / 'log.txt'
+    command = [config, '--work-dir', work_dir, '--seed', 5]
+    with dist_train(log, *command, *images(2), processes=2, RESTARTS='1') as launcher:
+        wait_for(work_dir / 'iter_2.pth')
+        os.kill(children(launcher.pid)[1], signal.SIGKILL)
+        wait_for(log, 'going on after iteration')
+        launcher.send_signal(signal.SIGUSR1)
+        assert launcher.wait(60) == 75, log.read_text()[-3000:]
+    text = log.read_text()
+    assert 'the process of rank 1 was killed by signal 9' in text and 'Traceback' not in text
+    assert text.strip().splitlines()[-1] == (
+        'the run was stopped by a signal and can go on with --auto-resume')
+
+    port = free_port()
+    nodes = [dist_train(tmp_path / f'node{i}.txt', *command, '--auto-resume', *images(2),
+                        processes=1, NNODES='2', NODE_RANK=str(i), PORT=port) for i in (0, 1)]
+    for i, node in enumerate(nodes):
+        assert node.wait(120) == 0, (tmp_path / f'node{i}.txt').read_text()[-3000:]
+    assert_same_end(work_dir, whole(2))
+
+
+def dist_train(log: Path, *arguments: object, processes: int, **env: str) -> subprocess.Popen:
+    config, *options = [str(word) for word in arguments]
+    with log.open('w') as file:
+        return subprocess.Popen(
+            ['sh', str(ROOT / 'dist_train.sh'), config, str(processes), *options],
+            stdout=file, stderr=file, env={'PORT': free_port(), **os.environ, **env,
+                                           'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'})
+
+
+def children(process: int) -> list[int]:
+    """Those of a launcher, in the order of their ranks."""
+    return [int(word) for word in
+            Path(f'/proc/{process}/task/{process}/children').read_text().split()]
 
 
 @pytest.mark.slow

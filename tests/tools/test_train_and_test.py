@@ -1,6 +1,5 @@
 import json
 import shutil
-import socket
 from pathlib import Path
 
 import mmcv
@@ -9,14 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers.commands import run
+from helpers.commands import free_port, run
 from helpers.data import draw_data, write_config
-
-
-def port() -> str:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
 
 
 @pytest.fixture(scope='module')
@@ -25,7 +18,7 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('trained')
     write_config(folder / 'config.py', draw_data(folder))
     run('sh', 'dist_train.sh', folder / 'config.py', 2, '--work-dir', folder / 'run', '--seed', 0,
-        PORT=port())
+        PORT=free_port())
     return folder
 
 
@@ -48,7 +41,7 @@ def test_figures_do_not_depend_on_the_number_of_processes(trained, tmp_path):
     run('python', 'tools/test.py', trained / 'config.py', trained / 'run/latest.pth', *common,
         tmp_path / 'one')
     run('sh', 'dist_test.sh', trained / 'config.py', trained / 'run/latest.pth', 2, *common,
-        tmp_path / 'two', PORT=port())
+        tmp_path / 'two', PORT=free_port())
     assert figures(tmp_path / 'one') == figures(tmp_path / 'two')
     assert set(figures(tmp_path / 'one')) > {'mIoU', 'mAcc', 'aAcc'}
 
@@ -113,7 +106,7 @@ def test_bad_file_in_a_worker_of_two_processes(trained, tmp_path):
         path.write_bytes(b'no image')
     text = run('sh', 'dist_train.sh', trained / 'config.py', 2, '--work-dir', tmp_path / 'run',
                '--cfg-options', f'data.train.data_root={data}', 'data.workers_per_gpu=1', code=1,
-               PORT=port())
+               PORT=free_port())
     assert 'Traceback' not in text
     assert 'cannot be decoded' in text and ', see its message above' not in text
 
