@@ -8,6 +8,7 @@ from .checkpoint import install_safe_loading  # noqa: E402
 from .version import __version__  # noqa: E402
 
 compat.collect_on_any_device()
+compat.copy_batches_on_streams()
 install_safe_loading()
 
 __all__ = ['__version__', 'datasets', 'engine', 'models', 'optim']

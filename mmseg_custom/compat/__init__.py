@@ -1,7 +1,9 @@
 """What OpenMMLab 1.x needs on today's PyTorch. Each piece says why, and when it can go."""
 import importlib
 import sys
+from functools import cache
 
+import torch
 import torch.distributed as dist
 
 
@@ -15,6 +17,21 @@ def stand_in_for_mmcv_ops() -> None:
         importlib.import_module('mmcv._ext')
     except ImportError:
         sys.modules['mmcv._ext'] = importlib.import_module('mmseg_custom.compat._ext')
+
+
+def copy_batches_on_streams() -> None:
+    """Lets mmcv copy batches onto a GPU.
+
+    mmcv 1.7 asks torch for its background stream by the number of the device; since torch 2.1 that
+    function wants a ``torch.device``. Can go with mmcv 1.x.
+    """
+    import mmcv.parallel._functions as mmcv_scatter
+    mmcv_scatter._get_stream = _copy_stream
+
+
+@cache
+def _copy_stream(device: int) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 def collect_on_any_device() -> None:

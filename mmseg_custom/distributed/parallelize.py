@@ -1,4 +1,4 @@
-"""Wraps a segmentor for one process or many, so that mmcv's runner and mmseg's tests can drive it."""
+"""Wraps a segmentor for one process or many, for mmcv's runner and mmseg's tests to drive."""
 import torch
 import torch.distributed as dist
 from mmcv.parallel import MMDataParallel, is_module_wrapper
@@ -63,7 +63,7 @@ def wrap_alone(model: nn.Module, device: str) -> nn.Module:
 
 
 def parallelize(model: nn.Module, device: str, find_unused_parameters: bool = False) -> nn.Module:
-    """Moves a segmentor to its device and wraps it for training: DDP in a process group, else alone.
+    """Moves a segmentor to its device and wraps it for training: DDP, or alone in one process.
 
     Args:
         model: A segmentor with its final dtypes (see :mod:`.precision`).

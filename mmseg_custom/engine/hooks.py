@@ -46,7 +46,7 @@ class ToFloat16Hook(_PrecisionHook):
 
 @HOOKS.register_module('CheckpointHook', force=True)
 class SegCheckpointHook(CheckpointHook):
-    """mmcv's hook that goes on training when a checkpoint cannot be written, and removes none then."""
+    """mmcv's hook, but a checkpoint that cannot be written ends no run and removes no other."""
 
     @master_only
     def _save_checkpoint(self, runner: BaseRunner) -> None:

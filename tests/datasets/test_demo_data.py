@@ -55,7 +55,7 @@ def test_a_pinned_scene_has_not_changed():
     """Sets of one version are alike on every machine: raise `write.GENERATOR` with this hash."""
     image, labels = draw_scene(0, 0, 0)
     digest = hashlib.sha256(image.tobytes() + labels.tobytes()).hexdigest()
-    assert (write.GENERATOR, digest[:16]) == (1, 'PINNED')
+    assert (write.GENERATOR, digest[:16]) == (1, '11dd4871fd35f175')
 
 
 def test_seed_split_and_index_each_change_the_picture():
@@ -109,13 +109,20 @@ def test_a_little_is_unlabelled(scenes):
 
 
 def test_colour_alone_does_not_tell_the_class(scenes):
-    """Guessing each pixel's class from its colour, with the truth known, stays far from right."""
-    image = np.concatenate([image.reshape(-1, 3) for image, _ in scenes]) // 32
-    labels = np.concatenate([labels.ravel() for _, labels in scenes])
-    bins = image @ np.array([64, 8, 1])
+    """The commonest class of each colour in training images, guessed in validation images."""
+    def flat(part):
+        colours = np.concatenate([image.reshape(-1, 3) // 32 for image, _ in part])
+        return colours @ np.array([64, 8, 1]), np.concatenate([lab.ravel() for _, lab in part])
+
+    half = len(scenes) // 2
+    (colours, labels), (new_colours, truth) = flat(scenes[:half]), flat(scenes[half:])
     counts = np.zeros((512, 151))
-    np.add.at(counts, (bins, labels), 1)
-    assert counts.max(1).sum() / counts.sum() < 0.5
+    np.add.at(counts, (colours, labels), 1)
+    guess = counts[:, 1:].argmax(1)[new_colours] + 1
+    guess, truth = guess[truth > 0], truth[truth > 0]
+    iou = [np.sum((guess == k) & (truth == k)) / np.sum((guess == k) | (truth == k))
+           for k in classes.DRAWN]
+    assert 0.05 < np.mean(iou) < 0.35
 
 
 def test_a_complete_set_is_left_alone(own, monkeypatch):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import write_config
+from helpers.data import write_config
 from mmcv import Config
 from mmseg.datasets import build_dataset
 from PIL import Image
