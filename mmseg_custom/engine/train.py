@@ -20,9 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 from ..checkpoint import load_segmentor, newest_whole, sha256_in_background, sweep
 from ..checkpoint.provenance import source_of
 from ..distributed.launch import is_first_of_node
-from ..distributed.parallelize import parallelize
+from ..distributed.parallelize import Engine, parallelize
 from ..distributed.precision import apply_precision
 from ..version import __version__
+from .batch import settle_batch
 from .build import build_on_meta, check_finite, compute_dtype, is_classic
 from .config import loader_options, translate, without_pretrained
 from .hooks import SegDistEvalHook, SegEvalHook, ToBFloat16Hook, ToFloat16Hook
@@ -42,8 +43,10 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
         meta: Goes into every checkpoint.
     """
     translate(cfg)
+    engine = Engine.of(cfg.get('engine'))
     logger = get_root_logger()
     _, world_size = get_dist_info()
+    accumulation = settle_batch(cfg, world_size)
     resume_from = find_resume(cfg)
     model, checkpoint = build_model(cfg, device, resume_from or cfg.get('load_from'))
     logger.debug('%s', model)
@@ -52,11 +55,12 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
     model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
     _hash_ahead(model)
 
-    model = parallelize(model, device, cfg.get('find_unused_parameters', False))
+    model = parallelize(model, device, engine, cfg.get('find_unused_parameters', False))
     optimizer = build_optimizer(model, cfg.optimizer)
     runner = build_runner(cfg.runner, dict(
         model=model, optimizer=optimizer, work_dir=cfg.work_dir, logger=logger, meta=meta))
     runner.timestamp = timestamp
+    runner.accumulation = accumulation
     runner.register_training_hooks(
         cfg.lr_config, cfg.get('optimizer_config', {}), cfg.get('checkpoint_config'),
         cfg.get('log_config'), cfg.get('momentum_config'))
@@ -64,10 +68,10 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
         _register_evaluation(runner, cfg, device)
     _register_custom_hooks(runner, cfg)
     if resume_from:
-        runner.restore(checkpoint)
-    loader = build_train_loader(cfg, dataset, device, start=runner.iter)
+        runner.restore(checkpoint, resume_from)
+    loader = build_train_loader(cfg, dataset, device, start=runner.iter * accumulation)
     logger.info('training on %s x %d, %d images a step', device, world_size,
-                world_size * loader.batch_size)
+                world_size * loader.batch_size * accumulation)
     runner.run([loader], [('train', 1)])
 
 
@@ -126,7 +130,7 @@ def _hash_ahead(model: nn.Module) -> None:
 
 
 def build_train_loader(cfg: Config, dataset: Dataset, device: str, start: int = 0) -> DataLoader:
-    """The loader of a training run that stands at iteration ``start``."""
+    """The loader of a training run that has taken ``start`` batches."""
     rank, world_size = get_dist_info()
     options = loader_options(cfg, 'train')
     batch, workers = options['samples_per_gpu'], options['workers_per_gpu']
