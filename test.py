@@ -1,4 +1,4 @@
-"""Tests a segmentor from the root of the repository, as the published commands do: see tools/test.py."""
+"""Tests a segmentor, from the root as the published commands do: see tools/test.py."""
 import os.path as osp
 import runpy
 import sys

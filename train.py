@@ -1,4 +1,4 @@
-"""Trains a segmentor from the root of the repository, as the published commands do: see tools/train.py."""
+"""Trains a segmentor, from the root as the published commands do: see tools/train.py."""
 import os.path as osp
 import runpy
 import sys

@@ -15,11 +15,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import mmseg_custom  # noqa: E402,F401 - before mmseg, which needs its stand-in
 import mmcv  # noqa: E402, I001
 import torch  # noqa: E402
 from mmseg.models import build_segmentor  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
+
+import mmseg_custom  # noqa: E402,F401 - before mmseg, which needs its stand-in
 
 RECIPE = ('configs/intern_vit_6b/linear_probing/'
           'linear_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5_frozen.py')

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.data import draw_data
 
 import mmseg_custom  # noqa: F401 - registers, and lets mmseg import without compiled ops
-from helpers.data import draw_data
 
 
 @pytest.fixture(scope='session')

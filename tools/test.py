@@ -34,8 +34,8 @@ def parse_args() -> argparse.Namespace:
                         metavar='KEY=VALUE', help='options of the evaluation or of '
                         'format_results, e.g. imgfile_prefix=results/')
     parser.add_argument('--gpu-collect', action='store_true',
-                        help='accepted for mmseg\'s sake: results are gathered without files')
-    parser.add_argument('--tmpdir', help='accepted for mmseg\'s sake, see --gpu-collect')
+                        help="accepted for mmseg's sake: results are gathered without files")
+    parser.add_argument('--tmpdir', help="accepted for mmseg's sake, see --gpu-collect")
     args = parser.parse_args()
     if not (args.eval or args.out or args.format_only or args.show or args.show_dir):
         parser.error('nothing to do: give --eval, --out, --format-only, --show or --show-dir')

@@ -1,7 +1,7 @@
 """ADE20K, with few-shot subsets and errors that name the file.
 
-H W pixels, K = 150 classes. Label files hold 0 for "other", which is ignored, and 1..K; in memory the
-classes are 0..K-1 and what is ignored is 255.
+H W pixels, K = 150 classes. Label files hold 0 for "other", which is ignored, and 1..K; in memory
+the classes are 0..K-1 and what is ignored is 255.
 """
 import os.path as osp
 
@@ -61,7 +61,7 @@ class ADE20KDataset(MMSegADE20KDataset):
         infos = super().load_annotations(img_dir, img_suffix, ann_dir, seg_map_suffix, split)
         if not infos:
             raise InputError(f'image folder {img_dir} holds no {img_suffix} file: expected the '
-                             "images of ADE20K; check data.*.data_root and data.*.img_dir")
+                             'images of ADE20K; check data.*.data_root and data.*.img_dir')
         unlabelled = self.test_mode and not osp.isdir(ann_dir or '')
         if ann_dir is not None and not unlabelled:
             self._check_pairs(infos, ann_dir)

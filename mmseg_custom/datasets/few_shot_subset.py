@@ -1,6 +1,6 @@
 """Which images a few-shot run sees: fixed, nested and the same for everyone."""
 import hashlib
-from typing import Iterable
+from collections.abc import Iterable
 
 
 def few_shot_subset(names: Iterable[str], count: int, seed: int = 0) -> set[str]:

@@ -8,14 +8,14 @@ backbone, trained     float32          bfloat16
 heads                 float32          float32
 ====================  ===============  ===============
 
-with float16 or float32 in the place of bfloat16 where a config says so. Trained weights keep float32
-because a bfloat16 number has 8 significant bits: an AdamW step of 4e-5 on a weight of 0.02 is mostly
-less than half of the last one, and the weight never moves.
+with float16 or float32 in the place of bfloat16 where a config says so. Trained weights keep
+float32 because a bfloat16 number has 8 significant bits: an AdamW step of 4e-5 on a weight of 0.02
+is mostly less than half of the last one, and the weight never moves.
 
 A CPU without instructions for bfloat16 would take ten times as long in it as in float32. There the
 weights are rounded to bfloat16 all the same, one module at a time, and the arithmetic is float32.
 """
-from typing import Iterator
+from collections.abc import Iterator
 
 import torch
 from mmseg.utils import get_root_logger

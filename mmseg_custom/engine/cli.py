@@ -6,7 +6,7 @@ import os.path as osp
 import random
 import sys
 import time
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 import torch

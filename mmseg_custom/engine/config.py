@@ -43,7 +43,7 @@ def translate(cfg: Config) -> None:
     if cfg.get('checkpoint_config'):
         cfg.checkpoint_config.pop('deepspeed', None)
     if cfg.get('deepspeed'):
-        logger.info('deepspeed=True of the config is not needed: the engine here is PyTorch\'s own')
+        logger.info("deepspeed=True of the config is not needed: the engine here is PyTorch's own")
     hooks = cfg.get('log_config', {}).get('hooks', [])
     if importlib.util.find_spec('tensorboard') is None:
         for hook in [h for h in hooks if h['type'] == 'TensorboardLoggerHook']:

@@ -1,5 +1,5 @@
 """The order in which images are trained on."""
-from typing import Iterator
+from collections.abc import Iterator
 
 import torch
 from torch.utils.data import Sampler

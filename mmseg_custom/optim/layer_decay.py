@@ -37,7 +37,7 @@ class CustomLayerDecayOptimizerConstructor(DefaultOptimizerConstructor):
     exclude them and compared their names without ``backbone.``; the published results were trained
     that way, so it stays the default. ``paramwise_cfg=dict(decay_embeddings=False)`` excludes them.
 
-    ``paramwise_cfg`` takes ``num_layers`` (L), ``layer_decay_rate`` and ``decay_embeddings`` (True).
+    ``paramwise_cfg`` takes ``num_layers`` (L), ``layer_decay_rate``, ``decay_embeddings`` (True).
     """
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '',

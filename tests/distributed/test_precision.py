@@ -65,7 +65,7 @@ def test_applying_twice_changes_nothing():
 def test_names_and_masters_survive_an_error_inside():
     model = segmentor()
     apply_precision(model, torch.bfloat16)
-    with pytest.raises(Exception):
+    with pytest.raises(RuntimeError):
         model.backbone.blocks[0](torch.zeros(1, 2, 5))
     assert {p.dtype for p in model.backbone.parameters()} == {torch.float32}
     assert 'blocks.0.attn.qkv.weight' in dict(model.backbone.named_parameters())

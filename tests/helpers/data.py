@@ -7,7 +7,8 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def draw_sample(rng: np.random.Generator, height: int, width: int) -> tuple[Image.Image, Image.Image]:
+def draw_sample(rng: np.random.Generator, height: int,
+                width: int) -> tuple[Image.Image, Image.Image]:
     """Blocks of three colours, each a class, with an ignored rim."""
     grid = rng.integers(0, 3, (height // 28 + 1, width // 28 + 1))
     classes = np.kron(grid, np.ones((28, 28), int))[:height, :width]

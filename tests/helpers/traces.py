@@ -17,8 +17,8 @@ from mmcv import ConfigDict
 from mmcv.runner import build_optimizer
 from torch.distributed.tensor import DTensor
 
-import mmseg_custom  # noqa: F401 - registers
-from mmseg.models import build_segmentor
+import mmseg_custom  # noqa: F401 - registers, before mmseg
+from mmseg.models import build_segmentor  # isort: skip
 from mmseg_custom.distributed.parallelize import Engine, one_of_many, parallelize, unsharded
 from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.engine.hooks import clip_gradients

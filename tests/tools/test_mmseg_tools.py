@@ -5,7 +5,6 @@ import mmcv
 import mmseg
 import pytest
 import torch
-
 from helpers.commands import run
 from helpers.data import draw_data, write_config
 

@@ -1,16 +1,31 @@
 import json
+import logging
+import runpy
 import shutil
 import socket
+import sys
 from pathlib import Path
 
 import mmcv
 import numpy as np
 import pytest
 import torch
+from helpers.commands import run
+from helpers.data import ROOT, draw_data, write_config
+from mmcv.utils.logging import logger_initialized
 from PIL import Image
 
-from helpers.commands import run
-from helpers.data import draw_data, write_config
+
+@pytest.fixture
+def fresh_log():
+    """A log whose handlers do not write to a stream of another test."""
+    def clear():
+        logger_initialized.clear()
+        logging.getLogger('mmseg').handlers.clear()
+
+    clear()
+    yield
+    clear()
 
 
 def port() -> str:
@@ -87,7 +102,6 @@ def test_auto_resume_goes_on_after_a_checkpoint_that_was_cut_short(trained, tmp_
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['no_such.py'], 'config no_such.py does not exist'),
     (['CONFIG', '--device', 'cuda'], 'no CUDA GPU'),
     (['CONFIG', '--cfg-options', 'model.backbone.dept=2'], "unknown key in model.backbone: 'dept'"),
     (['CONFIG', '--cfg-options', 'model.backbone.pretrained=weights.pth'],
@@ -95,12 +109,18 @@ def test_auto_resume_goes_on_after_a_checkpoint_that_was_cut_short(trained, tmp_
     (['CONFIG', '--cfg-options', 'data.train.img_dir=images/none'], 'images/none does not exist'),
     (['CONFIG', '--load-from', 'gone.pth'], 'gone.pth'),
 ])
-def test_wrong_input_is_one_line(trained, tmp_path, arguments, message):
+def test_wrong_input_is_one_line(trained, tmp_path, capsys, monkeypatch, fresh_log, arguments,
+                                 message):
     if '--device' in arguments and torch.cuda.is_available():
         pytest.skip('there is a GPU')
-    arguments = [trained / 'config.py' if word == 'CONFIG' else word for word in arguments]
-    text = run('python', 'tools/train.py', *arguments, '--work-dir', tmp_path, code=1)
+    arguments = [str(trained / 'config.py') if word == 'CONFIG' else word for word in arguments]
+    monkeypatch.setattr(sys, 'argv', ['train.py', *arguments, '--work-dir', str(tmp_path)])
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / 'tools/train.py'), run_name='__main__')
+    text = capsys.readouterr().err
     last = text.strip().splitlines()[-1]
+    assert ended.value.code == 1
     assert last.startswith('error: ') and message in last
     assert 'Traceback' not in text
 
@@ -117,6 +137,6 @@ def test_bad_file_in_a_worker_of_two_processes(trained, tmp_path):
     assert 'cannot be decoded' in text and ', see its message above' not in text
 
 
-def test_debug_shows_the_traceback(trained, tmp_path):
-    text = run('python', 'tools/train.py', 'no_such.py', '--debug', '--work-dir', tmp_path, code=1)
+def test_debug_shows_the_traceback(tmp_path):
+    text = run('python', 'train.py', 'no_such.py', '--debug', '--work-dir', tmp_path, code=1)
     assert 'Traceback' in text and 'InputError: config no_such.py does not exist' in text

@@ -7,7 +7,8 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(img_size=448, drop_path_rate=0.1),
+    backbone=dict(
+        img_size=448, drop_path_rate=0.1, out_indices=[5, 11, 17, 23]),
     test_cfg=dict(crop_size=(448, 448), stride=(286, 286)))
 data = dict(samples_per_gpu=8)  # on two GPUs: a batch of 16
 optimizer = dict(paramwise_cfg=dict(num_layers=24, layer_decay_rate=0.95))

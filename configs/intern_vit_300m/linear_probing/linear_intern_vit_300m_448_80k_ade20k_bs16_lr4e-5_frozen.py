@@ -7,7 +7,8 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(img_size=448, freeze_vit=True, drop_path_rate=0.0),
+    backbone=dict(
+        img_size=448, freeze_vit=True, drop_path_rate=0.0, out_indices=[23]),
     test_cfg=dict(crop_size=(448, 448), stride=(286, 286)))
 data = dict(samples_per_gpu=16)  # on one GPU: a batch of 16
 optimizer = dict(

@@ -103,10 +103,3 @@ def between(rng, low, high):
 def chance(rng, probability):
     """True that often."""
     return float(rng.random()) < probability
-
-
-def pick_colour(rng, *families, jitter=.055):
-    """A colour of one of the families, moved in brightness and in hue: (3,)."""
-    base = np.array(pick(rng, pick(rng, families)))
-    hue = (rng.random(3) * 2 - 1) * jitter
-    return np.clip(base * between(rng, .88, 1.12) + hue, .04, .98)

@@ -8,7 +8,8 @@ towards the camera: what is h pixels high there is `near * h` pixels high here. 
 import numpy as np
 
 from . import classes as c
-from .canvas import between, chance, pick, pick_colour
+from .canvas import between, chance, pick
+from .colours import class_colour
 from .indoor_things import chair, door, floor_lamp, painting, pendant_lamp, table
 from .textures import bricks, fraction
 from .things import Thing, clutter, house_plant, person, several
@@ -84,7 +85,7 @@ def _shell(canvas, rng):
     below = (nearest > 1) & (reach[2] == nearest)
     above = (nearest > 1) & (reach[3] == nearest)
 
-    paint = pick_colour(rng, *4 * [c.PALES], c.BLUES, c.DUSK) * .92
+    paint = class_colour(rng, c.WALL)
     along = np.where(side, depth * np.where(x > room.vx, 1., -1.) + 100, u)
     tone = _wall_finish(canvas, rng, along, v)
     facing = np.where(side, 1 + .18 * canvas.light * np.where(x > room.vx, -1, 1) - .08, 1.)
@@ -114,10 +115,9 @@ def _wall_finish(canvas, rng, along, v):
 
 
 def _ceiling(canvas, rng, paint, u, depth):
-    if chance(rng, .2):
-        colour = pick_colour(rng, c.PALES, c.BROWNS)
-    else:
-        colour = .3 * paint + .7 * pick_colour(rng, c.PALES[2:3]) * 1.12
+    colour = class_colour(rng, c.CEILING)
+    if chance(rng, .3):
+        colour = .5 * colour + .5 * paint
     if chance(rng, .4):
         size = between(rng, 14, 26)
         return colour * bricks(canvas.noise, u / size, depth / size / 2, .07, 0, .05)[..., None]
@@ -125,17 +125,17 @@ def _ceiling(canvas, rng, paint, u, depth):
 
 
 def _floor(canvas, rng, u, depth):
-    kind = int(rng.integers(3))
+    kind, colour = int(rng.integers(3)), class_colour(rng, c.FLOOR)
     if kind == 0:
         width = between(rng, 6, 11)
         tone = bricks(canvas.noise, depth / width / 6, u / width, .08, .5, .22)
-        return pick_colour(rng, c.BROWNS) * .9 * tone[..., None]
+        return colour * tone[..., None]
     if kind == 1:
         size = between(rng, 14, 24)
         tone = bricks(canvas.noise, u / size, depth / size, .07, 0, .10)
-        return pick_colour(rng, c.GREYS, c.PALES, c.BROWNS) * tone[..., None]
+        return colour * tone[..., None]
     tone = 1 + .16 * canvas.noise(u / 1.5, depth / 1.5) + .1 * canvas.noise(u / 15, depth / 15)
-    return pick_colour(rng, c.GREYS, c.BROWNS, c.BROWNS, c.GREENS) * tone[..., None]
+    return colour * tone[..., None]
 
 
 def _wall_things(canvas, rng, room, doors):

@@ -5,7 +5,8 @@ Floor-standing things stand at (`cx`, `base`) and are `height` high, in pixels.
 import numpy as np
 
 from . import classes as c
-from .canvas import Sprite, between, chance, pick, pick_colour
+from .canvas import Sprite, between, chance, pick
+from .colours import AUTUMN, BLUES, BROWNS, GREYS, PALES, VIVID, class_colour, pick_colour
 from .shapes import box, circle, convex, ellipse, limb
 
 
@@ -21,8 +22,8 @@ def door(canvas, rng, cx, base, height):
     half = s * between(rng, .22, .28)
     sprite = Sprite(canvas, cx - half * 1.2, base - s * 1.06, cx + half * 1.2, base)
     x, y = sprite.x, sprite.y
-    leaf = pick_colour(rng, *4 * [c.BROWNS], c.PALES, c.VIVID) * 1.1
-    frame = pick_colour(rng, c.PALES, c.BROWNS) if chance(rng, .6) else leaf * .8
+    leaf = class_colour(rng, c.DOOR)
+    frame = pick_colour(rng, PALES, BROWNS) if chance(rng, .6) else leaf * .8
     sprite.part(box(x, y, cx - half * 1.16, base - s * 1.05, cx + half * 1.16, base), frame)
     sprite.part(box(x, y, cx - half, base - s, cx + half, base), leaf * .55)
     sprite.part(box(x, y, cx - half + 1, base - s + 1, cx + half - 1, base), leaf,
@@ -47,21 +48,21 @@ def painting(canvas, rng, left, top, right, bottom):
     border = max(1.5, size * between(rng, .06, .12))
     shadow = np.clip(.5 - box(x, y, left + 1.5, top + 2, right + 2, bottom + 2.5), 0, 1)
     sprite.image *= 1 - .28 * shadow[..., None]
-    frame = pick_colour(rng, c.DRY, c.DRY, c.BROWNS, c.VIVID[4:6])
+    frame = class_colour(rng, c.PAINTING)
     sprite.part(box(x, y, left, top, right, bottom), frame)
     inside = box(x, y, left + border, top + border, right - border, bottom - border)
     if chance(rng, .5):
         skyline = top + (bottom - top) * (between(rng, .4, .7)
                                           + .25 * sprite.noise(x / size * 2, x * 0 + 3, octaves=2))
-        sprite.part(inside, pick_colour(rng, c.BLUES, c.PALES), 1 + (bottom - y) / size * .3 - .2)
-        sprite.part(np.maximum(inside, skyline - y), pick_colour(rng, c.GREENS, c.BROWNS, c.GREYS),
+        sprite.part(inside, pick_colour(rng, BLUES, PALES), 1 + (bottom - y) / size * .3 - .2)
+        sprite.part(np.maximum(inside, skyline - y), pick_colour(rng, BROWNS, GREYS, AUTUMN),
                     1 + .4 * sprite.noise(x / size * 9, y / size * 9, octaves=2))
     else:
-        sprite.part(inside, pick_colour(rng, c.PALES, c.VIVID, c.DRY))
+        sprite.part(inside, pick_colour(rng, PALES, VIVID))
         for _ in range(int(rng.integers(3, 6))):
             blob = ellipse(x, y, between(rng, left, right), between(rng, top, bottom),
                            size * between(rng, .12, .4), size * between(rng, .12, .4))
-            sprite.part(np.maximum(inside, blob), pick_colour(rng, c.VIVID, c.VIVID, c.GREENS))
+            sprite.part(np.maximum(inside, blob), pick_colour(rng, VIVID))
     sprite.close(c.PAINTING, rim=.8 if chance(rng, .3) else 0)
 
 
@@ -72,7 +73,7 @@ def table(canvas, rng, cx, base, height, width):
     canvas.shadow(cx, base, half * 1.1, s * .22, .45)
     sprite = Sprite(canvas, cx - half, base - s * 1.6, cx + half, base)
     x, y = sprite.x, sprite.y
-    wood = pick_colour(rng, *4 * [c.BROWNS], c.PALES, c.VIVID)
+    wood = class_colour(rng, c.TABLE)
     edge, back = base - s * .92, base - s * between(rng, 1.3, 1.55)
     for side in (-1, 1):
         leg = cx + side * slant * .86
@@ -96,7 +97,7 @@ def _crockery(canvas, rng, cx, base, height):
     """A bottle or a bowl on a table, without a class here."""
     sprite = Sprite(canvas, cx - height, base - height, cx + height, base)
     x, y = sprite.x, sprite.y
-    colour = pick_colour(rng, c.VIVID, c.PALES)
+    colour = pick_colour(rng, VIVID, PALES)
     if chance(rng, .5):
         body = box(x, y, cx - height * .25, base - height * .7, cx + height * .25, base, 1)
         neck = box(x, y, cx - height * .1, base - height * 1.2, cx + height * .1, base)
@@ -113,8 +114,8 @@ def chair(canvas, rng, cx, base, height):
     canvas.shadow(cx, base, half * 1.4, s * .1, .4)
     sprite = Sprite(canvas, cx - half * 1.6, base - s, cx + half * 1.6, base)
     x, y = sprite.x, sprite.y
-    frame = pick_colour(rng, c.BROWNS, c.GREYS, c.PALES)
-    cover = pick_colour(rng, c.VIVID, c.BROWNS, c.GREENS) if chance(rng, .6) else frame
+    frame = pick_colour(rng, BROWNS, GREYS, PALES)
+    cover = class_colour(rng, c.CHAIR)
     seat, shift = base - s * .46, turn * half * .35
     for px, py in ((-1, .1), (1, .1), (-.8, 0), (.8, 0)):
         near = 0 if py else 1
@@ -139,7 +140,7 @@ def floor_lamp(canvas, rng, cx, base, height):
     canvas.shadow(cx, base, s * .14, s * .04 + 1, .4)
     sprite = Sprite(canvas, cx - s * .26, base - s, cx + s * .26, base)
     x, y = sprite.x, sprite.y
-    metal = pick_colour(rng, c.GREYS, c.BROWNS) * .8
+    metal = pick_colour(rng, GREYS, BROWNS) * .8
     sprite.part(limb(x, y, (cx, base), (cx, base - s * .7), max(1., s * .018)), metal)
     sprite.part(ellipse(x, y, cx, base - s * .01, s * .12, s * .03), metal)
     _shade(canvas, sprite, rng, cx, base - s * .98, base - s * .60, s * .26)
@@ -158,7 +159,7 @@ def pendant_lamp(canvas, rng, cx, ceiling, drop, size):
 def _shade(canvas, sprite, rng, cx, top, bottom, half):
     """A lamp shade: a cone or a ball, lit or not."""
     x, y = sprite.x, sprite.y
-    colour = pick_colour(rng, c.PALES, c.DRY, c.VIVID)
+    colour = class_colour(rng, c.LAMP)
     lit = chance(rng, .75)
     if lit:
         canvas.glow(cx, (top + bottom) / 2, half * 3.2, .30)

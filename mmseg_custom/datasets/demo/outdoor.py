@@ -6,7 +6,8 @@ height a metre covers there, 0 on the horizon; how tall it is (`Thing.tall`), me
 import numpy as np
 
 from . import classes as c
-from .canvas import between, chance, pick, pick_colour
+from .canvas import between, chance, pick
+from .colours import BLUES, DUSK, PALES, class_colour, pick_colour
 from .outdoor_things import building, car, street_lamp, tree
 from .textures import fraction, wave
 from .things import clutter, person, several, shrub
@@ -95,21 +96,21 @@ def _place(canvas, rng, ground, things, shore=None):
 
 def _sky(canvas, rng, ground):
     """The whole picture becomes sky: a gradient with clouds."""
-    high = pick_colour(rng, *4 * [c.BLUES], c.GREYS, c.DUSK) * 1.08
-    low = .5 * high + .5 * pick_colour(rng, c.PALES, c.DUSK, c.BLUES)
+    high = class_colour(rng, c.SKY)
+    low = .5 * high + .5 * pick_colour(rng, PALES, DUSK, BLUES)
     t = np.clip(canvas.y / ground.horizon, 0, 1)[..., None]
     colour = high + t * t * (low - high)
     size = canvas.width * between(rng, .18, .4)
     clouds = canvas.noise(canvas.x / size, canvas.y / size * between(rng, 1.6, 3), octaves=4)
     cover = np.clip((clouds + between(rng, -.35, .25)) * 1.8, 0, .85)[..., None]
-    colour = colour + cover * (np.array(pick(rng, c.PALES)) * 1.1 - colour)
+    colour = colour + cover * (np.array(pick(rng, PALES)) * 1.1 - colour)
     canvas.fill(np.ones(canvas.labels.shape, bool), colour, c.SKY)
 
 
 def _mountains(canvas, rng, ground):
     """One to three ridges, the farther the paler."""
     ridges = int(rng.integers(1, 4))
-    rock = pick_colour(rng, c.GREYS, c.BROWNS, c.BROWNS, c.GREENS)
+    rock = class_colour(rng, c.MOUNTAIN)
     haze = canvas.image[max(0, int(ground.horizon) - 1)].copy()[None]
     snow = chance(rng, .4)
     for i in range(ridges):
@@ -135,13 +136,13 @@ def _meadow(canvas, rng, ground):
 def _paving(canvas, rng, ground):
     """A paved square, which counts as road."""
     below = np.broadcast_to(canvas.y > ground.horizon, canvas.labels.shape)
-    colour = pick_colour(rng, c.GREYS, c.PALES, c.BROWNS) * .9
+    colour = class_colour(rng, c.ROAD) * 1.2
     slabs = canvas.noise.cells(ground.across * 4, ground.depth * 6) * ground.clarity
     canvas.fill(below, colour * (1 + .10 * slabs[..., None]), c.ROAD)
 
 
 def _grass(canvas, rng, ground):
-    colour = pick_colour(rng, *5 * [c.GREENS], c.DRY) * 1.1
+    colour = class_colour(rng, c.GRASS)
     patches = canvas.noise(ground.across * 2, ground.depth * 2, octaves=2)
     blades = canvas.noise(canvas.x / 1.7, canvas.y / 4.3) * ground.clarity
     return colour * (1 + .16 * patches + .26 * blades)[..., None]
@@ -150,7 +151,7 @@ def _grass(canvas, rng, ground):
 def _road(canvas, rng, ground, half_width):
     """A straight road to the vanishing point, or a path; `half_width` in metres."""
     shift = between(rng, -.5, .5)
-    colour = pick_colour(rng, c.GREYS, c.GREYS, c.GREYS, c.BROWNS) * .85
+    colour = class_colour(rng, c.ROAD)
     lane = ground.across * ground.eye - shift  # metres from the middle of the road
     asphalt = 1 + .10 * canvas.noise(canvas.x / 1.6, canvas.y / 1.6) \
         + .08 * canvas.noise(ground.across * 3, ground.depth)
@@ -181,7 +182,7 @@ def _water(canvas, rng, ground):
 
 
 def _waves(canvas, rng, ground):
-    tint = pick_colour(rng, *4 * [c.BLUES], c.GREYS, c.GREENS) * .85
+    tint = class_colour(rng, c.WATER)
     horizon = int(ground.horizon)
     mirrored = np.clip(2 * horizon - np.arange(canvas.height), 0, canvas.height - 1)
     mirror = canvas.image[mirrored] * .9

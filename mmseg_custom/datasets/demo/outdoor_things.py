@@ -2,7 +2,8 @@
 import numpy as np
 
 from . import classes as c
-from .canvas import Sprite, between, chance, pick, pick_colour
+from .canvas import Sprite, between, chance, pick
+from .colours import BROWNS, GREYS, VIVID, class_colour, pick_colour
 from .shapes import box, circle, convex, limb
 from .textures import bricks, fraction
 
@@ -13,8 +14,8 @@ def tree(canvas, rng, cx, base, height):
     canvas.shadow(cx, base, s * .35, s * .06 + 1, .4)
     sprite = Sprite(canvas, cx - s * .55, base - s * 1.08, cx + s * .55, base)
     x, y = sprite.x, sprite.y
-    bark = pick_colour(rng, c.BROWNS, c.GREYS) * .8
-    green = pick_colour(rng, *5 * [c.GREENS], c.DRY) * .85
+    bark = pick_colour(rng, BROWNS, GREYS) * .8
+    green = class_colour(rng, c.TREE)
     leaves = 1 + .42 * sprite.noise(x / s * 14, y / s * 14, octaves=3)
     ragged = s * .07 * sprite.noise(x / s * 9 + 31, y / s * 9)
     sprite.part(convex(x, y, [(cx - s * .03, base - s * .6), (cx + s * .03, base - s * .6),
@@ -42,7 +43,7 @@ def car(canvas, rng, cx, base, height):
     half = height * (between(rng, 1.15, 1.45) if side else .68)
     canvas.shadow(cx, base, half * 1.1, height * .16, .6)
     sprite = Sprite(canvas, cx - half, base - height, cx + half, base)
-    body = pick_colour(rng, c.VIVID, c.VIVID, c.GREYS)
+    body = class_colour(rng, c.CAR)
     draw = _car_side if side else _car_end
     draw(sprite, rng, cx, base, height, half, body, np.array([.16, .20, .25]))
     sprite.close(c.CAR, rim=.8 if chance(rng, .4) else 0)
@@ -96,7 +97,7 @@ def building(canvas, rng, left, right, base, height):
     gable = height * between(rng, .16, .3) if chance(rng, .4) else 0
     sprite = Sprite(canvas, left - 2, top - gable, right + 2, base)
     x, y = sprite.x, sprite.y
-    colour = pick_colour(rng, c.BROWNS, c.BROWNS, c.PALES, c.GREYS)
+    colour = class_colour(rng, c.BUILDING)
     width = right - left
     if chance(rng, .5):
         size = max(3., width / 12)
@@ -107,7 +108,7 @@ def building(canvas, rng, left, right, base, height):
         middle = (left + right) / 2
         tiles = 1 + .18 * sprite.noise.cells(x / 5, y / 3)
         sprite.part(convex(x, y, [(middle, top - gable), (right + 2, top), (left - 2, top)]),
-                    pick_colour(rng, c.BROWNS, c.GREYS, c.VIVID[:1]) * .8, tiles)
+                    pick_colour(rng, BROWNS, GREYS, VIVID[:1]) * .8, tiles)
     sprite.part(box(x, y, left, top, right, base), colour, facade)
     if not gable:
         sprite.part(box(x, y, left - 1, top, right + 1, top + max(2, height * .04)), colour * .7)
@@ -135,7 +136,7 @@ def street_lamp(canvas, rng, cx, base, height):
     sprite = Sprite(canvas, cx - height * .3, base - height, cx + height * .3, base)
     x, y = sprite.x, sprite.y
     top = base - height * .96
-    colour = pick_colour(rng, c.GREYS) * .6
+    colour = pick_colour(rng, GREYS) * .6
     sprite.part(limb(x, y, (cx, base), (cx, top), max(.8, height * .012)), colour)
     sprite.part(limb(x, y, (cx, top), (cx + reach, top), max(.8, height * .012)), colour)
     sprite.part(circle(x, y, cx + reach, top + 1, max(1.4, height * .03)), np.array([.9, .9, .8]))

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from . import classes as c
-from .canvas import Sprite, between, chance, pick, pick_colour
+from .canvas import Sprite, between, chance, pick
+from .colours import BROWNS, GREYS, PALES, SKIN, VIVID, class_colour, pick_colour
 from .shapes import box, circle, convex, ellipse, limb
 
 
@@ -47,8 +48,8 @@ def person(canvas, rng, cx, base, height):
     canvas.shadow(cx, base, s * .26, s * .05 + 1, .35)
     sprite = Sprite(canvas, cx - s * .3, base - s, cx + s * .3, base)
     x, y = sprite.x, sprite.y
-    trousers, shirt = (pick_colour(rng, c.VIVID, c.GREYS, c.BROWNS, c.PALES) for _ in range(2))
-    skin, hair = pick_colour(rng, c.SKIN, jitter=.03), pick_colour(rng, c.BROWNS, c.GREYS) * .6
+    trousers, shirt = (pick_colour(rng, VIVID, GREYS, BROWNS, PALES) for _ in range(2))
+    skin, hair = pick_colour(rng, SKIN, jitter=.03), pick_colour(rng, BROWNS, GREYS) * .6
     stride, swing = s * between(rng, .03, .11), s * between(rng, .13, .22)
     hips = (cx, base - s * .46)
     for side in (-1, 1):
@@ -84,10 +85,10 @@ def _leaves(canvas, rng, cx, base, height, pot):
     canvas.shadow(cx, base, s * .4, s * .08 + 1, .35)
     sprite = Sprite(canvas, cx - s * .62, base - s * 1.05, cx + s * .62, base)
     x, y = sprite.x, sprite.y
-    green = pick_colour(rng, *4 * [c.GREENS], c.DRY)
+    green = class_colour(rng, c.PLANT)
     root = base - s * (.30 if pot else .04)
     if pot:
-        clay = pick_colour(rng, c.BROWNS, c.PALES, c.VIVID)
+        clay = pick_colour(rng, BROWNS, PALES, VIVID)
         sprite.part(convex(x, y, [(cx - s * .22, root), (cx + s * .22, root),
                                   (cx + s * .15, base), (cx - s * .15, base)]), clay)
         rim = box(x, y, cx - s * .25, root - s * .03, cx + s * .25, root + s * .04)
@@ -110,7 +111,7 @@ def clutter(canvas, rng, cx, base, height):
     canvas.shadow(cx, base, s * .8, s * .2 + 1, .4)
     sprite = Sprite(canvas, cx - s * .7, base - s, cx + s * .7, base)
     x, y = sprite.x, sprite.y
-    colour = pick_colour(rng, c.VIVID, c.BROWNS, c.GREYS)
+    colour = pick_colour(rng, VIVID, BROWNS, GREYS)
     kind = int(rng.integers(3))
     if kind == 0:
         sprite.part(box(x, y, cx - s * .6, base - s * .8, cx + s * .6, base), colour)

@@ -4,8 +4,8 @@ B batch, H W pixels, h w patch grid, N = h*w patch tokens, D width. A class toke
 the patch tokens, and is left out of the maps.
 """
 import difflib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Iterator, Sequence
 
 import torch
 from mmcv.runner import BaseModule

@@ -3,8 +3,8 @@
 B batch, N tokens, D width, d = D / heads.
 """
 import logging
+from collections.abc import Callable
 from functools import cache
-from typing import Callable
 
 import torch
 import torch.nn.functional as F

@@ -87,7 +87,7 @@ class Block(nn.Module):
         return x
 
     def _add(self, x: Tensor, scale: nn.Module, branch: Tensor) -> Tensor:
-        """x + drop_path(scale(branch)), in one pass over memory where nothing is to be learned."""
+        """X + drop_path(scale(branch)), in one pass over memory where nothing is to be learned."""
         plain = isinstance(scale, LayerScale) and not scale.force_fp32
         if plain and not self.training and not torch.is_grad_enabled():
             return torch.addcmul(x, scale.gamma, branch)
