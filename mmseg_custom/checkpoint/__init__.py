@@ -1,11 +1,11 @@
 """File -> checked tensors -> model, and back.
 
-Three ways through this package:
+Four ways through this package:
 
 - any file or folder -> ``files`` (opened, mapped) -> ``keys`` (names) -> ``load`` -> a backbone
 - a checkpoint -> ``segmentor`` (joined with its backbone's file, ``provenance``) -> a segmentor
-- a model -> ``save`` or ``sharded`` -> a checkpoint; a file -> ``convert`` or ``merge`` -> ``export``
-  -> a file
+- a model -> ``save`` or ``sharded`` -> a checkpoint
+- a file -> ``convert`` or ``merge`` -> ``export`` -> a file
 
 It knows torch and the position embedding alone; ``guard`` knows mmcv once it is called.
 """

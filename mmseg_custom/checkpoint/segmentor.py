@@ -4,8 +4,8 @@
     small     the same, without the tensors of a frozen backbone, which ``meta['backbone']`` refers
               to (see :mod:`.provenance`)
 
-either in one file, or in a folder that all processes wrote (see :mod:`.sharded`). Nothing in them is
-run when they are read. The small form is completed from the backbone's file, which is verified
+either in one file, or in a folder that all processes wrote (see :mod:`.sharded`). Reading them runs
+nothing that is in them. The small form is completed from the backbone's file, which is verified
 first.
 """
 import logging

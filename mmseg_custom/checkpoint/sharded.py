@@ -37,6 +37,8 @@ _METADATA_TYPES = {
         'TensorProperties', 'StorageMeta', '_MEM_FORMAT_ENCODING'},
     'torch.distributed.checkpoint.filesystem': {'_StorageInfo'},
     'torch.serialization': {'_get_layout'},
+    'pathlib': {'PosixPath', 'WindowsPath'},
+    'pathlib._local': {'PosixPath', 'WindowsPath'},  # from Python 3.13 on
     'torch': {'Size', 'bfloat16', 'float16', 'float32', 'float64', 'int64', 'int32', 'uint8',
               'bool'},
 }

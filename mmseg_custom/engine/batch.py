@@ -44,7 +44,7 @@ def settle_batch(cfg: Config, ranks: int) -> int:
             add up.
     """
     samples = loader_options(cfg, 'train')['samples_per_gpu']
-    accumulation = cfg.get('accumulation') or 1
+    accumulation = cfg.get('accumulation', 1)
     if not isinstance(accumulation, int) or accumulation < 1:
         raise InputError(f'accumulation={accumulation!r}: expected 1 or more batches')
     if cfg.get('total_batch'):

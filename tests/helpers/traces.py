@@ -2,9 +2,11 @@
 
     python tests/helpers/traces.py FOLDER PORT NAME=JSON ...
 
-Each NAME.pth in the folder then holds ``losses`` (one an iteration, the mean over all processes),
-``norms`` (of the gradients) and ``state_dict`` (whole tensors). Forked before autograd has threads,
-the processes share one import of the libraries.
+With ``save`` a run saves a checkpoint of that name in the folder after half of its iterations; with
+``resume`` and ``start`` it goes on from one. Each NAME.pth in the folder then holds ``losses`` (one
+an iteration, the mean over all processes), ``norms`` (of the gradients), ``state_dict`` (whole
+tensors) and ``map`` (labels of a picture). Forked before autograd has threads, the processes share
+one import of the libraries.
 """
 import json
 import multiprocessing
@@ -18,14 +20,29 @@ from mmcv.runner import build_optimizer
 from torch.distributed.tensor import DTensor
 
 import mmseg_custom  # noqa: F401 - registers, before mmseg
+
 from mmseg.models import build_segmentor  # isort: skip
-from mmseg_custom.distributed.parallelize import Engine, one_of_many, parallelize, unsharded
+from mmseg_custom.checkpoint import (
+    load_optimizer,
+    load_segmentor,
+    load_whole_optimizer,
+    save_checkpoint,
+    save_sharded,
+)
+from mmseg_custom.distributed.parallelize import (
+    Engine,
+    is_sharded,
+    one_of_many,
+    parallelize,
+    unsharded,
+)
 from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.engine.hooks import clip_gradients
 
 DEFAULTS = dict(ranks=1, engine='auto', iters=20, dtype='float32', accumulation=1, norm=True,
                 clip=1.0, checkpoint_every=1, prefetch=1, depth=4, unread=0, hybrid=False,
-                cpu_offload=False, defer_reduce=False, compile=False)
+                cpu_offload=False, defer_reduce=False, compile=False, save=None, resume=None,
+                start=0)
 GLOBAL_BATCH, SIDE, CLASSES = 4, 28, 5
 
 
@@ -63,12 +80,18 @@ def train(rank: int, options: dict, path: Path, port: int) -> None:
     torch.manual_seed(0)
     model = segmentor(options['norm'], options['depth'], options['unread'])
     apply_precision(model, getattr(torch, options['dtype']), 'cpu')
+    resume = options['resume'] and str(path.with_name(options['resume']))
+    rest = load_segmentor(model, resume) if resume else {}
     engine = Engine.of(dict(type=options['engine'], **{name: options[name] for name in (
         'checkpoint_every', 'prefetch', 'hybrid', 'cpu_offload', 'defer_reduce', 'compile')}))
     model = parallelize(model, 'cpu', engine).train()
     optimizer = build_optimizer(model, dict(type='AdamW', lr=1e-3, eps=1e-6))
+    if resume and resume.endswith('.dcp'):
+        load_optimizer(optimizer, resume)
+    elif resume:
+        load_whole_optimizer(optimizer, rest['optimizer'], resume)
     losses, norms = [], []
-    for iteration in range(options['iters']):
+    for iteration in range(options['start'], options['iters']):
         images, labels = batch_of(iteration)
         steps = options['accumulation']
         optimizer.zero_grad()
@@ -84,6 +107,10 @@ def train(rank: int, options: dict, path: Path, port: int) -> None:
             losses[-1] += outputs['log_vars']['loss'] / steps
         norms.append(clip_gradients(model, max_norm=options['clip']))
         optimizer.step()
+        if options['save'] and iteration + 1 == options['iters'] // 2:
+            save = save_sharded if is_sharded(model) else save_checkpoint
+            save(model.module, str(path.with_name(options['save'])), optimizer,
+                 dict(iter=iteration + 1), link_latest=True)
     model.eval()
     with unsharded(model), torch.no_grad():  # ranks with different numbers of windows
         image = batch_of(0)[0][:1].repeat(1, 1, 1, 1 + rank)
