@@ -11,6 +11,8 @@ import torch.distributed as dist
 from mmcv.runner import BaseRunner, Hook
 from mmcv.runner.hooks import LoggerHook
 
+from ..distributed.parallelize import is_sharded
+
 PREEMPTED = 75  # the exit code; EX_TEMPFAIL of sysexits.h: try again later
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -48,7 +50,7 @@ class PreemptionHook(Hook):
         for hook in runner.hooks:  # those that would come after
             if isinstance(hook, LoggerHook):
                 hook.after_train_iter(runner)
-        if runner.rank == 0:
+        if runner.rank == 0 or is_sharded(runner.model):
             runner.save_checkpoint(runner.work_dir)
         runner.logger.warning('stopped by %s after iteration %d, the checkpoint is written; go on '
                               'with --auto-resume', signal.Signals(number).name, runner.iter + 1)

@@ -16,14 +16,14 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..checkpoint import load_segmentor, newest_whole, sha256_in_background, sweep
-from ..checkpoint.files import safe_load
 from ..checkpoint.provenance import source_of
 from ..distributed.launch import agreed, is_first_of_node
-from ..distributed.parallelize import parallelize
+from ..distributed.parallelize import Engine, parallelize
 from ..distributed.precision import apply_precision
 from ..version import __version__
 from . import best
-from .build import build_on_meta, check_finite, compute_dtype, is_classic
+from .batch import settle_batch
+from .build import build_on_meta, check_finite, compute_dtype, header_of, is_classic
 from .config import loader_options, translate, without_pretrained
 from .hooks import SegDistEvalHook, SegEvalHook, ToBFloat16Hook, ToFloat16Hook
 from .identity import identity, refuse_another
@@ -47,9 +47,11 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
     preemption = PreemptionHook()
     preemption.listen()
     translate(cfg)
+    engine = Engine.of(cfg.get('engine'))
     logger = get_root_logger()
     rank, world_size = get_dist_info()
-    step_images = world_size * loader_options(cfg, 'train')['samples_per_gpu']
+    accumulation = settle_batch(cfg, world_size)
+    step_images = world_size * accumulation * loader_options(cfg, 'train')['samples_per_gpu']
     dataset = build_dataset(cfg.data.train)
     meta = dict(meta or {}, **_describe(cfg, dataset), run=identity(cfg, dataset, step_images))
     resume_from = cfg.get('resume_from')
@@ -62,11 +64,12 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
     model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
     _hash_ahead(model)
 
-    model = parallelize(model, device, cfg.get('find_unused_parameters', False))
+    model = parallelize(model, device, engine, cfg.get('find_unused_parameters', False))
     optimizer = build_optimizer(model, cfg.optimizer)
     runner = build_runner(cfg.runner, dict(
         model=model, optimizer=optimizer, work_dir=cfg.work_dir, logger=logger, meta=meta))
     runner.timestamp = timestamp
+    runner.accumulation = accumulation
     runner.register_training_hooks(
         cfg.lr_config, cfg.get('optimizer_config', {}), cfg.get('checkpoint_config'),
         cfg.get('log_config'), cfg.get('momentum_config'))
@@ -76,8 +79,8 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
         _register_evaluation(runner, cfg, device)
     _register_custom_hooks(runner, cfg)
     if resume_from:
-        runner.restore(checkpoint, osp.dirname(resume_from))
-    loader = build_train_loader(cfg, dataset, device, start=runner.iter)
+        runner.restore(checkpoint, resume_from)
+    loader = build_train_loader(cfg, dataset, device, start=runner.iter * accumulation)
     logger.info('training on %s x %d, %d images a step', device, world_size, step_images)
     runner.run([loader], [('train', 1)])
 
@@ -96,7 +99,7 @@ def find_resume(cfg: Config) -> str | None:
 
 def meta_of(checkpoint: str) -> dict:
     """What a checkpoint says about its run; empty for a file of another program."""
-    return safe_load(checkpoint).get('meta') or {}
+    return header_of(checkpoint).get('meta') or {}
 
 
 def build_model(cfg: Config, device: str, checkpoint: str | None = None) -> tuple[nn.Module, dict]:
@@ -140,7 +143,7 @@ def _hash_ahead(model: nn.Module) -> None:
 
 
 def build_train_loader(cfg: Config, dataset: Dataset, device: str, start: int = 0) -> DataLoader:
-    """The loader of a training run that stands at iteration ``start``."""
+    """The loader of a training run that has taken ``start`` batches."""
     rank, world_size = get_dist_info()
     options = loader_options(cfg, 'train')
     batch, workers = options['samples_per_gpu'], options['workers_per_gpu']

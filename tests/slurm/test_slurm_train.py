@@ -6,9 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-
 from helpers.commands import ROOT, free_port
-from helpers.runs import assert_same_end, images, wait_for, write_small_config
+from helpers.runs import assert_same_end, spread, wait_for, write_small_config
 from slurm.cluster import Cluster, missing
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
@@ -25,7 +24,7 @@ def slurm(tmp_path_factory):
 def slurm_train(env: dict, config: Path, work_dir: Path, **more: str) -> str:
     done = subprocess.run(
         ['sh', ROOT / 'slurm_train.sh', 'tiny', work_dir.name, config, '--work-dir', work_dir,
-         '--seed', '5', '--device', 'cpu', *images(2)], text=True, timeout=300, cwd=ROOT,
+         '--seed', '5', '--device', 'cpu', *spread(2)], text=True, timeout=300, cwd=ROOT,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env={**env, 'PORT': free_port(), **more})
     assert done.returncode == 0, done.stdout[-5000:]

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
-
 from helpers.commands import ROOT, free_port
-from helpers.runs import assert_same_end, images, wait_for, write_small_config
+from helpers.runs import assert_same_end, spread, wait_for, write_small_config
 from helpers.zygote import Zygote
+
 from mmseg_custom.engine.lock import lock_work_dir
 
 
@@ -35,52 +35,50 @@ def whole(zygote, config, tmp_path_factory):
     """Uninterrupted runs by their number of ranks, each made once."""
     folder, done = tmp_path_factory.mktemp('whole'), {}
 
-    def get(ranks: int) -> Path:
-        if ranks not in done:
-            done[ranks] = folder / f'{ranks}'
-            zygote.train(folder / f'{ranks}.txt', config, '--work-dir', done[ranks], '--seed', 5,
-                         *images(ranks), ranks=ranks)
-        return done[ranks]
+    def get(ranks: int, engine: str = 'ddp') -> Path:
+        name = f'{engine}{ranks}'
+        if name not in done:
+            done[name] = folder / name
+            zygote.train(folder / f'{name}.txt', config, '--work-dir', done[name], '--seed', 5,
+                         *spread(ranks, engine), ranks=ranks)
+        return done[name]
     return get
 
 
 def without_the_end(whole_run: Path, work_dir: Path, last: int) -> None:
     """Makes a work dir as it is when the run is killed after the checkpoint of ``last``."""
     shutil.copytree(whole_run, work_dir, symlinks=True)
-    for path in work_dir.glob('iter_*.pth'):
-        if int(path.stem.removeprefix('iter_')) > last:
-            path.unlink()
-    (work_dir / 'best.json').unlink()
-    for path in work_dir.glob('best_*.pth'):
-        path.unlink()
+    for path in [*work_dir.glob('iter_*'), *work_dir.glob('best*')]:
+        if path.stem.startswith('best') or int(path.stem.removeprefix('iter_')) > last:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-@pytest.mark.parametrize('ranks', [1, 2])
-def test_killed_in_an_evaluation(zygote, config, whole, tmp_path, ranks):
+@pytest.mark.parametrize('ranks, engine', [(1, 'single'), (2, 'ddp'), (2, 'fsdp2')])
+def test_killed_in_an_evaluation(zygote, config, whole, tmp_path, ranks, engine):
     """The evaluation of iteration 4 is made again, and finds the same best score."""
     work_dir = tmp_path / 'run'
-    without_the_end(whole(ranks), work_dir, 4)
+    without_the_end(whole(ranks, engine), work_dir, 4)
     text = zygote.train(tmp_path / 'log.txt', config, '--work-dir', work_dir, '--auto-resume',
-                        *images(ranks), ranks=ranks)
+                        *spread(ranks, engine), ranks=ranks)
     assert 'going on after iteration 4' in text and 'seed: 5' in text
     assert 'evaluation of iteration 4 was not finished' in text
-    assert_same_end(work_dir, whole(ranks))
+    assert_same_end(work_dir, whole(ranks, engine))
 
 
-@pytest.mark.parametrize('number', [signal.SIGUSR1, signal.SIGTERM])
-def test_preempted(zygote, config, whole, tmp_path, number):
+@pytest.mark.parametrize('number, engine', [(signal.SIGUSR1, 'ddp'), (signal.SIGTERM, 'fsdp2')])
+def test_preempted(zygote, config, whole, tmp_path, number, engine):
     """Stopped after whatever iteration it is in; a rank of two and its workers get the signal."""
     work_dir, arguments = tmp_path / 'run', ['--work-dir', tmp_path / 'run', '--auto-resume']
-    processes = zygote.start(tmp_path / 'first.txt', config, *arguments, '--seed', 5, *images(2),
+    processes = zygote.start(tmp_path / 'first.txt', config, *arguments, '--seed', 5, *spread(2, engine),
                              ranks=2)
-    wait_for(work_dir / 'iter_2.pth')
+    wait_for(tmp_path / 'first.txt', 'Iter [2/8]')
     os.killpg(processes[1], number)
     assert [zygote.wait(process) for process in processes] == [75, 75], (
         tmp_path / 'first.txt').read_text()[-3000:]
     assert f'stopped by {number.name} after iteration' in (tmp_path / 'first.txt').read_text()
-    assert not (work_dir / 'iter_8.pth').exists()
-    zygote.train(tmp_path / 'second.txt', config, *arguments, *images(2), ranks=2)
-    assert_same_end(work_dir, whole(2))
+    assert not list(work_dir.glob('iter_8.*'))
+    zygote.train(tmp_path / 'second.txt', config, *arguments, *spread(2, engine), ranks=2)
+    assert_same_end(work_dir, whole(2, engine))
 
 
 @pytest.mark.parametrize('options, message', [
@@ -92,12 +90,13 @@ def test_preempted(zygote, config, whole, tmp_path, number):
      'list of images was 5 images, SHA-256 '),
 ])
 def test_another_run_is_refused(zygote, config, whole, tmp_path, options, message):
-    before = sorted(whole(1).iterdir())
+    run = whole(1, 'single')
+    before = sorted(run.iterdir())
     text = zygote.train(tmp_path / 'log.txt', config, '--work-dir', tmp_path / 'run',
-                        '--resume-from', whole(1) / 'iter_4.pth', '--cfg-options', *options, code=1)
+                        '--resume-from', run / 'iter_4.pth', '--cfg-options', *options, code=1)
     last = text.strip().splitlines()[-1]
     assert last.startswith('error: ') and message in last and 'iter_4.pth' in last
-    assert 'Traceback' not in text and sorted(whole(1).iterdir()) == before
+    assert 'Traceback' not in text and sorted(run.iterdir()) == before
 
 
 def test_one_run_a_work_dir(zygote, config, tmp_path):
@@ -114,7 +113,7 @@ def test_launcher(config, whole, tmp_path):
     """A dead rank and a restart, then preemption, then the end on two nodes."""
     work_dir, log = tmp_path / 'run', tmp_path / 'log.txt'
     command = [config, '--work-dir', work_dir, '--seed', 5]
-    with dist_train(log, *command, *images(2), processes=2, RESTARTS='1') as launcher:
+    with dist_train(log, *command, *spread(2), processes=2, RESTARTS='1') as launcher:
         wait_for(work_dir / 'iter_2.pth')
         os.kill(children(launcher.pid)[1], signal.SIGKILL)
         wait_for(log, 'going on after iteration')
@@ -126,7 +125,7 @@ def test_launcher(config, whole, tmp_path):
         'the run was stopped by a signal and can go on with --auto-resume')
 
     port = free_port()
-    nodes = [dist_train(tmp_path / f'node{i}.txt', *command, '--auto-resume', *images(2),
+    nodes = [dist_train(tmp_path / f'node{i}.txt', *command, '--auto-resume', *spread(2),
                         processes=1, NNODES='2', NODE_RANK=str(i), PORT=port) for i in (0, 1)]
     for i, node in enumerate(nodes):
         assert node.wait(120) == 0, (tmp_path / f'node{i}.txt').read_text()[-3000:]
@@ -152,7 +151,7 @@ def children(process: int) -> list[int]:
 def test_killed_twenty_times(zygote, config, whole, tmp_path):
     """A random rank dies at a random moment, start-up, saving and evaluation included."""
     rng, work_dir, kills, seconds = random.Random(0), tmp_path / 'run', 0, 6.0
-    common = ['--work-dir', work_dir, '--auto-resume', '--seed', 5, *images(2)]
+    common = ['--work-dir', work_dir, '--auto-resume', '--seed', 5, *spread(2)]
     while kills < 20:
         began = time.monotonic()
         log = tmp_path / f'{kills}.txt'
