@@ -68,16 +68,16 @@ def test_killed_in_an_evaluation(zygote, config, whole, tmp_path, ranks, engine)
 @pytest.mark.parametrize('number, engine', [(signal.SIGUSR1, 'ddp'), (signal.SIGTERM, 'fsdp2')])
 def test_preempted(zygote, config, whole, tmp_path, number, engine):
     """Stopped after whatever iteration it is in; a rank of two and its workers get the signal."""
-    work_dir, arguments = tmp_path / 'run', ['--work-dir', tmp_path / 'run', '--auto-resume']
-    processes = zygote.start(tmp_path / 'first.txt', config, *arguments, '--seed', 5, *spread(2, engine),
-                             ranks=2)
+    work_dir = tmp_path / 'run'
+    arguments = [config, '--work-dir', work_dir, '--auto-resume', *spread(2, engine)]
+    processes = zygote.start(tmp_path / 'first.txt', *arguments, '--seed', 5, ranks=2)
     wait_for(tmp_path / 'first.txt', 'Iter [2/8]')
     os.killpg(processes[1], number)
     assert [zygote.wait(process) for process in processes] == [75, 75], (
         tmp_path / 'first.txt').read_text()[-3000:]
     assert f'stopped by {number.name} after iteration' in (tmp_path / 'first.txt').read_text()
     assert not list(work_dir.glob('iter_8.*'))
-    zygote.train(tmp_path / 'second.txt', config, *arguments, *spread(2, engine), ranks=2)
+    zygote.train(tmp_path / 'second.txt', *arguments, ranks=2)
     assert_same_end(work_dir, whole(2, engine))
 
 
