@@ -42,7 +42,10 @@ def merge(checkpoint: str, target: str, backbone: str | None = None,
     elif classic and not os.path.isdir(checkpoint):
         raise InputError(f'{checkpoint} is a classic checkpoint already: nothing to merge')
     tensors = {name: lazy(network, name) for name in network.parts}
-    progress.reset(sum(tensor.nbytes for tensor in tensors.values()))
+    state = content.get('optimizer', {}).get('state', {}) if classic else {}
+    extra = [value for values in state.values() for value in values.values()
+             if isinstance(value, torch.Tensor)]
+    progress.reset(sum(tensor.nbytes for tensor in (*tensors.values(), *extra)))
     if not classic:
         write_safetensors(target, tensors, progress)
         return

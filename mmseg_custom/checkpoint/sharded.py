@@ -13,6 +13,7 @@ state dict. Any number of processes reads them, with or without FSDP2, and so do
 import os
 import pickle
 import shutil
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -226,7 +227,9 @@ def _read_metadata(folder: str) -> Metadata:
 def _load(tensors: dict[str, Tensor], folder: str) -> None:
     """Fills tensors; no process waits for another, so that one's error cannot hang the others."""
     try:
-        dcp.load(tensors, storage_reader=_Reader(folder), no_dist=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='torch.distributed is disabled')
+            dcp.load(tensors, storage_reader=_Reader(folder), no_dist=True)
     except (CheckpointException, RuntimeError, OSError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise InputError(f'{folder} is damaged: {reason}') from error

@@ -325,17 +325,22 @@ def one_of_many(model: nn.Module) -> AbstractContextManager:
     if isinstance(model, DistributedDataParallel):
         return model.no_sync()
     if is_sharded(model) and model.defer_reduce:
-        return _without_reduction(model.module)
+        return _without_reduction(model)
     return nullcontext()
 
 
 @contextmanager
-def _without_reduction(module: FSDPModule) -> Iterator[None]:
-    module.set_requires_gradient_sync(False)
+def _without_reduction(model: SegmentorFSDP) -> Iterator[None]:
+    # A block that is never run has nothing to reduce, and torch 2.11 fails over it.
+    unread = _unread_blocks(model.module)
+    groups = [m for m in model.modules() if isinstance(m, FSDPModule) and m not in unread]
+    for group in groups:
+        group.set_requires_gradient_sync(False, recurse=False)
     try:
         yield
     finally:
-        module.set_requires_gradient_sync(True)
+        for group in groups:
+            group.set_requires_gradient_sync(True, recurse=False)
 
 
 def _scatter_to(device: str) -> list[int]:
@@ -347,6 +352,9 @@ def _blocks(model: nn.Module) -> nn.ModuleList | tuple:
     return getattr(getattr(model, 'backbone', None), 'blocks', ())
 
 
+def _unread_blocks(model: nn.Module) -> list[nn.Module]:
+    return list(_blocks(model))[len(read_blocks(model)):]
+
+
 def _has_unread_blocks(model: nn.Module) -> bool:
-    unread = list(_blocks(model))[len(read_blocks(model)):]
-    return any(p.requires_grad for block in unread for p in block.parameters())
+    return any(p.requires_grad for block in _unread_blocks(model) for p in block.parameters())

@@ -104,7 +104,10 @@ def start(args: argparse.Namespace, cfg: Config, log: bool) -> tuple[str, str]:
     device = choose_device(args.device)
     cfg.check_finite = args.check_finite
     if args.launcher != 'none':
-        init_process_group(args.launcher, device, cfg.get('dist_params', {}).get('backend'))
+        backend = cfg.get('dist_params', {}).get('backend') or 'nccl'
+        if (cfg.get('engine') or {}).get('cpu_offload'):
+            backend = f'cpu:gloo,cuda:{backend}'  # the norm of offloaded gradients is of the CPU
+        init_process_group(args.launcher, device, backend)
     elif device == 'cuda':
         torch.cuda.set_device(args.gpu_ids[0] if args.gpu_ids else args.gpu_id)
     torch.backends.cudnn.benchmark = cfg.get('cudnn_benchmark', False)

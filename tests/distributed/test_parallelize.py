@@ -15,16 +15,20 @@ RUNS = dict(
     one=dict(engine='single'),
     ddp=dict(ranks=2, engine='ddp'),
     fsdp2=dict(ranks=2),
-    plain=dict(engine='single', norm=False, iters=8),
-    added_up=dict(engine='single', norm=False, iters=8, accumulation=2, checkpoint_every=2),
-    added_up_ddp=dict(ranks=2, engine='ddp', norm=False, iters=8, accumulation=2),
-    added_up_fsdp2=dict(ranks=2, norm=False, iters=8, accumulation=2, prefetch=2,
+    plain=dict(engine='single', norm=False, iters=5),
+    added_up=dict(engine='single', norm=False, iters=5, accumulation=2, checkpoint_every=2),
+    added_up_ddp=dict(ranks=2, engine='ddp', norm=False, iters=5, accumulation=2),
+    added_up_fsdp2=dict(ranks=2, norm=False, iters=5, accumulation=2, prefetch=2,
                         checkpoint_every=2),
-    deferred=dict(ranks=2, norm=False, iters=8, accumulation=2, defer_reduce=True, unread=1),
+    deferred=dict(ranks=2, norm=False, iters=5, accumulation=2, defer_reduce=True, unread=1),
     rounded=dict(engine='single', dtype='bfloat16', iters=4),
     rounded_fsdp2=dict(ranks=2, dtype='bfloat16', iters=4),
-    hybrid=dict(ranks=2, norm=False, iters=8, hybrid=True),
-    offloaded=dict(ranks=1, engine='fsdp2', norm=False, iters=8, cpu_offload=True, prefetch=0),
+    native=dict(engine='single', dtype='bfloat16', native=True, iters=4),
+    native_fsdp2=dict(ranks=2, dtype='bfloat16', native=True, iters=4),
+    frozen=dict(engine='single', dtype='bfloat16', frozen=True, iters=4),
+    frozen_fsdp2=dict(ranks=2, engine='fsdp2', dtype='bfloat16', frozen=True, iters=4),
+    hybrid=dict(ranks=2, norm=False, iters=5, hybrid=True),
+    offloaded=dict(ranks=1, engine='fsdp2', norm=False, iters=5, cpu_offload=True, prefetch=0),
 )
 
 
@@ -41,14 +45,15 @@ def traces(tmp_path_factory) -> dict[str, dict]:
     return {name: torch.load(folder / f'{name}.pth') for name in RUNS}
 
 
-def assert_same(traces: dict, a: str, b: str, loss: float = 1e-5, weights: float = 1e-4) -> None:
+def assert_same(traces: dict, a: str, b: str, loss: float = 1e-5, weights: float = 1e-4,
+                norms: float = 1e-3) -> None:
     a, b = traces[a], traces[b]
     assert torch.allclose(torch.tensor(a['losses']), torch.tensor(b['losses']), rtol=loss, atol=0)
-    assert torch.allclose(torch.tensor(a['norms']), torch.tensor(b['norms']), rtol=1e-3, atol=0)
+    assert torch.allclose(torch.tensor(a['norms']), torch.tensor(b['norms']), rtol=norms, atol=0)
     for name in a['state_dict']:
-        torch.testing.assert_close(b['state_dict'][name], a['state_dict'][name], rtol=0,
+        torch.testing.assert_close(b['state_dict'][name], a['state_dict'][name], rtol=loss,
                                    atol=weights, msg=lambda text, name=name: f'{name}: {text}')
-    assert (a['map'] == b['map']).float().mean() > 0.99
+    assert (a['map'] == b['map']).float().mean() > 0.95
 
 
 @pytest.mark.parametrize('engine', ['ddp', 'fsdp2'])
@@ -65,11 +70,20 @@ def test_the_way_to_the_batch_changes_nothing(traces, name):
     assert_same(traces, 'plain', name)
 
 
-def test_weights_rounded_to_bfloat16_train_alike_in_shards(traces):
-    assert traces['rounded']['losses'] != traces['one']['losses'][:4]
-    assert_same(traces, 'rounded', 'rounded_fsdp2', loss=2e-2, weights=5e-3)
-    assert {t.dtype for name, t in traces['rounded_fsdp2']['state_dict'].items()
+@pytest.mark.parametrize('kind', ['rounded', 'native'])
+def test_bfloat16_trains_alike_in_shards(traces, kind):
+    """Cast by modules and rounded (rounded), cast by FSDP2 and computed with (native)."""
+    assert traces[kind]['losses'] != traces['one']['losses'][:4]
+    assert_same(traces, kind, f'{kind}_fsdp2', loss=2e-2, weights=5e-3, norms=5e-2)
+    assert {t.dtype for name, t in traces[f'{kind}_fsdp2']['state_dict'].items()
             if 'num_batches' not in name} == {torch.float32}
+
+
+def test_frozen_backbone_in_shards(traces):
+    assert_same(traces, 'frozen', 'frozen_fsdp2', loss=2e-2, weights=5e-3, norms=5e-2)
+    kept = [traces[name]['state_dict']['backbone.blocks.0.attn.qkv.weight']
+            for name in ('frozen', 'frozen_fsdp2')]
+    assert torch.equal(*kept) and kept[0].dtype == torch.bfloat16
 
 
 def test_reduction_once_an_iteration_and_a_block_that_is_not_read(traces):

@@ -29,6 +29,7 @@ from mmseg_custom.checkpoint import (
     save_checkpoint,
     save_sharded,
 )
+from mmseg_custom.distributed import precision
 from mmseg_custom.distributed.parallelize import (
     Engine,
     is_sharded,
@@ -36,17 +37,16 @@ from mmseg_custom.distributed.parallelize import (
     parallelize,
     unsharded,
 )
-from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.engine.hooks import clip_gradients
 
 DEFAULTS = dict(ranks=1, engine='auto', iters=20, dtype='float32', accumulation=1, norm=True,
                 clip=1.0, checkpoint_every=1, prefetch=1, depth=4, unread=0, hybrid=False,
                 cpu_offload=False, defer_reduce=False, compile=False, save=None, resume=None,
-                start=0)
+                start=0, native=False, frozen=False)
 GLOBAL_BATCH, SIDE, CLASSES = 4, 28, 5
 
 
-def segmentor(norm: bool, depth: int, unread: int) -> torch.nn.Module:
+def segmentor(norm: bool, depth: int, unread: int, frozen: bool) -> torch.nn.Module:
     """Backbone, pyramid, a UPerNet and an auxiliary head; all of it is trained."""
     norm_cfg = dict(type='SyncBN', requires_grad=True) if norm else None
     head = dict(channels=8, num_classes=CLASSES, norm_cfg=norm_cfg, dropout_ratio=0.0,
@@ -54,7 +54,8 @@ def segmentor(norm: bool, depth: int, unread: int) -> torch.nn.Module:
     return build_segmentor(ConfigDict(
         type='EncoderDecoder',
         backbone=dict(type='InternViT6B', embed_dim=32, depth=depth + unread, num_heads=2,
-                      img_size=SIDE, out_indices=list(range(depth - 4, depth)), with_fpn=True),
+                      img_size=SIDE, out_indices=list(range(depth - 4, depth)), with_fpn=True,
+                      freeze_vit=frozen),
         decode_head=dict(type='UPerHead', in_channels=[32] * 4, in_index=[0, 1, 2, 3],
                          pool_scales=(1, 2), **head),
         auxiliary_head=dict(type='FCNHead', in_channels=32, in_index=2, num_convs=1,
@@ -78,8 +79,10 @@ def train(rank: int, options: dict, path: Path, port: int) -> None:
     if options['engine'] != 'single':
         dist.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=ranks)
     torch.manual_seed(0)
-    model = segmentor(options['norm'], options['depth'], options['unread'])
-    apply_precision(model, getattr(torch, options['dtype']), 'cpu')
+    model = segmentor(*(options[name] for name in ('norm', 'depth', 'unread', 'frozen')))
+    if options['native']:  # as on hardware with instructions for bfloat16
+        precision.is_fast_on_cpu = lambda dtype: True
+    precision.apply_precision(model, getattr(torch, options['dtype']), 'cpu')
     resume = options['resume'] and str(path.with_name(options['resume']))
     rest = load_segmentor(model, resume) if resume else {}
     engine = Engine.of(dict(type=options['engine'], **{name: options[name] for name in (
