@@ -94,24 +94,25 @@ class SegCheckpointHook(CheckpointHook):
     def _save_checkpoint(self, runner: BaseRunner) -> None:
         try:
             if is_sharded(runner.model):
-                self._save_sharded(runner)
+                path = runner.save_checkpoint(  # on all ranks
+                    self.out_dir, save_optimizer=self.save_optimizer, **self.args)
+                runner.meta.setdefault('hook_msgs', {})['last_ckpt'] = path
             else:
                 super()._save_checkpoint(runner)  # on rank 0
         except SaveError as error:
             runner.logger.error('training goes on without a checkpoint: %s', error)
+            return
+        if self.max_keep_ckpts > 0 and runner.rank == 0 and not self.by_epoch:
+            self._remove_older(runner.iter + 1)
 
-    def _save_sharded(self, runner: BaseRunner) -> None:
-        """Saves on all ranks, then removes all but the newest ``max_keep_ckpts``."""
-        path = runner.save_checkpoint(self.out_dir, save_optimizer=self.save_optimizer,
-                                      **self.args)
-        runner.meta.setdefault('hook_msgs', {})['last_ckpt'] = path
-        if self.max_keep_ckpts > 0 and runner.rank == 0:
-            numbers = {name: re.fullmatch(r'(?:iter|epoch)_(\d+)\.dcp', name)
-                       for name in os.listdir(self.out_dir)}
-            newest_first = sorted((name for name, number in numbers.items() if number),
-                                  key=lambda name: -int(numbers[name].group(1)))
-            for name in newest_first[self.max_keep_ckpts:]:
-                remove_checkpoint(osp.join(self.out_dir, name))
+    def _remove_older(self, done: int) -> None:
+        """Keeps the newest ``max_keep_ckpts`` up to an iteration, with those of preemptions."""
+        numbers = {name: re.fullmatch(r'iter_(\d+)\.(?:pth|dcp)', name)
+                   for name in os.listdir(self.out_dir)}
+        found = sorted((int(number.group(1)), name) for name, number in numbers.items()
+                       if number and int(number.group(1)) <= done)
+        for _, name in found[:-self.max_keep_ckpts]:
+            remove_checkpoint(osp.join(self.out_dir, name))
 
 
 class _Evaluation:

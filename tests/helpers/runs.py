@@ -36,7 +36,7 @@ data['samples_per_gpu'] = 2
 data['workers_per_gpu'] = 1
 optimizer = dict(paramwise_cfg=dict(num_layers=4))
 runner = dict(max_iters=8)
-checkpoint_config = dict(interval=2, max_keep_ckpts=10)
+checkpoint_config = dict(interval=2, max_keep_ckpts=3)
 evaluation = dict(interval=4)
 """
 

@@ -79,6 +79,7 @@ def test_preempted(zygote, config, whole, tmp_path, number, engine):
     assert not list(work_dir.glob('iter_8.*'))
     zygote.train(tmp_path / 'second.txt', *arguments, ranks=2)
     assert_same_end(work_dir, whole(2, engine))
+    assert len(list(work_dir.glob('iter_*'))) == 3  # with max_keep_ckpts=3, that one included
 
 
 @pytest.mark.parametrize('options, message', [

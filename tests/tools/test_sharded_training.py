@@ -62,6 +62,7 @@ def test_folder_and_merged_file_test_alike(trained, tmp_path):
 
 def test_one_process_goes_on(trained):
     text = run('python', 'tools/train.py', trained / 'config.py', '--work-dir', trained / 'run',
-               '--auto-resume', '--no-validate', '--cfg-options', 'runner.max_iters=5')
+               '--auto-resume', '--no-validate', '--total-batch', 8, '--cfg-options',
+               'runner.max_iters=5')
     assert 'engine: single (one process)' in text
     assert 'going on after iteration 4' in text and 'Iter [5/5]' in text
