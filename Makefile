@@ -2,7 +2,7 @@
 # PYTHON=/path/to/python3.12 picks the interpreter that .venv is made with.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu lint clean
+.PHONY: help setup demo test test-slow test-gpu test-slurm lint clean
 
 # The commands of the project call `python` (or $PYTHON): let it be the one in .venv.
 RUN = PYTHON=python PATH="$(CURDIR)/.venv/bin:$$PATH"
@@ -24,6 +24,10 @@ test-slow: setup ## run the tests that take longer
 
 test-gpu: setup ## run the tests that need a CUDA device
 	@$(RUN) python -m pytest -m gpu
+
+test-slurm: setup ## run the tests on a Slurm of two pretended nodes (root; Debian and Ubuntu: installs it)
+	@sh tests/slurm/install.sh
+	@$(RUN) python -m pytest -rs tests/slurm
 
 lint: setup ## check the style of the code
 	@$(RUN) ruff check .

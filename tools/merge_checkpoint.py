@@ -1,4 +1,4 @@
-"""Makes a small checkpoint whole, or back: python tools/merge_checkpoint.py CKPT OUT [options]."""
+"""One whole checkpoint of a small or sharded one: python tools/merge_checkpoint.py CKPT OUT."""
 import argparse
 
 import _root  # noqa: F401
@@ -12,9 +12,10 @@ from mmseg_custom.errors import InputError
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        description='Join a checkpoint that was trained on a frozen backbone with the file of '
-        'that backbone: the result loads anywhere mmcv does')
-    parser.add_argument('checkpoint', metavar='CKPT')
+        description='Make one file that loads anywhere mmcv does: of a checkpoint that was trained '
+        'on a frozen backbone and the file of that backbone, or of the folder (.dcp) that the '
+        'processes of sharded training wrote')
+    parser.add_argument('checkpoint', metavar='CKPT', help='.pth, or a folder .dcp')
     parser.add_argument('target', metavar='OUT', help='.pth (classic, with metadata and '
                         'optimizer) or .safetensors (weights alone)')
     parser.add_argument('--backbone', metavar='FILE', help='the file of the backbone; default: '

@@ -3,9 +3,10 @@ import argparse
 
 import _root  # noqa: F401
 
+from mmseg_custom.distributed.parallelize import ENGINES
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import default_work_dir, load_config
-from mmseg_custom.engine.train import dump_config, train
+from mmseg_custom.engine.train import dump_config, find_resume, meta_of, train
 
 
 def parse_args() -> argparse.Namespace:
@@ -17,8 +18,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--resume-from', help='checkpoint to go on from')
     parser.add_argument('--auto-resume', action='store_true',
                         help='go on from the newest checkpoint in the work dir, if there is one')
+    parser.add_argument('--engine', choices=ENGINES, help='how the run is spread over processes; '
+                        'default: engine.type of the config, else auto (one process alone, DDP '
+                        'where the backbone is frozen, FSDP2 where it is trained)')
+    parser.add_argument('--total-batch', type=int, metavar='N', help='images of an optimizer step '
+                        'over all processes: works out samples per process and accumulation')
     parser.add_argument('--no-validate', action='store_true', help='no evaluation while training')
-    parser.add_argument('--seed', type=int, help='default: drawn anew')
+    parser.add_argument('--seed', type=int,
+                        help='default: that of the run that goes on, else drawn anew')
     parser.add_argument('--diff_seed', '--diff-seed', action='store_true',
                         help='another seed on every rank')
     parser.add_argument('--deterministic', action='store_true',
@@ -34,7 +41,14 @@ def main() -> None:
     cfg.load_from = args.load_from or cfg.get('load_from')
     cfg.resume_from = args.resume_from or cfg.get('resume_from')
     cfg.auto_resume = args.auto_resume
+    cfg.total_batch = cfg.get('total_batch') if args.total_batch is None else args.total_batch
+    if args.engine:
+        cfg.engine = {**(cfg.get('engine') or {}), 'type': args.engine}
     device, timestamp = cli.start(args, cfg, log=True)
+    cfg.resume_from = find_resume(cfg)
+    if args.seed is None and cfg.resume_from:
+        args.seed = meta_of(cfg.resume_from).get('seed')
+    cfg.diff_seed = args.diff_seed
     cfg.seed = cli.seed_everything(args.seed, args.diff_seed, args.deterministic)
     dump_config(cfg, args.config)
     train(cfg, device, validate=not args.no_validate, timestamp=timestamp)

@@ -1,10 +1,11 @@
 """File -> checked tensors -> model, and back.
 
-Three ways through this package:
+Four ways through this package:
 
 - any file or folder -> ``files`` (opened, mapped) -> ``keys`` (names) -> ``load`` -> a backbone
 - a checkpoint -> ``segmentor`` (joined with its backbone's file, ``provenance``) -> a segmentor
-- a model -> ``save`` -> a checkpoint; a file -> ``convert`` or ``merge`` -> ``export`` -> a file
+- a model -> ``save`` or ``sharded`` -> a checkpoint
+- a file -> ``convert`` or ``merge`` -> ``export`` -> a file
 
 It knows torch and the position embedding alone; ``guard`` knows mmcv once it is called.
 """
@@ -17,11 +18,19 @@ from .save import (
     is_whole,
     newest_whole,
     point_latest_to,
+    remove_checkpoint,
     save_checkpoint,
     sweep,
 )
 from .segmentor import load_segmentor, read_checkpoint
+from .sharded import (
+    is_sharded_checkpoint,
+    load_optimizer,
+    load_whole_optimizer,
+    save_sharded,
+)
 
-__all__ = ['SaveError', 'atomic_save', 'install_safe_loading', 'is_whole', 'load_backbone',
-           'load_segmentor', 'newest_whole', 'point_latest_to', 'read_checkpoint',
-           'save_checkpoint', 'sha256_in_background', 'sweep']
+__all__ = ['SaveError', 'atomic_save', 'install_safe_loading', 'is_sharded_checkpoint', 'is_whole',
+           'load_backbone', 'load_optimizer', 'load_segmentor', 'load_whole_optimizer',
+           'newest_whole', 'point_latest_to', 'read_checkpoint', 'remove_checkpoint',
+           'save_checkpoint', 'save_sharded', 'sha256_in_background', 'sweep']

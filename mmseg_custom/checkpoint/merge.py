@@ -1,4 +1,4 @@
-"""A small checkpoint and its backbone -> one classic checkpoint, and back.
+"""A small or sharded checkpoint -> one classic file, and a classic one -> a small one.
 
 See :mod:`.segmentor` for the two forms.
 """
@@ -13,7 +13,7 @@ from .export import SILENT, Progress, write_pth, write_safetensors
 from .files import safe_load
 from .load import Network, open_network, resample
 from .save import atomic_save, plain
-from .segmentor import BACKBONE, complete, entry_of, find_backbone, own_tensors
+from .segmentor import BACKBONE, complete, entry_of, find_backbone, open_checkpoint, own_tensors
 
 
 def merge(checkpoint: str, target: str, backbone: str | None = None,
@@ -21,28 +21,32 @@ def merge(checkpoint: str, target: str, backbone: str | None = None,
     """Writes a checkpoint that holds everything: .pth for mmcv, .safetensors for the weights alone.
 
     Args:
-        checkpoint: A small one.
+        checkpoint: A small one, or the folder of a sharded one.
         target: File to write; must not exist.
         backbone: Its backbone's file; default: see :func:`.segmentor.find_backbone`.
         progress: Told of each tensor.
 
     Raises:
-        InputError: If the checkpoint is not a small one, or the backbone is another.
+        InputError: If the checkpoint is classic already, or the backbone is another.
         SaveError: If the target cannot be written.
     """
     _refuse_existing(target)
-    content = safe_load(checkpoint)
+    classic = not target.endswith('.safetensors')
+    content = open_checkpoint(checkpoint, optimizer=classic)
     entry = entry_of(content)
     network = own_tensors(content, checkpoint)
     if entry is not None:
         path = backbone or find_backbone(entry, checkpoint)
         provenance.verify(entry, path, checkpoint)
         complete(network, entry, path)
-    elif not target.endswith('.safetensors'):
+    elif classic and not os.path.isdir(checkpoint):
         raise InputError(f'{checkpoint} is a classic checkpoint already: nothing to merge')
     tensors = {name: lazy(network, name) for name in network.parts}
-    progress.reset(sum(tensor.nbytes for tensor in tensors.values()))
-    if target.endswith('.safetensors'):
+    state = content.get('optimizer', {}).get('state', {}) if classic else {}
+    extra = [value for values in state.values() for value in values.values()
+             if isinstance(value, torch.Tensor)]
+    progress.reset(sum(tensor.nbytes for tensor in (*tensors.values(), *extra)))
+    if not classic:
         write_safetensors(target, tensors, progress)
         return
     meta = {name: value for name, value in content['meta'].items() if name != 'backbone'}

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from ..errors import InputError
 from . import provenance
 from .segmentor import BACKBONE
 
@@ -114,7 +115,7 @@ def written_whole(path: str) -> Iterator[str]:
         os.replace(part, path)
         flush(os.path.dirname(os.path.abspath(path)))
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise _save_error(error, path) from error
+        raise save_error(error, path) from error
     finally:
         if os.path.exists(part):
             os.remove(part)
@@ -146,7 +147,7 @@ def point_latest_to(path: str) -> None:
             shutil.copyfile(path, part)
         os.replace(part, latest)
     except OSError as error:
-        raise _save_error(error, latest) from error
+        raise save_error(error, latest) from error
 
 
 def sweep(work_dir: str) -> list[str]:
@@ -156,15 +157,30 @@ def sweep(work_dir: str) -> list[str]:
         The paths that were removed.
     """
     leftover = [os.path.join(work_dir, name) for name in sorted(os.listdir(work_dir))
-                if name.endswith('.pth' + PART)]
+                if name.endswith(('.pth' + PART, '.dcp' + PART))]
     for path in leftover:
-        os.remove(path)
+        remove_checkpoint(path)
         logging.getLogger('mmseg').info('removed %s, left by a run that was killed', path)
     return leftover
 
 
+def remove_checkpoint(path: str) -> None:
+    """Removes a checkpoint, file or folder."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.remove(path)
+
+
 def is_whole(path: str) -> bool:
     """Whether a checkpoint was written to its end; reads the directory of the file alone."""
+    if os.path.isdir(path):
+        from .sharded import check_whole  # which needs this module
+        try:
+            check_whole(path)
+        except InputError:
+            return False
+        return True
     try:
         with zipfile.ZipFile(path) as file:
             entries = file.infolist()
@@ -182,14 +198,15 @@ def newest_whole(work_dir: str) -> str | None:
     """
     found = []
     for name in os.listdir(work_dir) if os.path.isdir(work_dir) else []:
-        number = re.fullmatch(r'(?:iter|epoch)_(\d+)\.pth', name)
+        number = re.fullmatch(r'(?:iter|epoch)_(\d+)\.(?:pth|dcp)', name)
         if number:
             found.append((int(number.group(1)), os.path.join(work_dir, name)))
     for _, path in sorted(found, reverse=True):
         if is_whole(path):
             return path
         logging.getLogger('mmseg').warning(
-            '%s is cut short (%d bytes) and is passed over', path, os.path.getsize(path))
+            '%s is cut short (%s) and is passed over', path, 'a part is missing or too small'
+            if os.path.isdir(path) else f'{os.path.getsize(path)} bytes')
     return None
 
 
@@ -214,7 +231,7 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def _save_error(error: Exception, path: str) -> SaveError:
+def save_error(error: Exception, path: str) -> SaveError:
     """Says why a write failed; torch does not, when the disk is full."""
     folder = os.path.dirname(os.path.abspath(path))
     reason = getattr(error, 'strerror', None) or (str(error).splitlines() or [repr(error)])[0]

@@ -4,8 +4,9 @@
     small     the same, without the tensors of a frozen backbone, which ``meta['backbone']`` refers
               to (see :mod:`.provenance`)
 
-Either is read without running anything in it. The small form is completed from the backbone's file,
-which is verified first.
+either in one file, or in a folder that all processes wrote (see :mod:`.sharded`). Reading them runs
+nothing that is in them. The small form is completed from the backbone's file, which is verified
+first.
 """
 import logging
 import os
@@ -52,7 +53,7 @@ def load_segmentor(model: nn.Module, path: str, *, backbone: str | None = None,
         InputError: If a file is missing, unreadable, does not fit, or is another backbone.
     """
     logger = logger or logging.getLogger('mmseg')
-    checkpoint = safe_load(path)
+    checkpoint = open_checkpoint(path)
     network = own_tensors(checkpoint, path)
     entry = entry_of(checkpoint)
     held = provenance.source_of(model.backbone) if hasattr(model, 'backbone') else None
@@ -93,7 +94,7 @@ def read_checkpoint(path: str, *, backbone: str | None = None, verify: bool = Tr
     Raises:
         InputError: As :func:`load_segmentor`, but for what depends on a model.
     """
-    checkpoint = safe_load(path)
+    checkpoint = open_checkpoint(path)
     entry = entry_of(checkpoint)
     if entry is None:
         return checkpoint
@@ -151,6 +152,22 @@ def find_backbone(entry: dict, checkpoint: str) -> str:
                      'or give its path')
 
 
+def open_checkpoint(path: str, optimizer: bool = False) -> dict:
+    """Reads a file, or the folder of a sharded checkpoint.
+
+    Args:
+        path: Of either.
+        optimizer: Also read the optimizer's state of a folder; a file brings it unread.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    from . import sharded  # which needs this module
+    if sharded.is_sharded_checkpoint(path):
+        return sharded.read_sharded(path, optimizer)
+    return safe_load(path)
+
+
 def own_tensors(checkpoint: dict, path: str) -> Network:
     """The tensors in the file itself, without the prefix of a data-parallel wrapper."""
     tensors = tensors_of(checkpoint, path)
@@ -162,7 +179,8 @@ def own_tensors(checkpoint: dict, path: str) -> Network:
                    else 'give the checkpoint of a segmentor')
         raise InputError(f'{path} is no checkpoint of a segmentor (it holds '
                          f'{summarize(tensors)}): {way_out}')
-    mapped = set() if sniff(path) == 'legacy' else set(tensors)
+    in_memory = os.path.isdir(path) or sniff(path) == 'legacy'
+    mapped = set() if in_memory else set(tensors)
     return Network(path, {name: (tensor,) for name, tensor in tensors.items()}, mapped)
 
 

@@ -61,6 +61,15 @@ def init_process_group(launcher: str, device: str, backend: str | None = None) -
                             rank=place.rank, world_size=place.world_size)
 
 
+def agreed(value: object) -> object:
+    """The value of rank 0, on every rank."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return value
+    shared = [value]
+    dist.broadcast_object_list(shared, src=0)
+    return shared[0]
+
+
 def is_first_of_node() -> bool:
     """Whether this process is the one of its node that reads large files for all."""
     return int(os.environ.get('LOCAL_RANK', 0)) == 0

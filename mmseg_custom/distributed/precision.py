@@ -91,10 +91,39 @@ def compute_in(unit: nn.Module, names: list[str], dtype: torch.dtype,
             slots.append((module, leaf))
     if slots and getattr(unit, '_computes_in', None) != (dtype, arithmetic):
         unit._computes_in = (dtype, arithmetic)
-        unit.forward = _on_casts(unit.forward, slots, dtype, arithmetic)
+        unit._inner_forward = unit.forward
+        unit.forward = _on_casts(unit, slots, dtype, arithmetic)
 
 
-def _on_casts(forward, slots: list[tuple[nn.Module, str]], dtype: torch.dtype,
+def hand_over_casts(backbone: nn.Module) -> torch.dtype | None:
+    """Takes the casts of :func:`compute_in` back where FSDP2's mixed precision can do them.
+
+    Where weights are rounded to one dtype and computed with in another, they stay: FSDP2 gathers
+    the float32 weights then, and each module casts what was gathered.
+
+    Returns:
+        The dtype that FSDP2 is to cast the parameters to; None to leave them as they are.
+    """
+    units = [unit for unit in (backbone, *compute_units(backbone))
+             if hasattr(unit, '_computes_in')]
+    dtypes = {unit._computes_in for unit in units}
+    if len(dtypes) != 1:
+        return None
+    dtype, arithmetic = dtypes.pop()
+    if dtype != arithmetic:
+        return None
+    for unit in units:
+        del unit._computes_in, unit._inner_forward, unit.forward
+    return dtype
+
+
+def compile_inside(unit: nn.Module) -> None:
+    """Compiles a module's forward, inside its casts where it has them; names stay."""
+    name = '_inner_forward' if hasattr(unit, '_computes_in') else 'forward'
+    setattr(unit, name, torch.compile(getattr(unit, name)))
+
+
+def _on_casts(unit: nn.Module, slots: list[tuple[nn.Module, str]], dtype: torch.dtype,
               arithmetic: torch.dtype):
     def forward_on_casts(*inputs):
         inputs = [x.to(arithmetic) if torch.is_tensor(x) and x.is_floating_point() else x
@@ -103,7 +132,7 @@ def _on_casts(forward, slots: list[tuple[nn.Module, str]], dtype: torch.dtype,
         try:
             for (module, name), parameter in zip(slots, stored):
                 module._parameters[name] = parameter.to(dtype).to(arithmetic)
-            return forward(*inputs)
+            return unit._inner_forward(*inputs)
         finally:
             for (module, name), parameter in zip(slots, stored):
                 module._parameters[name] = parameter

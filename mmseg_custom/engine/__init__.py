@@ -1,5 +1,6 @@
 """Registers the runner and the hooks; runs are started from :mod:`.train` and :mod:`.test`."""
-from .hooks import SegCheckpointHook, ToBFloat16Hook, ToFloat16Hook
+from .hooks import SegCheckpointHook, SegOptimizerHook, ToBFloat16Hook, ToFloat16Hook
 from .runner import SegRunner
 
-__all__ = ['SegCheckpointHook', 'SegRunner', 'ToBFloat16Hook', 'ToFloat16Hook']
+__all__ = ['SegCheckpointHook', 'SegOptimizerHook', 'SegRunner', 'ToBFloat16Hook',
+           'ToFloat16Hook']

@@ -15,8 +15,9 @@ from mmcv import Config, DictAction
 from mmcv.runner import get_dist_info
 from mmseg.utils import collect_env, get_root_logger, setup_multi_processes
 
-from ..distributed.launch import choose_device, init_process_group
+from ..distributed.launch import agreed, choose_device, init_process_group
 from ..errors import InputError
+from .lock import lock_work_dir
 
 
 def run(main: Callable[[], None]) -> None:
@@ -30,9 +31,12 @@ def run(main: Callable[[], None]) -> None:
     except (Exception, KeyboardInterrupt) as error:
         message = explain(error)
         debug = '--debug' in sys.argv or logging.getLogger('mmseg').level == logging.DEBUG
+        rank, world_size = get_dist_info()
+        if message is None and world_size > 1 and lost_rank(error):
+            message = 'the connection to another process is lost; its message says why'
+            time.sleep(3)  # the launcher is to see first who failed first
         if message is None or debug:
             raise
-        rank, world_size = get_dist_info()
         who = f'error [rank {rank}]' if world_size > 1 else 'error'
         sys.stdout.flush()
         print(f'{who}: {message}', file=sys.stderr, flush=True)
@@ -56,6 +60,13 @@ def explain(error: BaseException) -> str | None:
             return f'{error.filename}: {error.strerror}'
         error = error.__cause__ or error.__context__
     return None
+
+
+def lost_rank(error: BaseException) -> bool:
+    """Whether an error of torch's collectives says that another process is gone."""
+    return isinstance(error, dist.DistError) or isinstance(error, RuntimeError) and any(
+        word in str(error) for word in ('gloo/', 'Gloo', 'NCCL', 'Connection closed by peer',
+                                        'Connection reset by peer'))
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +96,7 @@ def start(args: argparse.Namespace, cfg: Config, log: bool) -> tuple[str, str]:
     Args:
         args: With the options of :func:`add_common_arguments`.
         cfg: Its config, with ``work_dir``.
-        log: Whether a log file is written into the work dir.
+        log: Whether a log file is written into the work dir, which is then this run's alone.
 
     Returns:
         The device ('cuda' or 'cpu') and the timestamp that names the log.
@@ -93,7 +104,10 @@ def start(args: argparse.Namespace, cfg: Config, log: bool) -> tuple[str, str]:
     device = choose_device(args.device)
     cfg.check_finite = args.check_finite
     if args.launcher != 'none':
-        init_process_group(args.launcher, device, cfg.get('dist_params', {}).get('backend'))
+        backend = cfg.get('dist_params', {}).get('backend') or 'nccl'
+        if (cfg.get('engine') or {}).get('cpu_offload'):
+            backend = f'cpu:gloo,cuda:{backend}'  # the norm of offloaded gradients is of the CPU
+        init_process_group(args.launcher, device, backend)
     elif device == 'cuda':
         torch.cuda.set_device(args.gpu_ids[0] if args.gpu_ids else args.gpu_id)
     torch.backends.cudnn.benchmark = cfg.get('cudnn_benchmark', False)
@@ -101,6 +115,8 @@ def start(args: argparse.Namespace, cfg: Config, log: bool) -> tuple[str, str]:
     rank, world_size = get_dist_info()
     if rank == 0:
         os.makedirs(cfg.work_dir, exist_ok=True)
+        if log:
+            lock_work_dir(cfg.work_dir)
     if world_size > 1:
         dist.barrier()
     logger = get_root_logger(osp.join(cfg.work_dir, f'{timestamp}.log') if log else None,
@@ -124,12 +140,9 @@ def seed_everything(seed: int | None, diff_seed: bool, deterministic: bool) -> i
     Returns:
         The seed that the ranks share.
     """
-    rank, world_size = get_dist_info()
+    rank, _ = get_dist_info()
     if seed is None:
-        drawn = [int(np.random.SeedSequence().generate_state(1)[0]) % 2**31]
-        if world_size > 1:
-            dist.broadcast_object_list(drawn, src=0)
-        seed = drawn[0]
+        seed = agreed(int(np.random.SeedSequence().generate_state(1)[0]) % 2**31)
     own = seed + rank if diff_seed else seed
     random.seed(own)
     np.random.seed(own)

@@ -11,7 +11,8 @@ class InfiniteSampler(Sampler):
     The passes form one stream of indices that depends on the seed alone; rank r of R takes every
     R-th from the r-th on. Runs with the same global batch therefore see the same images in the same
     iteration, on any number of ranks, and a position in the stream says where a run stands. There
-    is no end of an epoch at which workers are started anew.
+    is no end of an epoch at which workers are started anew. An index comes with its position, from
+    which the sample's augmentation follows (:class:`.randomness.SeededSamples`).
 
     Args:
         length: Images in the data set.
@@ -26,14 +27,14 @@ class InfiniteSampler(Sampler):
         self.length, self.seed = length, seed
         self.rank, self.world_size, self.start = rank, world_size, start
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[tuple[int, int]]:
         position = self.start * self.world_size + self.rank  # in the stream
         while True:
             epoch, offset = divmod(position, self.length)
             generator = torch.Generator().manual_seed(self.seed + epoch)
             order = torch.randperm(self.length, generator=generator).tolist()
             while offset < self.length:
-                yield order[offset]
+                yield position, order[offset]
                 offset += self.world_size
                 position += self.world_size
 

@@ -4,14 +4,12 @@ from contextlib import nullcontext
 from functools import partial
 
 import mmcv
-import torch
 from mmcv import Config
 from mmcv.parallel import collate
 from mmcv.runner import HOOKS, IterBasedRunner, build_optimizer, build_runner, get_dist_info
 from mmcv.utils import build_from_cfg
 from mmseg import __version__ as mmseg_version
 from mmseg.datasets import build_dataset
-from mmseg.datasets.builder import worker_init_fn
 from mmseg.models import build_segmentor
 from mmseg.utils import get_root_logger
 from torch import nn
@@ -19,13 +17,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..checkpoint import load_segmentor, newest_whole, sha256_in_background, sweep
 from ..checkpoint.provenance import source_of
-from ..distributed.launch import is_first_of_node
-from ..distributed.parallelize import parallelize
+from ..distributed.launch import agreed, is_first_of_node
+from ..distributed.parallelize import Engine, parallelize
 from ..distributed.precision import apply_precision
 from ..version import __version__
-from .build import build_on_meta, check_finite, compute_dtype, is_classic
+from . import best
+from .batch import settle_batch
+from .build import build_on_meta, check_finite, compute_dtype, header_of, is_classic
 from .config import loader_options, translate, without_pretrained
 from .hooks import SegDistEvalHook, SegEvalHook, ToBFloat16Hook, ToFloat16Hook
+from .identity import identity, refuse_another
+from .preemption import PreemptionHook, shield_worker
+from .randomness import SeededSamples, SeedHook
 from .sampler import InfiniteSampler
 from .test import build_test_loader
 
@@ -35,54 +38,68 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
     """Trains a segmentor; the process group, the seeds and the log are set up already.
 
     Args:
-        cfg: A config with ``work_dir`` and ``seed``.
+        cfg: A config with ``work_dir`` and ``seed``; it goes on from ``resume_from``.
         device: 'cuda' or 'cpu'.
         validate: Evaluate during training, as ``cfg.evaluation`` says.
         timestamp: Of the log's file name.
         meta: Goes into every checkpoint.
     """
+    preemption = PreemptionHook()
+    preemption.listen()
     translate(cfg)
+    engine = Engine.of(cfg.get('engine'))
     logger = get_root_logger()
-    _, world_size = get_dist_info()
-    resume_from = find_resume(cfg)
+    rank, world_size = get_dist_info()
+    accumulation = settle_batch(cfg, world_size)
+    step_images = world_size * accumulation * loader_options(cfg, 'train')['samples_per_gpu']
+    dataset = build_dataset(cfg.data.train)
+    meta = dict(meta or {}, **_describe(cfg, dataset), run=identity(cfg, dataset, step_images))
+    resume_from = cfg.get('resume_from')
+    if resume_from:
+        refuse_another(meta_of(resume_from).get('run'), meta['run'], resume_from)
+    elif rank == 0:
+        best.forget(cfg.work_dir)
     model, checkpoint = build_model(cfg, device, resume_from or cfg.get('load_from'))
     logger.debug('%s', model)
-    dataset = build_dataset(cfg.data.train)
-    meta = dict(meta or {}, **_describe(cfg, dataset))
     model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
     _hash_ahead(model)
 
-    model = parallelize(model, device, cfg.get('find_unused_parameters', False))
+    model = parallelize(model, device, engine, cfg.get('find_unused_parameters', False))
     optimizer = build_optimizer(model, cfg.optimizer)
     runner = build_runner(cfg.runner, dict(
         model=model, optimizer=optimizer, work_dir=cfg.work_dir, logger=logger, meta=meta))
     runner.timestamp = timestamp
+    runner.accumulation = accumulation
     runner.register_training_hooks(
         cfg.lr_config, cfg.get('optimizer_config', {}), cfg.get('checkpoint_config'),
         cfg.get('log_config'), cfg.get('momentum_config'))
+    runner.register_hook(SeedHook(cfg.seed + (rank if cfg.get('diff_seed') else 0)))
+    runner.register_hook(preemption, priority='LOW')
     if validate:
         _register_evaluation(runner, cfg, device)
     _register_custom_hooks(runner, cfg)
     if resume_from:
-        runner.restore(checkpoint)
-    loader = build_train_loader(cfg, dataset, device, start=runner.iter)
-    logger.info('training on %s x %d, %d images a step', device, world_size,
-                world_size * loader.batch_size)
+        runner.restore(checkpoint, resume_from)
+    loader = build_train_loader(cfg, dataset, device, start=runner.iter * accumulation)
+    logger.info('training on %s x %d, %d images a step', device, world_size, step_images)
     runner.run([loader], [('train', 1)])
 
 
 def find_resume(cfg: Config) -> str | None:
     """The checkpoint to go on from: the one asked for, or the newest whole one in the work dir."""
-    rank, world_size = get_dist_info()
+    rank, _ = get_dist_info()
     if rank == 0:
         sweep(cfg.work_dir)
     if cfg.get('resume_from') or not cfg.get('auto_resume'):
         return cfg.get('resume_from')
-    found = [newest_whole(cfg.work_dir) if rank == 0 else None]
-    if world_size > 1:
-        torch.distributed.broadcast_object_list(found, src=0)
-    get_root_logger().info('--auto-resume: %s', found[0] or 'no checkpoint yet')
-    return found[0]
+    found = agreed(newest_whole(cfg.work_dir) if rank == 0 else None)
+    get_root_logger().info('--auto-resume: %s', found or 'no checkpoint yet')
+    return found
+
+
+def meta_of(checkpoint: str) -> dict:
+    """What a checkpoint says about its run; empty for a file of another program."""
+    return header_of(checkpoint).get('meta') or {}
 
 
 def build_model(cfg: Config, device: str, checkpoint: str | None = None) -> tuple[nn.Module, dict]:
@@ -126,7 +143,7 @@ def _hash_ahead(model: nn.Module) -> None:
 
 
 def build_train_loader(cfg: Config, dataset: Dataset, device: str, start: int = 0) -> DataLoader:
-    """The loader of a training run that stands at iteration ``start``."""
+    """The loader of a training run that has taken ``start`` batches."""
     rank, world_size = get_dist_info()
     options = loader_options(cfg, 'train')
     batch, workers = options['samples_per_gpu'], options['workers_per_gpu']
@@ -134,11 +151,11 @@ def build_train_loader(cfg: Config, dataset: Dataset, device: str, start: int = 
         get_root_logger().warning('%d images are fewer than one step of %d: images repeat within '
                                   'a step', len(dataset), batch * world_size)
     return DataLoader(
-        dataset, batch_size=batch, num_workers=workers,
+        SeededSamples(dataset, cfg.seed), batch_size=batch, num_workers=workers,
         sampler=InfiniteSampler(len(dataset), cfg.seed, rank, world_size, start * batch),
         collate_fn=partial(collate, samples_per_gpu=batch), drop_last=True,
         pin_memory=device == 'cuda', persistent_workers=workers > 0,
-        worker_init_fn=partial(worker_init_fn, num_workers=workers, rank=rank, seed=cfg.seed))
+        worker_init_fn=shield_worker)
 
 
 def _describe(cfg: Config, dataset: Dataset) -> dict:
@@ -153,9 +170,10 @@ def _register_evaluation(runner: IterBasedRunner, cfg: Config, device: str) -> N
     options['by_epoch'] = not isinstance(runner, IterBasedRunner)
     _, world_size = get_dist_info()
     hook = SegDistEvalHook if world_size > 1 else SegEvalHook
+    loader = build_test_loader(cfg, dataset, device, 'val')
+    loader.worker_init_fn = shield_worker
     # After the optimizer and the log; mmcv's hooks of the same priority run in this order too.
-    runner.register_hook(hook(build_test_loader(cfg, dataset, device, 'val'), **options),
-                         priority='LOW')
+    runner.register_hook(hook(loader, **options), priority='LOW')
 
 
 def _register_custom_hooks(runner: IterBasedRunner, cfg: Config) -> None:

@@ -6,7 +6,7 @@ from mmseg_custom.engine.sampler import InfiniteSampler
 
 
 def take(count: int, **options) -> list[int]:
-    return list(islice(InfiniteSampler(7, seed=3, **options), count))
+    return [index for _, index in islice(InfiniteSampler(7, seed=3, **options), count)]
 
 
 def test_each_pass_is_a_permutation():
@@ -25,3 +25,11 @@ def test_ranks_deal_out_one_stream(ranks):
 @pytest.mark.parametrize('start', [0, 3, 8])
 def test_start_skips(start):
     assert take(6, rank=1, world_size=2, start=start) == take(20, rank=1, world_size=2)[start:][:6]
+
+
+@pytest.mark.parametrize('ranks, start', [(1, 0), (2, 0), (2, 5), (3, 4)])
+def test_positions_are_those_of_the_one_stream(ranks, start):
+    whole = list(islice(InfiniteSampler(7, seed=3), 40))
+    for rank in range(ranks):
+        part = islice(InfiniteSampler(7, seed=3, rank=rank, world_size=ranks, start=start), 6)
+        assert list(part) == whole[start * ranks + rank::ranks][:6]

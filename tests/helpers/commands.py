@@ -1,5 +1,6 @@
 """Runs the project's commands as a user does, in processes of their own."""
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,3 +22,10 @@ def run(*command: object, cwd: Path = ROOT, code: int = 0, **env: str) -> str:
              'PYTHONPATH': str(ROOT), **env})
     assert done.returncode == code, f'exit code {done.returncode}\n{done.stdout[-5000:]}'
     return done.stdout
+
+
+def free_port() -> str:
+    """A port of the loopback that nothing listens on, as launchers take it."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])

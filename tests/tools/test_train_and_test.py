@@ -2,7 +2,6 @@ import json
 import logging
 import runpy
 import shutil
-import socket
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import mmcv
 import numpy as np
 import pytest
 import torch
-from helpers.commands import run
+from helpers.commands import free_port, run
 from helpers.data import ROOT, draw_data, write_config
 from mmcv.utils.logging import logger_initialized
 from PIL import Image
@@ -28,19 +27,13 @@ def fresh_log():
     clear()
 
 
-def port() -> str:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
-
-
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory) -> Path:
     """A folder with data, a config of 4 iterations, and its run by two processes."""
     folder = tmp_path_factory.mktemp('trained')
     write_config(folder / 'config.py', draw_data(folder))
     run('sh', 'dist_train.sh', folder / 'config.py', 2, '--work-dir', folder / 'run', '--seed', 0,
-        PORT=port())
+        PORT=free_port())
     return folder
 
 
@@ -63,7 +56,7 @@ def test_figures_do_not_depend_on_the_number_of_processes(trained, tmp_path):
     run('python', 'tools/test.py', trained / 'config.py', trained / 'run/latest.pth', *common,
         tmp_path / 'one')
     run('sh', 'dist_test.sh', trained / 'config.py', trained / 'run/latest.pth', 2, *common,
-        tmp_path / 'two', PORT=port())
+        tmp_path / 'two', PORT=free_port())
     assert figures(tmp_path / 'one') == figures(tmp_path / 'two')
     assert set(figures(tmp_path / 'one')) > {'mIoU', 'mAcc', 'aAcc'}
 
@@ -96,7 +89,8 @@ def test_auto_resume_goes_on_after_a_checkpoint_that_was_cut_short(trained, tmp_
     newest.write_bytes(newest.read_bytes()[:-500])
     (work_dir / 'iter_6.pth.part').write_bytes(b'half')
     text = run('python', 'train.py', trained / 'config.py', '--work-dir', work_dir, '--auto-resume',
-               '--no-validate', '--cfg-options', 'runner.max_iters=3')
+               '--no-validate', '--cfg-options', 'runner.max_iters=3',
+               'data.samples_per_gpu=4')
     assert 'iter_4.pth is cut short' in text and 'going on after iteration 2' in text
     assert not (work_dir / 'iter_6.pth.part').exists()
 
@@ -132,7 +126,7 @@ def test_bad_file_in_a_worker_of_two_processes(trained, tmp_path):
         path.write_bytes(b'no image')
     text = run('sh', 'dist_train.sh', trained / 'config.py', 2, '--work-dir', tmp_path / 'run',
                '--cfg-options', f'data.train.data_root={data}', 'data.workers_per_gpu=1', code=1,
-               PORT=port())
+               PORT=free_port())
     assert 'Traceback' not in text
     assert 'cannot be decoded' in text and ', see its message above' not in text
 

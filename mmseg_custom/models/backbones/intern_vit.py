@@ -49,7 +49,8 @@ class InternViT6B(BaseModule):
         depth: Blocks.
         use_flash_attn: Ask for the fastest attention kernel that is here; a list asks block by
             block. Never an error: see :func:`..layers.attention.select_kernel`.
-        with_cp: Activation checkpointing of every block in training.
+        with_cp: Activation checkpointing of every block in training (of every k-th block where
+            the attribute ``checkpoint_every`` is set to k).
         layerscale_force_fp32: Multiply the layer scale in float32.
         out_indices: Blocks (from 0) whose tokens become maps, given in ascending order.
         freeze_vit: Freeze everything but the pyramid. The frozen part stays in eval mode, runs
@@ -89,6 +90,7 @@ class InternViT6B(BaseModule):
         self.patch_size, self.img_size, self.pretrain_size = patch_size, img_size, pretrain_size
         self.out_indices = list(out_indices)
         self.with_cp, self.with_fpn, self.freeze_vit = with_cp, with_fpn, freeze_vit
+        self.checkpoint_every = 1
 
         # A file brings all these parameters: on the meta device they cost nothing until it does.
         with _default_dtype(torch.bfloat16), torch.device('meta') if pretrained else nullcontext():
@@ -130,6 +132,8 @@ class InternViT6B(BaseModule):
     def train(self, mode: bool = True) -> 'InternViT6B':
         """Sets the training mode; what is frozen stays in eval mode."""
         super().train(mode)
+        # Casts and gathered shards are new tensors each time, at addresses that may repeat.
+        self.positions = PosEmbedCache()
         if self.freeze_vit:
             for name, child in self.named_children():
                 if not name.startswith('up'):
@@ -170,7 +174,7 @@ class InternViT6B(BaseModule):
         outs = []
         recompute = self.with_cp and self.training and torch.is_grad_enabled()
         for i, block in enumerate(self.blocks[:max(self.out_indices) + 1]):
-            if recompute:
+            if recompute and i % self.checkpoint_every == 0:
                 tokens = checkpoint(block, tokens, use_reentrant=False)
             else:
                 tokens = block(tokens)

@@ -1,0 +1,160 @@
+"""Memory of weights, gradients and optimizer state a process, whole and sharded by FSDP2.
+
+    python benchmarks/sharding_memory.py [--width 3200 --depth 4 --ranks 2]
+
+Trains blocks of InternViT and a linear head for two steps on the CPU: once in one process, once in
+``--ranks`` processes with FSDP2. The bytes are those of the tensors that each process holds between
+steps (its shards); the peak is of resident memory, over what the process held before the network.
+The full-size figures want 14 GB of memory for the run in one process. ``--predict`` prints, by the
+same arithmetic and without running anything, what full tuning of InternViT-6B takes.
+"""
+import argparse
+import multiprocessing
+import resource
+import socket
+import sys
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch  # noqa: E402
+import torch.distributed as dist  # noqa: E402
+from mmcv import ConfigDict  # noqa: E402
+from mmseg.models import build_segmentor  # noqa: E402
+from torch.distributed.tensor import DTensor  # noqa: E402
+
+import mmseg_custom  # noqa: E402,F401 - before mmseg, which needs its stand-in
+from mmseg_custom.distributed.parallelize import Engine, parallelize  # noqa: E402
+from mmseg_custom.distributed.precision import apply_precision  # noqa: E402
+
+SIDE, CLASSES = 56, 150  # pixels of the image; classes
+PARTS = ('weights', 'gradients', 'optimizer')
+HEADS_PER_WIDTH = 128  # of InternViT-6B: 25 heads at width 3200
+LIMIT = 0.55  # of one process, for two
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--width', type=int, default=3200)
+    parser.add_argument('--depth', type=int, default=4)
+    parser.add_argument('--ranks', type=int, default=2)
+    parser.add_argument('--predict', action='store_true',
+                        help='print what InternViT-6B takes on 1, 8 and 32 GPUs instead')
+    return parser.parse_args()
+
+
+def build(width: int, depth: int) -> torch.nn.Module:
+    """Blocks of this width and a linear head; all of it is trained."""
+    return build_segmentor(ConfigDict(
+        type='EncoderDecoder',
+        backbone=dict(type='InternViT6B', embed_dim=width, depth=depth,
+                      num_heads=max(width // HEADS_PER_WIDTH, 1), img_size=SIDE,
+                      out_indices=[depth - 1]),
+        decode_head=dict(type='FCNHead', in_channels=width, channels=width, num_convs=0,
+                         concat_input=False, with_norm=True, num_classes=CLASSES,
+                         dropout_ratio=0.0),
+        test_cfg=dict(mode='whole')))
+
+
+def own_bytes(tensor: torch.Tensor) -> int:
+    """Bytes of a tensor, or of this process's share of it."""
+    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return local.nbytes
+
+
+def measure(rank: int, ranks: int, args: argparse.Namespace, port: int, results) -> None:
+    """One process of a run: trains, counts, and puts its figures into the queue."""
+    torch.set_num_threads(1)
+    if ranks > 1:
+        dist.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=ranks)
+    before = resident_bytes()
+    torch.manual_seed(0)
+    model = build(args.width, args.depth)
+    apply_precision(model, torch.bfloat16, 'cpu')
+    model = parallelize(model, 'cpu', Engine()).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-5, foreach=False)
+    images = torch.randn(1, 3, SIDE, SIDE)
+    labels = torch.randint(CLASSES, (1, 1, SIDE, SIDE))
+    for _ in range(2):
+        optimizer.zero_grad()
+        batch = dict(img=images, gt_semantic_seg=labels, img_metas=[{}])
+        model.train_step(batch, optimizer)['loss'].backward()
+        optimizer.step()
+    figures = Counter()
+    for parameter in model.parameters():
+        figures['weights'] += own_bytes(parameter)
+        figures['gradients'] += own_bytes(parameter.grad)
+        figures['optimizer'] += sum(own_bytes(value) for value in
+                                    optimizer.state[parameter].values())
+    figures['peak'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    results.put(dict(figures))
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def resident_bytes() -> int:
+    """What the process holds now."""
+    pages = int(Path('/proc/self/statm').read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def run(ranks: int, args: argparse.Namespace) -> dict[str, int]:
+    """The largest figures over the processes of a run."""
+    context = multiprocessing.get_context('fork')
+    results = context.Queue()
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    processes = [context.Process(target=measure, args=(rank, ranks, args, port, results))
+                 for rank in range(ranks)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        sys.exit(f'a process failed: exit codes {[p.exitcode for p in processes]}')
+    figures = [results.get() for _ in range(ranks)]
+    return {name: max(f[name] for f in figures) for name in figures[0]}
+
+
+def predict() -> None:
+    """Prints the bytes of InternViT-6B and a linear head by part, a GPU."""
+    with torch.device('meta'):
+        model = build(3200, 48)
+    weights = sum(p.numel() for p in model.parameters())
+    block = sum(p.numel() for p in model.backbone.blocks[0].parameters())
+    print(f'{weights:,} parameters, {block:,} a block; GiB a GPU')
+    print(f'{"GPUs":>6}{"weights":>10}{"gradients":>11}{"optimizer":>11}{"gathered":>10}'
+          f'{"sum":>8}')
+    for gpus in (1, 8, 32):
+        # float32 masters and gradients, two float32 moments; the block at work and the one ahead
+        # in bfloat16, and the float32 gradients of one block on their way to be reduced.
+        parts = [4 * weights / gpus, 4 * weights / gpus, 8 * weights / gpus,
+                 (2 * 2 * block + 4 * block) if gpus > 1 else 2 * block]
+        gib = [part / 2**30 for part in parts]
+        print(f'{gpus:>6}{gib[0]:>10.2f}{gib[1]:>11.2f}{gib[2]:>11.2f}{gib[3]:>10.2f}'
+              f'{sum(gib):>8.2f}')
+
+
+def main() -> None:
+    """Measures or predicts."""
+    args = parse_args()
+    if args.predict:
+        predict()
+        return
+    whole, sharded = run(1, args), run(args.ranks, args)
+    print(f'width {args.width}, depth {args.depth}: MiB in one process, in each of {args.ranks}, '
+          'and the ratio')
+    for name in (*PARTS, 'peak'):
+        print(f'{name:<12}{whole[name] / 2**20:>10.1f}{sharded[name] / 2**20:>10.1f}'
+              f'{sharded[name] / whole[name]:>8.3f}')
+    ratio = sum(sharded[n] for n in PARTS) / sum(whole[n] for n in PARTS)
+    print(f'{"all parts":<12}{"":>20}{ratio:>8.3f}')
+    if args.ranks == 2 and ratio > LIMIT:
+        sys.exit(f'the ratio is above {LIMIT}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,317 @@
+"""Checkpoints that every process writes its share of (torch.distributed.checkpoint).
+
+    iter_2000.dcp/
+        .metadata                     which part of which tensor is where
+        __0_0.distcp, __1_0.distcp    one file a process
+        meta.pth                      meta, the optimizer's groups and its plain values
+    latest.pth                        -> iter_2000.dcp
+    iter_3000.dcp.part/               only while it is written, or after a kill
+
+The tensors are ``state_dict.NAME`` and ``optimizer.INDEX.NAME``, INDEX as in the optimizer's own
+state dict. Any number of processes reads them, with or without FSDP2, and so does one alone.
+"""
+import os
+import pickle
+import shutil
+import warnings
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from ..errors import InputError
+from .files import safe_load
+from .save import PART, SaveError, flush, plain, point_latest_to, save_error, trained_state_dict
+
+SUFFIX = '.dcp'
+MODEL, OPTIMIZER = 'state_dict.', 'optimizer.'
+_HEADER, _METADATA = 'meta.pth', '.metadata'
+_METADATA_TYPES = {
+    'torch.distributed.checkpoint.metadata': {
+        'Metadata', 'MetadataIndex', 'TensorStorageMetadata', 'ChunkStorageMetadata',
+        'TensorProperties', 'StorageMeta', '_MEM_FORMAT_ENCODING'},
+    'torch.distributed.checkpoint.filesystem': {'_StorageInfo'},
+    'torch.serialization': {'_get_layout'},
+    'pathlib': {'PosixPath', 'WindowsPath'},
+    'pathlib._local': {'PosixPath', 'WindowsPath'},  # from Python 3.13 on
+    'torch': {'Size', 'bfloat16', 'float16', 'float32', 'float64', 'int64', 'int32', 'uint8',
+              'bool'},
+}
+
+
+def save_sharded(model: nn.Module, folder: str, optimizer: Optimizer | None = None,
+                 meta: dict | None = None, *, link_latest: bool = False) -> None:
+    """Saves a segmentor whose tensors are sharded; all processes call it.
+
+    Args:
+        model: The segmentor, unwrapped.
+        folder: To write, named ``*.dcp``.
+        optimizer: Whose state goes with it.
+        meta: Plain values; numpy numbers in it become Python's.
+        link_latest: Also point ``latest.pth`` beside it to the folder.
+
+    Raises:
+        SaveError: On every process, if one could not write; what was there before is unchanged.
+    """
+    part = folder + PART
+    state_dict, entry = trained_state_dict(model)
+    tensors = {MODEL + name: tensor.detach() for name, tensor in state_dict.items()}
+    state, header = _split(optimizer)
+    tensors.update(state)
+    header['meta'] = plain({**(meta or {}), **({'backbone': entry} if entry else {})})
+
+    def begin() -> None:
+        shutil.rmtree(part, ignore_errors=True)
+        os.makedirs(part)
+        torch.save(header, os.path.join(part, _HEADER))
+        flush(os.path.join(part, _HEADER))
+
+    def end() -> None:
+        if os.path.exists(folder):
+            old = folder.removesuffix(SUFFIX) + '.old' + SUFFIX + PART  # swept after a kill
+            os.rename(folder, old)
+            os.rename(part, folder)
+            shutil.rmtree(old)
+        else:
+            os.rename(part, folder)
+        flush(os.path.dirname(os.path.abspath(folder)))
+        if link_latest:
+            point_latest_to(folder)
+
+    try:
+        _on_first_rank(begin, folder)
+        try:
+            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(part, sync_files=True))
+        except CheckpointException as error:
+            first = next(iter(error.failures.values()))[0]
+            raise save_error(first, folder) from error
+        _on_first_rank(end, folder)
+    except SaveError:
+        if _rank() == 0:
+            shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def is_sharded_checkpoint(path: str) -> bool:
+    """Whether a path is a folder of this kind, whole or not."""
+    return os.path.isdir(path) and (os.path.realpath(path).endswith(SUFFIX)
+                                    or os.path.exists(os.path.join(path, _METADATA)))
+
+
+def read_header(folder: str) -> dict:
+    """``meta``, and the optimizer's ``param_groups`` and plain ``state``."""
+    return safe_load(os.path.join(folder, _HEADER))
+
+
+def read_sharded(folder: str, optimizer: bool = False) -> dict:
+    """Reads whole tensors on this process alone, in the form of a classic checkpoint.
+
+    Args:
+        folder: The checkpoint.
+        optimizer: Also the optimizer's state, which is twice as large as trained weights.
+
+    Raises:
+        InputError: If a part is missing or damaged.
+    """
+    metadata = check_whole(folder)
+    header = read_header(folder)
+    wanted = (MODEL, OPTIMIZER) if optimizer else (MODEL,)
+    tensors = {name: torch.empty(entry.size, dtype=entry.properties.dtype)
+               for name, entry in metadata.state_dict_metadata.items() if name.startswith(wanted)}
+    _load(tensors, folder)
+    content = dict(meta=header['meta'], state_dict={
+        name.removeprefix(MODEL): t for name, t in tensors.items() if name.startswith(MODEL)})
+    if optimizer and 'param_groups' in header:
+        content['optimizer'] = _join(tensors, header)
+    return content
+
+
+def load_optimizer(optimizer: Optimizer, folder: str) -> None:
+    """Loads the optimizer's state from a checkpoint, each process its share.
+
+    The parameters may be sharded or not, over any number of processes.
+
+    Raises:
+        InputError: If the optimizer has other parameters, or a part is missing.
+    """
+    metadata = check_whole(folder)
+    header = read_header(folder)
+    parameters = _parameters(optimizer)
+    _check_groups(optimizer, header.get('param_groups'), folder)
+    tensors = {}
+    for name, entry in metadata.state_dict_metadata.items():
+        if name.startswith(OPTIMIZER):
+            parameter = parameters[int(name.split('.')[1])]
+            tensors[name] = _place_for(parameter, name, entry, folder)
+    _load(tensors, folder)
+    optimizer.load_state_dict(_join(tensors, header))
+
+
+def load_whole_optimizer(optimizer: Optimizer, state_dict: dict, path: str) -> None:
+    """Loads the optimizer's state of a classic checkpoint; sharded parameters take their share.
+
+    Raises:
+        InputError: If the optimizer has other parameters.
+    """
+    _check_groups(optimizer, state_dict['param_groups'], path)
+    parameters = _parameters(optimizer)
+    state = {}
+    for index, values in state_dict['state'].items():
+        parameter = parameters[index]
+        state[index] = {name: _share(value, parameter) for name, value in values.items()}
+    optimizer.load_state_dict({**state_dict, 'state': state})
+
+
+def check_whole(folder: str) -> Metadata:
+    """Reads which files there must be, and looks whether they are.
+
+    Raises:
+        InputError: Naming the file that is missing or cut short.
+    """
+    metadata = _read_metadata(folder)
+    ends: dict[str, int] = {}
+    for place in metadata.storage_data.values():
+        end = place.offset + place.length
+        ends[place.relative_path] = max(ends.get(place.relative_path, 0), end)
+    for name, end in ends.items():
+        path = os.path.join(folder, name)
+        if os.path.basename(name) != name or not os.path.exists(path):
+            raise InputError(f'{folder} lacks {name}, one of its {len(ends)} shards: copy the '
+                             'whole folder, or go on from an earlier checkpoint')
+        if os.path.getsize(path) < end:
+            raise InputError(f'{path} is cut short ({os.path.getsize(path)} of {end} bytes): copy '
+                             'it again, or go on from an earlier checkpoint')
+    if not os.path.exists(os.path.join(folder, _HEADER)):
+        raise InputError(f'{folder} lacks {_HEADER}: copy the whole folder')
+    return metadata
+
+
+class _Reader(dcp.FileSystemReader):
+    """torch's reader, which would unpickle its metadata freely."""
+
+    def read_metadata(self, *args, **kwargs) -> Metadata:
+        """Reads the metadata without running anything in it."""
+        return _read_metadata(str(self.path))
+
+
+class _MetadataUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> type:
+        if name not in _METADATA_TYPES.get(module, ()):
+            raise pickle.UnpicklingError(f'it asks for {module}.{name}')
+        return super().find_class(module, name)
+
+
+def _read_metadata(folder: str) -> Metadata:
+    path = os.path.join(folder, _METADATA)
+    if not os.path.exists(path):
+        raise InputError(f'{folder} lacks {_METADATA}: it is no checkpoint, or was not written to '
+                         'its end')
+    try:
+        with open(path, 'rb') as file:
+            metadata = _MetadataUnpickler(file).load()
+        if not isinstance(metadata, Metadata) or not all(
+                isinstance(entry, TensorStorageMetadata)
+                for entry in metadata.state_dict_metadata.values()):
+            raise pickle.UnpicklingError('it does not describe tensors alone')
+    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, ValueError) as error:
+        raise InputError(f'{path} was refused or is damaged: {error}') from error
+    return metadata
+
+
+def _load(tensors: dict[str, Tensor], folder: str) -> None:
+    """Fills tensors; no process waits for another, so that one's error cannot hang the others."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='torch.distributed is disabled')
+            dcp.load(tensors, storage_reader=_Reader(folder), no_dist=True)
+    except (CheckpointException, RuntimeError, OSError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(f'{folder} is damaged: {reason}') from error
+
+
+def _split(optimizer: Optimizer | None) -> tuple[dict[str, Tensor], dict]:
+    """(tensors of the optimizer's state, the rest of it)."""
+    if optimizer is None:
+        return {}, {}
+    if isinstance(optimizer, dict):
+        raise InputError('several optimizers do not go with the engine fsdp2: use one, or ddp')
+    content = optimizer.state_dict()
+    tensors, rest = {}, {}
+    for index, values in content['state'].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f'{OPTIMIZER}{index}.{name}'] = value
+            else:
+                rest.setdefault(index, {})[name] = value
+    return tensors, dict(param_groups=plain(content['param_groups']), state=plain(rest))
+
+
+def _join(tensors: dict[str, Tensor], header: dict) -> dict:
+    """The optimizer's state dict from what :func:`_split` made of it."""
+    state = {index: dict(values) for index, values in header['state'].items()}
+    for full, tensor in tensors.items():
+        if full.startswith(OPTIMIZER):
+            _, index, name = full.split('.', 2)
+            state.setdefault(int(index), {})[name] = tensor
+    return dict(state=state, param_groups=header['param_groups'])
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group['params']]
+
+
+def _check_groups(optimizer: Optimizer, groups: list[dict] | None, path: str) -> None:
+    if groups is None:
+        raise InputError(f'{path} holds no state of an optimizer: give it as --load-from')
+    saved = [len(group['params']) for group in groups]
+    here = [len(group['params']) for group in optimizer.param_groups]
+    if saved != here:
+        raise InputError(f'{path}: its optimizer has {sum(saved)} parameters in {len(saved)} '
+                         f'groups, the one of this config {sum(here)} in {len(here)}: go on with '
+                         'the config it was trained with, or give it as --load-from')
+
+
+def _place_for(parameter: Tensor, name: str, entry: TensorStorageMetadata,
+               folder: str) -> Tensor:
+    """A tensor like a parameter (a share of it, if that is sharded) for a value of its state."""
+    dtype = entry.properties.dtype
+    if tuple(entry.size) == tuple(parameter.shape):
+        return torch.zeros_like(parameter, dtype=dtype, requires_grad=False)
+    if len(entry.size) == parameter.ndim > 0:
+        raise InputError(f'{folder}: {name} has shape {tuple(entry.size)}, the parameter '
+                         f'{tuple(parameter.shape)}: go on with the config it was trained with')
+    return torch.empty(entry.size, dtype=dtype)
+
+
+def _share(value: object, parameter: Tensor) -> object:
+    if not (isinstance(parameter, DTensor) and isinstance(value, Tensor)
+            and value.shape == parameter.shape):
+        return value
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements,
+                             src_data_rank=None)  # every process has read the same file
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _on_first_rank(action: Callable[[], None], folder: str) -> None:
+    """Runs an action on rank 0; its failure is raised on all ranks."""
+    failure: list[SaveError | None] = [None]
+    if _rank() == 0:
+        try:
+            action()
+        except SaveError as error:
+            failure = [error]
+        except (OSError, RuntimeError) as error:
+            failure = [save_error(error, folder)]
+    if dist.is_initialized():
+        dist.broadcast_object_list(failure, src=0)
+    if failure[0] is not None:
+        raise failure[0]

@@ -1,0 +1,97 @@
+"""What makes two runs the same run, so that one may go on where the other stopped.
+
+The parts are written into every checkpoint (``meta['run']``) and compared when a run is resumed.
+What does not change the result of a step is no part of it: intervals, logs, folders, the length of
+the run, test settings, the number of ranks (as long as their steps hold as many images).
+"""
+import hashlib
+import json
+from typing import Any
+
+from mmcv import Config
+from torch.utils.data import Dataset
+
+from ..errors import InputError
+
+SECTIONS = ('model', 'optimizer', 'optimizer_config', 'lr_config', 'precision')
+# Where the weights come from says the checkpoint; the others change speed or testing alone.
+HARMLESS = {'pretrained', 'test_cfg', 'with_cp', 'use_flash_attn', 'init_cfg'}
+
+
+def identity(cfg: Config, dataset: Dataset, step_images: int) -> dict[str, str]:
+    """The parts of a run, by their names: 'model.backbone.depth' -> '48'.
+
+    Args:
+        cfg: The run's config, with ``seed``.
+        dataset: What it trains on.
+        step_images: Images in a step, on all ranks together.
+    """
+    parts = {}
+    for section in SECTIONS:
+        _flatten(section, cfg.get(section), parts)
+    for name, pipeline in _pipelines(cfg.data.train):
+        parts[f'data.train.{name}'] = _text(pipeline)
+    names = image_names(dataset)
+    digest = hashlib.sha256('\n'.join(names).encode()).hexdigest()
+    parts['list of images'] = f'{len(names)} images, SHA-256 {digest[:16]}'
+    parts['images a step'] = str(step_images)
+    parts['seed'] = str(cfg.seed) + (' + rank' if cfg.get('diff_seed') else '')
+    return parts
+
+
+def refuse_another(before: dict[str, str] | None, now: dict[str, str], checkpoint: str) -> None:
+    """Compares a run with the one that a checkpoint is of.
+
+    Args:
+        before: Of the checkpoint; None if it was written by another program.
+        now: From :func:`identity`.
+        checkpoint: Its path, for the message.
+
+    Raises:
+        InputError: Naming the first part that differs, and both its values.
+    """
+    if before is None:
+        return
+    different = [key for key in (*now, *before) if now.get(key) != before.get(key)]
+    if different:
+        key = different[0]
+        others = len(set(different)) - 1
+        more = f' ({others} more differ)' if others else ''
+        raise InputError(
+            f'{checkpoint} is of another run: {key} was {before.get(key, "not set")} and is '
+            f'{now.get(key, "not set")} here{more}; restore the setting to go on, or start a new '
+            'run from its weights with --load-from and another --work-dir')
+
+
+def image_names(dataset: Dataset) -> list[str]:
+    """The images of a data set in its order, also of one that repeats or joins others."""
+    if hasattr(dataset, 'img_infos'):
+        return [info['filename'] for info in dataset.img_infos]
+    parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    if parts == [None]:
+        return [f'{type(dataset).__name__} of {len(dataset)}']
+    return [name for part in parts for name in image_names(part)]
+
+
+def _pipelines(data: Any, name: str = '') -> list[tuple[str, list]]:
+    """The pipelines in ``data.train``, which may be a list or hold data sets in data sets."""
+    if isinstance(data, (list, tuple)):
+        return [found for i, part in enumerate(data) for found in _pipelines(part, f'{name}{i}.')]
+    if not isinstance(data, dict):
+        return []
+    own = [(f'{name}pipeline', data['pipeline'])] if 'pipeline' in data else []
+    return own + [found for key in ('dataset', 'datasets') if key in data
+                  for found in _pipelines(data[key], f'{name}{key}.')]
+
+
+def _flatten(name: str, value: Any, parts: dict[str, str]) -> None:
+    if isinstance(value, dict):
+        for key in sorted(value, key=str):
+            if key not in HARMLESS:
+                _flatten(f'{name}.{key}', value[key], parts)
+    elif value is not None:  # None says as much as nothing
+        parts[name] = _text(value)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

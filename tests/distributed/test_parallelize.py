@@ -1,0 +1,128 @@
+"""One process, DDP and FSDP2 are the same training: see helpers/traces.py."""
+import json
+import socket
+
+import pytest
+import torch
+from helpers.commands import ROOT, run
+from torch import nn
+
+from mmseg_custom.distributed.parallelize import Engine, choose_engine
+from mmseg_custom.errors import InputError
+from mmseg_custom.models import InternViT6B
+
+RUNS = dict(
+    one=dict(engine='single'),
+    ddp=dict(ranks=2, engine='ddp'),
+    fsdp2=dict(ranks=2),
+    plain=dict(engine='single', norm=False, iters=5),
+    added_up=dict(engine='single', norm=False, iters=5, accumulation=2, checkpoint_every=2),
+    added_up_ddp=dict(ranks=2, engine='ddp', norm=False, iters=5, accumulation=2),
+    added_up_fsdp2=dict(ranks=2, norm=False, iters=5, accumulation=2, prefetch=2,
+                        checkpoint_every=2),
+    deferred=dict(ranks=2, norm=False, iters=5, accumulation=2, defer_reduce=True, unread=1),
+    rounded=dict(engine='single', dtype='bfloat16', iters=4),
+    rounded_fsdp2=dict(ranks=2, dtype='bfloat16', iters=4),
+    native=dict(engine='single', dtype='bfloat16', native=True, iters=4),
+    native_fsdp2=dict(ranks=2, dtype='bfloat16', native=True, iters=4),
+    frozen=dict(engine='single', dtype='bfloat16', frozen=True, iters=4),
+    frozen_fsdp2=dict(ranks=2, engine='fsdp2', dtype='bfloat16', frozen=True, iters=4),
+    hybrid=dict(ranks=2, norm=False, iters=5, hybrid=True),
+    offloaded=dict(ranks=1, engine='fsdp2', norm=False, iters=5, cpu_offload=True, prefetch=0),
+)
+
+
+@pytest.fixture(scope='module')
+def traces(tmp_path_factory) -> dict[str, dict]:
+    """What each of ``RUNS`` gave."""
+    folder = tmp_path_factory.mktemp('traces')
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = min(probe.getsockname()[1], 60000)
+    run('python', 'tests/helpers/traces.py', folder, port,
+        *(f'{name}={json.dumps(options)}' for name, options in RUNS.items()),
+        PYTHONPATH=f'{ROOT}:{ROOT / "tests"}')
+    return {name: torch.load(folder / f'{name}.pth') for name in RUNS}
+
+
+def assert_same(traces: dict, a: str, b: str, loss: float = 1e-5, weights: float = 1e-4,
+                norms: float = 1e-3) -> None:
+    a, b = traces[a], traces[b]
+    assert torch.allclose(torch.tensor(a['losses']), torch.tensor(b['losses']), rtol=loss, atol=0)
+    assert torch.allclose(torch.tensor(a['norms']), torch.tensor(b['norms']), rtol=norms, atol=0)
+    for name in a['state_dict']:
+        torch.testing.assert_close(b['state_dict'][name], a['state_dict'][name], rtol=loss,
+                                   atol=weights, msg=lambda text, name=name: f'{name}: {text}')
+    assert (a['map'] == b['map']).float().mean() > 0.95
+
+
+@pytest.mark.parametrize('engine', ['ddp', 'fsdp2'])
+def test_engines_train_alike(traces, engine):
+    assert len(traces['one']['losses']) == 20
+    assert traces['one']['losses'][-1] < traces['one']['losses'][0]
+    assert any(name.endswith('running_var') for name in traces['one']['state_dict'])
+    assert_same(traces, 'one', engine)
+
+
+@pytest.mark.parametrize('name', ['added_up', 'added_up_ddp', 'added_up_fsdp2', 'hybrid',
+                                  'offloaded'])
+def test_the_way_to_the_batch_changes_nothing(traces, name):
+    assert_same(traces, 'plain', name)
+
+
+@pytest.mark.parametrize('kind', ['rounded', 'native'])
+def test_bfloat16_trains_alike_in_shards(traces, kind):
+    """Cast by modules and rounded (rounded), cast by FSDP2 and computed with (native)."""
+    assert traces[kind]['losses'] != traces['one']['losses'][:4]
+    assert_same(traces, kind, f'{kind}_fsdp2', loss=2e-2, weights=5e-3, norms=5e-2)
+    assert {t.dtype for name, t in traces[f'{kind}_fsdp2']['state_dict'].items()
+            if 'num_batches' not in name} == {torch.float32}
+
+
+def test_frozen_backbone_in_shards(traces):
+    assert_same(traces, 'frozen', 'frozen_fsdp2', loss=2e-2, weights=5e-3, norms=5e-2)
+    kept = [traces[name]['state_dict']['backbone.blocks.0.attn.qkv.weight']
+            for name in ('frozen', 'frozen_fsdp2')]
+    assert torch.equal(*kept) and kept[0].dtype == torch.bfloat16
+
+
+def test_reduction_once_an_iteration_and_a_block_that_is_not_read(traces):
+    assert traces['deferred']['losses'][-1] < traces['deferred']['losses'][0]
+    assert 'backbone.blocks.4.norm1.weight' in traces['deferred']['state_dict']
+
+
+def segmentor(frozen: bool) -> nn.Module:
+    model = nn.Module()
+    with torch.device('meta'):
+        model.backbone = InternViT6B(embed_dim=24, depth=2, num_heads=2, img_size=28,
+                                     out_indices=[1], freeze_vit=frozen)
+    return model
+
+
+def test_auto_in_one_process():
+    assert choose_engine(Engine(), segmentor(False)) == 'single'
+
+
+@pytest.mark.parametrize('frozen, kind', [(False, 'fsdp2'), (True, 'ddp')])
+def test_auto_in_a_group(monkeypatch, frozen, kind):
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+    monkeypatch.setattr(torch.distributed, 'get_world_size', lambda: 2)
+    assert choose_engine(Engine(), segmentor(frozen)) == kind
+    with pytest.raises(InputError, match="'single' in 2 processes"):
+        choose_engine(Engine('single'), segmentor(frozen))
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(typ='ddp'), r"unknown key in engine: 'typ' \(did you mean 'type'\?\)"),
+    (dict(type='fsdp'), "engine.type='fsdp': expected one of auto, single, ddp, fsdp2"),
+    (dict(checkpoint_every=0), 'checkpoint_every=0: expected 1 or more'),
+    (dict(prefetch=-1), 'prefetch=-1: expected 0 or more'),
+])
+def test_wrong_options(options, message):
+    with pytest.raises(InputError, match=message):
+        Engine.of(options)
+
+
+def test_sharding_without_a_process_group():
+    with pytest.raises(InputError, match='start with dist_train.sh'):
+        choose_engine(Engine('fsdp2'), segmentor(False))

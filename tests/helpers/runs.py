@@ -1,0 +1,105 @@
+"""Runs that are compared with each other: their config, and what must be the same at their end."""
+import json
+import operator
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from helpers.data import draw_data, write_config
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+ITERATIONS = 8
+# As little as has everything: dropout, drop path, SyncBN, augmentation, layer decay.
+SMALL = """
+crop = (56, 56)
+model = dict(
+    backbone=dict(embed_dim=32, depth=4, num_heads=2, img_size=56, pretrain_size=56,
+                  out_indices=[0, 1, 2, 3], drop_path_rate=0.3),
+    decode_head=dict(in_channels=[32] * 4, channels=8, dropout_ratio=0.3),
+    auxiliary_head=dict(in_channels=32, channels=8, dropout_ratio=0.3),
+    test_cfg=dict(crop_size=crop, stride=(56, 56)))
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='Resize', img_scale=(224, 56), ratio_range=(0.5, 2.0)),
+    dict(type='RandomCrop', crop_size=crop, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='Normalize', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
+         to_rgb=True),
+    dict(type='Pad', size=crop, pad_val=0, seg_pad_val=255),
+    dict(type='DefaultFormatBundle'),
+    dict(type='Collect', keys=['img', 'gt_semantic_seg'])]
+data['train'].update(pipeline=train_pipeline)
+data['samples_per_gpu'] = 2
+data['workers_per_gpu'] = 1
+optimizer = dict(paramwise_cfg=dict(num_layers=4))
+runner = dict(max_iters=8)
+checkpoint_config = dict(interval=2, max_keep_ckpts=3)
+evaluation = dict(interval=4)
+"""
+
+
+def write_small_config(folder: Path) -> Path:
+    """A config of 8 iterations, with checkpoints every 2 and evaluations every 4, and its data."""
+    return write_config(folder / 'config.py', draw_data(folder, train=5, val=2),
+                        'full_tuning_tiny', SMALL)
+
+
+def spread(ranks: int, engine: str = 'ddp') -> list[str]:
+    """The options for a step of 4 images on any number of ranks."""
+    return ['--engine', engine if ranks > 1 else 'single', '--total-batch', '4']
+
+
+def losses(work_dir: Path) -> dict[int, dict]:
+    """Iteration -> what was logged for it last, without times."""
+    found = {}
+    for path in sorted(work_dir.glob('*.log.json')):
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            if entry.get('mode') == 'train':
+                found[entry['iter']] = {key: value for key, value in entry.items()
+                                        if 'time' not in key and key != 'memory'}
+    return found
+
+
+def final_state(work_dir: Path) -> dict:
+    """Weights, the optimizer's state and its groups after the last iteration, by name."""
+    path = work_dir / f'iter_{ITERATIONS}.dcp'
+    if path.exists():
+        return sharded_state(path)
+    state = torch.load(path.with_suffix('.pth'), weights_only=True)
+    return {**state['state_dict'], 'groups': state['optimizer']['param_groups'],
+            **{f'{index}.{name}': value for index, values in state['optimizer']['state'].items()
+               for name, value in values.items()}}
+
+
+def sharded_state(path: Path) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        dcp_to_torch_save(path, f'{folder}/whole.pth')
+        return torch.load(f'{folder}/whole.pth', weights_only=True)
+
+
+def assert_same_end(work_dir: Path, expected: Path) -> None:
+    """Compares weights, optimizer, logged losses and the best score of two runs, bit for bit."""
+    end, expected_end = final_state(work_dir), final_state(expected)
+    assert end.keys() == expected_end.keys() and len(end) > 100
+    for name, value in expected_end.items():
+        same = torch.equal if isinstance(value, torch.Tensor) else operator.eq
+        assert same(end[name], value), name
+    assert losses(work_dir) == losses(expected)
+    records = [json.loads((folder / 'best.json').read_text()) for folder in (work_dir, expected)]
+    for record, folder in zip(records, (work_dir, expected)):
+        best = record['hook_msgs']['best_ckpt']
+        assert Path(best).parent == folder and Path(best).exists()
+        record['hook_msgs'] = {'score': record['hook_msgs']['best_score'], 'name': Path(best).name}
+    assert records[0] == records[1]
+
+
+def wait_for(path: Path, text: str = '', seconds: float = 90) -> None:
+    """Waits for a file, and for a text in it."""
+    end = time.monotonic() + seconds
+    while not path.exists() or text and text not in path.read_text():
+        assert time.monotonic() < end, f'{path} {text} has not come'
+        time.sleep(0.02)

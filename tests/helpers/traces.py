@@ -1,0 +1,150 @@
+"""Trains a minute segmentor under several engines, in forked processes of one command.
+
+    python tests/helpers/traces.py FOLDER PORT NAME=JSON ...
+
+With ``save`` a run saves a checkpoint of that name in the folder after half of its iterations; with
+``resume`` and ``start`` it goes on from one. Each NAME.pth in the folder then holds ``losses`` (one
+an iteration, the mean over all processes), ``norms`` (of the gradients), ``state_dict`` (whole
+tensors) and ``map`` (labels of a picture). Forked before autograd has threads, the processes share
+one import of the libraries.
+"""
+import json
+import multiprocessing
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from mmcv import ConfigDict
+from mmcv.runner import build_optimizer
+from torch.distributed.tensor import DTensor
+
+import mmseg_custom  # noqa: F401 - registers, before mmseg
+
+from mmseg.models import build_segmentor  # isort: skip
+from mmseg_custom.checkpoint import (
+    load_optimizer,
+    load_segmentor,
+    load_whole_optimizer,
+    save_checkpoint,
+    save_sharded,
+)
+from mmseg_custom.distributed import precision
+from mmseg_custom.distributed.parallelize import (
+    Engine,
+    is_sharded,
+    one_of_many,
+    parallelize,
+    unsharded,
+)
+from mmseg_custom.engine.hooks import clip_gradients
+
+DEFAULTS = dict(ranks=1, engine='auto', iters=20, dtype='float32', accumulation=1, norm=True,
+                clip=1.0, checkpoint_every=1, prefetch=1, depth=4, unread=0, hybrid=False,
+                cpu_offload=False, defer_reduce=False, compile=False, save=None, resume=None,
+                start=0, native=False, frozen=False)
+GLOBAL_BATCH, SIDE, CLASSES = 4, 28, 5
+
+
+def segmentor(norm: bool, depth: int, unread: int, frozen: bool) -> torch.nn.Module:
+    """Backbone, pyramid, a UPerNet and an auxiliary head; all of it is trained."""
+    norm_cfg = dict(type='SyncBN', requires_grad=True) if norm else None
+    head = dict(channels=8, num_classes=CLASSES, norm_cfg=norm_cfg, dropout_ratio=0.0,
+                align_corners=False)
+    return build_segmentor(ConfigDict(
+        type='EncoderDecoder',
+        backbone=dict(type='InternViT6B', embed_dim=32, depth=depth + unread, num_heads=2,
+                      img_size=SIDE, out_indices=list(range(depth - 4, depth)), with_fpn=True,
+                      freeze_vit=frozen),
+        decode_head=dict(type='UPerHead', in_channels=[32] * 4, in_index=[0, 1, 2, 3],
+                         pool_scales=(1, 2), **head),
+        auxiliary_head=dict(type='FCNHead', in_channels=32, in_index=2, num_convs=1,
+                            concat_input=False, with_norm=norm, **head),
+        test_cfg=dict(mode='slide', crop_size=(SIDE, SIDE), stride=(14, 14))))
+
+
+
+def batch_of(iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The global batch: images (4, 3, 28, 28) and labels (4, 1, 28, 28)."""
+    generator = torch.Generator().manual_seed(iteration)
+    images = torch.randn(GLOBAL_BATCH, 3, SIDE, SIDE, generator=generator)
+    labels = (images.sum(1, keepdim=True) * 1.5).round().long() % CLASSES
+    return images, labels
+
+
+def train(rank: int, options: dict, path: Path, port: int) -> None:
+    """One process of one run."""
+    torch.set_num_threads(1)
+    ranks = options['ranks']
+    if options['engine'] != 'single':
+        dist.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=ranks)
+    torch.manual_seed(0)
+    model = segmentor(*(options[name] for name in ('norm', 'depth', 'unread', 'frozen')))
+    if options['native']:  # as on hardware with instructions for bfloat16
+        precision.is_fast_on_cpu = lambda dtype: True
+    precision.apply_precision(model, getattr(torch, options['dtype']), 'cpu')
+    resume = options['resume'] and str(path.with_name(options['resume']))
+    rest = load_segmentor(model, resume) if resume else {}
+    engine = Engine.of(dict(type=options['engine'], **{name: options[name] for name in (
+        'checkpoint_every', 'prefetch', 'hybrid', 'cpu_offload', 'defer_reduce', 'compile')}))
+    model = parallelize(model, 'cpu', engine).train()
+    optimizer = build_optimizer(model, dict(type='AdamW', lr=1e-3, eps=1e-6))
+    if resume and resume.endswith('.dcp'):
+        load_optimizer(optimizer, resume)
+    elif resume:
+        load_whole_optimizer(optimizer, rest['optimizer'], resume)
+    losses, norms = [], []
+    for iteration in range(options['start'], options['iters']):
+        images, labels = batch_of(iteration)
+        steps = options['accumulation']
+        optimizer.zero_grad()
+        losses.append(0.0)
+        for step in range(steps):
+            mine = slice(step * ranks + rank, None, ranks * steps)
+            if steps == 1:
+                mine = slice(rank, None, ranks)
+            batch = dict(img=images[mine], gt_semantic_seg=labels[mine], img_metas=[{}])
+            with one_of_many(model) if step < steps - 1 else torch.enable_grad():
+                outputs = model.train_step(batch, optimizer)
+                (outputs['loss'] / steps).backward()
+            losses[-1] += outputs['log_vars']['loss'] / steps
+        norms.append(clip_gradients(model, max_norm=options['clip']))
+        optimizer.step()
+        if options['save'] and iteration + 1 == options['iters'] // 2:
+            save = save_sharded if is_sharded(model) else save_checkpoint
+            save(model.module, str(path.with_name(options['save'])), optimizer,
+                 dict(iter=iteration + 1), link_latest=True)
+    model.eval()
+    with unsharded(model), torch.no_grad():  # ranks with different numbers of windows
+        image = batch_of(0)[0][:1].repeat(1, 1, 1, 1 + rank)
+        meta = dict.fromkeys(('ori_shape', 'img_shape', 'pad_shape'), (*image.shape[2:], 3))
+        meta['flip'] = False
+        maps = model(img=[image], img_metas=[[meta]], return_loss=False)
+    state = {name: value.full_tensor() if isinstance(value, DTensor) else value
+             for name, value in model.module.state_dict().items()}
+    if rank == 0:
+        torch.save(dict(losses=losses, norms=norms, state_dict=state, map=torch.tensor(maps[0])),
+                   path)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def main() -> None:
+    """Runs what the command line asks for, one run after another."""
+    folder, port = Path(sys.argv[1]), int(sys.argv[2])
+    context = multiprocessing.get_context('fork')
+    for i, word in enumerate(sys.argv[3:]):
+        name, _, options = word.partition('=')
+        options = {**DEFAULTS, **json.loads(options or '{}')}
+        processes = [context.Process(target=train, args=(
+            rank, options, folder / f'{name}.pth', port + i)) for rank in range(options['ranks'])]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        if any(process.exitcode for process in processes):
+            sys.exit(f'{name}: exit codes {[process.exitcode for process in processes]}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,174 @@
+"""A run that was interrupted ends as the one that was not: bit for bit on the CPU."""
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from helpers.commands import ROOT, free_port
+from helpers.runs import assert_same_end, spread, wait_for, write_small_config
+from helpers.zygote import Zygote
+
+from mmseg_custom.engine.lock import lock_work_dir
+
+
+@pytest.fixture(scope='module')
+def zygote():
+    process = Zygote()
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp('resume')
+    return write_small_config(folder)
+
+
+@pytest.fixture(scope='module')
+def whole(zygote, config, tmp_path_factory):
+    """Uninterrupted runs by their number of ranks, each made once."""
+    folder, done = tmp_path_factory.mktemp('whole'), {}
+
+    def get(ranks: int, engine: str = 'ddp') -> Path:
+        name = f'{engine}{ranks}'
+        if name not in done:
+            done[name] = folder / name
+            zygote.train(folder / f'{name}.txt', config, '--work-dir', done[name], '--seed', 5,
+                         *spread(ranks, engine), ranks=ranks)
+        return done[name]
+    return get
+
+
+def without_the_end(whole_run: Path, work_dir: Path, last: int) -> None:
+    """Makes a work dir as it is when the run is killed after the checkpoint of ``last``."""
+    shutil.copytree(whole_run, work_dir, symlinks=True)
+    for path in [*work_dir.glob('iter_*'), *work_dir.glob('best*')]:
+        if path.stem.startswith('best') or int(path.stem.removeprefix('iter_')) > last:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize('ranks, engine', [(1, 'single'), (2, 'ddp'), (2, 'fsdp2')])
+def test_killed_in_an_evaluation(zygote, config, whole, tmp_path, ranks, engine):
+    """The evaluation of iteration 4 is made again, and finds the same best score."""
+    work_dir = tmp_path / 'run'
+    without_the_end(whole(ranks, engine), work_dir, 4)
+    text = zygote.train(tmp_path / 'log.txt', config, '--work-dir', work_dir, '--auto-resume',
+                        *spread(ranks, engine), ranks=ranks)
+    assert 'going on after iteration 4' in text and 'seed: 5' in text
+    assert 'evaluation of iteration 4 was not finished' in text
+    assert_same_end(work_dir, whole(ranks, engine))
+
+
+@pytest.mark.parametrize('number, engine', [(signal.SIGUSR1, 'ddp'), (signal.SIGTERM, 'fsdp2')])
+def test_preempted(zygote, config, whole, tmp_path, number, engine):
+    """Stopped after whatever iteration it is in; a rank of two and its workers get the signal."""
+    work_dir = tmp_path / 'run'
+    arguments = [config, '--work-dir', work_dir, '--auto-resume', *spread(2, engine)]
+    processes = zygote.start(tmp_path / 'first.txt', *arguments, '--seed', 5, ranks=2)
+    wait_for(tmp_path / 'first.txt', 'Iter [2/8]')
+    os.killpg(processes[1], number)
+    assert [zygote.wait(process) for process in processes] == [75, 75], (
+        tmp_path / 'first.txt').read_text()[-3000:]
+    assert f'stopped by {number.name} after iteration' in (tmp_path / 'first.txt').read_text()
+    assert not list(work_dir.glob('iter_8.*'))
+    zygote.train(tmp_path / 'second.txt', *arguments, ranks=2)
+    assert_same_end(work_dir, whole(2, engine))
+    assert len(list(work_dir.glob('iter_*'))) == 3  # with max_keep_ckpts=3, that one included
+
+
+@pytest.mark.parametrize('options, message', [
+    (['model.backbone.drop_path_rate=0.1', 'data.samples_per_gpu=4'],
+     'model.backbone.drop_path_rate was 0.3 and is 0.1 here'),
+    (['optimizer.lr=1.0', 'data.samples_per_gpu=4'], 'optimizer.lr was 0.001 and is 1.0 here'),
+    (['data.samples_per_gpu=3'], 'images a step was 4 and is 3 here'),
+    (['data.train.max_image_num=4', 'data.samples_per_gpu=4'],
+     'list of images was 5 images, SHA-256 '),
+])
+def test_another_run_is_refused(zygote, config, whole, tmp_path, options, message):
+    run = whole(1, 'single')
+    before = sorted(run.iterdir())
+    text = zygote.train(tmp_path / 'log.txt', config, '--work-dir', tmp_path / 'run',
+                        '--resume-from', run / 'iter_4.pth', '--cfg-options', *options, code=1)
+    last = text.strip().splitlines()[-1]
+    assert last.startswith('error: ') and message in last and 'iter_4.pth' in last
+    assert 'Traceback' not in text and sorted(run.iterdir()) == before
+
+
+def test_one_run_a_work_dir(zygote, config, tmp_path):
+    """The others here show that the lock goes when its holder does."""
+    (tmp_path / 'run').mkdir()
+    lock_work_dir(tmp_path / 'run')
+    text = zygote.train(tmp_path / 'log.txt', config, '--work-dir', tmp_path / 'run', code=1)
+    assert f'is in use by process {os.getpid()} on ' in text.strip().splitlines()[-1]
+    assert {path.name for path in (tmp_path / 'run').iterdir()} == {'.lock'}
+
+
+@pytest.mark.slow
+def test_launcher(config, whole, tmp_path):
+    """A dead rank and a restart, then preemption, then the end on two nodes."""
+    work_dir, log = tmp_path / 'run', tmp_path / 'log.txt'
+    command = [config, '--work-dir', work_dir, '--seed', 5]
+    with dist_train(log, *command, *spread(2), processes=2, RESTARTS='1') as launcher:
+        wait_for(work_dir / 'iter_2.pth')
+        os.kill(children(launcher.pid)[1], signal.SIGKILL)
+        wait_for(log, 'going on after iteration')
+        launcher.send_signal(signal.SIGUSR1)
+        assert launcher.wait(60) == 75, log.read_text()[-3000:]
+    text = log.read_text()
+    assert 'the process of rank 1 was killed by signal 9' in text and 'Traceback' not in text
+    assert text.strip().splitlines()[-1] == (
+        'the run was stopped by a signal and can go on with --auto-resume')
+
+    port = free_port()
+    nodes = [dist_train(tmp_path / f'node{i}.txt', *command, '--auto-resume', *spread(2),
+                        processes=1, NNODES='2', NODE_RANK=str(i), PORT=port) for i in (0, 1)]
+    for i, node in enumerate(nodes):
+        assert node.wait(120) == 0, (tmp_path / f'node{i}.txt').read_text()[-3000:]
+    assert_same_end(work_dir, whole(2))
+
+
+def dist_train(log: Path, *arguments: object, processes: int, **env: str) -> subprocess.Popen:
+    config, *options = [str(word) for word in arguments]
+    with log.open('w') as file:
+        return subprocess.Popen(
+            ['sh', str(ROOT / 'dist_train.sh'), config, str(processes), *options],
+            stdout=file, stderr=file, env={'PORT': free_port(), **os.environ, **env,
+                                           'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'})
+
+
+def children(process: int) -> list[int]:
+    """Those of a launcher, in the order of their ranks."""
+    return [int(word) for word in
+            Path(f'/proc/{process}/task/{process}/children').read_text().split()]
+
+
+@pytest.mark.slow
+def test_killed_twenty_times(zygote, config, whole, tmp_path):
+    """A random rank dies at a random moment, start-up, saving and evaluation included."""
+    rng, work_dir, kills, seconds = random.Random(0), tmp_path / 'run', 0, 6.0
+    common = ['--work-dir', work_dir, '--auto-resume', '--seed', 5, *spread(2)]
+    while kills < 20:
+        began = time.monotonic()
+        log = tmp_path / f'{kills}.txt'
+        processes = zygote.start(log, config, *common, ranks=2)
+        victim, other = rng.sample(processes, 2)
+        time.sleep(rng.uniform(0, seconds))
+        os.kill(victim, signal.SIGKILL)
+        launcher = threading.Timer(10, os.kill, (other, signal.SIGKILL))  # in place of torchrun
+        launcher.start()
+        codes = [zygote.wait(process) for process in (victim, other)]
+        launcher.cancel()
+        if codes == [0, 0]:  # it was faster, and starts anew
+            seconds = min(seconds, time.monotonic() - began)
+            shutil.rmtree(work_dir)
+            continue
+        assert codes[0] == -signal.SIGKILL and codes[1] != 0, log.read_text()[-3000:]
+        kills += 1
+    zygote.train(tmp_path / 'last.txt', config, *common, ranks=2)
+    assert_same_end(work_dir, whole(2))
