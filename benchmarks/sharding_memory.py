@@ -2,9 +2,9 @@
 
     python benchmarks/sharding_memory.py [--width 3200 --depth 4 --ranks 2]
 
-Trains blocks of InternViT and a linear head for two steps on the CPU: once in one process, once in
-``--ranks`` processes with FSDP2. The bytes are those of the tensors that each process holds between
-steps (its shards); the peak is of resident memory, over what the process held before the network.
+Trains blocks of InternViT and a linear head for one step on the CPU: once in one process, once in
+``--ranks`` processes with FSDP2. The bytes are those of the tensors that each process holds after
+it (its shards); the peak is of resident memory, over what the process held before the network.
 The full-size figures want 14 GB of memory for the run in one process. ``--predict`` prints, by the
 same arithmetic and without running anything, what full tuning of InternViT-6B takes.
 """
@@ -77,11 +77,9 @@ def measure(rank: int, ranks: int, args: argparse.Namespace, port: int, results)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-5, foreach=False)
     images = torch.randn(1, 3, SIDE, SIDE)
     labels = torch.randint(CLASSES, (1, 1, SIDE, SIDE))
-    for _ in range(2):
-        optimizer.zero_grad()
-        batch = dict(img=images, gt_semantic_seg=labels, img_metas=[{}])
-        model.train_step(batch, optimizer)['loss'].backward()
-        optimizer.step()
+    batch = dict(img=images, gt_semantic_seg=labels, img_metas=[{}])
+    model.train_step(batch, optimizer)['loss'].backward()
+    optimizer.step()
     figures = Counter()
     for parameter in model.parameters():
         figures['weights'] += own_bytes(parameter)
