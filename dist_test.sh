@@ -14,7 +14,7 @@ shift 3
 root=$(cd "$(dirname "$0")" && pwd)
 PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONPATH
-exec "${PYTHON:-python}" "$root/mmseg_custom/distributed/torchrun.py" \
+exec "${PYTHON:-python}" "$root/tools/torchrun.py" \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29510}" \
     --nproc_per_node="$processes" \

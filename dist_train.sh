@@ -18,7 +18,7 @@ export PYTHONPATH
 if [ "${RESTARTS:-0}" -gt 0 ]; then
     set -- "$@" --auto-resume
 fi
-exec "${PYTHON:-python}" "$root/mmseg_custom/distributed/torchrun.py" \
+exec "${PYTHON:-python}" "$root/tools/torchrun.py" \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
     --nproc_per_node="$processes" \
