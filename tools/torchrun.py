@@ -1,6 +1,6 @@
-"""torchrun with a short end: ``python mmseg_custom/distributed/torchrun.py [torchrun's options]``.
+"""torchrun with a short end: python tools/torchrun.py [torchrun's options].
 
-As a script it starts at once; as a part of the package it would first import all of it.
+It imports torch alone: each second here is one before any process starts.
 
 torchrun prints a report of forty lines and its own traceback when a process fails. The process has
 said what was wrong; here the launcher adds which one it was, and ends with the same exit code.
