@@ -27,7 +27,7 @@ test-gpu: setup ## run the tests that need a CUDA device
 
 test-slurm: setup ## run the tests on a Slurm of two pretended nodes (root; Debian and Ubuntu: installs it)
 	@sh tests/slurm/install.sh
-	@$(RUN) python -m pytest -rs tests/slurm
+	@$(RUN) python -m pytest -rs -m slow tests/slurm
 
 lint: setup ## check the style of the code
 	@$(RUN) ruff check .

@@ -25,7 +25,7 @@ UNTRAINED = 'none'
 def build_test_loader(cfg: Config, dataset: Dataset, device: str, split: str) -> DataLoader:
     """The loader of 'val' or 'test': one image at a time, in order, dealt out to the ranks."""
     _, world_size = get_dist_info()
-    options = dict(persistent_workers=False, **loader_options(cfg, split))
+    options = {'persistent_workers': False, **loader_options(cfg, split)}
     return build_dataloader(dataset, dist=world_size > 1, shuffle=False,
                             pin_memory=device == 'cuda', **options)
 

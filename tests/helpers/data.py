@@ -41,7 +41,8 @@ def write_config(path: Path, data_root: Path, recipe: str = 'linear_probing_tiny
     path.write_text(f"""
 _base_ = ['{ROOT}/configs/tiny/{recipe}.py']
 data_root = '{data_root}'
-data = dict(samples_per_gpu=2, workers_per_gpu=0, train=dict(data_root=data_root),
+data = dict(samples_per_gpu=2, workers_per_gpu=0, persistent_workers=False,
+            train=dict(data_root=data_root),
             val=dict(data_root=data_root), test=dict(data_root=data_root))
 runner = dict(max_iters=4)
 lr_config = dict(warmup_iters=1)

@@ -15,7 +15,7 @@ SMALL = """
 crop = (56, 56)
 model = dict(
     backbone=dict(embed_dim=32, depth=4, num_heads=2, img_size=56, pretrain_size=56,
-                  out_indices=[0, 1, 2, 3], drop_path_rate=0.3),
+                  out_indices=[0, 1, 2, 3], drop_path_rate=0.3, freeze_vit=False),
     decode_head=dict(in_channels=[32] * 4, channels=8, dropout_ratio=0.3),
     auxiliary_head=dict(in_channels=32, channels=8, dropout_ratio=0.3),
     test_cfg=dict(crop_size=crop, stride=(56, 56)))
@@ -34,7 +34,7 @@ train_pipeline = [
 data['train'].update(pipeline=train_pipeline)
 data['samples_per_gpu'] = 2
 data['workers_per_gpu'] = 1
-optimizer = dict(paramwise_cfg=dict(num_layers=4))
+optimizer = dict(paramwise_cfg=dict(num_layers=4, layer_decay_rate=0.95))
 runner = dict(max_iters=8)
 checkpoint_config = dict(interval=2, max_keep_ckpts=3)
 evaluation = dict(interval=4)
@@ -44,7 +44,7 @@ evaluation = dict(interval=4)
 def write_small_config(folder: Path) -> Path:
     """A config of 8 iterations, with checkpoints every 2 and evaluations every 4, and its data."""
     return write_config(folder / 'config.py', draw_data(folder, train=5, val=2),
-                        'full_tuning_tiny', SMALL)
+                        'head_tuning_tiny', SMALL)
 
 
 def spread(ranks: int, engine: str = 'ddp') -> list[str]:

@@ -10,7 +10,8 @@ from helpers.commands import ROOT, free_port
 from helpers.runs import assert_same_end, spread, wait_for, write_small_config
 from slurm.cluster import Cluster, missing
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+pytestmark = [pytest.mark.slow,
+              pytest.mark.skipif(missing() is not None, reason=str(missing()))]
 
 
 @pytest.fixture(scope='module')
