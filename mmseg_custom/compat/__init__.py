@@ -34,6 +34,20 @@ def _copy_stream(device: int) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
+def stay_without_gpu() -> None:
+    """Lets mmseg's get_flops run where there is no GPU.
+
+    It calls ``.cuda()`` on the segmentor whatever the machine has; without a GPU that now leaves the
+    model where it is. Can go with mmseg 0.30.
+    """
+    from mmseg.models.segmentors.base import BaseSegmentor
+
+    def cuda(self: BaseSegmentor, device: int | None = None) -> BaseSegmentor:
+        return super(BaseSegmentor, self).cuda(device) if torch.cuda.is_available() else self
+
+    BaseSegmentor.cuda = cuda
+
+
 def collect_on_any_device() -> None:
     """Gathers test results through torch.distributed.
 

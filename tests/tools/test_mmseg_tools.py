@@ -33,14 +33,11 @@ def test_train(folder):
     assert (folder / 'run/best_mIoU_iter_4.pth').exists()
 
 
-def test_test_and_confusion_matrix(folder, tmp_path):
+def test_test(folder, tmp_path):
     text = tool('test.py', folder / 'config.py', folder / 'run/latest.pth', '--eval', 'mIoU',
                 '--work-dir', tmp_path)
     assert 'mIoU' in text and list(tmp_path.glob('eval_*.json'))
-    tool('test.py', folder / 'config.py', folder / 'run/latest.pth', '--out', tmp_path / 'out.pkl',
-         '--work-dir', tmp_path)
-    tool('confusion_matrix.py', folder / 'config.py', tmp_path / 'out.pkl', tmp_path / 'matrix')
-    assert (tmp_path / 'matrix/confusion_matrix.png').exists()
+    # Not confusion_matrix.py: for 150 classes it draws 54000 x 43200 pixels, in over 24 GB.
 
 
 def test_print_config_and_get_flops(folder):
