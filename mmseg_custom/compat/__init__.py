@@ -37,8 +37,8 @@ def _copy_stream(device: int) -> torch.cuda.Stream:
 def stay_without_gpu() -> None:
     """Lets mmseg's get_flops run where there is no GPU.
 
-    It calls ``.cuda()`` on the segmentor whatever the machine has; without a GPU that now leaves the
-    model where it is. Can go with mmseg 0.30.
+    It calls ``.cuda()`` on the segmentor whatever the machine has; without a GPU that now leaves
+    the model where it is. Can go with mmseg 0.30.
     """
     from mmseg.models.segmentors.base import BaseSegmentor
 

@@ -249,7 +249,8 @@ def test_a_tiny_recipe_is_its_published_namesake_in_small(folder):
     sizes = {'pretrained', 'pretrain_size', 'img_size', 'embed_dim', 'depth', 'num_heads',
              'init_values', 'drop_path_rate', 'with_cp', 'out_indices', 'in_channels', 'channels',
              'crop_size', 'stride', 'img_scale', 'size', 'data_root', 'samples_per_gpu',
-             'workers_per_gpu', 'max_image_num', 'lr', 'num_layers', 'warmup_iters', 'max_iters', 'interval'}
+             'workers_per_gpu', 'max_image_num', 'lr', 'num_layers', 'warmup_iters', 'max_iters',
+             'interval'}
     for section in ('model', 'data', 'optimizer', 'lr_config', 'runner', 'checkpoint_config',
                     'evaluation', 'custom_hooks'):
         assert without(tiny[section], sizes) == without(full[section], sizes), section
