@@ -23,8 +23,8 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def tool(name: str, *arguments: object) -> str:
-    return run('python', TOOLS / name, *arguments)
+def tool(name: str, *arguments: object, **options: object) -> str:
+    return run('python', TOOLS / name, *arguments, **options)
 
 
 def test_train(folder):
@@ -40,8 +40,9 @@ def test_test(folder, tmp_path):
     # Not confusion_matrix.py: for 150 classes it draws 54000 x 43200 pixels, in over 24 GB.
 
 
-def test_print_config_and_get_flops(folder):
-    assert 'InternViT6B' in tool('print_config.py', folder / 'config.py')
+def test_print_config_and_get_flops(folder, tmp_path):
+    # It also writes an example.py into the current folder.
+    assert 'InternViT6B' in tool('print_config.py', folder / 'config.py', cwd=tmp_path)
     assert 'Params' in tool('get_flops.py', folder / 'config.py', '--shape', 112, 112)
 
 
