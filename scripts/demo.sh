@@ -22,7 +22,7 @@ step() {
     shift 2
     failed=$work/failed
     { "$@" 2>&1 || echo "$?" >"$failed"; } | tee "$log" |
-        sed -n 's/.* - mmseg - INFO - \(Iter .*\)/   \1/p'
+        sed -un 's/.* - mmseg - INFO - \(Iter .*\)/   \1/p'
     [ ! -e "$failed" ] || {
         tail -n 15 "$log" >&2
         printf 'demo: this step failed: %s (all of its words: %s)\n' "$*" "$log" >&2

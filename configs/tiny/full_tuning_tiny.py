@@ -8,6 +8,7 @@ _base_ = [
 ]
 
 model = dict(backbone=dict(out_indices=[5]))
-runner = dict(max_iters=300)
-checkpoint_config = dict(interval=300)
-evaluation = dict(interval=300)
+optimizer = dict(lr=3e-3)
+runner = dict(max_iters=200)
+checkpoint_config = dict(interval=200)
+evaluation = dict(interval=200)
