@@ -9,6 +9,7 @@ from .version import __version__  # noqa: E402
 
 compat.collect_on_any_device()
 compat.copy_batches_on_streams()
+compat.draw_large_matrices()
 compat.stay_without_gpu()
 install_safe_loading()
 
