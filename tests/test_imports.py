@@ -9,6 +9,8 @@ OURS = 'mmseg_custom'
 FORBIDDEN = {
     'models/layers': ['mmcv', 'mmseg', f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.checkpoint',
                       f'{OURS}.distributed', f'{OURS}.errors'],
+    'models/losses': ['mmcv', 'mmseg', f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.checkpoint',
+                      f'{OURS}.distributed', f'{OURS}.errors', f'{OURS}.models.layers'],
     'models/backbones': [f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.distributed'],
     'models/decode_heads': [f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.distributed'],
     'datasets': [f'{OURS}.models', f'{OURS}.engine', f'{OURS}.checkpoint', f'{OURS}.distributed'],

@@ -74,7 +74,8 @@ def test_the_way_to_the_batch_changes_nothing(traces, name):
 def test_bfloat16_trains_alike_in_shards(traces, kind):
     """Cast by modules and rounded (rounded), cast by FSDP2 and computed with (native)."""
     assert traces[kind]['losses'] != traces['one']['losses'][:4]
-    assert_same(traces, kind, f'{kind}_fsdp2', loss=2e-2, weights=5e-3, norms=5e-2)
+    # The last bits of a gradient in float32 move the norms of later iterations by several percent.
+    assert_same(traces, kind, f'{kind}_fsdp2', loss=2e-2, weights=5e-3, norms=0.1)
     assert {t.dtype for name, t in traces[f'{kind}_fsdp2']['state_dict'].items()
             if 'num_batches' not in name} == {torch.float32}
 

@@ -55,3 +55,24 @@ def test_loss_has_gradients(label):
                          torch.full((2, 1, 8, 8), label, dtype=torch.long))
     losses['loss_ce'].backward()
     assert head.conv_seg.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize('options', [
+    {}, dict(loss_decode=dict(type='CrossEntropyLoss', loss_weight=0.4, avg_non_ignore=True,
+                              class_weight=[1., 2., 3., 4., 5.])),
+    dict(loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True)),
+    dict(sampler=dict(type='OHEMPixelSampler', thresh=0.7, min_kept=10)),
+    dict(loss_decode=[dict(type='CrossEntropyLoss', loss_name='loss_a'),
+                      dict(type='DiceLoss', loss_name='loss_b')])])
+def test_loss_is_that_of_mmseg(options):
+    head = build_head({**LINEAR, **options}).train()
+    logits = torch.randn(2, 5, 4, 4, requires_grad=True)
+    labels = torch.randint(0, 5, (2, 1, 56, 56))
+    labels[:, :, :9] = 255
+    ours, theirs = head.losses(logits, labels), MMSegFCNHead.losses(head, logits, labels)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert torch.allclose(ours[name], value, rtol=1e-6), name
+    gradients = [torch.autograd.grad(sum(v for k, v in found.items() if 'loss' in k), logits)[0]
+                 for found in (ours, theirs)]
+    assert torch.allclose(*gradients, rtol=1e-5, atol=1e-9)

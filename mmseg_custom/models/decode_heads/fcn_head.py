@@ -6,9 +6,11 @@ from mmseg.models.builder import HEADS
 from mmseg.models.decode_heads import FCNHead as MMSegFCNHead
 from torch import Tensor, nn
 
+from .upsampled_loss import UpsampledLoss
+
 
 @HEADS.register_module(force=True)
-class FCNHead(MMSegFCNHead):
+class FCNHead(UpsampledLoss, MMSegFCNHead):
     """mmseg's FCN head (Long et al., 2015), and ``with_norm``.
 
     ``num_convs=0, concat_input=False, with_norm=True`` is linear probing: batch norm over the

@@ -1,0 +1,48 @@
+"""The loss of a decode head, in strips wherever it is mmseg's plain cross-entropy.
+
+B images, K classes, h w grid of the logits, H W pixels.
+"""
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.losses import CrossEntropyLoss
+from torch import Tensor, nn
+
+from ..losses import upsampled_cross_entropy
+
+
+class UpsampledLoss(BaseDecodeHead):
+    """Goes in front of a decode head of mmseg, and takes its loss over."""
+
+    def losses(self, seg_logit: Tensor, seg_label: Tensor) -> dict[str, Tensor]:
+        """Loss and accuracy, by the names that mmseg gives them.
+
+        Args:
+            seg_logit: (B, K, h, w).
+            seg_label: (B, 1, H, W).
+        """
+        if not in_strips(self):
+            return super().losses(seg_logit, seg_label)
+        loss, accuracy = head_losses(self, seg_logit, seg_label)
+        return {self.loss_decode.loss_name: loss, 'acc_seg': accuracy}
+
+
+def in_strips(head: nn.Module) -> bool:
+    """Whether the loss of a head is one that :func:`head_losses` computes."""
+    loss = head.loss_decode
+    return (type(loss) is CrossEntropyLoss and loss.reduction == 'mean' and head.sampler is None
+            and not loss.use_sigmoid and not loss.use_mask)
+
+
+def head_losses(head: nn.Module, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The weighted loss and the accuracy in percent, (...) each, with the settings of a head.
+
+    Args:
+        head: For which :func:`in_strips` holds.
+        logits: (..., B, K, h, w): of this head, or of several whose losses are the same.
+        labels: (B, 1, H, W).
+    """
+    weight = head.loss_decode.class_weight
+    loss, accuracy = upsampled_cross_entropy(
+        logits, labels.squeeze(1), ignore_index=head.ignore_index,
+        align_corners=head.align_corners, avg_non_ignore=head.loss_decode.avg_non_ignore,
+        class_weight=None if weight is None else logits.new_tensor(weight))
+    return head.loss_decode.loss_weight * loss, accuracy

@@ -1,0 +1,168 @@
+"""Cross-entropy of logits that are upsampled to the labels, without the upsampled logits.
+
+A linear head gives 36x36 logits for a crop of 504x504: upsampled, 150 classes take 152 MB an image,
+several times over for softmax and gradients. Here a strip of rows is upsampled, its losses and its
+gradient are computed at once and brought back to the patch grid, and the strip is forgotten.
+Bilinear upsampling is linear in rows and in columns, U = R L C^T, so the gradient of L is R^T G C.
+
+B images, K classes, h w grid of the logits, H W pixels of the labels; N maps of logits (images of
+one or of several heads), s rows of the grid that a strip of r rows of pixels reads.
+"""
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+# Floats of a strip: what the caches of a core hold, and what keeps a GPU busy for a launch. The CPU
+# takes one map at a time: what it gives is then the same, bit for bit, whatever is beside it.
+STRIP_FLOATS = {'cpu': 2**20, 'cuda': 2**25}
+EPS = torch.finfo(torch.float32).eps
+
+
+def upsampled_cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int = 255,
+                            align_corners: bool = False, class_weight: Tensor | None = None,
+                            avg_non_ignore: bool = False) -> tuple[Tensor, Tensor]:
+    """What ``interpolate``, cross-entropy and accuracy give, in strips.
+
+    The same numbers as with mmseg 0.30's ``CrossEntropyLoss`` and ``accuracy`` up to rounding, for
+    any number of heads on the same images. Differentiable once, in the logits.
+
+    Args:
+        logits: (..., B, K, h, w), any number of heads in front. Computed with in float32.
+        labels: (B, H, W), integers.
+        ignore_index: The label that has no loss.
+        align_corners: Of the bilinear upsampling.
+        class_weight: (K,), factors of the losses.
+        avg_non_ignore: The mean is over the pixels that are not ignored, instead of all.
+
+    Returns:
+        Of each head (...), the mean loss, and the accuracy in percent of the pixels that are not
+        ignored.
+    """
+    heads, shape = logits.shape[:-4], logits.shape[-4:]
+    loss, accuracy = _UpsampledCrossEntropy.apply(
+        logits.float().reshape(-1, *shape), labels, ignore_index, align_corners, class_weight,
+        avg_non_ignore)
+    return loss.view(heads), accuracy.view(heads)
+
+
+class _UpsampledCrossEntropy(torch.autograd.Function):
+    """(heads, B, K, h, w), (B, H, W) -> losses and accuracies (heads,)."""
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, labels: Tensor, ignore_index: int, align_corners: bool,
+                class_weight: Tensor | None, avg_non_ignore: bool) -> tuple[Tensor, Tensor]:
+        heads, images = logits.shape[:2]
+        valid = labels != ignore_index
+        targets = labels.where(valid, 0)
+        weights = valid.float()
+        if class_weight is not None:
+            weights = weights * class_weight.float()[targets]
+        counted = valid.sum() + EPS
+        weights = weights / (counted if avg_non_ignore else labels.numel())
+        gradient = torch.zeros_like(logits) if ctx.needs_input_grad[0] else None
+        loss, hits = _strips(logits.flatten(0, 1), targets, weights, valid, align_corners,
+                             None if gradient is None else gradient.flatten(0, 1))
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        accuracy = (hits.view(heads, images).sum(1) + EPS) * (100.0 / counted)
+        ctx.mark_non_differentiable(accuracy)
+        return loss.view(heads, images).sum(1).float(), accuracy.float()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_loss: Tensor, _of_accuracy: Tensor) -> tuple:
+        gradient, = ctx.saved_tensors
+        return gradient * of_loss.view(-1, 1, 1, 1, 1), None, None, None, None, None
+
+
+def _strips(logits: Tensor, targets: Tensor, weights: Tensor, valid: Tensor, align_corners: bool,
+            gradient: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Goes over all strips of all maps.
+
+    Args:
+        logits: (N, K, h, w); map n is of image n % B.
+        targets: (B, H, W), ignored ones set to any class.
+        weights: (B, H, W), factor of each pixel's loss.
+        valid: (B, H, W), which pixels are not ignored.
+        align_corners: Of the upsampling.
+        gradient: (N, K, h, w) zeros, which the gradient of the loss is added to.
+
+    Returns:
+        The sums (N,) of the weighted losses, and of the pixels that are right, in float64.
+    """
+    (maps, classes, h, w), (images, height, width) = logits.shape, targets.shape
+    to_rows = _interpolation(h, height, align_corners, logits)  # R (H, h)
+    to_columns = _interpolation(w, width, align_corners, logits).T.contiguous()  # C^T (w, W)
+    sums = logits.new_zeros(2, maps, dtype=torch.float64)
+    budget = STRIP_FLOATS.get(logits.device.type, STRIP_FLOATS['cuda'])
+    read = _rows_read(h, height, align_corners)
+    together = 1 if logits.device.type == 'cpu' else maps
+    for group, rows in _plan(maps, height, classes * width, budget, together):
+        image = torch.arange(group.start, group.stop, device=logits.device) % images
+        source = slice(read[rows.start][0], read[rows.stop - 1][1] + 1)
+        strip = to_rows[rows, source]  # (r, s)
+        # (n, K, s, w) -> (s, n, K, w) -> (s, n, K, W) -> (r, n, K, W)
+        columns = logits[group, :, source].movedim(2, 0) @ to_columns
+        upsampled = (strip @ columns.flatten(1)).view(-1, *columns.shape[1:])
+        loss, hits = _cross_entropy_(upsampled, *(
+            part[image, rows].transpose(0, 1) for part in (targets, weights, valid)))
+        sums[:, group] += torch.stack([loss, hits])
+        if gradient is not None:
+            # (r, n, K, W) -> (s, n, K, W) -> (s, n, K, w) -> (n, K, s, w)
+            columns = (strip.T @ upsampled.flatten(1)).view(-1, *upsampled.shape[1:])
+            gradient[group, :, source] += (columns @ to_columns.T).movedim(0, 2)
+    return sums[0], sums[1]
+
+
+def _cross_entropy_(logits: Tensor, targets: Tensor, weights: Tensor,
+                    valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and hits of a strip, summed over its pixels; its logits become their own gradient.
+
+    Args:
+        logits: (r, n, K, W), overwritten.
+        targets: (r, n, W), and so are the others.
+        weights: Factor of each pixel's loss.
+        valid: Which pixels count for the hits.
+
+    Returns:
+        Two (n,), float64.
+    """
+    index = targets.unsqueeze(2)  # (r, n, 1, W)
+    highest = logits.amax(2, keepdim=True)
+    of_target = logits.gather(2, index)
+    hits = (of_target >= highest).squeeze(2) & valid
+    total = logits.sub_(highest).exp_().sum(2, keepdim=True)
+    loss = (total.log() + (highest - of_target)).squeeze(2) * weights
+    logits.mul_(weights.unsqueeze(2) / total)
+    logits.scatter_add_(2, index, -weights.unsqueeze(2))
+    return loss.sum((0, 2), dtype=torch.float64), hits.sum((0, 2), dtype=torch.float64)
+
+
+def _plan(maps: int, height: int, row_floats: int, budget: int,
+          together: int) -> Iterator[tuple[slice, slice]]:
+    """Cuts N maps of H rows into (maps, rows) of about ``budget`` floats: tall before wide."""
+    rows = min(max(budget // row_floats, 1), height)
+    rows = -(-height // -(-height // rows))  # equal strips
+    group = min(max(budget // (row_floats * rows), 1), together)
+    for first in range(0, maps, group):
+        for top in range(0, height, rows):
+            yield (slice(first, min(first + group, maps)), slice(top, min(top + rows, height)))
+
+
+def _interpolation(size: int, to: int, align_corners: bool, like: Tensor) -> Tensor:
+    """(to, size): torch's own linear interpolation, as a matrix."""
+    unit = torch.eye(size, dtype=torch.float32, device=like.device)
+    return F.interpolate(unit[None], to, mode='linear', align_corners=align_corners)[0].T
+
+
+def _rows_read(size: int, to: int, align_corners: bool) -> list[tuple[int, int]]:
+    """The first and the last row that each row of :func:`_interpolation` reads, or one more.
+
+    From the formula rather than from the matrix, which a GPU would have to be asked for.
+    """
+    scale = (size - 1) / max(to - 1, 1) if align_corners else size / to
+    places = [i * scale if align_corners else max((i + 0.5) * scale - 0.5, 0) for i in range(to)]
+    return [(max(int(place - 1e-3), 0), min(int(place + 1e-3) + 1, size - 1)) for place in places]
