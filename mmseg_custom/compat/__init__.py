@@ -54,9 +54,9 @@ def stay_without_gpu() -> None:
 def draw_large_matrices() -> None:
     """Lets mmseg's confusion_matrix draw 150 classes.
 
-    It takes two inches a class at 180 dots an inch: 54000 x 43200 pixels, which needs more than 24 GB
-    of memory. Figures of more than ``LONGEST_SIDE`` pixels get fewer dots an inch instead. Can go
-    with mmseg 0.30.
+    It takes two inches a class at 180 dots an inch: 54000 x 43200 pixels, for which 24 GB of memory
+    are not enough. Figures of more than ``LONGEST_SIDE`` pixels get fewer dots an inch instead. Can
+    go with mmseg 0.30.
     """
     subplots = pyplot.subplots
 

@@ -37,7 +37,15 @@ def test_test(folder, tmp_path):
     text = tool('test.py', folder / 'config.py', folder / 'run/latest.pth', '--eval', 'mIoU',
                 '--work-dir', tmp_path)
     assert 'mIoU' in text and list(tmp_path.glob('eval_*.json'))
-    # Not confusion_matrix.py: for 150 classes it draws 54000 x 43200 pixels, in over 24 GB.
+
+
+@pytest.mark.slow
+def test_confusion_matrix(folder, tmp_path):
+    # The labels of 22500 fields take a minute or two, and the picture about 2 GB.
+    tool('test.py', folder / 'config.py', folder / 'run/latest.pth', '--out', tmp_path / 'r.pkl',
+         '--work-dir', tmp_path)
+    tool('confusion_matrix.py', folder / 'config.py', tmp_path / 'r.pkl', tmp_path)
+    assert (tmp_path / 'confusion_matrix.png').stat().st_size > 100_000
 
 
 def test_print_config_and_get_flops(folder, tmp_path):
