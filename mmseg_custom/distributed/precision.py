@@ -24,7 +24,8 @@ from torch import Tensor, nn
 COMPUTE_DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16, fp32=torch.float32)
 
 
-def apply_precision(model: nn.Module, dtype: torch.dtype, device: str | None = None) -> None:
+def apply_precision(model: nn.Module, dtype: torch.dtype, device: str | None = None,
+                    store: bool = True) -> None:
     """Applies the policy to a segmentor; applying it again changes nothing.
 
     Must come before the optimizer and before any wrapper that looks at parameters (DDP, FSDP2);
@@ -34,6 +35,8 @@ def apply_precision(model: nn.Module, dtype: torch.dtype, device: str | None = N
         model: Has ``backbone``; everything else in it counts as a head.
         dtype: Of the backbone's weights when it computes.
         device: 'cuda' or 'cpu', where it will compute; default: where it is.
+        store: False leaves the backbone's trained weights in the dtype that they are in, for
+            :func:`store_masters` to bring them to float32 part by part, as they are sharded.
     """
     backbone = model.backbone
     device = device or next(backbone.parameters()).device.type
@@ -41,10 +44,17 @@ def apply_precision(model: nn.Module, dtype: torch.dtype, device: str | None = N
     for name, child in model.named_children():
         if name != 'backbone':
             child.float()
-    compute_in(backbone, list(backbone._parameters), dtype, arithmetic)
+    compute_in(backbone, list(backbone._parameters), dtype, arithmetic, store)
     for unit in compute_units(backbone):
-        compute_in(unit, [name for name, _ in unit.named_parameters()], dtype, arithmetic)
+        compute_in(unit, [name for name, _ in unit.named_parameters()], dtype, arithmetic, store)
     _log(model, dtype, arithmetic)
+
+
+def store_masters(module: nn.Module) -> None:
+    """Stores trained weights in float32, those of modules inside included."""
+    for parameter in module.parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            parameter.data = parameter.data.float()
 
 
 def is_fast_on_cpu(dtype: torch.dtype) -> bool:
@@ -66,7 +76,7 @@ def compute_units(backbone: nn.Module) -> Iterator[nn.Module]:
 
 
 def compute_in(unit: nn.Module, names: list[str], dtype: torch.dtype,
-               arithmetic: torch.dtype) -> None:
+               arithmetic: torch.dtype, store: bool = True) -> None:
     """Stores parameters as the policy says, and makes a module compute on casts of them.
 
     Each call casts the parameters, as FSDP2's mixed precision does when it gathers them; gradients
@@ -78,6 +88,7 @@ def compute_in(unit: nn.Module, names: list[str], dtype: torch.dtype,
         names: Of its parameters.
         dtype: That the parameters are rounded to.
         arithmetic: That they, and the inputs, are then computed with.
+        store: Whether trained ones are brought to float32 now, or else later.
     """
     slots = []
     for name in names:
@@ -85,7 +96,7 @@ def compute_in(unit: nn.Module, names: list[str], dtype: torch.dtype,
         module = unit.get_submodule(owner)
         parameter = module._parameters[leaf]
         stored_in = torch.float32 if parameter.requires_grad else dtype
-        if parameter.dtype != stored_in:
+        if parameter.dtype != stored_in and (store or not parameter.requires_grad):
             parameter.data = parameter.data.to(stored_in)
         if not stored_in == dtype == arithmetic:
             slots.append((module, leaf))
