@@ -191,7 +191,7 @@ def parallelize(model: nn.Module, device: str, engine: Engine | None = None,
     if hasattr(backbone, 'checkpoint_every'):
         backbone.checkpoint_every = engine.checkpoint_every
     # FSDP2 casts when it gathers: the casts must be out of the way before anything is compiled.
-    param_dtype = hand_over_casts(backbone) if kind == 'fsdp2' else None
+    casts = hand_over_casts(backbone) if kind == 'fsdp2' else None
     # 2. Compile, block by block: one graph serves them all.
     if engine.compile:
         for block in read_blocks(model):
@@ -206,7 +206,7 @@ def parallelize(model: nn.Module, device: str, engine: Engine | None = None,
             model.cuda() if device == 'cuda' else model, device, broadcast_buffers=False,
             gradient_as_bucket_view=True,  # else DDP keeps a second copy of all gradients
             find_unused_parameters=find_unused_parameters or _has_unread_blocks(model))
-    return shard(model, device, engine, param_dtype)
+    return shard(model, device, engine, *casts)
 
 
 def choose_engine(engine: Engine, model: nn.Module) -> str:
@@ -235,7 +235,7 @@ def choose_engine(engine: Engine, model: nn.Module) -> str:
 
 
 def shard(model: nn.Module, device: str, engine: Engine,
-          param_dtype: torch.dtype | None) -> SegmentorFSDP:
+          param_dtype: torch.dtype | None, cast_inputs: bool) -> SegmentorFSDP:
     """Applies FSDP2: each block, each head, then what is left (the root).
 
     Trained weights stay float32 in their shards. The backbone is gathered in ``param_dtype``, heads
@@ -245,7 +245,8 @@ def shard(model: nn.Module, device: str, engine: Engine,
     mesh = build_mesh(device, engine.hybrid)
     common = dict(mesh=mesh, offload_policy=CPUOffloadPolicy(pin_memory=device == 'cuda')
                   if engine.cpu_offload else OffloadPolicy())
-    casting = MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=torch.float32)
+    casting = MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=torch.float32,
+                                   cast_forward_inputs=cast_inputs)
     plain = MixedPrecisionPolicy(reduce_dtype=torch.float32)
     blocks = list(_blocks(model))
     for block in blocks:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 import torch
 from mmseg.utils import get_root_logger
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 COMPUTE_DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16, fp32=torch.float32)
@@ -106,30 +107,36 @@ def compute_in(unit: nn.Module, names: list[str], dtype: torch.dtype,
         unit.forward = _on_casts(unit, slots, dtype, arithmetic)
 
 
-def hand_over_casts(backbone: nn.Module) -> torch.dtype | None:
-    """Takes the casts of :func:`compute_in` back where FSDP2's mixed precision can do them.
+def hand_over_casts(backbone: nn.Module) -> tuple[torch.dtype | None, bool]:
+    """Leaves the casts of :func:`compute_in` to FSDP2's mixed precision, as far as it has them.
 
-    Where weights are rounded to one dtype and computed with in another, they stay: FSDP2 gathers
-    the float32 weights then, and each module casts what was gathered.
+    Where weights are rounded to one dtype and computed with in another, each module still casts
+    what FSDP2 has rounded and gathered, and its inputs.
 
     Returns:
-        The dtype that FSDP2 is to cast the parameters to; None to leave them as they are.
+        The dtype that FSDP2 is to cast the parameters to, None to leave them as they are; and
+        whether it is to cast inputs too.
     """
     units = [unit for unit in (backbone, *compute_units(backbone))
              if hasattr(unit, '_computes_in')]
     dtypes = {unit._computes_in for unit in units}
     if len(dtypes) != 1:
-        return None
+        return None, True
     dtype, arithmetic = dtypes.pop()
-    if dtype != arithmetic:
-        return None
-    for unit in units:
+    for unit in units if dtype == arithmetic else ():
         del unit._computes_in, unit._inner_forward, unit.forward
-    return dtype
+    return dtype, dtype == arithmetic
 
 
 def compile_inside(unit: nn.Module) -> None:
-    """Compiles a module's forward, inside its casts where it has them; names stay."""
+    """Compiles a module's forward, inside its casts where it has them; names stay.
+
+    Drop path stays outside: its probability is a constant of each block, and would make a graph of
+    its own for each, up to torch's limit of 8, beyond which nothing is compiled.
+    """
+    for child in unit.modules():
+        if isinstance(child, DropPath):
+            child.forward = torch.compiler.disable(child.forward)
     name = '_inner_forward' if hasattr(unit, '_computes_in') else 'forward'
     setattr(unit, name, torch.compile(getattr(unit, name)))
 
