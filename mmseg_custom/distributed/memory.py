@@ -23,10 +23,11 @@ FP32 = 4  # bytes
 
 @dataclass(frozen=True)
 class Storage:
-    """Bytes for each trained weight of the backbone."""
+    """Bytes for each trained weight of the backbone; heads are float32, but for their moments."""
     masters: float = FP32
     gradients: float = FP32
     optimizer: float = 2 * FP32
+    optimizer_of_heads: float = 2 * FP32
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ def state_bytes(model: nn.Module, kind: str, ranks: int, engine: Engine | None =
     """
     engine = engine or Engine()
     shared = ranks if kind == 'fsdp2' else 1
-    storage = storage or Storage(optimizer=moments * FP32)
-    plain = Storage(optimizer=moments * FP32)
+    storage = storage or Storage(optimizer=moments * FP32, optimizer_of_heads=moments * FP32)
+    of_heads = Storage(optimizer=storage.optimizer_of_heads)
     backbone = [p for _, p in model.backbone.named_parameters()]
     trained = [p for p in backbone if p.requires_grad]
     trained_heads = [p for head in heads(model) for p in head.parameters() if p.requires_grad]
@@ -85,12 +86,23 @@ def state_bytes(model: nn.Module, kind: str, ranks: int, engine: Engine | None =
     counts = share(trained, shared), share(trained_heads, shared)
 
     def both(name: str) -> int:
-        return round(sum(n * getattr(s, name) for n, s in zip(counts, (storage, plain))))
+        return round(sum(n * getattr(s, name) for n, s in zip(counts, (storage, of_heads))))
 
     working = _gathered(model, engine, dtype) if kind == 'fsdp2' else _cast(model, engine, dtype)
     return StateBytes(frozen + sum(b.nbytes for b in model.buffers()), both('masters'),
                       both('gradients'), both('optimizer'), working,
                       kind == 'fsdp2' and engine.cpu_offload)
+
+
+def storage_of(optimizer: dict) -> Storage:
+    """The bytes for each trained weight of the backbone under the optimizer of a config."""
+    if optimizer.get('type') == 'LowMemoryAdamW':
+        if optimizer.get('state') == 'bf16':
+            return Storage(2, 2, 4, 8)
+        quantised = 2 * (1 + FP32 / 256)  # a scale for 256 values
+        return Storage(2, 2, quantised, quantised)
+    both = moments_of(optimizer) * FP32
+    return Storage(optimizer=both, optimizer_of_heads=both)
 
 
 def moments_of(optimizer: dict) -> int:

@@ -168,18 +168,20 @@ def wrap_alone(model: nn.Module, device: str) -> nn.Module:
 
 
 def parallelize(model: nn.Module, device: str, engine: Engine | None = None,
-                find_unused_parameters: bool = False, kind: str | None = None) -> nn.Module:
+                find_unused_parameters: bool = False, kind: str | None = None,
+                masters: torch.dtype = torch.float32) -> nn.Module:
     """Moves a segmentor to its device and wraps it for training.
 
     Args:
         model: A segmentor with its final dtypes (see :mod:`.precision`; for FSDP2, trained weights
-            may be in another dtype, and come to float32 as they are sharded). It may be on the
-            meta device for FSDP2: its shards are then left to be filled. The optimizer is built
+            may be in another dtype, and are converted as they are sharded). It may be on the meta
+            device for FSDP2: its shards are then left to be filled. The optimizer is built
             afterwards: FSDP2 puts other parameters in the place of the model's.
         device: 'cuda' or 'cpu'.
         engine: Default: 'auto'.
         find_unused_parameters: For DDP; on by itself where trained blocks are never read.
         kind: From :func:`choose_engine`, where that was called before.
+        masters: What FSDP2 stores the backbone's trained weights in.
 
     Raises:
         InputError: If the engine does not go with the number of processes.
@@ -206,7 +208,7 @@ def parallelize(model: nn.Module, device: str, engine: Engine | None = None,
             model.cuda() if device == 'cuda' else model, device, broadcast_buffers=False,
             gradient_as_bucket_view=True,  # else DDP keeps a second copy of all gradients
             find_unused_parameters=find_unused_parameters or _has_unread_blocks(model))
-    return shard(model, device, engine, *casts)
+    return shard(model, device, engine, *casts, masters)
 
 
 def choose_engine(engine: Engine, model: nn.Module) -> str:
@@ -235,12 +237,14 @@ def choose_engine(engine: Engine, model: nn.Module) -> str:
 
 
 def shard(model: nn.Module, device: str, engine: Engine,
-          param_dtype: torch.dtype | None, cast_inputs: bool) -> SegmentorFSDP:
+          param_dtype: torch.dtype | None, cast_inputs: bool,
+          masters: torch.dtype = torch.float32) -> SegmentorFSDP:
     """Applies FSDP2: each block, each head, then what is left (the root).
 
-    Trained weights stay float32 in their shards. The backbone is gathered in ``param_dtype``, heads
-    in float32, which batch norm needs; gradients are reduced in float32. A part becomes float32
-    just before it is sharded, so that no process ever holds all weights in float32.
+    Trained weights are float32 in their shards (``masters``, in the backbone). The backbone is
+    gathered in ``param_dtype``, heads in float32, which batch norm needs; gradients are reduced in
+    float32. A part becomes float32 just before it is sharded, so that no process ever holds all
+    weights in float32.
     """
     mesh = build_mesh(device, engine.hybrid)
     common = dict(mesh=mesh, offload_policy=CPUOffloadPolicy(pin_memory=device == 'cuda')
@@ -250,13 +254,13 @@ def shard(model: nn.Module, device: str, engine: Engine,
     plain = MixedPrecisionPolicy(reduce_dtype=torch.float32)
     blocks = list(_blocks(model))
     for block in blocks:
-        store_masters(block)
+        store_masters(block, masters)
         fully_shard(block, mp_policy=casting, **common)
     for head in heads(model):
         store_masters(head)
         fully_shard(head, mp_policy=plain, **common)
         register_fsdp_forward_method(head, 'forward_test')  # mmseg's calls forward, not the head
-    store_masters(model.backbone)
+    store_masters(model.backbone, masters)
     fully_shard(model, mp_policy=casting, **common)
     _leave_meta(model, device, engine.cpu_offload)
     read = read_blocks(model)

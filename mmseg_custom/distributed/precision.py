@@ -26,7 +26,7 @@ COMPUTE_DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16, fp32=torch.float3
 
 
 def apply_precision(model: nn.Module, dtype: torch.dtype, device: str | None = None,
-                    store: bool = True) -> None:
+                    store: bool = True, masters: torch.dtype = torch.float32) -> None:
     """Applies the policy to a segmentor; applying it again changes nothing.
 
     Must come before the optimizer and before any wrapper that looks at parameters (DDP, FSDP2);
@@ -37,7 +37,9 @@ def apply_precision(model: nn.Module, dtype: torch.dtype, device: str | None = N
         dtype: Of the backbone's weights when it computes.
         device: 'cuda' or 'cpu', where it will compute; default: where it is.
         store: False leaves the backbone's trained weights in the dtype that they are in, for
-            :func:`store_masters` to bring them to float32 part by part, as they are sharded.
+            :func:`store_masters` to convert part by part, as they are sharded.
+        masters: What the backbone's trained weights are stored in; see :mod:`..optim.low_memory`
+            for another dtype than float32.
     """
     backbone = model.backbone
     device = device or next(backbone.parameters()).device.type
@@ -45,17 +47,18 @@ def apply_precision(model: nn.Module, dtype: torch.dtype, device: str | None = N
     for name, child in model.named_children():
         if name != 'backbone':
             child.float()
-    compute_in(backbone, list(backbone._parameters), dtype, arithmetic, store)
-    for unit in compute_units(backbone):
-        compute_in(unit, [name for name, _ in unit.named_parameters()], dtype, arithmetic, store)
-    _log(model, dtype, arithmetic)
+    for unit in (backbone, *compute_units(backbone)):
+        names = (list(unit._parameters) if unit is backbone
+                 else [name for name, _ in unit.named_parameters()])
+        compute_in(unit, names, dtype, arithmetic, masters, store)
+    _log(model, dtype, arithmetic, masters)
 
 
-def store_masters(module: nn.Module) -> None:
-    """Stores trained weights in float32, those of modules inside included."""
+def store_masters(module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    """Stores trained weights in a dtype, those of modules inside included."""
     for parameter in module.parameters():
-        if parameter.requires_grad and parameter.dtype != torch.float32:
-            parameter.data = parameter.data.float()
+        if parameter.requires_grad and parameter.dtype != dtype:
+            parameter.data = parameter.data.to(dtype)
 
 
 def is_fast_on_cpu(dtype: torch.dtype) -> bool:
@@ -77,7 +80,8 @@ def compute_units(backbone: nn.Module) -> Iterator[nn.Module]:
 
 
 def compute_in(unit: nn.Module, names: list[str], dtype: torch.dtype,
-               arithmetic: torch.dtype, store: bool = True) -> None:
+               arithmetic: torch.dtype, masters: torch.dtype = torch.float32,
+               store: bool = True) -> None:
     """Stores parameters as the policy says, and makes a module compute on casts of them.
 
     Each call casts the parameters, as FSDP2's mixed precision does when it gathers them; gradients
@@ -89,14 +93,15 @@ def compute_in(unit: nn.Module, names: list[str], dtype: torch.dtype,
         names: Of its parameters.
         dtype: That the parameters are rounded to.
         arithmetic: That they, and the inputs, are then computed with.
-        store: Whether trained ones are brought to float32 now, or else later.
+        masters: That trained ones are stored in.
+        store: Whether they are brought to it now, or else later.
     """
     slots = []
     for name in names:
         owner, _, leaf = name.rpartition('.')
         module = unit.get_submodule(owner)
         parameter = module._parameters[leaf]
-        stored_in = torch.float32 if parameter.requires_grad else dtype
+        stored_in = masters if parameter.requires_grad else dtype
         if parameter.dtype != stored_in and (store or not parameter.requires_grad):
             parameter.data = parameter.data.to(stored_in)
         if not stored_in == dtype == arithmetic:
@@ -158,12 +163,16 @@ def _on_casts(unit: nn.Module, slots: list[tuple[nn.Module, str]], dtype: torch.
     return forward_on_casts
 
 
-def _log(model: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype) -> None:
+def _log(model: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype,
+         masters: torch.dtype) -> None:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    stored = str(masters).removeprefix('torch.')
+    if masters != torch.float32:
+        stored += ' (heads in float32)'
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     name = str(dtype).removeprefix('torch.')
     computes = f'in {name}' if dtype == arithmetic else (
         f'in float32 on weights rounded to {name}, for which this CPU has no instructions')
     get_root_logger().info(
         'precision: the backbone computes %s, the heads in float32; %s trained parameters stored '
-        'in float32, %s frozen ones in %s', computes, f'{trained:,}', f'{frozen:,}', name)
+        'in %s, %s frozen ones in %s', computes, f'{trained:,}', stored, f'{frozen:,}', name)

@@ -30,7 +30,14 @@ from ..distributed.precision import apply_precision
 from ..version import __version__
 from . import best
 from .batch import settle_batch
-from .build import build_on_meta, check_finite, compute_dtype, header_of, is_classic
+from .build import (
+    build_on_meta,
+    check_finite,
+    compute_dtype,
+    header_of,
+    is_classic,
+    masters_dtype,
+)
 from .config import loader_options, translate, without_pretrained
 from .hooks import SegDistEvalHook, SegEvalHook, ToBFloat16Hook, ToFloat16Hook
 from .identity import identity, refuse_another
@@ -136,17 +143,18 @@ def build_model(cfg: Config, device: str, engine: Engine,
         if name != 'backbone' or not hasattr(child, 'freeze_vit'):
             child.init_weights()
     kind = choose_engine(engine, model)
-    sharded = kind == 'fsdp2'
+    sharded, masters = kind == 'fsdp2', masters_dtype(cfg)
     dtype = compute_dtype(cfg, model)
     if dtype is not None:
-        apply_precision(model, dtype, device, store=not sharded)
+        apply_precision(model, dtype, device, store=not sharded, masters=masters)
     by_shares = sharded and whole and is_sharded_checkpoint(checkpoint)
     rest = {}
     if checkpoint is not None and not by_shares:
         rest = load_segmentor(model, checkpoint, verify=is_first_of_node(), as_stored=sharded)
     if cfg.get('check_finite') and not by_shares:
         check_finite(model)
-    model = parallelize(model, device, engine, cfg.get('find_unused_parameters', False), kind)
+    model = parallelize(model, device, engine, cfg.get('find_unused_parameters', False), kind,
+                        masters)
     if by_shares:
         rest = load_shares(unwrap(model), checkpoint, check_finite=cfg.get('check_finite'))
     return model, rest

@@ -14,7 +14,7 @@ from mmseg_custom.distributed.precision import apply_precision
 RUNS = dict(
     plain=dict(engine='single', dtype='bfloat16', norm=False, iters=4),
     compiled=dict(engine='single', dtype='bfloat16', norm=False, iters=4, compile=True),
-    compiled_fsdp2=dict(ranks=2, dtype='bfloat16', norm=False, iters=4, compile=True),
+    compiled_fsdp2=dict(engine='fsdp2', dtype='bfloat16', norm=False, iters=4, compile=True),
 )
 
 
@@ -55,7 +55,7 @@ def test_few_graphs_serve_all_blocks(monkeypatch):
 def test_compiled_runs_train_alike(tmp_path):
     run('python', 'tests/helpers/traces.py', tmp_path, free_port(),
         *(f'{name}={json.dumps(options)}' for name, options in RUNS.items()),
-        PYTHONPATH=f'{ROOT}:{ROOT / "tests"}')
+        PYTHONPATH=f'{ROOT}:{ROOT / "tests"}', timeout=900)
     plain, *compiled = (torch.load(tmp_path / f'{name}.pth') for name in RUNS)
     for trace in compiled:
         torch.testing.assert_close(trace['losses'], plain['losses'], rtol=2e-2, atol=0)

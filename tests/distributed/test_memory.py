@@ -7,7 +7,13 @@ from mmseg.models import build_segmentor
 from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from mmseg_custom.distributed.memory import Storage, moments_of, share, state_bytes
+from mmseg_custom.distributed.memory import (
+    Storage,
+    moments_of,
+    share,
+    state_bytes,
+    storage_of,
+)
 from mmseg_custom.distributed.parallelize import Engine, parallelize
 from mmseg_custom.distributed.precision import apply_precision
 
@@ -81,3 +87,6 @@ def test_small_helpers():
     assert share([torch.empty(10, 3), torch.empty(1, 7), torch.empty(())], 4) == 9 + 7 + 1
     assert [moments_of(o) for o in (dict(type='AdamW'), dict(type='SGD', momentum=0.9),
                                     dict(type='SGD'))] == [2, 1, 0]
+    assert storage_of(dict(type='SGD', momentum=0.9)) == Storage(4, 4, 4, 4)
+    assert storage_of(dict(type='LowMemoryAdamW', state='bf16')) == Storage(2, 2, 4, 8)
+    assert storage_of(dict(type='LowMemoryAdamW')).optimizer == 2 + 8 / 256
