@@ -26,11 +26,12 @@ from .segmentor import load_segmentor, read_checkpoint
 from .sharded import (
     is_sharded_checkpoint,
     load_optimizer,
+    load_shares,
     load_whole_optimizer,
     save_sharded,
 )
 
 __all__ = ['SaveError', 'atomic_save', 'install_safe_loading', 'is_sharded_checkpoint', 'is_whole',
-           'load_backbone', 'load_optimizer', 'load_segmentor', 'load_whole_optimizer',
-           'newest_whole', 'point_latest_to', 'read_checkpoint', 'remove_checkpoint',
-           'save_checkpoint', 'save_sharded', 'sha256_in_background', 'sweep']
+           'load_backbone', 'load_optimizer', 'load_segmentor', 'load_shares',
+           'load_whole_optimizer', 'newest_whole', 'point_latest_to', 'read_checkpoint',
+           'remove_checkpoint', 'save_checkpoint', 'save_sharded', 'sha256_in_background', 'sweep']

@@ -132,7 +132,8 @@ def open_network(path: str, logger: logging.Logger | None = None) -> Network:
 
 
 def fill(module: nn.Module, network: Network, dtype: torch.dtype | None = None,
-         check_finite: bool = False, may_miss: Callable[[str], bool] = lambda name: False) -> None:
+         check_finite: bool = False, may_miss: Callable[[str], bool] = lambda name: False,
+         as_stored: Callable[[str], bool] = lambda name: False) -> None:
     """Checks a network against a model, then places every tensor.
 
     Nothing is changed if a check fails (``check_finite`` apart, which reads as it places).
@@ -143,25 +144,37 @@ def fill(module: nn.Module, network: Network, dtype: torch.dtype | None = None,
         dtype: See :func:`load_backbone`.
         check_finite: See :func:`load_backbone`.
         may_miss: Says of a parameter's name whether it may be missing in the file.
+        as_stored: Says of a parameter's name whether it takes the dtype that it has in the file.
 
     Raises:
         InputError: If names, shapes or dtypes do not fit.
     """
     targets = module.state_dict(keep_vars=True)
-    check_architecture(network, targets)
-    check_names(network, targets, may_miss)
-    check_tensors(network, targets)
+    check_network(network, targets, may_miss)
     for name in network.parts:
         tensor, target = network.tensor(name), targets[name]
         if tensor.shape != target.shape:  # check_tensors let only position embeddings pass
             tensor = resample(tensor, target.shape[1])
-        placed = place(module, name, tensor, dtype or target.dtype)
+        wanted = tensor.dtype if as_stored(name) else dtype or target.dtype
+        placed = place(module, name, tensor, wanted)
         if check_finite and not placed.isfinite().all():
             raise InputError(f'{network.path}: {name} holds NaN or infinity in '
                              f'{str(placed.dtype).removeprefix("torch.")}: the file is damaged, '
                              'or its training diverged')
         if not network.holds(name, placed):
             network.release(name)
+
+
+def check_network(network: Network, targets: Mapping[str, Tensor],
+                  may_miss: Callable[[str], bool]) -> None:
+    """Refuses a network that does not fit a model: see the three checks below.
+
+    Raises:
+        InputError: Naming what does not fit.
+    """
+    check_architecture(network, targets)
+    check_names(network, targets, may_miss)
+    check_tensors(network, targets)
 
 
 def check_architecture(network: Network, targets: Mapping[str, Tensor]) -> None:

@@ -9,7 +9,7 @@ import torch
 from ..errors import InputError
 from . import provenance
 from .convert import lazy
-from .export import SILENT, Progress, write_pth, write_safetensors
+from .export import SILENT, LazyTensor, Progress, write_pth, write_safetensors
 from .files import safe_load
 from .load import Network, open_network, resample
 from .save import atomic_save, plain
@@ -44,7 +44,7 @@ def merge(checkpoint: str, target: str, backbone: str | None = None,
     tensors = {name: lazy(network, name) for name in network.parts}
     state = content.get('optimizer', {}).get('state', {}) if classic else {}
     extra = [value for values in state.values() for value in values.values()
-             if isinstance(value, torch.Tensor)]
+             if isinstance(value, (torch.Tensor, LazyTensor))]
     progress.reset(sum(tensor.nbytes for tensor in (*tensors.values(), *extra)))
     if not classic:
         write_safetensors(target, tensors, progress)

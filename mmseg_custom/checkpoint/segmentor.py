@@ -28,7 +28,8 @@ BACKBONE = 'backbone.'
 
 def load_segmentor(model: nn.Module, path: str, *, backbone: str | None = None,
                    leave_out: Sequence[str] = (), verify: bool = True,
-                   check_finite: bool = False, logger: logging.Logger | None = None) -> dict:
+                   check_finite: bool = False, as_stored: bool = False,
+                   logger: logging.Logger | None = None) -> dict:
     """Loads a checkpoint of either form into a segmentor.
 
     The model may be on the meta device, wholly or partly (``with torch.device('meta'):
@@ -44,6 +45,8 @@ def load_segmentor(model: nn.Module, path: str, *, backbone: str | None = None,
             for another number of classes.
         verify: Whether to compare the SHA-256 of the backbone's file. One rank of a node is enough.
         check_finite: Also read every value, and refuse NaN and infinity.
+        as_stored: Trained weights of the backbone take the dtype that they have in the file, and
+            stay views of it: for what converts them part by part afterwards.
         logger: Default: the logger 'mmseg'.
 
     Returns:
@@ -68,7 +71,10 @@ def load_segmentor(model: nn.Module, path: str, *, backbone: str | None = None,
         kept |= {BACKBONE + name for name in source.names}
         for name in source.names:
             del network.parts[BACKBONE + name]
-    fill(model, network, None, check_finite, may_miss=_may_miss(kept))
+    trained = {name for name, p in model.named_parameters()
+               if as_stored and p.requires_grad and name.startswith(BACKBONE)}
+    fill(model, network, None, check_finite, may_miss=_may_miss(kept),
+         as_stored=trained.__contains__)
     _finish(model)
     if hasattr(model, 'backbone'):
         provenance.remember(model.backbone, source)
@@ -96,15 +102,18 @@ def read_checkpoint(path: str, *, backbone: str | None = None, verify: bool = Tr
     """
     checkpoint = open_checkpoint(path)
     entry = entry_of(checkpoint)
-    if entry is None:
+    if entry is None and not os.path.isdir(path):
         return checkpoint
     network = own_tensors(checkpoint, path)
-    source_path = backbone or find_backbone(entry, path)
-    if verify:
-        provenance.verify(entry, source_path, path)
-    source = complete(network, entry, source_path, logger)
+    metadata = OrderedDict()
+    if entry is not None:
+        source_path = backbone or find_backbone(entry, path)
+        if verify:
+            provenance.verify(entry, source_path, path)
+        source = complete(network, entry, source_path, logger)
+        metadata['backbone'] = provenance.metadata_of(source)
     state_dict = OrderedDict((name, network.tensor(name)) for name in network.parts)
-    state_dict._metadata = OrderedDict(backbone=provenance.metadata_of(source))
+    state_dict._metadata = metadata
     return {**checkpoint, 'state_dict': state_dict}
 
 
@@ -153,18 +162,21 @@ def find_backbone(entry: dict, checkpoint: str) -> str:
 
 
 def open_checkpoint(path: str, optimizer: bool = False) -> dict:
-    """Reads a file, or the folder of a sharded checkpoint.
+    """Opens a file, or the folder of a sharded checkpoint; no tensor is read yet.
+
+    The tensors of a file are views of it; those of a folder are on the meta device, and
+    :func:`own_tensors` reads them.
 
     Args:
         path: Of either.
-        optimizer: Also read the optimizer's state of a folder; a file brings it unread.
+        optimizer: Also the optimizer's state of a folder, as lazy tensors.
 
     Raises:
         InputError: If it cannot be read.
     """
     from . import sharded  # which needs this module
     if sharded.is_sharded_checkpoint(path):
-        return sharded.read_sharded(path, optimizer)
+        return sharded.open_sharded(path, optimizer)
     return safe_load(path)
 
 
@@ -179,8 +191,10 @@ def own_tensors(checkpoint: dict, path: str) -> Network:
                    else 'give the checkpoint of a segmentor')
         raise InputError(f'{path} is no checkpoint of a segmentor (it holds '
                          f'{summarize(tensors)}): {way_out}')
-    in_memory = os.path.isdir(path) or sniff(path) == 'legacy'
-    mapped = set() if in_memory else set(tensors)
+    if os.path.isdir(path):
+        from .sharded import ShardedNetwork  # which needs this module
+        return ShardedNetwork(path)
+    mapped = set() if sniff(path) == 'legacy' else set(tensors)
     return Network(path, {name: (tensor,) for name, tensor in tensors.items()}, mapped)
 
 

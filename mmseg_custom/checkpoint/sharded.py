@@ -15,6 +15,7 @@ import pickle
 import shutil
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -26,7 +27,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from ..errors import InputError
+from .export import LazyTensor
 from .files import safe_load
+from .load import Network, check_network, resample
 from .save import PART, SaveError, flush, plain, point_latest_to, save_error, trained_state_dict
 
 SUFFIX = '.dcp'
@@ -109,27 +112,99 @@ def read_header(folder: str) -> dict:
     return safe_load(os.path.join(folder, _HEADER))
 
 
-def read_sharded(folder: str, optimizer: bool = False) -> dict:
-    """Reads whole tensors on this process alone, in the form of a classic checkpoint.
+def open_sharded(folder: str, optimizer: bool = False) -> dict:
+    """Describes a checkpoint in the form of a classic one; no tensor is read.
 
     Args:
         folder: The checkpoint.
-        optimizer: Also the optimizer's state, which is twice as large as trained weights.
+        optimizer: Also its state, as :class:`.export.LazyTensor`.
+
+    Returns:
+        ``meta``, ``state_dict`` on the meta device (:class:`ShardedNetwork` reads it), and
+        ``optimizer`` if it was asked for and is there.
 
     Raises:
         InputError: If a part is missing or damaged.
     """
-    metadata = check_whole(folder)
+    network = ShardedNetwork(folder)
     header = read_header(folder)
-    wanted = (MODEL, OPTIMIZER) if optimizer else (MODEL,)
-    tensors = {name: torch.empty(entry.size, dtype=entry.properties.dtype)
-               for name, entry in metadata.state_dict_metadata.items() if name.startswith(wanted)}
-    _load(tensors, folder)
     content = dict(meta=header['meta'], state_dict={
-        name.removeprefix(MODEL): t for name, t in tensors.items() if name.startswith(MODEL)})
+        name: parts[0] for name, parts in network.parts.items()})
     if optimizer and 'param_groups' in header:
-        content['optimizer'] = _join(tensors, header)
+        content['optimizer'] = _join(network.lazy_optimizer(), header)
     return content
+
+
+class ShardedNetwork(Network):
+    """The weights in a folder, read whole, one when it is asked for, on this process alone.
+
+    Args:
+        folder: The checkpoint.
+
+    Raises:
+        InputError: If a part is missing or damaged.
+    """
+
+    def __init__(self, folder: str):
+        metadata = check_whole(folder)
+        self._entries = metadata.state_dict_metadata
+        self._reader = _Reader(folder, metadata)
+        super().__init__(folder, {
+            name.removeprefix(MODEL): (torch.empty(entry.size, dtype=entry.properties.dtype,
+                                                   device='meta'),)
+            for name, entry in self._entries.items() if name.startswith(MODEL)}, set())
+
+    def tensor(self, name: str) -> Tensor:
+        """Reads a tensor; those that were added from another file are as they are."""
+        if not self.parts[name][0].is_meta:
+            return super().tensor(name)
+        return self._read(MODEL + name)
+
+    def lazy_optimizer(self) -> dict[str, LazyTensor]:
+        """The tensors of the optimizer's state by their names in the folder."""
+        return {name: LazyTensor(tuple(entry.size), entry.properties.dtype,
+                                 partial(self._read, name))
+                for name, entry in self._entries.items() if name.startswith(OPTIMIZER)}
+
+    def _read(self, name: str) -> Tensor:
+        entry = self._entries[name]
+        tensor = torch.empty(entry.size, dtype=entry.properties.dtype)
+        _load({name: tensor}, self.path, self._reader)
+        return tensor
+
+
+def load_shares(model: nn.Module, folder: str, *, check_finite: bool = False) -> dict:
+    """Fills a sharded segmentor, each process its share; none ever holds all weights.
+
+    Args:
+        model: The segmentor, unwrapped, with shards that have memory.
+        folder: A checkpoint that holds every weight.
+        check_finite: Also refuse NaN and infinity.
+
+    Returns:
+        ``meta`` of the checkpoint, as a dict with that key.
+
+    Raises:
+        InputError: If a part is missing or damaged, or names or shapes do not fit.
+    """
+    network = ShardedNetwork(folder)
+    targets = model.state_dict()
+    check_network(network, targets, lambda name: name.endswith('num_batches_tracked'))
+    same = {MODEL + name: targets[name] for name in network.parts
+            if targets[name].shape == network.shape(name)}
+    _load(same, folder)
+    for name in network.parts:
+        if MODEL + name not in same:  # a position embedding of another grid
+            whole = resample(network.tensor(name), targets[name].shape[1])
+            targets[name].copy_(_share(whole.to(targets[name].device), targets[name]))
+    for name, target in targets.items():
+        if name not in network.parts:
+            target.zero_()
+        local = target.to_local() if isinstance(target, DTensor) else target
+        if check_finite and not local.isfinite().all():
+            raise InputError(f'{folder}: {name} holds NaN or infinity: the file is damaged, or its '
+                             'training diverged')
+    return dict(meta=read_header(folder)['meta'])
 
 
 def load_optimizer(optimizer: Optimizer, folder: str) -> None:
@@ -195,9 +270,13 @@ def check_whole(folder: str) -> Metadata:
 class _Reader(dcp.FileSystemReader):
     """torch's reader, which would unpickle its metadata freely."""
 
+    def __init__(self, folder: str, metadata: Metadata | None = None):
+        super().__init__(folder)
+        self._metadata = metadata
+
     def read_metadata(self, *args, **kwargs) -> Metadata:
-        """Reads the metadata without running anything in it."""
-        return _read_metadata(str(self.path))
+        """The metadata, read without running anything in it."""
+        return self._metadata or _read_metadata(str(self.path))
 
 
 class _MetadataUnpickler(pickle.Unpickler):
@@ -224,12 +303,12 @@ def _read_metadata(folder: str) -> Metadata:
     return metadata
 
 
-def _load(tensors: dict[str, Tensor], folder: str) -> None:
+def _load(tensors: dict[str, Tensor], folder: str, reader: _Reader | None = None) -> None:
     """Fills tensors; no process waits for another, so that one's error cannot hang the others."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', message='torch.distributed is disabled')
-            dcp.load(tensors, storage_reader=_Reader(folder), no_dist=True)
+            dcp.load(tensors, storage_reader=reader or _Reader(folder), no_dist=True)
     except (CheckpointException, RuntimeError, OSError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise InputError(f'{folder} is damaged: {reason}') from error

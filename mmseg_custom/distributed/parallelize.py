@@ -29,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError
 from ..models.layers.sync_batch_norm import sync_batch_norm_on_cpu
-from .precision import compile_inside, hand_over_casts
+from .precision import compile_inside, hand_over_casts, store_masters
 
 ENGINES = ('auto', 'single', 'ddp', 'fsdp2')
 
@@ -168,27 +168,32 @@ def wrap_alone(model: nn.Module, device: str) -> nn.Module:
 
 
 def parallelize(model: nn.Module, device: str, engine: Engine | None = None,
-                find_unused_parameters: bool = False) -> nn.Module:
+                find_unused_parameters: bool = False, kind: str | None = None,
+                masters: torch.dtype = torch.float32) -> nn.Module:
     """Moves a segmentor to its device and wraps it for training.
 
     Args:
-        model: A segmentor with its final dtypes (see :mod:`.precision`). The optimizer is built
+        model: A segmentor with its final dtypes (see :mod:`.precision`; for FSDP2, trained weights
+            may be in another dtype, and are converted as they are sharded). It may be on the meta
+            device for FSDP2: its shards are then left to be filled. The optimizer is built
             afterwards: FSDP2 puts other parameters in the place of the model's.
         device: 'cuda' or 'cpu'.
         engine: Default: 'auto'.
         find_unused_parameters: For DDP; on by itself where trained blocks are never read.
+        kind: From :func:`choose_engine`, where that was called before.
+        masters: What FSDP2 stores the backbone's trained weights in.
 
     Raises:
         InputError: If the engine does not go with the number of processes.
     """
     engine = engine or Engine()
-    kind = choose_engine(engine, model)
+    kind = kind or choose_engine(engine, model)
     backbone = getattr(model, 'backbone', None)
     # 1. Activation checkpointing: the backbone recomputes every k-th block.
     if hasattr(backbone, 'checkpoint_every'):
         backbone.checkpoint_every = engine.checkpoint_every
     # FSDP2 casts when it gathers: the casts must be out of the way before anything is compiled.
-    param_dtype = hand_over_casts(backbone) if kind == 'fsdp2' else None
+    casts = hand_over_casts(backbone) if kind == 'fsdp2' else None
     # 2. Compile, block by block: one graph serves them all.
     if engine.compile:
         for block in read_blocks(model):
@@ -201,8 +206,9 @@ def parallelize(model: nn.Module, device: str, engine: Engine | None = None,
     if kind == 'ddp':
         return SegmentorDDP(
             model.cuda() if device == 'cuda' else model, device, broadcast_buffers=False,
+            gradient_as_bucket_view=True,  # else DDP keeps a second copy of all gradients
             find_unused_parameters=find_unused_parameters or _has_unread_blocks(model))
-    return shard(model, device, engine, param_dtype)
+    return shard(model, device, engine, *casts, masters)
 
 
 def choose_engine(engine: Engine, model: nn.Module) -> str:
@@ -231,29 +237,45 @@ def choose_engine(engine: Engine, model: nn.Module) -> str:
 
 
 def shard(model: nn.Module, device: str, engine: Engine,
-          param_dtype: torch.dtype | None) -> SegmentorFSDP:
+          param_dtype: torch.dtype | None, cast_inputs: bool,
+          masters: torch.dtype = torch.float32) -> SegmentorFSDP:
     """Applies FSDP2: each block, each head, then what is left (the root).
 
-    Trained weights stay float32 in their shards. The backbone is gathered in ``param_dtype``, heads
-    in float32, which batch norm needs; gradients are reduced in float32.
+    Trained weights are float32 in their shards (``masters``, in the backbone). The backbone is
+    gathered in ``param_dtype``, heads in float32, which batch norm needs; gradients are reduced in
+    float32. A part becomes float32 just before it is sharded, so that no process ever holds all
+    weights in float32.
     """
     mesh = build_mesh(device, engine.hybrid)
     common = dict(mesh=mesh, offload_policy=CPUOffloadPolicy(pin_memory=device == 'cuda')
                   if engine.cpu_offload else OffloadPolicy())
-    casting = MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=torch.float32)
+    casting = MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=torch.float32,
+                                   cast_forward_inputs=cast_inputs)
     plain = MixedPrecisionPolicy(reduce_dtype=torch.float32)
     blocks = list(_blocks(model))
     for block in blocks:
+        store_masters(block, masters)
         fully_shard(block, mp_policy=casting, **common)
     for head in heads(model):
+        store_masters(head)
         fully_shard(head, mp_policy=plain, **common)
         register_fsdp_forward_method(head, 'forward_test')  # mmseg's calls forward, not the head
+    store_masters(model.backbone, masters)
     fully_shard(model, mp_policy=casting, **common)
+    _leave_meta(model, device, engine.cpu_offload)
     read = read_blocks(model)
     for i, block in enumerate(read if engine.prefetch else ()):
         block.set_modules_to_forward_prefetch(read[i + 1:i + 1 + engine.prefetch])
         block.set_modules_to_backward_prefetch(read[max(i - engine.prefetch, 0):i][::-1])
     return SegmentorFSDP(model, device, engine.defer_reduce)
+
+
+def _leave_meta(model: nn.Module, device: str, cpu_offload: bool) -> None:
+    """Gives shards on the meta device memory, for a checkpoint to fill."""
+    if any(p.is_meta for p in model.parameters()):
+        model.to_empty(device='cpu' if cpu_offload else device)
+        for buffer in model.buffers() if cpu_offload else ():
+            buffer.data = buffer.data.to(device)
 
 
 def build_mesh(device: str, hybrid: bool) -> DeviceMesh:

@@ -19,12 +19,14 @@ from collections.abc import Iterator
 
 import torch
 from mmseg.utils import get_root_logger
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 COMPUTE_DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16, fp32=torch.float32)
 
 
-def apply_precision(model: nn.Module, dtype: torch.dtype, device: str | None = None) -> None:
+def apply_precision(model: nn.Module, dtype: torch.dtype, device: str | None = None,
+                    store: bool = True, masters: torch.dtype = torch.float32) -> None:
     """Applies the policy to a segmentor; applying it again changes nothing.
 
     Must come before the optimizer and before any wrapper that looks at parameters (DDP, FSDP2);
@@ -34,6 +36,10 @@ def apply_precision(model: nn.Module, dtype: torch.dtype, device: str | None = N
         model: Has ``backbone``; everything else in it counts as a head.
         dtype: Of the backbone's weights when it computes.
         device: 'cuda' or 'cpu', where it will compute; default: where it is.
+        store: False leaves the backbone's trained weights in the dtype that they are in, for
+            :func:`store_masters` to convert part by part, as they are sharded.
+        masters: What the backbone's trained weights are stored in; see :mod:`..optim.low_memory`
+            for another dtype than float32.
     """
     backbone = model.backbone
     device = device or next(backbone.parameters()).device.type
@@ -41,10 +47,18 @@ def apply_precision(model: nn.Module, dtype: torch.dtype, device: str | None = N
     for name, child in model.named_children():
         if name != 'backbone':
             child.float()
-    compute_in(backbone, list(backbone._parameters), dtype, arithmetic)
-    for unit in compute_units(backbone):
-        compute_in(unit, [name for name, _ in unit.named_parameters()], dtype, arithmetic)
-    _log(model, dtype, arithmetic)
+    for unit in (backbone, *compute_units(backbone)):
+        names = (list(unit._parameters) if unit is backbone
+                 else [name for name, _ in unit.named_parameters()])
+        compute_in(unit, names, dtype, arithmetic, masters, store)
+    _log(model, dtype, arithmetic, masters)
+
+
+def store_masters(module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    """Stores trained weights in a dtype, those of modules inside included."""
+    for parameter in module.parameters():
+        if parameter.requires_grad and parameter.dtype != dtype:
+            parameter.data = parameter.data.to(dtype)
 
 
 def is_fast_on_cpu(dtype: torch.dtype) -> bool:
@@ -66,7 +80,8 @@ def compute_units(backbone: nn.Module) -> Iterator[nn.Module]:
 
 
 def compute_in(unit: nn.Module, names: list[str], dtype: torch.dtype,
-               arithmetic: torch.dtype) -> None:
+               arithmetic: torch.dtype, masters: torch.dtype = torch.float32,
+               store: bool = True) -> None:
     """Stores parameters as the policy says, and makes a module compute on casts of them.
 
     Each call casts the parameters, as FSDP2's mixed precision does when it gathers them; gradients
@@ -78,14 +93,16 @@ def compute_in(unit: nn.Module, names: list[str], dtype: torch.dtype,
         names: Of its parameters.
         dtype: That the parameters are rounded to.
         arithmetic: That they, and the inputs, are then computed with.
+        masters: That trained ones are stored in.
+        store: Whether they are brought to it now, or else later.
     """
     slots = []
     for name in names:
         owner, _, leaf = name.rpartition('.')
         module = unit.get_submodule(owner)
         parameter = module._parameters[leaf]
-        stored_in = torch.float32 if parameter.requires_grad else dtype
-        if parameter.dtype != stored_in:
+        stored_in = masters if parameter.requires_grad else dtype
+        if parameter.dtype != stored_in and (store or not parameter.requires_grad):
             parameter.data = parameter.data.to(stored_in)
         if not stored_in == dtype == arithmetic:
             slots.append((module, leaf))
@@ -95,30 +112,36 @@ def compute_in(unit: nn.Module, names: list[str], dtype: torch.dtype,
         unit.forward = _on_casts(unit, slots, dtype, arithmetic)
 
 
-def hand_over_casts(backbone: nn.Module) -> torch.dtype | None:
-    """Takes the casts of :func:`compute_in` back where FSDP2's mixed precision can do them.
+def hand_over_casts(backbone: nn.Module) -> tuple[torch.dtype | None, bool]:
+    """Leaves the casts of :func:`compute_in` to FSDP2's mixed precision, as far as it has them.
 
-    Where weights are rounded to one dtype and computed with in another, they stay: FSDP2 gathers
-    the float32 weights then, and each module casts what was gathered.
+    Where weights are rounded to one dtype and computed with in another, each module still casts
+    what FSDP2 has rounded and gathered, and its inputs.
 
     Returns:
-        The dtype that FSDP2 is to cast the parameters to; None to leave them as they are.
+        The dtype that FSDP2 is to cast the parameters to, None to leave them as they are; and
+        whether it is to cast inputs too.
     """
     units = [unit for unit in (backbone, *compute_units(backbone))
              if hasattr(unit, '_computes_in')]
     dtypes = {unit._computes_in for unit in units}
     if len(dtypes) != 1:
-        return None
+        return None, True
     dtype, arithmetic = dtypes.pop()
-    if dtype != arithmetic:
-        return None
-    for unit in units:
+    for unit in units if dtype == arithmetic else ():
         del unit._computes_in, unit._inner_forward, unit.forward
-    return dtype
+    return dtype, dtype == arithmetic
 
 
 def compile_inside(unit: nn.Module) -> None:
-    """Compiles a module's forward, inside its casts where it has them; names stay."""
+    """Compiles a module's forward, inside its casts where it has them; names stay.
+
+    Drop path stays outside: its probability is a constant of each block, and would make a graph of
+    its own for each, up to torch's limit of 8, beyond which nothing is compiled.
+    """
+    for child in unit.modules():
+        if isinstance(child, DropPath):
+            child.forward = torch.compiler.disable(child.forward)
     name = '_inner_forward' if hasattr(unit, '_computes_in') else 'forward'
     setattr(unit, name, torch.compile(getattr(unit, name)))
 
@@ -140,12 +163,16 @@ def _on_casts(unit: nn.Module, slots: list[tuple[nn.Module, str]], dtype: torch.
     return forward_on_casts
 
 
-def _log(model: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype) -> None:
+def _log(model: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype,
+         masters: torch.dtype) -> None:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    stored = str(masters).removeprefix('torch.')
+    if masters != torch.float32:
+        stored += ' (heads in float32)'
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     name = str(dtype).removeprefix('torch.')
     computes = f'in {name}' if dtype == arithmetic else (
         f'in float32 on weights rounded to {name}, for which this CPU has no instructions')
     get_root_logger().info(
         'precision: the backbone computes %s, the heads in float32; %s trained parameters stored '
-        'in float32, %s frozen ones in %s', computes, f'{trained:,}', f'{frozen:,}', name)
+        'in %s, %s frozen ones in %s', computes, f'{trained:,}', stored, f'{frozen:,}', name)

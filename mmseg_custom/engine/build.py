@@ -10,6 +10,7 @@ from ..checkpoint.segmentor import entry_of
 from ..checkpoint.sharded import is_sharded_checkpoint, read_header
 from ..distributed.precision import COMPUTE_DTYPES
 from ..errors import InputError
+from ..optim import low_memory
 from .hooks import ToBFloat16Hook, ToFloat16Hook
 
 
@@ -50,6 +51,20 @@ def compute_dtype(cfg: Config, model: nn.Module) -> torch.dtype | None:
         if any(h['type'] == hook.__name__ for h in cfg.get('custom_hooks') or []):
             return hook.dtype
     return getattr(model.backbone, 'dtype', None)
+
+
+def masters_dtype(cfg: Config) -> torch.dtype:
+    """What the backbone's trained weights are stored in: float32, but for the low-memory optimizer.
+
+    Raises:
+        InputError: If that is asked for with another precision than bfloat16.
+    """
+    if (cfg.get('optimizer') or {}).get('type') != low_memory.NAME:
+        return torch.float32
+    if cfg.get('precision', 'bf16') != 'bf16':
+        raise InputError(f'precision={cfg.precision!r} and optimizer.type={low_memory.NAME!r}, '
+                         'which trains bfloat16 weights: leave one of them out')
+    return torch.bfloat16
 
 
 def check_finite(model: nn.Module) -> None:

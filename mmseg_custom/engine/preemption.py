@@ -54,8 +54,11 @@ class PreemptionHook(Hook):
             runner.save_checkpoint(runner.work_dir)
         runner.logger.warning('stopped by %s after iteration %d, the checkpoint is written; go on '
                               'with --auto-resume', signal.Signals(number).name, runner.iter + 1)
+        # The launcher ends the others with a signal as soon as one has ended: from here on it must
+        # not change their exit code, and Python gives its own handlers up while it shuts down.
+        ignore_signals()
         if runner.world_size > 1:
-            dist.barrier(group=self.group)  # a rank that ends first would have the others ended
+            dist.barrier(group=self.group)
         raise SystemExit(PREEMPTED)
 
     def _agree(self) -> int | None:
@@ -75,5 +78,10 @@ def shield_worker(_worker: int) -> None:
 
     They end with their loader, or when its process is gone.
     """
+    ignore_signals()
+
+
+def ignore_signals() -> None:
+    """Ignores the signals for the rest of this process."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

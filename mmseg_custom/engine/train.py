@@ -15,15 +15,29 @@ from mmseg.utils import get_root_logger
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..checkpoint import load_segmentor, newest_whole, sha256_in_background, sweep
+from ..checkpoint import (
+    is_sharded_checkpoint,
+    load_segmentor,
+    load_shares,
+    newest_whole,
+    sha256_in_background,
+    sweep,
+)
 from ..checkpoint.provenance import source_of
 from ..distributed.launch import agreed, is_first_of_node
-from ..distributed.parallelize import Engine, parallelize
+from ..distributed.parallelize import Engine, choose_engine, parallelize, unwrap
 from ..distributed.precision import apply_precision
 from ..version import __version__
 from . import best
 from .batch import settle_batch
-from .build import build_on_meta, check_finite, compute_dtype, header_of, is_classic
+from .build import (
+    build_on_meta,
+    check_finite,
+    compute_dtype,
+    header_of,
+    is_classic,
+    masters_dtype,
+)
 from .config import loader_options, translate, without_pretrained
 from .hooks import SegDistEvalHook, SegEvalHook, ToBFloat16Hook, ToFloat16Hook
 from .identity import identity, refuse_another
@@ -59,12 +73,11 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
         refuse_another(meta_of(resume_from).get('run'), meta['run'], resume_from)
     elif rank == 0:
         best.forget(cfg.work_dir)
-    model, checkpoint = build_model(cfg, device, resume_from or cfg.get('load_from'))
+    model, checkpoint = build_model(cfg, device, engine, resume_from or cfg.get('load_from'))
     logger.debug('%s', model)
-    model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
-    _hash_ahead(model)
-
-    model = parallelize(model, device, engine, cfg.get('find_unused_parameters', False))
+    segmentor = unwrap(model)
+    segmentor.CLASSES, segmentor.PALETTE = dataset.CLASSES, dataset.PALETTE
+    _hash_ahead(segmentor)
     optimizer = build_optimizer(model, cfg.optimizer)
     runner = build_runner(cfg.runner, dict(
         model=model, optimizer=optimizer, work_dir=cfg.work_dir, logger=logger, meta=meta))
@@ -102,16 +115,22 @@ def meta_of(checkpoint: str) -> dict:
     return header_of(checkpoint).get('meta') or {}
 
 
-def build_model(cfg: Config, device: str, checkpoint: str | None = None) -> tuple[nn.Module, dict]:
-    """Builds the segmentor with its weights, in the dtypes that it trains in.
+def build_model(cfg: Config, device: str, engine: Engine,
+                checkpoint: str | None = None) -> tuple[nn.Module, dict]:
+    """Builds the segmentor with its weights, in the dtypes that it trains in, and wraps it.
+
+    Where it is sharded, no process holds all weights in float32 at any time: those of files are
+    mapped, shared by the processes of a node, and become float32 block by block; from the folder
+    of a sharded checkpoint each process reads its share.
 
     Args:
         cfg: The run's config.
         device: 'cuda' or 'cpu', where it will train.
+        engine: How it is spread over the processes.
         checkpoint: Where to take the weights from, instead of or beside the pretrained file.
 
     Returns:
-        The model, and what else the checkpoint holds.
+        The wrapped model, and what else the checkpoint holds.
     """
     whole = checkpoint is not None and is_classic(checkpoint)
     if whole:  # it brings every weight: none is initialised, no pretrained file is read
@@ -123,14 +142,21 @@ def build_model(cfg: Config, device: str, checkpoint: str | None = None) -> tupl
         # mmcv would start by taking the mean of each of 5.9 billion parameters, for its log.
         if name != 'backbone' or not hasattr(child, 'freeze_vit'):
             child.init_weights()
+    kind = choose_engine(engine, model)
+    sharded, masters = kind == 'fsdp2', masters_dtype(cfg)
     dtype = compute_dtype(cfg, model)
     if dtype is not None:
-        apply_precision(model, dtype, device)
+        apply_precision(model, dtype, device, store=not sharded, masters=masters)
+    by_shares = sharded and whole and is_sharded_checkpoint(checkpoint)
     rest = {}
-    if checkpoint is not None:
-        rest = load_segmentor(model, checkpoint, verify=is_first_of_node())
-    if cfg.get('check_finite'):
+    if checkpoint is not None and not by_shares:
+        rest = load_segmentor(model, checkpoint, verify=is_first_of_node(), as_stored=sharded)
+    if cfg.get('check_finite') and not by_shares:
         check_finite(model)
+    model = parallelize(model, device, engine, cfg.get('find_unused_parameters', False), kind,
+                        masters)
+    if by_shares:
+        rest = load_shares(unwrap(model), checkpoint, check_finite=cfg.get('check_finite'))
     return model, rest
 
 
@@ -181,8 +207,8 @@ def _register_custom_hooks(runner: IterBasedRunner, cfg: Config) -> None:
         options = dict(options)
         priority = options.pop('priority', 'NORMAL')
         hook = build_from_cfg(options, HOOKS)
-        if cfg.get('precision') and isinstance(hook, (ToBFloat16Hook, ToFloat16Hook)):
-            continue  # the config's precision is in force
+        if isinstance(hook, (ToBFloat16Hook, ToFloat16Hook)):
+            continue  # the model was built in the precision that they, or the config, ask for
         runner.register_hook(hook, priority=priority)
 
 

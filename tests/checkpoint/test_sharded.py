@@ -86,14 +86,14 @@ def test_missing_and_shortened_shards(copy):
     content = shard.read_bytes()
     shard.write_bytes(content[:-10])
     with pytest.raises(InputError, match='__1_0.distcp is cut short'):
-        sharded.read_sharded(str(copy))
+        sharded.open_sharded(str(copy))
     shard.unlink()
     with pytest.raises(InputError, match='lacks __1_0.distcp, one of its 2 shards'):
-        sharded.read_sharded(str(copy))
+        sharded.open_sharded(str(copy))
     assert not is_whole(str(copy)) and newest_whole(str(copy.parent)) is None
     (copy / '.metadata').unlink()
     with pytest.raises(InputError, match='lacks .metadata'):
-        sharded.read_sharded(str(copy))
+        sharded.open_sharded(str(copy))
 
 
 class Evil:
@@ -104,7 +104,7 @@ class Evil:
 def test_metadata_runs_nothing(copy):
     (copy / '.metadata').write_bytes(pickle.dumps(Evil()))
     with pytest.raises(InputError, match='asks for posix.system'):
-        sharded.read_sharded(str(copy))
+        sharded.open_sharded(str(copy))
 
 
 def test_optimizer_of_another_config(copy):
@@ -135,7 +135,7 @@ def test_failed_write_leaves_what_was_there(tmp_path, alone, monkeypatch):
         with pytest.raises(SaveError, match='No space left.*earlier files are unchanged'):
             sharded.save_sharded(model, str(tmp_path / name), link_latest=True)
     assert sorted(os.listdir(tmp_path)) == ['iter_1.dcp', 'latest.pth']
-    assert sharded.read_sharded(path)['state_dict']['weight'].equal(model.weight)
+    assert sharded.ShardedNetwork(path).tensor('weight').equal(model.weight)
     assert os.readlink(tmp_path / 'latest.pth') == 'iter_1.dcp'
 
 

@@ -4,10 +4,14 @@ import socket
 
 import pytest
 import torch
+import torch.distributed as dist
 from helpers.commands import ROOT, run
 from torch import nn
+from torch.distributed.tensor import DTensor
 
+from mmseg_custom.distributed import parallelize
 from mmseg_custom.distributed.parallelize import Engine, choose_engine
+from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.errors import InputError
 from mmseg_custom.models import InternViT6B
 
@@ -28,6 +32,9 @@ RUNS = dict(
     frozen=dict(engine='single', dtype='bfloat16', frozen=True, iters=4),
     frozen_fsdp2=dict(ranks=2, engine='fsdp2', dtype='bfloat16', frozen=True, iters=4),
     hybrid=dict(ranks=2, norm=False, iters=5, hybrid=True),
+    native_frozen=dict(engine='single', dtype='bfloat16', native=True, frozen=True, iters=3),
+    native_frozen_fsdp2=dict(ranks=2, engine='fsdp2', dtype='bfloat16', native=True, frozen=True,
+                             iters=3),
     offloaded=dict(ranks=1, engine='fsdp2', norm=False, iters=5, cpu_offload=True, prefetch=0),
 )
 
@@ -80,10 +87,11 @@ def test_bfloat16_trains_alike_in_shards(traces, kind):
             if 'num_batches' not in name} == {torch.float32}
 
 
-def test_frozen_backbone_in_shards(traces):
-    assert_same(traces, 'frozen', 'frozen_fsdp2', loss=2e-2, weights=5e-3, norms=5e-2)
+@pytest.mark.parametrize('kind', ['frozen', 'native_frozen'])
+def test_frozen_backbone_in_shards(traces, kind):
+    assert_same(traces, kind, f'{kind}_fsdp2', loss=2e-2, weights=5e-3, norms=5e-2)
     kept = [traces[name]['state_dict']['backbone.blocks.0.attn.qkv.weight']
-            for name in ('frozen', 'frozen_fsdp2')]
+            for name in (kind, f'{kind}_fsdp2')]
     assert torch.equal(*kept) and kept[0].dtype == torch.bfloat16
 
 
@@ -122,6 +130,29 @@ def test_auto_in_a_group(monkeypatch, frozen, kind):
 def test_wrong_options(options, message):
     with pytest.raises(InputError, match=message):
         Engine.of(options)
+
+
+def test_no_process_holds_all_weights_in_float32(monkeypatch, free_port):
+    """When a part is sharded, the blocks behind it are still in the file's dtype."""
+    model, whole = segmentor(False), []
+
+    def spy(part: nn.Module, **options) -> nn.Module:
+        whole.append(sum(p.numel() for p in model.parameters()
+                         if p.dtype == torch.float32 and not isinstance(p, DTensor)))
+        return fully_shard(part, **options)
+
+    fully_shard = parallelize.fully_shard
+    monkeypatch.setattr(parallelize, 'fully_shard', spy)
+    model.backbone.to_empty(device='cpu')
+    apply_precision(model, torch.bfloat16, store=False)
+    dist.init_process_group('gloo', f'tcp://127.0.0.1:{free_port}', rank=0, world_size=1)
+    try:
+        parallelize.parallelize(model, 'cpu', Engine('fsdp2'))
+    finally:
+        dist.destroy_process_group()
+    block = sum(p.numel() for p in model.backbone.blocks[0].parameters())
+    assert whole[:2] == [block, block]  # each is stored in shards by the time of the next
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
 def test_sharding_without_a_process_group():

@@ -8,7 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(*command: object, cwd: Path = ROOT, code: int = 0, **env: str) -> str:
+def run(*command: object, cwd: Path = ROOT, code: int = 0, timeout: int = 300,
+        **env: str) -> str:
     """Runs a command, checks its exit code and returns all that it printed.
 
     ``python`` and ``sh dist_train.sh`` are those of this environment and this repository.
@@ -17,9 +18,9 @@ def run(*command: object, cwd: Path = ROOT, code: int = 0, **env: str) -> str:
     if words[0] == 'python':
         words[0] = sys.executable
     done = subprocess.run(
-        words, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
-        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable,
-             'PYTHONPATH': str(ROOT), **env})
+        words, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        timeout=timeout, env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable,
+                              'PYTHONPATH': str(ROOT), **env})
     assert done.returncode == code, f'exit code {done.returncode}\n{done.stdout[-5000:]}'
     return done.stdout
 

@@ -11,6 +11,7 @@ one import of the libraries.
 import json
 import multiprocessing
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -23,8 +24,10 @@ import mmseg_custom  # noqa: F401 - registers, before mmseg
 
 from mmseg.models import build_segmentor  # isort: skip
 from mmseg_custom.checkpoint import (
+    is_sharded_checkpoint,
     load_optimizer,
     load_segmentor,
+    load_shares,
     load_whole_optimizer,
     save_checkpoint,
     save_sharded,
@@ -32,6 +35,7 @@ from mmseg_custom.checkpoint import (
 from mmseg_custom.distributed import precision
 from mmseg_custom.distributed.parallelize import (
     Engine,
+    choose_engine,
     is_sharded,
     one_of_many,
     parallelize,
@@ -79,15 +83,20 @@ def train(rank: int, options: dict, path: Path, port: int) -> None:
     if options['engine'] != 'single':
         dist.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=ranks)
     torch.manual_seed(0)
-    model = segmentor(*(options[name] for name in ('norm', 'depth', 'unread', 'frozen')))
+    resume = options['resume'] and str(path.with_name(options['resume']))
+    with torch.device('meta') if resume else nullcontext():
+        model = segmentor(*(options[name] for name in ('norm', 'depth', 'unread', 'frozen')))
     if options['native']:  # as on hardware with instructions for bfloat16
         precision.is_fast_on_cpu = lambda dtype: True
-    precision.apply_precision(model, getattr(torch, options['dtype']), 'cpu')
-    resume = options['resume'] and str(path.with_name(options['resume']))
-    rest = load_segmentor(model, resume) if resume else {}
     engine = Engine.of(dict(type=options['engine'], **{name: options[name] for name in (
         'checkpoint_every', 'prefetch', 'hybrid', 'cpu_offload', 'defer_reduce', 'compile')}))
+    sharded = choose_engine(engine, model) == 'fsdp2'
+    precision.apply_precision(model, getattr(torch, options['dtype']), 'cpu', store=not sharded)
+    by_shares = resume and sharded and is_sharded_checkpoint(resume)
+    rest = load_segmentor(model, resume, as_stored=sharded) if resume and not by_shares else {}
     model = parallelize(model, 'cpu', engine).train()
+    if by_shares:
+        load_shares(model.module, resume)
     optimizer = build_optimizer(model, dict(type='AdamW', lr=1e-3, eps=1e-6))
     if resume and resume.endswith('.dcp'):
         load_optimizer(optimizer, resume)

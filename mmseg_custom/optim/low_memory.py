@@ -1,0 +1,143 @@
+"""AdamW for weights that are stored in bfloat16 alone: half the bytes of training, or less.
+
+====================  =========  ==========  ==============  =====
+bytes for a weight    stored in  gradient    both moments    sum
+====================  =========  ==========  ==============  =====
+AdamW                 4          4           8               16
+LowMemoryAdamW        2          2           4 (bf16)        8
+                      2          2           2.03 (8bit)     6.03
+====================  =========  ==========  ==============  =====
+
+torchao's optimizers do the work: an update is computed in float32 and rounded up or down at random,
+so that many small steps move a weight as far as they should on average, where rounding to the
+nearest would undo each of them. 8-bit moments are quantised by blocks of 256 (Dettmers et al.,
+"8-bit Optimizers via Block-wise Quantization", 2022).
+
+What is here fits torchao to mmcv and to checkpoints: learning rates are plain numbers, and moments
+are float32 in a state dict. On as many processes as wrote it the quantised ones come back as they
+were; on another number blocks are others, and are quantised anew.
+"""
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from mmcv.runner import OPTIMIZERS
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from ..errors import InputError
+
+NAME = 'LowMemoryAdamW'
+STATES = ('8bit', 'bf16')
+
+
+@OPTIMIZERS.register_module(NAME)
+def low_memory_adamw(params: list, state: str = '8bit', **options) -> Optimizer:
+    """Builds the optimizer; the backbone's weights are stored in bfloat16 where a config names it.
+
+    Args:
+        params: Parameters or groups of them.
+        state: '8bit' or 'bf16': what the moments of bfloat16 weights are kept in. Those of float32
+            weights (heads) are kept in float32, or in 8 bits.
+        **options: Of AdamW: ``lr``, ``betas``, ``eps``, ``weight_decay``.
+
+    Raises:
+        InputError: If torchao is not installed, or ``state`` is neither.
+    """
+    if state not in STATES:
+        raise InputError(f'optimizer.state={state!r}: expected one of {", ".join(STATES)}')
+    try:
+        from torchao import optim
+    except ImportError as error:
+        raise InputError(f'optimizer.type={NAME!r} needs torchao, which is not installed: pip '
+                         "install torchao, or use optimizer.type='AdamW'") from error
+    base = optim.AdamW8bit if state == '8bit' else optim._AdamW
+    return type(NAME, (_PlainOutside, base), {})(params, bf16_stochastic_round=True, **options)
+
+
+class _PlainOutside:
+    """What is between torchao's optimizers and the rest; see the module."""
+
+    def add_param_group(self, param_group: dict) -> None:
+        """Keeps the learning rate a number, which mmcv's hooks may replace by another."""
+        rate = param_group.get('lr', self.defaults['lr'])
+        super().add_param_group(param_group)
+        self.param_groups[-1]['lr'] = rate
+
+    def step(self, closure=None):
+        """Takes a step; torchao reads learning rates as tensors."""
+        rates = [group['lr'] for group in self.param_groups]
+        for group in self.param_groups:
+            group['lr'] = torch.tensor(group['lr'], dtype=torch.float32)
+        try:
+            with self._stance():
+                return super().step(closure)
+        finally:
+            for group, rate in zip(self.param_groups, rates):
+                group['lr'] = rate
+
+    def _stance(self) -> AbstractContextManager:
+        """On the CPU nothing is compiled: for each shape that takes longer than a tiny run."""
+        on_cpu = self.param_groups[0]['params'][0].device.type == 'cpu'
+        return torch.compiler.set_stance('force_eager') if on_cpu else nullcontext()
+
+    def state_dict(self) -> dict:
+        """The state with float32 in the place of quantised tensors."""
+        content = super().state_dict()
+        content['state'] = {index: {name: _dequantised(value) for name, value in values.items()}
+                            for index, values in content['state'].items()}
+        return content
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Takes over a state, and quantises what is quantised here."""
+        super().load_state_dict({**state_dict, 'state': {}})
+        parameters = [p for group in self.param_groups for p in group['params']]
+        for index, values in state_dict['state'].items():
+            parameter, state = parameters[index], {}
+            for name, value in values.items():
+                if name == 'step':
+                    state[name] = torch.tensor(float(value))
+                    continue
+                state[name] = self._new_buffer(parameter, signed=name == 'exp_avg')
+                _restore(_local(state[name]), _local(value))
+            self.state[parameter] = state
+
+
+def _restore(state: Tensor, values: Tensor) -> None:
+    """Writes values into a state; those that came out of a quantised one come out again.
+
+    torchao scales a block to a largest absolute value of 1, but has no code for -1: where the
+    largest is negative, the scale was larger than the values say, by one over the lowest code.
+    """
+    state.copy_(values)
+    if not _is_quantised(state):
+        return
+    from torchao.optim.quant_utils import quantize_8bit_with_qmap
+    blocks = values.to(state.scale).view(len(state.scale), -1)
+    plain = state.scale.clone()
+    guess = blocks.abs().amax(-1) / state.qmap[0].abs().clip(min=1e-3)
+    for scale in (guess, guess.nextafter(2 * guess), guess.nextafter(0 * guess), plain):
+        wrong = (state.dequantize(torch.float32).view_as(blocks) != blocks).any(-1)
+        state.scale.copy_(torch.where(wrong, scale, state.scale))
+        codes = quantize_8bit_with_qmap(blocks / state.scale.clip(1e-12)[:, None], state.qmap)
+        state.codes.copy_(torch.where(wrong[:, None], codes, state.codes.view_as(blocks))
+                          .view_as(state.codes))
+
+
+def _is_quantised(tensor: Tensor) -> bool:
+    from torchao.optim.subclass_8bit import OptimState8bit
+    return isinstance(tensor, OptimState8bit)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _dequantised(value: object) -> object:
+    if not isinstance(value, Tensor) or not _is_quantised(_local(value)):
+        return value
+    whole = _local(value).dequantize(torch.float32)
+    if not isinstance(value, DTensor):
+        return whole
+    return DTensor.from_local(whole, value.device_mesh, value.placements, run_check=False,
+                              shape=value.shape, stride=value.stride())

@@ -1,0 +1,92 @@
+"""Predicted bytes against those of real tensors; the benchmark does it at full width."""
+import pytest
+import torch
+import torch.distributed as dist
+from mmcv import ConfigDict
+from mmseg.models import build_segmentor
+from torch import nn
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from mmseg_custom.distributed.memory import (
+    Storage,
+    moments_of,
+    share,
+    state_bytes,
+    storage_of,
+)
+from mmseg_custom.distributed.parallelize import Engine, parallelize
+from mmseg_custom.distributed.precision import apply_precision
+
+WIDTH = 32
+
+
+def segmentor(frozen: bool = False, depth: int = 3) -> nn.Module:
+    return build_segmentor(ConfigDict(
+        type='EncoderDecoder',
+        backbone=dict(type='InternViT6B', embed_dim=WIDTH, depth=depth, num_heads=2, img_size=28,
+                      out_indices=[depth - 1], freeze_vit=frozen),
+        decode_head=dict(type='FCNHead', in_channels=WIDTH, channels=WIDTH, num_convs=0,
+                         concat_input=False, num_classes=5)))
+
+
+@pytest.fixture
+def four_ranks():
+    """A process group of four of which three do not exist."""
+    dist.init_process_group('fake', store=FakeStore(), rank=0, world_size=4)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize('frozen', [False, True])
+def test_shares_are_those_of_fsdp2(four_ranks, frozen):
+    model = segmentor(frozen)
+    predicted = state_bytes(model, 'fsdp2', 4)
+    apply_precision(model, torch.bfloat16)
+    wrapped = parallelize(model, 'cpu', Engine('fsdp2'))
+    shards = [(p.requires_grad, p.to_local()) for p in wrapped.parameters()]
+    assert predicted.masters == sum(t.nbytes for trained, t in shards if trained)
+    buffers = sum(b.nbytes for b in model.buffers())
+    assert predicted.frozen == buffers + sum(t.nbytes for trained, t in shards if not trained)
+    assert predicted.gradients == predicted.masters and (
+        predicted.optimizer == 2 * predicted.masters)
+
+
+def test_one_process_holds_what_it_trains_with():
+    model = segmentor()
+    weights = sum(p.numel() for p in model.parameters())
+    for kind in ('single', 'ddp'):
+        states = state_bytes(model, kind, 8)
+        assert (states.masters, states.gradients, states.optimizer) == (
+            4 * weights, 4 * weights, 8 * weights)
+    head = sum(p.numel() for p in model.decode_head.parameters())
+    small = state_bytes(model, 'single', 1, storage=Storage(2, 2, 4))
+    assert small.masters == 2 * (weights - head) + 4 * head  # heads stay float32
+
+
+def test_what_is_at_work():
+    model = segmentor()
+    rest = sum(p.numel() for name, p in model.backbone.named_parameters()
+               if not name.startswith('blocks'))
+    block = sum(p.numel() for p in model.backbone.blocks[0].parameters())
+    recomputed = state_bytes(model, 'single', 1).working
+    assert recomputed == 2 * (rest + 2 * block)
+    every_second = state_bytes(model, 'single', 1, Engine(checkpoint_every=2)).working
+    assert every_second == recomputed + 2 * block  # of three blocks, the second keeps its casts
+    assert state_bytes(model, 'single', 1, dtype=torch.float32).working == 0
+    ahead = [state_bytes(model, 'fsdp2', 4, Engine(prefetch=n)).working for n in (0, 1, 2)]
+    assert ahead[2] - ahead[1] == ahead[1] - ahead[0] == 2 * block
+
+
+def test_offloaded_states_are_the_hosts():
+    states = state_bytes(segmentor(), 'fsdp2', 4, Engine(cpu_offload=True))
+    assert states.on_gpu == states.working
+    assert states.on_gpu + states.on_host == sum(states.parts().values())
+
+
+def test_small_helpers():
+    assert share([torch.empty(10, 3), torch.empty(1, 7), torch.empty(())], 4) == 9 + 7 + 1
+    assert [moments_of(o) for o in (dict(type='AdamW'), dict(type='SGD', momentum=0.9),
+                                    dict(type='SGD'))] == [2, 1, 0]
+    assert storage_of(dict(type='SGD', momentum=0.9)) == Storage(4, 4, 4, 4)
+    assert storage_of(dict(type='LowMemoryAdamW', state='bf16')) == Storage(2, 2, 4, 8)
+    assert storage_of(dict(type='LowMemoryAdamW')).optimizer == 2 + 8 / 256
