@@ -1,4 +1,4 @@
-"""Registers the data set and the pipeline steps."""
+"""Registers the data sets and the pipeline steps."""
 from .ade20k import ADE20KDataset
 from .transforms import CheckLabels, PadShortSide, SETR_Resize
 
