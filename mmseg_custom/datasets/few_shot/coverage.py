@@ -2,18 +2,16 @@
 
 N images, K classes.
 """
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from mmseg.datasets import build_dataset
 from prettytable import PrettyTable
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from ...errors import InputError
+from ..workers import in_processes
 from .choose import FewShotList, choose, settle
 
 COLUMNS = ('list', 'seed', 'images', 'classes shown', 'rarest class shown', 'not shown', 'SHA-256')
@@ -84,10 +82,8 @@ def report(train: dict, fractions: Sequence[str], seeds: Sequence[int],
 
 def _count(dataset: Dataset, workers: int) -> np.ndarray:
     """Pixels of each class in each image: (N, K)."""
-    fork = multiprocessing.get_context('fork')  # workers get the data set without pickling
-    with ProcessPoolExecutor(max(1, workers), fork, _take, (dataset,)) as pool:
-        counts = pool.map(_count_one, range(len(dataset)), chunksize=16)
-        return np.stack(list(tqdm(counts, 'labels', len(dataset), unit='', leave=False)))
+    return np.stack(list(in_processes(_count_one, range(len(dataset)), workers, 'labels',
+                                      _take, (dataset,))))
 
 
 def _take(dataset: Dataset) -> None:
