@@ -4,8 +4,11 @@ import os
 
 import _root  # noqa: F401
 
-from mmseg_custom.datasets.prepare import LAYOUTS, Options, prepare
+from mmseg_custom.datasets.prepare import LAYOUTS, Options, prepare, prepare_own
 from mmseg_custom.engine import cli
+from mmseg_custom.errors import InputError
+
+CUSTOM = 'custom'
 
 
 def parse_args() -> argparse.Namespace:
@@ -18,9 +21,11 @@ def parse_args() -> argparse.Namespace:
         'that was stopped goes on when it is started again.',
         epilog=f'archives, as published:\n{archives}',
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('data_set', choices=list(LAYOUTS))
+    parser.add_argument('data_set', choices=[*LAYOUTS, CUSTOM], help='custom: '
+                        'your own, see docs/custom_dataset.md')
     parser.add_argument('archives', nargs='+', metavar='ARCHIVE', help='archive, or a folder that '
-                        'it was unpacked to; the folder in OUT itself is verified where it is')
+                        'it was unpacked to (the one in OUT is verified where it is); for '
+                        'custom, the YAML file that describes it')
     parser.add_argument('--out', help='folder to prepare it in; default: where the recipes expect '
                         'it, below data/')
     parser.add_argument('--subset', action='store_true', help='accept any number of samples')
@@ -34,8 +39,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Prepares the data set."""
     args = parse_args()
-    prepare(args.data_set, args.archives,
-            Options(args.out, args.subset, args.link, max(1, args.workers)))
+    options = Options(args.out, args.subset, args.link, max(1, args.workers))
+    if args.data_set != CUSTOM:
+        prepare(args.data_set, args.archives, options)
+    elif len(args.archives) > 1 or args.out:
+        raise InputError('custom: expected one YAML file, and the data where it says')
+    else:
+        prepare_own(args.archives[0], options)
 
 
 if __name__ == '__main__':

@@ -11,16 +11,18 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmseg.utils import get_root_logger
 
 from ...errors import InputError
 from ...files import write_whole
+from ..description import read_description
 from . import convert
 from .archive import Source, open_source
-from .layouts import LAYOUTS, Layout
+from .coloured import make_labels
+from .layouts import LAYOUTS, Layout, Split
 from .manifest import Manifest, faults_path, manifest_path, read_manifest, write_manifest
 from .unpack import Plan, unpack
 from .verify import Report, count_faults, verify
@@ -91,6 +93,36 @@ def prepare(name: str, paths: Sequence[str], options: Options) -> Manifest:
         return _conclude(layout, out, options, report)
 
 
+def prepare_own(path: str, options: Options) -> Manifest:
+    """Prepares one's own data set, where it is: makes labels out of pictures, and verifies.
+
+    Args:
+        path: The YAML file that describes it.
+        options: Of which ``workers`` counts.
+
+    Returns:
+        The manifest, which has been written beside the file.
+
+    Raises:
+        InputError: If the description or a sample has a fault.
+    """
+    description = read_description(path)
+    out = description.path.parent
+    splits = tuple(Split(name, 0, os.path.relpath(part.images, out),
+                         os.path.relpath(part.labels, out))
+                   for name, part in description.parts.items() if part.labels is not None)
+    layout = Layout(
+        description.path.stem, path, str(out), '.', splits, (), len(description.classes) - 1,
+        description.image_suffix, description.label_suffix)
+    options = replace(options, out=None, subset=True)
+    with _locked(out):
+        before = read_manifest(manifest_path(out, layout))
+        made = make_labels(description, options.workers)
+        if made:
+            get_root_logger().info('%d labels made out of pictures', made)
+        return _conclude(layout, out, options, verify(layout, out, True, options.workers, before))
+
+
 def _is_root(path: str, root: Path) -> bool:
     """Whether a path is the target itself, also by another name or a link."""
     return root.is_dir() and os.path.isdir(path) and os.path.samefile(path, root)
@@ -158,7 +190,9 @@ def _conclude(layout: Layout, out: Path, options: Options, report: Report) -> Ma
         if lines:
             logger.warning('%d %s: %s', len(lines), NOTES[kind], _printable(lines[0]))
     if not sum(report.splits.values()):
-        report.faults.append(f'{out / layout.root} holds no sample: give {_wanted(layout)}')
+        wanted = f': give {_wanted(layout)}' if layout.archives else ''
+        report.faults.append(f'{out / layout.root} holds no sample, of an image ending in '
+                             f'{layout.image_suffix} and a label in {layout.label_suffix}{wanted}')
     if report.faults:
         faults = [_printable(line) for line in report.faults]
         write_whole(listing, ''.join(f'{line}\n' for line in faults).encode())
@@ -179,6 +213,8 @@ def _conclude(layout: Layout, out: Path, options: Options, report: Report) -> Ma
 
 def _check_command(layout: Layout, out: Path, options: Options) -> str:
     """The command that verifies a data set where it is."""
+    if not layout.archives:
+        return f'python tools/prepare_data.py custom {layout.title}'
     where = f' --out {out}' if options.out else ''
     return (f'python tools/prepare_data.py {layout.name} {out / layout.root}{where}'
             f'{" --subset" * options.subset}')
