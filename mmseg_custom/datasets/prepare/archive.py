@@ -166,13 +166,11 @@ class TarSource(Source):
     def __init__(self, path: str):
         super().__init__(path)
         try:
-            end = self._list()
+            self._list()
         except self.errors as error:
             raise self.damaged(error) from error
-        if os.path.getsize(path) < end and not _compressed(path):
-            raise self.damaged(EOFError(f'expected {end:,}'))
 
-    def _list(self) -> int:
+    def _list(self) -> None:
         with tarfile.open(self.path) as archive:
             for info in archive:
                 name = check_name(info.name, self)
@@ -181,7 +179,11 @@ class TarSource(Source):
                                      'take an archive of the official source')
                 if info.isfile():
                     self.members.append(Member(name, info.size, None, info))
-            return archive.offset
+            archive.fileobj.seek(archive.offset)
+            if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise EOFError('the block of zeros at the end is missing')
+            while archive.fileobj.read(1 << 20):
+                pass  # to the end, where a compressed file has its check sum
 
     def read(self, wanted: set[str]) -> Iterator[tuple[Member, BinaryIO]]:
         """Opens the wanted members."""
@@ -190,11 +192,6 @@ class TarSource(Source):
                 name = check_name(info.name, self)
                 if info.isfile() and name in wanted:
                     yield Member(name, info.size, None, info), archive.extractfile(info)
-
-
-def _compressed(path: str) -> bool:
-    with open(path, 'rb') as file:
-        return file.read(262)[257:] != b'ustar'
 
 
 class FolderSource(Source):
