@@ -40,7 +40,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['mmseg_custom', 'mmseg_custom.*']),
-    package_data={'mmseg_custom.datasets': ['few_shot/*.txt']},
+    package_data={'mmseg_custom.datasets.few_shot': ['*.txt', '*.json']},
     # See mmseg_custom/compat/_ext.py. As a data file it lands in mmcv's own folder in editable
     # installs too, and leaves with `pip uninstall`. Its path holds the version of Python, hence
     # the tag: a wheel built for one version must not be installed for another.

@@ -1,5 +1,15 @@
-"""Registers the data set and the pipeline steps."""
+"""Registers the data sets and the pipeline steps."""
 from .ade20k import ADE20KDataset
+from .described import DescribedDataset
+from .published import (
+    CityscapesDataset,
+    COCOStuffDataset,
+    PascalContextDataset,
+    PascalContextDataset59,
+    PascalVOCDataset,
+)
 from .transforms import CheckLabels, PadShortSide, SETR_Resize
 
-__all__ = ['ADE20KDataset', 'CheckLabels', 'PadShortSide', 'SETR_Resize']
+__all__ = ['ADE20KDataset', 'COCOStuffDataset', 'CheckLabels', 'CityscapesDataset',
+           'DescribedDataset', 'PadShortSide', 'PascalContextDataset', 'PascalContextDataset59',
+           'PascalVOCDataset', 'SETR_Resize']

@@ -1,4 +1,4 @@
-"""Pipeline steps: the resize and the padding of the published configs, and a check of the labels.
+"""Pipeline steps: the resize and the padding of the published configs, and a check of labels.
 
 H W pixels.
 """
@@ -6,6 +6,7 @@ import mmcv
 import numpy as np
 from mmseg.datasets.builder import PIPELINES
 from mmseg.datasets.pipelines import Resize
+from PIL import ExifTags, Image
 
 from ..errors import InputError
 
@@ -80,7 +81,11 @@ class PadShortSide:
 
 @PIPELINES.register_module()
 class CheckLabels:
-    """Refuses labels that are no class, before a loss turns them into an index error.
+    """Refuses labels that are no class or not the image's, before they do harm.
+
+    A label out of range would become an index error in a loss; a 16-bit label is cut to 8 bits on
+    loading; and an image that its EXIF tag turns, as the decoder does, would be trained on labels
+    of another orientation.
 
     Args:
         num_classes: K; labels are 0..K-1, and 255 where they are ignored.
@@ -95,21 +100,63 @@ class CheckLabels:
         """Checks ``gt_semantic_seg``, as loaded."""
         info = results['ann_info']['seg_map']
         prefix = results.get('seg_prefix')
-        self.check(results['gt_semantic_seg'], f'{prefix}/{info}' if prefix else info)
+        labels, path = results['gt_semantic_seg'], f'{prefix}/{info}' if prefix else info
+        self.check(labels, path)
+        if 'ori_shape' in results:
+            check_size(results['ori_shape'][:2], labels.shape, results['filename'], path)
         return results
 
     def check(self, labels: np.ndarray, path: str) -> None:
         """Checks a label map (H, W).
 
         Raises:
-            InputError: If it is no single channel, or holds anything else than classes and 255.
+            InputError: If it is no single channel of 8 bits, or holds anything else than classes
+                and 255.
         """
         if labels.ndim != 2:
             raise InputError(f'label {path} has the shape {labels.shape}: expected one channel '
                              'of class numbers (H, W)')
+        if png_bits(path) == 16:
+            raise InputError(f'label {path} has 16 bits a pixel: expected 8, of class numbers; '
+                             'convert the file')
         wrong = labels[(labels >= self.num_classes) & (labels != 255)]
         if wrong.size:
             raise InputError(
                 f'label {int(wrong.max()) + self.shift} in {path}: expected '
                 f'0..{self.num_classes - 1 + self.shift} ({wrong.size} pixels are out of range); '
                 'correct the file or remove the sample')
+
+
+def check_size(image: tuple[int, int], label: tuple[int, int], image_path: str,
+               label_path: str) -> None:
+    """Compares the sizes (H, W) of an image, turned as its EXIF tag says, and of its label.
+
+    Raises:
+        InputError: If they differ.
+    """
+    if tuple(image) == tuple(label):
+        return
+    turned = exif_orientation(image_path) >= 5 and tuple(image) == tuple(label)[::-1]
+    why = (', because its EXIF tag asks for a turn, which loading makes: store it turned or '
+           'remove the tag' if turned else ': replace one of them or remove the sample')
+    raise InputError(f'image {image_path} has {image[0]} x {image[1]} pixels (height x width) and '
+                     f'its label {label_path} {label[0]} x {label[1]}{why}')
+
+
+def exif_orientation(path: str) -> int:
+    """The EXIF orientation of an image, 1..8; 1 where it has none. 5..8 swap height and width."""
+    try:
+        with Image.open(path) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except OSError:
+        return 1
+
+
+def png_bits(path: str) -> int | None:
+    """Bits of a sample in a PNG file on the disk; None for any other file."""
+    try:
+        with open(path, 'rb') as file:
+            head = file.read(25)
+    except OSError:
+        return None
+    return head[24] if head.startswith(b'\x89PNG') and len(head) == 25 else None

@@ -16,6 +16,9 @@ from ..errors import InputError
 SECTIONS = ('model', 'optimizer', 'optimizer_config', 'lr_config', 'precision')
 # Where the weights come from says the checkpoint; the others change speed or testing alone.
 HARMLESS = {'pretrained', 'test_cfg', 'with_cp', 'use_flash_attn', 'init_cfg'}
+FEW_SHOT = 'few-shot list'
+# Told, not compared: the list of images, which is compared, differs where this does.
+TOLD = {FEW_SHOT}
 
 
 def identity(cfg: Config, dataset: Dataset, step_images: int) -> dict[str, str]:
@@ -34,6 +37,9 @@ def identity(cfg: Config, dataset: Dataset, step_images: int) -> dict[str, str]:
     names = image_names(dataset)
     digest = hashlib.sha256('\n'.join(names).encode()).hexdigest()
     parts['list of images'] = f'{len(names)} images, SHA-256 {digest[:16]}'
+    lists = few_shot_lists(dataset)
+    if lists:
+        parts[FEW_SHOT] = '; '.join(map(str, lists))
     parts['images a step'] = str(step_images)
     parts['seed'] = str(cfg.seed) + (' + rank' if cfg.get('diff_seed') else '')
     return parts
@@ -52,7 +58,8 @@ def refuse_another(before: dict[str, str] | None, now: dict[str, str], checkpoin
     """
     if before is None:
         return
-    different = [key for key in (*now, *before) if now.get(key) != before.get(key)]
+    different = [key for key in (*now, *before)
+                 if now.get(key) != before.get(key) and key not in TOLD]
     if different:
         key = different[0]
         others = len(set(different)) - 1
@@ -67,10 +74,23 @@ def image_names(dataset: Dataset) -> list[str]:
     """The images of a data set in its order, also of one that repeats or joins others."""
     if hasattr(dataset, 'img_infos'):
         return [info['filename'] for info in dataset.img_infos]
-    parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    if parts == [None]:
+    parts = _joined(dataset)
+    if not parts:
         return [f'{type(dataset).__name__} of {len(dataset)}']
     return [name for part in parts for name in image_names(part)]
+
+
+def few_shot_lists(dataset: Dataset) -> list:
+    """The few-shot lists that a data set, or those that it repeats or joins, were cut to."""
+    own = getattr(dataset, 'few_shot', None)
+    found = [] if own is None else [own]
+    return found + [drawn for part in _joined(dataset) for drawn in few_shot_lists(part)]
+
+
+def _joined(dataset: Dataset) -> list[Dataset]:
+    """The data sets that one joins or repeats."""
+    parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    return [part for part in parts if part is not None]
 
 
 def _pipelines(data: Any, name: str = '') -> list[tuple[str, list]]:

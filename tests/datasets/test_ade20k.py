@@ -3,7 +3,6 @@ import pytest
 from mmseg.datasets import build_dataset
 from PIL import Image
 
-from mmseg_custom.datasets.few_shot_subset import few_shot_subset
 from mmseg_custom.errors import InputError
 
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=True)]
@@ -19,16 +18,6 @@ def test_labels_are_reduced_and_classes_are_150(shared_data):
     assert len(dataset.CLASSES) == 150 and len(dataset) == 6
     labels = dataset[0]['gt_semantic_seg']
     assert (labels[:2] == 255).all() and set(np.unique(labels[2:])) <= {0, 1, 2}
-
-
-def test_few_shot_subset_is_fixed_and_nested(shared_data):
-    names = [f'ADE_train_{i:08d}' for i in range(1, 101)]
-    four, eight = few_shot_subset(names, 4), few_shot_subset(names[::-1], 8)
-    assert len(four) == 4 and four < eight
-    assert four != few_shot_subset(names, 4, seed=1)
-    kept = [[i['filename'] for i in build(shared_data, max_image_num=3).img_infos]
-            for _ in range(2)]
-    assert kept[0] == kept[1] and len(kept[0]) == 3
 
 
 def test_missing_and_empty_folders(own_data):
@@ -81,6 +70,38 @@ def test_coloured_label(own_data):
     Image.open(path).convert('RGB').save(path)
     with pytest.raises(InputError, match=r'shape \(\d+, \d+, 3\): expected one channel'):
         build(own_data)[0]
+
+
+@pytest.mark.parametrize('split, read', [
+    ('training', lambda dataset: dataset[0]),
+    ('validation', lambda dataset: dataset.get_gt_seg_map_by_idx(0))])
+def test_label_of_16_bits(own_data, split, read):
+    """Loading cuts it to 8 bits: 256 would be 0."""
+    path = sorted((own_data / f'annotations/{split}').iterdir())[0]
+    Image.fromarray(np.array(Image.open(path)).astype(np.uint16) + 256).save(path)
+    with pytest.raises(InputError, match=rf'{path.name} has 16 bits a pixel: expected 8'):
+        read(build(own_data, split))
+
+
+def test_label_of_another_size(own_data):
+    path = own_data / 'annotations/training/ADE_train_00000001.png'
+    Image.fromarray(np.ones((20, 30), np.uint8)).save(path)
+    with pytest.raises(InputError, match=r'00000001.jpg has \d+ x \d+ pixels .* 20 x 30: '):
+        build(own_data)[0]
+
+
+def test_image_that_its_exif_tag_turns_away_from_its_label(own_data):
+    image, label = Image.new('RGB', (40, 30)), Image.new('L', (40, 30), 1)
+    exif = Image.Exif()
+    exif[274] = 6  # a quarter turn
+    path = own_data / 'images/training/ADE_train_00000001.jpg'
+    image.save(path, exif=exif)
+    label.save(own_data / 'annotations/training/ADE_train_00000001.png')
+    with pytest.raises(InputError, match='has 40 x 30 pixels .* 30 x 40, because its EXIF tag'):
+        build(own_data)[0]
+    label.transpose(Image.Transpose.ROTATE_270).save(
+        own_data / 'annotations/training/ADE_train_00000001.png')
+    assert build(own_data)[0]['img'].shape == (40, 30, 3)
 
 
 def test_server_format_counts_from_one(own_data, tmp_path):

@@ -10,7 +10,6 @@ recognised; and a folder with images but without it is never written to: it may 
 """
 import io
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from mmseg.utils import get_root_logger
 from PIL import Image
 
 from ...errors import InputError
+from ...files import write_whole
 from .scene import draw_scene
 
 GENERATOR = 1  # raise it with every change of what is drawn: sets of another version are redrawn
@@ -161,19 +161,9 @@ def _draw_one(image_path: Path, label_path: Path, seed: int, split: int, index: 
 def _write_image(path: Path, image: Image.Image, **options) -> None:
     data = io.BytesIO()
     image.save(data, **options)
-    _write_whole(path, data.getvalue())
+    write_whole(path, data.getvalue())
 
 
 def _write_manifest(root: Path, manifest: Manifest, complete: bool) -> None:
     content = {**asdict(manifest), 'complete': complete}
-    _write_whole(root / 'demo.json', (json.dumps(content, indent=2) + '\n').encode())
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write to a temporary name and rename, so that a file is there whole or not at all."""
-    part = path.with_name(path.name + '.part')
-    with open(part, 'wb') as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    write_whole(root / 'demo.json', (json.dumps(content, indent=2) + '\n').encode())

@@ -1,0 +1,150 @@
+"""What every data set here has beside mmseg's: few-shot lists, and errors that name the file.
+
+H W pixels, K classes. Label files hold 0..K-1 and 255 for what is ignored; with
+``reduce_zero_label`` they hold 1..K and 0 for what is ignored. In memory it is always the former.
+"""
+import os.path as osp
+
+import mmcv
+import numpy as np
+from mmcv.utils import print_log
+from mmseg.datasets import CustomDataset
+from mmseg.datasets.pipelines import LoadAnnotations
+from mmseg.utils import get_root_logger
+
+from ..errors import InputError
+from .few_shot import FewShotList, choose, settle
+from .transforms import CheckLabels
+
+IGNORED = 255
+
+
+class CheckedDataset(CustomDataset):
+    """mmseg's data set with few-shot lists and with checks of its files.
+
+    A few-shot list is fixed: it depends neither on the run's seed nor on resuming, and a smaller
+    one is part of every larger one of its seed (:mod:`.few_shot`).
+
+    Args:
+        max_image_num: Number of images to keep, of seed 0; None for all.
+        few_shot: Instead of it, ``dict(fraction='1/16', seed=0)``.
+        **kwargs: Of ``mmseg.datasets.CustomDataset``.
+
+    Attributes:
+        few_shot: The :class:`.few_shot.FewShotList` that was drawn, or None.
+
+    Raises:
+        InputError: For a missing or empty folder, or an image without its label.
+    """
+
+    def __init__(self, max_image_num: int | None = None, few_shot: dict | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.few_shot = self._draw(max_image_num, few_shot)
+        if self.label_map is not None:  # mmseg says -1, which numpy 2 refuses to put into uint8
+            self.label_map = {old: IGNORED if new == -1 else new
+                              for old, new in self.label_map.items()}
+        num_classes = len(self.CLASSES)
+        self._check_raw = CheckLabels(num_classes + bool(self.reduce_zero_label), False)
+        steps = self.pipeline.transforms
+        for i in reversed(range(len(steps))):
+            if isinstance(steps[i], LoadAnnotations):
+                reduced = steps[i].reduce_zero_label
+                steps.insert(i + 1, CheckLabels(num_classes) if reduced else self._check_raw)
+
+    def _draw(self, max_image_num: int | None, few_shot: dict | None) -> FewShotList | None:
+        stems = [osp.splitext(info['filename'])[0] for info in self.img_infos]
+        wanted = settle(max_image_num, few_shot, len(stems))
+        if wanted is None:
+            return None
+        chosen = choose(stems, *wanted)
+        names = set(chosen.names)
+        self.img_infos = [info for info, stem in zip(self.img_infos, stems) if stem in names]
+        print_log(f'few-shot: {chosen}', get_root_logger())
+        return chosen
+
+    def load_annotations(self, img_dir: str, img_suffix: str, ann_dir: str | None,
+                         seg_map_suffix: str, split: str | None) -> list[dict]:
+        """Lists the images, and checks that each is there and has its label."""
+        if not osp.isdir(img_dir):
+            raise InputError(
+                f'image folder {img_dir} does not exist: prepare the data with `python '
+                'tools/prepare_data.py`, draw the demo data with `python '
+                'tools/make_demo_data.py`, or set data.*.data_root')
+        if split is not None and not osp.isfile(split):
+            raise InputError(f'{split} does not exist: expected a list of image names, one a line; '
+                             '`python tools/prepare_data.py` writes it, or set data.*.split')
+        infos = self._list(img_dir, img_suffix, ann_dir, seg_map_suffix, split)
+        if not infos:
+            raise InputError(f'{split or f"image folder {img_dir}"} holds no {img_suffix} file: '
+                             'check data.*.data_root, data.*.img_dir and data.*.split')
+        if split is not None:
+            self._check_there(infos, img_dir, split)
+        unlabelled = self.test_mode and not osp.isdir(ann_dir or '')
+        if ann_dir is not None and not unlabelled:
+            self._check_pairs(infos, ann_dir)
+        return infos
+
+    def _list(self, *args) -> list[dict]:
+        return super().load_annotations(*args)
+
+    @staticmethod
+    def _check_there(infos: list[dict], img_dir: str, split: str) -> None:
+        present = set(mmcv.scandir(img_dir, recursive=True))
+        missing = [info['filename'] for info in infos if info['filename'] not in present]
+        if missing:
+            raise InputError(
+                f'image {osp.join(img_dir, missing[0])} does not exist, but {split} lists it '
+                f'({len(missing)} of {len(infos)} are missing); add it or correct the list')
+
+    @staticmethod
+    def _check_pairs(infos: list[dict], ann_dir: str) -> None:
+        present = set(mmcv.scandir(ann_dir, recursive=True)) if osp.isdir(ann_dir) else set()
+        missing = [info for info in infos if info['ann']['seg_map'] not in present]
+        if missing:
+            raise InputError(
+                f'image {missing[0]["filename"]} has no label: expected '
+                f'{osp.join(ann_dir, missing[0]["ann"]["seg_map"])} ({len(missing)} of '
+                f'{len(infos)} images have none); add the label or remove the image')
+
+    def __getitem__(self, idx: int) -> dict:
+        """The sample ``idx`` after the pipeline.
+
+        Raises:
+            InputError: If its image or its label cannot be decoded, if they are not of one size,
+                or if a label is out of range.
+        """
+        try:
+            return super().__getitem__(idx)
+        except InputError:
+            raise
+        except Exception as error:
+            self._explain(self.img_infos[idx], error)
+            raise
+
+    def _explain(self, info: dict, error: Exception) -> None:
+        """Raises an InputError if a file of this sample is what ``error`` comes from."""
+        files = [(osp.join(self.img_dir or '', info['filename']), 'image')]
+        if self.ann_dir and 'ann' in info:
+            files.append((osp.join(self.ann_dir, info['ann']['seg_map']), 'label'))
+        for path, kind in files:
+            try:
+                found = mmcv.imread(path, 'unchanged', backend='cv2') is not None
+            except Exception:  # whatever the decoder raises, the file is what it could not read
+                found = False
+            if not found:
+                raise InputError(f'{kind} {path} cannot be decoded ({type(error).__name__}): '
+                                 'replace the file or remove the sample') from error
+
+    def get_gt_seg_map_by_idx(self, index: int) -> np.ndarray:
+        """The label map (H, W) of an image as the file has it, checked."""
+        path = osp.join(self.ann_dir or '', self.img_infos[index]['ann']['seg_map'])
+        if not osp.isfile(path):
+            raise InputError(f'label {path} does not exist: evaluation needs it; use '
+                             '--format-only on images without labels')
+        try:
+            labels = super().get_gt_seg_map_by_idx(index)
+        except Exception as error:
+            self._explain(self.img_infos[index], error)
+            raise
+        self._check_raw.check(labels, path)
+        return labels

@@ -1,0 +1,117 @@
+"""Which classes the images of a few-shot list show.
+
+N images, K classes.
+"""
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from mmseg.datasets import build_dataset
+from prettytable import PrettyTable
+from torch.utils.data import Dataset
+
+from ...errors import InputError
+from ..workers import in_processes
+from .choose import FewShotList, choose, settle
+
+COLUMNS = ('list', 'seed', 'images', 'classes shown', 'rarest class shown', 'not shown', 'SHA-256')
+_dataset: Dataset | None = None  # of a worker
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What a list shows.
+
+    Attributes:
+        name: Of the list: '1/16'.
+        chosen: The list.
+        classes: K names.
+        images: (K,) number of images that show a class.
+        pixels: (K,) number of pixels of a class.
+    """
+    name: str
+    chosen: FewShotList
+    classes: Sequence[str]
+    images: np.ndarray
+    pixels: np.ndarray
+
+    def missing(self) -> list[str]:
+        """Names of the classes that no image shows."""
+        return [self.classes[i].strip() for i in np.flatnonzero(self.images == 0)]
+
+    def rarest(self) -> str:
+        """The class that is shown by the fewest images, and by how many."""
+        shown = np.flatnonzero(self.images)
+        if not len(shown):
+            return 'none'
+        i = shown[np.argmin(self.images[shown])]
+        return f'{self.classes[i].strip()} ({self.images[i]})'
+
+
+def report(train: dict, fractions: Sequence[str], seeds: Sequence[int],
+           workers: int = 1) -> list[Coverage]:
+    """Reads the labels of all images once, and counts the classes of each list.
+
+    Args:
+        train: ``data.train`` of a config; few-shot options in it are left out.
+        fractions: '1/16' and the like; '1' for all images.
+        seeds: Of the lists.
+        workers: Processes that read.
+
+    Raises:
+        InputError: For a part that is none, or labels that cannot be read.
+    """
+    options = {key: value for key, value in train.items()
+               if key not in ('max_image_num', 'few_shot')}
+    dataset = build_dataset({**options, 'pipeline': []})
+    if not hasattr(dataset, 'img_infos'):
+        raise InputError(f'data.train is a {type(dataset).__name__}: expected one data set')
+    stems = [info['filename'].rpartition('.')[0] for info in dataset.img_infos]
+    wanted = [dict(fraction=fraction, seed=seed) for fraction in fractions for seed in seeds]
+    lists = [(few_shot['fraction'], choose(stems, *settle(None, few_shot, len(stems))))
+             for few_shot in wanted]
+    pixels = _count(dataset, workers)  # (N, K)
+    rows = {stem: i for i, stem in enumerate(stems)}
+    found = []
+    for fraction, chosen in lists:
+        counts = pixels[[rows[name] for name in chosen.names]]
+        found.append(Coverage(fraction, chosen, dataset.CLASSES, (counts > 0).sum(0),
+                              counts.sum(0)))
+    return found
+
+
+def _count(dataset: Dataset, workers: int) -> np.ndarray:
+    """Pixels of each class in each image: (N, K)."""
+    return np.stack(list(in_processes(_count_one, range(len(dataset)), workers, 'labels',
+                                      _take, (dataset,))))
+
+
+def _take(dataset: Dataset) -> None:
+    global _dataset
+    _dataset = dataset
+
+
+def _count_one(index: int) -> np.ndarray:
+    labels = _dataset.get_gt_seg_map_by_idx(index)
+    first = int(bool(_dataset.reduce_zero_label))
+    return np.bincount(labels.ravel(), minlength=256)[first:first + len(_dataset.CLASSES)]
+
+
+def table(found: Sequence[Coverage], each_class: bool = False) -> str:
+    """A line for each list; and if asked for, one for each class with its images in each list."""
+    lists = PrettyTable(COLUMNS)
+    lists.align = 'l'
+    for one in found:
+        chosen, missing = one.chosen, one.missing()
+        names = ', '.join(missing[:4]) + (f' and {len(missing) - 4} more' if missing[4:] else '')
+        lists.add_row([one.name, chosen.seed, len(chosen.names),
+                       f'{len(one.classes) - len(missing)} of {len(one.classes)}', one.rarest(),
+                       names or '-', chosen.sha256[:16]])
+    if not each_class:
+        return str(lists)
+    heads = [f'{one.name} s{one.chosen.seed}' for one in found]
+    classes = PrettyTable(['images that show', *heads])
+    classes.align = 'l'
+    for i, name in enumerate(found[0].classes):
+        classes.add_row([name.strip(), *(int(one.images[i]) for one in found)])
+    return f'{lists}\n{classes}'

@@ -1,0 +1,243 @@
+"""The steps of preparing a data set, in their order.
+
+1. Open the archives: their form, their names, what they are. Nothing is written before this.
+2. Plan: which member goes where, and whether all that is needed will be there.
+3. Unpack what is missing.
+4. Convert labels, where the published ones are not what is trained on.
+5. Verify every sample.
+6. Write the manifest, or the list of faults.
+"""
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mmseg.utils import get_root_logger
+
+from ...errors import InputError
+from ...files import write_whole
+from ..description import read_description
+from . import convert
+from .archive import Source, open_source
+from .coloured import make_labels
+from .layouts import LAYOUTS, Layout, Split
+from .manifest import Manifest, faults_path, manifest_path, read_manifest, write_manifest
+from .unpack import Plan, unpack
+from .verify import Report, count_faults, verify
+
+SHOWN = 10  # faults on the screen; all are in the file
+NOTES = {
+    'CMYK': 'CMYK images: loading converts them to RGB; colours may differ a little from those '
+            'that other programs show',
+    'EXIF': 'images that their EXIF tag turns or mirrors: loading does so too, and labels must be '
+            'drawn on the turned image; look at one of them',
+    '16-bit image': 'images of 16 bits: loading keeps the upper 8',
+    'nothing labelled': 'labels in which everything is ignored',
+    'names beyond ASCII': 'names beyond ASCII: they work here; other tools may stumble',
+    'twins': 'images that are there twice, byte for byte',
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to prepare.
+
+    Attributes:
+        out: Folder; default: the layout's.
+        subset: Any number of samples will do.
+        link: Link to the files of folders instead of copying them.
+        workers: Processes that convert and verify.
+    """
+    out: str | None = None
+    subset: bool = False
+    link: bool = False
+    workers: int = 1
+
+
+def prepare(name: str, paths: Sequence[str], options: Options) -> Manifest:
+    """Prepares a data set; run again after a stop, it goes on.
+
+    Args:
+        name: Of a layout.
+        paths: Archives, or folders they were unpacked to, all of them or what is missing still.
+        options: See there.
+
+    Returns:
+        The manifest, which has been written as well.
+
+    Raises:
+        InputError: If an archive is not what it should be, the target cannot be written, or a
+            sample has a fault; all faults are in ``OUT/NAME.faults.txt`` then.
+    """
+    layout = LAYOUTS[name]
+    out = Path(options.out or layout.out)
+    root = out / layout.root
+    logger = get_root_logger()
+    in_place = [path for path in paths if _is_root(path, root)]
+    sources = [open_source(path) for path in paths if path not in in_place]
+    plans = plan(layout, sources)
+    if not options.subset:
+        _check_whole(layout, root, plans)
+    if layout.converter:
+        convert.require(layout, [path for one in plans for path in one.targets.values()])
+    with _locked(out):
+        before = read_manifest(manifest_path(out, layout))
+        logger.info('%s: unpacking into %s', layout.title, root)
+        written = unpack(plans, root, options.link)
+        if layout.converter:
+            written += convert.labels(layout, root, options.workers)
+        logger.info('%d files written; what was there already was left alone', written)
+        report = verify(layout, root, options.subset, options.workers, before)
+        return _conclude(layout, out, options, report)
+
+
+def prepare_own(path: str, options: Options) -> Manifest:
+    """Prepares one's own data set, where it is: makes labels out of pictures, and verifies.
+
+    Args:
+        path: The YAML file that describes it.
+        options: Of which ``workers`` counts.
+
+    Returns:
+        The manifest, which has been written beside the file.
+
+    Raises:
+        InputError: If the description or a sample has a fault.
+    """
+    description = read_description(path)
+    out = description.path.parent
+    splits = tuple(Split(name, 0, os.path.relpath(part.images, out),
+                         os.path.relpath(part.labels, out))
+                   for name, part in description.parts.items() if part.labels is not None)
+    layout = Layout(
+        description.path.stem, path, str(out), '.', splits, (), len(description.classes) - 1,
+        description.image_suffix, description.label_suffix)
+    options = replace(options, out=None, subset=True)
+    with _locked(out):
+        before = read_manifest(manifest_path(out, layout))
+        made = make_labels(description, options.workers)
+        if made:
+            get_root_logger().info('%d labels made out of pictures', made)
+        return _conclude(layout, out, options, verify(layout, out, True, options.workers, before))
+
+
+def _is_root(path: str, root: Path) -> bool:
+    """Whether a path is the target itself, also by another name or a link."""
+    return root.is_dir() and os.path.isdir(path) and os.path.samefile(path, root)
+
+
+def plan(layout: Layout, sources: Sequence[Source]) -> list[Plan]:
+    """Says which members go where.
+
+    Raises:
+        InputError: If a source has nothing that is needed.
+    """
+    plans = []
+    for source in sources:
+        places = {member.name: layout.place(member.name) for member in source.members}
+        targets = {name: place for name, place in places.items() if place is not None}
+        if not targets:
+            raise source.error(f'is not {layout.title}: {_describe(source)}; expected '
+                               f'{_wanted(layout)}')
+        plans.append(Plan(source, targets))
+    return plans
+
+
+def _describe(source: Source) -> str:
+    """What a source holds, in a few words."""
+    names = [member.name for member in source.members]
+    for layout in LAYOUTS.values():
+        if sum(layout.place(name) is not None for name in names) > len(names) // 2:
+            return (f'it looks like {layout.title}, which `prepare_data.py {layout.name}` '
+                    'takes')
+    if not names:
+        return 'it is empty'
+    if any(name.startswith(('ADE20K_20', 'ADE20K/')) for name in names):
+        return 'it is the full ADE20K of thousands of classes'
+    tops = sorted({name.split('/')[0] for name in names})
+    some = ', '.join(tops[:5]) + (', ...' if len(tops) > 5 else '')
+    return f'it holds {len(names):,} files in {some} (such as {names[0]})'
+
+
+def _wanted(layout: Layout) -> str:
+    needed = [archive for archive in layout.archives if not archive.optional]
+    return ' and '.join(f'{archive.name} ({archive.url})' for archive in needed)
+
+
+def _check_whole(layout: Layout, root: Path, plans: Sequence[Plan]) -> None:
+    """Refuses what would not be whole, before it is unpacked."""
+    coming = {place for one in plans for place in one.targets.values()}
+    for split in layout.splits:
+        if split.listed:
+            continue
+        there = {os.path.relpath(path, root) for path in
+                 (root / split.images).rglob(f'*{layout.image_suffix}')}
+        stems = {path.removeprefix(f'{split.images}/').removesuffix(layout.image_suffix)
+                 for path in coming | there
+                 if path.startswith(f'{split.images}/') and path.endswith(layout.image_suffix)}
+        faults = count_faults(split, stems)
+        if faults:
+            needs = '' if stems else f'; {layout.title} needs {_wanted(layout)}'
+            raise InputError(faults[0] + needs)
+
+
+def _conclude(layout: Layout, out: Path, options: Options, report: Report) -> Manifest:
+    logger = get_root_logger()
+    listing, path = faults_path(out, layout), manifest_path(out, layout)
+    for kind, lines in report.notes.items():
+        if lines:
+            logger.warning('%d %s: %s', len(lines), NOTES[kind], _printable(lines[0]))
+    if not sum(report.splits.values()):
+        wanted = f': give {_wanted(layout)}' if layout.archives else ''
+        report.faults.append(f'{out / layout.root} holds no sample, of an image ending in '
+                             f'{layout.image_suffix} and a label in {layout.label_suffix}{wanted}')
+    if report.faults:
+        faults = [_printable(line) for line in report.faults]
+        write_whole(listing, ''.join(f'{line}\n' for line in faults).encode())
+        path.unlink(missing_ok=True)
+        for line in faults[:SHOWN]:
+            logger.error('%s', line)
+        many = '1 fault' if len(faults) == 1 else f'{len(faults):,} faults'
+        raise InputError(f'{many}, listed in {listing}: correct the files, then check them with '
+                         f'`{_check_command(layout, out, options)}`')
+    manifest = Manifest(layout.name, layout.root, report.splits, report.files,
+                        {kind: lines for kind, lines in report.notes.items() if lines})
+    write_manifest(path, manifest)
+    listing.unlink(missing_ok=True)
+    counts = ', '.join(f'{count:,} {name}' for name, count in manifest.splits.items())
+    logger.info('%s is ready: %s; SHA-256 %s; %s', layout.title, counts, manifest.sha256, path)
+    return manifest
+
+
+def _check_command(layout: Layout, out: Path, options: Options) -> str:
+    """The command that verifies a data set where it is."""
+    if not layout.archives:
+        return f'python tools/prepare_data.py custom {layout.title}'
+    where = f' --out {out}' if options.out else ''
+    return (f'python tools/prepare_data.py {layout.name} {out / layout.root}{where}'
+            f'{" --subset" * options.subset}')
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors='replace').decode()
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keeps a second run away from the same folder."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        folder = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f'{error.filename}: {error.strerror}; choose another folder with '
+                         '--out') from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise InputError(f'{out} is being prepared by another process: wait for its '
+                         'end') from error
+    finally:
+        os.close(folder)

@@ -1,0 +1,174 @@
+"""Counts, pairs, and each sample of a data set that lies in its folders."""
+import os
+import unicodedata
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mmcv
+
+from ..workers import in_processes
+from .layouts import Layout, Split
+from .manifest import Manifest
+from .samples import Finding, Sample, inspect
+
+
+@dataclass
+class Report:
+    """What was found.
+
+    Attributes:
+        splits: Name -> number of samples.
+        files: Path below the root -> (size in bytes, SHA-256).
+        faults: One line each.
+        notes: Kind -> one line each.
+    """
+    splits: dict[str, int] = field(default_factory=dict)
+    files: dict[str, tuple[int, str]] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+
+def verify(layout: Layout, root: Path, subset: bool, workers: int,
+           before: Manifest | None = None) -> Report:
+    """Looks at every file of a data set.
+
+    Args:
+        layout: What it should look like.
+        root: Where it is.
+        subset: Any number of samples will do.
+        workers: Processes.
+        before: What was found the last time; files that have not changed since are hashed and not
+            decoded.
+
+    Returns:
+        What was found; nothing is changed on the disk.
+    """
+    report = Report()
+    pairs = []
+    for split in layout.splits:
+        stems = find_samples(layout, root, split, report)
+        if split.optional and not stems:
+            continue
+        report.splits[split.name] = len(stems)
+        if not subset:
+            report.faults += count_faults(split, stems)
+        pairs += [(f'{split.images}/{stem}{layout.image_suffix}',
+                   f'{split.labels}/{stem}{layout.label_suffix}') for stem in stems]
+    pairs = sorted(set(pairs))
+    known = before.files if before else {}
+    jobs = [Sample(str(root / image), str(root / label), layout.last_label, _known(known, paths))
+            for paths in pairs for image, label in [paths]]
+    if jobs:
+        for paths, found in zip(pairs, in_processes(inspect, jobs, workers, 'checking')):
+            _add(report, paths, found, before, root)
+    _note_twins(report, pairs)
+    return report
+
+
+def _known(files: dict, paths: tuple[str, str]) -> tuple:
+    entries = [files[path][1] for path in paths if path in files]
+    return tuple(entries) if len(entries) == 2 else ()
+
+
+def _add(report: Report, paths: tuple[str, str], found: Finding, before: Manifest | None,
+         root: Path) -> None:
+    report.files.update(zip(paths, found.files))
+    report.faults += found.faults
+    for kind, text in found.notes.items():
+        report.notes[kind].append(text.replace(f'{root}{os.sep}', ''))
+    if not found.checked:
+        for kind, lines in before.notes.items():
+            report.notes[kind] += [line for line in lines if line.startswith(paths)
+                                   and line not in report.notes[kind] and kind != 'twins']
+
+
+def find_samples(layout: Layout, root: Path, split: Split, report: Report) -> list[str]:
+    """What image and label of the samples of a split have in common in their names."""
+    if split.listed:
+        return _listed(layout, root, split, report)
+    images = _stems(root / split.images, layout.image_suffix)
+    labels = _stems(root / split.labels, layout.label_suffix)
+    report.faults += _odd_names(root / split.images, images)
+    normal = {unicodedata.normalize('NFC', name) for name in labels - images}
+    for name in sorted(images - labels):
+        twin = unicodedata.normalize('NFC', name) in normal
+        why = ('its label spells the same name in other bytes (Unicode NFC and NFD): rename one of '
+               'them' if twin else
+               f'expected {root / split.labels / (name + layout.label_suffix)}; add it or remove '
+               'the image')
+        report.faults.append(f'image {root / split.images / (name + layout.image_suffix)} has no '
+                             f'label: {why}')
+    for name in sorted(labels - images):
+        report.faults.append(f'label {root / split.labels / (name + layout.label_suffix)} has no '
+                             'image: add it or remove the label')
+    both = sorted(images & labels)
+    report.notes['names beyond ASCII'] += [f'{split.images}/{name}{layout.image_suffix}'
+                                           for name in both if not name.isascii()]
+    return both
+
+
+def _listed(layout: Layout, root: Path, split: Split, report: Report) -> list[str]:
+    try:
+        lines = (root / split.listed).read_text().split()
+    except FileNotFoundError:
+        if not split.optional:
+            report.faults.append(f'{root / split.listed} is missing: it lists the samples of '
+                                 f'{split.name}')
+        return []
+    found = []
+    for name in sorted(set(lines)):
+        paths = (root / split.images / (name + layout.image_suffix),
+                 root / split.labels / (name + layout.label_suffix))
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            report.faults.append(f'{missing[0]} is missing, but {root / split.listed} lists it: '
+                                 'add it or correct the list')
+        else:
+            found.append(name)
+    return found
+
+
+def _stems(folder: Path, suffix: str) -> set[str]:
+    if not folder.is_dir():
+        return set()
+    return {name.removesuffix(suffix) for name in mmcv.scandir(str(folder), suffix, recursive=True)}
+
+
+def _odd_names(folder: Path, names: set[str]) -> list[str]:
+    faults = []
+    for name in sorted(names):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            plain = os.fsencode(name).decode(errors='replace')
+            faults.append(f'image {folder}/{plain}: its name is no UTF-8: rename image and label')
+    return faults
+
+
+def count_faults(split: Split, stems: list[str] | set[str]) -> list[str]:
+    """What is missing from a split, or too much in it."""
+    if len(stems) == split.count:
+        return []
+    text = f'{split.name} has {len(stems):,} samples: expected {split.count:,}'
+    if split.number:
+        names = {split.number.format(i) for i in range(1, split.count + 1)}
+        missing, extra = sorted(names - set(stems)), sorted(set(stems) - names)
+        text += ''.join(f'; {_first(some)} {verb}' for some, verb in
+                        ((missing, 'missing'), (extra, 'not of the published set')) if some)
+    return [f'{text}; fetch the archive again, or pass --subset if this is meant to be a part']
+
+
+def _first(names: list[str]) -> str:
+    more = f' and {len(names) - 1:,} more are' if len(names) > 1 else ' is'
+    return f'{names[0]}{more}'
+
+
+def _note_twins(report: Report, pairs: list[tuple[str, str]]) -> None:
+    """Notes images that are there twice, which matters most across splits."""
+    first = {}
+    for image, _ in pairs:
+        digest = report.files.get(image, (0, ''))[1]
+        if digest and digest in first:
+            report.notes['twins'].append(f'{first[digest]} = {image}')
+        first.setdefault(digest, image)

@@ -1,0 +1,58 @@
+"""Many small jobs on several processes, with a progress bar."""
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from ..errors import InputError
+
+Result = TypeVar('Result')
+
+
+def in_processes(function: Callable[[Any], Result], jobs: Sequence, workers: int, title: str,
+                 initializer: Callable | None = None, initargs: tuple = ()) -> Iterator[Result]:
+    """Calls a function on each job, and gives the results in their order.
+
+    Args:
+        function: Of a module.
+        jobs: Its arguments.
+        workers: Number of processes; they are forked, so that they start at once.
+        title: Of the progress bar.
+        initializer: Called in each process first.
+        initargs: Its arguments; they are inherited, not pickled.
+
+    Raises:
+        InputError: If a process was killed.
+    """
+    pool = ProcessPoolExecutor(max(1, min(workers, len(jobs))),
+                               multiprocessing.get_context('fork'), _start,
+                               (os.getpid(), initializer, initargs))
+    try:
+        results = pool.map(function, jobs, chunksize=max(1, min(32, len(jobs) // (4 * workers))))
+        yield from tqdm(results, title, len(jobs), unit='', leave=False)
+    except BrokenProcessPool as error:
+        raise InputError(f'{title}: a worker process was killed, most likely for lack of memory; '
+                         'run it again with fewer --workers') from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start(parent: int, initializer: Callable | None, initargs: tuple) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told as well, and ends this one
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    if initializer is not None:
+        initializer(*initargs)
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when its parent is gone, which a killed one cannot ask for."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

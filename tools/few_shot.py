@@ -1,0 +1,47 @@
+"""Few-shot lists: python tools/few_shot.py report | write."""
+import argparse
+import os
+
+import _root  # noqa: F401
+from mmcv import DictAction
+
+from mmseg_custom.datasets.few_shot import FRACTIONS, SEEDS
+from mmseg_custom.datasets.few_shot.coverage import report, table
+from mmseg_custom.datasets.few_shot.write import write
+from mmseg_custom.engine import cli
+from mmseg_custom.engine.config import load_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description='Few-shot lists of training images')
+    parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
+    commands = parser.add_subparsers(dest='command', required=True)
+    one = commands.add_parser('report', help='which classes the images of a list show')
+    one.add_argument('config', help='config whose data.train is looked at')
+    one.add_argument('--fraction', nargs='+', default=list(FRACTIONS),
+                     help='parts of the data, default: %(default)s')
+    one.add_argument('--seed', type=int, nargs='+', default=list(SEEDS))
+    one.add_argument('--classes', action='store_true', help='a line for each class as well')
+    one.add_argument('--workers', type=int, default=os.cpu_count(), help='processes that read')
+    one.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
+                     metavar='KEY=VALUE', help='override settings of the config, e.g. '
+                     'data.train.data_root=/data/ADEChallengeData2016')
+    two = commands.add_parser('write', help="write ADE20K's lists and their hashes, by their rule")
+    two.add_argument('--out', help="folder, default: the package's own")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Runs the command."""
+    args = parse_args()
+    if args.command == 'write':
+        print(f'{len(SEEDS)} lists and their hashes: {write(args.out)}')
+        return
+    cfg = load_config(args.config, args.cfg_options)
+    found = report(cfg.data.train, args.fraction, args.seed, args.workers)
+    print(table(found, each_class=args.classes))
+
+
+if __name__ == '__main__':
+    cli.run(main)
