@@ -18,6 +18,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 # Pixels of a tile: on the CPU its logits stay in the cache, on a GPU there are few large products.
 TILE_PIXELS = {'cpu': 4096, 'cuda': 2**18}
@@ -55,17 +56,15 @@ class Axis:
             cells: Of each window, as the head gives them.
             align_corners: Of both resizes, from cells to pixels and to the output.
         """
-        window = _resize_matrix(cells, self.side, align_corners)
-        merged = torch.zeros(self.length, len(self.starts), cells, dtype=torch.float64)
-        count = torch.zeros(self.length, 1, 1, dtype=torch.float64)
+        window = _resized(torch.eye(cells), self.side, align_corners)
+        merged = torch.zeros(len(self.starts), cells, self.length)
+        count = torch.zeros(self.length)
         for i, start in enumerate(self.starts):
-            merged[start:start + self.side, i] = window
+            merged[i, :, start:start + self.side] = window
             count[start:start + self.side] += 1
-        merged = (merged / count).flatten(1)[:self.kept]
-        low, high, weight = taps(self.kept, self.target, align_corners)
-        weight = weight[:, None]
-        matrix = merged[low] * (1 - weight) + merged[high] * weight
-        return (matrix.flip(0) if self.flipped else matrix).float()
+        merged = (merged / count).flatten(0, 1)[:, :self.kept]
+        matrix = _resized(merged, self.target, align_corners).T
+        return matrix.flip(0) if self.flipped else matrix
 
 
 def window_starts(length: int, crop: int, stride: int) -> tuple[int, ...]:
@@ -77,29 +76,9 @@ def window_starts(length: int, crop: int, stride: int) -> tuple[int, ...]:
     return tuple(max(min(i * stride + crop, length) - crop, 0) for i in range(count))
 
 
-def taps(source: int, target: int, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The two source positions of each target position, and the weight of the second.
-
-    In float32 and in the order of PyTorch's bilinear ``interpolate``, whose weights these are: at
-    position 600 float32 is 6e-5 off, which exact weights would not repeat.
-    """
-    position = torch.arange(target, dtype=torch.float32)
-    if align_corners:
-        scale = torch.tensor(float(source - 1)) / max(target - 1, 1)
-        position = position * (scale if target > 1 else 0)
-    else:
-        position = ((position + 0.5) * (torch.tensor(float(source)) / target) - 0.5).clamp_(min=0)
-    low = position.long().clamp_(max=source - 1)
-    high = (low + 1).clamp_(max=source - 1)
-    return low, high, (position - low).clamp_(0, 1).double()
-
-
-def _resize_matrix(source: int, target: int, align_corners: bool) -> Tensor:
-    """Bilinear resizing along one axis: (target, source)."""
-    low, high, weight = taps(source, target, align_corners)
-    matrix = torch.zeros(target, source, dtype=torch.float64)
-    matrix.scatter_add_(1, low[:, None], 1 - weight[:, None])
-    return matrix.scatter_add_(1, high[:, None], weight[:, None])
+def _resized(lines: Tensor, size: int, align_corners: bool) -> Tensor:
+    """Lines (n, length) at another length, by PyTorch's own interpolation and rounding."""
+    return F.interpolate(lines[None], size, mode='linear', align_corners=align_corners)[0]
 
 
 @dataclass(frozen=True)
