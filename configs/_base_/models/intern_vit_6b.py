@@ -1,7 +1,7 @@
 # InternViT-6B as a segmentation backbone, for 504x504 crops, all of it trained. The two files
 # beside this one add a head: linear_intern_vit_6b.py and upernet_intern_vit_6b.py.
 model = dict(
-    type='EncoderDecoder',
+    type='InternViTSegmentor',
     pretrained=None,  # the backbone loads its own file, below
     backbone=dict(
         type='InternViT6B',

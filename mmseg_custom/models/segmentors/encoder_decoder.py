@@ -1,0 +1,228 @@
+"""mmseg's encoder-decoder with a test path of its own: images -> windows -> batches -> labels.
+
+Training, configs, weights and the labels are mmseg's; what differs is time and memory. A stands for
+the views of an image in multi-scale testing, N images, K classes, H W pixels, h w cells of the
+head's logits.
+"""
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from mmseg.models.builder import SEGMENTORS
+from mmseg.models.segmentors import EncoderDecoder
+from torch import Tensor
+
+from ...errors import InputError
+from .batching import WindowBatch
+from .windows import Axis, View, boxes, labels_of, window_starts
+
+
+@dataclass
+class _Job:
+    """One view of one image on its way: its windows, and the logits that they have so far."""
+    image: Tensor  # (3, H, W)
+    meta: dict
+    rows: Axis
+    columns: Axis
+    logits: Tensor | None = None  # (K, windows * h, windows * w)
+
+    def put(self, i: int, j: int, cells: Tensor) -> None:
+        """Takes the logits (K, h, w) of the window in row i and column j."""
+        classes, height, width = cells.shape
+        if self.logits is None:
+            self.logits = cells.new_empty(classes, len(self.rows.starts) * height,
+                                          len(self.columns.starts) * width)
+        self.logits[:, i * height:(i + 1) * height, j * width:(j + 1) * width] = cells
+
+    def view(self, align_corners: bool) -> View:
+        """The logits with the weights that lead to the pixels of the output."""
+        cells = [size // len(axis.starts) for size, axis in
+                 zip(self.logits.shape[1:], (self.rows, self.columns))]
+        return View(self.logits, self.rows.matrix(cells[0], align_corners),
+                    self.columns.matrix(cells[1], align_corners), self.rows.pitch(cells[0]))
+
+
+@SEGMENTORS.register_module()
+class InternViTSegmentor(EncoderDecoder):
+    """mmseg's ``EncoderDecoder`` that tests large images fast and in little memory.
+
+    The labels are those of mmseg's ``slide_inference`` and ``whole_inference``, with flips and the
+    mean of probabilities over the views (``aug_test``), up to rounding. Windows of all views of all
+    images of a batch go through the network together, and the logits of every pixel are never
+    there: see :mod:`.windows`.
+
+    ``test_cfg`` has one more key: ``window_batch``, the number of windows at once; without it, it
+    follows from the free memory.
+
+    Attributes:
+        lockstep: Whether all processes of the group test at the same time with weights in shards:
+            every one then runs the network equally often, on windows of zeros where it has none
+            left. They must call this segmentor equally often.
+
+    """
+
+    lockstep = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._batch = WindowBatch()
+
+    def forward_test(self, imgs: Sequence, img_metas: Sequence, rescale: bool = True,
+                     **_kwargs) -> list[np.ndarray]:
+        """The label maps of a batch of images.
+
+        Args:
+            imgs: A views, each (N, 3, H, W), or a list of N images (3, H, W) of any sizes.
+            img_metas: A lists of N dicts, as mmseg's ``Collect`` makes them.
+            rescale: Return labels of the original images; else of what the network saw, where
+                there is one view.
+
+        Returns:
+            N label maps (H, W), int64.
+
+        Raises:
+            InputError: For a ``test_cfg`` that cannot work.
+        """
+        for value, name in ((imgs, 'imgs'), (img_metas, 'img_metas')):
+            if not isinstance(value, list):
+                raise TypeError(f'{name}: expected a list of views, got {type(value)}')
+        if len(imgs) != len(img_metas):
+            raise ValueError(f'{len(imgs)} views of images, but {len(img_metas)} of their metas')
+        if len(imgs) > 1 and not rescale:
+            raise ValueError('views of different sizes have their common size in rescale=True')
+        _check(self.test_cfg)
+        self._batch.ask(self.test_cfg.get('window_batch'))
+        views = [[self._job(image, meta, rescale) for image, meta in zip(images, metas)]
+                 for images, metas in zip(imgs, img_metas)]
+        self._run([job for jobs in views for job in jobs])
+        return [self._labels(jobs) for jobs in zip(*views)]
+
+    def simple_test(self, img: Tensor, img_meta: list[dict],
+                    rescale: bool = True) -> list[np.ndarray]:
+        """One view; see :meth:`forward_test`."""
+        return self.forward_test([img], [img_meta], rescale)
+
+    def aug_test(self, imgs: list, img_metas: list[list[dict]],
+                 rescale: bool = True) -> list[np.ndarray]:
+        """Several views; see :meth:`forward_test`."""
+        return self.forward_test(imgs, img_metas, rescale)
+
+    def _job(self, image: Tensor, meta: dict, rescale: bool) -> _Job:
+        """Plans the windows of one view of one image, (3, H, W) or (1, 3, H, W)."""
+        image = image.reshape(image.shape[-3:])
+        direction = meta['flip_direction'] if meta.get('flip') else None
+        if direction not in (None, 'horizontal', 'vertical'):
+            raise ValueError(f'flip_direction={direction!r}: expected horizontal or vertical')
+        axes = []
+        for i, flipped_by in enumerate(('vertical', 'horizontal')):
+            length = image.shape[1 + i]
+            crop = stride = length
+            if self.test_cfg.mode == 'slide':
+                crop, stride = self.test_cfg.crop_size[i], self.test_cfg.stride[i]
+            kept = min(meta['img_shape'][i], length) if rescale else length
+            axes.append(Axis(
+                length, kept, meta['ori_shape'][i] if rescale else length,
+                side=min(crop, length), starts=window_starts(length, crop, stride),
+                flipped=direction == flipped_by))
+        return _Job(image, meta, *axes)
+
+    def _run(self, jobs: list[_Job]) -> None:
+        """Brings the windows of all jobs through the network, those of one shape together."""
+        waiting: dict[tuple[int, int], list] = {}
+        for job in jobs:
+            for i, j, y, x in boxes(job.rows, job.columns):
+                waiting.setdefault((job.rows.side, job.columns.side), []).append((job, i, j, y, x))
+        device = jobs[0].image.device
+        idle = next(iter(waiting))
+        while self._goes_on(bool(waiting), device):
+            if not waiting:  # here, but another process has windows left
+                self._cells(torch.zeros(1, 3, *idle, device=device), [jobs[0].meta])
+                continue
+            shape, windows = next(iter(waiting.items()))
+            del windows[:self._run_batch(shape, windows)]
+            if not windows:
+                del waiting[shape]
+
+    def _goes_on(self, more: bool, device: torch.device) -> bool:
+        """Whether the network has to run: for windows here or, in lockstep, anywhere."""
+        if not self.lockstep:
+            return more
+        flag = torch.tensor(int(more), device=device)
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag)
+
+    def _run_batch(self, shape: tuple[int, int], windows: list) -> int:
+        """Runs the first windows of a list; returns how many."""
+        batch = windows[:self._batch.size(shape)]
+        device = batch[0][0].image.device
+        try:
+            with self._batch.measured(shape, device):
+                cells = self._cells(torch.stack([job.image[:, y, x] for job, _, _, y, x in batch]),
+                                    [job.meta for job, *_ in batch])
+        except torch.cuda.OutOfMemoryError:
+            if len(batch) == 1 or self.lockstep:
+                raise
+            self._batch.halve(shape)
+            return 0
+        for (job, i, j, _, _), own in zip(batch, cells):
+            job.put(i, j, own)
+        return len(batch)
+
+    def _cells(self, windows: Tensor, metas: list[dict]) -> Tensor:
+        """The head's logits (B, K, h, w) of windows (B, 3, H, W), float32.
+
+        On the CPU the head takes one window at a time: how some of its products are added up
+        depends on the size of the batch. The backbone's do not.
+        """
+        maps = self.extract_feat(windows)
+        if windows.device.type != 'cpu' or self.lockstep:
+            return self._decode_head_forward_test(maps, metas).float()
+        return torch.cat([
+            self._decode_head_forward_test([m[i:i + 1] for m in maps], metas[i:i + 1]).float()
+            for i in range(len(windows))])
+
+    def _labels(self, jobs: Sequence[_Job]) -> np.ndarray:
+        """The label map of an image, from its views."""
+        with _exact_products():
+            labels = labels_of([job.view(self.align_corners) for job in jobs],
+                               getattr(self.decode_head, 'threshold', None))
+        return labels.numpy().astype(np.int64)
+
+
+def _check(test_cfg: dict) -> None:
+    """Refuses windows that cannot be placed.
+
+    Raises:
+        InputError: Naming the key.
+    """
+    mode = test_cfg.get('mode')
+    if mode not in ('slide', 'whole'):
+        raise InputError(f"test_cfg.mode={mode!r}: expected 'slide' or 'whole'")
+    if mode == 'whole':
+        return
+    for key in ('crop_size', 'stride'):
+        value = test_cfg.get(key)
+        if not isinstance(value, Sequence) or len(value) != 2 or min(value) < 1:
+            raise InputError(f'test_cfg.{key}={value!r}: expected (height, width) in pixels')
+    if any(s > c for s, c in zip(test_cfg['stride'], test_cfg['crop_size'])):
+        raise InputError(f'test_cfg.stride={tuple(test_cfg["stride"])} is more than the crop_size '
+                         f'{tuple(test_cfg["crop_size"])}: pixels between windows would have no '
+                         'label')
+
+
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """Products of float32 in float32, also where a run lets a GPU take TF32 for its network."""
+    settings = torch.backends.cuda.matmul
+    # allow_tf32 is what PyTorch before 2.9 has.
+    name, exact = (('fp32_precision', 'ieee') if hasattr(settings, 'fp32_precision')
+                   else ('allow_tf32', False))
+    before = getattr(settings, name)
+    setattr(settings, name, exact)
+    try:
+        yield
+    finally:
+        setattr(settings, name, before)

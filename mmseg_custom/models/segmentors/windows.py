@@ -1,0 +1,215 @@
+"""Windows of an image, and the way from their logits to labels, without the logits of every pixel.
+
+mmseg enlarges the logits of each window to the window's pixels, averages windows where they
+overlap, crops padding, and resizes the result to the original image: all of it linear, and one
+axis after the other. So with the logits of all windows side by side in one matrix (R, C) a class,
+
+    logits at the pixels of the output  =  rows (H, R) @ logits (R, C) @ columns (C, W)
+
+where the two matrices hold everything: enlarging, overlap, crop, resize and flip. They are almost
+empty: a pixel depends on a handful of cells. Tiles of the output are computed from the cells that
+they depend on, and become labels at once.
+
+K classes, H W pixels of the output, R C rows and columns of cells, S P rows and pixels of a tile.
+"""
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Pixels of a tile: on the CPU its logits stay in the cache, on a GPU there are few large products.
+TILE_PIXELS = {'cpu': 4096, 'cuda': 2**18}
+LEAST_ROWS = 12  # of pixels in a tile on the CPU, where cells are closer than that
+SAFETY = 1e-5  # of the largest logit: far above what rounding changes in a sum of a few products
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of an image as the windows see it.
+
+    Attributes:
+        length: Pixels of the image that the network sees.
+        kept: Of these, pixels without padding.
+        target: Pixels of the output.
+        side: Pixels of a window.
+        starts: First pixel of each window.
+        flipped: Whether the network sees this axis reversed.
+    """
+    length: int
+    kept: int
+    target: int
+    side: int
+    starts: tuple[int, ...]
+    flipped: bool = False
+
+    def pitch(self, cells: int) -> float:
+        """Pixels of the output from cell to cell of a window."""
+        return self.target / self.kept * self.side / cells
+
+    def matrix(self, cells: int, align_corners: bool) -> Tensor:
+        """The weights (target, windows * cells) of the cells of all windows for each pixel.
+
+        Args:
+            cells: Of each window, as the head gives them.
+            align_corners: Of both resizes, from cells to pixels and to the output.
+        """
+        window = _resized(torch.eye(cells), self.side, align_corners)
+        merged = torch.zeros(len(self.starts), cells, self.length)
+        count = torch.zeros(self.length)
+        for i, start in enumerate(self.starts):
+            merged[i, :, start:start + self.side] = window
+            count[start:start + self.side] += 1
+        merged = (merged / count).flatten(0, 1)[:, :self.kept]
+        matrix = _resized(merged, self.target, align_corners).T
+        return matrix.flip(0) if self.flipped else matrix
+
+
+def window_starts(length: int, crop: int, stride: int) -> tuple[int, ...]:
+    """Where windows start along an axis, as mmseg's ``slide_inference`` has it.
+
+    The last one is moved back to end with the image; an image shorter than the crop is one window.
+    """
+    count = max(length - crop + stride - 1, 0) // stride + 1
+    return tuple(max(min(i * stride + crop, length) - crop, 0) for i in range(count))
+
+
+def _resized(lines: Tensor, size: int, align_corners: bool) -> Tensor:
+    """Lines (n, length) at another length, by PyTorch's own interpolation and rounding."""
+    return F.interpolate(lines[None], size, mode='linear', align_corners=align_corners)[0]
+
+
+@dataclass(frozen=True)
+class View:
+    """One version of an image (a scale, a flip) with the logits of its windows.
+
+    Attributes:
+        logits: (K, R, C), the windows side by side.
+        rows: (H, R), see :class:`Axis`; on the CPU.
+        columns: (W, C); on the CPU.
+        pitch: Pixels of the output from one row of cells to the next.
+    """
+    logits: Tensor
+    rows: Tensor
+    columns: Tensor
+    pitch: float
+
+
+def labels_of(views: Sequence[View], threshold: float | None = None) -> Tensor:
+    """The labels (H, W) of an image from all its views, on the CPU.
+
+    One view: the class of the largest logit. Several: of the largest mean probability.
+
+    Args:
+        views: All of the same output size.
+        threshold: Of the probability, for a network with one output channel (K = 1).
+    """
+    classes = len(views[0].logits)
+    height, width = len(views[0].rows), len(views[0].columns)
+    dtype = torch.uint8 if classes <= 256 else torch.int16
+    labels = torch.empty(height, width, dtype=dtype, device=views[0].logits.device)
+    rows, columns = _tiles(views[0])
+    column_blocks = [[_used(view.columns[x], view) for x in columns] for view in views]
+    on_cpu = labels.device.type == 'cpu'
+    quick = on_cpu and all(bool(view.logits.isfinite().all()) for view in views)
+    argmax = first_argmax if quick else partial(torch.argmax, dim=0)
+    for y in rows:
+        bands = []
+        for view in views:
+            weights, used = _used(view.rows[y], view)
+            bands.append((weights, view.logits.index_select(1, used)))
+        for i, x in enumerate(columns):
+            tile = [(band, blocks[i]) for band, blocks in zip(bands, column_blocks)]
+            if classes == 1:
+                found = _mean(tile, torch.sigmoid)[0] > threshold
+            elif len(views) > 1:
+                found = argmax(_mean(tile, partial(torch.softmax, dim=0)))
+            elif quick:
+                found = _label_pruned(*tile[0])
+            else:
+                found = argmax(_logits(*tile[0]))
+            labels[y, x] = found.view(y.stop - y.start, -1)
+    return labels.cpu()
+
+
+def _tiles(view: View) -> tuple[list[slice], list[slice]]:
+    """Cuts the output into rows and columns of tiles.
+
+    On the CPU a tile's rows lie between the centres of two rows of cells, where they depend on
+    these two alone. On a GPU a tile is as wide as the image.
+    """
+    height, width = len(view.rows), len(view.columns)
+    pixels = TILE_PIXELS.get(view.logits.device.type, TILE_PIXELS['cuda'])
+    if view.logits.device.type == 'cpu':
+        step = view.pitch * max(1, round(LEAST_ROWS / view.pitch))
+        edges = [0, *(round(step * (i + 0.5)) for i in range(int(height / step))), height]
+        across = max(1, round(pixels / step))
+    else:
+        step = max(1, pixels // width)
+        edges = [*range(0, height, step), height]
+        across = width
+    rows = [slice(a, b) for a, b in zip(edges, edges[1:]) if a < b]
+    return rows, [slice(x, min(x + across, width)) for x in range(0, width, across)]
+
+
+def _used(weights: Tensor, view: View) -> tuple[Tensor, Tensor]:
+    """The cells that a slice of the output depends on: their weights and their positions."""
+    used = weights.any(0).nonzero().flatten()
+    device = view.logits.device
+    return weights[:, used].to(device), used.to(device)
+
+
+def _logits(band: tuple[Tensor, Tensor], block: tuple[Tensor, Tensor],
+            classes: Tensor | None = None) -> Tensor:
+    """The logits (K, S*P) of a tile, or of some of its classes."""
+    (rows, cells), (columns, used) = band, block
+    cells = cells.index_select(2, used)  # (K, r, c)
+    if classes is not None:
+        cells = cells.index_select(0, classes)
+    across = (cells.flatten(0, 1) @ columns.T).unflatten(0, cells.shape[:2])  # (K, r, P)
+    return torch.bmm(rows.expand(len(cells), -1, -1), across).flatten(1)
+
+
+def _mean(tile: list, probability) -> Tensor:
+    """The mean probabilities (K, S*P) of a tile over the views."""
+    total = probability(_logits(*tile[0]))
+    for band, block in tile[1:]:
+        total += probability(_logits(band, block))
+    return total / len(tile)
+
+
+def _label_pruned(band: tuple[Tensor, Tensor], block: tuple[Tensor, Tensor]) -> Tensor:
+    """The labels (S*P) of a tile, from the classes alone that can win in it.
+
+    A logit of the tile is a mean of those of the cells that it depends on. A class whose largest
+    one there is below the smallest one of another class has no pixel.
+    """
+    cells = band[1].index_select(2, block[1]).flatten(1)  # (K, r*c)
+    low, high = cells.amin(1), cells.amax(1)
+    best = low.max()
+    margin = SAFETY * torch.maximum(high.max().abs(), low.min().abs())
+    classes = (high >= best - margin).nonzero().flatten()
+    if len(classes) == 1:
+        return classes.expand(len(band[0]) * len(block[0]))
+    return classes[first_argmax(_logits(band, block, classes))]
+
+
+def first_argmax(values: Tensor) -> Tensor:
+    """``values.argmax(0)`` of (K, P) without NaN, several times faster on the CPU.
+
+    torch's own goes through K by pixel; its maximum and comparison are vectorized.
+    """
+    if len(values) > 255:
+        return values.argmax(0)
+    rank = torch.arange(len(values), 0, -1, dtype=torch.uint8)[:, None]
+    largest = (values == values.amax(0)).view(torch.uint8)
+    return len(values) - largest.mul_(rank).amax(0).long()
+
+
+def boxes(rows: Axis, columns: Axis) -> Iterator[tuple[int, int, slice, slice]]:
+    """The windows of an image: number of row and column, and their pixels."""
+    for i, y in enumerate(rows.starts):
+        for j, x in enumerate(columns.starts):
+            yield i, j, slice(y, y + rows.side), slice(x, x + columns.side)
