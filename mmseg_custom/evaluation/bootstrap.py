@@ -69,6 +69,19 @@ def miou_interval(intersect: np.ndarray, union: np.ndarray,
     return tuple(float(end) for end in np.nanquantile(means, _tails()))
 
 
+def class_intervals(intersect: np.ndarray, union: np.ndarray, draws: int = DRAWS) -> np.ndarray:
+    """The 95 % intervals of the IoU of each class, (2, K); nan for a class that no draw shows.
+
+    Args:
+        intersect: Pixels (N, K).
+        union: Pixels (N, K).
+        draws: R.
+    """
+    return _quantiles(np.concatenate([
+        iou(counts @ intersect, counts @ union).astype(np.float32)
+        for counts in _draws(len(intersect), draws)]))
+
+
 def compare(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray],
             draws: int = PAIRED_DRAWS) -> Comparison:
     """Compares two results image by image: both are drawn the same images (paired bootstrap).

@@ -4,7 +4,7 @@
     eval_single_scale_20261124_190000.npz    what each image added to them (per_image.py)
 
 The .json has mmseg's keys ``config`` and ``metric`` and, beside them, ``interval`` (of mIoU),
-``images``, ``checkpoint``, ``time``, ``peak_memory_bytes``, ``hardware``, ``versions``,
+``images``, ``date``, ``checkpoint``, ``time``, ``peak_memory_bytes``, ``hardware``, ``versions``,
 ``settings`` (the whole config), ``classes``, ``palette``, ``image_folder`` and ``per_image`` (the
 name of the .npz). A figure that does not exist, as of a class that no image shows, is null.
 """
@@ -13,6 +13,7 @@ import json
 import math
 import os
 import os.path as osp
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,6 +82,7 @@ def write_results(path: str, figures: Mapping[str, dict], records: Sequence[tupl
     """
     content = dict(
         config=config, **figures, **more, images=len(records),
+        date=time.strftime('%Y-%m-%d %H:%M:%S'),
         checkpoint=describe_checkpoint(checkpoint) or dict(path=checkpoint),
         time=dict(seconds=round(seconds, 3),
                   seconds_per_image=round(seconds / max(1, len(records)), 4)),
