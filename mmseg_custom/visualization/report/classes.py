@@ -7,7 +7,7 @@ import numpy as np
 from ...evaluation.bootstrap import Comparison, class_intervals, iou
 from ...evaluation.confusion import costly_pairs
 from ...evaluation.results import Results
-from .text import bar, cell, escape, head, number, percent, points, swatch, two_sided_bar
+from .text import bar, barred, cell, escape, head, number, percent, points, swatch, two_sided_bar
 
 _PAIRS = 25
 
@@ -31,7 +31,7 @@ def table_of_one(results: Results) -> str:
     for k in sorted(np.flatnonzero(union), key=lambda k: -found[k]):
         pixels = truth[:, k].sum()
         rows.append('<tr>' + _class(results, k) + ''.join([
-            cell(found[k], bar(found[k], ends[:, k]) + percent(found[k]), 'number barred'),
+            barred(found[k], bar(found[k], ends[:, k]), percent(found[k])),
             cell(ends[0, k], f'{percent(ends[0, k])} – {percent(ends[1, k])}'),
             cell(recall[k], percent(recall[k])),
             *([cell(edges[k], percent(edges[k]))] if edges is not None else []),
@@ -61,8 +61,8 @@ def table_of_two(a: Results, b: Results, found: Comparison) -> str:
             mark, '<span class="note">not significant</span>')
         rows.append('<tr>' + _class(a, k) + ''.join([
             cell(before[k], percent(before[k])), cell(after[k], percent(after[k])),
-            cell(found.iou[k], two_sided_bar(found.iou[k], (low, high), scale)
-                 + points(found.iou[k], 1), 'number barred'),
+            barred(found.iou[k], two_sided_bar(found.iou[k], (low, high), scale),
+                   points(found.iou[k], 1)),
             cell(low, f'{points(low, 1)} to {points(high, 1)}' if np.isfinite(low) else '–'),
             cell(mark, word, 'word'),
             cell(found.iou_p[k] if known[k] else None,
@@ -81,8 +81,8 @@ def confusions(results: Results, title: str = 'Confusions that cost most') -> st
                ('Share', 'of the pixels of the true class, percent'), ('Pixels', 'how many')]
     most = max((pair.cost for pair in pairs), default=1)
     rows = ['<tr>' + _class(results, pair.truth)
-            + _class(results, pair.prediction, 'td') + cell(
-                pair.cost, bar(pair.cost / most) + percent(pair.cost, 3), 'number barred')
+            + _class(results, pair.prediction, 'td') + barred(
+                pair.cost, bar(pair.cost / most), percent(pair.cost, 3))
             + cell(pair.share, percent(pair.share)) + cell(pair.pixels, number(pair.pixels))
             + '</tr>' for pair in pairs]
     return _section(title, columns, rows, 'Cost: points of mIoU that would be gained if the pixels '

@@ -29,7 +29,7 @@ def one(results: Results) -> str:
         f'<dd>{percent(value, 2)}</dd></div>'
         for key, value in means_of(run['metric']).items() if key != 'mIoU')
     return f"""<header>
-<p class="over">Test of {number(run['images'])} images, {escape(run.get('date', ''))}</p>
+<p class="over">Test of {number(run['images'])} images, {escape(run['date'])}</p>
 <h1>{escape(name)}</h1>
 </header>
 <section class="figures" aria-label="Figures in percent">

@@ -42,6 +42,11 @@ def cell(value: float | None, text: str, kind: str = 'number') -> str:
     return f'<td class="{kind}" data-value="{key}">{text}</td>'
 
 
+def barred(value: float | None, drawn: str, text: str) -> str:
+    """A cell with a bar and the number of it, the numbers below each other."""
+    return cell(value, f'{drawn}<span class="value">{text}</span>', 'number barred')
+
+
 def head(columns: Sequence[tuple[str, str]], descending: str) -> str:
     """The head of a table, each column a button that sorts: (name, explanation).
 
