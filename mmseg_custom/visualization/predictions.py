@@ -11,6 +11,7 @@ import numpy as np
 from mmseg.datasets import CustomDataset
 from PIL import Image, UnidentifiedImageError
 
+from ..datasets.truth import read_truth
 from ..errors import InputError
 from .overlay import NOT_LABELLED
 
@@ -41,14 +42,6 @@ def choose_rows(dataset: CustomDataset, count: int) -> list[int]:
         chosen.append(best)
         shown |= found[best]
     return chosen
-
-
-def read_truth(dataset: CustomDataset, index: int) -> np.ndarray:
-    """The labels (H, W) of an image: 0..K-1 or 255."""
-    labels = dataset.get_gt_seg_map_by_idx(index).astype(np.int64)
-    if dataset.reduce_zero_label:  # mmseg leaves this to the metric
-        labels = np.where((labels == 0) | (labels == NOT_LABELLED), NOT_LABELLED, labels - 1)
-    return labels
 
 
 def read_row(dataset: CustomDataset, index: int,

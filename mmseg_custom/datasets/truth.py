@@ -1,0 +1,13 @@
+"""The label map of an image as the metrics see it."""
+import numpy as np
+from mmseg.datasets import CustomDataset
+
+_NOT_LABELLED = 255  # mmseg's number for it
+
+
+def read_truth(dataset: CustomDataset, index: int) -> np.ndarray:
+    """The labels (H, W) of an image: 0..K-1, or 255 where it is not labelled."""
+    labels = dataset.get_gt_seg_map_by_idx(index).astype(np.int64)
+    if dataset.reduce_zero_label:  # mmseg leaves this to the metric
+        labels = np.where((labels == 0) | (labels == _NOT_LABELLED), _NOT_LABELLED, labels - 1)
+    return labels

@@ -1,0 +1,82 @@
+"""Where figures come from: checkpoint, versions, hardware, memory."""
+import hashlib
+import os
+import platform
+import resource
+import sys
+
+import cv2
+import mmcv
+import mmseg
+import numpy as np
+import torch
+import torch.distributed as dist
+from mmcv.runner import get_dist_info
+
+from ..checkpoint.provenance import sha256_of
+from ..checkpoint.sharded import is_sharded_checkpoint
+from ..version import __version__
+
+
+def describe_checkpoint(path: str) -> dict | None:
+    """Path, bytes and SHA-256 of a checkpoint; None if there is no such file.
+
+    Of a folder that several processes wrote, the hash is over the names and hashes of its files.
+    """
+    if not os.path.exists(path):
+        return None
+    files = [path]
+    if is_sharded_checkpoint(path):
+        files = sorted(entry.path for entry in os.scandir(path) if entry.is_file())
+    hashes = [sha256_of(file) for file in files]
+    if files != [path]:
+        lines = [f'{digest}  {os.path.basename(file)}\n' for digest, file in zip(hashes, files)]
+        hashes = [hashlib.sha256(''.join(lines).encode()).hexdigest()]
+    return dict(path=os.path.abspath(path), bytes=sum(map(os.path.getsize, files)),
+                sha256=hashes[0])
+
+
+def versions() -> dict[str, str]:
+    """Of what computes the figures."""
+    found = dict(mmseg_custom=__version__, torch=torch.__version__, mmcv=mmcv.__version__,
+                 mmsegmentation=mmseg.__version__, numpy=np.__version__, opencv=cv2.__version__,
+                 python=platform.python_version())
+    if torch.version.cuda:
+        found['cuda'] = torch.version.cuda
+    return found
+
+
+def hardware(device: str) -> dict[str, object]:
+    """Of this process, and how many of them there are."""
+    found = dict(device=device, processes=get_dist_info()[1], cpu=_cpu_name(),
+                 cpus=len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity')
+                 else os.cpu_count(), system=platform.platform())
+    if device == 'cuda':
+        found['gpu'] = torch.cuda.get_device_name()
+    return found
+
+
+def peak_memory(device: str) -> dict[str, int]:
+    """Peak bytes of the process that took most; all processes call it.
+
+    ``host``: resident memory since the process began. ``gpu``: what PyTorch's tensors took.
+    """
+    unit = 1 if sys.platform == 'darwin' else 1024
+    mine = dict(host=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    if device == 'cuda':
+        mine['gpu'] = torch.cuda.max_memory_allocated()
+    everyone = [mine]
+    if get_dist_info()[1] > 1:
+        everyone = [None] * get_dist_info()[1]
+        dist.all_gather_object(everyone, mine)
+    return {name: max(one[name] for one in everyone) for name in mine}
+
+
+def _cpu_name() -> str:
+    try:
+        with open('/proc/cpuinfo', encoding='utf-8') as file:
+            names = [line.partition(':')[2].strip() for line in file
+                     if line.startswith('model name')]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,139 @@
+"""A real browser, headless: Chromium, driven by its own protocol over a pair of pipes.
+
+https://chromedevtools.github.io/devtools-protocol/ - no package is needed for it.
+"""
+import base64
+import json
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
+needs_browser = pytest.mark.skipif(
+    not any(map(shutil.which, NAMES)),
+    reason='no Chromium here: on Debian, apt-get install chromium')
+
+
+class Browser:
+    """One page of a fresh Chromium; a context manager.
+
+    Attributes:
+        messages: What the page wrote to the console as an error, and its uncaught exceptions.
+        requests: The addresses that were asked for.
+    """
+
+    def __init__(self, width: int = 1280, height: int = 900):
+        self.messages, self.requests = [], []
+        self._profile = tempfile.mkdtemp()
+        self._last, self._rest, self._session = 0, b'', None
+        there, self._out = os.pipe()
+        self._in, back = os.pipe()
+        program = next(filter(None, map(shutil.which, NAMES)))
+        # Chromium reads commands from descriptor 3 and answers on 4.
+        self._process = subprocess.Popen(
+            ['sh', '-c', f'exec "$@" 3<&{there} 4>&{back}', 'sh', program, '--headless',
+             '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+             '--disable-background-networking', '--disable-component-update', '--disable-sync',
+             '--remote-debugging-pipe', f'--user-data-dir={self._profile}',
+             f'--window-size={width},{height}', 'about:blank'],
+            pass_fds=(there, back), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        os.close(there)
+        os.close(back)
+        page = next(target for target in self.call('Target.getTargets')['targetInfos']
+                    if target['type'] == 'page')
+        self._session = self.call('Target.attachToTarget', targetId=page['targetId'],
+                                  flatten=True)['sessionId']
+        for domain in ('Page', 'Runtime', 'Network', 'Log', 'DOM'):
+            self.call(f'{domain}.enable')
+        self.call('Emulation.setDeviceMetricsOverride', width=width, height=height,
+                  deviceScaleFactor=1, mobile=False)
+
+    def __enter__(self) -> 'Browser':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._in)
+        os.close(self._out)
+        shutil.rmtree(self._profile, ignore_errors=True)
+
+    def open(self, address: str | Path) -> None:
+        """Goes to an address or a file, and waits until it is loaded."""
+        if isinstance(address, Path):
+            address = address.resolve().as_uri()
+        self.call('Page.navigate', url=address)
+        self.wait('document.readyState === "complete" && location.href !== "about:blank"')
+
+    def run(self, script: str) -> object:
+        """The value of a JavaScript expression, awaited."""
+        answer = self.call('Runtime.evaluate', expression=script, returnByValue=True,
+                           awaitPromise=True)
+        assert 'exceptionDetails' not in answer, f'{script}: {answer["exceptionDetails"]}'
+        return answer['result'].get('value')
+
+    def wait(self, condition: str, seconds: float = 60) -> object:
+        """Waits until an expression is true; returns its value."""
+        end = time.monotonic() + seconds
+        while not (value := self.run(condition)):
+            assert time.monotonic() < end, f'has not come: {condition}\n{self.messages}'
+            time.sleep(0.1)
+        return value
+
+    def media(self, **features: str) -> None:
+        """Sets what the user prefers, as prefers_color_scheme='dark'."""
+        self.call('Emulation.setEmulatedMedia', features=[
+            dict(name=name.replace('_', '-'), value=value) for name, value in features.items()])
+
+    def mouse(self, x: float, y: float) -> None:
+        """Moves the pointer."""
+        self.call('Input.dispatchMouseEvent', type='mouseMoved', x=x, y=y)
+
+    def upload(self, selector: str, path: Path) -> None:
+        """Chooses a file in an input."""
+        root = self.call('DOM.getDocument')['root']['nodeId']
+        node = self.call('DOM.querySelector', nodeId=root, selector=selector)['nodeId']
+        assert node, f'no {selector}'
+        self.call('DOM.setFileInputFiles', files=[str(path)], nodeId=node)
+
+    def screenshot(self, path: Path, whole: bool = False) -> None:
+        """Writes a PNG of what is visible, or of the whole page."""
+        data = self.call('Page.captureScreenshot', format='png', captureBeyondViewport=whole)
+        path.write_bytes(base64.b64decode(data['data']))
+
+    def call(self, method: str, **parameters: object) -> dict:
+        """One command of the protocol."""
+        self._last += 1
+        message = dict(id=self._last, method=method, params=parameters)
+        if self._session:
+            message['sessionId'] = self._session
+        os.write(self._out, json.dumps(message).encode() + b'\0')
+        while True:
+            answer = self._read()
+            if answer.get('id') == self._last:
+                assert 'error' not in answer, f'{method}: {answer["error"]}'
+                return answer['result']
+
+    def _read(self, seconds: float = 60) -> dict:
+        """The next answer or event; events are noted on the way."""
+        while b'\0' not in self._rest:
+            ready, _, _ = select.select([self._in], [], [], seconds)
+            data = os.read(self._in, 1 << 20) if ready else b''
+            assert data, 'the browser does not answer'
+            self._rest += data
+        text, _, self._rest = self._rest.partition(b'\0')
+        message = json.loads(text)
+        event, parameters = message.get('method'), message.get('params', {})
+        if event == 'Network.requestWillBeSent':
+            self.requests.append(parameters['request']['url'])
+        elif event == 'Runtime.exceptionThrown':
+            self.messages.append(str(parameters['exceptionDetails']))
+        elif event == 'Log.entryAdded' and parameters['entry']['level'] == 'error':
+            self.messages.append(parameters['entry']['text'])
+        return message

@@ -1,0 +1,103 @@
+"""Labels images: python tools/image_demo.py IMAGE_OR_FOLDER CONFIG CHECKPOINT [options].
+
+Writes OUT/overlays/NAME.jpg, the image, painted, with a legend of the classes in it, and
+OUT/labels/NAME.png, class numbers with the palette (ADE20K: 1..150).
+"""
+import argparse
+import os
+import os.path as osp
+import re
+from collections import Counter
+from contextlib import nullcontext
+
+import _root  # noqa: F401
+from mmcv import DictAction
+from tqdm import tqdm
+
+from mmseg_custom.distributed.launch import choose_device
+from mmseg_custom.engine import cli
+from mmseg_custom.engine.config import default_work_dir, load_config
+from mmseg_custom.engine.inference import Predictor, read_image
+from mmseg_custom.errors import InputError
+from mmseg_custom.visualization.files import Video, save_labels, save_with_legend
+from mmseg_custom.visualization.overlay import blend
+
+ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm')
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description='Label images and paint the labels over them')
+    parser.add_argument('images', help=f'an image, or a folder of them ({" ".join(ENDINGS)})')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help="checkpoint file, or 'none' for the untrained network")
+    parser.add_argument('--out', help='folder; default: work_dirs/<name of the config>/image_demo')
+    parser.add_argument('--opacity', type=float, default=0.5, help='of the paint, 0..1')
+    parser.add_argument('--video', metavar='FILE', help='also write the painted frames as .mp4 or '
+                        '.avi, in the order of their names')
+    parser.add_argument('--fps', type=float, default=10, help='frames a second of the video')
+    parser.add_argument('--backbone', help="the backbone's file, for a checkpoint without it")
+    parser.add_argument('--device', choices=('cuda', 'cpu'),
+                        help='default: cuda where there is a GPU')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
+                        metavar='KEY=VALUE', help='override settings of the config')
+    parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
+    args = parser.parse_args()
+    if not 0 <= args.opacity <= 1:
+        parser.error(f'--opacity {args.opacity}: expected 0..1')
+    return args
+
+
+def images_in(path: str) -> list[str]:
+    """The image, or the images of a folder: frame2 before frame10.
+
+    Raises:
+        InputError: If there is none, or two would have the same results.
+    """
+    if not osp.exists(path):
+        raise InputError(f'{path} does not exist: expected an image or a folder of images')
+    if not osp.isdir(path):
+        return [path]
+    names = sorted((name for name in os.listdir(path) if name.lower().endswith(ENDINGS)),
+                   key=lambda name: [(int(part), '') if part.isdigit() else (0, part)
+                                     for part in re.split(r'(\d+)', name)])
+    if not names:
+        raise InputError(f'{path} holds no image: expected files that end in {" ".join(ENDINGS)}')
+    stem, times = Counter(osp.splitext(name)[0] for name in names).most_common(1)[0]
+    if times > 1:
+        raise InputError(f'{path} holds {times} images called {stem}: rename one, for their '
+                         'results would overwrite each other')
+    return [osp.join(path, name) for name in names]
+
+
+def main() -> None:
+    """Labels the images one by one and writes what was asked for."""
+    args = parse_args()
+    images, cfg = images_in(args.images), load_config(args.config, args.cfg_options)
+    if args.checkpoint != 'none' and not osp.exists(args.checkpoint):
+        raise InputError(f'checkpoint {args.checkpoint} does not exist')
+    out = args.out or osp.join(default_work_dir(args.config), 'image_demo')
+    video = Video(args.video, args.fps) if args.video else nullcontext()
+    predictor = Predictor(cfg, args.checkpoint, choose_device(args.device), args.backbone)
+    for kind in ('overlays', 'labels'):
+        os.makedirs(osp.join(out, kind), exist_ok=True)
+    classes, palette = predictor.classes, predictor.palette
+    with video:
+        for path in tqdm(images, unit='image', disable=len(images) == 1):
+            image = read_image(path)
+            labels = predictor(image)
+            painted = blend(image, labels, palette, args.opacity)
+            stem = osp.splitext(osp.basename(path))[0]
+            save_labels(labels, palette, osp.join(out, 'labels', f'{stem}.png'),
+                        predictor.first_label)
+            save_with_legend(painted, labels, classes, palette,
+                             osp.join(out, 'overlays', f'{stem}.jpg'))
+            if args.video:
+                video.add(painted, path)
+    print(out)
+    if args.video:
+        print(args.video)
+
+
+if __name__ == '__main__':
+    cli.run(main)

@@ -1,0 +1,45 @@
+"""Writes a page on test results: python tools/report.py RESULTS [RESULTS_B] [--out PAGE.html].
+
+RESULTS is the eval_*.json that `tools/test.py CONFIG CHECKPOINT --eval mIoU` writes, or the work
+dir that it lies in.
+"""
+import argparse
+import os.path as osp
+
+import _root  # noqa: F401
+
+from mmseg_custom.engine import cli
+from mmseg_custom.errors import InputError
+from mmseg_custom.evaluation import read_results
+from mmseg_custom.visualization.report import write_report
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        description='Write one HTML page on a test run, or on two that are compared')
+    parser.add_argument('results', help='eval_*.json of tools/test.py --eval, or its work dir '
+                        '(the newest in it)')
+    parser.add_argument('other', nargs='?', metavar='results_b',
+                        help='of another run on the same images: B is compared with A')
+    parser.add_argument('--out', help='the page; default: beside the (last) results, with .html')
+    parser.add_argument('--images', type=int, default=6,
+                        help='how many of the worst and of the best images to show (default 6)')
+    parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Reads the results, writes the page and prints its path."""
+    args = parse_args()
+    if args.images < 0:
+        raise InputError(f'--images {args.images}: expected 0 or more')
+    results = [read_results(path) for path in (args.results, args.other) if path]
+    out = args.out or osp.splitext(results[-1].path)[0] + (
+        '_compared.html' if args.other else '.html')
+    write_report(out, *results, images=args.images)
+    print(out)
+
+
+if __name__ == '__main__':
+    cli.run(main)
