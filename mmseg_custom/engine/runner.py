@@ -17,6 +17,7 @@ from ..checkpoint import (
 from ..checkpoint.sharded import SUFFIX
 from ..distributed.launch import agreed, is_first_of_node
 from ..distributed.parallelize import is_sharded, one_of_many, unwrap
+from ..models.frozen_maps import as_inputs
 from . import best
 
 
@@ -48,7 +49,8 @@ class SegRunner(IterBasedRunner):
         log_vars, samples = Counter(), 0
         for left in reversed(range(self.accumulation)):
             with one_of_many(self.model) if left else nullcontext():
-                self.outputs = self.model.train_step(self.data_batch, self.optimizer, **kwargs)
+                self.outputs = self.model.train_step(
+                    as_inputs(self.data_batch), self.optimizer, **kwargs)
                 if left:
                     (self.outputs['loss'] / self.accumulation).backward()
                     self.data_batch = next(data_loader)

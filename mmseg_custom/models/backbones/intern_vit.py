@@ -140,11 +140,14 @@ class InternViT6B(BaseModule):
                     child.eval()
         return self
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor | Sequence[Tensor],
+                before_pyramid: bool = False) -> list[Tensor]:
         """Computes the maps of a batch.
 
         Args:
-            images: (B, in_chans, H, W), normalised; H and W multiples of ``patch_size``.
+            images: (B, in_chans, H, W), normalised; H and W multiples of ``patch_size``. Or what
+                :meth:`frozen_maps` returned for them: then only the pyramid is left to do.
+            before_pyramid: Return what goes into the pyramid.
 
         Returns:
             One float32 map (B, D, h, w) for each of ``out_indices``; with the pyramid, four at
@@ -153,15 +156,35 @@ class InternViT6B(BaseModule):
         Raises:
             ValueError: If a side is not a multiple of the patch.
         """
+        maps = self._maps(images) if isinstance(images, Tensor) else self._cast(images)
+        if self.with_fpn and not before_pyramid:
+            maps = [level(x) for level, x in zip((self.up1, self.up2, self.up3, self.up4), maps)]
+        return [x.contiguous().float() for x in maps]
+
+    @torch.no_grad()
+    def frozen_maps(self, images: Tensor) -> list[Tensor]:
+        """The maps that depend on the frozen weights alone: those before the pyramid.
+
+        Args:
+            images: As :meth:`forward` takes them.
+
+        Returns:
+            One float32 map (B, D, h, w) for each of ``out_indices``.
+        """
+        return self(images, True)
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        """(B, in_chans, H, W) -> a map (B, D, h, w) for each of ``out_indices``."""
         frozen = self.freeze_vit and not self.pos_embed.requires_grad
         with torch.no_grad() if frozen else nullcontext():
             tokens, grid = self.patch_embed(images)  # (B, N, D)
             tokens = self._add_positions(tokens, grid)  # (B, 1 + N, D)
             outs = self._run_blocks(tokens)
-            maps = [_to_map(out, grid) for out in outs]  # (B, D, h, w)
-        if self.with_fpn:
-            maps = [level(x) for level, x in zip((self.up1, self.up2, self.up3, self.up4), maps)]
-        return [x.contiguous().float() for x in maps]
+            return [_to_map(out, grid) for out in outs]  # (B, D, h, w)
+
+    def _cast(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Maps from outside in the dtype that the pyramid's parameters are stored in."""
+        return [x.to(self.up1[0].weight.dtype) for x in maps] if self.with_fpn else maps
 
     def _add_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, D) -> (B, 1 + N, D): puts the class token in front and adds the positions."""

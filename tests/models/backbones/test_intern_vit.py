@@ -157,3 +157,14 @@ def test_names_of_the_2024_configs():
     assert [n for n, p in network.named_parameters() if p.requires_grad] == ['pos_embed']
     network(torch.randn(1, 3, 56, 56))[-1].sum().backward()
     assert network.pos_embed.grad is not None
+
+
+@pytest.mark.parametrize('pyramid', [False, True])
+def test_frozen_maps_go_the_rest_of_the_way(pyramid):
+    network = build(freeze_vit=True, with_fpn=pyramid,
+                    out_indices=[0, 1, 2, 3] if pyramid else [1, 3]).train()
+    images = torch.randn(2, 3, 56, 56)
+    maps = network.frozen_maps(images)
+    assert all(not x.requires_grad and x.shape == (2, 96, 4, 4) for x in maps)
+    for expected, found in zip(network(images), network(maps), strict=True):
+        assert torch.equal(found, expected) and found.requires_grad == expected.requires_grad
