@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 
 from ..errors import InputError
 
-SECTIONS = ('model', 'optimizer', 'optimizer_config', 'lr_config', 'precision')
+SECTIONS = ('model', 'optimizer', 'optimizer_config', 'lr_config', 'precision', 'feature_cache')
 # Where the weights come from says the checkpoint; the others change speed or testing alone.
-HARMLESS = {'pretrained', 'test_cfg', 'with_cp', 'use_flash_attn', 'init_cfg'}
+HARMLESS = {'pretrained', 'test_cfg', 'with_cp', 'use_flash_attn', 'init_cfg', 'dir'}
 FEW_SHOT = 'few-shot list'
 # Told, not compared: the list of images, which is compared, differs where this does.
 TOLD = {FEW_SHOT}

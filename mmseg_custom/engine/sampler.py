@@ -31,8 +31,7 @@ class InfiniteSampler(Sampler):
         position = self.start * self.world_size + self.rank  # in the stream
         while True:
             epoch, offset = divmod(position, self.length)
-            generator = torch.Generator().manual_seed(self.seed + epoch)
-            order = torch.randperm(self.length, generator=generator).tolist()
+            order = epoch_order(self.length, self.seed, epoch).tolist()
             while offset < self.length:
                 yield position, order[offset]
                 offset += self.world_size
@@ -41,3 +40,8 @@ class InfiniteSampler(Sampler):
     def __len__(self) -> int:
         """Indices of this rank in one pass."""
         return max(self.length // self.world_size, 1)
+
+
+def epoch_order(length: int, seed: int, epoch: int) -> torch.Tensor:
+    """The indices of a pass over ``length`` images in the order of the stream: (length,) int64."""
+    return torch.randperm(length, generator=torch.Generator().manual_seed(seed + epoch))

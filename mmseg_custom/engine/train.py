@@ -38,6 +38,7 @@ from .build import (
     is_classic,
     masters_dtype,
 )
+from .cached import open_cache
 from .config import loader_options, translate, without_pretrained
 from .hooks import SegDistEvalHook, SegEvalHook, ToBFloat16Hook, ToFloat16Hook
 from .identity import identity, refuse_another
@@ -78,6 +79,9 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
     segmentor = unwrap(model)
     segmentor.CLASSES, segmentor.PALETTE = dataset.CLASSES, dataset.PALETTE
     _hash_ahead(segmentor)
+    samples = SeededSamples(dataset, cfg.seed)
+    if cfg.get('feature_cache'):
+        samples = open_cache(cfg, model, dataset, device, lambda: preemption.asked_by is not None)
     optimizer = build_optimizer(model, cfg.optimizer)
     runner = build_runner(cfg.runner, dict(
         model=model, optimizer=optimizer, work_dir=cfg.work_dir, logger=logger, meta=meta))
@@ -93,7 +97,7 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
     _register_custom_hooks(runner, cfg)
     if resume_from:
         runner.restore(checkpoint, resume_from)
-    loader = build_train_loader(cfg, dataset, device, start=runner.iter * accumulation)
+    loader = build_train_loader(cfg, samples, device, start=runner.iter * accumulation)
     logger.info('training on %s x %d, %d images a step', device, world_size, step_images)
     runner.run([loader], [('train', 1)])
 
@@ -168,17 +172,24 @@ def _hash_ahead(model: nn.Module) -> None:
         sha256_in_background(source.path)
 
 
-def build_train_loader(cfg: Config, dataset: Dataset, device: str, start: int = 0) -> DataLoader:
-    """The loader of a training run that has taken ``start`` batches."""
+def build_train_loader(cfg: Config, samples: Dataset, device: str, start: int = 0) -> DataLoader:
+    """The loader of a training run that has taken ``start`` batches.
+
+    Args:
+        cfg: The run's config.
+        samples: Asked for as (position in the stream, index).
+        device: 'cuda' or 'cpu'.
+        start: See above.
+    """
     rank, world_size = get_dist_info()
     options = loader_options(cfg, 'train')
     batch, workers = options['samples_per_gpu'], options['workers_per_gpu']
-    if len(dataset) < batch * world_size:
+    if len(samples) < batch * world_size:
         get_root_logger().warning('%d images are fewer than one step of %d: images repeat within '
-                                  'a step', len(dataset), batch * world_size)
+                                  'a step', len(samples), batch * world_size)
     return DataLoader(
-        SeededSamples(dataset, cfg.seed), batch_size=batch, num_workers=workers,
-        sampler=InfiniteSampler(len(dataset), cfg.seed, rank, world_size, start * batch),
+        samples, batch_size=batch, num_workers=workers,
+        sampler=InfiniteSampler(len(samples), cfg.seed, rank, world_size, start * batch),
         collate_fn=partial(collate, samples_per_gpu=batch), drop_last=True,
         pin_memory=device == 'cuda', persistent_workers=workers > 0,
         worker_init_fn=shield_worker)

@@ -173,6 +173,11 @@ class InternViT6B(BaseModule):
         """
         return self(images, True)
 
+    def frozen_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
+        """(D, h, w) of each of :meth:`frozen_maps` for images of (height, width) pixels."""
+        grid = (height // self.patch_size, width // self.patch_size)
+        return [(self.embed_dim, *grid)] * len(self.out_indices)
+
     def _maps(self, images: Tensor) -> list[Tensor]:
         """(B, in_chans, H, W) -> a map (B, D, h, w) for each of ``out_indices``."""
         frozen = self.freeze_vit and not self.pos_embed.requires_grad

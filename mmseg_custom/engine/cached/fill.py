@@ -1,0 +1,140 @@
+"""Computes and writes the shards that a cache lacks, together with whoever else does.
+
+B crops, C channels, h w patch grid, H W pixels.
+"""
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
+
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from ...feature_cache import FeatureCache, Shard
+from ...feature_cache.shards import ShardData
+from ...models.frozen_maps import frozen_maps
+from ..preemption import PREEMPTED, shield_worker
+from .views import AugmentedViews
+
+BATCH = 4  # crops at once, the same for everyone: sums in another order differ in their last bits
+POLL_SECONDS = 0.5
+
+
+class Filler:
+    """Fills a cache.
+
+    Args:
+        cache: That was begun.
+        views: Of each image that it is to hold.
+        crops: The crops that its records are of.
+        model: The segmentor; its backbone is on the device.
+        device: 'cuda' or 'cpu'.
+        workers: Processes that load crops.
+        asked_to_stop: Is asked between batches.
+    """
+
+    def __init__(self, cache: FeatureCache, views: int, crops: AugmentedViews, model: nn.Module,
+                 device: str, workers: int = 0, asked_to_stop: Callable[[], bool] = bool):
+        self.cache, self.views, self.crops, self.model = cache, views, crops, model
+        self.device, self.workers, self.asked_to_stop = device, workers, asked_to_stop
+
+    def fill(self, rank: int = 0, world_size: int = 1) -> None:
+        """Returns once nothing is missing, whoever wrote it.
+
+        Args:
+            rank: Of this process: where it starts, so that ranks do not ask for the same shards.
+            world_size: Number of ranks.
+
+        Raises:
+            SystemExit: With code 75, if it was asked to stop; what was written counts.
+            SaveError: If a shard could not be written.
+        """
+        missing = self.cache.missing(self.views)
+        total = sum(map(self._records, missing))
+        with tqdm(total=total, unit='crop', desc='feature cache', disable=rank > 0 or not total,
+                  mininterval=1 if sys.stderr.isatty() else 30) as bar:
+            while missing:
+                start = rank * len(missing) // world_size
+                self._write(missing[start:] + missing[:start], bar, total)
+                missing = self.cache.missing(self.views)
+                bar.update(total - sum(map(self._records, missing)) - bar.n)
+                if missing:  # others write them, or had them and died
+                    self._stop_if_asked()
+                    time.sleep(POLL_SECONDS)
+
+    def _write(self, shards: list[Shard], bar: tqdm, total: int) -> None:
+        """Writes those of some shards that nobody else does."""
+        claimed = self._claimed(shards)
+        first = next(claimed, None)
+        if first is None:
+            return
+        plan = _Plan(self.cache, chain([first], claimed))
+        loader = DataLoader(self.crops, batch_sampler=plan, num_workers=self.workers,
+                            pin_memory=self.device == 'cuda', worker_init_fn=shield_worker)
+        writing: Future | None = None
+        with ThreadPoolExecutor(1) as writer:  # the next shard is computed meanwhile
+            for images, labels in loader:
+                shard, rows = plan.batches.popleft()
+                if rows.start == 0:
+                    data = ShardData.empty(self.cache.layout, self._records(shard))
+                self._compute(data, rows, images, labels)
+                bar.update(len(images))
+                if rows.stop == len(data.labels):
+                    if writing is not None:
+                        writing.result()
+                    writing = writer.submit(self._finish, shard, data)
+                self._stop_if_asked()
+            writing.result()
+
+    def _claimed(self, shards: list[Shard]) -> Iterator[Shard]:
+        """Claims one shard after another, as they are asked for."""
+        present = set(self.cache.present())
+        for shard in shards:
+            if shard in present or not self.cache.claim(shard):
+                continue
+            present = set(self.cache.present())
+            if shard in present:  # another process has written it since
+                self.cache.release(shard)
+            else:
+                yield shard
+
+    def _compute(self, data: ShardData, rows: slice, images: Tensor, labels: Tensor) -> None:
+        """(B, 3, H, W) -> maps (B, C, h, w) -> rows of a shard."""
+        maps = frozen_maps(self.model, dict(img=images.to(self.device, non_blocking=True)))
+        for kept, found in zip(data.maps, maps, strict=True):
+            kept[rows] = found.to(kept.dtype)
+        data.labels[rows] = labels
+
+    def _finish(self, shard: Shard, data: ShardData) -> None:
+        self.cache.write(shard, data)
+        self.cache.release(shard)
+
+    def _records(self, shard: Shard) -> int:
+        return len(self.cache.layout.images_of(shard.number))
+
+    def _stop_if_asked(self) -> None:
+        if self.asked_to_stop():
+            raise SystemExit(PREEMPTED)
+
+
+class _Plan:
+    """The batches of shards, as the loader asks for them; its workers are ahead of what is written.
+
+    Attributes:
+        batches: (shard, rows in it) of those that were asked for, in their order.
+    """
+
+    def __init__(self, cache: FeatureCache, shards: Iterable[Shard]):
+        self.cache, self.shards = cache, shards
+        self.batches: deque[tuple[Shard, slice]] = deque()
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for shard in self.shards:
+            images = self.cache.layout.images_of(shard.number)
+            for start in range(0, len(images), BATCH):
+                rows = slice(start, min(start + BATCH, len(images)))
+                self.batches.append((shard, rows))
+                yield [(shard.view, image) for image in images[rows]]

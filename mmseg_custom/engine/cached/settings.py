@@ -1,0 +1,54 @@
+"""``feature_cache=dict(dir=..., views=8, dtype='bf16', seed=0)`` of a config."""
+import difflib
+from dataclasses import dataclass, fields
+
+from ...errors import InputError
+from ...feature_cache.layout import DTYPES
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of the cache that a run trains on.
+
+    Attributes:
+        dir: Folder of caches; those of many configs and runs live in it side by side.
+        views: Augmented crops of each image. A cache that holds more serves as well, and one that
+            holds fewer is added to.
+        dtype: That the maps are kept in: 'bf16', 'fp16' or 'fp32'.
+        seed: Of the augmentation. It is not the run's, so that runs of all seeds share a cache.
+            Where both are the same, the first ``views`` passes of a run see the very crops that it
+            would see without a cache.
+    """
+    dir: str
+    views: int = 8
+    dtype: str = 'bf16'
+    seed: int = 0
+
+    @classmethod
+    def of(cls, options: dict) -> 'Settings':
+        """Reads them.
+
+        Raises:
+            InputError: For an unknown key or value, or without ``dir``.
+        """
+        options = dict(options)
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f' (did you mean {near[0]!r}?)' if near else ''
+                raise InputError(f'unknown key in feature_cache: {name!r}{hint}; known keys: '
+                                 f'{", ".join(known)}')
+        if not isinstance(options.get('dir'), str) or not options['dir']:
+            raise InputError(f'feature_cache.dir={options.get("dir")!r}: expected a folder, on a '
+                             'disk with room for the maps')
+        settings = cls(**options)
+        for name, least in (('views', 1), ('seed', 0)):
+            value = getattr(settings, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InputError(f'feature_cache.{name}={value!r}: expected a whole number of '
+                                 f'{least} or more')
+        if settings.dtype not in DTYPES:
+            raise InputError(f'feature_cache.dtype={settings.dtype!r}: expected one of '
+                             f'{", ".join(DTYPES)}')
+        return settings

@@ -1,0 +1,101 @@
+"""The crops that a cache is made of, and the samples that it gives in training.
+
+C channels, h w patch grid, H W pixels.
+"""
+from functools import lru_cache
+
+import torch
+from mmcv.parallel import DataContainer
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ...errors import InputError
+from ...feature_cache import FeatureCache
+from ..identity import image_names
+from ..randomness import SeededSamples
+from ..sampler import epoch_order
+
+KEPT = {'img', 'gt_semantic_seg'}
+
+
+class AugmentedViews(Dataset):
+    """(view, image) -> its crop, which depends on that, the seed and the list of images alone.
+
+    View v of an image is augmented like that image in the v-th pass of an uncached run with this
+    seed. With as many views as a run makes passes, a cache therefore changes nothing.
+
+    Args:
+        dataset: With its training pipeline.
+        seed: Of the views.
+        crop: (H, W) that every crop must have; None for any.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int, crop: tuple[int, int] | None = None):
+        self.samples, self.seed, self.crop = SeededSamples(dataset, seed), seed, crop
+        self.names = image_names(dataset)
+
+    def __len__(self) -> int:
+        """Images; each has any number of views."""
+        return len(self.samples)
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The image (3, H, W) and the labels (H, W) in uint8.
+
+        Raises:
+            InputError: If the pipeline gives something else than these two, another size, or labels
+                above 255.
+        """
+        view, image = place
+        position = view * len(self) + int(_places(len(self), self.seed, view)[image])
+        sample = self.samples[position, image]
+        if set(sample) - {'img_metas'} != KEPT:
+            raise InputError(f'feature_cache: the training pipeline collects {sorted(sample)}: '
+                             f'expected {sorted(KEPT)}, which a cache keeps')
+        crop, labels = sample['img'].data, sample['gt_semantic_seg'].data[0]
+        size = tuple(labels.shape)
+        if tuple(crop.shape[1:]) != size or self.crop not in (None, size):
+            raise InputError(f'feature_cache: {self.names[image]} gives a crop of '
+                             f'{tuple(crop.shape[1:])} pixels with labels of {size}: expected '
+                             f'{self.crop or size}, like the first; end the training pipeline '
+                             'with RandomCrop and Pad to one size')
+        if labels.max() > 255:
+            raise InputError(f'feature_cache: label {int(labels.max())} in {self.names[image]}: '
+                             'expected 0..255, a cache keeps a byte a pixel')
+        return crop, labels.to(torch.uint8)
+
+
+class CachedViews(Dataset):
+    """The samples of a cache, asked for like :class:`..randomness.SeededSamples` is.
+
+    Args:
+        cache: That is filled.
+        views: Of each image, which the passes over the data take in turns.
+        dataset: Gives the names of the images.
+    """
+
+    def __init__(self, cache: FeatureCache, views: int, dataset: Dataset):
+        self.cache, self.views, self.names = cache, views, image_names(dataset)
+
+    def __len__(self) -> int:
+        return self.cache.layout.images
+
+    def __getitem__(self, place: tuple[int, int]) -> dict:
+        """The sample, as a pipeline ends with it, with ``feats`` in the place of ``img``.
+
+        Raises:
+            InputError: If its shard is corrupt.
+        """
+        position, image = place
+        maps, labels = self.cache.read(image, position // len(self) % self.views)
+        shape = (*labels.shape, 3)
+        meta = dict(ori_filename=self.names[image], filename=self.names[image], img_shape=shape,
+                    pad_shape=shape)
+        return dict(feats=[DataContainer(x, stack=True) for x in maps],
+                    gt_semantic_seg=DataContainer(labels[None].long(), stack=True),
+                    img_metas=DataContainer(meta, cpu_only=True))
+
+
+@lru_cache(2)
+def _places(length: int, seed: int, epoch: int) -> Tensor:
+    """Image -> its place in a pass over the data: (length,) int64."""
+    return epoch_order(length, seed, epoch).argsort()

@@ -1,0 +1,72 @@
+"""What one record holds, one augmented crop of one image, and how many share a file.
+
+C channels, h w patch grid, H W pixels of the crop.
+"""
+from dataclasses import asdict, dataclass
+from math import prod
+
+import torch
+
+DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16, fp32=torch.float32)
+# A shard is what a kill loses: a few seconds of a GPU, and small enough for a process's memory.
+SHARD_BYTES, SHARD_RECORDS = 256 << 20, 64
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The sizes of a cache.
+
+    Attributes:
+        images: In the data set; each view has one record of each.
+        maps: (C, h, w) of each map.
+        crop: (H, W) of the labels, which take a byte a pixel.
+        dtype: Of the maps: 'bf16', 'fp16' or 'fp32'.
+        shard_records: Records in a file, all of one view; the last file of a view may hold fewer.
+    """
+    images: int
+    maps: tuple[tuple[int, int, int], ...]
+    crop: tuple[int, int]
+    dtype: str
+    shard_records: int
+
+    @classmethod
+    def of(cls, images: int, maps: tuple[tuple[int, int, int], ...], crop: tuple[int, int],
+           dtype: str) -> 'Layout':
+        """A layout with as many records in a file as is sensible."""
+        one = cls(images, maps, crop, dtype, 1)
+        return cls(images, maps, crop, dtype,
+                   max(1, min(SHARD_RECORDS, SHARD_BYTES // one.record_bytes)))
+
+    @classmethod
+    def from_plain(cls, plain: dict) -> 'Layout':
+        """The opposite of :meth:`plain`."""
+        return cls(plain['images'], tuple(map(tuple, plain['maps'])), tuple(plain['crop']),
+                   plain['dtype'], plain['shard_records'])
+
+    def plain(self) -> dict:
+        """As JSON has it."""
+        return asdict(self)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """Of the maps."""
+        return DTYPES[self.dtype]
+
+    @property
+    def record_bytes(self) -> int:
+        """Of one crop: its maps and its labels."""
+        return sum(map(prod, self.maps)) * self.torch_dtype.itemsize + prod(self.crop)
+
+    @property
+    def shards(self) -> int:
+        """Files of a view."""
+        return -(-self.images // self.shard_records)
+
+    def images_of(self, number: int) -> range:
+        """The images whose records the file ``number`` of a view holds."""
+        start = number * self.shard_records
+        return range(start, min(start + self.shard_records, self.images))
+
+    def place_of(self, image: int) -> tuple[int, int]:
+        """(number of the file, row in it) of an image."""
+        return divmod(image, self.shard_records)

@@ -1,0 +1,128 @@
+"""Looking after a folder of caches: what is there, is it whole, what can go."""
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from ..errors import InputError
+from .folder import KEY, FeatureCache, Shard, read_json
+from .layout import Layout
+from .shards import CorruptShard
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What ``tools/cache.py list`` says of a cache.
+
+    Attributes:
+        name: Of its folder.
+        images: In its data set.
+        views: (whole ones, of which something is there).
+        bytes: On the disk.
+        written: When its newest file was, in seconds since 1970.
+        of: What it is of, in a few words.
+    """
+    name: str
+    images: int
+    views: tuple[int, int]
+    bytes: int
+    written: float
+    of: str
+
+    def line(self) -> str:
+        """One line of the list."""
+        whole, begun = self.views
+        views = f'{whole} views' if whole == begun else f'{whole} of {begun} views'
+        written = time.strftime('%Y-%m-%d %H:%M', time.localtime(self.written))
+        return (f'{self.name}  {self.images} images x {views:<14} {size_text(self.bytes):>9}  '
+                f'written {written}  {self.of}')
+
+
+def caches_in(root: str) -> list[tuple[str, dict]]:
+    """(name, key.json) of the caches in a folder; an empty dict for one that cannot be read."""
+    names = sorted(os.listdir(root)) if os.path.isdir(root) else []
+    return [(name, read_json(os.path.join(root, name, KEY)) or {}) for name in names
+            if os.path.exists(os.path.join(root, name, KEY))]
+
+
+def summarize(root: str, name: str) -> Summary:
+    """Describes a cache.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    cache, key = FeatureCache.open(root, name), read_json(os.path.join(root, name, KEY))
+    shards = cache.present()
+    begun = 1 + max((shard.view for shard in shards), default=-1)
+    per_view = [sum(shard.view == view for shard in shards) for view in range(begun)]
+    whole = sum(count == cache.layout.shards for count in per_view)
+    files = [os.path.join(cache.folder, file) for file in os.listdir(cache.folder)]
+    return Summary(name, cache.layout.images, (whole, begun), sum(map(os.path.getsize, files)),
+                   max(map(os.path.getmtime, files)), _of(key))
+
+
+def verify(cache: FeatureCache,
+           progress: Callable[[list[Shard]], Iterable[Shard]] = iter) -> dict[str, str]:
+    """Reads a whole cache.
+
+    Args:
+        cache: That may be in use, or being filled.
+        progress: Wraps the list of its shards, to show how far it is.
+
+    Returns:
+        Path -> what is wrong with it, of the shards that are corrupt.
+    """
+    corrupt = {}
+    for shard in progress(cache.present()):
+        try:
+            cache.check(shard)
+        except CorruptShard as error:
+            corrupt[cache.path_of(shard)] = str(error)
+    return corrupt
+
+
+def matching(root: str, beginnings: Sequence[str]) -> list[str]:
+    """The names of the caches that begin like that; all of them for no beginning.
+
+    Raises:
+        InputError: If there is none, or more than one for a beginning.
+    """
+    names = [name for name, _ in caches_in(root)]
+    found = [[name for name in names if name.startswith(beginning)] for beginning in beginnings]
+    for beginning, some in zip(beginnings, found):
+        if len(some) != 1:
+            raise InputError(f'{beginning!r}: {len(some) or "no"} caches in {root} begin like '
+                             f'that; there are: {", ".join(names) or "none"}')
+    if not os.path.isdir(root):
+        raise InputError(f'{root} does not exist: expected a feature_cache.dir')
+    return [some[0] for some in found] if beginnings else names
+
+
+def delete(root: str, name: str) -> None:
+    """Removes a cache, also one whose key.json cannot be read.
+
+    Raises:
+        InputError: If a process uses it.
+    """
+    if not FeatureCache(root, name, Layout(0, (), (0, 0), 'bf16', 1)).delete():
+        raise InputError(f'cache {os.path.join(root, name)} is in use: wait for the end of the '
+                         'runs that train on it or fill it')
+
+
+def size_text(count: int) -> str:
+    """A number of bytes for people: 8.55 MB."""
+    value, unit = float(count), 'B'
+    for unit in ('B', 'kB', 'MB', 'GB', 'TB'):
+        if value < 999.5 or unit == 'TB':
+            break
+        value /= 1000
+    return f'{value:.3g} {unit}'
+
+
+def _of(key: dict) -> str:
+    """The gist of a key.json: the backbone's size and blocks, the weights."""
+    of = key.get('of', {})
+    backbone = of.get('backbone', {})
+    weights = (key.get('about') or {}).get('weights') or of.get('weights', '?')
+    return (f'blocks {backbone.get("out_indices")} of {backbone.get("depth")}, width '
+            f'{backbone.get("embed_dim")}, {key["layout"]["dtype"]}; {weights}')
