@@ -16,6 +16,8 @@ FORBIDDEN = {
     'datasets': [f'{OURS}.models', f'{OURS}.engine', f'{OURS}.checkpoint', f'{OURS}.distributed'],
     'checkpoint': ['mmseg', f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.models.backbones'],
     'distributed': [f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.models.backbones'],
+    'feature_cache': ['mmcv', 'mmseg', f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.models',
+                      f'{OURS}.distributed'],
     'optim': [f'{OURS}.engine', f'{OURS}.models', f'{OURS}.datasets'],
 }
 

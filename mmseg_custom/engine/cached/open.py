@@ -102,7 +102,7 @@ def _announce(cache: FeatureCache, settings: Settings, of: dict) -> None:
     """
     layout, views = cache.layout, settings.views
     total = views * layout.images * layout.record_bytes
-    needed = sum(map(cache.bytes_of, cache.missing(views)))
+    needed = total - sum(cache.bytes_of(shard) for shard in cache.present() if shard.view < views)
     free = shutil.disk_usage(_existing(settings.dir)).free
     text = (f'{layout.images} images x {views} views x {size_text(layout.record_bytes)} = '
             f'{size_text(total)}, of which {size_text(needed)} are still to be written; '
