@@ -6,6 +6,7 @@ import _root  # noqa: F401
 from mmseg.datasets import build_dataset
 from tqdm import tqdm
 
+from mmseg_custom.distributed.parallelize import Engine
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.cached import Settings, open_cache
 from mmseg_custom.engine.config import load_config
@@ -46,7 +47,8 @@ def build(args: argparse.Namespace) -> None:
     device, _ = cli.start(args, cfg, log=False)
     cli.seed_everything(args.seed, False, False)
     dataset = build_dataset(cfg.data.train)
-    model, _ = build_model(cfg, device, args.load_from or cfg.get('load_from'))
+    model, _ = build_model(cfg, device, Engine.of(cfg.get('engine')),
+                           args.load_from or cfg.get('load_from'))
     open_cache(cfg, model, dataset, device)
 
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ...checkpoint.provenance import source_of
 from ...distributed.launch import agreed
+from ...distributed.parallelize import is_sharded, unwrap
 from ...errors import InputError
 from ...feature_cache import FeatureCache, Layout
 from ...feature_cache.manage import caches_in, size_text
@@ -33,18 +34,22 @@ def open_cache(cfg: Config, model: nn.Module, dataset: Dataset, device: str,
 
     Args:
         cfg: The run's config.
-        model: Its segmentor with its weights, in its dtypes, unwrapped.
+        model: Its segmentor with its weights, in its dtypes, wrapped and on its device.
         dataset: What it trains on.
         device: 'cuda' or 'cpu', where it computes.
         asked_to_stop: Is asked between batches whether to end with code 75.
 
     Raises:
-        InputError: For wrong settings, a backbone that is not frozen, crops of different sizes, or
-            a disk without room; nothing is written then.
+        InputError: For wrong settings, a backbone that is not frozen or is in shards, crops of
+            different sizes, or a disk without room; nothing is written then.
         SaveError: If a file could not be written.
     """
     rank, world_size = get_dist_info()
     settings = Settings.of(cfg.feature_cache)
+    if is_sharded(model):
+        raise InputError("feature_cache with engine 'fsdp2': a frozen backbone that is read from a "
+                         "cache needs no shards; use engine 'ddp' or 'auto'")
+    model = unwrap(model)
     crops = AugmentedViews(dataset, settings.seed)
     of, layout = agreed(_look(cfg, model, dataset, crops, settings) if rank == 0 else None)
     crops.crop = layout.crop
@@ -60,7 +65,6 @@ def open_cache(cfg: Config, model: nn.Module, dataset: Dataset, device: str,
         dist.barrier()
     cache.hold()
     if cache.missing(settings.views):
-        model.backbone.to(device)
         workers = loader_options(cfg, 'train')['workers_per_gpu']
         Filler(cache, settings.views, crops, model, device, workers, asked_to_stop).fill(
             rank, world_size)

@@ -11,6 +11,7 @@ from helpers.data import draw_data, write_config
 from mmcv import Config
 from mmseg.datasets import build_dataset
 
+from mmseg_custom.distributed.parallelize import Engine, unwrap
 from mmseg_custom.engine.cached import CachedViews, open_cache
 from mmseg_custom.engine.cached import open as opening
 from mmseg_custom.engine.cached.key import describe, differences
@@ -50,7 +51,7 @@ def run(tmp_path_factory) -> SimpleNamespace:
     cfg.seed = 3
     torch.manual_seed(0)
     return SimpleNamespace(cfg=cfg, dataset=build_dataset(cfg.data.train),
-                           model=build_model(cfg, 'cpu')[0])
+                           model=unwrap(build_model(cfg, 'cpu', Engine())[0]))
 
 
 @pytest.fixture(autouse=True)
