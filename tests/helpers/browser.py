@@ -133,7 +133,8 @@ class Browser:
         if event == 'Network.requestWillBeSent':
             self.requests.append(parameters['request']['url'])
         elif event == 'Runtime.exceptionThrown':
-            self.messages.append(str(parameters['exceptionDetails']))
+            details = parameters['exceptionDetails']
+            self.messages.append(details.get('exception', {}).get('description', details['text']))
         elif event == 'Log.entryAdded' and parameters['entry']['level'] == 'error':
             self.messages.append(parameters['entry']['text'])
         return message

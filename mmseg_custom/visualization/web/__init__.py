@@ -1,0 +1,1 @@
+"""A page in the browser: drop an image, look at its labels (needs the extra ``[web]``)."""

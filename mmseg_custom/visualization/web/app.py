@@ -1,0 +1,114 @@
+"""The page, built with Gradio.
+
+Letters: `H W` pixels, `K` classes. Nothing is fetched from elsewhere and nothing is reported: no
+analytics, no fonts of other servers, no public link.
+"""
+import os
+import os.path as osp
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import resources
+
+os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # read when gradio is imported
+
+import gradio as gr  # noqa: E402
+import numpy as np  # noqa: E402
+from PIL import Image, UnidentifiedImageError  # noqa: E402
+
+from ...errors import InputError  # noqa: E402
+from ..files import save_labels  # noqa: E402
+from .view import view  # noqa: E402
+
+_FONTS = ['system-ui', 'sans-serif']
+_QUEUE = 16  # images that wait; the next is refused
+_KEPT_SECONDS = 3600  # uploads and label maps are deleted after that
+
+
+def build(predict: Callable[[np.ndarray], np.ndarray], read: Callable[[str], np.ndarray],
+          classes: Sequence[str], palette: np.ndarray, *, title: str, note: str = '',
+          first_label: int = 0, megapixels: float = 25) -> gr.Blocks:
+    """Builds the page.
+
+    Args:
+        predict: RGB uint8 (H, W, 3) -> classes (H, W).
+        read: Path -> RGB uint8 (H, W, 3); raises InputError.
+        classes: K names.
+        palette: RGB (K, 3), 0..255.
+        title: Of the page.
+        note: Below the title, Markdown.
+        first_label: The number of the first class in the label map to download.
+        megapixels: Larger images are refused, before they are decoded.
+    """
+    def label(path: str | None) -> tuple[str, dict]:
+        if path is None:
+            return '', gr.update(value=None, interactive=False)
+        try:
+            check_pixels(path, megapixels)
+            image = read(path)
+            labels = predict(image)
+        except InputError as error:
+            message = str(error).replace(path, osp.basename(path))
+            raise gr.Error(message, print_exception=False) from error
+        out = osp.join(tempfile.mkdtemp(),
+                       osp.splitext(osp.basename(path))[0] + '_labels.png')
+        save_labels(labels, palette, out, first_label)
+        return (view(image, labels, classes, palette),
+                gr.update(value=out, interactive=True))
+
+    files = {name: resources.files(__package__).joinpath(f'viewer.{name}').read_text('utf-8')
+             for name in ('html', 'css', 'js')}
+    with gr.Blocks(title=title, analytics_enabled=False, fill_width=True,
+                   delete_cache=(_KEPT_SECONDS, _KEPT_SECONDS)) as app:
+        gr.Markdown(f'## {title}\n{note}')
+        with gr.Row():
+            with gr.Column(scale=1, min_width=300):
+                upload = gr.Image(label='Image', height=320, type='filepath',
+                                  sources=['upload', 'clipboard'])
+                # The file as it came: Gradio would decode it before anything could be checked.
+                upload.preprocess = lambda payload: payload and payload.path
+                download = gr.DownloadButton('Label map (PNG)', interactive=False)
+            with gr.Column(scale=3, min_width=420):
+                viewer = gr.HTML('', html_template=files['html'], css_template=files['css'],
+                                 js_on_load=files['js'], elem_id='viewer')
+        upload.change(label, upload, [viewer, download], api_visibility='private',
+                      show_progress_on=viewer)
+    return app.queue(max_size=_QUEUE, default_concurrency_limit=1)
+
+
+def launch(app: gr.Blocks, host: str, port: int | None, megabytes: float) -> str:
+    """Starts the server in the background; returns the address.
+
+    Raises:
+        InputError: If the port is taken, or the host is none of this machine.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try:
+            _, address, _ = app.launch(
+                server_name=host, server_port=port, share=False, quiet=True,
+                prevent_thread_lock=True, max_file_size=int(megabytes * 2**20), footer_links=[],
+                theme=gr.themes.Default(font=_FONTS, font_mono=['monospace']), show_error=True,
+                ssr_mode=False)
+        except OSError as error:
+            raise InputError(f'--host {host} --port {port}: {error}; choose another') from error
+    return address
+
+
+def check_pixels(path: str, megapixels: float) -> None:
+    """Refuses an upload by its header alone.
+
+    Raises:
+        InputError: If it is no image, or has more pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                width, height = image.size
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError) as error:
+        raise InputError(f'{path} is no image that can be read, or far too large: expected a '
+                         'JPEG, PNG or WebP file') from error
+    if width * height > megapixels * 1e6:
+        raise InputError(f'{path} has {width}x{height} pixels: at most {megapixels:g} megapixels '
+                         'are taken; scale it down')
