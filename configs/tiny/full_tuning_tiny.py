@@ -1,14 +1,15 @@
-# Full tuning in small: backbone and head all learn. The head is the linear one, so that the result
-# stands beside linear probing; UPerNet is in head_tuning_tiny.py.
+# Full tuning in small: backbone, feature pyramid and UPerNet all learn, from random weights.
 _base_ = [
-    '../_base_/models/linear_intern_vit_tiny.py',
+    '../_base_/models/upernet_intern_vit_tiny.py',
     '../_base_/datasets/ade_demo_112x112.py',
     '../_base_/schedules/adamw_tiny.py',
     '../_base_/default_runtime.py',
 ]
 
-model = dict(backbone=dict(out_indices=[5]))
-optimizer = dict(lr=3e-3)
-runner = dict(max_iters=200)
-checkpoint_config = dict(interval=200)
-evaluation = dict(interval=200)
+model = dict(backbone=dict(drop_path_rate=0.0, out_indices=[1, 2, 3, 5]))
+data = dict(samples_per_gpu=8)
+total_batch = 8  # images of an iteration, on any number of processes up to 8
+optimizer = dict(lr=5e-3)
+runner = dict(max_iters=400)
+checkpoint_config = dict(interval=400)
+evaluation = dict(interval=400)
