@@ -13,7 +13,7 @@ from mmseg_custom.checkpoint.save import written_whole
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import augment_test, default_work_dir, load_config
 from mmseg_custom.engine.predict import Painter, Predictions, name_of, predict, save_partial
-from mmseg_custom.engine.test import build_test_loader, load_model
+from mmseg_custom.engine.test import build_test_loader, check_classes, load_model
 from mmseg_custom.errors import InputError
 
 
@@ -63,6 +63,7 @@ def main() -> None:
         raise InputError(f'checkpoint {args.checkpoint} does not exist')
     device, timestamp = cli.start(args, cfg, log=False)
     dataset = build_dataset(cfg.data.test)
+    check_classes(args.checkpoint, dataset)
     on_files = args.format_only or args.eval == ['cityscapes']
     if on_files and type(dataset).format_results is CustomDataset.format_results:
         raise InputError(f'--format-only: {type(dataset).__name__} has no format for a server; '

@@ -55,10 +55,9 @@ def load_model(cfg: Config, checkpoint: str, dataset: Dataset, device: str,
             the pretrained file of the config.
 
     Raises:
-        InputError: If the checkpoint does not fit, or has other classes than the data set.
+        InputError: If the checkpoint does not fit, or the network has another number of classes
+            than the data set.
     """
-    if checkpoint != UNTRAINED:
-        check_classes(checkpoint, header_of(checkpoint).get('meta') or {}, dataset)
     pretrained = without_pretrained(cfg)
     if backbone is None and pretrained and osp.exists(pretrained):
         backbone = pretrained
@@ -79,9 +78,9 @@ def load_model(cfg: Config, checkpoint: str, dataset: Dataset, device: str,
                               verify=is_first_of_node()).get('meta') or {}
     outputs = getattr(model, 'num_classes', None)
     if outputs not in (None, len(dataset.CLASSES)):
-        raise InputError(f'the network of the config has {outputs} classes, the data set '
-                         f'{type(dataset).__name__} has {len(dataset.CLASSES)}: set '
-                         'model.decode_head.num_classes or data.test to match')
+        raise InputError(f'the network of the config has {outputs} classes, its data set has '
+                         f'{len(dataset.CLASSES)}: set model.decode_head.num_classes or data.test '
+                         'to match')
     if cfg.get('check_finite'):
         check_finite(model)
     model.CLASSES = meta.get('CLASSES', dataset.CLASSES)
@@ -89,17 +88,19 @@ def load_model(cfg: Config, checkpoint: str, dataset: Dataset, device: str,
     return model
 
 
-def check_classes(checkpoint: str, meta: dict, dataset: Dataset) -> None:
+def check_classes(checkpoint: str, dataset: Dataset) -> None:
     """Refuses a checkpoint that was trained on other classes than those of the data set.
 
     Args:
-        checkpoint: Its path.
-        meta: Of the checkpoint; one without ``CLASSES`` passes.
+        checkpoint: Its path; one that does not say its classes passes.
         dataset: To be tested on.
 
     Raises:
         InputError: With both numbers, and the first class that differs where they are equal.
     """
+    if checkpoint == UNTRAINED:
+        return
+    meta = header_of(checkpoint).get('meta') or {}
     theirs, ours = ([str(name).strip().lower() for name in names or ()]
                     for names in (meta.get('CLASSES'), dataset.CLASSES))
     if not theirs or not ours or theirs == ours:
