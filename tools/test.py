@@ -1,16 +1,19 @@
 """Tests a segmentor: python tools/test.py CONFIG CHECKPOINT --eval mIoU [options]."""
 import argparse
 import os.path as osp
+from functools import partial
 
 import _root  # noqa: F401
 import mmcv
-from mmcv import DictAction
+from mmcv import Config, DictAction
 from mmcv.runner import get_dist_info
-from mmseg.datasets import build_dataset
+from mmseg.datasets import CustomDataset, build_dataset
 
+from mmseg_custom.checkpoint.save import written_whole
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import augment_test, default_work_dir, load_config
-from mmseg_custom.engine.test import build_test_loader, load_model, predict
+from mmseg_custom.engine.predict import Painter, Predictions, name_of, predict, save_partial
+from mmseg_custom.engine.test import build_test_loader, check_classes, load_model
 from mmseg_custom.errors import InputError
 
 
@@ -33,6 +36,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--eval-options', nargs='+', action=DictAction, default={},
                         metavar='KEY=VALUE', help='options of the evaluation or of '
                         'format_results, e.g. imgfile_prefix=results/')
+    parser.add_argument('--skip-bad-images', action='store_true',
+                        help='go on without the samples that cannot be read; they are named')
     parser.add_argument('--gpu-collect', action='store_true',
                         help="accepted for mmseg's sake: results are gathered without files")
     parser.add_argument('--tmpdir', help="accepted for mmseg's sake, see --gpu-collect")
@@ -58,28 +63,72 @@ def main() -> None:
         raise InputError(f'checkpoint {args.checkpoint} does not exist')
     device, timestamp = cli.start(args, cfg, log=False)
     dataset = build_dataset(cfg.data.test)
+    check_classes(args.checkpoint, dataset)
     on_files = args.format_only or args.eval == ['cityscapes']
+    if on_files and type(dataset).format_results is CustomDataset.format_results:
+        raise InputError(f'--format-only: {type(dataset).__name__} has no format for a server; '
+                         '--out writes the label maps')
     options = dict(args.eval_options)
+    keep = None
     if on_files:
         options.setdefault('imgfile_prefix', osp.join(cfg.work_dir, 'format_results'))
-    results = predict(
+        keep = partial(_write_files, dataset, options)
+    elif args.eval:
+        keep = dataset.pre_eval
+    paint = None
+    if args.show or args.show_dir:
+        paint = Painter(dataset.PALETTE, args.show_dir, args.show, args.opacity)
+    found = predict(
         load_model(cfg, args.checkpoint, dataset, device, args.backbone),
-        build_test_loader(cfg, dataset, device, 'test'), device,
-        pre_eval=bool(args.eval) and not on_files, format_args=options if on_files else None,
-        show=args.show, show_dir=args.show_dir, opacity=args.opacity)
+        build_test_loader(cfg, dataset, device, 'test', args.skip_bad_images), device, keep, paint)
+    if found.stopped_by is not None:
+        stop(found, dataset, osp.join(cfg.work_dir, f'partial_{timestamp}'))
     if get_dist_info()[0] == 0:
-        print()
-        if args.out:
-            mmcv.dump(results, args.out)
-            print(f'results: {args.out}')
-        if args.format_only:
-            print(f'label files: {options["imgfile_prefix"]}')
-        if args.eval:
-            metric = dataset.evaluate(results, metric=args.eval, **options)
-            scale = 'multi' if args.aug_test else 'single'
-            path = osp.join(cfg.work_dir, f'eval_{scale}_scale_{timestamp}.json')
-            mmcv.dump(dict(config=args.config, metric=metric), path, indent=4)
-            print(f'figures: {path}')
+        write(args, cfg, dataset, found, options, timestamp)
+
+
+def _write_files(dataset: CustomDataset, options: dict, labels: list, indices: list[int]) -> list:
+    return dataset.format_results(labels, indices=indices, **options)
+
+
+def write(args: argparse.Namespace, cfg: Config, dataset: CustomDataset, found: Predictions,
+          options: dict, timestamp: str) -> None:
+    """Prints and writes what was asked for."""
+    print()
+    if found.skipped:
+        print(f'{len(found.skipped)} of {found.total} images are skipped:',
+              *(f'  {found.skipped[index]}' for index in sorted(found.skipped)), sep='\n')
+    results = found.in_order()
+    if not results:
+        raise InputError(f'none of the {found.total} images could be read')
+    if args.out:
+        with written_whole(args.out) as part:
+            mmcv.dump(results, part, file_format='pkl')
+        print(f'results: {args.out}')
+    if args.format_only:
+        print(f'label files: {options["imgfile_prefix"]}')
+    if args.eval:
+        metric = dataset.evaluate(results, metric=args.eval, **options)
+        scale = 'multi' if args.aug_test else 'single'
+        path = osp.join(cfg.work_dir, f'eval_{scale}_scale_{timestamp}.json')
+        content = dict(config=args.config, metric=metric, images=len(results),
+                       skipped=[name_of(dataset, index) for index in sorted(found.skipped)])
+        with written_whole(path) as part:
+            mmcv.dump(content, part, file_format='json', indent=4)
+        print(f'figures: {path}')
+
+
+def stop(found: Predictions, dataset: CustomDataset, path: str) -> None:
+    """Keeps the results of a run that ended early, says so, and raises what ended it."""
+    rank, world_size = get_dist_info()
+    line = save_partial(found, f'{path}_rank{rank}.pkl' if world_size > 1 else f'{path}.pkl',
+                        dataset)
+    if isinstance(found.stopped_by, KeyboardInterrupt):
+        raise KeyboardInterrupt(line)
+    print(f'\nstopped: {line}')
+    if isinstance(found.stopped_by, InputError):
+        print('--skip-bad-images goes on without samples that cannot be read')
+    raise found.stopped_by
 
 
 if __name__ == '__main__':

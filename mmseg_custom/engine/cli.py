@@ -51,7 +51,7 @@ def run(main: Callable[[], None]) -> None:
 def explain(error: BaseException) -> str | None:
     """The one line for an error that is the input's fault; None for any other error."""
     if isinstance(error, KeyboardInterrupt):
-        return 'interrupted'
+        return ': '.join(filter(None, ('interrupted', str(error))))
     while error is not None:
         if isinstance(error, InputError):
             # A loader's worker sends its whole traceback as the message: the last line counts.

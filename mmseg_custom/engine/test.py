@@ -1,12 +1,10 @@
-"""Config + checkpoint -> predictions -> figures, files or pictures: one test run."""
+"""Config + checkpoint -> segmentor and loader of a test run; the loop itself is predict.py."""
 import os.path as osp
-import warnings
 from contextlib import nullcontext
 
 import torch
 from mmcv import Config
 from mmcv.runner import get_dist_info
-from mmseg.apis import multi_gpu_test, single_gpu_test
 from mmseg.datasets import build_dataloader
 from mmseg.models import build_segmentor
 from torch import nn
@@ -14,20 +12,34 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..checkpoint import load_segmentor
 from ..distributed.launch import is_first_of_node
-from ..distributed.parallelize import wrap_alone
 from ..distributed.precision import apply_precision
-from .build import build_on_meta, check_finite, compute_dtype
+from ..errors import InputError
+from .build import build_on_meta, check_finite, compute_dtype, header_of
 from .config import loader_options, without_pretrained
+from .samples import Skipping, collate_views, leave_signals
 
 UNTRAINED = 'none'
 
 
-def build_test_loader(cfg: Config, dataset: Dataset, device: str, split: str) -> DataLoader:
-    """The loader of 'val' or 'test': one image at a time, in order, dealt out to the ranks."""
+def build_test_loader(cfg: Config, dataset: Dataset, device: str, split: str,
+                      skip_bad: bool = False) -> DataLoader:
+    """The loader of 'val' or 'test': images in order, dealt out to the ranks.
+
+    Args:
+        cfg: With ``data``; ``data.test_dataloader=dict(samples_per_gpu=4)`` has images of any sizes
+            share batches of windows.
+        dataset: Of the split.
+        device: 'cuda' or 'cpu', where it will be computed.
+        split: 'val' or 'test'.
+        skip_bad: Hand out a mark for what cannot be read, rather than raise an error.
+    """
     _, world_size = get_dist_info()
     options = {'persistent_workers': False, **loader_options(cfg, split)}
-    return build_dataloader(dataset, dist=world_size > 1, shuffle=False,
-                            pin_memory=device == 'cuda', **options)
+    loader = build_dataloader(Skipping(dataset) if skip_bad else dataset, dist=world_size > 1,
+                              shuffle=False, pin_memory=device == 'cuda', **options)
+    loader.collate_fn = collate_views
+    loader.worker_init_fn = leave_signals
+    return loader
 
 
 def load_model(cfg: Config, checkpoint: str, dataset: Dataset, device: str,
@@ -41,6 +53,10 @@ def load_model(cfg: Config, checkpoint: str, dataset: Dataset, device: str,
         device: 'cuda' or 'cpu', where it will compute.
         backbone: The backbone's file for a checkpoint without it; default: the recorded one, or
             the pretrained file of the config.
+
+    Raises:
+        InputError: If the checkpoint does not fit, or the network has another number of classes
+            than the data set.
     """
     pretrained = without_pretrained(cfg)
     if backbone is None and pretrained and osp.exists(pretrained):
@@ -60,6 +76,11 @@ def load_model(cfg: Config, checkpoint: str, dataset: Dataset, device: str,
     if not untrained:
         meta = load_segmentor(model, checkpoint, backbone=backbone,
                               verify=is_first_of_node()).get('meta') or {}
+    outputs = getattr(model, 'num_classes', None)
+    if outputs not in (None, len(dataset.CLASSES)):
+        raise InputError(f'the network of the config has {outputs} classes, its data set has '
+                         f'{len(dataset.CLASSES)}: set model.decode_head.num_classes or data.test '
+                         'to match')
     if cfg.get('check_finite'):
         check_finite(model)
     model.CLASSES = meta.get('CLASSES', dataset.CLASSES)
@@ -67,30 +88,29 @@ def load_model(cfg: Config, checkpoint: str, dataset: Dataset, device: str,
     return model
 
 
-def predict(model: nn.Module, loader: DataLoader, device: str, *, pre_eval: bool = False,
-            format_args: dict | None = None, show: bool = False, show_dir: str | None = None,
-            opacity: float = 0.5) -> list | None:
-    """Runs a model over a data set, on all ranks.
+def check_classes(checkpoint: str, dataset: Dataset) -> None:
+    """Refuses a checkpoint that was trained on other classes than those of the data set.
 
     Args:
-        model: From :func:`load_model`.
-        loader: From :func:`build_test_loader`.
-        device: 'cuda' or 'cpu'.
-        pre_eval: Return the areas of each image that the metrics need, instead of label maps.
-        format_args: Write the results as files with these options of ``format_results``.
-        show: Show each picture in a window (one process).
-        show_dir: Write painted pictures there (one process).
-        opacity: Of the paint, in (0, 1].
+        checkpoint: Its path; one that does not say its classes passes.
+        dataset: To be tested on.
 
-    Returns:
-        One result an image in the order of the data set; None on ranks other than 0.
+    Raises:
+        InputError: With both numbers, and the first class that differs where they are equal.
     """
-    model = wrap_alone(model, device).eval()
-    _, world_size = get_dist_info()
-    formatting = dict(format_only=format_args is not None, format_args=format_args or {})
-    if world_size > 1:
-        if show or show_dir:
-            warnings.warn('--show and --show-dir paint in one process only: skipped', stacklevel=2)
-        return multi_gpu_test(model, loader, pre_eval=pre_eval, **formatting)
-    return single_gpu_test(model, loader, show, show_dir, False, opacity, pre_eval=pre_eval,
-                           **formatting)
+    if checkpoint == UNTRAINED:
+        return
+    meta = header_of(checkpoint).get('meta') or {}
+    theirs, ours = ([str(name).strip().lower() for name in names or ()]
+                    for names in (meta.get('CLASSES'), dataset.CLASSES))
+    if not theirs or not ours or theirs == ours:
+        return
+    kind = type(dataset).__name__
+    line = (f'checkpoint {checkpoint} has {len(theirs)} classes, the data set {kind} has '
+            f'{len(ours)}')
+    if len(theirs) == len(ours):
+        number, (their, our) = next((i, pair) for i, pair in enumerate(zip(theirs, ours))
+                                    if pair[0] != pair[1])
+        line += f', but class {number} is {their!r} in the one and {our!r} in the other'
+    raise InputError(f'{line}: test it on the data that it was trained for (data.test), or give a '
+                     'checkpoint of these classes')

@@ -110,7 +110,7 @@ def labels_of(views: Sequence[View], threshold: float | None = None) -> Tensor:
     height, width = len(views[0].rows), len(views[0].columns)
     dtype = torch.uint8 if classes <= 256 else torch.int16
     labels = torch.empty(height, width, dtype=dtype, device=views[0].logits.device)
-    rows, columns = _tiles(views[0])
+    rows, columns = _tiles(views[0], labels.device.type)
     column_blocks = [[_used(view.columns[x], view) for x in columns] for view in views]
     on_cpu = labels.device.type == 'cpu'
     quick = on_cpu and all(bool(view.logits.isfinite().all()) for view in views)
@@ -134,15 +134,15 @@ def labels_of(views: Sequence[View], threshold: float | None = None) -> Tensor:
     return labels.cpu()
 
 
-def _tiles(view: View) -> tuple[list[slice], list[slice]]:
+def _tiles(view: View, device: str) -> tuple[list[slice], list[slice]]:
     """Cuts the output into rows and columns of tiles.
 
     On the CPU a tile's rows lie between the centres of two rows of cells, where they depend on
     these two alone. On a GPU a tile is as wide as the image.
     """
     height, width = len(view.rows), len(view.columns)
-    pixels = TILE_PIXELS.get(view.logits.device.type, TILE_PIXELS['cuda'])
-    if view.logits.device.type == 'cpu':
+    pixels = TILE_PIXELS.get(device, TILE_PIXELS['cuda'])
+    if device == 'cpu':
         step = view.pitch * max(1, round(LEAST_ROWS / view.pitch))
         edges = [0, *(round(step * (i + 0.5)) for i in range(int(height / step))), height]
         across = max(1, round(pixels / step))

@@ -8,7 +8,9 @@ from mmcv import ConfigDict
 from mmseg.models import build_segmentor
 from mmseg.models.segmentors import EncoderDecoder
 
+from mmseg_custom.errors import InputError
 from mmseg_custom.models import InternViTSegmentor
+from mmseg_custom.models.segmentors import batching, windows
 
 CLASSES = 20
 
@@ -109,3 +111,104 @@ def test_one_output_channel_has_a_threshold():
     for count in (1, 2):
         ours, theirs = (labels(model, views[:count]) for model in models[::-1])
         assert 0.05 < theirs.mean() < 0.95 and (ours == theirs).mean() > 0.9999
+
+
+class Calls:
+    """Counts the runs of a segmentor's network, and the windows in each."""
+
+    def __init__(self, model: torch.nn.Module):
+        self.sizes = []
+        model.backbone.register_forward_pre_hook(lambda _, args: self.sizes.append(len(args[0])))
+
+
+def test_batches_do_not_change_a_label():
+    """Windows of views of three images of different sizes, in batches of any number."""
+    views = [[sample(height, width, (61, 83), flip=flip) for flip in (None, 'horizontal')]
+             for height, width in [(84, 98), (56, 126), (70, 238)]]
+    model = build('InternViTSegmentor')
+    alone = [labels(model, view) for view in views]
+    count = 2 * (2 * 2 + 1 * 3 + 2 * 6)
+    for number in (1, 3, 64, None):
+        model.test_cfg.window_batch = number
+        calls = Calls(model)
+        with torch.no_grad():
+            together = model(
+                return_loss=False, img=[[v[a][0][0] for v in views] for a in (0, 1)],
+                img_metas=[[v[a][1] for v in views] for a in (0, 1)])
+        for one, other in zip(alone, together):
+            assert np.array_equal(one, other)
+        assert sum(calls.sizes) == count
+        if number:
+            assert len(calls.sizes) == -(-count // number) and max(calls.sizes) <= number
+
+
+def test_the_free_memory_decides(monkeypatch):
+    model = build('InternViTSegmentor')
+    view = sample(56, 280, (61, 83))
+    monkeypatch.setattr(batching, 'free_bytes', lambda device: 2**40)
+    calls = Calls(model)
+    expected = labels(model, [view])
+    assert calls.sizes == [1, 6]
+    model = build('InternViTSegmentor')
+    monkeypatch.setattr(batching, 'free_bytes', lambda device: 0)
+    calls = Calls(model)
+    assert np.array_equal(labels(model, [view]), expected)
+    assert calls.sizes == [1] * 7
+
+
+def test_a_gpu_that_is_full_gets_half(monkeypatch):
+    model = build('InternViTSegmentor', window_batch=4)
+    view = sample(56, 280, (61, 83))
+    expected = labels(model, [view])
+    cells, sizes = model._cells, []
+
+    def limited(windows, metas):
+        sizes.append(len(windows))
+        if len(windows) > 2:
+            raise torch.cuda.OutOfMemoryError
+        return cells(windows, metas)
+
+    monkeypatch.setattr(model, '_cells', limited)
+    assert np.array_equal(labels(model, [view]), expected)
+    assert sizes == [4, 2, 2, 2, 1]
+
+
+def test_the_tiles_of_a_gpu_give_the_same_labels(monkeypatch):
+    model = build('InternViTSegmentor')
+    views = [sample(84, 98, (150, 171)), sample(56, 70, (150, 171), flip='vertical')]
+    expected = [labels(model, views[:count]) for count in (1, 2)]
+    monkeypatch.setattr(windows, 'first_argmax', lambda values: values.argmax(0))
+    monkeypatch.setitem(windows.TILE_PIXELS, 'cuda', 5000)
+    tiles = windows._tiles
+    monkeypatch.setattr(windows, '_tiles', lambda view, device: tiles(view, 'cuda'))
+    for count in (1, 2):
+        assert np.array_equal(labels(model, views[:count]), expected[count - 1])
+
+
+def test_logits_that_are_no_numbers_have_some_label():
+    logits, eye = torch.full((3, 4, 4), torch.nan), torch.eye(4)
+    views = [windows.View(logits, eye, eye, 1.)]
+    for count in (1, 2):
+        assert windows.labels_of(views * count).shape == (4, 4)
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(window_batch=0), 'window_batch=0.*1 or more'),
+    (dict(window_batch='many'), "window_batch='many'"),
+    (dict(stride=(57, 57)), r'stride=\(57, 57\) is more than the crop_size \(56, 56\)'),
+    (dict(crop_size=56), r'crop_size=56: expected \(height, width\)'),
+    (dict(mode='tile'), "mode='tile': expected 'slide' or 'whole'"),
+])
+def test_wrong_test_cfg(options, message):
+    model = build('InternViTSegmentor', **options)
+    with pytest.raises(InputError, match=message):
+        labels(model, [sample(56, 70)])
+
+
+def test_training_is_that_of_mmseg():
+    ours, theirs = (model.train() for model in pair())
+    image, meta = sample(56, 56)
+    truth = torch.randint(CLASSES, (1, 1, 56, 56))
+    batch = dict(img=image, img_metas=[meta], gt_semantic_seg=truth)
+    assert torch.equal(ours(**batch)['decode.loss_ce'], theirs(**batch)['decode.loss_ce'])
+    assert list(ours.state_dict()) == list(theirs.state_dict())
