@@ -64,9 +64,8 @@ def read_image(path: str) -> np.ndarray:
     """
     try:
         image = mmcv.imread(path, channel_order='rgb')
-    except (FileNotFoundError, cv2.error) as error:
-        raise InputError(f'image {path} cannot be read ({type(error).__name__}): expected a JPEG, '
-                         'PNG or other picture file') from error
+    except cv2.error:
+        image = None
     if image is None:
         raise InputError(f'image {path} cannot be decoded: expected a JPEG, PNG or other picture '
                          'file; replace or remove it')
