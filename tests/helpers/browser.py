@@ -51,6 +51,7 @@ class Browser:
             pass_fds=(3, 4), preexec_fn=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(there)
         os.close(back)
+        self.call('Browser.setDownloadBehavior', behavior='allow', downloadPath=self._profile)
         page = next(target for target in self.call('Target.getTargets')['targetInfos']
                     if target['type'] == 'page')
         self._session = self.call('Target.attachToTarget', targetId=page['targetId'],
@@ -107,6 +108,14 @@ class Browser:
         node = self.call('DOM.querySelector', nodeId=root, selector=selector)['nodeId']
         assert node, f'no {selector}'
         self.call('DOM.setFileInputFiles', files=[str(path)], nodeId=node)
+
+    def downloaded(self, pattern: str, seconds: float = 30) -> Path:
+        """Waits for a file that the page has the browser save."""
+        end = time.monotonic() + seconds
+        while not (found := list(Path(self._profile).glob(pattern))):
+            assert time.monotonic() < end, f'{pattern} was not downloaded\n{self.messages}'
+            time.sleep(0.1)
+        return found[0]
 
     def screenshot(self, path: Path, whole: bool = False) -> None:
         """Writes a PNG of what is visible, or of the whole page."""
