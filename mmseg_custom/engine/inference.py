@@ -34,8 +34,8 @@ class Predictor:
     def __init__(self, cfg: Config, checkpoint: str, device: str, backbone: str | None = None):
         test = cfg.data.test[0] if isinstance(cfg.data.test, (list, tuple)) else cfg.data.test
         names, colours = _classes_of(test, cfg.model.decode_head)
-        model = load_model(cfg, checkpoint, SimpleNamespace(CLASSES=names, PALETTE=colours), device,
-                           backbone)
+        names_only = type(test.type, (SimpleNamespace,), {})(CLASSES=names, PALETTE=colours)
+        model = load_model(cfg, checkpoint, names_only, device, backbone)
         self.classes = [name.strip() for name in model.CLASSES]
         known = model.PALETTE is not None and len(model.PALETTE) == len(self.classes)
         self.palette = np.asarray(model.PALETTE) if known else _some_colours(len(self.classes))
@@ -64,9 +64,8 @@ def read_image(path: str) -> np.ndarray:
     """
     try:
         image = mmcv.imread(path, channel_order='rgb')
-    except (FileNotFoundError, cv2.error) as error:
-        raise InputError(f'image {path} cannot be read ({type(error).__name__}): expected a JPEG, '
-                         'PNG or other picture file') from error
+    except cv2.error:
+        image = None
     if image is None:
         raise InputError(f'image {path} cannot be decoded: expected a JPEG, PNG or other picture '
                          'file; replace or remove it')

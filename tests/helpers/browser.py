@@ -3,6 +3,7 @@
 https://chromedevtools.github.io/devtools-protocol/ - no package is needed for it.
 """
 import base64
+import fcntl
 import json
 import os
 import select
@@ -34,17 +35,23 @@ class Browser:
         self._last, self._rest, self._session = 0, b'', None
         there, self._out = os.pipe()
         self._in, back = os.pipe()
+
+        def place() -> None:
+            # Chromium reads commands from descriptor 3 and answers on 4.
+            ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 5) for end in (there, back)]
+            for end, number in zip(ends, (3, 4)):
+                os.dup2(end, number)
+
         program = next(filter(None, map(shutil.which, NAMES)))
-        # Chromium reads commands from descriptor 3 and answers on 4.
         self._process = subprocess.Popen(
-            ['sh', '-c', f'exec "$@" 3<&{there} 4>&{back}', 'sh', program, '--headless',
-             '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-             '--disable-background-networking', '--disable-component-update', '--disable-sync',
-             '--remote-debugging-pipe', f'--user-data-dir={self._profile}',
+            [program, '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic',
+             '--no-first-run', '--disable-background-networking', '--disable-component-update',
+             '--disable-sync', '--remote-debugging-pipe', f'--user-data-dir={self._profile}',
              f'--window-size={width},{height}', 'about:blank'],
-            pass_fds=(there, back), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            pass_fds=(3, 4), preexec_fn=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(there)
         os.close(back)
+        self.call('Browser.setDownloadBehavior', behavior='allow', downloadPath=self._profile)
         page = next(target for target in self.call('Target.getTargets')['targetInfos']
                     if target['type'] == 'page')
         self._session = self.call('Target.attachToTarget', targetId=page['targetId'],
@@ -101,6 +108,14 @@ class Browser:
         node = self.call('DOM.querySelector', nodeId=root, selector=selector)['nodeId']
         assert node, f'no {selector}'
         self.call('DOM.setFileInputFiles', files=[str(path)], nodeId=node)
+
+    def downloaded(self, pattern: str, seconds: float = 30) -> Path:
+        """Waits for a file that the page has the browser save."""
+        end = time.monotonic() + seconds
+        while not (found := list(Path(self._profile).glob(pattern))):
+            assert time.monotonic() < end, f'{pattern} was not downloaded\n{self.messages}'
+            time.sleep(0.1)
+        return found[0]
 
     def screenshot(self, path: Path, whole: bool = False) -> None:
         """Writes a PNG of what is visible, or of the whole page."""

@@ -19,8 +19,8 @@ def points(value: float | None, digits: int = 2) -> str:
 
 
 def number(value: float) -> str:
-    """A count with thin spaces between thousands."""
-    return f'{int(value):,}'.replace(',', ' ')
+    """A count with narrow spaces between thousands."""
+    return f'{int(value):,}'.replace(',', '\u202f')
 
 
 def size(count: float) -> str:

@@ -1,0 +1,103 @@
+"""tools/image_demo.py on images of one's own, without a data set."""
+import runpy
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from helpers.data import ROOT
+from PIL import Image
+
+# A network so small that a test builds it anew each time.
+TINY = f"""
+_base_ = ['{ROOT}/configs/tiny/linear_probing_tiny.py']
+crop = (56, 56)
+model = dict(backbone=dict(embed_dim=32, depth=2, num_heads=2, img_size=56, pretrain_size=56,
+                           out_indices=[1]),
+             decode_head=dict(in_channels=32, channels=32),
+             test_cfg=dict(crop_size=crop, stride=(56, 56)))
+"""
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch, capsys):
+    """Runs the tool in this process: arguments -> (exit code, stdout, stderr)."""
+    (tmp_path / 'tiny.py').write_text(TINY)
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+
+    def run(images, *options, checkpoint='none'):
+        words = ['image_demo.py', images, tmp_path / 'tiny.py', checkpoint, '--out',
+                 tmp_path / 'out', '--device', 'cpu', *options]
+        monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
+        capsys.readouterr()
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / 'tools/image_demo.py'), run_name='__main__')
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def frames(tmp_path):
+    folder = tmp_path / 'frames'
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in (1, 2, 10):
+        Image.fromarray(rng.integers(0, 256, (50, 70, 3), np.uint8)).save(folder / f'f{i}.png')
+    return folder
+
+
+def test_folder_gives_overlays_labels_and_a_video(demo, frames, tmp_path):
+    (frames / 'notes.txt').write_text('no image')
+    code, out, _ = demo(frames, '--video', tmp_path / 'v.mp4')
+    assert code == 0 and out.splitlines()[-2:] == [str(tmp_path / 'out'), str(tmp_path / 'v.mp4')]
+    for i in (1, 2, 10):
+        labels = Image.open(tmp_path / f'out/labels/f{i}.png')
+        assert labels.mode == 'P' and labels.size == (70, 50)
+        low, high = labels.getextrema()
+        assert 1 <= low <= high <= 150  # ADE20K: 0 is "other"
+        assert Image.open(tmp_path / f'out/overlays/f{i}.jpg').height > 50
+    assert cv2.VideoCapture(str(tmp_path / 'v.mp4')).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+
+
+@pytest.mark.parametrize('mode', ['L', 'RGBA', 'P', 'I;16'])
+def test_pictures_of_other_kinds(demo, tmp_path, mode):
+    data = np.random.default_rng(0).integers(0, 256, (40, 60), np.uint8)
+    picture = Image.fromarray(data.astype(np.uint16) * 200) if mode == 'I;16' else (
+        Image.fromarray(data).convert(mode))
+    picture.save(tmp_path / 'a.png')
+    assert demo(tmp_path / 'a.png')[0] == 0
+    assert Image.open(tmp_path / 'out/labels/a.png').size == (60, 40)
+
+
+def test_frames_are_in_the_order_of_their_numbers(frames, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    images_in = runpy.run_path(str(ROOT / 'tools/image_demo.py'))['images_in']
+    assert [path.rsplit('/')[-1] for path in images_in(str(frames))] == [
+        'f1.png', 'f2.png', 'f10.png']
+
+
+@pytest.mark.parametrize('spoil, message', [
+    (lambda folder: [path.unlink() for path in folder.iterdir()], 'holds no image'),
+    (lambda folder: (folder / 'f2.png').write_bytes(b'no image'), 'f2.png cannot be decoded'),
+    (lambda folder: (folder / 'f2.png').write_bytes(b''), 'f2.png cannot be'),
+    (lambda folder: Image.new('RGB', (9, 9)).save(folder / 'f2.jpg'), '2 images called f2'),
+])
+def test_bad_images_are_one_line(demo, frames, spoil, message):
+    spoil(frames)
+    code, _, error = demo(frames)
+    assert code == 1 and 'Traceback' not in error
+    last = error.strip().splitlines()[-1]
+    assert last.startswith('error: ') and message in last
+
+
+def test_missing_files_are_one_line(demo, frames, tmp_path):
+    for arguments, message in (((tmp_path / 'gone',), 'gone does not exist'),
+                               ((frames, '--video', 'a.gif'), 'ends in .mp4 or .avi')):
+        code, _, error = demo(*arguments)
+        assert code == 1 and message in error and 'Traceback' not in error
+    code, _, error = demo(frames, checkpoint='gone.pth')
+    assert code == 1 and 'checkpoint gone.pth does not exist' in error

@@ -1,0 +1,100 @@
+"""The page in the browser: what it is sent, and that a real browser shows it."""
+import base64
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from helpers.browser import Browser, needs_browser
+from PIL import Image
+
+from mmseg_custom.engine.inference import read_image
+from mmseg_custom.visualization.web.view import view
+
+CLASSES = ['wall', 'sky', '<b>sea</b>']
+PALETTE = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200]])
+
+
+def halves(image):
+    """A network that knows the left half as sky, the right one as sea."""
+    labels = np.ones(image.shape[:2], np.int64)
+    labels[:, image.shape[1] // 2:] = 2
+    return labels
+
+
+def test_view_has_every_label():
+    labels = np.random.default_rng(0).integers(0, 3, (30, 50))
+    shown = json.loads(view(np.zeros((30, 50, 3), np.uint8), labels, CLASSES, PALETTE))
+    numbers, lengths = np.array(shown['runs']).reshape(-1, 2).T
+    np.testing.assert_array_equal(np.repeat(numbers, lengths).reshape(30, 50), labels)
+    assert shown['classes']['1'] == dict(name='sky', colour=[0, 200, 0],
+                                         share=float((labels == 1).mean()))
+
+
+def test_view_of_a_large_image_is_smaller():
+    image = np.zeros((1000, 4000, 3), np.uint8)
+    shown = json.loads(view(image, halves(image), CLASSES, PALETTE))
+    assert (shown['width'], shown['height']) == (1600, 400)
+    assert shown['runs'] == [1, 800, 2, 800] * 400
+    photo = Image.open(io.BytesIO(base64.b64decode(shown['photo'].partition(',')[2])))
+    assert photo.size == (1600, 400)
+
+
+@pytest.fixture
+def address():
+    app = pytest.importorskip('mmseg_custom.visualization.web.app', exc_type=ImportError,
+                              reason="needs gradio: pip install -e '.[web]'")
+    page = app.build(halves, read_image, CLASSES, PALETTE, title='tiny', note='untrained',
+                     first_label=1, megapixels=0.01)
+    yield app.launch(page, '127.0.0.1', None, megabytes=0.05)
+    page.close()
+
+
+def choose(browser, path):
+    """Uploads a file in place of what is there."""
+    browser.run('document.querySelector("button[aria-label=Clear], button[aria-label=\'Remove '
+                'Image\']")?.click()')
+    browser.wait('document.querySelector("input[type=file]") !== null')
+    browser.upload('input[type=file]', path)
+
+
+@needs_browser
+@pytest.mark.slow
+def test_browser_shows_labels_and_refuses_what_is_too_large(address, tmp_path):
+    assert address.startswith('http://127.0.0.1:')
+    rng = np.random.default_rng(0)
+    for name, size in (('a.png', (60, 90)), ('wide.png', (4, 2600))):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(tmp_path / name)
+    Image.fromarray(rng.integers(0, 256, (150, 150, 3), np.uint8)).save(tmp_path / 'heavy.png')
+    (tmp_path / 'text.png').write_text('no image')
+    with Browser() as browser:
+        browser.open(address)
+        browser.wait('document.querySelector("#viewer .empty") !== null')
+        choose(browser, tmp_path / 'a.png')
+        browser.wait('document.querySelectorAll("#viewer .legend li").length === 2')
+        assert browser.run('document.querySelector("#viewer .legend").textContent').count('<b>')
+        left, top, width, height = browser.run(
+            '(() => { const r = document.querySelector("#viewer canvas").getBoundingClientRect(); '
+            'return [r.left, r.top, r.width, r.height]; })()')
+        for part, name in ((.25, 'sky'), (.75, '<b>sea</b>')):
+            browser.mouse(left + part * width, top + height / 2)
+            assert browser.run('document.querySelector("#viewer .tip").textContent') == name
+        browser.run('(() => { const o = document.querySelector("#viewer .opacity"); o.value = 20; '
+                    'o.dispatchEvent(new Event("input")); })()')
+        assert browser.run('document.querySelector("#viewer canvas").style.opacity') == '0.2'
+        assert browser.run(
+            '[...document.querySelector("#viewer canvas").getContext("2d").getImageData(0, 0, 1, 1)'
+            '.data].join()') == '0,200,0,255'
+        browser.screenshot(tmp_path / 'page.png')
+        browser.run('[...document.querySelectorAll("button")].find('
+                    'button => button.textContent.includes("Label map")).click()')
+        labels = np.asarray(Image.open(browser.downloaded('a_labels*.png')))
+        np.testing.assert_array_equal(labels, halves(np.zeros((60, 90, 3))) + 1)
+        for name, message in (('wide.png', '2600x4 pixels: at most 0.01 megapixels'),
+                              ('text.png', 'no image that can be read'),
+                              ('heavy.png', 'maximum allowed size')):
+            choose(browser, tmp_path / name)
+            browser.wait(f'document.body.textContent.includes({message!r})')
+        assert not [url for url in browser.requests
+                    if not re.match(r'(data|blob):|http://127\.0\.0\.1:', url)]
