@@ -6,7 +6,7 @@ Trains blocks of InternViT and a linear head for one step on the CPU: once in on
 ``--ranks`` processes with FSDP2. The bytes are those of the tensors that each process holds after
 it (its shards); the peak is of resident memory from the first layer built to the end of the step,
 over what the process held before. The full-size run wants 10 GB of memory. ``--predict`` prints
-what full tuning of InternViT-6B takes, from the arithmetic that the measured run is compared with.
+what the recipes of InternViT-6B take, from the arithmetic that the measured run is compared with.
 """
 import argparse
 import multiprocessing
@@ -25,12 +25,12 @@ from mmseg.models import build_segmentor  # noqa: E402
 from torch.distributed.tensor import DTensor  # noqa: E402
 
 import mmseg_custom  # noqa: E402,F401 - before mmseg, which needs its stand-in
-from mmseg_custom.distributed.memory import state_bytes  # noqa: E402
+from mmseg_custom.distributed.memory import state_bytes, storage_of  # noqa: E402
 from mmseg_custom.distributed.parallelize import Engine  # noqa: E402
 from mmseg_custom.engine.train import build_model  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-FULL_TUNING = ROOT / 'configs/intern_vit_6b/full_tuning'
+RECIPES = ROOT / 'configs/intern_vit_6b'
 SIDE, CLASSES = 56, 150  # pixels of the image; classes
 PARTS = ('weights', 'gradients', 'optimizer')
 HEADS_PER_WIDTH = 128  # of InternViT-6B: 25 heads at width 3200
@@ -44,7 +44,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--depth', type=int, default=4)
     parser.add_argument('--ranks', type=int, default=2)
     parser.add_argument('--predict', action='store_true',
-                        help='print what InternViT-6B takes on 1, 8 and 32 GPUs instead')
+                        help='print what the recipes of InternViT-6B take instead')
     return parser.parse_args()
 
 
@@ -120,19 +120,27 @@ def run(ranks: int, args: argparse.Namespace) -> dict[str, int]:
 
 
 def predict() -> None:
-    """Prints the bytes of full tuning of InternViT-6B with UperNet by part, a GPU."""
-    cfg = Config.fromfile(next(FULL_TUNING.glob('*.py')))
-    cfg.model.backbone.pretrained = None
-    with torch.device('meta'):
-        model = build_segmentor(cfg.model)
-    print(f'{sum(p.numel() for p in model.parameters()):,} weights; GiB a GPU')
-    for gpus in (1, 8, 32):
-        states = state_bytes(model, 'fsdp2' if gpus > 1 else 'single', gpus)
-        parts = dict(GPUs=gpus, **states.parts(), sum=states.on_gpu)
-        if gpus == 1:
-            print(''.join(f'{name:>11}' for name in parts))
-        print(f'{gpus:>11}' + ''.join(f'{size / 2**30:>11.2f}' for name, size in parts.items()
-                                      if name != 'GPUs'))
+    """Prints the bytes of the recipes of InternViT-6B by part, a GPU."""
+    print(f'{"recipe":<16}{"optimizer":<23}{"GPUs":>5}'
+          + ''.join(f'{name:>11}' for name in ('frozen', 'masters', 'gradients', 'optimizer',
+                                               'working', 'GiB a GPU')))
+    low = dict(type='LowMemoryAdamW')
+    for recipe, gpus, optimizer in (
+            ('linear_probing', (1,), {}), ('head_tuning', (1,), {}),
+            ('few_shot', (1, 8, 32), {}), ('full_tuning', (1, 8, 32), {}),
+            ('few_shot', (1, 2, 8), low), ('full_tuning', (1, 2, 8), low)):
+        cfg = Config.fromfile(sorted((RECIPES / recipe).glob('*.py'))[0])
+        cfg.model.backbone.pretrained = None
+        cfg.model.test_cfg = None
+        with torch.device('meta'):
+            model = build_segmentor(cfg.model)
+        storage = storage_of({**cfg.optimizer, **optimizer})
+        for count in gpus:
+            states = state_bytes(model, 'fsdp2' if count > 1 else 'single', count,
+                                 storage=storage)
+            parts = [*states.parts().values(), states.on_gpu]
+            print(f'{recipe:<16}{optimizer.get("type", "AdamW"):<23}{count:>5}'
+                  + ''.join(f'{size / 2**30:>11.2f}' for size in parts))
 
 
 def predicted(ranks: int, args: argparse.Namespace) -> dict[str, int]:

@@ -2,8 +2,8 @@
 
 It imports torch alone: each second here is one before any process starts.
 
-torchrun prints a report of forty lines and its own traceback when a process fails. The process has
-said what was wrong; here the launcher adds which one it was, and ends with the same exit code.
+torchrun prints a report of forty lines and its own traceback when a process fails. Here the last
+line says which process failed first and why, and the exit code is that process's.
 
 SIGTERM and SIGUSR1 are handed on to the processes, which end in good order with a code of their
 own; torchrun by itself gives them 30 seconds after a SIGTERM, and dies of a SIGUSR1.
@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.run import parse_args, run
 
 HANDED_ON = (signal.SIGTERM, signal.SIGUSR1)
@@ -44,13 +44,24 @@ def launch(options: argparse.Namespace) -> int:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         code = failure.exitcode
-        ended = f'was killed by signal {-code}' if code < 0 else f'ended with exit code {code}'
-        text = f'the process of rank {rank} {ended}; see its message above'
         if code == PREEMPTED:
             text = 'the run was stopped by a signal and can go on with --auto-resume'
+        elif code < 0:
+            text = f'the process of rank {rank} was killed by signal {-code}'
+            if code == -signal.SIGKILL:
+                text += ', as the system does when memory runs out (see dmesg)'
+        else:
+            text = (f'the process of rank {rank} failed first, with exit code {code}: '
+                    f'{reason_of(failure)}')
         print(text, file=sys.stderr, flush=True)
         return code if code > 0 else 128 - code
     return 0
+
+
+def reason_of(failure: ProcessFailure) -> str:
+    """What a process has said of its failure (engine/cli.py writes it down)."""
+    message = failure.message
+    return (message['message'] if isinstance(message, dict) else 'see its message above')
 
 
 def hand_on(number: int, _frame: object) -> None:

@@ -88,7 +88,10 @@ def state_bytes(model: nn.Module, kind: str, ranks: int, engine: Engine | None =
     def both(name: str) -> int:
         return round(sum(n * getattr(s, name) for n, s in zip(counts, (storage, of_heads))))
 
-    working = _gathered(model, engine, dtype) if kind == 'fsdp2' else _cast(model, engine, dtype)
+    if kind == 'fsdp2':
+        working = _gathered(model, engine, dtype)
+    else:  # weights that are stored in what they compute in need no casts
+        working = _cast(model, engine, dtype) if storage.masters != dtype.itemsize else 0
     return StateBytes(frozen + sum(b.nbytes for b in model.buffers()), both('masters'),
                       both('gradients'), both('optimizer'), working,
                       kind == 'fsdp2' and engine.cpu_offload)
@@ -144,8 +147,6 @@ def _cast(model: nn.Module, engine: Engine, dtype: torch.dtype) -> int:
     backward pass; gradients of casts are one block's.
     """
     backbone = model.backbone
-    if dtype == torch.float32:
-        return 0
     blocks = read_blocks(model)
     sizes = [_count(p for p in block.parameters() if p.requires_grad) for block in blocks]
     recomputed = getattr(backbone, 'with_cp', False)

@@ -7,7 +7,7 @@ import difflib
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.distributed as dist
@@ -261,7 +261,8 @@ def shard(model: nn.Module, device: str, engine: Engine,
         fully_shard(head, mp_policy=plain, **common)
         register_fsdp_forward_method(head, 'forward_test')  # mmseg's calls forward, not the head
     store_masters(model.backbone, masters)
-    fully_shard(model, mp_policy=casting, **common)
+    # Images stay float32: windows are merged in their dtype. The patch embedding casts them.
+    fully_shard(model, mp_policy=replace(casting, cast_forward_inputs=False), **common)
     _leave_meta(model, device, engine.cpu_offload)
     read = read_blocks(model)
     for i, block in enumerate(read if engine.prefetch else ()):

@@ -1,5 +1,6 @@
 """What the command-line tools share: errors in one line, the start of a run, common options."""
 import argparse
+import json
 import logging
 import os
 import os.path as osp
@@ -35,6 +36,8 @@ def run(main: Callable[[], None]) -> None:
         if message is None and world_size > 1 and lost_rank(error):
             message = 'the connection to another process is lost; its message says why'
             time.sleep(3)  # the launcher is to see first who failed first
+        else:
+            tell_launcher(message or f'{type(error).__name__}: {error}')
         if message is None or debug:
             raise
         who = f'error [rank {rank}]' if world_size > 1 else 'error'
@@ -60,6 +63,15 @@ def explain(error: BaseException) -> str | None:
             return f'{error.filename}: {error.strerror}'
         error = error.__cause__ or error.__context__
     return None
+
+
+def tell_launcher(message: str) -> None:
+    """Writes why this process fails to where torchrun looks for it, so that it can repeat it."""
+    path = os.environ.get('TORCHELASTIC_ERROR_FILE')
+    if path:
+        with open(path, 'w') as file:
+            json.dump(dict(message=dict(message=message.strip().splitlines()[0], extraInfo=dict(
+                py_callstack='', timestamp=str(int(time.time()))))), file)
 
 
 def lost_rank(error: BaseException) -> bool:

@@ -25,8 +25,9 @@ RUNS = dict(
     added_up_fsdp2=dict(ranks=2, norm=False, iters=5, accumulation=2, prefetch=2,
                         checkpoint_every=2),
     deferred=dict(ranks=2, norm=False, iters=5, accumulation=2, defer_reduce=True, unread=1),
-    rounded=dict(engine='single', dtype='bfloat16', iters=4),
-    rounded_fsdp2=dict(ranks=2, dtype='bfloat16', iters=4),
+    rounded=dict(engine='single', dtype='bfloat16'),
+    rounded_ddp=dict(ranks=2, engine='ddp', dtype='bfloat16'),
+    rounded_fsdp2=dict(ranks=2, dtype='bfloat16'),
     native=dict(engine='single', dtype='bfloat16', native=True, iters=4),
     native_fsdp2=dict(ranks=2, dtype='bfloat16', native=True, iters=4),
     frozen=dict(engine='single', dtype='bfloat16', frozen=True, iters=4),
@@ -77,13 +78,15 @@ def test_the_way_to_the_batch_changes_nothing(traces, name):
     assert_same(traces, 'plain', name)
 
 
-@pytest.mark.parametrize('kind', ['rounded', 'native'])
-def test_bfloat16_trains_alike_in_shards(traces, kind):
-    """Cast by modules and rounded (rounded), cast by FSDP2 and computed with (native)."""
-    assert traces[kind]['losses'] != traces['one']['losses'][:4]
-    # The last bits of a gradient in float32 move the norms of later iterations by several percent.
-    assert_same(traces, kind, f'{kind}_fsdp2', loss=2e-2, weights=5e-3, norms=0.1)
-    assert {t.dtype for name, t in traces[f'{kind}_fsdp2']['state_dict'].items()
+@pytest.mark.parametrize('kind, other, weights', [
+    # Adam takes whole steps of 1e-3 on gradients that are noise: 20 of them, either way.
+    ('rounded', 'rounded_ddp', 4e-2), ('rounded', 'rounded_fsdp2', 4e-2),
+    ('native', 'native_fsdp2', 5e-3)])
+def test_bfloat16_trains_alike(traces, kind, other, weights):
+    """Rounded and cast again by modules (rounded), cast and computed with by FSDP2 (native)."""
+    assert traces[kind]['losses'] != traces['one']['losses'][:len(traces[kind]['losses'])]
+    assert_same(traces, kind, other, loss=2e-2, weights=weights, norms=0.15)
+    assert {t.dtype for name, t in traces[other]['state_dict'].items()
             if 'num_batches' not in name} == {torch.float32}
 
 

@@ -55,7 +55,7 @@ def test_folder_and_merged_file_test_alike(trained, tmp_path):
             '--work-dir', work_dir)
         metrics.append(json.loads(next(work_dir.glob('eval_*.json')).read_text())['metric'])
     assert metrics[0] == metrics[1]
-    log = [json.loads(line) for line in next((trained / 'run').glob('*.json')).open()]
+    log = [json.loads(line) for line in next((trained / 'run').glob('*.log.json')).open()]
     validated = [entry for entry in log if entry.get('mode') == 'val'][-1]
     assert validated['mIoU'] == pytest.approx(metrics[0]['mIoU'], abs=1e-4)
 
