@@ -232,7 +232,7 @@ def test_read_only_target(archive, out):
 
 def test_disk_that_is_too_small(archive, out, monkeypatch):
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(9, 9, 1000))
-    with pytest.raises(InputError, match='0.00 GB free, and .* are needed: make room'):
+    with pytest.raises(InputError, match=r'0.0 MB free, and 0.1 MB are needed: make room'):
         ready(out, archive)
     assert not contents(out / NAME)
 
