@@ -1,6 +1,7 @@
 """Config file + command line -> the config of a run."""
 import importlib.util
 import os.path as osp
+from collections.abc import Sequence
 
 from mmcv import Config
 from mmseg.utils import get_root_logger
@@ -79,6 +80,25 @@ def augment_test(cfg: Config) -> None:
             step.flip = True
             return
     raise InputError('--aug-test: data.test.pipeline has no MultiScaleFlipAug step')
+
+
+def check_classes(cfg: Config, classes: Sequence[str]) -> None:
+    """Compares the heads with the classes of the training data.
+
+    Raises:
+        InputError: If a head has fewer classes, which a loss meets as an index out of range.
+    """
+    for key in ('decode_head', 'auxiliary_head'):
+        heads = cfg.model.get(key) or []
+        for head in heads if isinstance(heads, list) else [heads]:
+            found = head.get('num_classes', len(classes))
+            text = (f'model.{key}.num_classes is {found}, and the training data has {len(classes)} '
+                    f'classes ({", ".join(name.strip() for name in classes[:3])} ...): set it to '
+                    f'{len(classes)}')
+            if found < len(classes):
+                raise InputError(text)
+            if found > len(classes):
+                get_root_logger().warning('%s', text)
 
 
 def loader_options(cfg: Config, split: str) -> dict:

@@ -39,7 +39,7 @@ from .build import (
     masters_dtype,
 )
 from .cached import open_cache
-from .config import loader_options, translate, without_pretrained
+from .config import check_classes, loader_options, translate, without_pretrained
 from .hooks import SegDistEvalHook, SegEvalHook, ToBFloat16Hook, ToFloat16Hook
 from .identity import identity, refuse_another
 from .preemption import PreemptionHook, shield_worker
@@ -68,6 +68,7 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
     accumulation = settle_batch(cfg, world_size)
     step_images = world_size * accumulation * loader_options(cfg, 'train')['samples_per_gpu']
     dataset = build_dataset(cfg.data.train)
+    check_classes(cfg, dataset.CLASSES)
     meta = dict(meta or {}, **_describe(cfg, dataset), run=identity(cfg, dataset, step_images))
     resume_from = cfg.get('resume_from')
     if resume_from:

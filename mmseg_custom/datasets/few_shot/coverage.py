@@ -11,6 +11,7 @@ from prettytable import PrettyTable
 from torch.utils.data import Dataset
 
 from ...errors import InputError
+from ..truth import read_truth
 from ..workers import in_processes
 from .choose import FewShotList, choose, settle
 
@@ -92,9 +93,8 @@ def _take(dataset: Dataset) -> None:
 
 
 def _count_one(index: int) -> np.ndarray:
-    labels = _dataset.get_gt_seg_map_by_idx(index)
-    first = int(bool(_dataset.reduce_zero_label))
-    return np.bincount(labels.ravel(), minlength=256)[first:first + len(_dataset.CLASSES)]
+    labels = read_truth(_dataset, index)
+    return np.bincount(labels.ravel(), minlength=256)[:len(_dataset.CLASSES)]
 
 
 def table(found: Sequence[Coverage], each_class: bool = False) -> str:

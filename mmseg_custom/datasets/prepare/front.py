@@ -27,6 +27,7 @@ from .manifest import Manifest, faults_path, manifest_path, read_manifest, write
 from .unpack import Plan, unpack
 from .verify import Report, count_faults, verify
 
+LOCK = '.prepare.lock'
 SHOWN = 10  # faults on the screen; all are in the file
 NOTES = {
     'CMYK': 'CMYK images: loading converts them to RGB; colours may differ a little from those '
@@ -226,18 +227,21 @@ def _printable(text: str) -> str:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Keeps a second run away from the same folder."""
+    """Keeps a second run away from the same folder.
+
+    A record lock: the kernel takes it back when the run ends, however it ends, and forked workers,
+    which outlive a killed run for a moment, do not hold it.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        folder = os.open(out, os.O_RDONLY)
+        file = open(out / LOCK, 'w')
     except OSError as error:
         raise InputError(f'{error.filename}: {error.strerror}; choose another folder with '
                          '--out') from error
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise InputError(f'{out} is being prepared by another process: wait for its '
+                             'end') from error
         yield
-    except BlockingIOError as error:
-        raise InputError(f'{out} is being prepared by another process: wait for its '
-                         'end') from error
-    finally:
-        os.close(folder)

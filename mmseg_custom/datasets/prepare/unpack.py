@@ -18,6 +18,7 @@ from ...errors import InputError
 from .archive import FolderSource, Member, Source
 
 CHUNK = 1 << 20
+BLOCK = 4096  # bytes that a file takes up at least
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -86,8 +87,9 @@ def _make_folders(plan: Plan, root: Path) -> None:
 
 
 def _missing(plan: Plan, root: Path) -> int:
-    """Bytes that have to be written, going by sizes."""
-    return sum(member.bytes for member in plan.source.members if member.name in plan.targets
+    """Bytes that have to be written, going by sizes, in whole blocks of the disk."""
+    return sum(-(-member.bytes // BLOCK) * BLOCK for member in plan.source.members
+               if member.name in plan.targets
                and _size(root / plan.targets[member.name]) != member.bytes)
 
 
@@ -98,8 +100,12 @@ def _size(path: Path) -> int:
 def _check_space(needed: int, root: Path) -> None:
     free = shutil.disk_usage(root).free
     if needed > free:
-        raise InputError(f'{root} has {free / 1e9:.2f} GB free, and {needed / 1e9:.2f} GB are '
-                         'needed: make room, or choose another disk with --out')
+        raise InputError(f'{root} has {_text(free)} free, and {_text(needed)} are needed: make '
+                         'room, or choose another disk with --out')
+
+
+def _text(count: int) -> str:
+    return f'{count / 1e9:.1f} GB' if count >= 1e9 else f'{count / 1e6:.1f} MB'
 
 
 def _unpack_one(plan: Plan, root: Path, link: bool, bar: tqdm) -> int:
