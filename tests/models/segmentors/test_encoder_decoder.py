@@ -177,7 +177,7 @@ def test_the_tiles_of_a_gpu_give_the_same_labels(monkeypatch):
     model = build('InternViTSegmentor')
     views = [sample(84, 98, (150, 171)), sample(56, 70, (150, 171), flip='vertical')]
     expected = [labels(model, views[:count]) for count in (1, 2)]
-    monkeypatch.setattr(windows, 'first_argmax', lambda values: values.argmax(0))
+    monkeypatch.setattr(windows, 'first_argmax_', lambda values: values.argmax(0))
     monkeypatch.setitem(windows.TILE_PIXELS, 'cuda', 5000)
     tiles = windows._tiles
     monkeypatch.setattr(windows, '_tiles', lambda view, device: tiles(view, 'cuda'))

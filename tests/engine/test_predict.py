@@ -1,0 +1,158 @@
+import os
+import pickle
+import signal
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from helpers.data import write_config
+from mmcv.parallel import MMDataParallel
+from mmseg.apis import single_gpu_test
+from mmseg.datasets import build_dataset
+from mmseg.models.segmentors import EncoderDecoder
+from PIL import Image
+
+from mmseg_custom.engine import predict as loop
+from mmseg_custom.engine.config import augment_test, load_config
+from mmseg_custom.engine.predict import Painter, predict, save_partial
+from mmseg_custom.engine.test import build_test_loader, check_classes, load_model
+from mmseg_custom.errors import InputError
+
+SMALL = {'model.backbone.embed_dim': 32, 'model.backbone.depth': 2, 'model.backbone.num_heads': 2,
+         'model.backbone.out_indices': [1], 'model.decode_head.in_channels': 32,
+         'model.decode_head.channels': 32, 'precision': 'fp32'}
+
+
+def setting(root, batch=1, skip_bad=False, kind=None, aug=False):
+    """Model, data set and loader of a test run on a small data set."""
+    cfg = load_config(str(write_config(root / 'config.py', root)), SMALL)
+    cfg.data.test_dataloader = dict(samples_per_gpu=batch)
+    cfg.data.test.test_mode = True
+    cfg.model.type = kind or cfg.model.type
+    if aug:
+        augment_test(cfg)
+        cfg.data.test.pipeline[1].img_ratios = [0.5, 1.75]
+    dataset = build_dataset(cfg.data.test)
+    model = load_model(cfg, 'none', dataset, 'cpu')
+    return model, dataset, build_test_loader(cfg, dataset, 'cpu', 'test', skip_bad)
+
+
+def image_of(root, number):
+    return root / f'images/validation/ADE_val_{number:08d}.jpg'
+
+
+@pytest.mark.parametrize('aug', [False, True])
+def test_the_loop_gives_what_that_of_mmseg_gives(own_data, aug):
+    """With mmseg's segmentor in mmseg's loop, with ours in it, and images sharing batches."""
+    model, dataset, loader = setting(own_data, kind='EncoderDecoder', aug=aug)
+    assert type(model) is EncoderDecoder
+    wrapped = MMDataParallel(model)
+    wrapped.device_ids = []
+    expected = single_gpu_test(wrapped, loader)
+    assert len({labels.shape for labels in expected}) > 1
+    runs = [predict(model, loader, 'cpu')]
+    for batch in (1, 2, 3):
+        ours, _, batches = setting(own_data, batch=batch, aug=aug)
+        runs.append(predict(ours, batches, 'cpu'))
+    for found in runs:
+        assert found.stopped_by is None and found.seconds > 0
+        for labels, theirs in zip(found.in_order(), expected, strict=True):
+            assert (labels == theirs).mean() > 0.9999
+    wrapped = MMDataParallel(ours)
+    wrapped.device_ids = []
+    for labels, theirs in zip(single_gpu_test(wrapped, batches), expected, strict=True):
+        assert (labels == theirs).mean() > 0.9999
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+def test_bad_image_is_skipped_where_asked_for(own_data, batch, tmp_path):
+    model, dataset, loader = setting(own_data, batch=batch)
+    whole = predict(model, loader, 'cpu', dataset.pre_eval)
+    image_of(own_data, 2).write_bytes(b'no image')
+    found = predict(model, loader, 'cpu', dataset.pre_eval)
+    assert isinstance(found.stopped_by, InputError) and len(found.results) == batch % 2
+    assert 'ADE_val_00000002.jpg cannot be decoded' in str(found.stopped_by)
+
+    model, dataset, loader = setting(own_data, batch=batch, skip_bad=True)
+    found = predict(model, loader, 'cpu', dataset.pre_eval)
+    assert found.stopped_by is None and sorted(found.results) == [0, 2] and found.total == 3
+    assert 'ADE_val_00000002.jpg' in found.skipped[1]
+    for index in (0, 2):
+        for one, other in zip(found.results[index], whole.results[index]):
+            assert torch.equal(one, other)
+    Image.fromarray(np.full((70, 70), 200, np.uint8)).save(
+        own_data / 'annotations/validation/ADE_val_00000001.png')
+    found = predict(model, loader, 'cpu', dataset.pre_eval)
+    assert sorted(found.results) == [2] and 'label 200' in found.skipped[0]
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_the_results_so_far(own_data, tmp_path, number):
+    model, dataset, loader = setting(own_data)
+    before = signal.getsignal(number)
+
+    def keep(labels, indices):
+        if indices == [1]:
+            os.kill(os.getpid(), number)
+        return dataset.pre_eval(labels, indices)
+
+    found = predict(model, loader, 'cpu', keep)
+    assert isinstance(found.stopped_by, KeyboardInterrupt) and sorted(found.results) == [0, 1]
+    line = save_partial(found, str(tmp_path / 'partial.pkl'), dataset)
+    assert line.startswith('2 of 3 images are done') and 'partial.pkl' in line
+    saved = pickle.loads((tmp_path / 'partial.pkl').read_bytes())
+    assert saved['indices'] == [0, 1] and saved['filenames'][1] == 'ADE_val_00000002.jpg'
+    assert len(saved['results']) == 2 and saved['total'] == 3
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_signal_ends_it_at_once(monkeypatch):
+    monkeypatch.setattr(loop, 'ONE_KEYSTROKE', -1)
+    with pytest.raises(KeyboardInterrupt), loop._stoppable():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_pictures(own_data, tmp_path):
+    model, dataset, loader = setting(own_data, batch=2)
+    predict(model, loader, 'cpu', paint=Painter(dataset.PALETTE, str(tmp_path / 'show')))
+    for number in (1, 2, 3):
+        painted = Image.open(tmp_path / f'show/ADE_val_{number:08d}.jpg')
+        assert painted.size == Image.open(image_of(own_data, number)).size
+
+
+@pytest.mark.parametrize('total, ranks', [(7, 2), (2, 3), (6, 3)])
+def test_ranks_share_images_once(monkeypatch, total, ranks):
+    """The sampler of mmseg gives ranks equal shares, and repeats images for that."""
+    indices = list(range(total)) * ranks
+    share = -(-total // ranks)
+    found = []
+    for rank in range(ranks):
+        monkeypatch.setattr(loop, 'get_dist_info', lambda rank=rank: (rank, ranks))
+        mine = indices[:share * ranks][rank::ranks]
+        batches = [mine[i:i + 2] for i in range(0, share, 2)]
+        loader = SimpleNamespace(batch_sampler=batches, dataset=range(total))
+        found += [i for batch in loop._indices(loader) for i in batch if i is not None]
+    assert sorted(found) == list(range(total))
+
+
+@pytest.mark.parametrize('classes, message', [
+    (['wall'] * 21, r'x.pth has 21 classes, the data set Namespace has 2'),
+    (['wall', 'sky'], "class 1 is 'sky' in the one and 'floor' in the other"),
+    (['Wall ', 'floor'], None), (None, None),
+])
+def test_classes_of_the_checkpoint(tmp_path, classes, message):
+    path = tmp_path / 'x.pth'
+    torch.save(dict(meta=dict(CLASSES=classes), state_dict={}), path)
+
+    class Namespace:
+        CLASSES = ('wall', 'floor')
+
+    check = partial(check_classes, str(path), Namespace())
+    if message is None:
+        check()
+        return
+    with pytest.raises(InputError, match=message):
+        check()
