@@ -18,6 +18,9 @@ FORBIDDEN = {
     'distributed': [f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.models.backbones'],
     'feature_cache': ['mmcv', 'mmseg', f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.models',
                       f'{OURS}.distributed'],
+    'evaluation': [f'{OURS}.models', f'{OURS}.engine', f'{OURS}.distributed',
+                   f'{OURS}.visualization'],
+    'visualization': [f'{OURS}.models', f'{OURS}.engine', f'{OURS}.distributed'],
     'optim': [f'{OURS}.engine', f'{OURS}.models', f'{OURS}.datasets'],
 }
 

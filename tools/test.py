@@ -15,6 +15,8 @@ from mmseg_custom.engine.config import augment_test, default_work_dir, load_conf
 from mmseg_custom.engine.predict import Painter, Predictions, name_of, predict, save_partial
 from mmseg_custom.engine.test import build_test_loader, check_classes, load_model
 from mmseg_custom.errors import InputError
+from mmseg_custom.evaluation import evaluate, figures, pre_eval, write_results
+from mmseg_custom.evaluation.surroundings import peak_memory
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,8 +26,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help="checkpoint file, or 'none' for the untrained network")
     cli.add_common_arguments(parser)
     parser.add_argument('--backbone', help="the backbone's file, for a checkpoint without it")
-    parser.add_argument('--eval', nargs='+', metavar='METRIC', help='mIoU, mDice, mFscore; '
-                        'cityscapes for that data set')
+    parser.add_argument('--eval', nargs='+', metavar='METRIC', help='mIoU, mDice, mFscore, '
+                        'mBIoU (boundary IoU); cityscapes for that data set')
     parser.add_argument('--out', help='write the results to this .pkl file')
     parser.add_argument('--format-only', action='store_true',
                         help='write label files for a test server, without evaluation')
@@ -74,7 +76,8 @@ def main() -> None:
         options.setdefault('imgfile_prefix', osp.join(cfg.work_dir, 'format_results'))
         keep = partial(_write_files, dataset, options)
     elif args.eval:
-        keep = dataset.pre_eval
+        figures.check_metrics(dataset, args.eval)
+        keep = partial(pre_eval, dataset, boundary=figures.BOUNDARY in args.eval)
     paint = None
     if args.show or args.show_dir:
         paint = Painter(dataset.PALETTE, args.show_dir, args.show, args.opacity)
@@ -83,8 +86,10 @@ def main() -> None:
         build_test_loader(cfg, dataset, device, 'test', args.skip_bad_images), device, keep, paint)
     if found.stopped_by is not None:
         stop(found, dataset, osp.join(cfg.work_dir, f'partial_{timestamp}'))
+    origin = dict(config=args.config, checkpoint=args.checkpoint, device=device,
+                  seconds=found.seconds, memory=peak_memory(device))
     if get_dist_info()[0] == 0:
-        write(args, cfg, dataset, found, options, timestamp)
+        write(args, cfg, dataset, found, options, timestamp, origin)
 
 
 def _write_files(dataset: CustomDataset, options: dict, labels: list, indices: list[int]) -> list:
@@ -92,7 +97,7 @@ def _write_files(dataset: CustomDataset, options: dict, labels: list, indices: l
 
 
 def write(args: argparse.Namespace, cfg: Config, dataset: CustomDataset, found: Predictions,
-          options: dict, timestamp: str) -> None:
+          options: dict, timestamp: str, origin: dict) -> None:
     """Prints and writes what was asked for."""
     print()
     if found.skipped:
@@ -108,14 +113,12 @@ def write(args: argparse.Namespace, cfg: Config, dataset: CustomDataset, found: 
     if args.format_only:
         print(f'label files: {options["imgfile_prefix"]}')
     if args.eval:
-        metric = dataset.evaluate(results, metric=args.eval, **options)
+        found_figures = evaluate(dataset, results, args.eval, **options)
         scale = 'multi' if args.aug_test else 'single'
         path = osp.join(cfg.work_dir, f'eval_{scale}_scale_{timestamp}.json')
-        content = dict(config=args.config, metric=metric, images=len(results),
-                       skipped=[name_of(dataset, index) for index in sorted(found.skipped)])
-        with written_whole(path) as part:
-            mmcv.dump(content, part, file_format='json', indent=4)
-        print(f'figures: {path}')
+        write_results(path, found_figures, results, dataset, cfg, **origin,
+                      skipped=[name_of(dataset, index) for index in sorted(found.skipped)])
+        print(f'figures: {path} (tools/report.py makes a page of them)')
 
 
 def stop(found: Predictions, dataset: CustomDataset, path: str) -> None:

@@ -12,16 +12,28 @@ from prettytable import PrettyTable
 from torch.utils.data import Dataset
 
 from ..datasets.truth import read_truth
+from ..errors import InputError
 from .bootstrap import DRAWS, LEVEL, SEED, iou, miou_interval
 from .per_image import PerImage
 from .record import ImageRecord, measure
 
+OF_MMSEG = ('mIoU', 'mDice', 'mFscore')
 BOUNDARY = 'mBIoU'
 
 
-def wants_boundary(metrics: Sequence[str]) -> bool:
-    """Whether the names of ``--eval`` ask for the boundary bands to be measured."""
-    return BOUNDARY in metrics
+def check_metrics(dataset: Dataset, metrics: Sequence[str]) -> None:
+    """Refuses a figure that the data set cannot have, before a long run rather than after it.
+
+    Raises:
+        InputError: Naming it, and those that there are.
+    """
+    kind = type(dataset)
+    if BOUNDARY in metrics and not _measures_as_mmseg(dataset):
+        raise InputError(f'--eval {BOUNDARY}: {kind.__name__} measures predictions in its own way')
+    unknown = [name for name in metrics if name not in (*OF_MMSEG, BOUNDARY)]
+    if unknown and getattr(kind, 'evaluate', None) is CustomDataset.evaluate:
+        raise InputError(f'--eval {unknown[0]}: expected some of '
+                         f'{", ".join((*OF_MMSEG, BOUNDARY))}')
 
 
 def pre_eval(dataset: Dataset, predictions: Sequence[np.ndarray], indices: Sequence[int],
@@ -41,7 +53,7 @@ def pre_eval(dataset: Dataset, predictions: Sequence[np.ndarray], indices: Seque
     Raises:
         InputError: If a prediction does not fit its label.
     """
-    if getattr(type(dataset), 'pre_eval', None) is not CustomDataset.pre_eval:
+    if not _measures_as_mmseg(dataset):
         return dataset.pre_eval(predictions, indices)
     return [measure(prediction, read_truth(dataset, index), len(dataset.CLASSES),
                     dataset.img_infos[index]['filename'], dataset.ignore_index, boundary)
@@ -67,7 +79,7 @@ def evaluate(dataset: Dataset, records: list[tuple], metrics: Sequence[str],
     if not all(isinstance(record, ImageRecord) for record in records):
         return dict(metric=figures)
     images, classes = PerImage.of(records), dataset.CLASSES
-    if wants_boundary(metrics):
+    if BOUNDARY in metrics:
         areas = images.boundary.sum(0)
         found = iou(areas[0], areas[1] + areas[2] - areas[0])
         figures[BOUNDARY] = round(float(np.nanmean(found)), 4)
@@ -85,6 +97,10 @@ def evaluate(dataset: Dataset, records: list[tuple], metrics: Sequence[str],
 def means_of(figures: dict[str, float]) -> dict[str, float]:
     """The figures that are not of one class."""
     return {name: value for name, value in figures.items() if '.' not in name}
+
+
+def _measures_as_mmseg(dataset: Dataset) -> bool:
+    return getattr(type(dataset), 'pre_eval', None) is CustomDataset.pre_eval
 
 
 def _table(figures: dict[str, float], interval: tuple[float, float] | None, images: int) -> str:

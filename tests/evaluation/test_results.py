@@ -10,6 +10,7 @@ from mmseg.datasets import CustomDataset
 
 from mmseg_custom.errors import InputError
 from mmseg_custom.evaluation import evaluate, pre_eval, read_results
+from mmseg_custom.evaluation.figures import check_metrics
 from mmseg_custom.evaluation.surroundings import describe_checkpoint
 
 
@@ -127,3 +128,18 @@ def test_checkpoint_is_described_by_its_hash(tmp_path):
     (folder / '__0_0.distcp').write_bytes(b'PART2')
     assert describe_checkpoint(str(folder))['sha256'] != found['sha256']
     assert describe_checkpoint('none') is None
+
+
+def test_figures_that_there_cannot_be_are_refused_before_the_run(config):
+    dataset = dataset_of(config)
+    check_metrics(dataset, ['mIoU', 'mBIoU', 'mDice', 'mFscore'])
+    with pytest.raises(InputError, match='--eval bbox: expected some of mIoU, mDice'):
+        check_metrics(dataset, ['mIoU', 'bbox'])
+
+    class Own(type(dataset)):
+        def pre_eval(self, predictions, indices):
+            return []
+
+    dataset.__class__ = Own
+    with pytest.raises(InputError, match='--eval mBIoU: Own measures'):
+        check_metrics(dataset, ['mBIoU'])
