@@ -74,12 +74,28 @@ def _forget(backbone: nn.Module, state_dict: dict, prefix: str, local_metadata: 
 def record(backbone: nn.Module, source: WeightsSource) -> dict:
     """Describes a frozen backbone for the metadata of a checkpoint; reads the file for its hash."""
     tensors = backbone.state_dict()
-    dtypes = {name: str(tensors[name].dtype).removeprefix('torch.') for name in source.names}
+    found = {**{name: tensor.dtype for name, tensor in tensors.items()},
+             **getattr(backbone, 'let_go', {})}
+    dtypes = {name: str(found[name]).removeprefix('torch.') for name in source.names}
     common = Counter(dtypes.values()).most_common(1)[0][0]
     return dict(
         path=source.path, sha256=sha256_of(source.path), bytes=bytes_of(source.path),
         pos_embed_tokens=tensors['pos_embed'].shape[1], dtype=common,
         other_dtypes={name: dtype for name, dtype in dtypes.items() if dtype != common})
+
+
+def let_go(backbone: nn.Module, part: str) -> None:
+    """Empties a list of frozen modules whose tensors are in a backbone's file, for their memory.
+
+    Checkpoints refer to the file for them as before.
+
+    Args:
+        backbone: That remembers its file.
+        part: Name of the list.
+    """
+    backbone.let_go = {f'{part}.{name}': tensor.dtype
+                       for name, tensor in getattr(backbone, part).state_dict().items()}
+    setattr(backbone, part, nn.ModuleList())
 
 
 def recorded_dtype(entry: dict, name: str) -> torch.dtype:

@@ -1,5 +1,6 @@
 """Config -> model -> parallelize -> optimizer -> runner -> hooks: one training run."""
 import os.path as osp
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 
@@ -38,7 +39,7 @@ from .build import (
     is_classic,
     masters_dtype,
 )
-from .cached import open_cache
+from .cached import open_cache, spare_backbone
 from .config import check_classes, loader_options, translate, without_pretrained
 from .hooks import SegDistEvalHook, SegEvalHook, ToBFloat16Hook, ToFloat16Hook
 from .identity import identity, refuse_another
@@ -75,13 +76,15 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
         refuse_another(meta_of(resume_from).get('run'), meta['run'], resume_from)
     elif rank == 0:
         best.forget(cfg.work_dir)
-    model, checkpoint = build_model(cfg, device, engine, resume_from or cfg.get('load_from'))
+    cached = bool(cfg.get('feature_cache'))
+    spare = partial(spare_backbone, cfg, dataset) if cached and not validate else None
+    model, checkpoint = build_model(cfg, device, engine, resume_from or cfg.get('load_from'), spare)
     logger.debug('%s', model)
     segmentor = unwrap(model)
     segmentor.CLASSES, segmentor.PALETTE = dataset.CLASSES, dataset.PALETTE
     _hash_ahead(segmentor)
     samples = SeededSamples(dataset, cfg.seed)
-    if cfg.get('feature_cache'):
+    if cached:
         samples = open_cache(cfg, model, dataset, device, lambda: preemption.asked_by is not None)
     optimizer = build_optimizer(model, cfg.optimizer)
     runner = build_runner(cfg.runner, dict(
@@ -120,8 +123,9 @@ def meta_of(checkpoint: str) -> dict:
     return header_of(checkpoint).get('meta') or {}
 
 
-def build_model(cfg: Config, device: str, engine: Engine,
-                checkpoint: str | None = None) -> tuple[nn.Module, dict]:
+def build_model(cfg: Config, device: str, engine: Engine, checkpoint: str | None = None,
+                before_wrapping: Callable[[nn.Module], None] | None = None
+                ) -> tuple[nn.Module, dict]:
     """Builds the segmentor with its weights, in the dtypes that it trains in, and wraps it.
 
     Where it is sharded, no process holds all weights in float32 at any time: those of files are
@@ -133,6 +137,7 @@ def build_model(cfg: Config, device: str, engine: Engine,
         device: 'cuda' or 'cpu', where it will train.
         engine: How it is spread over the processes.
         checkpoint: Where to take the weights from, instead of or beside the pretrained file.
+        before_wrapping: Is given the segmentor with its weights, which are not on the device yet.
 
     Returns:
         The wrapped model, and what else the checkpoint holds.
@@ -158,6 +163,8 @@ def build_model(cfg: Config, device: str, engine: Engine,
         rest = load_segmentor(model, checkpoint, verify=is_first_of_node(), as_stored=sharded)
     if cfg.get('check_finite') and not by_shares:
         check_finite(model)
+    if before_wrapping is not None:
+        before_wrapping(model)
     model = parallelize(model, device, engine, cfg.get('find_unused_parameters', False), kind,
                         masters)
     if by_shares:

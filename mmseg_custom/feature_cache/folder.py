@@ -126,6 +126,10 @@ class FeatureCache:
         present = set(self.present())
         return [shard for shard in self.shards(views) if shard not in present]
 
+    def is_complete(self, views: int) -> bool:
+        """Whether nothing of the first views is missing."""
+        return sum(shard.view < views for shard in self.present()) == views * self.layout.shards
+
     def bytes_of(self, shard: Shard) -> int:
         """What a shard takes, but for a few bytes of its header."""
         return len(self.layout.images_of(shard.number)) * self.layout.record_bytes

@@ -6,8 +6,8 @@
 - ``fill``: computes and writes the records that are missing
 - ``open``: all of it in order
 """
-from .open import open_cache
+from .open import open_cache, spare_backbone
 from .settings import Settings
 from .views import CachedViews
 
-__all__ = ['CachedViews', 'Settings', 'open_cache']
+__all__ = ['CachedViews', 'Settings', 'open_cache', 'spare_backbone']

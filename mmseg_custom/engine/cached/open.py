@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ...checkpoint.provenance import source_of
+from ...checkpoint.provenance import let_go, source_of
 from ...distributed.launch import agreed
 from ...distributed.parallelize import is_sharded, unwrap
 from ...errors import InputError
@@ -64,13 +64,40 @@ def open_cache(cfg: Config, model: nn.Module, dataset: Dataset, device: str,
     if world_size > 1:
         dist.barrier()
     cache.hold()
-    if cache.missing(settings.views):
+    if not cache.is_complete(settings.views):
         workers = loader_options(cfg, 'train')['workers_per_gpu']
         Filler(cache, settings.views, crops, model, device, workers, asked_to_stop).fill(
             rank, world_size)
     if rank == 0:
         cache.note_checked()
     return CachedViews(cache, settings.views, dataset)
+
+
+def spare_backbone(cfg: Config, dataset: Dataset, model: nn.Module) -> None:
+    """Lets the blocks of a backbone go that no step will need: all that it says is on the disk.
+
+    For runs without validation, before the model moves to its device. Nothing happens where records
+    are missing or unchecked, or where no file holds the blocks for checkpoints and tests.
+
+    Args:
+        cfg: The run's config.
+        dataset: What it trains on.
+        model: Its segmentor with its weights, unwrapped.
+    """
+    settings = Settings.of(cfg.feature_cache)
+    rank, _ = get_dist_info()
+    source = source_of(model.backbone)
+    enough = None
+    if rank == 0 and source is not None:
+        of, layout = _look(cfg, model, dataset, AugmentedViews(dataset, settings.seed), settings)
+        cache = FeatureCache.of(settings.dir, of, layout)
+        names = {f'blocks.{name}' for name in model.backbone.blocks.state_dict()}
+        enough = (names <= set(source.names) and not cache.unchecked()
+                  and cache.is_complete(settings.views))
+    if agreed(enough):
+        let_go(model.backbone, 'blocks')
+        get_root_logger().info('feature cache: it is complete, and nothing is validated: the '
+                               'blocks of the backbone are not kept in memory')
 
 
 def _look(cfg: Config, model: nn.Module, dataset: Dataset, crops: AugmentedViews,

@@ -199,6 +199,9 @@ class InternViT6B(BaseModule):
 
     def _run_blocks(self, tokens: Tensor) -> list[Tensor]:
         """Runs the blocks up to the last one that is read; returns the tokens after those read."""
+        if not self.blocks:
+            raise RuntimeError('the blocks of this backbone were let go: it trains on a feature '
+                               'cache; build it again for images')
         outs = []
         recompute = self.with_cp and self.training and torch.is_grad_enabled()
         for i, block in enumerate(self.blocks[:max(self.out_indices) + 1]):

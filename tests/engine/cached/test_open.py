@@ -2,6 +2,8 @@
 import json
 import os
 import shutil
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +13,9 @@ from helpers.data import draw_data, write_config
 from mmcv import Config
 from mmseg.datasets import build_dataset
 
+from mmseg_custom.checkpoint import save_checkpoint
 from mmseg_custom.distributed.parallelize import Engine, unwrap
-from mmseg_custom.engine.cached import CachedViews, open_cache
+from mmseg_custom.engine.cached import CachedViews, open_cache, spare_backbone
 from mmseg_custom.engine.cached import open as opening
 from mmseg_custom.engine.cached.key import describe, differences
 from mmseg_custom.engine.randomness import SeededSamples
@@ -173,6 +176,34 @@ def test_a_full_disk_is_refused_before_anything_is_written(run, tmp_path, monkey
         open_in(tmp_path / 'new', run, views=7)
     assert not (tmp_path / 'new').exists()
     open_in(tmp_path / 'new', run, views=4)
+
+
+def test_without_validation_the_blocks_are_let_go(run, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    path, saved = str(tmp_path / 'weights.pth'), str(tmp_path / 'iter_1.pth')
+    torch.save(run.model.backbone.state_dict(), path)
+    cfg = Config(deepcopy(dict(run.cfg)))
+    cfg.feature_cache = dict(dir=str(tmp_path / 'cache'), views=1)
+    cfg.merge_from_dict({'model.backbone.pretrained': path})
+
+    def build():
+        model, _ = build_model(cfg, 'cpu', Engine(), None,
+                               partial(spare_backbone, cfg, run.dataset))
+        return model, unwrap(model).backbone
+    model, backbone = build()
+    assert len(backbone.blocks) == 2  # there is nothing yet
+    filled = open_cache(cfg, model, run.dataset, 'cpu')
+    model, spared = build()
+    assert len(spared.blocks) == 0
+    again = open_cache(cfg, model, run.dataset, 'cpu')
+    assert again.cache.folder == filled.cache.folder
+    with pytest.raises(RuntimeError, match='the blocks of this backbone were let go'):
+        spared.frozen_maps(torch.zeros(1, 3, 56, 56))
+    save_checkpoint(model, saved)
+    whole, _ = build_model(cfg, 'cpu', Engine(), saved)
+    for name, tensor in backbone.state_dict().items():
+        assert torch.equal(unwrap(whole).backbone.state_dict()[name], tensor)
+    assert not any('blocks' in name for name in torch.load(saved)['state_dict'])
 
 
 def test_key(run):
