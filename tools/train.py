@@ -6,6 +6,7 @@ import _root  # noqa: F401
 from mmseg_custom.distributed.parallelize import ENGINES
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import default_work_dir, load_config
+from mmseg_custom.engine.sweep import start_sweep
 from mmseg_custom.engine.train import dump_config, find_resume, meta_of, train
 
 
@@ -44,6 +45,9 @@ def main() -> None:
     cfg.total_batch = cfg.get('total_batch') if args.total_batch is None else args.total_batch
     if args.engine:
         cfg.engine = {**(cfg.get('engine') or {}), 'type': args.engine}
+    if cfg.get('sweep'):
+        start_sweep(args, cfg)
+        return
     device, timestamp = cli.start(args, cfg, log=True)
     cfg.resume_from = find_resume(cfg)
     if args.seed is None and cfg.resume_from:

@@ -33,6 +33,14 @@ def build_on_meta(cfg: Config) -> AbstractContextManager:
     return torch.device('meta') if known else nullcontext()
 
 
+def init_heads(model: nn.Module) -> None:
+    """Initialises what a segmentor has beside its backbone, and other backbones than ours."""
+    for name, child in model.named_children():
+        # mmcv would start by taking the mean of each of 5.9 billion parameters, for its log.
+        if name != 'backbone' or not hasattr(child, 'freeze_vit'):
+            child.init_weights()
+
+
 def compute_dtype(cfg: Config, model: nn.Module) -> torch.dtype | None:
     """What the backbone computes in; None for a backbone that no policy is asked for.
 

@@ -1,4 +1,5 @@
 """Config -> model -> parallelize -> optimizer -> runner -> hooks: one training run."""
+import logging
 import os.path as osp
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -36,6 +37,7 @@ from .build import (
     check_finite,
     compute_dtype,
     header_of,
+    init_heads,
     is_classic,
     masters_dtype,
 )
@@ -70,7 +72,7 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
     step_images = world_size * accumulation * loader_options(cfg, 'train')['samples_per_gpu']
     dataset = build_dataset(cfg.data.train)
     check_classes(cfg, dataset.CLASSES)
-    meta = dict(meta or {}, **_describe(cfg, dataset), run=identity(cfg, dataset, step_images))
+    meta = dict(meta or {}, **describe_run(cfg, dataset), run=identity(cfg, dataset, step_images))
     resume_from = cfg.get('resume_from')
     if resume_from:
         refuse_another(meta_of(resume_from).get('run'), meta['run'], resume_from)
@@ -82,10 +84,25 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
     logger.debug('%s', model)
     segmentor = unwrap(model)
     segmentor.CLASSES, segmentor.PALETTE = dataset.CLASSES, dataset.PALETTE
-    _hash_ahead(segmentor)
+    hash_ahead(segmentor)
     samples = SeededSamples(dataset, cfg.seed)
     if cached:
         samples = open_cache(cfg, model, dataset, device, lambda: preemption.asked_by is not None)
+    runner = assemble(cfg, model, meta, timestamp, accumulation, logger)
+    runner.register_hook(preemption, priority='LOW')
+    if validate:
+        _register_evaluation(runner, cfg, device)
+    register_custom_hooks(runner, cfg)
+    if resume_from:
+        runner.restore(checkpoint, resume_from)
+    loader = build_train_loader(cfg, samples, device, start=runner.iter * accumulation)
+    logger.info('training on %s x %d, %d images a step', device, world_size, step_images)
+    runner.run([loader], [('train', 1)])
+
+
+def assemble(cfg: Config, model: nn.Module, meta: dict, timestamp: str | None, accumulation: int,
+             logger: logging.Logger) -> IterBasedRunner:
+    """Optimizer and runner of a wrapped model, without evaluation, preemption and custom hooks."""
     optimizer = build_optimizer(model, cfg.optimizer)
     runner = build_runner(cfg.runner, dict(
         model=model, optimizer=optimizer, work_dir=cfg.work_dir, logger=logger, meta=meta))
@@ -94,16 +111,9 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
     runner.register_training_hooks(
         cfg.lr_config, cfg.get('optimizer_config', {}), cfg.get('checkpoint_config'),
         cfg.get('log_config'), cfg.get('momentum_config'))
+    rank, _ = get_dist_info()
     runner.register_hook(SeedHook(cfg.seed + (rank if cfg.get('diff_seed') else 0)))
-    runner.register_hook(preemption, priority='LOW')
-    if validate:
-        _register_evaluation(runner, cfg, device)
-    _register_custom_hooks(runner, cfg)
-    if resume_from:
-        runner.restore(checkpoint, resume_from)
-    loader = build_train_loader(cfg, samples, device, start=runner.iter * accumulation)
-    logger.info('training on %s x %d, %d images a step', device, world_size, step_images)
-    runner.run([loader], [('train', 1)])
+    return runner
 
 
 def find_resume(cfg: Config) -> str | None:
@@ -148,10 +158,8 @@ def build_model(cfg: Config, device: str, engine: Engine, checkpoint: str | None
     with build_on_meta(cfg) if whole else nullcontext():
         model = build_segmentor(cfg.model, train_cfg=cfg.get('train_cfg'),
                                 test_cfg=cfg.get('test_cfg'))
-    for name, child in model.named_children() if not whole else ():
-        # mmcv would start by taking the mean of each of 5.9 billion parameters, for its log.
-        if name != 'backbone' or not hasattr(child, 'freeze_vit'):
-            child.init_weights()
+    if not whole:
+        init_heads(model)
     kind = choose_engine(engine, model)
     sharded, masters = kind == 'fsdp2', masters_dtype(cfg)
     dtype = compute_dtype(cfg, model)
@@ -172,7 +180,7 @@ def build_model(cfg: Config, device: str, engine: Engine, checkpoint: str | None
     return model, rest
 
 
-def _hash_ahead(model: nn.Module) -> None:
+def hash_ahead(model: nn.Module) -> None:
     """Starts to hash the frozen backbone's file, so that the first checkpoint need not wait."""
     source = source_of(model.backbone)
     frozen = any(not p.requires_grad for p in model.backbone.parameters())
@@ -203,7 +211,7 @@ def build_train_loader(cfg: Config, samples: Dataset, device: str, start: int = 
         worker_init_fn=shield_worker)
 
 
-def _describe(cfg: Config, dataset: Dataset) -> dict:
+def describe_run(cfg: Config, dataset: Dataset) -> dict:
     """What a checkpoint says about its run; plain strings, lists and numbers."""
     return dict(config=cfg.pretty_text, CLASSES=list(dataset.CLASSES), PALETTE=dataset.PALETTE,
                 mmseg_version=mmseg_version, internvit_seg_version=__version__, seed=cfg.seed)
@@ -221,7 +229,8 @@ def _register_evaluation(runner: IterBasedRunner, cfg: Config, device: str) -> N
     runner.register_hook(hook(loader, **options), priority='LOW')
 
 
-def _register_custom_hooks(runner: IterBasedRunner, cfg: Config) -> None:
+def register_custom_hooks(runner: IterBasedRunner, cfg: Config) -> None:
+    """Registers ``custom_hooks`` of the config."""
     for options in cfg.get('custom_hooks') or []:
         options = dict(options)
         priority = options.pop('priority', 'NORMAL')

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...checkpoint.load import load_backbone
+from ...checkpoint.provenance import remember, source_of
 from ...errors import InputError
 from ..layers.block import Block
 from ..layers.feature_pyramid import build_pyramid
@@ -60,6 +61,7 @@ class InternViT6B(BaseModule):
         with_final_norm: A layer norm over channels at the end of each level of the pyramid.
         norm_type: 'rms_norm' or 'layer_norm', of all norms in the blocks.
         pretrained: File or folder with weights: see :func:`mmseg_custom.checkpoint.load_backbone`.
+            Or a network of the same sizes: its frozen parts become this one's too, not copied.
         layerscale_no_force_fp32: The opposite of ``layerscale_force_fp32``, as the configs of 2024
             have it.
         unfreeze_pos_embed: Train the position embedding of a frozen network.
@@ -77,7 +79,7 @@ class InternViT6B(BaseModule):
                  layerscale_force_fp32: bool = False,
                  out_indices: Sequence[int] = (7, 11, 15, 23), freeze_vit: bool = False,
                  with_fpn: bool = False, with_final_norm: bool = False,
-                 pretrained: str | None = None, norm_type: str = 'rms_norm',
+                 pretrained: 'str | InternViT6B | None' = None, norm_type: str = 'rms_norm',
                  layerscale_no_force_fp32: bool | None = None, unfreeze_pos_embed: bool = False,
                  **unknown):
         super().__init__()
@@ -113,13 +115,23 @@ class InternViT6B(BaseModule):
                     self.add_module(name, level)
         self.positions = PosEmbedCache()
 
-        if pretrained:
+        if isinstance(pretrained, InternViT6B):
+            self._share(pretrained)
+        elif pretrained:
             load_backbone(self, pretrained)
         if freeze_vit:
             for name, parameter in self.named_parameters():
                 trained = name.startswith('up') or (name == 'pos_embed' and unfreeze_pos_embed)
                 parameter.requires_grad = trained
             self.train()
+
+    def _share(self, other: 'InternViT6B') -> None:
+        """Takes over the very modules and parameters of another network, but for its pyramid."""
+        for name, child in other.named_children():
+            if not name.startswith('up'):
+                setattr(self, name, child)
+        self.cls_token, self.pos_embed = other.cls_token, other.pos_embed
+        remember(self, source_of(other))
 
     @property
     def dtype(self) -> torch.dtype:

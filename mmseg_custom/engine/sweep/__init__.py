@@ -1,0 +1,26 @@
+"""Sweeps: one pass of a frozen backbone trains many heads.
+
+- ``settings``: ``sweep=dict(...)`` of a config
+- ``grid``: settings -> combinations, each with the config of a run of its own
+- ``backbone``: the frozen part that all heads share; it computes its maps once
+- ``probe``: one head: model, optimizer, runner, log and checkpoints of a run of its own
+- ``rounds``: which heads are trained together, and from which iteration on
+- ``train``: the heads of a round, in step with each other
+- ``evaluate``: one pass over the images that evaluates all of them
+- ``notes``: what is noted in a head's folder
+- ``report``: table, plot and JSON
+
+What a head goes through is what it would go through in a run of its own: the same runner, hooks,
+draws and arithmetic. A work dir afterwards:
+
+    sweep.json  sweep.png          the results; the table is in the log
+    linear_l47_lr4e-05_wd0/        as the work dir of a run of its own, and
+      config.py                    with which tools/test.py and tools/train.py take the checkpoints
+      evaluations.json             iteration -> mIoU, mAcc, aAcc
+      result.json                  once it is finished, or was stopped
+"""
+from .grid import combinations
+from .start import start_sweep
+from .train import sweep
+
+__all__ = ['combinations', 'start_sweep', 'sweep']

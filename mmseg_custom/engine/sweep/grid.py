@@ -1,0 +1,186 @@
+"""Settings of a sweep -> its combinations, each with the config of a run of its own."""
+import copy
+import os.path as osp
+from dataclasses import dataclass
+from glob import glob
+from itertools import product
+
+from mmcv import Config, ConfigDict
+
+from ...errors import InputError
+from .settings import Settings
+
+DEFAULTS = dict(embed_dim=3200, depth=48)  # of the backbone
+OUR_MODELS = osp.join(osp.dirname(__file__), '..', '..', '..', 'configs', '_base_', 'models')
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One head of a sweep.
+
+    Attributes:
+        name: Of its folder: what was varied.
+        settings: What was varied -> its value here.
+        cfg: With which tools/train.py would train this head alone.
+    """
+    name: str
+    settings: dict[str, object]
+    cfg: Config
+
+
+def combinations(cfg: Config, path: str) -> list[Combination]:
+    """All combinations of ``cfg.sweep``, in the order of its lists; the last one varies fastest.
+
+    Args:
+        cfg: The config with ``sweep`` and ``work_dir``.
+        path: Of its file: models with other heads are looked for in the ``_base_`` above it.
+
+    Raises:
+        InputError: For settings that cannot be, a backbone that is not frozen, or a head for which
+            there is no model.
+    """
+    settings = Settings.of(cfg.sweep)
+    _check_frozen(cfg)
+    found = []
+    for head in settings.head or [None]:
+        model = cfg.model if head in (None, kind_of(cfg.model)) else _with_head(
+            cfg, _model_file(head, cfg, settings, path))
+        for layers, lr, decay in product(_layers(settings, model), settings.lr or [None],
+                                         settings.weight_decay or [None]):
+            varied = dict(head=head, layers=layers, lr=lr, weight_decay=decay)
+            varied = {name: value for name, value in varied.items() if value is not None}
+            found.append(_combination(cfg, model, varied))
+    return found
+
+
+def kind_of(model: dict) -> str:
+    """'linear', 'upernet', or the type of any other head."""
+    head = model['decode_head']
+    if head['type'] == 'FCNHead' and head.get('with_norm') and head.get('num_convs') == 0:
+        return 'linear'
+    return 'upernet' if head['type'] == 'UPerHead' else head['type']
+
+
+def union_of_layers(found: list[Combination]) -> list[int]:
+    """The blocks that any of the heads reads."""
+    return sorted({layer for one in found for layer in one.cfg.model.backbone.out_indices})
+
+
+def label(value: object) -> str:
+    """A value as names and tables have it: '4e-05', '47', '11-23-35-47'."""
+    if isinstance(value, (list, tuple)):
+        return '-'.join(map(str, value))
+    return f'{value:g}' if isinstance(value, float) else str(value)
+
+
+def _combination(cfg: Config, model: dict, varied: dict) -> Combination:
+    short = dict(head='', layers='l', lr='lr', weight_decay='wd')
+    name = '_'.join(short[key] + label(value) for key, value in varied.items())
+    own = copy.deepcopy(cfg)
+    own.pop('sweep')
+    own.model = copy.deepcopy(model)
+    own.work_dir = osp.join(cfg.work_dir, name)
+    layers = varied.get('layers')
+    if layers is not None:
+        own.model.backbone.out_indices = [layers] if isinstance(layers, int) else list(layers)
+        if isinstance(layers, int) and 'in_index' in own.model.decode_head:
+            own.model.decode_head.in_index = -1
+    for key in ('lr', 'weight_decay'):
+        if key in varied:
+            own.optimizer[key] = varied[key]
+    return Combination(name, varied, own)
+
+
+def _layers(settings: Settings, model: dict) -> list:
+    """The values of ``layers`` for a head: blocks, or fours of blocks; [None] for the model's own.
+
+    UPerNet takes the fours that are given; else the given blocks, if they are four; else the
+    blocks of its model (for one that is not the config's own, the last of each quarter).
+    """
+    given = settings.layers
+    if not given:
+        return [None]
+    depth = _option(model, 'depth')
+    for value in given:
+        blocks = [value] if isinstance(value, int) else value
+        if len(blocks) not in (1, 4) or not all(
+                isinstance(b, int) and 0 <= b < depth for b in blocks) or sorted(
+                    set(blocks)) != list(blocks):
+            raise InputError(f'sweep.layers: {value!r}: expected a block from 0 to {depth - 1}, or '
+                             'four of them in ascending order')
+    single = [value for value in given if isinstance(value, int)]
+    fours = [value for value in given if not isinstance(value, int)]
+    if model['backbone'].get('with_fpn'):
+        return fours or ([tuple(sorted(single))] if len(single) == 4 else
+                         [tuple(model['backbone']['out_indices'])])
+    if not single:
+        raise InputError(f'sweep.layers: {given!r} has no single block for the '
+                         f'{kind_of(model)} head: expected e.g. --layers 23 47')
+    return single
+
+
+def _check_frozen(cfg: Config) -> None:
+    backbone = cfg.model.backbone
+    if backbone.get('type') != 'InternViT6B':
+        raise InputError(f'sweep: model.backbone.type={backbone.get("type")!r}: expected '
+                         'InternViT6B, whose frozen maps heads can share')
+    if not backbone.get('freeze_vit') or backbone.get('unfreeze_pos_embed'):
+        raise InputError('sweep: the backbone is trained, and heads cannot share its maps: set '
+                         'model.backbone.freeze_vit=True (and unfreeze_pos_embed=False)')
+
+
+def _model_file(head: str, cfg: Config, settings: Settings, path: str) -> Config:
+    """The config of the model with a head, for backbones of the same width.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if head in settings.models:
+        file = settings.models[head]
+        if not osp.isfile(file):
+            raise InputError(f'sweep.models: {file} does not exist')
+        found = Config.fromfile(file)
+        if 'model' not in found or kind_of(found.model) != head:
+            raise InputError(f'sweep.models: {file} has no {head} head')
+        return found
+    width = _option(cfg.model, 'embed_dim')
+    for file in _base_models(path):
+        found = Config.fromfile(file)
+        if 'model' in found and 'decode_head' in found.model and kind_of(
+                found.model) == head and _option(found.model, 'embed_dim') == width:
+            return found
+    raise InputError(f'sweep.head: no model with a {head} head for a backbone of embed_dim={width} '
+                     f'in _base_/models: name its config file, sweep.models=dict({head}=FILE)')
+
+
+def _base_models(path: str) -> list[str]:
+    """The files in the nearest ``_base_/models`` above a config, and those of this project."""
+    folder, above = None, osp.abspath(path)
+    while folder is None and osp.dirname(above) != above:
+        above = osp.dirname(above)
+        if osp.isdir(osp.join(above, '_base_', 'models')):
+            folder = osp.join(above, '_base_', 'models')
+    folders = dict.fromkeys(osp.realpath(f) for f in (folder, OUR_MODELS) if f)
+    return [file for folder in folders for file in sorted(glob(osp.join(folder, '*.py')))]
+
+
+def _option(model: dict, name: str) -> int:
+    return {**DEFAULTS, **model.get('backbone', {})}[name]
+
+
+def _with_head(cfg: Config, other: Config) -> ConfigDict:
+    """The model of a config with heads and pyramid of another model, for the same classes."""
+    model = copy.deepcopy(cfg.model)
+    classes = model.decode_head.num_classes
+    model.decode_head = copy.deepcopy(other.model.decode_head)
+    model.auxiliary_head = copy.deepcopy(other.model.get('auxiliary_head'))
+    auxiliary = model.auxiliary_head or []
+    for head in (model.decode_head, *(auxiliary if isinstance(auxiliary, list) else [auxiliary])):
+        head.num_classes = classes
+    for name in ('with_fpn', 'with_final_norm'):
+        model.backbone[name] = other.model.backbone.get(name, False)
+    depth = _option(model, 'depth')
+    # Of all blocks, those that the recipes read: the last of each quarter; 11, 23, 35, 47 of 48.
+    model.backbone.out_indices = [round(depth * i / 4) - 1 for i in (
+        (1, 2, 3, 4) if model.backbone.with_fpn else (4,))]
+    return model

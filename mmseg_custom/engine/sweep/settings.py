@@ -1,0 +1,81 @@
+"""``sweep=dict(lr=[...], weight_decay=[...], layers=[...], head=[...])`` of a config."""
+import difflib
+from dataclasses import dataclass, field, fields
+
+from ...errors import InputError
+
+HEADS = ('linear', 'upernet')
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is varied; an empty list leaves the config's own value.
+
+    Attributes:
+        lr: Learning rates.
+        weight_decay: Weight decays.
+        layers: Blocks (from 0) that heads read: a number is for linear heads, four numbers are for
+            UPerNet.
+        head: 'linear' (batch norm and a 1x1 classifier), 'upernet' (feature pyramid and UPerNet).
+        models: Head -> config file whose model has it, for heads that are not the config's own;
+            default: the one in ``_base_/models`` with a backbone of the same width.
+        heads_at_once: At most so many heads in a round; default: as many as fit in memory.
+    """
+    lr: list = field(default_factory=list)
+    weight_decay: list = field(default_factory=list)
+    layers: list = field(default_factory=list)
+    head: list = field(default_factory=list)
+    models: dict = field(default_factory=dict)
+    heads_at_once: int | None = None
+
+    @classmethod
+    def of(cls, options: dict) -> 'Settings':
+        """Reads them.
+
+        Raises:
+            InputError: For an unknown key, or a value that cannot be.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in options:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f' (did you mean {near[0]!r}?)' if near else ''
+                raise InputError(f'unknown key in sweep: {name!r}{hint}; known keys: '
+                                 f'{", ".join(known)}')
+        lists = {name: _as_list(options.get(name)) for name in known[:4]}
+        lists['layers'] = [tuple(value) if isinstance(value, (list, tuple)) else value
+                           for value in lists['layers']]
+        settings = cls(**lists, models=dict(options.get('models') or {}),
+                       heads_at_once=options.get('heads_at_once'))
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        if not (self.lr or self.weight_decay or self.layers or self.head):
+            raise InputError('sweep: nothing to vary: give lr, weight_decay, layers or head a list '
+                             'of values, e.g. --lr 1e-5 4e-5 1e-4')
+        for name, least in (('lr', 'more than 0'), ('weight_decay', '0 or more')):
+            for value in getattr(self, name):
+                if isinstance(value, bool) or not isinstance(value, (int, float)) or not (
+                        0 < value < float('inf') or value == 0 and name == 'weight_decay'):
+                    raise InputError(f'sweep.{name}: {value!r}: expected a number, {least}')
+        for value in self.head:
+            if value not in HEADS:
+                raise InputError(f'sweep.head: {value!r}: expected one of {", ".join(HEADS)}')
+        for name in self.models:
+            if name not in HEADS:
+                raise InputError(f'sweep.models: {name!r}: expected one of {", ".join(HEADS)}')
+        for name in ('lr', 'weight_decay', 'layers', 'head'):
+            values = getattr(self, name)
+            twice = [value for i, value in enumerate(values) if value in values[:i]]
+            if twice:
+                raise InputError(f'sweep.{name}: {twice[0]!r} is there twice')
+        if self.heads_at_once is not None and (
+                not isinstance(self.heads_at_once, int) or self.heads_at_once < 1):
+            raise InputError(f'sweep.heads_at_once={self.heads_at_once!r}: expected 1 or more')
+
+
+def _as_list(value: object) -> list:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]

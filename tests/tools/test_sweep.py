@@ -1,0 +1,133 @@
+"""A head of a sweep is what it is when it is trained alone: bit for bit on the CPU."""
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.data import draw_data, write_config
+from helpers.runs import SMALL, final_state, losses, spread, wait_for
+from helpers.zygote import Zygote
+from PIL import Image
+
+LINEAR = """
+model = dict(
+    backbone=dict(type='InternViT6B', embed_dim=32, depth=4, out_indices=[3]),
+    decode_head=dict(type='FCNHead', with_norm=True, num_convs=0, concat_input=False,
+                     dropout_ratio=0.0, in_channels=32, channels=32, num_classes=150,
+                     loss_decode=dict(type='CrossEntropyLoss')))
+"""
+FROZEN = SMALL.replace('freeze_vit=False', 'freeze_vit=True') + """
+optimizer_config = dict(grad_clip=dict(max_norm=1.0))
+sweep = dict(lr=[1e-3, 1e30], layers=[1], head=['linear', 'upernet'],
+             models=dict(linear='{linear}'))
+"""
+LINEAR_HEAD, UPERNET = 'linear_l1_lr0.001', 'upernet_l0-1-2-3_lr0.001'
+DIVERGED = ['linear_l1_lr1e+30', 'upernet_l0-1-2-3_lr1e+30']
+
+
+@pytest.fixture(scope='module')
+def zygote():
+    process = Zygote()
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp('sweep')
+    (folder / 'linear.py').write_text(LINEAR)
+    return write_config(folder / 'config.py', draw_data(folder, train=5, val=2),
+                        'head_tuning_tiny', FROZEN.replace('{linear}', f'{folder}/linear.py'))
+
+
+@pytest.fixture(scope='module')
+def whole(zygote, config, tmp_path_factory):
+    """Uninterrupted sweeps by their number of ranks, each made once."""
+    folder, done = tmp_path_factory.mktemp('whole'), {}
+
+    def get(ranks: int) -> Path:
+        if ranks not in done:
+            done[ranks] = folder / f'sweep{ranks}'
+            zygote.train(folder / f'{ranks}.txt', config, '--work-dir', done[ranks], '--seed', 5,
+                         *spread(ranks), ranks=ranks)
+        return done[ranks]
+    return get
+
+
+def assert_same(head: Path, expected: Path) -> None:
+    end, expected_end = final_state(head), final_state(expected)
+    assert end.keys() == expected_end.keys()
+    for name, value in expected_end.items():
+        assert torch.equal(end[name], value) if isinstance(value, torch.Tensor) else (
+            end[name] == value), name
+    assert losses(head) == losses(expected)
+    scores = [json.loads((run / 'best.json').read_text())['hook_msgs']['best_score']
+              for run in (head, expected)]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize('ranks, name', [
+    (1, UPERNET), pytest.param(1, LINEAR_HEAD, marks=pytest.mark.slow),
+    pytest.param(2, UPERNET, marks=pytest.mark.slow)])
+def test_a_head_is_what_it_is_alone(zygote, whole, tmp_path, ranks, name):
+    head = whole(ranks) / name
+    zygote.train(tmp_path / 'log.txt', head / 'config.py', '--work-dir', tmp_path / 'alone',
+                 '--seed', 5, *spread(ranks), ranks=ranks)
+    assert_same(head, tmp_path / 'alone')
+    alone, swept = (torch.load(run / 'iter_8.pth', weights_only=True)['meta']
+                    for run in (tmp_path / 'alone', head))
+    assert alone['run'] == swept['run']
+
+
+def test_what_diverges_is_stopped_and_told(whole):
+    results = json.loads((whole(1) / 'sweep.json').read_text())
+    heads = {head['name']: head for head in results['heads']}
+    assert list(heads) == [LINEAR_HEAD, DIVERGED[0], UPERNET, DIVERGED[1]]
+    for name in DIVERGED:
+        assert heads[name]['state'] == 'diverged' and heads[name]['best_mIoU'] is None
+        assert heads[name]['reason'] == 'the loss of iteration 2 is nan'
+        assert not list((whole(1) / name).glob('*.pth'))
+    for name in (LINEAR_HEAD, UPERNET):
+        assert heads[name]['state'] == 'finished' and heads[name]['iterations'] == 8
+        scores = json.loads((whole(1) / name / 'evaluations.json').read_text())
+        assert list(scores) == ['4', '8'] and heads[name]['mIoU'] == scores['8']['mIoU']
+        assert len(list((whole(1) / name).glob('iter_*'))) == 3  # max_keep_ckpts
+    best = max((LINEAR_HEAD, UPERNET), key=lambda name: heads[name]['best_mIoU'])
+    assert results['best'] == best and results['spread']['heads'] == 2
+    assert Image.open(whole(1) / 'sweep.png').size[0] > 300
+
+
+@pytest.mark.slow
+def test_preempted_on_two_ranks(zygote, config, whole, tmp_path):
+    """All heads are saved, code 75; then all go on, and the diverged ones stay stopped."""
+    work_dir = tmp_path / 'run'
+    arguments = [config, '--work-dir', work_dir, '--auto-resume', *spread(2)]
+    processes = zygote.start(tmp_path / 'first.txt', *arguments, '--seed', 5, ranks=2)
+    wait_for(work_dir / UPERNET / 'iter_2.pth')
+    os.killpg(processes[1], signal.SIGTERM)
+    assert [zygote.wait(process) for process in processes] == [75, 75], (
+        tmp_path / 'first.txt').read_text()[-3000:]
+    assert not list(work_dir.glob('*/iter_8.pth'))
+    text = zygote.train(tmp_path / 'second.txt', *arguments, ranks=2)
+    assert 'seed: 5' in text
+    for name in (LINEAR_HEAD, UPERNET):
+        assert_same(work_dir / name, whole(2) / name)
+
+
+def test_killed_while_heads_are_saved(zygote, config, whole, tmp_path):
+    """One head has a checkpoint more than the other: they go on from the last that both have."""
+    work_dir = tmp_path / 'run'
+    shutil.copytree(whole(1), work_dir, symlinks=True)
+    for name, last in ((LINEAR_HEAD, 6), (UPERNET, 4)):
+        (work_dir / name / 'result.json').unlink()
+        for path in [*(work_dir / name).glob('iter_*'), *(work_dir / name).glob('best*')]:
+            if path.stem.startswith('best') or int(path.stem.removeprefix('iter_')) > last:
+                path.unlink()
+    text = zygote.train(tmp_path / 'log.txt', config, '--work-dir', work_dir, '--auto-resume',
+                        *spread(1), '--cfg-options', 'sweep.lr=[1e-3]')
+    assert text.count('evaluation of 2 head(s): 100%') == 2  # of iteration 4, made again, and 8
+    for name in (LINEAR_HEAD, UPERNET):
+        assert_same(work_dir / name, whole(1) / name)

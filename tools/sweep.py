@@ -1,0 +1,62 @@
+"""Trains many heads at once: python tools/sweep.py CONFIG --lr 1e-5 4e-5 --layers 23 47 [options].
+
+With several processes: write ``sweep=dict(lr=[...], ...)`` into a config, and
+``sh dist_train.sh CONFIG N``.
+"""
+import argparse
+
+import _root  # noqa: F401
+
+from mmseg_custom.engine import cli
+from mmseg_custom.engine.config import default_work_dir, load_config
+from mmseg_custom.engine.sweep import start_sweep
+from mmseg_custom.engine.sweep.settings import HEADS
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description='Train many heads on one frozen backbone')
+    parser.add_argument('config', help='config file, with or without sweep=dict(...)')
+    cli.add_common_arguments(parser)
+    parser.add_argument('--lr', nargs='+', type=float, help='learning rates')
+    parser.add_argument('--weight-decay', nargs='+', type=float, help='weight decays')
+    parser.add_argument('--layers', nargs='+', type=block, metavar='BLOCK',
+                        help='blocks from 0 on, each for linear heads; 11,23,35,47 for UPerNet')
+    parser.add_argument('--head', nargs='+', choices=HEADS, help="default: the config's own")
+    parser.add_argument('--heads-at-once', type=int, metavar='N',
+                        help='at most N heads in a round; default: as many as fit in memory')
+    parser.add_argument('--auto-resume', action='store_true',
+                        help='go on from what is in the work dir')
+    parser.add_argument('--total-batch', type=int, metavar='N', help='images of an optimizer step')
+    parser.add_argument('--no-validate', action='store_true', help='no evaluation while training')
+    parser.add_argument('--seed', type=int, help='of all heads; default: that of the sweep that '
+                        'goes on, else drawn anew')
+    parser.add_argument('--diff_seed', '--diff-seed', action='store_true',
+                        help='another seed on every rank')
+    parser.add_argument('--deterministic', action='store_true',
+                        help='deterministic cuDNN kernels')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Sets up the sweep and trains."""
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config)
+    cfg.auto_resume = args.auto_resume
+    cfg.total_batch = cfg.get('total_batch') if args.total_batch is None else args.total_batch
+    given = {name: getattr(args, name)
+             for name in ('lr', 'weight_decay', 'layers', 'head', 'heads_at_once')}
+    cfg.sweep = {**(cfg.get('sweep') or {}),
+                 **{name: value for name, value in given.items() if value is not None}}
+    start_sweep(args, cfg)
+
+
+def block(text: str) -> int | list[int]:
+    """'47' -> 47, '11,23,35,47' -> [11, 23, 35, 47]."""
+    numbers = [int(number) for number in text.split(',')]
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+if __name__ == '__main__':
+    cli.run(main)
