@@ -10,6 +10,7 @@ from helpers.browser import Browser, needs_browser
 from PIL import Image
 
 from mmseg_custom.engine.inference import read_image
+from mmseg_custom.errors import InputError
 from mmseg_custom.visualization.web.view import view
 
 CLASSES = ['wall', 'sky', '<b>sea</b>']
@@ -98,3 +99,12 @@ def test_browser_shows_labels_and_refuses_what_is_too_large(address, tmp_path):
             browser.wait(f'document.body.textContent.includes({message!r})')
         assert not [url for url in browser.requests
                     if not re.match(r'(data|blob):|http://127\.0\.0\.1:', url)]
+
+
+@pytest.mark.slow
+def test_port_that_is_taken_is_one_line(address):
+    from mmseg_custom.visualization.web import app
+    page = app.build(halves, read_image, CLASSES, PALETTE, title='tiny')
+    port = int(address.rstrip('/').rsplit(':')[-1])
+    with pytest.raises(InputError, match=f'--port {port}: in use'):
+        app.launch(page, '127.0.0.1', port, megabytes=1)

@@ -91,7 +91,8 @@ def launch(app: gr.Blocks, host: str, port: int | None, megabytes: float) -> str
                 theme=gr.themes.Default(font=_FONTS, font_mono=['monospace']), show_error=True,
                 ssr_mode=False)
         except OSError as error:
-            raise InputError(f'--host {host} --port {port}: {error}; choose another') from error
+            raise InputError(f'--host {host} --port {port or "7860..7959"}: in use, or no address '
+                             'of this machine; choose another') from error
     return address
 
 
