@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 
+from mmseg.utils import get_root_logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -117,6 +118,8 @@ class Filler:
 
     def _stop_if_asked(self) -> None:
         if self.asked_to_stop():
+            get_root_logger().warning('stopped while the feature cache was filled: what is '
+                                      'written counts, and the next run goes on from there')
             raise SystemExit(PREEMPTED)
 
 

@@ -63,6 +63,9 @@ def open_cache(cfg: Config, model: nn.Module, dataset: Dataset, device: str,
         cache.begin(of, dict(weights=about and about.path))
     if world_size > 1:
         dist.barrier()
+    if not os.path.isdir(cache.folder):
+        raise InputError(f'feature_cache.dir={settings.dir}: rank {rank} does not see what rank 0 '
+                         'made there: give a folder that all nodes share')
     cache.hold()
     if not cache.is_complete(settings.views):
         workers = loader_options(cfg, 'train')['workers_per_gpu']
