@@ -40,7 +40,11 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['mmseg_custom', 'mmseg_custom.*']),
-    package_data={'mmseg_custom.datasets.few_shot': ['*.txt', '*.json']},
+    package_data={
+        'mmseg_custom.datasets.few_shot': ['*.txt', '*.json'],
+        'mmseg_custom.visualization.report': ['*.css', '*.js'],
+        'mmseg_custom.visualization.web': ['*.html', '*.css', '*.js'],
+    },
     # See mmseg_custom/compat/_ext.py. As a data file it lands in mmcv's own folder in editable
     # installs too, and leaves with `pip uninstall`. Its path holds the version of Python, hence
     # the tag: a wheel built for one version must not be installed for another.
@@ -60,5 +64,9 @@ setup(
         'tensorboard',
         'tqdm',
     ],
-    extras_require={'test': ['pytest>=8', 'ruff', 'transformers>=4.52']},
+    extras_require={
+        'test': ['pytest>=8', 'ruff', 'transformers>=4.52'],
+        'low-memory': ['torchao'],  # optimizer=dict(type='LowMemoryAdamW')
+        'web': ['gradio>=6.0,<7'],  # tools/demo_web.py
+    },
 )
