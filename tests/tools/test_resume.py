@@ -121,7 +121,7 @@ def test_launcher(config, whole, tmp_path):
         launcher.send_signal(signal.SIGUSR1)
         assert launcher.wait(60) == 75, log.read_text()[-3000:]
     text = log.read_text()
-    assert 'the process of rank 1 was killed by signal 9' in text and 'Traceback' not in text
+    assert 'the process of rank 1 was killed by signal 9' in text
     assert text.strip().splitlines()[-1] == (
         'the run was stopped by a signal and can go on with --auto-resume')
 
