@@ -343,6 +343,23 @@ def unsharded(model: nn.Module) -> Iterator[None]:
             group.set_reshard_after_forward(group is not model.module, recurse=False)
 
 
+@contextmanager
+def testable(model: nn.Module) -> Iterator[None]:
+    """Lets processes test a sharded model on different images and numbers of windows.
+
+    In lockstep, layer by layer, where the segmentor can (``lockstep``), and gathered elsewhere.
+    """
+    if not (is_sharded(model) and hasattr(model.module, 'lockstep')):
+        with unsharded(model):
+            yield
+        return
+    model.module.lockstep = True
+    try:
+        yield
+    finally:
+        model.module.lockstep = False
+
+
 def one_of_many(model: nn.Module) -> AbstractContextManager:
     """A context for a batch whose gradients are added up, and not reduced over the ranks yet."""
     if isinstance(model, DistributedDataParallel):
