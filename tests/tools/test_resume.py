@@ -12,16 +12,8 @@ from pathlib import Path
 import pytest
 from helpers.commands import ROOT, free_port
 from helpers.runs import assert_same_end, spread, wait_for, write_small_config
-from helpers.zygote import Zygote
 
 from mmseg_custom.engine.lock import lock_work_dir
-
-
-@pytest.fixture(scope='module')
-def zygote():
-    process = Zygote()
-    yield process
-    process.close()
 
 
 @pytest.fixture(scope='module')
