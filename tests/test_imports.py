@@ -13,6 +13,7 @@ FORBIDDEN = {
                       f'{OURS}.distributed', f'{OURS}.errors', f'{OURS}.models.layers'],
     'models/backbones': [f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.distributed'],
     'models/decode_heads': [f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.distributed'],
+    'models/segmentors': [f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.distributed'],
     'datasets': [f'{OURS}.models', f'{OURS}.engine', f'{OURS}.checkpoint', f'{OURS}.distributed'],
     'checkpoint': ['mmseg', f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.models.backbones'],
     'distributed': [f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.models.backbones'],

@@ -18,6 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train many heads on one frozen backbone')
     parser.add_argument('config', help='config file, with or without sweep=dict(...)')
     cli.add_common_arguments(parser)
+    cli.add_training_arguments(parser)
     parser.add_argument('--lr', nargs='+', type=float, help='learning rates')
     parser.add_argument('--weight-decay', nargs='+', type=float, help='weight decays')
     parser.add_argument('--layers', nargs='+', type=block, metavar='BLOCK',
@@ -25,16 +26,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--head', nargs='+', choices=HEADS, help="default: the config's own")
     parser.add_argument('--heads-at-once', type=int, metavar='N',
                         help='at most N heads in a round; default: as many as fit in memory')
-    parser.add_argument('--auto-resume', action='store_true',
-                        help='go on from what is in the work dir')
-    parser.add_argument('--total-batch', type=int, metavar='N', help='images of an optimizer step')
-    parser.add_argument('--no-validate', action='store_true', help='no evaluation while training')
-    parser.add_argument('--seed', type=int, help='of all heads; default: that of the sweep that '
-                        'goes on, else drawn anew')
-    parser.add_argument('--diff_seed', '--diff-seed', action='store_true',
-                        help='another seed on every rank')
-    parser.add_argument('--deterministic', action='store_true',
-                        help='deterministic cuDNN kernels')
     return parser.parse_args()
 
 

@@ -15,22 +15,12 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a segmentor')
     parser.add_argument('config', help='config file')
     cli.add_common_arguments(parser)
+    cli.add_training_arguments(parser)
     parser.add_argument('--load-from', help='checkpoint to take the weights from')
     parser.add_argument('--resume-from', help='checkpoint to go on from')
-    parser.add_argument('--auto-resume', action='store_true',
-                        help='go on from the newest checkpoint in the work dir, if there is one')
     parser.add_argument('--engine', choices=ENGINES, help='how the run is spread over processes; '
                         'default: engine.type of the config, else auto (one process alone, DDP '
                         'where the backbone is frozen, FSDP2 where it is trained)')
-    parser.add_argument('--total-batch', type=int, metavar='N', help='images of an optimizer step '
-                        'over all processes: works out samples per process and accumulation')
-    parser.add_argument('--no-validate', action='store_true', help='no evaluation while training')
-    parser.add_argument('--seed', type=int,
-                        help='default: that of the run that goes on, else drawn anew')
-    parser.add_argument('--diff_seed', '--diff-seed', action='store_true',
-                        help='another seed on every rank')
-    parser.add_argument('--deterministic', action='store_true',
-                        help='deterministic cuDNN kernels')
     return parser.parse_args()
 
 

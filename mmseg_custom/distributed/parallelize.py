@@ -3,7 +3,6 @@
 ``engine=dict(type=...)`` in a config or ``--engine`` says which; see :class:`Engine`. What comes
 out is driven by mmcv's runner and mmseg's tests like any other wrapped model.
 """
-import difflib
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,7 +26,7 @@ from torch.distributed.fsdp import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import InputError
+from ..errors import InputError, refuse_unknown
 from ..models.layers.sync_batch_norm import sync_batch_norm_on_cpu
 from .precision import compile_inside, hand_over_casts, store_masters
 
@@ -67,13 +66,7 @@ class Engine:
             InputError: For an unknown key or value.
         """
         options = dict(options or {})
-        known = [field.name for field in fields(cls)]
-        for name in options:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f' (did you mean {near[0]!r}?)' if near else ''
-                raise InputError(f'unknown key in engine: {name!r}{hint}; known keys: '
-                                 f'{", ".join(known)}')
+        refuse_unknown('engine', options, [field.name for field in fields(cls)])
         engine = cls(**options)
         if engine.type not in ENGINES:
             raise InputError(f'engine.type={engine.type!r}: expected one of {", ".join(ENGINES)}')
@@ -341,6 +334,23 @@ def unsharded(model: nn.Module) -> Iterator[None]:
         for group in groups:
             group.reshard()
             group.set_reshard_after_forward(group is not model.module, recurse=False)
+
+
+@contextmanager
+def testable(model: nn.Module) -> Iterator[None]:
+    """Lets processes test a sharded model on different images and numbers of windows.
+
+    In lockstep, layer by layer, where the segmentor can (``lockstep``), and gathered elsewhere.
+    """
+    if not (is_sharded(model) and hasattr(model.module, 'lockstep')):
+        with unsharded(model):
+            yield
+        return
+    model.module.lockstep = True
+    try:
+        yield
+    finally:
+        model.module.lockstep = False
 
 
 def one_of_many(model: nn.Module) -> AbstractContextManager:

@@ -102,6 +102,21 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     gpus.add_argument('--gpus', type=int, help='deprecated: one process uses one GPU')
 
 
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that runs and sweeps have in common."""
+    parser.add_argument('--auto-resume', action='store_true',
+                        help='go on from what is in the work dir, if there is something')
+    parser.add_argument('--total-batch', type=int, metavar='N', help='images of an optimizer step '
+                        'over all processes: works out samples per process and accumulation')
+    parser.add_argument('--no-validate', action='store_true', help='no evaluation while training')
+    parser.add_argument('--seed', type=int,
+                        help='default: that of the run that goes on, else drawn anew')
+    parser.add_argument('--diff_seed', '--diff-seed', action='store_true',
+                        help='another seed on every rank')
+    parser.add_argument('--deterministic', action='store_true',
+                        help='deterministic cuDNN kernels')
+
+
 def start(args: argparse.Namespace, cfg: Config, log: bool) -> tuple[str, str]:
     """Sets up device, process group and log of a run.
 

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ..checkpoint import SaveError, remove_checkpoint
-from ..distributed.parallelize import is_sharded, unsharded, unwrap
+from ..distributed.parallelize import is_sharded, testable, unwrap
 from ..distributed.precision import apply_precision
 from . import best
 
@@ -186,13 +186,13 @@ class SegEvalHook(_Evaluation, EvalHook):
 
 
 class SegDistEvalHook(_Evaluation, DistEvalHook):
-    """Evaluates in all processes of the group, which keep a sharded model gathered meanwhile."""
+    """Evaluates in all processes of the group, which share a sharded model meanwhile."""
 
     def _do_evaluate(self, runner: BaseRunner) -> None:
         if not is_sharded(runner.model):
             return super()._do_evaluate(runner)
         self._score = None
-        with unsharded(runner.model):
+        with testable(runner.model):
             DistEvalHook._do_evaluate(self, runner)
         score = [self._score]
         dist.broadcast_object_list(score, src=0)

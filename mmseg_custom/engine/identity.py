@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from ..errors import InputError
 
+STEP_IMAGES = 'images a step'
 SECTIONS = ('model', 'optimizer', 'optimizer_config', 'lr_config', 'precision', 'feature_cache')
 # Where the weights come from says the checkpoint; the others change speed or testing alone.
 HARMLESS = {'pretrained', 'test_cfg', 'with_cp', 'use_flash_attn', 'init_cfg', 'dir'}
@@ -40,7 +41,7 @@ def identity(cfg: Config, dataset: Dataset, step_images: int) -> dict[str, str]:
     lists = few_shot_lists(dataset)
     if lists:
         parts[FEW_SHOT] = '; '.join(map(str, lists))
-    parts['images a step'] = str(step_images)
+    parts[STEP_IMAGES] = str(step_images)
     parts['seed'] = str(cfg.seed) + (' + rank' if cfg.get('diff_seed') else '')
     return parts
 
@@ -64,9 +65,11 @@ def refuse_another(before: dict[str, str] | None, now: dict[str, str], checkpoin
         key = different[0]
         others = len(set(different)) - 1
         more = f' ({others} more differ)' if others else ''
+        restore = (f'give --total-batch {before[key]}' if key == STEP_IMAGES and key in before
+                   else 'restore the setting')
         raise InputError(
             f'{checkpoint} is of another run: {key} was {before.get(key, "not set")} and is '
-            f'{now.get(key, "not set")} here{more}; restore the setting to go on, or start a new '
+            f'{now.get(key, "not set")} here{more}; {restore} to go on, or start a new '
             'run from its weights with --load-from and another --work-dir')
 
 

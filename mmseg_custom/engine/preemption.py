@@ -4,6 +4,8 @@ Every rank may be signalled or only one, at any moment. At the end of the iterat
 the checkpoint is written, and all of them exit with code 75, which says to whoever started the run
 (dist_train.sh, slurm_train.sh) that it can go on with ``--auto-resume``.
 """
+import atexit
+import multiprocessing
 import signal
 
 import torch
@@ -29,6 +31,7 @@ class PreemptionHook(Hook):
 
     def listen(self) -> None:
         """Takes over the signals; to be called in the main thread."""
+        atexit.register(end_workers)  # before multiprocessing's own, which was registered earlier
         for number in SIGNALS:
             signal.signal(number, self._note)
 
@@ -76,9 +79,20 @@ class PreemptionHook(Hook):
 def shield_worker(_worker: int) -> None:
     """For workers of a loader: a signal to the whole job must not end them before the last step.
 
-    They end with their loader, or when its process is gone.
+    They end with their loader, or when its process is gone; see :func:`end_workers`.
     """
     ignore_signals()
+
+
+def end_workers() -> None:
+    """Ends shielded workers that are left when the process exits.
+
+    After an error something may still hold their loader. Python would end them by SIGTERM then,
+    which they ignore, and wait for them for ever.
+    """
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 def ignore_signals() -> None:

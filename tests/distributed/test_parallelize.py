@@ -78,14 +78,18 @@ def test_the_way_to_the_batch_changes_nothing(traces, name):
     assert_same(traces, 'plain', name)
 
 
-@pytest.mark.parametrize('kind, other, weights', [
-    # Adam takes whole steps of 1e-3 on gradients that are noise: 20 of them, either way.
-    ('rounded', 'rounded_ddp', 4e-2), ('rounded', 'rounded_fsdp2', 4e-2),
-    ('native', 'native_fsdp2', 5e-3)])
-def test_bfloat16_trains_alike(traces, kind, other, weights):
-    """Rounded and cast again by modules (rounded), cast and computed with by FSDP2 (native)."""
-    assert traces[kind]['losses'] != traces['one']['losses'][:len(traces[kind]['losses'])]
-    assert_same(traces, kind, other, loss=2e-2, weights=weights, norms=0.15)
+@pytest.mark.parametrize('kind, other', [
+    ('rounded', 'rounded_ddp'), ('rounded', 'rounded_fsdp2'), ('native', 'native_fsdp2')])
+def test_bfloat16_trains_alike(traces, kind, other):
+    """Rounded and cast again by modules (rounded), cast and computed with by FSDP2 (native).
+
+    Adam takes whole steps of 1e-3 on gradients that are noise: 20 of them, either way.
+    """
+    a, b = traces[kind], traces[other]
+    assert a['losses'] != traces['one']['losses'][:len(a['losses'])]
+    torch.testing.assert_close(b['losses'], a['losses'], rtol=2e-2, atol=0)
+    for name, tensor in a['state_dict'].items():
+        torch.testing.assert_close(b['state_dict'][name], tensor, rtol=0.1, atol=4e-2)
     assert {t.dtype for name, t in traces[other]['state_dict'].items()
             if 'num_batches' not in name} == {torch.float32}
 

@@ -39,6 +39,7 @@ from mmseg_custom.distributed.parallelize import (
     is_sharded,
     one_of_many,
     parallelize,
+    testable,
     unsharded,
 )
 from mmseg_custom.engine.hooks import clip_gradients
@@ -56,7 +57,7 @@ def segmentor(norm: bool, depth: int, unread: int, frozen: bool) -> torch.nn.Mod
     head = dict(channels=8, num_classes=CLASSES, norm_cfg=norm_cfg, dropout_ratio=0.0,
                 align_corners=False)
     return build_segmentor(ConfigDict(
-        type='EncoderDecoder',
+        type='InternViTSegmentor',
         backbone=dict(type='InternViT6B', embed_dim=32, depth=depth + unread, num_heads=2,
                       img_size=SIDE, out_indices=list(range(depth - 4, depth)), with_fpn=True,
                       freeze_vit=frozen),
@@ -124,11 +125,14 @@ def train(rank: int, options: dict, path: Path, port: int) -> None:
             save(model.module, str(path.with_name(options['save'])), optimizer,
                  dict(iter=iteration + 1), link_latest=True)
     model.eval()
-    with unsharded(model), torch.no_grad():  # ranks with different numbers of windows
-        image = batch_of(0)[0][:1].repeat(1, 1, 1, 1 + rank)
-        meta = dict.fromkeys(('ori_shape', 'img_shape', 'pad_shape'), (*image.shape[2:], 3))
-        meta['flip'] = False
-        maps = model(img=[image], img_metas=[[meta]], return_loss=False)
+    image = batch_of(0)[0][:1].repeat(1, 1, 1, 1 + rank)  # ranks have different numbers of windows
+    meta = dict.fromkeys(('ori_shape', 'img_shape', 'pad_shape'), (*image.shape[2:], 3))
+    meta['flip'] = False
+    maps = []
+    for ready in (unsharded, testable):
+        with ready(model), torch.no_grad():
+            maps += model(img=[image], img_metas=[[meta]], return_loss=False)
+    assert (maps[0] == maps[1]).all()
     state = {name: value.full_tensor() if isinstance(value, DTensor) else value
              for name, value in model.module.state_dict().items()}
     if rank == 0:

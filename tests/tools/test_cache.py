@@ -9,7 +9,6 @@ import pytest
 from helpers.commands import run
 from helpers.data import draw_data, write_config
 from helpers.runs import SMALL, assert_same_end, losses, spread
-from helpers.zygote import Zygote
 
 from mmseg_custom.feature_cache import FeatureCache, manage
 
@@ -17,13 +16,6 @@ FROZEN = SMALL + """
 model['backbone'].update(freeze_vit=True, drop_path_rate=0.0)
 feature_cache = dict(dir='{folder}/cache', views=3, seed=5)
 """
-
-
-@pytest.fixture(scope='module')
-def zygote():
-    process = Zygote()
-    yield process
-    process.close()
 
 
 @pytest.fixture(scope='module')

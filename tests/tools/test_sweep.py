@@ -9,7 +9,6 @@ import pytest
 import torch
 from helpers.data import draw_data, write_config
 from helpers.runs import SMALL, final_state, losses, spread, wait_for
-from helpers.zygote import Zygote
 from PIL import Image
 
 LINEAR = """
@@ -20,19 +19,13 @@ model = dict(
                      loss_decode=dict(type='CrossEntropyLoss')))
 """
 FROZEN = SMALL.replace('freeze_vit=False', 'freeze_vit=True') + """
+log_config = dict(interval=2)
 optimizer_config = dict(grad_clip=dict(max_norm=1.0))
 sweep = dict(lr=[1e-3, 1e30], layers=[1], head=['linear', 'upernet'],
              models=dict(linear='{linear}'))
 """
 LINEAR_HEAD, UPERNET = 'linear_l1_lr0.001', 'upernet_l0-1-2-3_lr0.001'
 DIVERGED = ['linear_l1_lr1e+30', 'upernet_l0-1-2-3_lr1e+30']
-
-
-@pytest.fixture(scope='module')
-def zygote():
-    process = Zygote()
-    yield process
-    process.close()
 
 
 @pytest.fixture(scope='module')

@@ -1,8 +1,7 @@
 """``feature_cache=dict(dir=..., views=8, dtype='bf16', seed=0)`` of a config."""
-import difflib
 from dataclasses import dataclass, fields
 
-from ...errors import InputError
+from ...errors import InputError, refuse_unknown
 from ...feature_cache.layout import DTYPES
 
 
@@ -32,13 +31,7 @@ class Settings:
             InputError: For an unknown key or value, or without ``dir``.
         """
         options = dict(options)
-        known = [field.name for field in fields(cls)]
-        for name in options:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f' (did you mean {near[0]!r}?)' if near else ''
-                raise InputError(f'unknown key in feature_cache: {name!r}{hint}; known keys: '
-                                 f'{", ".join(known)}')
+        refuse_unknown('feature_cache', options, [field.name for field in fields(cls)])
         if not isinstance(options.get('dir'), str) or not options['dir']:
             raise InputError(f'feature_cache.dir={options.get("dir")!r}: expected a folder, on a '
                              'disk with room for the maps')

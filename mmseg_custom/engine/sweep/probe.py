@@ -159,6 +159,7 @@ class Probe:
         Raises:
             Diverged: If its loss is no number; its weights are those before.
         """
+        self.runner._inner_iter = 0  # as mmcv's loop has it
         self.runner.train(batches.read_by(self.places))
         self.loss = self.runner.outputs['log_vars']['loss']
         self.runner.outputs = None
@@ -210,16 +211,17 @@ class Probe:
 
 
 class Batches:
-    """The batches of an iteration, with maps, for one head after another.
+    """The batches of an iteration, with maps, for one head after another; stands for a loader.
 
     Args:
         batches: With ``feats``, the maps of all layers.
+        length: Batches of a pass over the data.
     """
 
     epoch = 0
 
-    def __init__(self, batches: list[dict]):
-        self._batches = batches
+    def __init__(self, batches: list[dict], length: int):
+        self._batches, self._length = batches, length
         self._next: Iterator[dict] = iter(())
 
     def read_by(self, places: list[int]) -> 'Batches':
@@ -230,6 +232,9 @@ class Batches:
 
     def __next__(self) -> dict:
         return next(self._next)
+
+    def __len__(self) -> int:
+        return self._length
 
 
 @contextmanager

@@ -1,8 +1,7 @@
 """``sweep=dict(lr=[...], weight_decay=[...], layers=[...], head=[...])`` of a config."""
-import difflib
 from dataclasses import dataclass, field, fields
 
-from ...errors import InputError
+from ...errors import InputError, refuse_unknown
 
 HEADS = ('linear', 'upernet')
 
@@ -36,12 +35,7 @@ class Settings:
             InputError: For an unknown key, or a value that cannot be.
         """
         known = [field.name for field in fields(cls)]
-        for name in options:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f' (did you mean {near[0]!r}?)' if near else ''
-                raise InputError(f'unknown key in sweep: {name!r}{hint}; known keys: '
-                                 f'{", ".join(known)}')
+        refuse_unknown('sweep', options, known)
         lists = {name: _as_list(options.get(name)) for name in known[:4]}
         lists['layers'] = [tuple(value) if isinstance(value, (list, tuple)) else value
                            for value in lists['layers']]

@@ -148,7 +148,8 @@ def _run(probes: list[Probe], loader: DataLoader, shared: SharedBackbone,
     with bar:
         _evaluate_due(probes, shared)
         while probes and probes[0].runner.iter < end:
-            batches = Batches([next(stream) for _ in range(probes[0].runner.accumulation)])
+            batches = Batches([next(stream) for _ in range(probes[0].runner.accumulation)],
+                              len(loader))
             probes = [probe for probe in probes if _step(probe, batches)]
             if not probes:
                 break
