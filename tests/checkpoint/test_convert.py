@@ -3,8 +3,8 @@ import os
 
 import pytest
 import torch
+from helpers.tiny_networks import FAMILIES, same, tiny, write_flat
 from safetensors.torch import load_file
-from tiny_networks import FAMILIES, same, tiny, write_flat
 from transformers import AutoModel, InternVLVisionConfig, InternVLVisionModel
 
 from mmseg_custom.checkpoint.convert import convert, form_of

@@ -6,8 +6,8 @@ import threading
 import mmcv.runner.checkpoint as mmcv_checkpoint
 import pytest
 import torch
+from helpers.tiny_networks import Segmentor, own_cache, same, write_flat  # noqa: F401
 from mmcv.runner import IterBasedRunner, load_checkpoint
-from tiny_networks import Segmentor, own_cache, same, write_flat  # noqa: F401
 
 from mmseg_custom.checkpoint.guard import install_safe_loading
 from mmseg_custom.checkpoint.save import save_checkpoint

@@ -1,5 +1,5 @@
 import pytest
-from tiny_networks import FAMILIES, tiny
+from helpers.tiny_networks import FAMILIES, tiny
 from transformers import InternVLVisionConfig, InternVLVisionModel
 
 from mmseg_custom.checkpoint.keys import (

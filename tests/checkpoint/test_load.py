@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.tiny_networks import FAMILIES, SIZE, same, tiny, write_flat
 from safetensors.torch import save_file
-from tiny_networks import FAMILIES, SIZE, same, tiny, write_flat
 
 from mmseg_custom.checkpoint.keys import CLIP_PROJECTOR, REMOTE_CODE, TRANSFORMERS
 from mmseg_custom.checkpoint.load import load_backbone

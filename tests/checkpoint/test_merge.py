@@ -2,9 +2,9 @@ import os
 
 import pytest
 import torch
+from helpers.tiny_networks import Segmentor, own_cache, same, tiny, write_flat  # noqa: F401
 from mmcv.runner import load_checkpoint
 from safetensors.torch import load_file
-from tiny_networks import Segmentor, own_cache, same, tiny, write_flat  # noqa: F401
 
 from mmseg_custom.checkpoint.merge import merge, split
 from mmseg_custom.checkpoint.save import save_checkpoint

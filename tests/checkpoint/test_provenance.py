@@ -5,8 +5,8 @@ import threading
 
 import pytest
 import torch
+from helpers.tiny_networks import own_cache, tiny, write_flat  # noqa: F401
 from safetensors.torch import save_file
-from tiny_networks import own_cache, tiny, write_flat  # noqa: F401
 
 from mmseg_custom.checkpoint import provenance
 from mmseg_custom.checkpoint.load import load_backbone

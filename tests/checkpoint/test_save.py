@@ -4,8 +4,8 @@ import signal
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_networks import Segmentor, own_cache, same, tiny, write_flat  # noqa: F401
 from mmcv.runner import save_checkpoint as mmcv_save_checkpoint
-from tiny_networks import Segmentor, own_cache, same, tiny, write_flat  # noqa: F401
 
 from mmseg_custom.checkpoint.files import safe_load
 from mmseg_custom.checkpoint.save import (

@@ -3,8 +3,8 @@ import os
 
 import pytest
 import torch
+from helpers.tiny_networks import Segmentor, own_cache, same, tiny, write_flat  # noqa: F401
 from safetensors.torch import save_file
-from tiny_networks import Segmentor, own_cache, same, tiny, write_flat  # noqa: F401
 
 from mmseg_custom.checkpoint.provenance import source_of
 from mmseg_custom.checkpoint.save import save_checkpoint

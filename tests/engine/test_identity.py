@@ -33,7 +33,8 @@ def test_may_change(harmless):
     ({'seed': 4}, 'seed was 3 and is 4 here'),
     ({'diff_seed': True}, 'seed was 3 and is 3 \\+ rank here'),
     ({'data.train.pipeline.0.size': (3, 3)}, 'data.train.pipeline was '),
-    ({'step_images': 8, 'seed': 4}, r'images a step was 4 and is 8 here \(1 more differ\); give --total-batch 4 to'),
+    ({'step_images': 8, 'seed': 4},
+     r'images a step was 4 and is 8 here \(1 more differ\); give --total-batch 4 to'),
     ({'images': SimpleNamespace(img_infos=IMAGES.img_infos[:1])},
      'list of images was 2 images, SHA-256 .* and is 1 images'),
 ])
