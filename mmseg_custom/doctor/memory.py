@@ -52,7 +52,7 @@ from .ledger import KINDS, Ledger, as_on_gpu, peak
 
 MIB, GIB = 2**20, 2**30
 CUBLAS = 32 * MIB  # what PyTorch gives cuBLAS to work in on Hopper; 8 MiB elsewhere
-ON_CPU = 24 * MIB  # what oneDNN, MKL and the allocator keep: 10 to 40 MiB were seen
+ON_CPU = 16 * MIB  # what oneDNN, MKL and the allocator keep: 6 to 40 MiB were seen
 RESERVE = GIB  # CUDA context, NCCL, and what a GPU named "80 GB" lacks of it
 FRAGMENTATION = 0.03  # of the memory, that PyTorch's allocator loses between blocks
 SHARDED = ('masters', 'gradients', 'optimizer')

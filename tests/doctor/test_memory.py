@@ -50,7 +50,7 @@ def config(model: dict, images: int, engine: str) -> Config:
 
 
 FULL, DEEP = dict(width=512, head='linear'), dict(width=384, head='linear', with_cp=False)
-LINEAR, HEAD = (dict(width=384, head='linear', frozen=True),
+LINEAR, HEAD = (dict(width=1024, head='linear', frozen=True),
                 dict(width=256, head='upernet', frozen=True))
 CASES = {  # name -> (model, images, engine, processes)
     'full tuning, one process': (FULL, 8, 'single', 1),
@@ -61,8 +61,8 @@ CASES = {  # name -> (model, images, engine, processes)
     'without checkpointing, ddp': (DEEP, 8, 'ddp', 2),
     'linear probing': (LINEAR, 24, 'single', 1),
     'linear probing, ddp': (LINEAR, 24, 'ddp', 2),
-    'head tuning': (HEAD, 4, 'single', 1),
-    'head tuning, ddp': (HEAD, 4, 'ddp', 2),
+    'head tuning': (HEAD, 16, 'single', 1),
+    'head tuning, ddp': (HEAD, 16, 'ddp', 2),
 }
 QUICK = ['full tuning, one process', 'full tuning, sharded']
 
