@@ -23,6 +23,7 @@ FORBIDDEN = {
                    f'{OURS}.visualization'],
     'visualization': [f'{OURS}.models', f'{OURS}.engine', f'{OURS}.distributed'],
     'optim': [f'{OURS}.engine', f'{OURS}.models', f'{OURS}.datasets'],
+    'engine': [f'{OURS}.doctor'],
 }
 
 

@@ -26,6 +26,7 @@ from ..checkpoint import (
     sweep,
 )
 from ..checkpoint.provenance import source_of
+from ..datasets.loading import accelerate
 from ..distributed.launch import agreed, is_first_of_node
 from ..distributed.parallelize import Engine, choose_engine, parallelize, unwrap
 from ..distributed.precision import apply_precision
@@ -70,7 +71,7 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
     rank, world_size = get_dist_info()
     accumulation = settle_batch(cfg, world_size)
     step_images = world_size * accumulation * loader_options(cfg, 'train')['samples_per_gpu']
-    dataset = build_dataset(cfg.data.train)
+    dataset = accelerate(build_dataset(cfg.data.train))
     check_classes(cfg, dataset.CLASSES)
     meta = dict(meta or {}, **describe_run(cfg, dataset), run=identity(cfg, dataset, step_images))
     resume_from = cfg.get('resume_from')

@@ -1,0 +1,423 @@
+"""Peak memory of a training step on each GPU, by part, for every way to run it.
+
+The segmentor of the config takes its whole step (forward, backward, optimizer) on fake tensors of
+the real size, as it is and again as FSDP2 shards it among pretended processes; the ledger tells
+what is there at each moment. So whatever autograd keeps, and whatever FSDP2 gathers ahead, is
+counted where it happens. The parts, at the moment at which most is there:
+
+    weights      frozen weights, buffers, casts and gathered copies of trained weights
+    masters      trained weights as they are stored
+    gradients    of trained weights
+    optimizer    its moments
+    activations  what the backbone keeps for the backward pass, and the batch
+    head         what the heads and the losses keep
+    workspace    everything that lives for an operation or two, and the libraries' own buffers
+
+What is not counted: the CUDA context and NCCL's buffers (:data:`RESERVE`), cuDNN's workspaces.
+"""
+import copy
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from unittest import mock
+
+import torch
+import torch.distributed as dist
+from mmcv import Config
+from mmcv.runner import build_optimizer
+from mmseg.models import build_segmentor
+from mmseg.utils import get_root_logger
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
+from torch.nn import functional as F  # noqa: N812
+
+from ..distributed import parallelize as wrapping
+from ..distributed.memory import state_bytes, storage_of
+from ..distributed.parallelize import Engine, heads
+from ..distributed.precision import apply_precision, hand_over_casts
+from ..engine.batch import deal_batch
+from ..engine.build import build_on_meta, compute_dtype, masters_dtype
+from ..engine.config import loader_options
+from ..errors import InputError
+from ..models.layers.pos_embed import resample_pos_embed
+from ..models.layers.sync_batch_norm import sync_batch_norm_on_cpu
+from ..optim.low_memory import NAME as LOW_MEMORY
+from .ledger import KINDS, Ledger, as_on_gpu, peak
+
+MIB, GIB = 2**20, 2**30
+CUBLAS = 32 * MIB  # what PyTorch gives cuBLAS to work in on Hopper; 8 MiB elsewhere
+ON_CPU = 16 * MIB  # what oneDNN, MKL and the allocator keep: 6 to 40 MiB were seen
+RESERVE = GIB  # CUDA context, NCCL, and what a GPU named "80 GB" lacks of it
+FRAGMENTATION = 0.03  # of the memory, that PyTorch's allocator loses between blocks
+SHARDED = ('masters', 'gradients', 'optimizer')
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to be.
+
+    Attributes:
+        device: 'cuda' or 'cpu'.
+        ranks: Processes; one a GPU.
+        per_node: Processes a node, for ``engine.hybrid``.
+        images: Images that a process takes at once.
+        accumulation: Batches that it adds up.
+        crop: Height and width of an image, in pixels.
+        memory: Bytes of a GPU (of the host, for 'cpu'); None if not known.
+    """
+    device: str
+    ranks: int
+    images: int
+    crop: tuple[int, int]
+    per_node: int = 8
+    accumulation: int = 1
+    memory: int | None = None
+
+    @property
+    def usable(self) -> int | None:
+        """Bytes that a run may fill."""
+        if self.memory is None or self.device == 'cpu':
+            return self.memory
+        return int(self.memory * (1 - FRAGMENTATION)) - RESERVE
+
+
+@dataclass
+class Mode:
+    """One way to run, and what it takes.
+
+    Attributes:
+        engine: 'single', 'ddp' or 'fsdp2'.
+        checkpointing: Whether the backbone's activations are recomputed.
+        offload: Whether FSDP2 keeps its shards in the host's memory.
+        parts: Bytes on the GPU by part, at the peak.
+        host: Bytes in the host's memory for this process, with ``offload``.
+        when: 'forward', 'backward' or 'optimizer': when the peak is.
+        flops: Dtype -> floating-point operations of a step, of one process.
+        moved_bytes: That its other operations read and write.
+        chosen: Whether the config runs this way.
+        fits: Whether it fits; None if the memory is not known.
+    """
+    engine: str
+    checkpointing: bool
+    offload: bool
+    parts: dict[str, int]
+    host: int = 0
+    when: str = ''
+    flops: dict[torch.dtype, int] = field(default_factory=dict)
+    moved_bytes: int = 0
+    chosen: bool = False
+    fits: bool | None = None
+
+    @property
+    def peak(self) -> int:
+        """Bytes on the GPU."""
+        return sum(self.parts.values())
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        words = [self.engine] + ['offload'] * self.offload
+        return ' + '.join(words + ['checkpointing'] * self.checkpointing)
+
+    def as_dict(self) -> dict:
+        """For --json."""
+        return dict(name=self.name, engine=self.engine, checkpointing=self.checkpointing,
+                    offload=self.offload, chosen=self.chosen, fits=self.fits,
+                    peak_bytes=self.peak, parts=self.parts, host_bytes=self.host, when=self.when)
+
+
+def plan_of(cfg: Config, device: str, ranks: int, memory: int | None) -> Plan:
+    """Reads batch and crop off a config."""
+    images = loader_options(cfg, 'train')['samples_per_gpu']
+    accumulation = cfg.get('accumulation', 1)
+    if cfg.get('total_batch'):
+        images, accumulation = deal_batch(cfg.total_batch, ranks, images)
+    return Plan(device, ranks, images, crop_of(cfg), accumulation=accumulation, memory=memory)
+
+
+def crop_of(cfg: Config) -> tuple[int, int]:
+    """(H, W) in pixels of what the training pipeline puts out."""
+    train = cfg.data.train
+    while 'dataset' in train:
+        train = train.dataset
+    if isinstance(train, list):
+        train = train[0]
+    for step in reversed(train.get('pipeline') or []):
+        size = step.get('size') or step.get('crop_size')
+        if step['type'] in ('Pad', 'PadShortSide', 'RandomCrop') and size is not None:
+            return (size, size) if isinstance(size, int) else tuple(size)
+    size = cfg.get('crop_size') or (cfg.model.backbone.get('img_size', 224),) * 2
+    return tuple(size)
+
+
+def predict(cfg: Config, plan: Plan, progress=lambda text: None) -> list[Mode]:
+    """Predicts every mode; the config's own is marked.
+
+    Args:
+        cfg: Its pretrained file is not read.
+        plan: What the run is to be.
+        progress: Is told what comes next.
+
+    Raises:
+        InputError: If the network cannot be built, or does not run on what the pipeline makes.
+    """
+    engine = Engine.of(cfg.get('engine'))
+    trained = _trains_blocks(cfg)
+    whole = 'single' if plan.ranks == 1 else 'ddp'
+    chosen = engine.type if engine.type != 'auto' else (
+        'single' if plan.ranks == 1 else 'fsdp2' if trained else 'ddp')
+    whole = chosen if chosen in ('single', 'ddp') else whole
+    with_cp = bool(cfg.model.backbone.get('with_cp', True)) and trained
+    modes = []
+    for checkpointing in (True, False) if trained else (False,):
+        for kind in (whole, 'fsdp2'):
+            progress(f'{kind}, {"with" if checkpointing else "without"} checkpointing')
+            modes += _trace(cfg, plan, replace(engine, type=kind), checkpointing)
+    for mode in modes:
+        mode.chosen = (mode.engine, mode.checkpointing, mode.offload) == (
+            chosen, with_cp, chosen == 'fsdp2' and engine.cpu_offload)
+        # On the CPU the processes share what there is.
+        share = mode.peak * plan.ranks if plan.device == 'cpu' else mode.peak
+        mode.fits = None if plan.usable is None else share <= plan.usable
+    return sorted(modes, key=lambda mode: (mode.offload, mode.engine == 'fsdp2'))
+
+
+def _trains_blocks(cfg: Config) -> bool:
+    return not (cfg.model.backbone.get('freeze_vit', False)
+                or cfg.model.backbone.type != 'InternViT6B')
+
+
+def _trace(cfg: Config, plan: Plan, engine: Engine, checkpointing: bool) -> list[Mode]:
+    """The modes of one engine: with FSDP2 also the one that offloads."""
+    ledger = Ledger(copying_collectives=plan.device == 'cpu')
+    on_gpu = plan.device == 'cuda'
+    grouped = nullcontext() if engine.type == 'single' else _pretended_group(plan, engine)
+    with grouped as mesh, _quiet(), as_on_gpu() if on_gpu else nullcontext():
+        marks, counts = _take_step(cfg, plan, engine, checkpointing, ledger, mesh)
+    start, backward, step = marks
+    always = {n for n, kind in enumerate(ledger.kinds) if kind == 'optimizer'}
+    if engine.type == 'ddp' or plan.accumulation > 1:  # DDP's buckets hold all gradients
+        always |= {n for n, kind in enumerate(ledger.kinds) if kind == 'gradients'}
+    parts, moment = peak(ledger, start, always=always)
+    parts['workspace'] += CUBLAS if on_gpu else ON_CPU
+    figures = dict(flops=_times(ledger.flops, plan.accumulation),
+                   moved_bytes=ledger.moved_bytes * plan.accumulation)
+    when = 'forward' if moment < backward else 'backward' if moment < step else 'optimizer'
+    modes = [Mode(engine.type, checkpointing, False, parts, when=when, **figures)]
+    if engine.type == 'fsdp2' and on_gpu:
+        modes.append(_offloaded(modes[0], ledger, start, step, always, counts))
+    elif engine.type == 'fsdp2':  # the host's memory is where it was already
+        modes.append(replace(modes[0], offload=True, parts=dict(parts)))
+    return modes
+
+
+def _offloaded(mode: Mode, ledger: Ledger, start: int, step: int, always: set[int],
+               counts: Counter) -> Mode:
+    """FSDP2 with its shards in the host's memory, where the optimizer works too."""
+    parts, _ = peak(ledger, start, step, always=always, without=SHARDED)
+    # A unit's shard on its way up, and that of its gradients on its way down.
+    parts['workspace'] += CUBLAS + 2 * counts['largest shard']
+    return replace(mode, offload=True, parts={**dict.fromkeys(KINDS, 0), **parts},
+                   host=counts['masters'] + counts['gradients'] + counts['optimizer'],
+                   when='backward')
+
+
+def _take_step(cfg: Config, plan: Plan, engine: Engine, checkpointing: bool, ledger: Ledger,
+               mesh: DeviceMesh | None) -> tuple[tuple[int, int, int], Counter]:
+    """One training step in the ledger.
+
+    Returns:
+        (the moments at which it begins, goes backward and goes to the optimizer; bytes of sharded
+        kinds and of the largest shard of a unit).
+    """
+    cfg = copy.deepcopy(cfg)  # Config.copy shares what is inside
+    model = _build(cfg, plan, checkpointing)
+    model.backbone.checkpoint_every = engine.checkpoint_every
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _give_fake_memory(model)
+        with ledger:
+            ledger.tag(model.buffers(), 'weights')
+            if engine.type == 'fsdp2':
+                with mock.patch.object(wrapping, 'build_mesh', lambda *_: mesh):
+                    wrapping.shard(model, 'cpu', engine, *hand_over_casts(model.backbone),
+                                   masters_dtype(cfg))
+            batch = _batch(plan)
+            ledger.tag((batch['img'], batch['gt_semantic_seg']), 'activations')
+            for parameter in model.parameters():
+                ledger.tag((_local(parameter),),
+                           'masters' if parameter.requires_grad else 'weights')
+            low_memory = cfg.optimizer.type == LOW_MEMORY
+            if low_memory:  # its own tensor types do not come as fake ones
+                moments = state_bytes(model, engine.type, plan.ranks, engine,
+                                      storage=storage_of(cfg.optimizer)).optimizer
+            else:
+                optimizer = build_optimizer(model, _foreach(cfg.optimizer, plan))
+            model.train()
+            if hasattr(model.backbone, 'positions'):  # the cache asks for addresses
+                model.backbone.positions = resample_pos_embed
+            start = ledger.moment()
+            with _places(model, ledger):
+                loss = model.train_step(batch, None)['loss']
+            backward = ledger.moment()
+            loss.backward()
+            ledger.where = 'workspace'
+            ledger.tag((_local(p.grad) for p in model.parameters() if p.grad is not None),
+                       'gradients')
+            step = ledger.moment()
+            if low_memory:
+                states = [torch.empty(moments, dtype=torch.uint8)]
+            else:
+                states = _step(optimizer)
+            ledger.tag(states, 'optimizer')
+            return (start, backward, step), _counts(model, states)
+
+
+def _step(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Takes a step, and returns the tensors of the optimizer's state."""
+    for group in optimizer.param_groups:
+        group['params'] = [_share(p) for p in group['params']]
+    optimizer.step()
+    return [_local(value) for values in optimizer.state.values()
+            for value in values.values() if isinstance(value, Tensor)]
+
+
+def _build(cfg: Config, plan: Plan, checkpointing: bool) -> nn.Module:
+    """The segmentor on the meta device, with the dtypes that it trains in."""
+    cfg.model.backbone.pretrained = cfg.model.pretrained = None
+    if cfg.model.backbone.type == 'InternViT6B':
+        cfg.model.backbone.with_cp = checkpointing
+    with build_on_meta(cfg):
+        model = build_segmentor(cfg.model, train_cfg=cfg.get('train_cfg'),
+                                test_cfg=cfg.get('test_cfg'))
+    dtype = compute_dtype(cfg, model)
+    if dtype is not None:
+        apply_precision(model, dtype, plan.device, masters=masters_dtype(cfg))
+    if plan.device == 'cpu' and plan.ranks > 1:
+        sync_batch_norm_on_cpu(model)
+    else:  # torch's keeps what plain batch norm keeps, and runs on GPUs alone
+        for module in model.modules():
+            if isinstance(module, nn.SyncBatchNorm):
+                module.forward = partial(_batch_norm, module)
+    return model
+
+
+def _batch_norm(norm: nn.SyncBatchNorm, x: Tensor) -> Tensor:
+    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, True,
+                        norm.momentum or 0.1, norm.eps)
+
+
+def _give_fake_memory(model: nn.Module) -> None:
+    """Puts fake tensors of the CPU in the place of all parameters and buffers."""
+    known: dict[int, nn.Parameter] = {}
+    for module in model.modules():
+        for name, old in module._parameters.items():
+            if old is not None:
+                if id(old) not in known:
+                    known[id(old)] = nn.Parameter(torch.empty(old.shape, dtype=old.dtype),
+                                                  requires_grad=old.requires_grad)
+                module._parameters[name] = known[id(old)]
+        for name, old in module._buffers.items():
+            if old is not None:
+                module._buffers[name] = torch.empty(old.shape, dtype=old.dtype)
+
+
+def _batch(plan: Plan) -> dict:
+    height, width = plan.crop
+    return dict(img=torch.empty(plan.images, 3, height, width),
+                gt_semantic_seg=torch.empty(plan.images, 1, height, width, dtype=torch.long),
+                img_metas=[{}] * plan.images)
+
+
+def _foreach(optimizer: dict, plan: Plan) -> dict:
+    """On GPUs torch's optimizers treat the tensors of a group at once, with memory for all."""
+    options = dict(optimizer)
+    takes = getattr(torch.optim, options['type'], None)
+    if plan.device == 'cuda' and takes and 'foreach' in takes.__init__.__annotations__:
+        if not options.get('fused') and options.get('foreach') is None:
+            options['foreach'] = True
+    return options
+
+
+@contextmanager
+def _places(model: nn.Module, ledger: Ledger) -> Iterator[None]:
+    """Tells the ledger which part of a forward pass is running."""
+    def at(place: str) -> None:
+        ledger.where = place
+
+    ledger.where = 'head'
+    hooks = [model.backbone.register_forward_pre_hook(lambda *_: at('activations')),
+             model.backbone.register_forward_hook(lambda *_: at('head'))]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        ledger.where = 'activations'  # what is recomputed is the backbone's
+
+
+@contextmanager
+def _pretended_group(plan: Plan, engine: Engine) -> Iterator[DeviceMesh]:
+    """A process group of ``plan.ranks`` processes of which only this one exists."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+    if dist.is_initialized():
+        raise InputError('the doctor pretends a process group of its own: run it by itself, not '
+                         'under a launcher')
+    dist.init_process_group('fake', store=FakeStore(), rank=0, world_size=plan.ranks)
+    try:
+        shape, names = (plan.ranks,), ('shard',)
+        if engine.hybrid and plan.ranks % plan.per_node == 0:
+            shape = (plan.ranks // plan.per_node, plan.per_node)
+            names = ('replicate', 'shard')
+        yield init_device_mesh('cpu', shape, mesh_dim_names=names)
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the log lines of building a network."""
+    logger = get_root_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _counts(model: nn.Module, states: list[Tensor]) -> Counter:
+    counts = Counter(optimizer=sum(state.nbytes for state in states))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            counts['masters'] += _local(parameter).nbytes
+        if parameter.grad is not None:
+            counts['gradients'] += _local(parameter.grad).nbytes
+    units = [*getattr(model.backbone, 'blocks', ()), *heads(model)]
+    counts['largest shard'] = max(
+        (sum(_local(p).nbytes for p in unit.parameters()) for unit in units), default=0)
+    return counts
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
+
+
+def _share(parameter: nn.Parameter) -> nn.Parameter:
+    """This process's share, whose elements an optimizer treats as it would the whole's."""
+    if not isinstance(parameter, DTensor):
+        return parameter
+    share = nn.Parameter(parameter._local_tensor)
+    share.grad = None if parameter.grad is None else parameter.grad._local_tensor
+    return share
+
+
+def _times(flops: Counter, factor: int) -> dict[torch.dtype, int]:
+    return {dtype: count * factor for dtype, count in flops.items()}

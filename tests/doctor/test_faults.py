@@ -1,0 +1,232 @@
+"""Faults are planted one by one in a sound set and in sound weights; each has to be named."""
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.data import draw_data, write_config
+from mmcv import Config
+from PIL import Image
+
+from mmseg_custom.doctor import environment
+from mmseg_custom.doctor.data import check_data
+from mmseg_custom.doctor.environment import check_environment
+from mmseg_custom.doctor.examine import check_network
+from mmseg_custom.doctor.findings import FAULT, WARNING
+from mmseg_custom.doctor.memory import Plan
+from mmseg_custom.doctor.weights import check_weights
+from mmseg_custom.engine.config import load_config
+from mmseg_custom.models import InternViT6B
+
+IMAGE = 'images/training/ADE_train_00000002.jpg'
+LABEL = 'annotations/training/ADE_train_00000002.png'
+VAL_IMAGE = 'images/validation/ADE_val_00000001.jpg'
+
+
+@pytest.fixture(scope='module')
+def sound(tmp_path_factory) -> Path:
+    """A data set that is copied for each fault."""
+    return draw_data(tmp_path_factory.mktemp('sound'), train=5, val=2)
+
+
+@pytest.fixture
+def data(sound, tmp_path) -> Path:
+    return Path(shutil.copytree(sound, tmp_path / 'ADEChallengeData2016'))
+
+
+def config(root: Path, **changes) -> Config:
+    cfg = load_config(str(write_config(root.parent / 'config.py', root)))
+    cfg.merge_from_dict(changes)
+    return cfg
+
+
+def lines(findings, level: str = FAULT) -> str:
+    return '\n'.join(finding.line() for finding in findings if finding.level == level)
+
+
+def rewrite(path: Path, change) -> None:
+    """Replaces a picture by ``change`` of it."""
+    with Image.open(path) as image:
+        image.load()
+    change(image, path)
+
+
+def cut(path: Path, share: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:int(len(content) * share)])
+
+
+def label_value(value: int):
+    def change(image, path):
+        labels = np.array(image)
+        labels[5, 5:8] = value
+        Image.fromarray(labels).save(path)
+    return change
+
+
+def turned(image, path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(path, exif=exif)
+
+
+def same_pixels(data: Path):
+    content = (data / IMAGE).read_bytes()
+    comment = b'\xff\xfe\x00\x09another'
+    (data / 'images/validation/ADE_val_00000009.jpg').write_bytes(
+        content[:2] + comment + content[2:])
+    shutil.copy(data / LABEL, data / 'annotations/validation/ADE_val_00000009.png')
+
+
+def same_name(data: Path):
+    for kind, suffix in (('images', 'jpg'), ('annotations', 'png')):
+        os.rename(data / f'{kind}/validation/ADE_val_00000001.{suffix}',
+                  data / f'{kind}/validation/ADE_train_00000001.{suffix}')
+
+
+def same_bytes(data: Path):
+    shutil.copy(data / IMAGE, data / VAL_IMAGE)
+    shutil.copy(data / LABEL, data / 'annotations/validation/ADE_val_00000001.png')
+
+
+DATA_FAULTS = {
+    'label without image': (lambda d: (d / IMAGE).unlink(), r'ADE_train_00000002.png.*no image'),
+    'image without label': (lambda d: (d / LABEL).unlink(), r'ADE_train_00000002.jpg.*no label'),
+    'empty image': (lambda d: (d / IMAGE).write_bytes(b''), r'00000002.jpg.*empty'),
+    'image cut short': (lambda d: cut(d / IMAGE, .6), r'00000002.jpg.*cut short'),
+    'label cut short': (lambda d: cut(d / LABEL, .6), r'00000002.png.*cut short'),
+    'web page': (lambda d: (d / IMAGE).write_bytes(b'<html>not found</html>'),
+                 r'00000002.jpg.*no image'),
+    'damaged inside': (lambda d: (d / LABEL).write_bytes(
+        (lambda b: b[:60] + bytes(20) + b[80:])((d / LABEL).read_bytes())),
+        r'00000002.png.*(decoded|opened)'),
+    'label 151': (lambda d: rewrite(d / LABEL, label_value(151)),
+                  r'00000002.png.*151 \(expected 0..150; 3 pixels'),
+    'RGB label': (lambda d: rewrite(d / LABEL, lambda i, p: i.convert('RGB').save(p)),
+                  r'00000002.png.*RGB picture'),
+    '16-bit label': (lambda d: rewrite(d / LABEL, lambda i, p: Image.fromarray(
+        np.array(i).astype(np.uint16) * 256).save(p)), r'00000002.png.*16 or more bits'),
+    'JPEG label': (lambda d: rewrite(d / LABEL, lambda i, p: i.save(p, format='JPEG')),
+                   r'00000002.png.*JPEG'),
+    'nothing labelled': (lambda d: rewrite(d / LABEL, lambda i, p: Image.new('L', i.size).save(p)),
+                         r'00000002.png.*all are ignored'),
+    'other size': (lambda d: rewrite(d / LABEL, lambda i, p: i.resize((50, 60), 0).save(p)),
+                   r'00000002.jpg.*its label 50x60'),
+    'EXIF orientation': (lambda d: rewrite(d / IMAGE, turned), r'00000002.jpg.*orientation is 6'),
+    'CMYK': (lambda d: rewrite(d / IMAGE, lambda i, p: i.convert('CMYK').save(p)),
+             r'00000002.jpg.*CMYK'),
+    'other suffix': (lambda d: rewrite(d / IMAGE, lambda i, p: i.save(
+        d / 'images/training/ADE_train_00000077.jpeg')), r'00000077.jpeg.*not read'),
+    'same name in both splits': (same_name, r'ADE_train_00000001.jpg.*of this name'),
+    'same file in both splits': (same_bytes, r'val_00000001.jpg.*same picture as .*00000002.jpg'),
+    'same pixels in both splits': (same_pixels, r'00000009.jpg.*same picture as .*00000002.jpg'),
+    'empty split': (lambda d: [p.unlink() for p in (d / 'images/validation').iterdir()],
+                    r'data.val: .*holds no .jpg'),
+    'missing folder': (lambda d: shutil.rmtree(d / 'images/validation'),
+                       r'data.val: .*does not exist'),
+}
+
+
+@pytest.mark.parametrize('name', DATA_FAULTS)
+def test_finds_what_is_wrong_with_data(name, data):
+    plant, expected = DATA_FAULTS[name]
+    plant(data)
+    findings, _ = check_data(config(data))
+    assert any(f.level == FAULT and re.search(expected, f.line())
+               for f in findings), lines(findings)
+
+
+def test_names_that_are_not_ascii_are_a_warning(data):
+    for path in (data / IMAGE, data / LABEL):
+        path.rename(path.with_stem('stra\u00dfe'))
+    findings, _ = check_data(config(data))
+    assert not lines(findings) and 'stra\u00dfe.jpg: its name is not ASCII' in lines(
+        findings, WARNING)
+
+
+def test_same_folder_for_training_and_validation(data):
+    cfg = config(data, **{'data.val.img_dir': 'images/training',
+                          'data.val.ann_dir': 'annotations/training'})
+    assert 'read the same folder' in lines(check_data(cfg)[0])
+
+
+def test_pipeline_that_fails_is_named(data):
+    cfg = config(data)
+    cfg.data.train.pipeline[2] = dict(type='Resize', img_scale=(0, 0))
+    assert 'data.train.pipeline: its first sample fails' in lines(check_data(cfg)[0])
+
+
+def test_sound_data_has_no_findings(sound):
+    findings, figures = check_data(config(sound))
+    assert findings == []
+    assert figures == {'train': dict(images=5, decoded=5), 'val': dict(images=2, decoded=2)}
+
+
+def weights_config(data: Path, change=lambda state: None, **options) -> Config:
+    """Head tuning on a small backbone whose file is changed before it is written."""
+    small = dict(embed_dim=32, depth=2, num_heads=2, img_size=56, out_indices=[1])
+    state = InternViT6B(**{**small, **options}).state_dict()
+    change(state)
+    path = data.parent / 'weights.pth'
+    torch.save(state, path)
+    cfg = config(data)
+    cfg.model.backbone.update(pretrained=str(path), **small)
+    cfg.model.decode_head.update(in_channels=32, channels=32)
+    return cfg
+
+
+WEIGHT_FAULTS = {
+    'NaN': (lambda s: s['blocks.1.mlp.fc1.weight'][3].fill_(float('nan')),
+            r'blocks.1.mlp.fc1.weight.*NaN'),
+    'infinity': (lambda s: s['blocks.0.norm1.weight'][3].fill_(float('inf')),
+                 r'blocks.0.norm1.weight.*infinity'),
+    'zeros': (lambda s: s['blocks.0.attn.proj.weight'].zero_(), r'attn.proj.weight.*zeros'),
+    'missing key': (lambda s: s.pop('blocks.1.mlp.fc2.bias'), r'missing: blocks.1.mlp.fc2.bias'),
+    'unknown key': (lambda s: s.update(extra=torch.ones(2)), r'unexpected: extra'),
+    'wrong shape': (lambda s: s.update(cls_token=torch.ones(1, 2, 32)), r'cls_token has shape'),
+    'quantised': (lambda s: s.update({'blocks.0.mlp.fc1.weight': s['blocks.0.mlp.fc1.weight'].to(
+        torch.int8)}), r'int8: quantised'),
+}
+
+
+@pytest.mark.parametrize('name', WEIGHT_FAULTS)
+def test_finds_what_is_wrong_with_weights(name, data):
+    change, expected = WEIGHT_FAULTS[name]
+    findings, _ = check_weights(weights_config(data, change))
+    assert re.search(expected, lines(findings)), lines(findings)
+
+
+def test_other_architecture_missing_and_cut_files(data):
+    other = weights_config(data, depth=3, out_indices=[2])
+    assert 'depth=3' in lines(check_weights(other)[0])
+    path = Path(other.model.backbone.pretrained)
+    cut(path, .5)
+    assert 'cut short' in lines(check_weights(other)[0])
+    path.unlink()
+    assert 'does not exist' in lines(check_weights(other)[0]) or 'no such file' in lines(
+        check_weights(other)[0])
+
+
+def test_sound_weights_have_no_findings(data):
+    findings, figures = check_weights(weights_config(data))
+    assert findings == [] and [f['values_read'] for f in figures.values()] == [1.0]
+
+
+def test_number_of_classes_must_be_that_of_the_data(data):
+    assert not check_network(config(data))
+    wrong = config(data, **{'model.decode_head.num_classes': 149})
+    assert 'num_classes: the head has 149 classes, the data 150' in lines(check_network(wrong))
+
+
+def test_disk_and_shared_memory_must_suffice(data, monkeypatch):
+    cfg = config(data, work_dir=str(data.parent))
+    cfg.data.workers_per_gpu = 4
+    plan = Plan('cpu', 2, 2, (112, 112))
+    assert not check_environment(cfg, 'config.py', plan)[0]
+    usage = shutil.disk_usage('/')._replace(free=1000)
+    monkeypatch.setattr(environment.shutil, 'disk_usage', lambda path: usage)
+    found = lines(check_environment(cfg, 'config.py', plan)[0])
+    assert 'checkpoints of' in found and '/dev/shm: 0 MiB are free' in found

@@ -1,0 +1,160 @@
+"""Predicted peaks against those of real steps: on the CPU by resident memory, on GPUs by torch."""
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers.commands import ROOT
+from mmcv import Config
+from mmseg.models import build_segmentor
+
+from mmseg_custom.distributed.precision import apply_precision
+from mmseg_custom.doctor.memory import GIB, MIB, Plan, plan_of, predict
+from mmseg_custom.errors import InputError
+
+CROP = (112, 112)
+NORM = dict(type='SyncBN', requires_grad=True)
+OPTIMIZER = dict(type='AdamW', lr=1e-4)
+
+
+def segmentor(width: int, head: str, frozen: bool = False, with_cp: bool = True,
+              depth: int = 6) -> dict:
+    """A backbone of ``depth`` blocks with a linear head, or with UPerNet and an auxiliary head."""
+    common = dict(num_classes=150, align_corners=False, dropout_ratio=0.1)
+    upernet = head == 'upernet'
+    backbone = dict(
+        type='InternViT6B', embed_dim=width, depth=depth, num_heads=width // 64, img_size=CROP[0],
+        pretrain_size=CROP[0], out_indices=[1, 2, 3, 5] if upernet else [depth - 1],
+        with_cp=with_cp, freeze_vit=frozen, with_fpn=upernet)
+    if not upernet:
+        linear = dict(type='FCNHead', in_channels=width, channels=width, num_convs=0,
+                      concat_input=False, with_norm=True, in_index=0, **common)
+        return dict(type='EncoderDecoder', backbone=backbone, decode_head=linear,
+                    test_cfg=dict(mode='whole'))
+    return dict(
+        type='EncoderDecoder', backbone=backbone, test_cfg=dict(mode='whole'),
+        decode_head=dict(type='UPerHead', in_channels=[width] * 4, in_index=[0, 1, 2, 3],
+                         pool_scales=(1, 2, 3, 6), channels=64, norm_cfg=NORM, **common),
+        auxiliary_head=dict(type='FCNHead', in_channels=width, in_index=2, channels=64,
+                            num_convs=1, concat_input=False, norm_cfg=NORM, **common))
+
+
+def config(model: dict, images: int, engine: str) -> Config:
+    return Config(dict(
+        model=model, optimizer=OPTIMIZER, engine=dict(type=engine),
+        custom_hooks=[dict(type='ToBFloat16Hook', priority=49)],
+        data=dict(samples_per_gpu=images,
+                  train=dict(pipeline=[dict(type='Pad', size=CROP)]))))
+
+
+FULL, DEEP = dict(width=512, head='linear'), dict(width=384, head='linear', with_cp=False)
+LINEAR, HEAD = (dict(width=1024, head='linear', frozen=True),
+                dict(width=256, head='upernet', frozen=True))
+CASES = {  # name -> (model, images, engine, processes)
+    'full tuning, one process': (FULL, 8, 'single', 1),
+    'full tuning, sharded': (FULL, 8, 'fsdp2', 2),
+    'full tuning, ddp': (FULL, 8, 'ddp', 2),
+    'without checkpointing': (DEEP, 8, 'single', 1),
+    'without checkpointing, sharded': (DEEP, 8, 'fsdp2', 2),
+    'without checkpointing, ddp': (DEEP, 8, 'ddp', 2),
+    'linear probing': (LINEAR, 24, 'single', 1),
+    'linear probing, ddp': (LINEAR, 24, 'ddp', 2),
+    'head tuning': (HEAD, 16, 'single', 1),
+    'head tuning, ddp': (HEAD, 16, 'ddp', 2),
+}
+QUICK = ['full tuning, one process', 'full tuning, sharded']
+
+
+def measure(names: list[str]) -> dict[str, int]:
+    """Peaks of real steps, in bytes."""
+    cases = []
+    for name in names:
+        model, images, engine, ranks = CASES[name]
+        cases.append(f'{name}=' + json.dumps(dict(
+            model=segmentor(**model), crop=CROP, images=images, engine=engine, ranks=ranks,
+            optimizer=OPTIMIZER)))
+    done = subprocess.run(
+        [sys.executable, 'tests/helpers/peaks.py', *cases], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, check=True,
+        env={**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT}/tests', 'OMP_NUM_THREADS': '1',
+             'MALLOC_ARENA_MAX': '1', 'MALLOC_MMAP_THRESHOLD_': '65536'})
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def predicted(name: str, device: str = 'cpu'):
+    model, images, engine, ranks = CASES[name]
+    cfg = config(segmentor(**model), images, engine)
+    modes = predict(cfg, plan_of(cfg, device, ranks, None))
+    return next(mode for mode in modes if mode.chosen)
+
+
+def check(names: list[str]) -> None:
+    for name, peak in measure(names).items():
+        mode = predicted(name)
+        assert mode.peak == pytest.approx(peak, rel=0.1), (
+            f'{name}: predicted {mode.peak / MIB:.0f}, measured {peak / MIB:.0f} MiB')
+
+
+def test_predicts_the_peak_of_real_steps():
+    check(QUICK)
+
+
+@pytest.mark.slow
+def test_predicts_the_peak_of_every_mode():
+    check([name for name in CASES if name not in QUICK])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+@pytest.mark.parametrize('name', [name for name in CASES if CASES[name][2] == 'single'])
+def test_predicts_the_peak_on_a_gpu(name):
+    model, images, _, _ = CASES[name]
+    mode = predicted(name, 'cuda')
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    network = build_segmentor(Config(segmentor(**model)))
+    apply_precision(network, torch.bfloat16, 'cuda')
+    network.cuda().train()
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad])
+    for _ in range(3):
+        batch = dict(img=torch.randn(images, 3, *CROP, device='cuda'), img_metas=[{}] * images,
+                     gt_semantic_seg=torch.randint(150, (images, 1, *CROP), device='cuda'))
+        optimizer.zero_grad()
+        network.train_step(batch, optimizer)['loss'].backward()
+        optimizer.step()
+    assert mode.peak == pytest.approx(torch.cuda.max_memory_allocated() - before, rel=0.1)
+
+
+def test_parts_are_those_of_the_weights():
+    cfg = config(segmentor(64, 'linear', depth=2), 2, 'fsdp2')
+    modes = predict(cfg, Plan('cuda', 4, 2, CROP, memory=80 * GIB))
+    names = [mode.name for mode in modes]
+    assert names == ['ddp + checkpointing', 'ddp', 'fsdp2 + checkpointing', 'fsdp2',
+                     'fsdp2 + offload + checkpointing', 'fsdp2 + offload']
+    assert [mode.name for mode in modes if mode.chosen] == ['fsdp2 + checkpointing']
+    model = build_segmentor(cfg.model)
+    count = sum(p.numel() for p in model.parameters())
+    by_name = dict(zip(names, modes))
+    whole, sharded = by_name['ddp'], by_name['fsdp2']
+    assert whole.parts['masters'] == whole.parts['gradients'] == 4 * count
+    assert whole.parts['optimizer'] == pytest.approx(8 * count, rel=0.01)
+    assert sharded.parts['masters'] == pytest.approx(count, rel=0.1)  # padded
+    offloaded = by_name['fsdp2 + offload']
+    assert offloaded.parts['masters'] == offloaded.parts['optimizer'] == 0
+    assert offloaded.host == pytest.approx(4 * count, rel=0.1)
+    assert by_name['ddp + checkpointing'].parts['activations'] < whole.parts['activations']
+    again = [by_name[name].flops[torch.bfloat16] for name in ('ddp + checkpointing', 'ddp')]
+    assert again[0] == pytest.approx(4 / 3 * again[1], rel=0.06)  # the forward pass twice
+    assert all(mode.fits for mode in modes)
+
+
+def test_what_does_not_run_is_an_error():
+    cfg = config(segmentor(64, 'linear', depth=2), 2, 'single')
+    with pytest.raises(ValueError, match='multiples of the 14-pixel patch'):
+        predict(cfg, Plan('cpu', 1, 2, (100, 112)))
+    cfg.engine = dict(type='deepspeed')
+    with pytest.raises(InputError, match="engine.type='deepspeed'"):
+        predict(cfg, Plan('cpu', 1, 2, CROP))
