@@ -12,7 +12,8 @@ they depend on, and become labels at once.
 
 K classes, H W pixels of the output, R C rows and columns of cells, S P rows and pixels of a tile.
 """
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -115,7 +116,8 @@ def labels_of(views: Sequence[View], threshold: float | None = None) -> Tensor:
     on_cpu = labels.device.type == 'cpu'
     quick = on_cpu and all(bool(view.logits.isfinite().all()) for view in views)
     argmax = first_argmax_ if quick else partial(torch.argmax, dim=0)
-    for y in rows:
+
+    def label_strip(y: slice) -> None:
         bands = []
         for view in views:
             weights, used = _used(view.rows[y], view)
@@ -131,7 +133,25 @@ def labels_of(views: Sequence[View], threshold: float | None = None) -> Tensor:
             else:
                 found = argmax(_logits(*tile[0]))
             labels[y, x] = found.view(y.stop - y.start, -1)
+
+    _each(label_strip, rows, torch.get_num_threads() if on_cpu else 1)
     return labels.cpu()
+
+
+def _each(work: Callable[[slice], None], strips: list[slice], threads: int) -> None:
+    """Works on strips, several at a time on the CPU, each in one thread.
+
+    The steps of a tile are too short to share one out over threads: they would wait for each other
+    after every step.
+    """
+    if threads == 1 or len(strips) == 1:
+        for strip in strips:
+            work(strip)
+        return
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for _ in pool.map(work, strips):
+            pass
+    torch.set_num_threads(threads)  # threads to come would start with that of the last one
 
 
 def _tiles(view: View, device: str) -> tuple[list[slice], list[slice]]:
