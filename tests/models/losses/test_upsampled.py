@@ -26,7 +26,8 @@ def sample(size=(6, 6), to=(84, 84), images=3, classes=7):
 def assert_same(found, expected, logits):
     assert torch.allclose(found[0], expected[0], rtol=1e-6)
     assert torch.allclose(found[1], expected[1], rtol=1e-5)
-    ours, theirs = (torch.autograd.grad(part[0] * 3, logits)[0] for part in (found, expected))
+    ours, theirs = (torch.autograd.grad(part[0] * 3, logits, retain_graph=True)[0]
+                    for part in (found, expected))
     assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
@@ -64,6 +65,17 @@ def test_several_heads_at_once():
         assert torch.allclose(loss[i], expected, rtol=1e-6)
         assert torch.allclose(hits[i], expected_hits, rtol=1e-5)
         assert torch.allclose(heads.grad[i], alone.grad, rtol=1e-4, atol=1e-8)
+
+
+def test_maps_together_as_a_gpu_takes_them(monkeypatch):
+    plan = upsampled._plan
+    monkeypatch.setattr(upsampled, '_plan', lambda maps, height, floats, budget, together: plan(
+        maps, height, floats, 2 * height * floats, maps))
+    logits, labels = sample()
+    heads = torch.stack([logits, -logits])
+    found = upsampled_cross_entropy(heads, labels)
+    for i, alone in enumerate((logits, -logits)):
+        assert_same([part[i] for part in found], in_full(alone, labels), logits)
 
 
 def test_a_map_is_the_same_in_any_company():
