@@ -4,6 +4,7 @@
 _base_ = './upernet_intern_vit_6b.py'
 
 model = dict(
+    type='EncoderDecoder',
     pretrained='open-mmlab://resnet50_v1c',
     backbone=dict(
         _delete_=True,
