@@ -7,8 +7,7 @@ unset CDPATH
 cd "$(dirname "$0")/.."
 PATH=$PWD/.venv/bin:$PATH
 PYTHON=python
-PYTHONWARNINGS='ignore:On January 1:UserWarning' # mmcv's advertisement for its version 2
-export PATH PYTHON PYTHONWARNINGS
+export PATH PYTHON
 
 config=configs/tiny/full_tuning_tiny.py
 work=work_dirs/demo
