@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError, refuse_unknown
 from ..models.layers.sync_batch_norm import sync_batch_norm_on_cpu
-from .precision import compile_inside, hand_over_casts, store_masters
+from .precision import compile_blocks, hand_over_casts, store_masters
 
 ENGINES = ('auto', 'single', 'ddp', 'fsdp2')
 
@@ -189,8 +189,7 @@ def parallelize(model: nn.Module, device: str, engine: Engine | None = None,
     casts = hand_over_casts(backbone) if kind == 'fsdp2' else None
     # 2. Compile, block by block: one graph serves them all.
     if engine.compile:
-        for block in read_blocks(model):
-            compile_inside(block)
+        compile_blocks(read_blocks(model))
     # 3. None, DDP or FSDP2.
     if kind == 'single':
         return wrap_alone(model, device)

@@ -133,17 +133,22 @@ def hand_over_casts(backbone: nn.Module) -> tuple[torch.dtype | None, bool]:
     return dtype, dtype == arithmetic
 
 
-def compile_inside(unit: nn.Module) -> None:
-    """Compiles a module's forward, inside its casts where it has them; names stay.
+def compile_blocks(blocks: list[nn.Module]) -> None:
+    """Compiles the forwards of blocks, inside their casts where they have them; names stay.
 
     Drop path stays outside: its probability is a constant of each block, and would make a graph of
-    its own for each, up to torch's limit of 8, beyond which nothing is compiled.
+    its own for each, up to torch's limit of 8, beyond which nothing is compiled. Where some blocks
+    have it, all get it, the first one at 0. Torch runs the latest graph that fits; with two kinds
+    of blocks it could recompute an activation by another graph than it came from, and fail.
     """
-    for child in unit.modules():
-        if isinstance(child, DropPath):
-            child.forward = torch.compiler.disable(child.forward)
-    name = '_inner_forward' if hasattr(unit, '_computes_in') else 'forward'
-    setattr(unit, name, torch.compile(getattr(unit, name)))
+    if any(isinstance(child, DropPath) for block in blocks for child in block.modules()):
+        for block in blocks:
+            if isinstance(block.drop_path, nn.Identity):
+                block.drop_path = DropPath(0.0)
+            block.drop_path.forward = torch.compiler.disable(block.drop_path.forward)
+    for block in blocks:
+        name = '_inner_forward' if hasattr(block, '_computes_in') else 'forward'
+        setattr(block, name, torch.compile(getattr(block, name)))
 
 
 def _on_casts(unit: nn.Module, slots: list[tuple[nn.Module, str]], dtype: torch.dtype,

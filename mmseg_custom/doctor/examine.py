@@ -7,6 +7,7 @@ import torch
 from mmcv import Config
 from mmseg.datasets.builder import DATASETS
 
+from ..engine.config import other_classes
 from ..errors import InputError
 from .data import check_data
 from .environment import check_environment
@@ -101,22 +102,18 @@ def examine(cfg: Config, config_path: str, device: str, ranks: int, memory: int 
 def check_network(cfg: Config) -> list[Finding]:
     """Whether the network can be built, for as many classes as the data has."""
     try:
-        model = build_network(copy.deepcopy(cfg))
+        build_network(copy.deepcopy(cfg))
     except (InputError, TypeError, KeyError, ValueError, AssertionError) as error:
         return [fault('config', f'the network cannot be built: {error}', 'correct it', 'model')]
-    findings = []
     train = cfg.data.train
-    kind = DATASETS.get(train['type']) if isinstance(train, dict) else None
-    classes = (train.get('classes') if isinstance(train, dict) else None) or getattr(
-        kind, 'CLASSES', None)
-    heads = [model.decode_head] if not isinstance(model.decode_head, torch.nn.ModuleList) else (
-        list(model.decode_head))
-    for head in heads:
-        if isinstance(classes, (list, tuple)) and head.num_classes != len(classes):
-            findings.append(fault(
-                'config', f'the head has {head.num_classes} classes, the data {len(classes)}',
-                f'set num_classes={len(classes)}', 'model.decode_head.num_classes'))
-    return findings
+    if not isinstance(train, dict):
+        return []
+    classes = train.get('classes') or getattr(DATASETS.get(train['type']), 'CLASSES', None)
+    if not isinstance(classes, (list, tuple)):
+        return []
+    return [fault(
+        'config', f'the head has {number} classes, the data {len(classes)}',
+        f'set num_classes={len(classes)}', key) for key, number in other_classes(cfg, classes)]
 
 
 def _predict_time(found: Examination, cfg: Config, tflops: float | None) -> None:

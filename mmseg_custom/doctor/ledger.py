@@ -8,6 +8,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -17,7 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
+from ..models.losses import upsampled
+
 aten = torch.ops.aten
+Place = tuple[str, int]  # a phase of the step, and a number in it
 KINDS = ('weights', 'masters', 'gradients', 'optimizer', 'activations', 'head', 'workspace')
 
 
@@ -31,6 +35,7 @@ class Ledger(TorchDispatchMode):
         where: What a forward pass is making now: 'activations' or 'head'.
         kinds: Storage number -> its kind, one of ``KINDS``; may be corrected afterwards.
         events: (storage number, bytes that came or, negative, went), in order.
+        places: (number of events before it, place), in order.
         flops: Dtype -> floating-point operations of matrix products, convolutions and attention.
         moved_bytes: That all other operations read and write.
     """
@@ -41,6 +46,7 @@ class Ledger(TorchDispatchMode):
         self.where = 'workspace'
         self.kinds: list[str] = []
         self.events: list[tuple[int, int]] = []
+        self.places: list[tuple[int, Place]] = []
         self.flops: Counter = Counter()
         self.moved_bytes = 0
         self._live: dict[int, tuple[int, weakref.ref]] = {}  # address -> number, watch
@@ -70,9 +76,9 @@ class Ledger(TorchDispatchMode):
         """The number of a tensor's storage."""
         return self._note(tensor, self.where)
 
-    def moment(self) -> int:
-        """The number of events so far."""
-        return len(self.events)
+    def at(self, phase: str, number: int = 0) -> None:
+        """Says that a place begins: 'forward', 'backward' or 'optimizer', and a number in it."""
+        self.places.append((len(self.events), (phase, number)))
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.prim.device.default:
@@ -150,44 +156,50 @@ class Ledger(TorchDispatchMode):
                                     if _has_memory(t))
 
 
-def peak(ledger: Ledger, start: int, stop: int | None = None, *,
-         always: Iterable[int] = (), without: Iterable[str] = ()) -> tuple[dict[str, int], int]:
+def peaks(ledger: Ledger, *, always: Iterable[int] = (), away: Iterable[int] = ()
+          ) -> dict[Place, dict[str, int]]:
     """Replays a ledger.
 
     Args:
         ledger: After the step.
-        start: The moment at which the step began; what lives then is counted.
-        stop: The moment at which to end.
         always: Storages that live all the time in a run, though not in its first step.
-        without: Kinds that are elsewhere, in the host's memory.
+        away: Storages that are elsewhere, in the host's memory.
 
     Returns:
-        (bytes by kind at the moment at which most is there, that moment).
+        For each place that the ledger was told of, bytes by kind at the moment at which most is
+        there. What lived before the first place is counted.
     """
-    always, without = set(always), set(without)
-    now = Counter()
+    always, skipped = set(always) - set(away), {*always, *away}
     sizes = Counter()
     for number, change in ledger.events:
         if number in always and change > 0:
             sizes[number] = max(sizes[number], change)
+    now = Counter(dict.fromkeys(KINDS, 0))
     for number, size in sizes.items():
         now[ledger.kinds[number]] += size
-    best, most, moment = dict(now), -1, start
-    for i, (number, change) in enumerate(ledger.events[:stop]):
-        kind = ledger.kinds[number]
-        if number not in always and kind not in without:
-            now[kind] += change
-        if i >= start - 1 and change > 0:
-            total = sum(now.values())
-            if total > most:
-                best, most, moment = dict(now), total, i
-    return {kind: best.get(kind, 0) for kind in KINDS if kind not in without}, moment
+    starts = dict(ledger.places)
+    found: dict[Place, dict[str, int]] = {}
+    place = None
+    for i, (number, change) in enumerate([*ledger.events, (None, 0)]):
+        if i in starts:
+            place = starts[i]
+            if sum(now.values()) > sum(found.get(place, {}).values()):
+                found[place] = dict(now)
+        if number is not None and number not in skipped:
+            now[ledger.kinds[number]] += change
+        if place is not None and change > 0 and sum(now.values()) > sum(found[place].values()):
+            found[place] = dict(now)
+    return found
 
 
 @contextmanager
 def as_on_gpu() -> Iterator[None]:
-    """Lets operations that are one kernel on a GPU, and several on the CPU, be one here too."""
-    with _GPUFunctions():
+    """Lets what runs otherwise on a GPU than on the CPU run here as it does there.
+
+    Operations that are one kernel, and the sizes of strips.
+    """
+    strips = dict(cpu=upsampled.STRIP_FLOATS['cuda'])
+    with _GPUFunctions(), mock.patch.dict(upsampled.STRIP_FLOATS, strips):
         yield
 
 

@@ -3,7 +3,8 @@
 The segmentor of the config takes its whole step (forward, backward, optimizer) on fake tensors of
 the real size, as it is and again as FSDP2 shards it among pretended processes; the ledger tells
 what is there at each moment. So whatever autograd keeps, and whatever FSDP2 gathers ahead, is
-counted where it happens. The parts, at the moment at which most is there:
+counted where it happens. A deep backbone is followed at two smaller depths (:mod:`.depth`). The
+parts, at the moment at which most is there:
 
     weights      frozen weights, buffers, casts and gathered copies of trained weights
     masters      trained weights as they are stored
@@ -48,11 +49,13 @@ from ..errors import InputError
 from ..models.layers.pos_embed import resample_pos_embed
 from ..models.layers.sync_batch_norm import sync_batch_norm_on_cpu
 from ..optim.low_memory import NAME as LOW_MEMORY
-from .ledger import KINDS, Ledger, as_on_gpu, peak
+from .depth import EDGE, REST, Step, cut, depths, extended, watched
+from .ledger import KINDS, Ledger, Place, as_on_gpu, peaks
 
 MIB, GIB = 2**20, 2**30
 CUBLAS = 32 * MIB  # what PyTorch gives cuBLAS to work in on Hopper; 8 MiB elsewhere
 ON_CPU = 16 * MIB  # what oneDNN, MKL and the allocator keep: 6 to 40 MiB were seen
+DDP_COPIES = 2 * 250 * MIB  # DDP sends its first weights in two buckets at a time
 RESERVE = GIB  # CUDA context, NCCL, and what a GPU named "80 GB" lacks of it
 FRAGMENTATION = 0.03  # of the memory, that PyTorch's allocator loses between blocks
 SHARDED = ('masters', 'gradients', 'optimizer')
@@ -97,7 +100,7 @@ class Mode:
         offload: Whether FSDP2 keeps its shards in the host's memory.
         parts: Bytes on the GPU by part, at the peak.
         host: Bytes in the host's memory for this process, with ``offload``.
-        when: 'forward', 'backward' or 'optimizer': when the peak is.
+        when: 'start', 'forward', 'backward' or 'optimizer': when the peak is.
         flops: Dtype -> floating-point operations of a step, of one process.
         moved_bytes: That its other operations read and write.
         chosen: Whether the config runs this way.
@@ -195,87 +198,122 @@ def _trains_blocks(cfg: Config) -> bool:
 
 def _trace(cfg: Config, plan: Plan, engine: Engine, checkpointing: bool) -> list[Mode]:
     """The modes of one engine: with FSDP2 also the one that offloads."""
-    ledger = Ledger(copying_collectives=plan.device == 'cpu')
-    on_gpu = plan.device == 'cuda'
-    grouped = nullcontext() if engine.type == 'single' else _pretended_group(plan, engine)
-    with grouped as mesh, _quiet(), as_on_gpu() if on_gpu else nullcontext():
-        marks, counts = _take_step(cfg, plan, engine, checkpointing, ledger, mesh)
-    start, backward, step = marks
-    always = {n for n, kind in enumerate(ledger.kinds) if kind == 'optimizer'}
-    if engine.type == 'ddp' or plan.accumulation > 1:  # DDP's buckets hold all gradients
-        always |= {n for n, kind in enumerate(ledger.kinds) if kind == 'gradients'}
-    parts, moment = peak(ledger, start, always=always)
-    parts['workspace'] += CUBLAS if on_gpu else ON_CPU
-    figures = dict(flops=_times(ledger.flops, plan.accumulation),
-                   moved_bytes=ledger.moved_bytes * plan.accumulation)
-    when = 'forward' if moment < backward else 'backward' if moment < step else 'optimizer'
-    modes = [Mode(engine.type, checkpointing, False, parts, when=when, **figures)]
-    if engine.type == 'fsdp2' and on_gpu:
-        modes.append(_offloaded(modes[0], ledger, start, step, always, counts))
+    step = _follow(cfg, plan, engine, checkpointing)
+    peaks = {**step.peaks, ('start', 0): {**dict.fromkeys(KINDS, 0),
+                                          **_at_start(step.counts, plan, engine)}}
+    mode = Mode(engine.type, checkpointing, False, {},
+                flops=_times(step.flops, plan.accumulation),
+                moved_bytes=step.moved_bytes * plan.accumulation)
+    libraries = CUBLAS if plan.device == 'cuda' else ON_CPU
+    modes = [_at_peak(mode, peaks, libraries)]
+    if engine.type == 'fsdp2' and plan.device == 'cuda':
+        # The optimizer works in the host's memory. A unit's shard is on its way up, and that of
+        # its gradients on its way down.
+        on_gpu = {place: parts for place, parts in step.offloaded.items()
+                  if place[0] != 'optimizer'}
+        host = sum(step.counts[kind] for kind in ('frozen', *SHARDED))
+        modes.append(_at_peak(replace(mode, offload=True, host=host), on_gpu,
+                              libraries + 2 * step.counts['largest shard']))
     elif engine.type == 'fsdp2':  # the host's memory is where it was already
-        modes.append(replace(modes[0], offload=True, parts=dict(parts)))
+        modes.append(replace(modes[0], offload=True, parts=dict(modes[0].parts)))
     return modes
 
 
-def _offloaded(mode: Mode, ledger: Ledger, start: int, step: int, always: set[int],
-               counts: Counter) -> Mode:
-    """FSDP2 with its shards in the host's memory, where the optimizer works too."""
-    parts, _ = peak(ledger, start, step, always=always, without=SHARDED)
-    # A unit's shard on its way up, and that of its gradients on its way down.
-    parts['workspace'] += CUBLAS + 2 * counts['largest shard']
-    return replace(mode, offload=True, parts={**dict.fromkeys(KINDS, 0), **parts},
-                   host=counts['masters'] + counts['gradients'] + counts['optimizer'],
-                   when='backward')
+def _at_start(counts: Counter, plan: Plan, engine: Engine) -> dict[str, int]:
+    """What is there before the first step, where that may be more than in a step."""
+    if engine.type == 'ddp':  # copies of all tensors are on their way to all processes
+        return dict(weights=counts['weights'], masters=counts['masters'],
+                    workspace=min(counts['weights'] + counts['masters'], DDP_COPIES))
+    if engine.type == 'fsdp2' and plan.device == 'cpu':  # the network, and its first shards
+        return dict(weights=counts['built'], workspace=counts['largest shard'])
+    return {}
 
 
-def _take_step(cfg: Config, plan: Plan, engine: Engine, checkpointing: bool, ledger: Ledger,
-               mesh: DeviceMesh | None) -> tuple[tuple[int, int, int], Counter]:
-    """One training step in the ledger.
+def _at_peak(mode: Mode, peaks: dict[Place, dict[str, int]], more: int) -> Mode:
+    """A mode with the parts of the place where most is there, and ``more`` bytes of workspace."""
+    (phase, _), parts = max(peaks.items(), key=lambda item: sum(item[1].values()))
+    return replace(mode, when=phase, parts={**parts, 'workspace': parts['workspace'] + more})
 
-    Returns:
-        (the moments at which it begins, goes backward and goes to the optimizer; bytes of sharded
-        kinds and of the largest shard of a unit).
-    """
+
+def _follow(cfg: Config, plan: Plan, engine: Engine, checkpointing: bool) -> Step:
+    """The step of the network, or the same from two of fewer blocks."""
+    edge = max(EDGE, engine.prefetch + 1)
+    if cfg.model.backbone.type != 'InternViT6B':
+        return _take_step(cfg, plan, engine, checkpointing, edge)
+    few, *more = depths(cfg, engine, edge)
+    steps = [_take_step(cut(cfg, read, edge), plan, engine, checkpointing, edge)
+             for read in (few, *more[:1])]
+    if not more:
+        return steps[0]
+    return extended(*steps, (more[1] - few) // (more[0] - few))
+
+
+def _take_step(cfg: Config, plan: Plan, engine: Engine, checkpointing: bool, edge: int) -> Step:
+    """One training step in the ledger."""
     cfg = copy.deepcopy(cfg)  # Config.copy shares what is inside
-    model = _build(cfg, plan, checkpointing)
-    model.backbone.checkpoint_every = engine.checkpoint_every
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        _give_fake_memory(model)
-        with ledger:
-            ledger.tag(model.buffers(), 'weights')
-            if engine.type == 'fsdp2':
-                with mock.patch.object(wrapping, 'build_mesh', lambda *_: mesh):
-                    wrapping.shard(model, 'cpu', engine, *hand_over_casts(model.backbone),
-                                   masters_dtype(cfg))
-            batch = _batch(plan)
-            ledger.tag((batch['img'], batch['gt_semantic_seg']), 'activations')
-            for parameter in model.parameters():
-                ledger.tag((_local(parameter),),
-                           'masters' if parameter.requires_grad else 'weights')
-            low_memory = cfg.optimizer.type == LOW_MEMORY
-            if low_memory:  # its own tensor types do not come as fake ones
-                moments = state_bytes(model, engine.type, plan.ranks, engine,
-                                      storage=storage_of(cfg.optimizer)).optimizer
-            else:
-                optimizer = build_optimizer(model, _foreach(cfg.optimizer, plan))
-            model.train()
-            if hasattr(model.backbone, 'positions'):  # the cache asks for addresses
-                model.backbone.positions = resample_pos_embed
-            start = ledger.moment()
-            with _places(model, ledger):
-                loss = model.train_step(batch, None)['loss']
-            backward = ledger.moment()
-            loss.backward()
-            ledger.where = 'workspace'
-            ledger.tag((_local(p.grad) for p in model.parameters() if p.grad is not None),
-                       'gradients')
-            step = ledger.moment()
-            if low_memory:
-                states = [torch.empty(moments, dtype=torch.uint8)]
-            else:
-                states = _step(optimizer)
-            ledger.tag(states, 'optimizer')
-            return (start, backward, step), _counts(model, states)
+    ledger = Ledger(copying_collectives=plan.device == 'cpu')
+    grouped = nullcontext() if engine.type == 'single' else _pretended_group(plan, engine)
+    on_gpu = as_on_gpu() if plan.device == 'cuda' else nullcontext()
+    with grouped as mesh, _quiet(), on_gpu:
+        model = _build(cfg, plan, checkpointing)
+        model.backbone.checkpoint_every = engine.checkpoint_every
+        built = _built(model, cfg)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            _give_fake_memory(model)
+            with ledger:
+                _prepare(model, cfg, engine, ledger, mesh)
+                states = _run(model, cfg, plan, engine, ledger, edge)
+                counts, frozen = _counts(model, states), _frozen(model, ledger)
+    counts['built'] = built
+    optimizer, gradients, masters = (
+        {n for n, kind in enumerate(ledger.kinds) if kind == name}
+        for name in ('optimizer', 'gradients', 'masters'))
+    always = optimizer
+    if engine.type == 'ddp' or plan.accumulation > 1:  # DDP's buckets hold all gradients
+        always = optimizer | gradients
+    away = optimizer | gradients | masters | frozen if engine.type == 'fsdp2' else None
+    return Step(peaks(ledger, always=always), peaks(ledger, away=away) if away else {},
+                counts, ledger.flops, ledger.moved_bytes)
+
+
+def _prepare(model: nn.Module, cfg: Config, engine: Engine, ledger: Ledger,
+             mesh: DeviceMesh | None) -> None:
+    """Shards the network where that is asked for, and notes its weights."""
+    ledger.tag(model.buffers(), 'weights')
+    if engine.type == 'fsdp2':
+        with mock.patch.object(wrapping, 'build_mesh', lambda *_: mesh):
+            wrapping.shard(model, 'cpu', engine, *hand_over_casts(model.backbone),
+                           masters_dtype(cfg))
+    for parameter in model.parameters():
+        ledger.tag((_local(parameter),), 'masters' if parameter.requires_grad else 'weights')
+    model.train()
+    if hasattr(model.backbone, 'positions'):  # the cache asks for addresses
+        model.backbone.positions = resample_pos_embed
+
+
+def _run(model: nn.Module, cfg: Config, plan: Plan, engine: Engine, ledger: Ledger,
+         edge: int) -> list[Tensor]:
+    """Runs the step, and returns the tensors of the optimizer's state."""
+    batch = _batch(plan)
+    ledger.tag((batch['img'], batch['gt_semantic_seg']), 'activations')
+    low_memory = cfg.optimizer.type == LOW_MEMORY
+    if not low_memory:
+        optimizer = build_optimizer(model, _foreach(cfg.optimizer, plan))
+    with watched(model, ledger, edge):
+        loss = model.train_step(batch, None)['loss']
+    ledger.at('backward', REST)
+    loss.backward()
+    ledger.where = 'workspace'
+    ledger.tag((_local(p.grad) for p in model.parameters() if p.grad is not None), 'gradients')
+    ledger.at('optimizer')
+    if low_memory:  # its own tensor types do not come as fake ones
+        moments = state_bytes(model, engine.type, plan.ranks, engine,
+                              storage=storage_of(cfg.optimizer)).optimizer
+        states = [torch.empty(moments, dtype=torch.uint8)]
+    else:
+        states = _step(optimizer)
+    ledger.tag(states, 'optimizer')
+    return states
 
 
 def _step(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -345,23 +383,6 @@ def _foreach(optimizer: dict, plan: Plan) -> dict:
 
 
 @contextmanager
-def _places(model: nn.Module, ledger: Ledger) -> Iterator[None]:
-    """Tells the ledger which part of a forward pass is running."""
-    def at(place: str) -> None:
-        ledger.where = place
-
-    ledger.where = 'head'
-    hooks = [model.backbone.register_forward_pre_hook(lambda *_: at('activations')),
-             model.backbone.register_forward_hook(lambda *_: at('head'))]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        ledger.where = 'activations'  # what is recomputed is the backbone's
-
-
-@contextmanager
 def _pretended_group(plan: Plan, engine: Engine) -> Iterator[DeviceMesh]:
     """A process group of ``plan.ranks`` processes of which only this one exists."""
     from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -394,16 +415,33 @@ def _quiet() -> Iterator[None]:
 
 
 def _counts(model: nn.Module, states: list[Tensor]) -> Counter:
-    counts = Counter(optimizer=sum(state.nbytes for state in states))
+    counts = Counter(optimizer=sum(state.nbytes for state in states),
+                     weights=sum(buffer.nbytes for buffer in model.buffers()))
     for parameter in model.parameters():
+        size = _local(parameter).nbytes
         if parameter.requires_grad:
-            counts['masters'] += _local(parameter).nbytes
+            counts['masters'] += size
+        else:
+            counts['frozen'] += size
+            counts['weights'] += size
         if parameter.grad is not None:
             counts['gradients'] += _local(parameter.grad).nbytes
     units = [*getattr(model.backbone, 'blocks', ()), *heads(model)]
     counts['largest shard'] = max(
         (sum(_local(p).nbytes for p in unit.parameters()) for unit in units), default=0)
     return counts
+
+
+def _built(model: nn.Module, cfg: Config) -> int:
+    """Bytes of a network as it is built: the backbone in what it computes in."""
+    dtype = compute_dtype(cfg, model) or torch.float32
+    return sum(p.numel() * (dtype.itemsize if name.startswith('backbone.') else p.itemsize)
+               for name, p in model.named_parameters())
+
+
+def _frozen(model: nn.Module, ledger: Ledger) -> set[int]:
+    """Storages of the weights that are not trained."""
+    return {ledger.number(_local(p)) for p in model.parameters() if not p.requires_grad}
 
 
 def _local(tensor: Tensor) -> Tensor:

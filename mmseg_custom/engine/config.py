@@ -82,23 +82,31 @@ def augment_test(cfg: Config) -> None:
     raise InputError('--aug-test: data.test.pipeline has no MultiScaleFlipAug step')
 
 
+def other_classes(cfg: Config, classes: Sequence[str]) -> list[tuple[str, int]]:
+    """(key, value) of each ``num_classes`` that is not the number of classes of the data."""
+    found = []
+    for key in ('decode_head', 'auxiliary_head'):
+        heads = cfg.model.get(key) or []
+        for head in heads if isinstance(heads, list) else [heads]:
+            number = head.get('num_classes', len(classes))
+            if number != len(classes):
+                found.append((f'model.{key}.num_classes', number))
+    return found
+
+
 def check_classes(cfg: Config, classes: Sequence[str]) -> None:
     """Compares the heads with the classes of the training data.
 
     Raises:
         InputError: If a head has fewer classes, which a loss meets as an index out of range.
     """
-    for key in ('decode_head', 'auxiliary_head'):
-        heads = cfg.model.get(key) or []
-        for head in heads if isinstance(heads, list) else [heads]:
-            found = head.get('num_classes', len(classes))
-            text = (f'model.{key}.num_classes is {found}, and the training data has {len(classes)} '
-                    f'classes ({", ".join(name.strip() for name in classes[:3])} ...): set it to '
-                    f'{len(classes)}')
-            if found < len(classes):
-                raise InputError(text)
-            if found > len(classes):
-                get_root_logger().warning('%s', text)
+    for key, number in other_classes(cfg, classes):
+        text = (f'{key} is {number}, and the training data has {len(classes)} classes '
+                f'({", ".join(name.strip() for name in classes[:3])} ...): set it to '
+                f'{len(classes)}')
+        if number < len(classes):
+            raise InputError(text)
+        get_root_logger().warning('%s', text)
 
 
 def loader_options(cfg: Config, split: str) -> dict:

@@ -219,6 +219,8 @@ def test_number_of_classes_must_be_that_of_the_data(data):
     assert not check_network(config(data))
     wrong = config(data, **{'model.decode_head.num_classes': 149})
     assert 'num_classes: the head has 149 classes, the data 150' in lines(check_network(wrong))
+    more = config(data, **{'model.decode_head.num_classes': 151})
+    assert 'num_classes: the head has 151 classes, the data 150' in lines(check_network(more))
 
 
 def test_disk_and_shared_memory_must_suffice(data, monkeypatch):

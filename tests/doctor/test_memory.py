@@ -61,8 +61,10 @@ CASES = {  # name -> (model, images, engine, processes)
     'without checkpointing, ddp': (DEEP, 8, 'ddp', 2),
     'linear probing': (LINEAR, 24, 'single', 1),
     'linear probing, ddp': (LINEAR, 24, 'ddp', 2),
+    'linear probing, sharded': (LINEAR, 24, 'fsdp2', 2),
     'head tuning': (HEAD, 16, 'single', 1),
     'head tuning, ddp': (HEAD, 16, 'ddp', 2),
+    'head tuning, sharded': (HEAD, 16, 'fsdp2', 2),
 }
 QUICK = ['full tuning, one process', 'full tuning, sharded']
 
