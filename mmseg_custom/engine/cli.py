@@ -36,8 +36,7 @@ def run(main: Callable[[], None]) -> None:
         if message is None and world_size > 1 and lost_rank(error):
             message = 'the connection to another process is lost; its message says why'
             time.sleep(3)  # the launcher is to see first who failed first
-        else:
-            tell_launcher(message or f'{type(error).__name__}: {error}')
+        tell_launcher(message or f'{type(error).__name__}: {error}')
         if message is None or debug:
             raise
         who = f'error [rank {rank}]' if world_size > 1 else 'error'
