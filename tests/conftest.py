@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 import torch
 from helpers.data import draw_data
+from slurm.cluster import missing
 
 import mmseg_custom  # noqa: F401 - registers, and lets mmseg import without compiled ops
+
+
+def pytest_report_header() -> str:
+    """Says what `make test` leaves out, and why."""
+    return f'tests/slurm, no part of `make test`: {missing() or "`make test-slurm` runs it"}'
 
 
 @pytest.fixture(scope='session')
