@@ -1,4 +1,5 @@
 """Predicted peaks against those of real steps: on the CPU by resident memory, on GPUs by torch."""
+import copy
 import json
 import os
 import subprocess
@@ -10,8 +11,13 @@ from helpers.commands import ROOT
 from mmcv import Config
 from mmseg.models import build_segmentor
 
+from mmseg_custom.distributed.memory import state_bytes
+from mmseg_custom.distributed.parallelize import Engine
 from mmseg_custom.distributed.precision import apply_precision
+from mmseg_custom.doctor import memory
 from mmseg_custom.doctor.memory import GIB, MIB, Plan, plan_of, predict
+from mmseg_custom.doctor.weights import build_network
+from mmseg_custom.engine.config import load_config
 from mmseg_custom.errors import InputError
 
 CROP = (112, 112)
@@ -66,7 +72,7 @@ CASES = {  # name -> (model, images, engine, processes)
     'head tuning, ddp': (HEAD, 16, 'ddp', 2),
     'head tuning, sharded': (HEAD, 16, 'fsdp2', 2),
 }
-QUICK = ['full tuning, one process', 'full tuning, sharded']
+QUICK = ['head tuning']
 
 
 def measure(names: list[str]) -> dict[str, int]:
@@ -99,7 +105,7 @@ def check(names: list[str]) -> None:
             f'{name}: predicted {mode.peak / MIB:.0f}, measured {peak / MIB:.0f} MiB')
 
 
-def test_predicts_the_peak_of_real_steps():
+def test_predicts_the_peak_of_a_real_step():
     check(QUICK)
 
 
@@ -151,6 +157,50 @@ def test_parts_are_those_of_the_weights():
     again = [by_name[name].flops[torch.bfloat16] for name in ('ddp + checkpointing', 'ddp')]
     assert again[0] == pytest.approx(4 / 3 * again[1], rel=0.06)  # the forward pass twice
     assert all(mode.fits for mode in modes)
+
+
+@pytest.mark.parametrize('engine, with_cp', [
+    ('ddp', True), ('ddp', False), ('fsdp2', True), ('fsdp2', False)])
+def test_two_shallow_networks_tell_what_a_deep_one_takes(engine, with_cp, monkeypatch):
+    model = segmentor(64, 'upernet', depth=12)
+    model['backbone']['out_indices'] = [2, 5, 8, 10]  # the last block is not read
+    cfg = config(model, 2, engine)
+    cfg.engine.checkpoint_every = 2
+    plan, kind = Plan('cuda', 4, 2, CROP), Engine(**cfg.engine)
+    fast = memory._trace(cfg, plan, kind, with_cp)
+    monkeypatch.setattr(memory, 'depths', lambda *_: (11,))
+    whole = memory._trace(cfg, plan, kind, with_cp)
+    for a, b in zip(fast, whole, strict=True):
+        assert a.when == b.when and a.host == b.host
+        assert a.peak == pytest.approx(b.peak, rel=0.01)
+        assert sum(a.flops.values()) == pytest.approx(sum(b.flops.values()), rel=0.001)
+        assert a.moved_bytes == pytest.approx(b.moved_bytes, rel=0.01)
+
+
+def test_low_memory_optimizer_halves_the_masters():
+    cfg = config(segmentor(64, 'linear', depth=2), 2, 'ddp')
+    plan = Plan('cuda', 2, 2, CROP)
+    usual = next(mode for mode in predict(cfg, plan) if mode.chosen)
+    cfg.optimizer = dict(type='LowMemoryAdamW', lr=1e-4)
+    low = next(mode for mode in predict(cfg, plan) if mode.chosen)
+    backbone = sum(p.numel() for p in build_segmentor(cfg.model).backbone.parameters())
+    for part in ('masters', 'gradients'):
+        assert usual.parts[part] - low.parts[part] == 2 * backbone
+    assert low.parts['optimizer'] == pytest.approx(usual.parts['optimizer'] / 4, rel=0.05)
+
+
+@pytest.mark.parametrize('frozen', [True, False])
+def test_states_are_those_of_the_recipes(frozen):
+    kind = 'linear_probing' if frozen else 'full_tuning'
+    path, = (ROOT / 'configs/intern_vit_300m' / kind).glob('*_504_80k_ade20k_*')
+    cfg = load_config(str(path))
+    for ranks in (1, 8, 32):
+        engine = 'ddp' if frozen else 'single' if ranks == 1 else 'fsdp2'
+        mode, = memory._trace(cfg, plan_of(cfg, 'cuda', ranks, None), Engine(engine), True)[:1]
+        states = state_bytes(build_network(copy.deepcopy(cfg)), engine, ranks)
+        assert mode.parts['masters'] == pytest.approx(states.masters, rel=0.02)
+        if mode.when != 'start':
+            assert mode.parts['optimizer'] == pytest.approx(states.optimizer, rel=0.02)
 
 
 def test_what_does_not_run_is_an_error():
