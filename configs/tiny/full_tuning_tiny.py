@@ -7,11 +7,11 @@ _base_ = [
 ]
 
 model = dict(backbone=dict(
-    drop_path_rate=0.0,  # against too much training, which 300 iterations are not
+    drop_path_rate=0.0,  # against too much training, which 250 iterations are not
     out_indices=[1, 2, 3, 5]))
 data = dict(samples_per_gpu=8)
 total_batch = 8  # images of an iteration, on any number of processes up to 8
 optimizer = dict(lr=5e-3)
-runner = dict(max_iters=300)
-checkpoint_config = dict(interval=300)
-evaluation = dict(interval=300)
+runner = dict(max_iters=250)
+checkpoint_config = dict(interval=250)
+evaluation = dict(interval=250)
