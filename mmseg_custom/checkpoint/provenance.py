@@ -127,12 +127,18 @@ def sha256_of(path: str) -> str:
     for as long as size, time and inode of the file stay the same. A second thread that asks
     meanwhile waits.
     """
+    files = _files(path)
+    if files != [path]:
+        return sha256_of_all(files)
     with _LOCK:
-        files = _files(path)
-        if files == [path]:
-            return _file_sha256(path)
+        return _file_sha256(path)
+
+
+def sha256_of_all(files: list[str]) -> str:
+    """One SHA-256 over the names and hashes of files, which are kept as those of one are."""
+    with _LOCK:
         lines = [f'{_file_sha256(file)}  {os.path.basename(file)}\n' for file in files]
-        return hashlib.sha256(''.join(lines).encode()).hexdigest()
+    return hashlib.sha256(''.join(lines).encode()).hexdigest()
 
 
 def sha256_in_background(path: str) -> threading.Thread:

@@ -1,5 +1,4 @@
 """Where figures come from: checkpoint, versions, hardware, memory."""
-import hashlib
 import os
 import platform
 import resource
@@ -13,7 +12,7 @@ import torch
 import torch.distributed as dist
 from mmcv.runner import get_dist_info
 
-from ..checkpoint.provenance import sha256_of
+from ..checkpoint.provenance import sha256_of, sha256_of_all
 from ..checkpoint.sharded import is_sharded_checkpoint
 from ..version import __version__
 
@@ -25,15 +24,12 @@ def describe_checkpoint(path: str) -> dict | None:
     """
     if not os.path.exists(path):
         return None
-    files = [path]
     if is_sharded_checkpoint(path):
         files = sorted(entry.path for entry in os.scandir(path) if entry.is_file())
-    hashes = [sha256_of(file) for file in files]
-    if files != [path]:
-        lines = [f'{digest}  {os.path.basename(file)}\n' for digest, file in zip(hashes, files)]
-        hashes = [hashlib.sha256(''.join(lines).encode()).hexdigest()]
-    return dict(path=os.path.abspath(path), bytes=sum(map(os.path.getsize, files)),
-                sha256=hashes[0])
+        size, digest = sum(map(os.path.getsize, files)), sha256_of_all(files)
+    else:
+        size, digest = os.path.getsize(path), sha256_of(path)
+    return dict(path=os.path.abspath(path), bytes=size, sha256=digest)
 
 
 def versions() -> dict[str, str]:
