@@ -53,8 +53,8 @@ def build(device: str, blocks: int) -> nn.Module:
 
 def fill(folder: str, model: nn.Module, records: int) -> FeatureCache:
     """A cache of random records, as the recipe has them."""
-    layout = Layout.of(records, tuple(model.backbone.frozen_shapes(CROP, CROP)), (CROP, CROP),
-                       'bf16')
+    shapes = tuple(model.backbone.frozen_feature_shapes(CROP, CROP))
+    layout = Layout.of(records, shapes, (CROP, CROP), 'bf16')
     cache = FeatureCache.of(folder, {}, layout)
     cache.begin({}, {})
     for shard in cache.shards(1):
@@ -90,7 +90,7 @@ class Bench:
 
     def backbone(self) -> None:
         """Embedding, blocks, maps."""
-        self.model.backbone.frozen_maps(self.images)
+        self.model.backbone.frozen_features(self.images)
 
     def head(self) -> None:
         """A step of the head."""

@@ -28,7 +28,8 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
-from mmseg_custom.checkpoint.export import LazyTensor, write_pth  # noqa: E402
+from mmseg_custom.checkpoint.export import write_pth  # noqa: E402
+from mmseg_custom.checkpoint.lazy import LazyTensor  # noqa: E402
 from mmseg_custom.checkpoint.load import load_backbone, resample  # noqa: E402
 from mmseg_custom.models.backbones.intern_vit import InternViT6B  # noqa: E402
 

@@ -7,9 +7,9 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / 'mmseg_custom'
 OURS = 'mmseg_custom'
 FORBIDDEN = {
-    'models/layers': ['mmcv', 'mmseg', f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.checkpoint',
+    'layers': ['mmcv', 'mmseg', f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.checkpoint',
                       f'{OURS}.distributed', f'{OURS}.errors'],
-    'models/losses': ['mmcv', 'mmseg', f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.checkpoint',
+    'losses': ['mmcv', 'mmseg', f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.checkpoint',
                       f'{OURS}.distributed', f'{OURS}.errors', f'{OURS}.models.layers'],
     'models/backbones': [f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.distributed'],
     'models/decode_heads': [f'{OURS}.engine', f'{OURS}.datasets', f'{OURS}.distributed'],

@@ -10,7 +10,7 @@ import torch
 from mmcv import DictAction
 from mmseg.utils import get_root_logger
 
-from mmseg_custom.doctor.examine import examine
+from mmseg_custom.doctor.checks import examine
 from mmseg_custom.doctor.report import as_json, page
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import load_config, translate

@@ -9,14 +9,14 @@ from mmcv import Config, DictAction
 from mmcv.runner import get_dist_info
 from mmseg.datasets import CustomDataset, build_dataset
 
-from mmseg_custom.checkpoint.save import written_whole
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import augment_test, default_work_dir, load_config
 from mmseg_custom.engine.predict import Painter, Predictions, name_of, predict, save_partial
 from mmseg_custom.engine.test import build_test_loader, check_classes, load_model
 from mmseg_custom.errors import InputError
 from mmseg_custom.evaluation import evaluate, figures, pre_eval, write_results
-from mmseg_custom.evaluation.surroundings import peak_memory
+from mmseg_custom.evaluation.run_info import peak_memory
+from mmseg_custom.files import atomic_path
 
 
 def parse_args() -> argparse.Namespace:
@@ -107,7 +107,7 @@ def write(args: argparse.Namespace, cfg: Config, dataset: CustomDataset, found: 
     if not results:
         raise InputError(f'none of the {found.total} images could be read')
     if args.out:
-        with written_whole(args.out) as part:
+        with atomic_path(args.out) as part:
             mmcv.dump(results, part, file_format='pkl')
         print(f'results: {args.out}')
     if args.format_only:

@@ -9,29 +9,24 @@ Four ways through this package:
 
 It knows torch and the position embedding alone; ``guard`` knows mmcv once it is called.
 """
+from ..files import SaveError
+from .dcp_metadata import is_sharded_checkpoint
 from .guard import install_safe_loading
 from .load import load_backbone
 from .provenance import sha256_in_background
-from .save import (
-    SaveError,
-    atomic_save,
+from .save import atomic_save, save_checkpoint
+from .segmentor import load_segmentor, read_checkpoint
+from .sharded import load_optimizer, load_shares, load_whole_optimizer, save_sharded
+from .work_dir import (
     is_whole,
     newest_whole,
     point_latest_to,
     remove_checkpoint,
-    save_checkpoint,
-    sweep,
-)
-from .segmentor import load_segmentor, read_checkpoint
-from .sharded import (
-    is_sharded_checkpoint,
-    load_optimizer,
-    load_shares,
-    load_whole_optimizer,
-    save_sharded,
+    remove_leftovers,
 )
 
 __all__ = ['SaveError', 'atomic_save', 'install_safe_loading', 'is_sharded_checkpoint', 'is_whole',
            'load_backbone', 'load_optimizer', 'load_segmentor', 'load_shares',
            'load_whole_optimizer', 'newest_whole', 'point_latest_to', 'read_checkpoint',
-           'remove_checkpoint', 'save_checkpoint', 'save_sharded', 'sha256_in_background', 'sweep']
+           'remove_checkpoint', 'remove_leftovers', 'save_checkpoint', 'save_sharded',
+           'sha256_in_background']

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import PART
 from .export import (
     SILENT,
-    LazyTensor,
     Progress,
     write_pth,
     write_safetensors,
@@ -27,8 +27,8 @@ from .keys import (
     describe_mismatch,
     natural_key,
 )
-from .load import Network, check_float, open_network
-from .save import PART
+from .lazy import LazyStateDict, LazyTensor
+from .load import check_float, open_backbone_weights
 
 FORMS = ('pth', 'safetensors', 'hf')
 HEADS_OF_WIDTH = {3200: 25, 1024: 16}  # InternViT-6B and InternViT-300M
@@ -73,7 +73,7 @@ def convert(source: str, target: str, form: str, *, dtype: torch.dtype | None = 
     """
     if os.path.exists(target):
         raise InputError(f'{target} exists: remove it first, or give another name')
-    network = open_network(source)
+    network = open_backbone_weights(source)
     check_complete(network)
     tensors = _native(network, dtype, check_finite)
     if form == 'hf':
@@ -91,7 +91,7 @@ def convert(source: str, target: str, form: str, *, dtype: torch.dtype | None = 
             write_text(os.path.join(folder, 'config.json'), json.dumps(config, indent=2))
 
 
-def check_complete(network: Network) -> None:
+def check_complete(network: LazyStateDict) -> None:
     """Refuses a file in which something is missing, left over or quantised.
 
     Raises:
@@ -109,7 +109,8 @@ def check_complete(network: Network) -> None:
         check_float(network, name)
 
 
-def hub_config(network: Network, num_heads: int | None, dtype: torch.dtype | None = None) -> dict:
+def hub_config(network: LazyStateDict, num_heads: int | None,
+               dtype: torch.dtype | None = None) -> dict:
     """The config.json with which transformers builds an InternVLVisionModel for a network.
 
     Raises:
@@ -138,14 +139,14 @@ def hub_config(network: Network, num_heads: int | None, dtype: torch.dtype | Non
         torch_dtype=str(stored).removeprefix('torch.'))  # transformers 5 reads this name too
 
 
-def _native(network: Network, dtype: torch.dtype | None,
+def _native(network: LazyStateDict, dtype: torch.dtype | None,
             check_finite: bool) -> dict[str, LazyTensor]:
     """All tensors of a network under native names, in the order of the network."""
     order = sorted(network.parts, key=lambda name: (name.startswith('blocks.'), natural_key(name)))
     return {name: lazy(network, name, dtype, check_finite) for name in order}
 
 
-def lazy(network: Network, name: str, dtype: torch.dtype | None = None,
+def lazy(network: LazyStateDict, name: str, dtype: torch.dtype | None = None,
          check_finite: bool = False) -> LazyTensor:
     """A tensor of a file that is read when it is written."""
 
@@ -162,7 +163,7 @@ def lazy(network: Network, name: str, dtype: torch.dtype | None = None,
 
 
 def _in_transformers_names(tensors: dict[str, LazyTensor],
-                           network: Network) -> dict[str, LazyTensor]:
+                           network: LazyStateDict) -> dict[str, LazyTensor]:
     """Renames to transformers' names; q, k and v become tensors of their own."""
     renamed = {}
     left_aside = [name for name in tensors if name.startswith(PYRAMID)]
@@ -200,7 +201,7 @@ def _configured_heads(source: str) -> int | None:
     return config.get('vision_config', config).get('num_attention_heads')
 
 
-def _width(network: Network) -> int:
+def _width(network: LazyStateDict) -> int:
     return network.shape(NATIVE.anchor)[0]
 
 

@@ -9,7 +9,6 @@ import os
 import pickle
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
@@ -17,7 +16,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .save import written_whole
+from ..files import atomic_path
+from .lazy import LazyTensor
 
 SAFETENSORS_DTYPES = {torch.float64: 'F64', torch.int64: 'I64', torch.float32: 'F32',
                       torch.int32: 'I32', torch.bfloat16: 'BF16', torch.float16: 'F16',
@@ -59,37 +59,6 @@ class ProgressBar(Progress):
         self.bar.update(n)
 
 
-@dataclass(frozen=True)
-class LazyTensor:
-    """A tensor that is made when it is written.
-
-    Attributes:
-        shape: Its shape.
-        dtype: Its dtype.
-        make: Makes it, on the CPU.
-        done: Is called once it is written.
-    """
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    make: Callable[[], Tensor]
-    done: Callable[[], object] = lambda: None
-
-    @property
-    def nbytes(self) -> int:
-        """Its size in bytes."""
-        return prod(self.shape) * self.dtype.itemsize
-
-    def bytes(self) -> Tensor:
-        """Makes it: (nbytes,) uint8.
-
-        Raises:
-            ValueError: If it is not what was announced.
-        """
-        tensor = self.make()
-        if tuple(tensor.shape) != self.shape or tensor.dtype != self.dtype:
-            raise ValueError(f'{tuple(tensor.shape)} {tensor.dtype} was made where {self.shape} '
-                             f'{self.dtype} was announced')
-        return tensor.contiguous().flatten().view(torch.uint8)
 
 
 def write_pth(path: str, content: object, progress: Progress = SILENT) -> None:
@@ -103,7 +72,7 @@ def write_pth(path: str, content: object, progress: Progress = SILENT) -> None:
     Raises:
         SaveError: If it cannot be written; what was at the path is still there.
     """
-    with written_whole(path) as part:
+    with atomic_path(path) as part:
         pickled = io.BytesIO()
         pickler = _Pickler(pickled, protocol=2)
         pickler.dump(content)
@@ -145,7 +114,7 @@ def write_safetensors(path: str, tensors: dict[str, LazyTensor],
         offset += tensor.nbytes
     text = json.dumps(header, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 8)
-    with written_whole(path) as part, open(part, 'wb') as file:
+    with atomic_path(path) as part, open(part, 'wb') as file:
         file.write(len(text).to_bytes(8, 'little') + text)
         for name in names:
             file.write(memoryview(tensors[name].bytes().numpy()))
@@ -189,7 +158,7 @@ def split_into_shards(tensors: dict[str, LazyTensor], shard_bytes: int) -> list[
 
 def write_text(path: str, text: str) -> None:
     """Writes a small text file whole."""
-    with written_whole(path) as part, open(part, 'w', encoding='utf-8') as file:
+    with atomic_path(path) as part, open(part, 'w', encoding='utf-8') as file:
         file.write(text + '\n')
 
 

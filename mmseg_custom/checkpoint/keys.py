@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 
 from ..errors import InputError
 
+BACKBONE = 'backbone.'  # what the names of a segmentor's backbone begin with
 PYRAMID = ('up1.', 'up2.', 'up3.', 'up4.')
 
 # Trained beside the network for image-text contrast; the released .pth holds them.

@@ -10,14 +10,15 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .files import read_weights, release_pages
+from ..layers.pos_embed import resample_pos_embed
+from .files import read_weights
 from .keys import PYRAMID, Architecture, describe_mismatch, find_network, summarize, to_native
+from .lazy import LazyStateDict
 from .provenance import WeightsSource, remember
 
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
@@ -45,7 +46,7 @@ def load_backbone(backbone: nn.Module, path: str, *, dtype: torch.dtype | None =
     """
     logger = logger or logging.getLogger('mmseg')
     _check_exists(path)
-    network = open_network(path, logger)
+    network = open_backbone_weights(path, logger)
     has_pyramid = any(name.startswith(PYRAMID) for name in network.parts)
     fill(backbone, network, dtype, check_finite,
          may_miss=lambda name: name.startswith(PYRAMID) and not has_pyramid)
@@ -54,55 +55,9 @@ def load_backbone(backbone: nn.Module, path: str, *, dtype: torch.dtype | None =
                 path)
 
 
-@dataclass
-class Network:
-    """Tensors of a file (or of two that belong together) under the names of a model, unread.
-
-    Attributes:
-        path: Of the file, for messages.
-        parts: Name -> the tensors that make it up, joined along the first axis if they are three.
-        mapped: Names whose tensors are views of a mapped file.
-        unknown: Names in the file that belong to the network but that no model has.
-        dtypes: Name -> dtype, of tensors that are to be rounded to it first.
-    """
-    path: str
-    parts: dict[str, tuple[Tensor, ...]]
-    mapped: set[str]
-    unknown: list[str] = field(default_factory=list)
-    dtypes: dict[str, torch.dtype] = field(default_factory=dict)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor."""
-        parts = self.parts[name]
-        if len(parts) == 1:
-            return tuple(parts[0].shape)
-        return (sum(len(part) for part in parts), *parts[0].shape[1:])
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """All names and shapes."""
-        return {name: self.shape(name) for name in self.parts}
-
-    def dtype(self, name: str) -> torch.dtype:
-        """The dtype of a tensor."""
-        return self.dtypes.get(name, self.parts[name][0].dtype)
-
-    def tensor(self, name: str) -> Tensor:
-        """A tensor: a view of the file, or a new one if it was joined or rounded."""
-        parts = self.parts[name]
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(self.dtype(name))
-
-    def release(self, name: str) -> None:
-        """Lets go of the memory of a tensor that was read and copied."""
-        if name in self.mapped:
-            for part in self.parts[name]:
-                release_pages(part)
-
-    def holds(self, name: str, tensor: Tensor) -> bool:
-        """Whether a tensor is the file's own view, not a copy."""
-        return tensor.data_ptr() == self.parts[name][0].data_ptr()
 
 
-def open_network(path: str, logger: logging.Logger | None = None) -> Network:
+def open_backbone_weights(path: str, logger: logging.Logger | None = None) -> LazyStateDict:
     """Opens a file and translates the names of the InternViT in it.
 
     What surrounds the network (heads, a language model) and the parameters that no map needs are
@@ -128,10 +83,10 @@ def open_network(path: str, logger: logging.Logger | None = None) -> Network:
         unknown.remove(name)
     parts = {name: tuple(weights.tensors[prefix + source] for source in names)
              for name, names in sources.items()}
-    return Network(path, parts, set(parts) if weights.mapped else set(), unknown)
+    return LazyStateDict(path, parts, set(parts) if weights.mapped else set(), unknown)
 
 
-def fill(module: nn.Module, network: Network, dtype: torch.dtype | None = None,
+def fill(module: nn.Module, network: LazyStateDict, dtype: torch.dtype | None = None,
          check_finite: bool = False, may_miss: Callable[[str], bool] = lambda name: False,
          as_stored: Callable[[str], bool] = lambda name: False) -> None:
     """Checks a network against a model, then places every tensor.
@@ -150,7 +105,7 @@ def fill(module: nn.Module, network: Network, dtype: torch.dtype | None = None,
         InputError: If names, shapes or dtypes do not fit.
     """
     targets = module.state_dict(keep_vars=True)
-    check_network(network, targets, may_miss)
+    check_fit(network, targets, may_miss)
     for name in network.parts:
         tensor, target = network.tensor(name), targets[name]
         if tensor.shape != target.shape:  # check_tensors let only position embeddings pass
@@ -165,7 +120,7 @@ def fill(module: nn.Module, network: Network, dtype: torch.dtype | None = None,
             network.release(name)
 
 
-def check_network(network: Network, targets: Mapping[str, Tensor],
+def check_fit(network: LazyStateDict, targets: Mapping[str, Tensor],
                   may_miss: Callable[[str], bool]) -> None:
     """Refuses a network that does not fit a model: see the three checks below.
 
@@ -177,7 +132,7 @@ def check_network(network: Network, targets: Mapping[str, Tensor],
     check_tensors(network, targets)
 
 
-def check_architecture(network: Network, targets: Mapping[str, Tensor]) -> None:
+def check_architecture(network: LazyStateDict, targets: Mapping[str, Tensor]) -> None:
     """Refuses a network of other proportions.
 
     Raises:
@@ -198,7 +153,7 @@ def check_architecture(network: Network, targets: Mapping[str, Tensor]) -> None:
                          f'set {file} in model.backbone, or use the file of this model')
 
 
-def check_names(network: Network, targets: Mapping[str, Tensor],
+def check_names(network: LazyStateDict, targets: Mapping[str, Tensor],
                 may_miss: Callable[[str], bool]) -> None:
     """Refuses names that are missing or left over.
 
@@ -212,7 +167,7 @@ def check_names(network: Network, targets: Mapping[str, Tensor],
                          f'{describe_mismatch(missing, unexpected)}')
 
 
-def check_tensors(network: Network, targets: Mapping[str, Tensor]) -> None:
+def check_tensors(network: LazyStateDict, targets: Mapping[str, Tensor]) -> None:
     """Refuses quantised tensors, and other shapes (a position embedding may have another grid).
 
     Raises:
@@ -229,7 +184,7 @@ def check_tensors(network: Network, targets: Mapping[str, Tensor]) -> None:
             check_float(network, name)
 
 
-def check_float(network: Network, name: str) -> None:
+def check_float(network: LazyStateDict, name: str) -> None:
     """Refuses a quantised tensor.
 
     Raises:
@@ -244,8 +199,6 @@ def check_float(network: Network, name: str) -> None:
 
 def resample(pos_embed: Tensor, num_tokens: int) -> Tensor:
     """Resamples a position embedding (1, 1 + N, D) to (1, num_tokens, D), in float32."""
-    # Imported here because importing the models imports the backbone, which imports this module.
-    from ..models.layers.pos_embed import resample_pos_embed
     side = round((num_tokens - 1) ** 0.5)
     return resample_pos_embed(pos_embed.float(), (side, side))
 

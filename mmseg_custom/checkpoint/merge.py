@@ -9,11 +9,14 @@ import torch
 from ..errors import InputError
 from . import provenance
 from .convert import lazy
-from .export import SILENT, LazyTensor, Progress, write_pth, write_safetensors
+from .export import SILENT, Progress, write_pth, write_safetensors
 from .files import safe_load
-from .load import Network, open_network, resample
-from .save import atomic_save, plain
-from .segmentor import BACKBONE, complete, entry_of, find_backbone, open_checkpoint, own_tensors
+from .keys import BACKBONE
+from .lazy import LazyStateDict, LazyTensor
+from .load import open_backbone_weights, resample
+from .metadata import plain
+from .save import atomic_save
+from .segmentor import complete, entry_of, find_backbone, open_checkpoint, own_tensors
 
 
 def merge(checkpoint: str, target: str, backbone: str | None = None,
@@ -73,7 +76,7 @@ def split(checkpoint: str, target: str, backbone: str) -> tuple[int, int]:
     if entry_of(content) is not None:
         raise InputError(f'{checkpoint} is a small checkpoint already: nothing to split off')
     network = own_tensors(content, checkpoint)
-    base = open_network(backbone)
+    base = open_backbone_weights(backbone)
     same = [name for name in base.parts if _equal(network, base, name)]
     if not same:
         raise InputError(f'{checkpoint} shares no tensor with {backbone}: its backbone was '
@@ -92,7 +95,7 @@ def split(checkpoint: str, target: str, backbone: str) -> tuple[int, int]:
     return len(same), len(kept)
 
 
-def _equal(network: Network, base: Network, name: str) -> bool:
+def _equal(network: LazyStateDict, base: LazyStateDict, name: str) -> bool:
     """Whether a checkpoint's tensor is what its backbone's file gives."""
     full = BACKBONE + name
     if full not in network.parts:

@@ -18,12 +18,13 @@ from torch import nn
 
 from ..errors import InputError
 from . import provenance
+from .dcp_metadata import is_sharded_checkpoint
 from .files import safe_load, sniff, tensors_of
-from .keys import DIALECTS, summarize
-from .load import Network, fill, open_network, resample
+from .keys import BACKBONE, DIALECTS, summarize
+from .lazy import LazyStateDict
+from .load import fill, open_backbone_weights, resample
 from .provenance import WeightsSource
-
-BACKBONE = 'backbone.'
+from .sharded import ShardedStateDict, open_sharded
 
 
 def load_segmentor(model: nn.Module, path: str, *, backbone: str | None = None,
@@ -117,7 +118,7 @@ def read_checkpoint(path: str, *, backbone: str | None = None, verify: bool = Tr
     return {**checkpoint, 'state_dict': state_dict}
 
 
-def complete(network: Network, entry: dict, backbone: str,
+def complete(network: LazyStateDict, entry: dict, backbone: str,
              logger: logging.Logger | None = None) -> WeightsSource:
     """Adds the tensors of a backbone's file to those of a small checkpoint.
 
@@ -130,7 +131,7 @@ def complete(network: Network, entry: dict, backbone: str,
     Returns:
         What was taken from the file.
     """
-    base = open_network(backbone, logger)
+    base = open_backbone_weights(backbone, logger)
     taken = [name for name in base.parts if BACKBONE + name not in network.parts]
     for name in taken:
         parts, full = base.parts[name], BACKBONE + name
@@ -174,13 +175,12 @@ def open_checkpoint(path: str, optimizer: bool = False) -> dict:
     Raises:
         InputError: If it cannot be read.
     """
-    from . import sharded  # which needs this module
-    if sharded.is_sharded_checkpoint(path):
-        return sharded.open_sharded(path, optimizer)
+    if is_sharded_checkpoint(path):
+        return open_sharded(path, optimizer)
     return safe_load(path)
 
 
-def own_tensors(checkpoint: dict, path: str) -> Network:
+def own_tensors(checkpoint: dict, path: str) -> LazyStateDict:
     """The tensors in the file itself, without the prefix of a data-parallel wrapper."""
     tensors = tensors_of(checkpoint, path)
     if all(name.startswith('module.') for name in tensors):
@@ -192,10 +192,9 @@ def own_tensors(checkpoint: dict, path: str) -> Network:
         raise InputError(f'{path} is no checkpoint of a segmentor (it holds '
                          f'{summarize(tensors)}): {way_out}')
     if os.path.isdir(path):
-        from .sharded import ShardedNetwork  # which needs this module
-        return ShardedNetwork(path)
+        return ShardedStateDict(path)
     mapped = set() if sniff(path) == 'legacy' else set(tensors)
-    return Network(path, {name: (tensor,) for name, tensor in tensors.items()}, mapped)
+    return LazyStateDict(path, {name: (tensor,) for name, tensor in tensors.items()}, mapped)
 
 
 def entry_of(checkpoint: dict) -> dict | None:
@@ -217,7 +216,7 @@ def _holds(backbone: nn.Module, held: WeightsSource | None, source: WeightsSourc
         or parameters['pos_embed'].shape[1] == entry['pos_embed_tokens'])
 
 
-def _leave_out(network: Network, beginnings: Sequence[str], model: nn.Module) -> set[str]:
+def _leave_out(network: LazyStateDict, beginnings: Sequence[str], model: nn.Module) -> set[str]:
     """Takes tensors out of a network; returns their beginnings for :func:`_may_miss`."""
     here = list(model.state_dict())
     for beginning in beginnings:

@@ -27,25 +27,14 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from ..errors import InputError
-from .export import LazyTensor
-from .files import safe_load
-from .load import Network, check_network, resample
-from .save import PART, SaveError, flush, plain, point_latest_to, save_error, trained_state_dict
+from ..files import PART, SaveError, as_save_error, flush
+from .dcp_metadata import HEADER, SUFFIX, check_whole, read_header, read_metadata
+from .lazy import LazyStateDict, LazyTensor
+from .load import check_fit, resample
+from .metadata import plain, trained_state_dict
+from .work_dir import point_latest_to
 
-SUFFIX = '.dcp'
 MODEL, OPTIMIZER = 'state_dict.', 'optimizer.'
-_HEADER, _METADATA = 'meta.pth', '.metadata'
-_METADATA_TYPES = {
-    'torch.distributed.checkpoint.metadata': {
-        'Metadata', 'MetadataIndex', 'TensorStorageMetadata', 'ChunkStorageMetadata',
-        'TensorProperties', 'StorageMeta', '_MEM_FORMAT_ENCODING'},
-    'torch.distributed.checkpoint.filesystem': {'_StorageInfo'},
-    'torch.serialization': {'_get_layout'},
-    'pathlib': {'PosixPath', 'WindowsPath'},
-    'pathlib._local': {'PosixPath', 'WindowsPath'},  # from Python 3.13 on
-    'torch': {'Size', 'bfloat16', 'float16', 'float32', 'float64', 'int64', 'int32', 'uint8',
-              'bool'},
-}
 
 
 def save_sharded(model: nn.Module, folder: str, optimizer: Optimizer | None = None,
@@ -72,8 +61,8 @@ def save_sharded(model: nn.Module, folder: str, optimizer: Optimizer | None = No
     def begin() -> None:
         shutil.rmtree(part, ignore_errors=True)
         os.makedirs(part)
-        torch.save(header, os.path.join(part, _HEADER))
-        flush(os.path.join(part, _HEADER))
+        torch.save(header, os.path.join(part, HEADER))
+        flush(os.path.join(part, HEADER))
 
     def end() -> None:
         if os.path.exists(folder):
@@ -93,7 +82,7 @@ def save_sharded(model: nn.Module, folder: str, optimizer: Optimizer | None = No
             dcp.save(tensors, storage_writer=dcp.FileSystemWriter(part, sync_files=True))
         except CheckpointException as error:
             first = next(iter(error.failures.values()))[0]
-            raise save_error(first, folder) from error
+            raise as_save_error(first, folder) from error
         _on_first_rank(end, folder)
     except SaveError:
         if _rank() == 0:
@@ -101,15 +90,8 @@ def save_sharded(model: nn.Module, folder: str, optimizer: Optimizer | None = No
         raise
 
 
-def is_sharded_checkpoint(path: str) -> bool:
-    """Whether a path is a folder of this kind, whole or not."""
-    return os.path.isdir(path) and (os.path.realpath(path).endswith(SUFFIX)
-                                    or os.path.exists(os.path.join(path, _METADATA)))
 
 
-def read_header(folder: str) -> dict:
-    """``meta``, and the optimizer's ``param_groups`` and plain ``state``."""
-    return safe_load(os.path.join(folder, _HEADER))
 
 
 def open_sharded(folder: str, optimizer: bool = False) -> dict:
@@ -120,13 +102,13 @@ def open_sharded(folder: str, optimizer: bool = False) -> dict:
         optimizer: Also its state, as :class:`.export.LazyTensor`.
 
     Returns:
-        ``meta``, ``state_dict`` on the meta device (:class:`ShardedNetwork` reads it), and
+        ``meta``, ``state_dict`` on the meta device (:class:`ShardedStateDict` reads it), and
         ``optimizer`` if it was asked for and is there.
 
     Raises:
         InputError: If a part is missing or damaged.
     """
-    network = ShardedNetwork(folder)
+    network = ShardedStateDict(folder)
     header = read_header(folder)
     content = dict(meta=header['meta'], state_dict={
         name: parts[0] for name, parts in network.parts.items()})
@@ -135,7 +117,7 @@ def open_sharded(folder: str, optimizer: bool = False) -> dict:
     return content
 
 
-class ShardedNetwork(Network):
+class ShardedStateDict(LazyStateDict):
     """The weights in a folder, read whole, one when it is asked for, on this process alone.
 
     Args:
@@ -187,9 +169,9 @@ def load_shares(model: nn.Module, folder: str, *, check_finite: bool = False) ->
     Raises:
         InputError: If a part is missing or damaged, or names or shapes do not fit.
     """
-    network = ShardedNetwork(folder)
+    network = ShardedStateDict(folder)
     targets = model.state_dict()
-    check_network(network, targets, lambda name: name.endswith('num_batches_tracked'))
+    check_fit(network, targets, lambda name: name.endswith('num_batches_tracked'))
     same = {MODEL + name: targets[name] for name in network.parts
             if targets[name].shape == network.shape(name)}
     _load(same, folder)
@@ -243,28 +225,6 @@ def load_whole_optimizer(optimizer: Optimizer, state_dict: dict, path: str) -> N
     optimizer.load_state_dict({**state_dict, 'state': state})
 
 
-def check_whole(folder: str) -> Metadata:
-    """Reads which files there must be, and looks whether they are.
-
-    Raises:
-        InputError: Naming the file that is missing or cut short.
-    """
-    metadata = _read_metadata(folder)
-    ends: dict[str, int] = {}
-    for place in metadata.storage_data.values():
-        end = place.offset + place.length
-        ends[place.relative_path] = max(ends.get(place.relative_path, 0), end)
-    for name, end in ends.items():
-        path = os.path.join(folder, name)
-        if os.path.basename(name) != name or not os.path.exists(path):
-            raise InputError(f'{folder} lacks {name}, one of its {len(ends)} shards: copy the '
-                             'whole folder, or go on from an earlier checkpoint')
-        if os.path.getsize(path) < end:
-            raise InputError(f'{path} is cut short ({os.path.getsize(path)} of {end} bytes): copy '
-                             'it again, or go on from an earlier checkpoint')
-    if not os.path.exists(os.path.join(folder, _HEADER)):
-        raise InputError(f'{folder} lacks {_HEADER}: copy the whole folder')
-    return metadata
 
 
 class _Reader(dcp.FileSystemReader):
@@ -276,31 +236,11 @@ class _Reader(dcp.FileSystemReader):
 
     def read_metadata(self, *args, **kwargs) -> Metadata:
         """The metadata, read without running anything in it."""
-        return self._metadata or _read_metadata(str(self.path))
+        return self._metadata or read_metadata(str(self.path))
 
 
-class _MetadataUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> type:
-        if name not in _METADATA_TYPES.get(module, ()):
-            raise pickle.UnpicklingError(f'it asks for {module}.{name}')
-        return super().find_class(module, name)
 
 
-def _read_metadata(folder: str) -> Metadata:
-    path = os.path.join(folder, _METADATA)
-    if not os.path.exists(path):
-        raise InputError(f'{folder} lacks {_METADATA}: it is no checkpoint, or was not written to '
-                         'its end')
-    try:
-        with open(path, 'rb') as file:
-            metadata = _MetadataUnpickler(file).load()
-        if not isinstance(metadata, Metadata) or not all(
-                isinstance(entry, TensorStorageMetadata)
-                for entry in metadata.state_dict_metadata.values()):
-            raise pickle.UnpicklingError('it does not describe tensors alone')
-    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, ValueError) as error:
-        raise InputError(f'{path} was refused or is damaged: {error}') from error
-    return metadata
 
 
 def _load(tensors: dict[str, Tensor], folder: str, reader: _Reader | None = None) -> None:
@@ -389,7 +329,7 @@ def _on_first_rank(action: Callable[[], None], folder: str) -> None:
         except SaveError as error:
             failure = [error]
         except (OSError, RuntimeError) as error:
-            failure = [save_error(error, folder)]
+            failure = [as_save_error(error, folder)]
     if dist.is_initialized():
         dist.broadcast_object_list(failure, src=0)
     if failure[0] is not None:

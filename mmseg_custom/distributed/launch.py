@@ -61,7 +61,7 @@ def init_process_group(launcher: str, device: str, backend: str | None = None) -
                             rank=place.rank, world_size=place.world_size)
 
 
-def agreed(value: object) -> object:
+def broadcast_from_rank0(value: object) -> object:
     """The value of rank 0, on every rank."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return value

@@ -27,8 +27,8 @@ from torch.distributed.fsdp import (
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError, refuse_unknown
-from ..models.layers.sync_batch_norm import sync_batch_norm_on_cpu
-from .precision import compile_blocks, hand_over_casts, store_masters
+from ..layers.sync_batch_norm import sync_batch_norm_on_cpu
+from .precision import compile_blocks, move_casts_to_fsdp, store_master_weights
 
 ENGINES = ('auto', 'single', 'ddp', 'fsdp2')
 
@@ -186,7 +186,7 @@ def parallelize(model: nn.Module, device: str, engine: Engine | None = None,
     if hasattr(backbone, 'checkpoint_every'):
         backbone.checkpoint_every = engine.checkpoint_every
     # FSDP2 casts when it gathers: the casts must be out of the way before anything is compiled.
-    casts = hand_over_casts(backbone) if kind == 'fsdp2' else None
+    casts = move_casts_to_fsdp(backbone) if kind == 'fsdp2' else None
     # 2. Compile, block by block: one graph serves them all.
     if engine.compile:
         compile_blocks(read_blocks(model))
@@ -246,13 +246,13 @@ def shard(model: nn.Module, device: str, engine: Engine,
     plain = MixedPrecisionPolicy(reduce_dtype=torch.float32)
     blocks = list(_blocks(model))
     for block in blocks:
-        store_masters(block, masters)
+        store_master_weights(block, masters)
         fully_shard(block, mp_policy=casting, **common)
     for head in heads(model):
-        store_masters(head)
+        store_master_weights(head)
         fully_shard(head, mp_policy=plain, **common)
         register_fsdp_forward_method(head, 'forward_test')  # mmseg's calls forward, not the head
-    store_masters(model.backbone, masters)
+    store_master_weights(model.backbone, masters)
     # Images stay float32: windows are merged in their dtype. The patch embedding casts them.
     fully_shard(model, mp_policy=replace(casting, cast_forward_inputs=False), **common)
     _leave_meta(model, device, engine.cpu_offload)
@@ -336,7 +336,7 @@ def unsharded(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def testable(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Lets processes test a sharded model on different images and numbers of windows.
 
     In lockstep, layer by layer, where the segmentor can (``lockstep``), and gathered elsewhere.
@@ -352,7 +352,7 @@ def testable(model: nn.Module) -> Iterator[None]:
         model.module.lockstep = False
 
 
-def one_of_many(model: nn.Module) -> AbstractContextManager:
+def no_sync(model: nn.Module) -> AbstractContextManager:
     """A context for a batch whose gradients are added up, and not reduced over the ranks yet."""
     if isinstance(model, DistributedDataParallel):
         return model.no_sync()

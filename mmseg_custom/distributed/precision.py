@@ -37,7 +37,7 @@ def apply_precision(model: nn.Module, dtype: torch.dtype, device: str | None = N
         dtype: Of the backbone's weights when it computes.
         device: 'cuda' or 'cpu', where it will compute; default: where it is.
         store: False leaves the backbone's trained weights in the dtype that they are in, for
-            :func:`store_masters` to convert part by part, as they are sharded.
+            :func:`store_master_weights` to convert part by part, as they are sharded.
         masters: What the backbone's trained weights are stored in; see :mod:`..optim.low_memory`
             for another dtype than float32.
     """
@@ -54,7 +54,7 @@ def apply_precision(model: nn.Module, dtype: torch.dtype, device: str | None = N
     _log(model, dtype, arithmetic, masters)
 
 
-def store_masters(module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+def store_master_weights(module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
     """Stores trained weights in a dtype, those of modules inside included."""
     for parameter in module.parameters():
         if parameter.requires_grad and parameter.dtype != dtype:
@@ -112,7 +112,7 @@ def compute_in(unit: nn.Module, names: list[str], dtype: torch.dtype,
         unit.forward = _on_casts(unit, slots, dtype, arithmetic)
 
 
-def hand_over_casts(backbone: nn.Module) -> tuple[torch.dtype | None, bool]:
+def move_casts_to_fsdp(backbone: nn.Module) -> tuple[torch.dtype | None, bool]:
     """Leaves the casts of :func:`compute_in` to FSDP2's mixed precision, as far as it has them.
 
     Where weights are rounded to one dtype and computed with in another, each module still casts

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..distributed.parallelize import Engine, read_blocks
 from ..models.backbones.intern_vit import InternViT6B
-from .ledger import Ledger, Place
+from .memory_tracker import AllocationSite, MemoryTracker
 
 EDGE = 2  # blocks at either end that are places of their own; more where FSDP2 prefetches more
 # Numbers of places that are no block at an end; a depth is added to the last.
@@ -26,17 +26,17 @@ EMBEDDING, REST, BETWEEN = -1000, 1000, 10_000
 
 @dataclass
 class Step:
-    """What the ledger says of a step.
+    """What the tracker says of a step.
 
     Attributes:
-        peaks: Place -> bytes by kind.
+        peaks: AllocationSite -> bytes by kind.
         offloaded: The same, with what FSDP2 offloads in the host's memory.
         counts: Bytes of states.
         flops: By dtype.
         moved_bytes: Of other operations.
     """
-    peaks: dict[Place, dict[str, int]]
-    offloaded: dict[Place, dict[str, int]]
+    peaks: dict[AllocationSite, dict[str, int]]
+    offloaded: dict[AllocationSite, dict[str, int]]
     counts: dict[str, int]
     flops: dict[torch.dtype, int]
     moved_bytes: int
@@ -76,7 +76,8 @@ def extended(few: Step, more: Step, times: float) -> Step:
     def line(a: dict, b: dict) -> Counter:
         return Counter({key: round(a[key] + (b[key] - a[key]) * times) for key in a if key in b})
 
-    def lines(a: dict[Place, dict], b: dict[Place, dict]) -> dict[Place, dict]:
+    def lines(a: dict[AllocationSite, dict],
+              b: dict[AllocationSite, dict]) -> dict[AllocationSite, dict]:
         return {place: dict(line(a[place], b[place])) for place in a if place in b}
 
     return Step(lines(few.peaks, more.peaks), lines(few.offloaded, more.offloaded),
@@ -85,15 +86,15 @@ def extended(few: Step, more: Step, times: float) -> Step:
 
 
 @contextmanager
-def watched(model: nn.Module, ledger: Ledger, edge: int) -> Iterator[None]:
-    """Tells the ledger where a step is: in which part of the network, forward and backward.
+def watched(model: nn.Module, tracker: MemoryTracker, edge: int) -> Iterator[None]:
+    """Tells the tracker where a step is: in which part of the network, forward and backward.
 
     The first ``edge`` blocks have the numbers 0, 1 ..., the last ones -1, -2 ...; those between
     have one that tells the depth, so that it is none that two depths share.
     """
     def enter(phase: str, number: int, kind: str) -> None:
-        ledger.where = kind
-        ledger.at(phase, number)
+        tracker.where = kind
+        tracker.at(phase, number)
 
     def place(i: int) -> int:
         from_end = i - len(blocks)
@@ -105,7 +106,7 @@ def watched(model: nn.Module, ledger: Ledger, edge: int) -> Iterator[None]:
         enter('forward', place(i), 'activations')
         if tokens.requires_grad:  # its gradient is there: the block before it is next
             number = place(i - 1) if i else EMBEDDING
-            tokens.register_hook(lambda _: ledger.at('backward', number))
+            tokens.register_hook(lambda _: tracker.at('backward', number))
 
     backbone = model.backbone
     blocks = read_blocks(model) if isinstance(backbone, InternViT6B) else []
@@ -114,13 +115,13 @@ def watched(model: nn.Module, ledger: Ledger, edge: int) -> Iterator[None]:
              backbone.register_forward_hook(lambda *_: enter('forward', REST, 'head'))]
     hooks += [block.register_forward_pre_hook(lambda _, inputs, i=i: before(i, inputs[0]))
               for i, block in enumerate(blocks)]
-    ledger.where = 'head'
+    tracker.where = 'head'
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
-        ledger.where = 'activations'  # what is recomputed is the backbone's
+        tracker.where = 'activations'  # what is recomputed is the backbone's
 
 
 def _depth(cfg: Config) -> int:

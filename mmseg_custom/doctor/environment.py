@@ -14,8 +14,8 @@ import torch.distributed as dist
 from mmcv import Config
 
 from ..engine.config import default_work_dir, loader_options
-from ..models.layers.attention import select_kernel
-from ..models.layers.norm import rms_norm_class
+from ..layers.attention import select_kernel
+from ..layers.norm import rms_norm_class
 from .findings import Finding, fault, warning
 from .memory import GIB, MIB, Plan
 from .weights import build_network

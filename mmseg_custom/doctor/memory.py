@@ -1,7 +1,7 @@
 """Peak memory of a training step on each GPU, by part, for every way to run it.
 
 The segmentor of the config takes its whole step (forward, backward, optimizer) on fake tensors of
-the real size, as it is and again as FSDP2 shards it among pretended processes; the ledger tells
+the real size, as it is and again as FSDP2 shards it among pretended processes; the tracker tells
 what is there at each moment. So whatever autograd keeps, and whatever FSDP2 gathers ahead, is
 counted where it happens. A deep backbone is followed at two smaller depths (:mod:`.depth`). The
 parts, at the moment at which most is there:
@@ -41,16 +41,16 @@ from torch.nn import functional as F  # noqa: N812
 from ..distributed import parallelize as wrapping
 from ..distributed.memory import state_bytes, storage_of
 from ..distributed.parallelize import Engine, heads
-from ..distributed.precision import apply_precision, hand_over_casts
-from ..engine.batch import deal_batch
-from ..engine.build import build_on_meta, compute_dtype, masters_dtype
+from ..distributed.precision import apply_precision, move_casts_to_fsdp
+from ..engine.batch import split_batch
+from ..engine.build import build_on_meta, compute_dtype, master_dtype
 from ..engine.config import loader_options
 from ..errors import InputError
-from ..models.layers.pos_embed import resample_pos_embed
-from ..models.layers.sync_batch_norm import sync_batch_norm_on_cpu
+from ..layers.pos_embed import resample_pos_embed
+from ..layers.sync_batch_norm import sync_batch_norm_on_cpu
 from ..optim.low_memory import NAME as LOW_MEMORY
 from .depth import EDGE, REST, Step, cut, depths, extended, watched
-from .ledger import KINDS, Ledger, Place, as_on_gpu, peaks
+from .memory_tracker import KINDS, AllocationSite, MemoryTracker, peaks, simulate_gpu
 
 MIB, GIB = 2**20, 2**30
 CUBLAS = 32 * MIB  # what PyTorch gives cuBLAS to work in on Hopper; 8 MiB elsewhere
@@ -143,7 +143,7 @@ def plan_of(cfg: Config, device: str, ranks: int, memory: int | None) -> Plan:
     images = loader_options(cfg, 'train')['samples_per_gpu']
     accumulation = cfg.get('accumulation', 1)
     if cfg.get('total_batch'):
-        images, accumulation = deal_batch(cfg.total_batch, ranks, images)
+        images, accumulation = split_batch(cfg.total_batch, ranks, images)
     return Plan(device, ranks, images, crop_of(cfg), accumulation=accumulation, memory=memory)
 
 
@@ -232,7 +232,7 @@ def _at_start(counts: Counter, plan: Plan, engine: Engine) -> dict[str, int]:
     return {}
 
 
-def _at_peak(mode: Mode, peaks: dict[Place, dict[str, int]], more: int) -> Mode:
+def _at_peak(mode: Mode, peaks: dict[AllocationSite, dict[str, int]], more: int) -> Mode:
     """A mode with the parts of the place where most is there, and ``more`` bytes of workspace."""
     (phase, _), parts = max(peaks.items(), key=lambda item: sum(item[1].values()))
     return replace(mode, when=phase, parts={**parts, 'workspace': parts['workspace'] + more})
@@ -252,70 +252,70 @@ def _follow(cfg: Config, plan: Plan, engine: Engine, checkpointing: bool) -> Ste
 
 
 def _take_step(cfg: Config, plan: Plan, engine: Engine, checkpointing: bool, edge: int) -> Step:
-    """One training step in the ledger."""
+    """One training step in the tracker."""
     cfg = copy.deepcopy(cfg)  # Config.copy shares what is inside
-    ledger = Ledger(copying_collectives=plan.device == 'cpu')
+    tracker = MemoryTracker(copying_collectives=plan.device == 'cpu')
     grouped = nullcontext() if engine.type == 'single' else _pretended_group(plan, engine)
-    on_gpu = as_on_gpu() if plan.device == 'cuda' else nullcontext()
+    on_gpu = simulate_gpu() if plan.device == 'cuda' else nullcontext()
     with grouped as mesh, _quiet(), on_gpu:
         model = _build(cfg, plan, checkpointing)
         model.backbone.checkpoint_every = engine.checkpoint_every
         built = _built(model, cfg)
         with FakeTensorMode(allow_non_fake_inputs=True):
             _give_fake_memory(model)
-            with ledger:
-                _prepare(model, cfg, engine, ledger, mesh)
-                states = _run(model, cfg, plan, engine, ledger, edge)
-                counts, frozen = _counts(model, states), _frozen(model, ledger)
+            with tracker:
+                _prepare(model, cfg, engine, tracker, mesh)
+                states = _run(model, cfg, plan, engine, tracker, edge)
+                counts, frozen = _counts(model, states), _frozen(model, tracker)
     counts['built'] = built
     optimizer, gradients, masters = (
-        {n for n, kind in enumerate(ledger.kinds) if kind == name}
+        {n for n, kind in enumerate(tracker.kinds) if kind == name}
         for name in ('optimizer', 'gradients', 'masters'))
     always = optimizer
     if engine.type == 'ddp' or plan.accumulation > 1:  # DDP's buckets hold all gradients
         always = optimizer | gradients
     away = optimizer | gradients | masters | frozen if engine.type == 'fsdp2' else None
-    return Step(peaks(ledger, always=always), peaks(ledger, away=away) if away else {},
-                counts, ledger.flops, ledger.moved_bytes)
+    return Step(peaks(tracker, always=always), peaks(tracker, away=away) if away else {},
+                counts, tracker.flops, tracker.moved_bytes)
 
 
-def _prepare(model: nn.Module, cfg: Config, engine: Engine, ledger: Ledger,
+def _prepare(model: nn.Module, cfg: Config, engine: Engine, tracker: MemoryTracker,
              mesh: DeviceMesh | None) -> None:
     """Shards the network where that is asked for, and notes its weights."""
-    ledger.tag(model.buffers(), 'weights')
+    tracker.tag(model.buffers(), 'weights')
     if engine.type == 'fsdp2':
         with mock.patch.object(wrapping, 'build_mesh', lambda *_: mesh):
-            wrapping.shard(model, 'cpu', engine, *hand_over_casts(model.backbone),
-                           masters_dtype(cfg))
+            wrapping.shard(model, 'cpu', engine, *move_casts_to_fsdp(model.backbone),
+                           master_dtype(cfg))
     for parameter in model.parameters():
-        ledger.tag((_local(parameter),), 'masters' if parameter.requires_grad else 'weights')
+        tracker.tag((_local(parameter),), 'masters' if parameter.requires_grad else 'weights')
     model.train()
     if hasattr(model.backbone, 'positions'):  # the cache asks for addresses
         model.backbone.positions = resample_pos_embed
 
 
-def _run(model: nn.Module, cfg: Config, plan: Plan, engine: Engine, ledger: Ledger,
+def _run(model: nn.Module, cfg: Config, plan: Plan, engine: Engine, tracker: MemoryTracker,
          edge: int) -> list[Tensor]:
     """Runs the step, and returns the tensors of the optimizer's state."""
     batch = _batch(plan)
-    ledger.tag((batch['img'], batch['gt_semantic_seg']), 'activations')
+    tracker.tag((batch['img'], batch['gt_semantic_seg']), 'activations')
     low_memory = cfg.optimizer.type == LOW_MEMORY
     if not low_memory:
         optimizer = build_optimizer(model, _foreach(cfg.optimizer, plan))
-    with watched(model, ledger, edge):
+    with watched(model, tracker, edge):
         loss = model.train_step(batch, None)['loss']
-    ledger.at('backward', REST)
+    tracker.at('backward', REST)
     loss.backward()
-    ledger.where = 'workspace'
-    ledger.tag((_local(p.grad) for p in model.parameters() if p.grad is not None), 'gradients')
-    ledger.at('optimizer')
+    tracker.where = 'workspace'
+    tracker.tag((_local(p.grad) for p in model.parameters() if p.grad is not None), 'gradients')
+    tracker.at('optimizer')
     if low_memory:  # its own tensor types do not come as fake ones
         moments = state_bytes(model, engine.type, plan.ranks, engine,
                               storage=storage_of(cfg.optimizer)).optimizer
         states = [torch.empty(moments, dtype=torch.uint8)]
     else:
         states = _step(optimizer)
-    ledger.tag(states, 'optimizer')
+    tracker.tag(states, 'optimizer')
     return states
 
 
@@ -338,7 +338,7 @@ def _build(cfg: Config, plan: Plan, checkpointing: bool) -> nn.Module:
                                 test_cfg=cfg.get('test_cfg'))
     dtype = compute_dtype(cfg, model)
     if dtype is not None:
-        apply_precision(model, dtype, plan.device, masters=masters_dtype(cfg))
+        apply_precision(model, dtype, plan.device, masters=master_dtype(cfg))
     if plan.device == 'cpu' and plan.ranks > 1:
         sync_batch_norm_on_cpu(model)
     else:  # torch's keeps what plain batch norm keeps, and runs on GPUs alone
@@ -442,9 +442,9 @@ def _built(model: nn.Module, cfg: Config) -> int:
                for name, p in model.named_parameters())
 
 
-def _frozen(model: nn.Module, ledger: Ledger) -> set[int]:
+def _frozen(model: nn.Module, tracker: MemoryTracker) -> set[int]:
     """Storages of the weights that are not trained."""
-    return {ledger.number(_local(p)) for p in model.parameters() if not p.requires_grad}
+    return {tracker.number(_local(p)) for p in model.parameters() if not p.requires_grad}
 
 
 def _local(tensor: Tensor) -> Tensor:

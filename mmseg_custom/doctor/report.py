@@ -3,10 +3,10 @@ import json
 
 import torch
 
-from .examine import Examination
+from .checks import Examination
 from .findings import FAULT
-from .ledger import KINDS
 from .memory import GIB, MIB
+from .memory_tracker import KINDS
 
 SHOWN = 12  # findings on the page
 

@@ -8,16 +8,11 @@ from mmseg.models import build_segmentor
 from torch import nn
 
 from ..checkpoint import provenance
-from ..checkpoint.keys import PYRAMID
-from ..checkpoint.load import (
-    Network,
-    check_architecture,
-    check_names,
-    check_tensors,
-    open_network,
-)
+from ..checkpoint.keys import BACKBONE, PYRAMID
+from ..checkpoint.lazy import LazyStateDict
+from ..checkpoint.load import check_architecture, check_names, check_tensors, open_backbone_weights
 from ..checkpoint.provenance import bytes_of
-from ..checkpoint.segmentor import BACKBONE, entry_of, find_backbone, open_checkpoint, own_tensors
+from ..checkpoint.segmentor import entry_of, find_backbone, open_checkpoint, own_tensors
 from ..engine.build import build_on_meta
 from ..errors import InputError
 from .findings import Finding, fault, warning
@@ -69,15 +64,15 @@ def build_network(cfg: Config) -> nn.Module:
                                test_cfg=cfg.get('test_cfg'))
 
 
-def _open_backbone(model: nn.Module, path: str) -> Network:
-    network = open_network(path)
+def _open_backbone(model: nn.Module, path: str) -> LazyStateDict:
+    network = open_backbone_weights(path)
     has_pyramid = any(name.startswith(PYRAMID) for name in network.parts)
     _check(network, model.backbone,
            lambda name: name.startswith(PYRAMID) and not has_pyramid)
     return network
 
 
-def _open_checkpoint(model: nn.Module, path: str) -> Network:
+def _open_checkpoint(model: nn.Module, path: str) -> LazyStateDict:
     """A checkpoint may leave its backbone to the backbone's own file."""
     checkpoint = open_checkpoint(path)
     network = own_tensors(checkpoint, path)
@@ -91,7 +86,7 @@ def _open_checkpoint(model: nn.Module, path: str) -> Network:
     return network
 
 
-def _check(network: Network, model: nn.Module, may_miss) -> None:
+def _check(network: LazyStateDict, model: nn.Module, may_miss) -> None:
     targets = model.state_dict(keep_vars=True)
     whole = any(name.endswith('patch_embed.proj.weight') for name in network.parts)
     if whole:
@@ -100,7 +95,7 @@ def _check(network: Network, model: nn.Module, may_miss) -> None:
     check_tensors(network, targets)
 
 
-def _check_values(network: Network, end: float) -> tuple[float, list[Finding]]:
+def _check_values(network: LazyStateDict, end: float) -> tuple[float, list[Finding]]:
     """Reads values until the time is over: small tensors first, then large ones, spread out."""
     sizes = {name: sum(part.numel() for part in parts) for name, parts in network.parts.items()}
     large = [name for name in sizes if sizes[name] > SMALL]

@@ -6,7 +6,7 @@ from ..errors import InputError
 from .config import loader_options
 
 
-def deal_batch(total: int, ranks: int, samples: int) -> tuple[int, int]:
+def split_batch(total: int, ranks: int, samples: int) -> tuple[int, int]:
     """Divides a batch.
 
     Args:
@@ -30,7 +30,7 @@ def deal_batch(total: int, ranks: int, samples: int) -> tuple[int, int]:
     return samples, share // samples
 
 
-def settle_batch(cfg: Config, ranks: int) -> int:
+def resolve_batch(cfg: Config, ranks: int) -> int:
     """Sets ``samples_per_gpu`` as ``cfg.total_batch`` asks, and logs the batch.
 
     Without ``total_batch``, ``accumulation=k`` of the config holds. The learning rate stays what
@@ -48,7 +48,7 @@ def settle_batch(cfg: Config, ranks: int) -> int:
     if not isinstance(accumulation, int) or accumulation < 1:
         raise InputError(f'accumulation={accumulation!r}: expected 1 or more batches')
     if cfg.get('total_batch'):
-        samples, accumulation = deal_batch(cfg.total_batch, ranks, samples)
+        samples, accumulation = split_batch(cfg.total_batch, ranks, samples)
         cfg.data.train_dataloader = {**cfg.data.get('train_dataloader', {}),
                                      'samples_per_gpu': samples}
     hook = (cfg.get('optimizer_config') or {}).get('type', 'OptimizerHook')

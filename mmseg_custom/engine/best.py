@@ -10,7 +10,8 @@ import json
 import os
 import os.path as osp
 
-from ..checkpoint.save import plain, written_whole
+from ..checkpoint.metadata import plain
+from ..files import atomic_path
 
 NAME = 'best.json'
 
@@ -21,7 +22,7 @@ def write(folder: str, iteration: int, hook_msgs: dict) -> None:
     Raises:
         SaveError: If it could not be written; the one before is still there.
     """
-    with written_whole(osp.join(folder, NAME)) as part, open(part, 'w') as file:
+    with atomic_path(osp.join(folder, NAME)) as part, open(part, 'w') as file:
         json.dump({'iter': iteration, 'hook_msgs': plain(hook_msgs)}, file)
 
 

@@ -5,9 +5,9 @@ import torch
 from mmcv import Config
 from torch import nn
 
+from ..checkpoint.dcp_metadata import is_sharded_checkpoint, read_header
 from ..checkpoint.files import safe_load
 from ..checkpoint.segmentor import entry_of
-from ..checkpoint.sharded import is_sharded_checkpoint, read_header
 from ..distributed.precision import COMPUTE_DTYPES
 from ..errors import InputError
 from ..optim import low_memory
@@ -61,7 +61,7 @@ def compute_dtype(cfg: Config, model: nn.Module) -> torch.dtype | None:
     return getattr(model.backbone, 'dtype', None)
 
 
-def masters_dtype(cfg: Config) -> torch.dtype:
+def master_dtype(cfg: Config) -> torch.dtype:
     """What the backbone's trained weights are stored in: float32, but for the low-memory optimizer.
 
     Raises:

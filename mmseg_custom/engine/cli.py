@@ -16,7 +16,7 @@ from mmcv import Config, DictAction
 from mmcv.runner import get_dist_info
 from mmseg.utils import collect_env, get_root_logger, setup_multi_processes
 
-from ..distributed.launch import agreed, choose_device, init_process_group
+from ..distributed.launch import broadcast_from_rank0, choose_device, init_process_group
 from ..errors import InputError
 from .lock import lock_work_dir
 
@@ -168,7 +168,7 @@ def seed_everything(seed: int | None, diff_seed: bool, deterministic: bool) -> i
     """
     rank, _ = get_dist_info()
     if seed is None:
-        seed = agreed(int(np.random.SeedSequence().generate_state(1)[0]) % 2**31)
+        seed = broadcast_from_rank0(int(np.random.SeedSequence().generate_state(1)[0]) % 2**31)
     own = seed + rank if diff_seed else seed
     random.seed(own)
     np.random.seed(own)

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ..checkpoint import SaveError, remove_checkpoint
-from ..distributed.parallelize import is_sharded, testable, unwrap
+from ..distributed.parallelize import evaluation_mode, is_sharded, unwrap
 from ..distributed.precision import apply_precision
 from . import best
 
@@ -192,7 +192,7 @@ class SegDistEvalHook(_Evaluation, DistEvalHook):
         if not is_sharded(runner.model):
             return super()._do_evaluate(runner)
         self._score = None
-        with testable(runner.model):
+        with evaluation_mode(runner.model):
             DistEvalHook._do_evaluate(self, runner)
         score = [self._score]
         dist.broadcast_object_list(score, src=0)

@@ -23,8 +23,8 @@ from mmseg.utils import get_root_logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..checkpoint.save import written_whole
 from ..errors import InputError
+from ..files import atomic_path
 from ..models import InternViTSegmentor
 from .samples import Skipping
 
@@ -139,7 +139,7 @@ def save_partial(found: Predictions, path: str, dataset: Dataset) -> str:
         One line that says what there is.
     """
     indices = sorted(found.results)
-    with handled_by(signal.SIG_IGN), written_whole(path) as part, open(part, 'wb') as file:
+    with handled_by(signal.SIG_IGN), atomic_path(path) as part, open(part, 'wb') as file:
         pickle.dump(dict(indices=indices, filenames=[name_of(dataset, i) for i in indices],
                          results=found.in_order(), skipped=found.skipped, total=found.total), file)
     rank, world_size = get_dist_info()

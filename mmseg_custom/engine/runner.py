@@ -14,10 +14,10 @@ from ..checkpoint import (
     save_checkpoint,
     save_sharded,
 )
-from ..checkpoint.sharded import SUFFIX
-from ..distributed.launch import agreed, is_first_of_node
-from ..distributed.parallelize import is_sharded, one_of_many, unwrap
-from ..models.frozen_maps import as_inputs
+from ..checkpoint.dcp_metadata import SUFFIX
+from ..distributed.launch import broadcast_from_rank0, is_first_of_node
+from ..distributed.parallelize import is_sharded, no_sync, unwrap
+from ..models.frozen_features import as_inputs
 from . import best
 
 
@@ -48,7 +48,7 @@ class SegRunner(IterBasedRunner):
         self.call_hook('before_train_iter')
         log_vars, samples = Counter(), 0
         for left in reversed(range(self.accumulation)):
-            with one_of_many(self.model) if left else nullcontext():
+            with no_sync(self.model) if left else nullcontext():
                 self.outputs = self.model.train_step(
                     as_inputs(self.data_batch), self.optimizer, **kwargs)
                 if left:
@@ -115,7 +115,7 @@ class SegRunner(IterBasedRunner):
         meta = checkpoint['meta']
         self._epoch = meta['epoch']
         self._iter = self._inner_iter = meta['iter']
-        found = agreed(best.read(osp.dirname(osp.abspath(path)), self.iter))
+        found = broadcast_from_rank0(best.read(osp.dirname(osp.abspath(path)), self.iter))
         self.evaluated = None if found is None else self.iter
         self.meta = {**(self.meta or {}),
                      'hook_msgs': {**meta.get('hook_msgs', {}), **(found or {})}}

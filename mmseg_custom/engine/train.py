@@ -22,17 +22,17 @@ from ..checkpoint import (
     load_segmentor,
     load_shares,
     newest_whole,
+    remove_leftovers,
     sha256_in_background,
-    sweep,
 )
 from ..checkpoint.provenance import source_of
 from ..datasets.loading import accelerate
-from ..distributed.launch import agreed, is_first_of_node
+from ..distributed.launch import broadcast_from_rank0, is_first_of_node
 from ..distributed.parallelize import Engine, choose_engine, parallelize, unwrap
 from ..distributed.precision import apply_precision
 from ..version import __version__
 from . import best
-from .batch import settle_batch
+from .batch import resolve_batch
 from .build import (
     build_on_meta,
     check_finite,
@@ -40,7 +40,7 @@ from .build import (
     header_of,
     init_heads,
     is_classic,
-    masters_dtype,
+    master_dtype,
 )
 from .cached import open_cache, spare_backbone
 from .config import check_classes, loader_options, translate, without_pretrained
@@ -69,7 +69,7 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
     engine = Engine.of(cfg.get('engine'))
     logger = get_root_logger()
     rank, world_size = get_dist_info()
-    accumulation = settle_batch(cfg, world_size)
+    accumulation = resolve_batch(cfg, world_size)
     step_images = world_size * accumulation * loader_options(cfg, 'train')['samples_per_gpu']
     dataset = accelerate(build_dataset(cfg.data.train))
     check_classes(cfg, dataset.CLASSES)
@@ -121,10 +121,10 @@ def find_resume(cfg: Config) -> str | None:
     """The checkpoint to go on from: the one asked for, or the newest whole one in the work dir."""
     rank, _ = get_dist_info()
     if rank == 0:
-        sweep(cfg.work_dir)
+        remove_leftovers(cfg.work_dir)
     if cfg.get('resume_from') or not cfg.get('auto_resume'):
         return cfg.get('resume_from')
-    found = agreed(newest_whole(cfg.work_dir) if rank == 0 else None)
+    found = broadcast_from_rank0(newest_whole(cfg.work_dir) if rank == 0 else None)
     get_root_logger().info('--auto-resume: %s', found or 'no checkpoint yet')
     return found
 
@@ -162,7 +162,7 @@ def build_model(cfg: Config, device: str, engine: Engine, checkpoint: str | None
     if not whole:
         init_heads(model)
     kind = choose_engine(engine, model)
-    sharded, masters = kind == 'fsdp2', masters_dtype(cfg)
+    sharded, masters = kind == 'fsdp2', master_dtype(cfg)
     dtype = compute_dtype(cfg, model)
     if dtype is not None:
         apply_precision(model, dtype, device, store=not sharded, masters=masters)

@@ -11,7 +11,7 @@ from mmseg.datasets import CustomDataset
 from prettytable import PrettyTable
 from torch.utils.data import Dataset
 
-from ..datasets.truth import read_truth
+from ..datasets.ground_truth import read_ground_truth
 from ..errors import InputError
 from .bootstrap import DRAWS, LEVEL, SEED, iou, miou_interval
 from .per_image import PerImage
@@ -55,7 +55,7 @@ def pre_eval(dataset: Dataset, predictions: Sequence[np.ndarray], indices: Seque
     """
     if not _measures_as_mmseg(dataset):
         return dataset.pre_eval(predictions, indices)
-    return [measure(prediction, read_truth(dataset, index), len(dataset.CLASSES),
+    return [measure(prediction, read_ground_truth(dataset, index), len(dataset.CLASSES),
                     dataset.img_infos[index]['filename'], dataset.ignore_index, boundary)
             for prediction, index in zip(predictions, indices)]
 

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ..checkpoint.save import written_whole
 from ..errors import InputError
+from ..files import atomic_path
 from .record import ImageRecord, decode_maps
 
 
@@ -52,7 +52,7 @@ class PerImage:
 
     def save(self, path: str) -> None:
         """Writes the file, whole or not at all."""
-        with written_whole(path) as part, open(part, 'wb') as file:
+        with atomic_path(path) as part, open(part, 'wb') as file:
             np.savez_compressed(file, **asdict(self))
 
     @classmethod

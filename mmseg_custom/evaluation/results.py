@@ -23,11 +23,12 @@ import numpy as np
 from mmcv import Config
 from torch.utils.data import Dataset
 
-from ..checkpoint.save import plain, written_whole
+from ..checkpoint.metadata import plain
 from ..errors import InputError
+from ..files import atomic_path
 from .per_image import PerImage
 from .record import ImageRecord
-from .surroundings import describe_checkpoint, hardware, versions
+from .run_info import describe_checkpoint, hardware, versions
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def write_results(path: str, figures: Mapping[str, dict], records: Sequence[tupl
         checkpoint: As given to the run.
         device: 'cuda' or 'cpu'.
         seconds: That the predictions took, in all.
-        memory: From :func:`.surroundings.peak_memory`.
+        memory: From :func:`.run_info.peak_memory`.
         more: Plain values to be written as well, such as what was skipped.
 
     Raises:
@@ -94,7 +95,7 @@ def write_results(path: str, figures: Mapping[str, dict], records: Sequence[tupl
         PerImage.of(records).save(per_image)
         content.update(per_image=osp.basename(per_image),
                        image_folder=osp.abspath(dataset.img_dir))
-    with written_whole(path) as part, open(part, 'w', encoding='utf-8') as file:
+    with atomic_path(path) as part, open(part, 'w', encoding='utf-8') as file:
         json.dump(_finite(plain(content)), file, indent=2, allow_nan=False)
         file.write('\n')
 

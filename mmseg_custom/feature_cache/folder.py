@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..checkpoint.save import PART, SaveError, written_whole
 from ..errors import InputError
+from ..files import PART, SaveError, atomic_path
 from .layout import Layout
 from .shards import CorruptShard, ShardData, open_shard, write_shard
 
@@ -83,7 +83,7 @@ class FeatureCache:
         path = os.path.join(self.folder, KEY)
         if (read_json(path) or {}).get('of') != json.loads(json.dumps(of)):
             os.makedirs(self.folder, exist_ok=True)
-            with written_whole(path) as part, open(part, 'w', encoding='utf-8') as file:
+            with atomic_path(path) as part, open(part, 'w', encoding='utf-8') as file:
                 json.dump(dict(of=of, layout=self.layout.plain(), about=about), file, indent=1)
 
     @classmethod
@@ -206,7 +206,7 @@ class FeatureCache:
         if known == read_json(path):
             return
         try:
-            with written_whole(path) as part, open(part, 'w', encoding='utf-8') as file:
+            with atomic_path(path) as part, open(part, 'w', encoding='utf-8') as file:
                 json.dump(known, file, indent=0)
         except SaveError as error:
             logging.getLogger('mmseg').debug('shards are checked again next time: %s', error)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..checkpoint.save import written_whole
+from ..files import atomic_path
 from .layout import Layout
 
 
@@ -67,7 +67,7 @@ def write_shard(path: str, data: ShardData) -> None:
     """
     tensors = {f'maps.{i}': tensor for i, tensor in enumerate(data.maps)}
     crc32 = [data.checksum(row) for row in range(len(data.labels))]
-    with written_whole(path) as part:
+    with atomic_path(path) as part:
         try:
             save_file({**tensors, 'labels': data.labels}, part, {'crc32': json.dumps(crc32)})
             # For its owner alone, as it is written; it is for whoever may read the folder.

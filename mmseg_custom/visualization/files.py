@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..checkpoint.save import PART, flush, written_whole
 from ..errors import InputError
+from ..files import PART, atomic_path, flush
 from .overlay import PAPER, classes_in, legend
 
 _NARROWEST = 320  # pixels, of a picture with a legend
@@ -35,7 +35,7 @@ def save_labels(labels: np.ndarray, palette: np.ndarray, path: str, first: int =
     else:
         picture = Image.fromarray(values.astype(np.uint8))
         picture.putpalette([0] * (3 * first) + np.asarray(palette, np.uint8).ravel().tolist())
-    with written_whole(path) as part:
+    with atomic_path(path) as part:
         picture.save(part, 'PNG', optimize=True)
 
 
@@ -56,7 +56,7 @@ def save_with_legend(painted: np.ndarray, labels: np.ndarray, classes: Sequence[
     page = Image.new('RGB', (page_width, height + key.height + 2 * _MARGIN), PAPER)
     page.paste(Image.fromarray(painted), ((page_width - width) // 2, 0))
     page.paste(key, (_MARGIN, height + _MARGIN))
-    with written_whole(path) as part:
+    with atomic_path(path) as part:
         page.save(part, 'PNG' if path.endswith('.png') else 'JPEG', quality=92)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from mmseg.datasets import CustomDataset
 from PIL import Image, UnidentifiedImageError
 
-from ..datasets.truth import read_truth
+from ..datasets.ground_truth import read_ground_truth
 from ..errors import InputError
 from .overlay import NOT_LABELLED
 
@@ -36,7 +36,7 @@ def choose_rows(dataset: CustomDataset, count: int) -> list[int]:
         raise InputError(f'--rows {count}: expected 1 or more')
     chosen, shown = [], set()
     for stretch in np.array_split(np.arange(len(dataset)), min(count, len(dataset))):
-        found = {int(i): set(np.unique(read_truth(dataset, i))) - {NOT_LABELLED}
+        found = {int(i): set(np.unique(read_ground_truth(dataset, i))) - {NOT_LABELLED}
                  for i in stretch}
         best = max(found, key=lambda i: (len(found[i] - shown), len(found[i]), -i))
         chosen.append(best)
@@ -67,7 +67,7 @@ def read_row(dataset: CustomDataset, index: int,
         image = None
     if image is None:
         raise InputError(f'image {path} cannot be decoded: replace the file')
-    truth = read_truth(dataset, index)
+    truth = read_ground_truth(dataset, index)
     prediction = _read_prediction(osp.join(folder, osp.splitext(osp.basename(name))[0] + '.png'),
                                   len(dataset.CLASSES))
     for what, labels in (('label', truth), ('prediction', prediction)):

@@ -6,14 +6,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mmseg_custom.checkpoint.export import (
-    LazyTensor,
     Progress,
     split_into_shards,
     write_pth,
     write_safetensors,
     write_shards,
 )
-from mmseg_custom.checkpoint.save import SaveError, is_whole
+from mmseg_custom.checkpoint.lazy import LazyTensor
+from mmseg_custom.checkpoint.work_dir import is_whole
+from mmseg_custom.files import SaveError
 
 TENSORS = dict(
     a=torch.randn(3, 4), scalar=torch.tensor(7), empty=torch.zeros(0, 2),

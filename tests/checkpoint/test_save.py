@@ -8,17 +8,15 @@ from helpers.tiny_networks import Segmentor, own_cache, same, tiny, write_flat  
 from mmcv.runner import save_checkpoint as mmcv_save_checkpoint
 
 from mmseg_custom.checkpoint.files import safe_load
-from mmseg_custom.checkpoint.save import (
-    SaveError,
-    atomic_save,
+from mmseg_custom.checkpoint.metadata import plain, trained_state_dict
+from mmseg_custom.checkpoint.save import atomic_save, save_checkpoint
+from mmseg_custom.checkpoint.work_dir import (
     is_whole,
     newest_whole,
-    plain,
     point_latest_to,
-    save_checkpoint,
-    sweep,
-    trained_state_dict,
+    remove_leftovers,
 )
+from mmseg_custom.files import SaveError
 
 
 def write_checkpoint(folder, number: int, kind: str = 'iter') -> str:
@@ -205,5 +203,5 @@ def test_leftovers_are_swept_and_nothing_else(tmp_path):
     keep = write_checkpoint(tmp_path, 1)
     (tmp_path / 'iter_2.pth.part').write_text('half')
     (tmp_path / 'video.part').write_text('not ours')
-    assert sweep(str(tmp_path)) == [str(tmp_path / 'iter_2.pth.part')]
+    assert remove_leftovers(str(tmp_path)) == [str(tmp_path / 'iter_2.pth.part')]
     assert sorted(os.listdir(tmp_path)) == [os.path.basename(keep), 'video.part']

@@ -10,10 +10,10 @@ import pytest
 import torch
 from helpers.commands import ROOT, run
 
-from mmseg_custom.checkpoint import is_whole, newest_whole, sharded, sweep
+from mmseg_custom.checkpoint import is_whole, newest_whole, remove_leftovers, sharded
 from mmseg_custom.checkpoint.merge import merge
-from mmseg_custom.checkpoint.save import SaveError
 from mmseg_custom.errors import InputError
+from mmseg_custom.files import SaveError
 
 COMMON = dict(iters=4, norm=True)
 RUNS = dict(
@@ -135,7 +135,7 @@ def test_failed_write_leaves_what_was_there(tmp_path, alone, monkeypatch):
         with pytest.raises(SaveError, match='No space left.*earlier files are unchanged'):
             sharded.save_sharded(model, str(tmp_path / name), link_latest=True)
     assert sorted(os.listdir(tmp_path)) == ['iter_1.dcp', 'latest.pth']
-    assert sharded.ShardedNetwork(path).tensor('weight').equal(model.weight)
+    assert sharded.ShardedStateDict(path).tensor('weight').equal(model.weight)
     assert os.readlink(tmp_path / 'latest.pth') == 'iter_1.dcp'
 
 
@@ -145,5 +145,5 @@ def test_saving_twice_replaces_and_leftovers_are_swept(tmp_path, alone):
         sharded.save_sharded(model, path, meta=dict(iter=iteration))
     assert sharded.read_header(path)['meta']['iter'] == 2
     (tmp_path / 'iter_2.dcp.part').mkdir()
-    assert sweep(str(tmp_path)) == [str(tmp_path / 'iter_2.dcp.part')]
+    assert remove_leftovers(str(tmp_path)) == [str(tmp_path / 'iter_2.dcp.part')]
     assert os.listdir(tmp_path) == ['iter_1.dcp']

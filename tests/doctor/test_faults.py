@@ -12,9 +12,9 @@ from mmcv import Config
 from PIL import Image
 
 from mmseg_custom.doctor import environment
+from mmseg_custom.doctor.checks import check_network
 from mmseg_custom.doctor.data import check_data
 from mmseg_custom.doctor.environment import check_environment
-from mmseg_custom.doctor.examine import check_network
 from mmseg_custom.doctor.findings import FAULT, WARNING
 from mmseg_custom.doctor.memory import Plan
 from mmseg_custom.doctor.weights import check_weights

@@ -11,7 +11,7 @@ from mmseg.datasets import CustomDataset
 from mmseg_custom.errors import InputError
 from mmseg_custom.evaluation import evaluate, pre_eval, read_results
 from mmseg_custom.evaluation.figures import check_metrics
-from mmseg_custom.evaluation.surroundings import describe_checkpoint
+from mmseg_custom.evaluation.run_info import describe_checkpoint
 
 
 @pytest.fixture(scope='module')

@@ -5,7 +5,7 @@ import numpy as np
 from mmcv import Config
 from mmseg.datasets import build_dataset
 
-from mmseg_custom.datasets.truth import read_truth
+from mmseg_custom.datasets.ground_truth import read_ground_truth
 from mmseg_custom.evaluation import evaluate, pre_eval, write_results
 
 
@@ -17,7 +17,7 @@ def guesses(dataset, wrong: float, seed: int = 0) -> list[np.ndarray]:
     """Predictions with a part of the blocks wrong, of classes 0..3."""
     rng, found = np.random.default_rng(seed), []
     for index in range(len(dataset)):
-        truth = read_truth(dataset, index)
+        truth = read_ground_truth(dataset, index)
         blocks = np.kron(rng.random((20, 20)) < wrong, np.ones((7, 7), bool))
         blocks = blocks[:truth.shape[0], :truth.shape[1]]
         found.append(np.where(blocks | (truth == 255), rng.integers(0, 4), truth))

@@ -36,10 +36,10 @@ from mmseg_custom.distributed import precision
 from mmseg_custom.distributed.parallelize import (
     Engine,
     choose_engine,
+    evaluation_mode,
     is_sharded,
-    one_of_many,
+    no_sync,
     parallelize,
-    testable,
     unsharded,
 )
 from mmseg_custom.engine.hooks import clip_gradients
@@ -114,7 +114,7 @@ def train(rank: int, options: dict, path: Path, port: int) -> None:
             if steps == 1:
                 mine = slice(rank, None, ranks)
             batch = dict(img=images[mine], gt_semantic_seg=labels[mine], img_metas=[{}])
-            with one_of_many(model) if step < steps - 1 else torch.enable_grad():
+            with no_sync(model) if step < steps - 1 else torch.enable_grad():
                 outputs = model.train_step(batch, optimizer)
                 (outputs['loss'] / steps).backward()
             losses[-1] += outputs['log_vars']['loss'] / steps
@@ -129,7 +129,7 @@ def train(rank: int, options: dict, path: Path, port: int) -> None:
     meta = dict.fromkeys(('ori_shape', 'img_shape', 'pad_shape'), (*image.shape[2:], 3))
     meta['flip'] = False
     maps = []
-    for ready in (unsharded, testable):
+    for ready in (unsharded, evaluation_mode):
         with ready(model), torch.no_grad():
             maps += model(img=[image], img_metas=[[meta]], return_loss=False)
     assert (maps[0] == maps[1]).all()

@@ -6,7 +6,7 @@ import torch
 from mmcv import Config
 from torch import nn
 
-from mmseg_custom.engine.build import masters_dtype
+from mmseg_custom.engine.build import master_dtype
 from mmseg_custom.errors import InputError
 from mmseg_custom.optim.low_memory import low_memory_adamw
 
@@ -79,7 +79,7 @@ def test_wrong_input(monkeypatch):
 
 def test_what_weights_are_stored_in():
     def stored(**keys):
-        return masters_dtype(Config(keys))
+        return master_dtype(Config(keys))
     assert stored(optimizer=dict(type='AdamW')) == stored() == torch.float32
     assert stored(optimizer=dict(type='LowMemoryAdamW')) == torch.bfloat16
     with pytest.raises(InputError, match="precision='fp32' and optimizer.type='LowMemoryAdamW'"):

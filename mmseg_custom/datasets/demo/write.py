@@ -19,7 +19,7 @@ from mmseg.utils import get_root_logger
 from PIL import Image
 
 from ...errors import InputError
-from ...files import write_whole
+from ...files import atomic_write
 from .scene import draw_scene
 
 GENERATOR = 1  # raise it with every change of what is drawn: sets of another version are redrawn
@@ -161,9 +161,9 @@ def _draw_one(image_path: Path, label_path: Path, seed: int, split: int, index: 
 def _write_image(path: Path, image: Image.Image, **options) -> None:
     data = io.BytesIO()
     image.save(data, **options)
-    write_whole(path, data.getvalue())
+    atomic_write(path, data.getvalue())
 
 
 def _write_manifest(root: Path, manifest: Manifest, complete: bool) -> None:
     content = {**asdict(manifest), 'complete': complete}
-    write_whole(root / 'demo.json', (json.dumps(content, indent=2) + '\n').encode())
+    atomic_write(root / 'demo.json', (json.dumps(content, indent=2) + '\n').encode())

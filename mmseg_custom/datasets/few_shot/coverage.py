@@ -11,7 +11,7 @@ from prettytable import PrettyTable
 from torch.utils.data import Dataset
 
 from ...errors import InputError
-from ..truth import read_truth
+from ..ground_truth import read_ground_truth
 from ..workers import in_processes
 from .choose import FewShotList, choose, settle
 
@@ -93,7 +93,7 @@ def _take(dataset: Dataset) -> None:
 
 
 def _count_one(index: int) -> np.ndarray:
-    labels = read_truth(_dataset, index)
+    labels = read_ground_truth(_dataset, index)
     return np.bincount(labels.ravel(), minlength=256)[:len(_dataset.CLASSES)]
 
 

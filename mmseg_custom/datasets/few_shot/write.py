@@ -2,7 +2,7 @@
 import json
 from pathlib import Path
 
-from ...files import write_whole
+from ...files import atomic_write
 from .lists import FOLDER, HASHES, SEEDS, generate, hashes_of, list_path
 
 
@@ -21,6 +21,6 @@ def write(folder: str | None = None) -> Path:
     for seed in SEEDS:
         names = generate(seed)
         found[str(seed)] = hashes_of(names)
-        write_whole(out / list_path(seed).name, ''.join(f'{name}\n' for name in names).encode())
-    write_whole(out / HASHES.name, (json.dumps(found, indent=2) + '\n').encode())
+        atomic_write(out / list_path(seed).name, ''.join(f'{name}\n' for name in names).encode())
+    atomic_write(out / HASHES.name, (json.dumps(found, indent=2) + '\n').encode())
     return out

@@ -7,11 +7,11 @@
     coloured.py   labels that are pictures in colours -> labels of class numbers
     verify.py     pairs of files -> faults and notes, by samples.py
     manifest.py   what was found, with hashes
-    front.py      the steps in their order
+    prepare.py    the steps in their order
 
 The user comes in by tools/prepare_data.py.
 """
-from .front import Options, prepare, prepare_own
 from .layouts import LAYOUTS, Layout
+from .prepare import Options, prepare, prepare_own
 
 __all__ = ['LAYOUTS', 'Layout', 'Options', 'prepare', 'prepare_own']

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError
-from ...files import write_whole
+from ...files import atomic_write
 from ..description import Colour, Description
 from ..workers import in_processes
 from .samples import IGNORED, UNREADABLE
@@ -76,5 +76,5 @@ def make_label(picture: Picture) -> int:
     file = io.BytesIO()
     Image.fromarray(labels).save(file, 'PNG')
     picture.target.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(picture.target, file.getvalue())
+    atomic_write(picture.target, file.getvalue())
     return 1

@@ -16,7 +16,7 @@ from types import ModuleType
 import mmseg
 
 from ...errors import InputError
-from ...files import write_whole
+from ...files import atomic_write
 from ..workers import in_processes
 from .layouts import Layout
 
@@ -191,4 +191,4 @@ def _read_list(path: Path) -> set[str]:
 
 def _write_list(path: Path, names: Sequence[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, ''.join(f'{name}\n' for name in names).encode())
+    atomic_write(path, ''.join(f'{name}\n' for name in names).encode())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import InputError
-from ...files import write_whole
+from ...files import atomic_write
 from .layouts import Layout
 
 VERSION = 1
@@ -78,7 +78,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
                        for name, entry in sorted(manifest.files.items()))
     text = json.dumps(head, indent=2)[:-2] + ',\n  "files": {\n' + lines + '\n  }\n}\n'
     try:
-        write_whole(path, text.encode())
+        atomic_write(path, text.encode())
     except OSError as error:
         raise InputError(f'{path} cannot be written ({error.strerror}): make room and run the '
                          'command again') from error

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ...feature_cache import FeatureCache, Shard
 from ...feature_cache.shards import ShardData
-from ...models.frozen_maps import frozen_maps
+from ...models.frozen_features import frozen_features
 from ..preemption import PREEMPTED, shield_worker
 from .views import AugmentedViews
 
@@ -104,7 +104,7 @@ class Filler:
 
     def _compute(self, data: ShardData, rows: slice, images: Tensor, labels: Tensor) -> None:
         """(B, 3, H, W) -> maps (B, C, h, w) -> rows of a shard."""
-        maps = frozen_maps(self.model, dict(img=images.to(self.device, non_blocking=True)))
+        maps = frozen_features(self.model, dict(img=images.to(self.device, non_blocking=True)))
         for kept, found in zip(data.maps, maps, strict=True):
             kept[rows] = found.to(kept.dtype)
         data.labels[rows] = labels

@@ -54,7 +54,7 @@ def check_frozen(model: nn.Module) -> None:
         InputError: Naming the setting.
     """
     backbone = model.backbone
-    if not hasattr(backbone, 'frozen_maps'):
+    if not hasattr(backbone, 'frozen_features'):
         raise InputError(f'feature_cache: the backbone {type(backbone).__name__} has no frozen '
                          'maps: expected InternViT6B; leave feature_cache out')
     if any(p.requires_grad for name, p in backbone.named_parameters()

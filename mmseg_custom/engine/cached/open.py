@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ...checkpoint.provenance import let_go, source_of
-from ...distributed.launch import agreed
+from ...distributed.launch import broadcast_from_rank0
 from ...distributed.parallelize import is_sharded, unwrap
 from ...errors import InputError
 from ...feature_cache import FeatureCache, Layout
@@ -51,7 +51,8 @@ def open_cache(cfg: Config, model: nn.Module, dataset: Dataset, device: str,
                          "cache needs no shards; use engine 'ddp' or 'auto'")
     model = unwrap(model)
     crops = AugmentedViews(dataset, settings.seed)
-    of, layout = agreed(_look(cfg, model, dataset, crops, settings) if rank == 0 else None)
+    of, layout = broadcast_from_rank0(
+        _look(cfg, model, dataset, crops, settings) if rank == 0 else None)
     crops.crop = layout.crop
     cache = FeatureCache.of(settings.dir, of, layout)
     _check(cache, rank, world_size)
@@ -97,7 +98,7 @@ def spare_backbone(cfg: Config, dataset: Dataset, model: nn.Module) -> None:
         names = {f'blocks.{name}' for name in model.backbone.blocks.state_dict()}
         enough = (names <= set(source.names) and not cache.unchecked()
                   and cache.is_complete(settings.views))
-    if agreed(enough):
+    if broadcast_from_rank0(enough):
         let_go(model.backbone, 'blocks')
         get_root_logger().info('feature cache: it is complete, and nothing is validated: the '
                                'blocks of the backbone are not kept in memory')
@@ -109,7 +110,7 @@ def _look(cfg: Config, model: nn.Module, dataset: Dataset, crops: AugmentedViews
     of = describe(cfg, model, dataset, settings.seed)
     image, _ = crops[0, 0]
     crop = (image.shape[1], image.shape[2])
-    shapes = tuple(model.backbone.frozen_shapes(*crop))
+    shapes = tuple(model.backbone.frozen_feature_shapes(*crop))
     return of, Layout.of(len(crops), shapes, crop, settings.dtype)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...distributed.precision import apply_precision
 from ...models import InternViT6B
-from ...models.frozen_maps import frozen_maps
+from ...models.frozen_features import frozen_features
 from ..build import check_finite, compute_dtype
 
 
@@ -52,7 +52,7 @@ class SharedBackbone:
 
     def of_batch(self, batch: dict) -> list[Tensor]:
         """The maps (B, D, h, w) of a training batch, one a layer, of images or out of a cache."""
-        return frozen_maps(self.holder, batch)
+        return frozen_features(self.holder, batch)
 
     def of_windows(self, windows: Tensor) -> list[Tensor]:
         """The maps of windows (B, 3, H, W), one a layer; kept until :meth:`forget`.
@@ -62,7 +62,7 @@ class SharedBackbone:
         keys = [(x.shape, x.cpu().numpy().tobytes()) for x in windows]
         new = [i for i, key in enumerate(keys) if key not in self._windows]
         if new:
-            maps = self.network.frozen_maps(windows[new])
+            maps = self.network.frozen_features(windows[new])
             for place, i in enumerate(new):
                 self._windows[keys[i]] = [x[place] for x in maps]
         return [torch.stack([self._windows[key][i] for key in keys])

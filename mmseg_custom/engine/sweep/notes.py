@@ -5,7 +5,8 @@ import os.path as osp
 
 from mmcv.runner import get_dist_info
 
-from ...checkpoint.save import plain, written_whole
+from ...checkpoint.metadata import plain
+from ...files import atomic_path
 from .grid import Combination
 
 RESULT = 'result.json'  # state ('finished' or 'diverged'), iterations, reason, loss, run
@@ -53,5 +54,5 @@ def _read(path: str) -> dict | None:
 
 
 def _write(path: str, content: dict) -> None:
-    with written_whole(path) as part, open(part, 'w') as file:
+    with atomic_path(path) as part, open(part, 'w') as file:
         json.dump(content, file, indent=1)

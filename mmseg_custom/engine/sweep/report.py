@@ -14,7 +14,8 @@ from mmcv import Config
 from mmcv.runner import get_dist_info
 from mmseg.utils import get_root_logger
 
-from ...checkpoint.save import newest_whole, written_whole
+from ...checkpoint.work_dir import newest_whole
+from ...files import atomic_path
 from .grid import Combination, label
 from .notes import read_result, read_scores
 
@@ -49,7 +50,7 @@ def report(cfg: Config, found: Sequence[Combination]) -> list[dict]:
     logger = get_root_logger()
     logger.info('sweep\n%s', table(heads))
     if scored:
-        with written_whole(osp.join(cfg.work_dir, PLOT)) as part:
+        with atomic_path(osp.join(cfg.work_dir, PLOT)) as part:
             draw(scored).savefig(part, format='png', dpi=120)
         logger.info('%s', _in_words(summary))
     logger.info('sweep: %s', ', '.join(osp.join(cfg.work_dir, name)
@@ -112,7 +113,7 @@ def draw(scored: Sequence[dict]) -> Figure:
 
 
 def _write(cfg: Config, summary: dict) -> None:
-    with written_whole(osp.join(cfg.work_dir, NAME)) as part, open(part, 'w') as file:
+    with atomic_path(osp.join(cfg.work_dir, NAME)) as part, open(part, 'w') as file:
         json.dump(summary, file, indent=1)
 
 

@@ -13,8 +13,8 @@ from mmcv.runner import get_dist_info
 from mmseg.models import build_segmentor
 from mmseg.utils import get_root_logger
 
-from ...checkpoint.save import is_whole
-from ...distributed.launch import agreed
+from ...checkpoint.work_dir import is_whole
+from ...distributed.launch import broadcast_from_rank0
 from ...distributed.memory import state_bytes
 from ...errors import InputError
 from ...models.segmentors.batching import free_bytes
@@ -52,7 +52,8 @@ def plan(found: Sequence[Combination], device: str, auto_resume: bool,
     Raises:
         InputError: If one head alone does not fit.
     """
-    saved = agreed([_checkpoints(one.cfg.work_dir) if auto_resume else {} for one in found])
+    saved = broadcast_from_rank0([_checkpoints(one.cfg.work_dir) if auto_resume else {}
+                                  for one in found])
     common = set.intersection(*(set(s) for s in saved if s)) if any(saved) else set()
     groups: dict[int, list] = {}
     for one, checkpoints in zip(found, saved):

@@ -5,7 +5,7 @@ import os.path as osp
 
 from mmcv import Config
 
-from ...distributed.launch import agreed
+from ...distributed.launch import broadcast_from_rank0
 from .. import cli
 from ..train import dump_config
 from .report import NAME
@@ -21,7 +21,7 @@ def start_sweep(args: argparse.Namespace, cfg: Config) -> None:
     """
     device, timestamp = cli.start(args, cfg, log=True)
     if args.seed is None and cfg.auto_resume:
-        args.seed = agreed(_seed_of(cfg.work_dir))
+        args.seed = broadcast_from_rank0(_seed_of(cfg.work_dir))
     cfg.diff_seed = args.diff_seed
     cfg.seed = cli.seed_everything(args.seed, args.diff_seed, args.deterministic)
     dump_config(cfg, args.config)

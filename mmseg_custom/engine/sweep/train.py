@@ -12,10 +12,10 @@ from mmseg.utils import get_root_logger
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ...distributed.launch import agreed
+from ...distributed.launch import broadcast_from_rank0
 from ...distributed.parallelize import Engine
 from ...errors import InputError
-from ..batch import settle_batch
+from ..batch import resolve_batch
 from ..cached import open_cache
 from ..config import loader_options, translate
 from ..identity import identity, refuse_another
@@ -54,7 +54,7 @@ def sweep(cfg: Config, path: str, device: str, validate: bool = True,
     preemption.listen()
     translate(cfg)
     engine = _check(cfg)
-    accumulation = settle_batch(cfg, get_dist_info()[1])
+    accumulation = resolve_batch(cfg, get_dist_info()[1])
     found = combinations(cfg, path)
     dataset = build_dataset(cfg.data.train)
     shared = SharedBackbone(found[0].cfg, union_of_layers(found), device)
@@ -127,7 +127,7 @@ def _is_done(combination: Combination, meta: dict, auto_resume: bool) -> bool:
     if not auto_resume:
         forget(combination)
         return False
-    result = agreed(read_result(combination))
+    result = broadcast_from_rank0(read_result(combination))
     if result is None:
         return False
     refuse_another(result.get('run'), meta['run'], combination.cfg.work_dir)

@@ -16,10 +16,10 @@ from torch.utils.checkpoint import checkpoint
 from ...checkpoint.load import load_backbone
 from ...checkpoint.provenance import remember, source_of
 from ...errors import InputError
-from ..layers.block import Block
-from ..layers.feature_pyramid import build_pyramid
-from ..layers.patch_embed import PatchEmbed
-from ..layers.pos_embed import PosEmbedCache
+from ...layers.block import Block
+from ...layers.feature_pyramid import build_pyramid
+from ...layers.patch_embed import PatchEmbed
+from ...layers.pos_embed import PosEmbedCache
 
 
 @BACKBONES.register_module()
@@ -49,7 +49,7 @@ class InternViT6B(BaseModule):
         qk_normalization: Whether q and k are normalised, over all D channels.
         depth: Blocks.
         use_flash_attn: Ask for the fastest attention kernel that is here; a list asks block by
-            block. Never an error: see :func:`..layers.attention.select_kernel`.
+            block. Never an error: see :func:`...layers.attention.select_kernel`.
         with_cp: Activation checkpointing of every block in training (of every k-th block where
             the attribute ``checkpoint_every`` is set to k).
         layerscale_force_fp32: Multiply the layer scale in float32.
@@ -158,7 +158,7 @@ class InternViT6B(BaseModule):
 
         Args:
             images: (B, in_chans, H, W), normalised; H and W multiples of ``patch_size``. Or what
-                :meth:`frozen_maps` returned for them: then only the pyramid is left to do.
+                :meth:`frozen_features` returned for them: then only the pyramid is left to do.
             before_pyramid: Return what goes into the pyramid.
 
         Returns:
@@ -174,7 +174,7 @@ class InternViT6B(BaseModule):
         return [x.contiguous().float() for x in maps]
 
     @torch.no_grad()
-    def frozen_maps(self, images: Tensor) -> list[Tensor]:
+    def frozen_features(self, images: Tensor) -> list[Tensor]:
         """The maps that depend on the frozen weights alone: those before the pyramid.
 
         Args:
@@ -185,8 +185,8 @@ class InternViT6B(BaseModule):
         """
         return self(images, True)
 
-    def frozen_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
-        """(D, h, w) of each of :meth:`frozen_maps` for images of (height, width) pixels."""
+    def frozen_feature_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
+        """(D, h, w) of each of :meth:`frozen_features` for images of (height, width) pixels."""
         grid = (height // self.patch_size, width // self.patch_size)
         return [(self.embed_dim, *grid)] * len(self.out_indices)
 

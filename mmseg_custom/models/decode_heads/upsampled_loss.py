@@ -6,7 +6,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss
 from torch import Tensor, nn
 
-from ..losses import upsampled_cross_entropy
+from ...losses import upsampled_cross_entropy
 
 
 class UpsampledLoss(BaseDecodeHead):

@@ -8,10 +8,10 @@ from importlib import resources
 
 import numpy as np
 
-from ...checkpoint.save import written_whole
 from ...errors import InputError
 from ...evaluation.bootstrap import compare
 from ...evaluation.results import Results
+from ...files import atomic_path
 from . import classes, headline, pictures
 from .text import escape
 
@@ -67,7 +67,7 @@ def write_report(path: str, a: Results, b: Results | None = None, images: int = 
                         style=files.joinpath('style.css').read_text(encoding='utf-8'),
                         script=files.joinpath('script.js').read_text(encoding='utf-8'))
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with written_whole(path) as part, open(part, 'w', encoding='utf-8') as file:
+    with atomic_path(path) as part, open(part, 'w', encoding='utf-8') as file:
         file.write(text)
 
 

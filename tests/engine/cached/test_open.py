@@ -23,7 +23,7 @@ from mmseg_custom.engine.sampler import InfiniteSampler
 from mmseg_custom.engine.train import build_model, build_train_loader
 from mmseg_custom.errors import InputError
 from mmseg_custom.feature_cache import FeatureCache, Shard, layout, manage
-from mmseg_custom.models.frozen_maps import frozen_maps
+from mmseg_custom.models.frozen_features import frozen_features
 
 EXTRA = """
 model = dict(backbone=dict(embed_dim=32, depth=2, num_heads=2, img_size=56, out_indices=[0, 1]),
@@ -94,7 +94,7 @@ def test_the_first_passes_are_those_of_an_uncached_run(run, filled):
     for _ in range(10):
         place = next(stream)
         sample, kept = plain[place], cached[place]
-        expected = frozen_maps(run.model, dict(img=sample['img'].data[None]))
+        expected = frozen_features(run.model, dict(img=sample['img'].data[None]))
         for found, wanted in zip(kept['feats'], expected, strict=True):
             torch.testing.assert_close(found.data.float(), wanted[0], rtol=2 ** -8, atol=1e-4)
         assert torch.equal(kept['gt_semantic_seg'].data, sample['gt_semantic_seg'].data)
@@ -107,7 +107,7 @@ def test_the_first_passes_are_those_of_an_uncached_run(run, filled):
 def test_batches_of_the_loader_train_the_heads(run, filled):
     loader = build_train_loader(run.cfg, open_in(filled, run), 'cpu')
     batch = next(iter(loader))
-    maps = frozen_maps(run.model, dict(feats=[part.data[0] for part in batch['feats']]))
+    maps = frozen_features(run.model, dict(feats=[part.data[0] for part in batch['feats']]))
     assert [tuple(x.shape) for x in maps] == [(2, 32, 4, 4)] * 2
     assert tuple(batch['gt_semantic_seg'].data[0].shape) == (2, 1, 56, 56)
     assert batch['gt_semantic_seg'].data[0].dtype == torch.int64
@@ -198,7 +198,7 @@ def test_without_validation_the_blocks_are_let_go(run, tmp_path, monkeypatch):
     again = open_cache(cfg, model, run.dataset, 'cpu')
     assert again.cache.folder == filled.cache.folder
     with pytest.raises(RuntimeError, match='the blocks of this backbone were let go'):
-        spared.frozen_maps(torch.zeros(1, 3, 56, 56))
+        spared.frozen_features(torch.zeros(1, 3, 56, 56))
     save_checkpoint(model, saved)
     whole, _ = build_model(cfg, 'cpu', Engine(), saved)
     for name, tensor in backbone.state_dict().items():
@@ -269,7 +269,7 @@ def test_float32_maps_of_a_cache_are_exact(run, tmp_path):
     cached = open_in(tmp_path, run, views=1, dtype='fp32')
     place = next(place for place in InfiniteSampler(5, seed=0) if place[0] == 0)
     sample, kept = SeededSamples(run.dataset, 0)[place], cached[place]
-    expected = frozen_maps(run.model, dict(img=sample['img'].data[None]))
+    expected = frozen_features(run.model, dict(img=sample['img'].data[None]))
     assert all(x.data.dtype == torch.float32 for x in kept['feats'])
     for found, wanted in zip(kept['feats'], expected):
         torch.testing.assert_close(found.data, wanted[0], rtol=1e-4, atol=1e-5)

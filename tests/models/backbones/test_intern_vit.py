@@ -164,7 +164,7 @@ def test_frozen_maps_go_the_rest_of_the_way(pyramid):
     network = build(freeze_vit=True, with_fpn=pyramid,
                     out_indices=[0, 1, 2, 3] if pyramid else [1, 3]).train()
     images = torch.randn(2, 3, 56, 56)
-    maps = network.frozen_maps(images)
+    maps = network.frozen_features(images)
     assert all(not x.requires_grad and x.shape == (2, 96, 4, 4) for x in maps)
     for expected, found in zip(network(images), network(maps), strict=True):
         assert torch.equal(found, expected) and found.requires_grad == expected.requires_grad

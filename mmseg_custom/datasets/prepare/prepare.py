@@ -17,7 +17,7 @@ from pathlib import Path
 from mmseg.utils import get_root_logger
 
 from ...errors import InputError
-from ...files import write_whole
+from ...files import atomic_write
 from ..description import read_description
 from . import convert
 from .archive import Source, open_source
@@ -196,7 +196,7 @@ def _conclude(layout: Layout, out: Path, options: Options, report: Report) -> Ma
                              f'{layout.image_suffix} and a label in {layout.label_suffix}{wanted}')
     if report.faults:
         faults = [_printable(line) for line in report.faults]
-        write_whole(listing, ''.join(f'{line}\n' for line in faults).encode())
+        atomic_write(listing, ''.join(f'{line}\n' for line in faults).encode())
         path.unlink(missing_ok=True)
         for line in faults[:SHOWN]:
             logger.error('%s', line)

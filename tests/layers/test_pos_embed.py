@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmseg_custom.models.layers.pos_embed import PosEmbedCache, resample_pos_embed
+from mmseg_custom.layers.pos_embed import PosEmbedCache, resample_pos_embed
 
 
 def test_is_bicubic_without_antialiasing_also_when_it_shrinks():

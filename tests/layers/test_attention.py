@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmseg_custom.models.layers import attention, norm
+from mmseg_custom.layers import attention, norm
 
 
 @pytest.fixture

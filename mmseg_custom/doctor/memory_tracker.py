@@ -1,7 +1,7 @@
 """Follows the memory of a training step that is run on fake tensors, allocation by allocation.
 
 Fake tensors have shapes and dtypes and no memory: the real network runs its real step at its real
-size in seconds, on any machine. The ledger stands between it and them and writes down when each
+size in seconds, on any machine. The tracker stands between it and them and writes down when each
 storage comes and goes, what kind of thing it is, and how much arithmetic is done.
 """
 import weakref
@@ -18,14 +18,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from ..models.losses import upsampled
+from ..losses import upsampled
 
 aten = torch.ops.aten
-Place = tuple[str, int]  # a phase of the step, and a number in it
+AllocationSite = tuple[str, int]  # a phase of the step, and a number in it
 KINDS = ('weights', 'masters', 'gradients', 'optimizer', 'activations', 'head', 'workspace')
 
 
-class Ledger(TorchDispatchMode):
+class MemoryTracker(TorchDispatchMode):
     """Writes down the storages of all tensors that are made while it is active.
 
     Args:
@@ -46,19 +46,19 @@ class Ledger(TorchDispatchMode):
         self.where = 'workspace'
         self.kinds: list[str] = []
         self.events: list[tuple[int, int]] = []
-        self.places: list[tuple[int, Place]] = []
+        self.places: list[tuple[int, AllocationSite]] = []
         self.flops: Counter = Counter()
         self.moved_bytes = 0
         self._live: dict[int, tuple[int, weakref.ref]] = {}  # address -> number, watch
         self._resize = torch.UntypedStorage.resize_
 
-    def __enter__(self) -> 'Ledger':
-        ledger, resize = self, self._resize
+    def __enter__(self) -> 'MemoryTracker':
+        tracker, resize = self, self._resize
 
         def resize_(storage: torch.UntypedStorage, size: int) -> None:
             before = storage.nbytes()
             resize(storage, size)
-            ledger._resized(storage, size - before)
+            tracker._resized(storage, size - before)
 
         torch.UntypedStorage.resize_ = resize_  # FSDP2 frees and gathers weights by it
         return super().__enter__()
@@ -156,44 +156,44 @@ class Ledger(TorchDispatchMode):
                                     if _has_memory(t))
 
 
-def peaks(ledger: Ledger, *, always: Iterable[int] = (), away: Iterable[int] = ()
-          ) -> dict[Place, dict[str, int]]:
-    """Replays a ledger.
+def peaks(tracker: MemoryTracker, *, always: Iterable[int] = (), away: Iterable[int] = ()
+          ) -> dict[AllocationSite, dict[str, int]]:
+    """Replays a tracker.
 
     Args:
-        ledger: After the step.
+        tracker: After the step.
         always: Storages that live all the time in a run, though not in its first step.
         away: Storages that are elsewhere, in the host's memory.
 
     Returns:
-        For each place that the ledger was told of, bytes by kind at the moment at which most is
+        For each place that the tracker was told of, bytes by kind at the moment at which most is
         there. What lived before the first place is counted.
     """
     always, skipped = set(always) - set(away), {*always, *away}
     sizes = Counter()
-    for number, change in ledger.events:
+    for number, change in tracker.events:
         if number in always and change > 0:
             sizes[number] = max(sizes[number], change)
     now = Counter(dict.fromkeys(KINDS, 0))
     for number, size in sizes.items():
-        now[ledger.kinds[number]] += size
-    starts = dict(ledger.places)
-    found: dict[Place, dict[str, int]] = {}
+        now[tracker.kinds[number]] += size
+    starts = dict(tracker.places)
+    found: dict[AllocationSite, dict[str, int]] = {}
     place = None
-    for i, (number, change) in enumerate([*ledger.events, (None, 0)]):
+    for i, (number, change) in enumerate([*tracker.events, (None, 0)]):
         if i in starts:
             place = starts[i]
             if sum(now.values()) > sum(found.get(place, {}).values()):
                 found[place] = dict(now)
         if number is not None and number not in skipped:
-            now[ledger.kinds[number]] += change
+            now[tracker.kinds[number]] += change
         if place is not None and change > 0 and sum(now.values()) > sum(found[place].values()):
             found[place] = dict(now)
     return found
 
 
 @contextmanager
-def as_on_gpu() -> Iterator[None]:
+def simulate_gpu() -> Iterator[None]:
     """Lets what runs otherwise on a GPU than on the CPU run here as it does there.
 
     Operations that are one kernel, and the sizes of strips.

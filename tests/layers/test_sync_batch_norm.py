@@ -3,7 +3,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from mmseg_custom.models.layers.sync_batch_norm import CPUSyncBatchNorm, sync_batch_norm_on_cpu
+from mmseg_custom.layers.sync_batch_norm import CPUSyncBatchNorm, sync_batch_norm_on_cpu
 
 
 def step(norm: nn.Module, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:

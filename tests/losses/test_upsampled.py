@@ -3,7 +3,7 @@ import torch
 from mmseg.models.losses import CrossEntropyLoss, accuracy
 from torch.nn import functional as F
 
-from mmseg_custom.models.losses import upsampled, upsampled_cross_entropy
+from mmseg_custom.losses import upsampled, upsampled_cross_entropy
 
 SIZES = [((5, 7), (23, 31)), ((6, 6), (84, 84)), ((9, 4), (9, 4)), ((8, 8), (5, 3)),
          ((1, 1), (14, 14)), ((4, 4), (1, 1))]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 
-def frozen_maps(segmentor: nn.Module, batch: dict) -> list[Tensor]:
+def frozen_features(segmentor: nn.Module, batch: dict) -> list[Tensor]:
     """The frozen maps of a batch, without autograd.
 
     They are what comes before any trained layer: of a backbone with a feature pyramid, the maps
@@ -24,8 +24,8 @@ def frozen_maps(segmentor: nn.Module, batch: dict) -> list[Tensor]:
         return [x.float() for x in batch['feats']]
     backbone = segmentor.backbone
     with torch.no_grad():
-        if hasattr(backbone, 'frozen_maps'):
-            return backbone.frozen_maps(batch['img'])
+        if hasattr(backbone, 'frozen_features'):
+            return backbone.frozen_features(batch['img'])
         mode = backbone.training
         backbone.eval()
         try:
@@ -38,10 +38,10 @@ def head_inputs(segmentor: nn.Module, maps: list[Tensor]) -> list[Tensor]:
     """Frozen maps -> what the heads take: through the pyramid and the neck, where there are some.
 
     Args:
-        segmentor: As for :func:`frozen_maps`.
-        maps: From :func:`frozen_maps`.
+        segmentor: As for :func:`frozen_features`.
+        maps: From :func:`frozen_features`.
     """
-    if hasattr(segmentor.backbone, 'frozen_maps'):
+    if hasattr(segmentor.backbone, 'frozen_features'):
         maps = segmentor.backbone(maps)
     return segmentor.neck(maps) if getattr(segmentor, 'with_neck', False) else maps
 

@@ -1,0 +1,54 @@
+"""What a checkpoint holds: trained tensors, and metadata as plain values."""
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from . import provenance
+from .keys import BACKBONE
+
+
+def trained_state_dict(model: nn.Module) -> tuple[dict, dict | None]:
+    """The tensors that a checkpoint must hold, and the record of the file that holds the others.
+
+    Left to the file are the frozen parameters of the backbone that were loaded from it. Without
+    such a file (random weights, or weights of another checkpoint) everything is kept.
+
+    Returns:
+        (state dict, ``meta['backbone']``); the latter is None if nothing was left out.
+    """
+    state_dict = model.state_dict()
+    backbone = getattr(model, 'backbone', None)
+    source = provenance.source_of(backbone) if backbone is not None else None
+    if source is None:
+        return state_dict, None
+    frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
+    frozen.intersection_update(source.names)
+    if not frozen:
+        return state_dict, None
+    trained = {name: tensor for name, tensor in state_dict.items()
+               if name.removeprefix(BACKBONE) not in frozen}
+    return trained, provenance.record(backbone, source)
+
+
+def plain(value: Any) -> Any:
+    """Turns numpy numbers, tuples and mappings in metadata into what is read without code.
+
+    Tensors and arrays stay (arrays as tensors); anything else that is not a plain value becomes its
+    string.
+    """
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset, range)):
+        items = [plain(item) for item in value]
+        return tuple(items) if type(value) is tuple else items
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    if value is None or type(value) in (bool, int, float, complex, str, bytes) or isinstance(
+            value, torch.Tensor):
+        return value
+    return str(value)

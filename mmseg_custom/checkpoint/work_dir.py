@@ -1,0 +1,89 @@
+"""The checkpoints in a work dir: the latest, the newest whole one, and what killed runs left."""
+import logging
+import os
+import re
+import shutil
+import zipfile
+
+from ..errors import InputError
+from ..files import PART, as_save_error
+from .dcp_metadata import check_whole
+
+
+def point_latest_to(path: str) -> None:
+    """Makes ``latest.pth`` beside a checkpoint a link to it; there is never a moment without one.
+
+    Raises:
+        SaveError: If it could not be written.
+    """
+    latest = os.path.join(os.path.dirname(path), 'latest.pth')
+    part = latest + PART
+    try:
+        if os.path.lexists(part):
+            os.remove(part)
+        try:
+            os.symlink(os.path.basename(path), part)
+        except OSError:  # file systems without links
+            shutil.copyfile(path, part)
+        os.replace(part, latest)
+    except OSError as error:
+        raise as_save_error(error, latest) from error
+
+
+def remove_leftovers(work_dir: str) -> list[str]:
+    """Removes what a killed run left half-written; call it when a run starts, on one rank.
+
+    Returns:
+        The paths that were removed.
+    """
+    leftover = [os.path.join(work_dir, name) for name in sorted(os.listdir(work_dir))
+                if name.endswith(('.pth' + PART, '.dcp' + PART))]
+    for path in leftover:
+        remove_checkpoint(path)
+        logging.getLogger('mmseg').info('removed %s, left by a run that was killed', path)
+    return leftover
+
+
+def remove_checkpoint(path: str) -> None:
+    """Removes a checkpoint, file or folder."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.remove(path)
+
+
+def is_whole(path: str) -> bool:
+    """Whether a checkpoint was written to its end; reads the directory of the file alone."""
+    if os.path.isdir(path):
+        try:
+            check_whole(path)
+        except InputError:
+            return False
+        return True
+    try:
+        with zipfile.ZipFile(path) as file:
+            entries = file.infolist()
+            return any(entry.filename.endswith('/data.pkl') for entry in entries) and all(
+                entry.header_offset + entry.compress_size < file.start_dir for entry in entries)
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def newest_whole(work_dir: str) -> str | None:
+    """The checkpoint with the highest iteration (or epoch) that was written to its end.
+
+    The names count, not ``latest.pth``, which may be older. Newer ones that were cut short are
+    named in a warning.
+    """
+    found = []
+    for name in os.listdir(work_dir) if os.path.isdir(work_dir) else []:
+        number = re.fullmatch(r'(?:iter|epoch)_(\d+)\.(?:pth|dcp)', name)
+        if number:
+            found.append((int(number.group(1)), os.path.join(work_dir, name)))
+    for _, path in sorted(found, reverse=True):
+        if is_whole(path):
+            return path
+        logging.getLogger('mmseg').warning(
+            '%s is cut short (%s) and is passed over', path, 'a part is missing or too small'
+            if os.path.isdir(path) else f'{os.path.getsize(path)} bytes')
+    return None
