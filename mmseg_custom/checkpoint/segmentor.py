@@ -57,6 +57,7 @@ def load_segmentor(model: nn.Module, path: str, *, backbone: str | None = None,
         InputError: If a file is missing, unreadable, does not fit, or is another backbone.
     """
     logger = logger or logging.getLogger('mmseg')
+    path = getattr(path, 'path', path)
     checkpoint = open_checkpoint(path)
     network = own_tensors(checkpoint, path)
     entry = entry_of(checkpoint)

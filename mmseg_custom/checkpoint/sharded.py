@@ -169,6 +169,7 @@ def load_shares(model: nn.Module, folder: str, *, check_finite: bool = False) ->
     Raises:
         InputError: If a part is missing or damaged, or names or shapes do not fit.
     """
+    folder = getattr(folder, 'path', folder)
     network = ShardedStateDict(folder)
     targets = model.state_dict()
     check_fit(network, targets, lambda name: name.endswith('num_batches_tracked'))
