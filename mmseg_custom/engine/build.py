@@ -79,8 +79,6 @@ def build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None 
                         kind, master_dtype(cfg))
     if by_shards:
         load_shares(unwrap(model), checkpoint, check_finite=run.options.check_finite)
-    segmentor = unwrap(model)
-    segmentor.CLASSES, segmentor.PALETTE = run.train_data.CLASSES, run.train_data.PALETTE
     return model
 
 

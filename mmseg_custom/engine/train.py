@@ -38,7 +38,9 @@ def train(run: Run) -> None:
     spare = partial(drop_unneeded_blocks, run) if cached and run.val_data is None else None
     model = build_model(run, spare)
     logger.debug('%s', model)
-    hash_ahead(unwrap(model).backbone)
+    segmentor = unwrap(model)
+    segmentor.CLASSES, segmentor.PALETTE = run.train_data.CLASSES, run.train_data.PALETTE
+    hash_ahead(segmentor.backbone)
     samples = (open_cache(run, model, preemption.requested) if cached
                else SeededSamples(run.train_data, run.seed))
     runner = build_training_runner(run, model, logger)
