@@ -14,7 +14,7 @@ from mmseg_custom.engine.config import augment_test, default_work_dir, load_conf
 from mmseg_custom.engine.predict import Painter, Predictions, name_of, predict, save_partial
 from mmseg_custom.engine.test import build_test_loader, check_classes, load_model
 from mmseg_custom.errors import InputError
-from mmseg_custom.evaluation import evaluate, figures, pre_eval, write_results
+from mmseg_custom.evaluation import evaluate, metrics, pre_eval, write_results
 from mmseg_custom.evaluation.run_info import peak_memory
 from mmseg_custom.files import atomic_path
 
@@ -76,8 +76,8 @@ def main() -> None:
         options.setdefault('imgfile_prefix', osp.join(cfg.work_dir, 'format_results'))
         keep = partial(_write_files, dataset, options)
     elif args.eval:
-        figures.check_metrics(dataset, args.eval)
-        keep = partial(pre_eval, dataset, boundary=figures.BOUNDARY in args.eval)
+        metrics.check_metrics(dataset, args.eval)
+        keep = partial(pre_eval, dataset, boundary=metrics.BOUNDARY in args.eval)
     paint = None
     if args.show or args.show_dir:
         paint = Painter(dataset.PALETTE, args.show_dir, args.show, args.opacity)
@@ -113,12 +113,12 @@ def write(args: argparse.Namespace, cfg: Config, dataset: CustomDataset, found: 
     if args.format_only:
         print(f'label files: {options["imgfile_prefix"]}')
     if args.eval:
-        found_figures = evaluate(dataset, results, args.eval, **options)
+        evaluation = evaluate(dataset, results, args.eval, **options)
         scale = 'multi' if args.aug_test else 'single'
         path = osp.join(cfg.work_dir, f'eval_{scale}_scale_{timestamp}.json')
-        write_results(path, found_figures, results, dataset, cfg, **origin,
+        write_results(path, evaluation, results, dataset, cfg, **origin,
                       skipped=[name_of(dataset, index) for index in sorted(found.skipped)])
-        print(f'figures: {path} (tools/report.py makes a page of them)')
+        print(f'metrics: {path} (tools/report.py makes a page of them)')
 
 
 def stop(found: Predictions, dataset: CustomDataset, path: str) -> None:

@@ -7,21 +7,21 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-NOT_LABELLED = 255
-NOT_LABELLED_NAME = 'not labelled'
-_HATCH = ((52, 52, 56), (84, 84, 88))  # the ground and the lines of what is not labelled
+from ..datasets.ground_truth import IGNORE_INDEX
+
+_HATCH = ((52, 52, 56), (84, 84, 88))  # background and lines where nothing is labelled
 INK, PAPER = (32, 33, 36), (255, 255, 255)
 
 
 def blend(image: np.ndarray, labels: np.ndarray, palette: np.ndarray,
           alpha: float = 0.7) -> np.ndarray:
-    """Paint labels over an image; what is not labelled becomes dark and hatched.
+    """Paints labels over an image; pixels that are not labelled become dark and hatched.
 
     Args:
-        image: RGB uint8 (H, W, 3).
+        image: Image, RGB uint8 (H, W, 3).
         labels: Integers (H, W): 0..K-1 or 255.
-        palette: RGB (K, 3), 0..255.
-        alpha: How much of the paint covers the image, 0..1.
+        palette: Colours, RGB (K, 3), 0..255.
+        alpha: Opacity of the paint, 0..1.
 
     Returns:
         RGB uint8 (H, W, 3).
@@ -32,10 +32,10 @@ def blend(image: np.ndarray, labels: np.ndarray, palette: np.ndarray,
     palette = np.asarray(palette, np.float64)
     if image.shape[:2] != labels.shape:
         raise ValueError(f'image {image.shape[:2]} and labels {labels.shape} differ in size')
-    labelled = labels != NOT_LABELLED
+    labelled = labels != IGNORE_INDEX
     if np.any((labels < 0) | (labels >= len(palette)) & labelled):
         raise ValueError(f'label {labels[labelled].max()}: expected 0..{len(palette) - 1} or '
-                         f'{NOT_LABELLED}')
+                         f'{IGNORE_INDEX}')
     paint = palette[np.where(labelled, labels, 0)]
     rows, columns = np.indices(labels.shape)
     lines = np.asarray(_HATCH, np.float64)[((rows + columns) % 8 < 2).astype(int)]
@@ -44,26 +44,26 @@ def blend(image: np.ndarray, labels: np.ndarray, palette: np.ndarray,
 
 
 def classes_in(label_maps: Iterable[np.ndarray]) -> list[int]:
-    """The labels that occur in any of the maps, in order; 255 comes last."""
+    """Returns the labels that occur in any of the label maps, in order; 255 comes last."""
     return sorted({int(label) for labels in label_maps for label in np.unique(labels)})
 
 
 def legend(present: Sequence[int], classes: Sequence[str], palette: np.ndarray, width: int,
            font_size: int = 15) -> Image.Image:
-    """Draw the names and colours of classes, in as many columns as fit.
+    """Draws the names and colours of classes, in as many columns as fit.
 
     Args:
-        present: The labels to explain, 0..K-1 or 255.
-        classes: K names.
-        palette: RGB (K, 3), 0..255.
-        width: Of the picture, pixels.
-        font_size: Pixels.
+        present: Labels to explain, 0..K-1 or 255.
+        classes: Names of the K classes.
+        palette: Colours, RGB (K, 3), 0..255.
+        width: Width of the picture in pixels.
+        font_size: Height of the font in pixels.
 
     Returns:
         RGB picture of that width, as high as needed.
     """
     font = ImageFont.load_default(font_size)
-    names = [NOT_LABELLED_NAME if label == NOT_LABELLED else classes[label].strip()
+    names = ['not labelled' if label == IGNORE_INDEX else classes[label].strip()
              for label in present]
     swatch, line = font_size, round(font_size * 1.7)
     longest = max((font.getlength(name) for name in names), default=0)
@@ -80,6 +80,6 @@ def legend(present: Sequence[int], classes: Sequence[str], palette: np.ndarray, 
 
 
 def _swatch(label: int, palette: np.ndarray, side: int) -> Image.Image:
-    """A square in the colour that :func:`blend` gives the label on white."""
+    """Makes a square in the colour that :func:`blend` gives the label on white."""
     square = np.full((side, side), label)
     return Image.fromarray(blend(np.full((side, side, 3), 255, np.uint8), square, palette, 1.))
