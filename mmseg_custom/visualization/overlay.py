@@ -11,6 +11,7 @@ from ..datasets.ground_truth import IGNORE_INDEX
 
 _HATCH = ((52, 52, 56), (84, 84, 88))  # background and lines where nothing is labelled
 INK, PAPER = (32, 33, 36), (255, 255, 255)
+_FONT_SIZE = 15  # pixels, in the legend
 
 
 def blend(image: np.ndarray, labels: np.ndarray, palette: np.ndarray,
@@ -48,8 +49,8 @@ def classes_in(label_maps: Iterable[np.ndarray]) -> list[int]:
     return sorted({int(label) for labels in label_maps for label in np.unique(labels)})
 
 
-def legend(present: Sequence[int], classes: Sequence[str], palette: np.ndarray, width: int,
-           font_size: int = 15) -> Image.Image:
+def legend(present: Sequence[int], classes: Sequence[str], palette: np.ndarray,
+           width: int) -> Image.Image:
     """Draws the names and colours of classes, in as many columns as fit.
 
     Args:
@@ -57,17 +58,16 @@ def legend(present: Sequence[int], classes: Sequence[str], palette: np.ndarray, 
         classes: Names of the K classes.
         palette: Colours, RGB (K, 3), 0..255.
         width: Width of the picture in pixels.
-        font_size: Height of the font in pixels.
 
     Returns:
         RGB picture of that width, as high as needed.
     """
-    font = ImageFont.load_default(font_size)
+    font = ImageFont.load_default(_FONT_SIZE)
     names = ['not labelled' if label == IGNORE_INDEX else classes[label].strip()
              for label in present]
-    swatch, line = font_size, round(font_size * 1.7)
+    swatch, line = _FONT_SIZE, round(_FONT_SIZE * 1.7)
     longest = max((font.getlength(name) for name in names), default=0)
-    column = int(longest) + swatch + round(font_size * 1.9)
+    column = int(longest) + swatch + round(_FONT_SIZE * 1.9)
     columns = max(1, min(width // column, len(names)))
     column = max(column, min(width // columns, round(column * 1.5)))
     picture = Image.new('RGB', (width, max(1, -(-len(names) // columns)) * line), PAPER)
@@ -75,7 +75,7 @@ def legend(present: Sequence[int], classes: Sequence[str], palette: np.ndarray, 
     for i, (label, name) in enumerate(zip(present, names)):
         x, y = i % columns * column, i // columns * line
         picture.paste(_swatch(label, palette, swatch), (x, y + (line - swatch) // 2))
-        pen.text((x + swatch + font_size // 2, y + line / 2), name, INK, font, anchor='lm')
+        pen.text((x + swatch + _FONT_SIZE // 2, y + line / 2), name, INK, font, anchor='lm')
     return picture
 
 
