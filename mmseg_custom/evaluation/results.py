@@ -141,8 +141,8 @@ def read_results(path: str) -> Results:
                          'tools/test.py') from error
     if not (isinstance(run, dict) and {'metric', 'per_image', 'classes'} <= run.keys()
             and 'mIoU' in run['metric']):
-        raise InputError(f'{path} holds no metrics of single images: expected the eval_*.json '
-                         'that tools/test.py of this project writes with --eval mIoU')
+        raise InputError(f'{path} holds no mIoU or no metrics of single images: expected the '
+                         'eval_*.json that tools/test.py of this project writes with --eval mIoU')
     return Results(path, run, PerImage.load(osp.join(osp.dirname(path), run['per_image'])))
 
 

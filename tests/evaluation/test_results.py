@@ -106,6 +106,7 @@ def test_newest_results_of_a_work_dir(config, tmp_path):
     (lambda path: path.unlink(), 'do not exist: write them with'),
     (lambda path: path.write_text('{'), 'is no JSON file'),
     (lambda path: path.write_text('{"config": "a.py", "metric": {}}'), 'no metrics of single'),
+    (lambda path: path.write_text(path.read_text().replace('"mIoU":', '"mDice":')), 'no mIoU'),
     (lambda path: path.with_suffix('.npz').unlink(), r'\.npz does not exist: it lies beside'),
     (lambda path: path.with_suffix('.npz').write_bytes(b'PK\x03\x04half'), 'cannot be read'),
 ])
