@@ -17,7 +17,7 @@ from mmseg_custom.engine.predict import Predictions, name_of, predict, save_part
 from mmseg_custom.engine.run import Run
 from mmseg_custom.engine.test import build_test_model
 from mmseg_custom.errors import InputError
-from mmseg_custom.evaluation import evaluate, figures, pre_eval, write_results
+from mmseg_custom.evaluation import evaluate, metrics, pre_eval, write_results
 from mmseg_custom.evaluation.run_info import peak_memory
 from mmseg_custom.files import atomic_path
 
@@ -73,8 +73,8 @@ def main() -> None:
         options.setdefault('imgfile_prefix', osp.join(run.work_dir, 'format_results'))
         keep = partial(_write_files, dataset, options)
     elif args.eval:
-        figures.check_metrics(dataset, args.eval)
-        keep = partial(pre_eval, dataset, boundary=figures.BOUNDARY in args.eval)
+        metrics.check_metrics(dataset, args.eval)
+        keep = partial(pre_eval, dataset, boundary=metrics.BOUNDARY in args.eval)
     paint = None
     if args.show or args.show_dir:
         paint = Painter(dataset.PALETTE, args.show_dir, args.show, args.opacity)
@@ -107,14 +107,14 @@ def write(args: argparse.Namespace, run: Run, found: Predictions, options: dict)
     if args.format_only:
         print(f'label files: {options["imgfile_prefix"]}')
     if args.eval:
-        metrics = evaluate(dataset, results, args.eval, **options)
+        evaluation = evaluate(dataset, results, args.eval, **options)
         scale = 'multi' if args.aug_test else 'single'
         path = osp.join(run.work_dir, f'eval_{scale}_scale_{run.timestamp}.json')
-        write_results(path, metrics, results, dataset, run.cfg, config=args.config,
+        write_results(path, evaluation, results, dataset, run.cfg, config=args.config,
                       checkpoint=args.checkpoint, device=run.device, seconds=found.seconds,
                       memory=peak_memory(run.device),
                       skipped=[name_of(dataset, index) for index in sorted(found.skipped)])
-        print(f'figures: {path} (tools/report.py makes a page of them)')
+        print(f'metrics: {path} (tools/report.py makes a page of them)')
 
 
 def stop(found: Predictions, dataset: CustomDataset, path: str) -> None:

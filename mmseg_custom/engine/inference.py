@@ -2,7 +2,6 @@
 
 Letters: `H W` pixels, `K` classes.
 """
-import cv2
 import mmcv
 import numpy as np
 from mmcv import Config
@@ -56,22 +55,6 @@ class Predictor:
             Classes (H, W), 0..K-1.
         """
         return inference_segmentor(self._model, np.ascontiguousarray(image[..., ::-1]))[0]
-
-
-def read_image(path: str) -> np.ndarray:
-    """Reads an image as the pipelines do: RGB uint8 (H, W, 3), upright.
-
-    Raises:
-        InputError: If it cannot be decoded.
-    """
-    try:
-        image = mmcv.imread(path, channel_order='rgb')
-    except cv2.error:
-        image = None
-    if image is None:
-        raise InputError(f'image {path} cannot be decoded: expected a JPEG, PNG or other picture '
-                         'file; replace or remove it')
-    return image
 
 
 def _classes_of(test: dict, head: dict) -> tuple[list[str], list | None]:
