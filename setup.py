@@ -65,7 +65,7 @@ setup(
         'tqdm',
     ],
     extras_require={
-        'test': ['pytest>=8', 'ruff', 'transformers>=4.52'],
+        'test': ['pytest>=8', 'ruff', 'mypy', 'transformers>=4.52'],
         'low-memory': ['torchao'],  # optimizer=dict(type='LowMemoryAdamW')
         'web': ['gradio>=6.0,<7'],  # tools/demo_web.py
     },
