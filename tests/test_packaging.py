@@ -362,3 +362,9 @@ def test_published_names_are_one_command_away():
     readme = (ROOT / 'README.md').read_text()
     for command in re.findall('make [a-z-]+(?= <)', (ROOT / '.ci' / 'run').read_text()):
         assert command in readme
+
+
+def test_version_is_the_same_everywhere():
+    version = re.search("'(.+)'", (ROOT / 'mmseg_custom' / 'version.py').read_text()).group(1)
+    assert f'\nversion: {version}\n' in (ROOT / 'CITATION.cff').read_text()
+    assert f'\n## [{version}] - ' in (ROOT / 'CHANGELOG.md').read_text()
