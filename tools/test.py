@@ -18,7 +18,6 @@ from mmseg_custom.engine.run import Run
 from mmseg_custom.engine.test import build_test_model
 from mmseg_custom.errors import InputError
 from mmseg_custom.evaluation import evaluate, metrics, pre_eval, write_results
-from mmseg_custom.evaluation.run_info import peak_memory
 from mmseg_custom.files import atomic_path
 
 
@@ -112,7 +111,7 @@ def write(args: argparse.Namespace, run: Run, found: Predictions, options: dict)
         path = osp.join(run.work_dir, f'eval_{scale}_scale_{run.timestamp}.json')
         write_results(path, evaluation, results, dataset, run.cfg, config=args.config,
                       checkpoint=args.checkpoint, device=run.device, seconds=found.seconds,
-                      memory=peak_memory(run.device),
+                      memory=found.memory,
                       skipped=[name_of(dataset, index) for index in sorted(found.skipped)])
         print(f'metrics: {path} (tools/report.py makes a page of them)')
 

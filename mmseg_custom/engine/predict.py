@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..distributed.collectives import gather_to_rank0
 from ..distributed.parallelize import evaluation_mode, is_sharded, unwrap
 from ..errors import InputError
+from ..evaluation.run_info import peak_memory
 from ..files import atomic_path
 from ..models import InternViTSegmentor
 from .progress import progress_bar
@@ -43,12 +44,15 @@ class Predictions:
         results: Index of an image -> what was kept of its prediction.
         skipped: Index of an image -> why it could not be read.
         seconds: Wall-clock time of the loop, on the slowest rank.
+        memory: Peak memory in bytes, of the process that took most: see
+            :func:`..evaluation.run_info.peak_memory`.
         stopped_by: Error that ended a test run early; KeyboardInterrupt for a signal.
     """
     total: int
     results: dict[int, object] = field(default_factory=dict)
     skipped: dict[int, str] = field(default_factory=dict)
     seconds: float = 0.
+    memory: dict[str, int] = field(default_factory=dict)
     stopped_by: BaseException | None = None
 
     def in_order(self) -> list:
@@ -64,7 +68,9 @@ class Predictions:
         parts = gather_to_rank0(self)
         if parts is None or len(parts) == 1:
             return self
-        joined = Predictions(self.total, seconds=max(part.seconds for part in parts))
+        joined = Predictions(
+            self.total, seconds=max(part.seconds for part in parts),
+            memory={name: max(part.memory[name] for part in parts) for name in self.memory})
         for part in parts:
             joined.results.update(part.results)
             joined.skipped.update(part.skipped)
@@ -153,7 +159,7 @@ def _fill(found: Sequence[Predictions], models: Sequence[nn.Module], loader: Dat
                     raise KeyboardInterrupt
     finally:
         for own in found:
-            own.seconds = time.perf_counter() - start
+            own.seconds, own.memory = time.perf_counter() - start, peak_memory(device)
 
 
 def _take(found: Predictions, model: nn.Module, indices: list[int | None], batch: dict,

@@ -9,7 +9,6 @@ import mmcv
 import mmseg
 import numpy as np
 import torch
-import torch.distributed as dist
 from mmcv.runner import get_dist_info
 
 from ..checkpoint.dcp_metadata import is_sharded_checkpoint
@@ -53,19 +52,15 @@ def hardware(device: str) -> dict[str, object]:
 
 
 def peak_memory(device: str) -> dict[str, int]:
-    """Measures the peak memory of the process that took most, in bytes; all processes call it.
+    """Returns the peak memory of this process so far, in bytes.
 
-    ``host`` is the resident memory since the process began, ``gpu`` that of PyTorch's tensors.
+    ``host`` is the resident memory, ``gpu`` that of PyTorch's tensors.
     """
     unit = 1 if sys.platform == 'darwin' else 1024
-    mine = dict(host=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    peak = dict(host=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
     if device == 'cuda':
-        mine['gpu'] = torch.cuda.max_memory_allocated()
-    everyone = [mine]
-    if get_dist_info()[1] > 1:
-        everyone = [None] * get_dist_info()[1]
-        dist.all_gather_object(everyone, mine)
-    return {name: max(one[name] for one in everyone) for name in mine}
+        peak['gpu'] = torch.cuda.max_memory_allocated()
+    return peak
 
 
 def _cpu_name() -> str:

@@ -1,4 +1,5 @@
 """tools/image_demo.py on images of one's own, without a data set."""
+import logging
 import runpy
 import sys
 
@@ -23,6 +24,8 @@ def demo(tmp_path, monkeypatch, capsys):
     """Runs the tool in this process: arguments -> (exit code, stdout, stderr)."""
     (tmp_path / 'tiny.py').write_text(TINY)
     monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    for name in ('mmcv', 'mmseg'):  # handlers of earlier tests write to streams that are closed
+        monkeypatch.setattr(logging.getLogger(name), 'handlers', [])
 
     def run(images, *options, checkpoint='none'):
         words = ['image_demo.py', images, tmp_path / 'tiny.py', checkpoint, '--out',

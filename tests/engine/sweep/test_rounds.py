@@ -40,7 +40,8 @@ def test_what_fits_goes_together(heads, monkeypatch):
 
 
 def test_what_does_not_fit_is_refused_with_the_numbers(heads, monkeypatch):
-    with pytest.raises(InputError, match=rf'{heads[0].name}: its weights.* take [\d.]+ KiB, and [\d.]+ KiB are left'):
+    message = rf'{heads[0].name}: its weights.* take [\d.]+ KiB, and [\d.]+ KiB are left'
+    with pytest.raises(InputError, match=message):
         assigned(heads[:1], monkeypatch, free=LINEAR // 2)
 
 
