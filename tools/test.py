@@ -61,7 +61,7 @@ def main() -> None:
     """Prepares the run, predicts, and writes what was asked for."""
     args = parse_args()
     run = cli.start_run(args, splits=('test',), log=False)
-    dataset = run.test_data
+    dataset = run.data['test']
     on_files = args.format_only or args.eval == ['cityscapes']
     if on_files and type(dataset).format_results is CustomDataset.format_results:
         raise InputError(f'--format-only: {type(dataset).__name__} has no format for a server; '
@@ -96,7 +96,7 @@ def write(args: argparse.Namespace, run: Run, found: Predictions, options: dict)
     if found.skipped:
         print(f'{len(found.skipped)} of {found.total} images are skipped:',
               *(f'  {found.skipped[index]}' for index in sorted(found.skipped)), sep='\n')
-    results, dataset = found.in_order(), run.test_data
+    results, dataset = found.in_order(), run.data['test']
     if not results:
         raise InputError(f'none of the {found.total} images could be read')
     if args.out:

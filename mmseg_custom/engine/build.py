@@ -68,7 +68,7 @@ def build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None 
     sharded = kind == 'fsdp2'
     if dtype is not None:
         apply_precision(model, dtype, run.device, store=not sharded, masters=master_dtype(cfg))
-    by_shards = sharded and complete and checkpoint.is_sharded
+    by_shards = checkpoint is not None and sharded and complete and checkpoint.is_sharded
     if checkpoint is not None and not by_shards:
         load_segmentor(model, checkpoint, verify=is_first_of_node(), as_stored=sharded)
     if run.options.check_finite and not by_shards:
@@ -77,7 +77,7 @@ def build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None 
         before_wrapping(model)
     model = parallelize(model, run.device, run.engine, cfg.get('find_unused_parameters', False),
                         kind, master_dtype(cfg))
-    if by_shards:
+    if checkpoint is not None and by_shards:
         load_shares(unwrap(model), checkpoint, check_finite=run.options.check_finite)
     return model
 

@@ -58,13 +58,14 @@ def explain(error: BaseException) -> str | None:
     """Returns the one line for an error in the input; None for any other error."""
     if isinstance(error, KeyboardInterrupt):
         return ': '.join(filter(None, ('interrupted', str(error))))
-    while error is not None:
-        if isinstance(error, InputError):
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
             # A loader's worker sends its whole traceback as the message: the last line counts.
-            return str(error).strip().splitlines()[-1].split('InputError: ')[-1]
-        if isinstance(error, OSError) and error.filename is not None:
-            return f'{error.filename}: {error.strerror}'
-        error = error.__cause__ or error.__context__
+            return str(cause).strip().splitlines()[-1].split('InputError: ')[-1]
+        if isinstance(cause, OSError) and cause.filename is not None:
+            return f'{cause.filename}: {cause.strerror}'
+        cause = cause.__cause__ or cause.__context__
     return None
 
 

@@ -34,6 +34,8 @@ class SegEvalHook(EvalHook):
         **options: Options of mmseg's ``EvalHook`` and of the data set's ``evaluate``.
     """
 
+    best_ckpt_path: str | None
+
     def __init__(self, loader: DataLoader, device: str, broadcast_bn_buffer: bool = True,
                  tmpdir: str | None = None, gpu_collect: bool = False, **options):
         super().__init__(loader, **options)
@@ -155,6 +157,7 @@ def broadcast_batch_norm(model: nn.Module) -> None:
     if get_dist_info()[1] == 1:
         return
     for module in model.modules():
-        if isinstance(module, _BatchNorm) and module.track_running_stats:
-            dist.broadcast(module.running_var, 0)
-            dist.broadcast(module.running_mean, 0)
+        if isinstance(module, _BatchNorm):
+            for statistics in (module.running_var, module.running_mean):
+                if statistics is not None:
+                    dist.broadcast(statistics, 0)

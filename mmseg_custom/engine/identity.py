@@ -6,6 +6,7 @@ the run, test settings, the number of ranks (as long as their steps hold as many
 """
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from mmcv import Config
@@ -36,7 +37,7 @@ def identity(cfg: Config, dataset: Dataset, step_images: int, seed: int,
         seed: Seed that the ranks share.
         diff_seed: Whether each rank adds its number to it.
     """
-    parts = {}
+    parts: dict[str, str] = {}
     for section in SECTIONS:
         _flatten(section, cfg.get(section), parts)
     for name, pipeline in _pipelines(cfg.data.train):
@@ -52,7 +53,8 @@ def identity(cfg: Config, dataset: Dataset, step_images: int, seed: int,
     return parts
 
 
-def refuse_another(before: dict[str, str] | None, now: dict[str, str], checkpoint: str) -> None:
+def refuse_another(before: Mapping[str, str] | None, now: Mapping[str, str],
+                   checkpoint: str) -> None:
     """Compares a run with the one that wrote a checkpoint.
 
     Args:

@@ -69,7 +69,7 @@ def _classes_of(test: dict, head: dict) -> tuple[list[str], list | None]:
     if classes is not None and kind.CLASSES is not None and palette is kind.PALETTE:
         of_name = dict(zip(kind.CLASSES, palette or []))
         palette = [of_name[name] for name in classes if name in of_name]
-    classes = classes or kind.CLASSES or [f'class {k}' for k in range(head.num_classes)]
+    classes = classes or kind.CLASSES or [f'class {k}' for k in range(head['num_classes'])]
     return list(classes), palette
 
 

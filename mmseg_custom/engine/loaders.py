@@ -47,7 +47,7 @@ def build_test_loader(run: Run, split: str, skip_unread: bool = False) -> DataLo
         skip_unread: Whether samples that cannot be read are marked, instead of raising an error.
     """
     _, world_size = get_dist_info()
-    dataset = run.val_data if split == 'val' else run.test_data
+    dataset = run.data[split]
     options = {'persistent_workers': False, **loader_options(run.cfg, split)}
     loader = build_dataloader(SkippingDataset(dataset) if skip_unread else dataset,
                               dist=world_size > 1, shuffle=False,

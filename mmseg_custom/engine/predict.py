@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 
 import numpy as np
 import torch
@@ -234,7 +235,7 @@ def _indices(loader: DataLoader) -> Iterator[list[int | None]]:
     """Yields the indices of each batch; None where the sampler pads to equal parts of the ranks."""
     rank, world_size = get_dist_info()
     position = rank if world_size > 1 else 0
-    for batch in loader.batch_sampler:
+    for batch in loader.batch_sampler or ():
         indices: list[int | None] = []
         for index in batch:
             indices.append(index if position < len(loader.dataset) else None)
@@ -257,7 +258,7 @@ def _stoppable() -> Iterator[list[float]]:
     """Lets a signal end a loop after its batch: it fills the list. A second one ends it at once."""
     asked: list[float] = []
 
-    def note(number: int, _frame: object) -> None:
+    def note(number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
         if asked and now - asked[0] > ONE_KEYSTROKE:
             raise KeyboardInterrupt
@@ -271,7 +272,8 @@ def _stoppable() -> Iterator[list[float]]:
 
 
 @contextmanager
-def _handled_by(handler: object) -> Iterator[None]:
+def _handled_by(handler: Callable[[int, FrameType | None], object] | signal.Handlers
+                ) -> Iterator[None]:
     """Replaces the handlers of the signals that stop a run, in the main thread, which gets them."""
     here = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, handler) for number in STOP_SIGNALS} if here else {}

@@ -5,7 +5,7 @@
 A run is typed and immutable: what comes after this reads it, and never writes the config.
 """
 import os.path as osp
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,9 +38,7 @@ class Run:
         engine: How the run is spread over its processes.
         batch: Images of an optimizer step.
         seed: Seed that the ranks share.
-        train_data: Training data, or None.
-        val_data: Data that training is validated on, or None.
-        test_data: Data that is tested on, or None.
+        data: Data sets by split: 'train', 'val' (where training is validated), 'test'.
         checkpoint: Opened checkpoint that the run is resumed from, or that brings its weights.
         resumed: Whether the run is resumed from its checkpoint.
         identity: What makes it this run: see :mod:`.identity`.
@@ -51,12 +49,10 @@ class Run:
     engine: Engine
     batch: Batch
     seed: int = 0
-    train_data: Dataset | None = None
-    val_data: Dataset | None = None
-    test_data: Dataset | None = None
+    data: Mapping[str, Dataset] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
     resumed: bool = False
-    identity: dict[str, str] = field(default_factory=dict)
+    identity: Mapping[str, str] = field(default_factory=dict)
     timestamp: str | None = None
 
     @property
@@ -77,15 +73,15 @@ class Run:
     @property
     def meta(self) -> dict[str, Any]:
         """What a checkpoint says about its run, in plain strings, lists and numbers."""
-        data = self.train_data
+        data = self.data['train']
         return dict(config=self.cfg.pretty_text, CLASSES=list(data.CLASSES), PALETTE=data.PALETTE,
                     mmseg_version=mmseg_version, internvit_seg_version=__version__,
-                    seed=self.seed, run=self.identity)
+                    seed=self.seed, run=dict(self.identity))
 
     def with_config(self, cfg: Config) -> 'Run':
         """Returns the same run with another resolved config, and so with another identity."""
         return replace(self, cfg=cfg, identity=identity(
-            cfg, self.train_data, self.batch.images, self.seed, self.options.diff_seed))
+            cfg, self.data['train'], self.batch.images, self.seed, self.options.diff_seed))
 
 
 def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('train', 'val'),
@@ -109,24 +105,27 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
     batch = resolve_batch(cfg, ranks or get_dist_info()[1])
     path, resumed = _checkpoint_path(cfg, options) if splits else (None, False)
     checkpoint = open_checkpoint(path) if path else None
-    recorded = checkpoint.meta.get('seed') if resumed else None
-    seed = seed_process(recorded if options.seed is None else options.seed, options.diff_seed,
-                        options.deterministic)
-    run = Run(cfg, options, engine, batch, seed, checkpoint=checkpoint, resumed=resumed,
-              timestamp=timestamp)
-    if 'test' in splits:
-        run = replace(run, test_data=build_test_dataset(cfg.data.test))
-        if checkpoint is not None:
-            check_trained_classes(checkpoint, run.test_data)
-    if 'train' in splits:
+    seed = options.seed
+    if seed is None and checkpoint is not None and resumed:
+        seed = checkpoint.meta.get('seed')
+    seed = seed_process(seed, options.diff_seed, options.deterministic)
+    run = Run(cfg, options, engine, batch, seed, _build_data(cfg, options, splits), checkpoint,
+              resumed, timestamp=timestamp)
+    if 'test' in run.data and checkpoint is not None:
+        check_trained_classes(checkpoint, run.data['test'])
+    if 'train' in run.data:
         get_root_logger().info('%s', batch)
-        run = replace(run, train_data=build_train_dataset(cfg.data.train)).with_config(cfg)
-        check_heads(cfg, run.train_data.CLASSES)
-        if resumed:
+        check_heads(cfg, run.data['train'].CLASSES)
+        run = run.with_config(cfg)
+        if checkpoint is not None and resumed:
             refuse_another(checkpoint.meta.get('run'), run.identity, checkpoint.path)
-    if 'val' in splits and not options.no_validate:
-        run = replace(run, val_data=build_test_dataset(cfg.data.val))
     return run
+
+
+def _build_data(cfg: Config, options: RunOptions, splits: Collection[str]) -> dict[str, Dataset]:
+    builders = dict(train=build_train_dataset, val=build_test_dataset, test=build_test_dataset)
+    return {split: builders[split](cfg.data[split]) for split in splits
+            if not (split == 'val' and options.no_validate)}
 
 
 def _checkpoint_path(cfg: Config, options: RunOptions) -> tuple[str | None, bool]:

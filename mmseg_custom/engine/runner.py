@@ -1,8 +1,8 @@
 """mmcv's iteration-based runner with checkpoints that are whole, small and readable."""
 import os.path as osp
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import nullcontext
+from typing import Any
 
 from mmcv.runner import RUNNERS, IterBasedRunner
 
@@ -34,12 +34,14 @@ class SegRunner(IterBasedRunner):
         evaluated: Iteration that the run was resumed from, if its evaluation had been finished.
     """
 
+    meta: dict | None
+
     def __init__(self, *args, accumulation: int = 1, **kwargs):
         super().__init__(*args, **kwargs)
         self.accumulation = accumulation
         self.evaluated: int | None = None
 
-    def train(self, data_loader: Iterator, **kwargs) -> None:
+    def train(self, data_loader: Any, **kwargs) -> None:
         """Runs one iteration; the last of its batches is left to the optimizer's hook."""
         self.model.train()
         self.mode = 'train'
@@ -47,7 +49,8 @@ class SegRunner(IterBasedRunner):
         self._epoch = data_loader.epoch
         self.data_batch = next(data_loader)
         self.call_hook('before_train_iter')
-        log_vars, samples = Counter(), 0
+        log_vars: Counter[str] = Counter()
+        samples = 0
         for left in reversed(range(self.accumulation)):
             with no_sync(self.model) if left else nullcontext():
                 self.outputs = self.model.train_step(

@@ -26,7 +26,7 @@ def build_test_model(run: Run, backbone: str | None = None) -> nn.Module:
         InputError: If the checkpoint does not fit, or the network has another number of classes
             than the data set.
     """
-    data = run.test_data
+    data = run.data['test']
     model = load_model(run.cfg, run.checkpoint, run.device, len(data.CLASSES), backbone)
     if run.options.check_finite:
         check_finite(model)

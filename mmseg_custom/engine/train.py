@@ -35,17 +35,17 @@ def train(run: Run) -> None:
     if not run.resumed and get_dist_info()[0] == 0:
         best.remove(run.work_dir)
     cached = bool(run.cfg.get('feature_cache'))
-    spare = partial(drop_unneeded_blocks, run) if cached and run.val_data is None else None
+    spare = partial(drop_unneeded_blocks, run) if cached and 'val' not in run.data else None
     model = build_model(run, spare)
     logger.debug('%s', model)
     segmentor = unwrap(model)
-    segmentor.CLASSES, segmentor.PALETTE = run.train_data.CLASSES, run.train_data.PALETTE
+    segmentor.CLASSES, segmentor.PALETTE = run.data['train'].CLASSES, run.data['train'].PALETTE
     hash_ahead(segmentor.backbone)
     samples = (open_cache(run, model, preemption.requested) if cached
-               else SeededSamples(run.train_data, run.seed))
+               else SeededSamples(run.data['train'], run.seed))
     runner = build_training_runner(run, model, logger)
     runner.register_hook(PreemptionHook(preemption), priority='LOW')
-    if run.val_data is not None:
+    if 'val' in run.data:
         # After the optimizer and the log; mmcv's hooks of the same priority run in this order too.
         runner.register_hook(build_evaluation(run), priority='LOW')
     register_custom_hooks(runner, run)

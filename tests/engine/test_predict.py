@@ -33,7 +33,7 @@ def setting(root, batch=1, skip_bad=False, kind=None, aug=False):
         settings.update({'data.test.pipeline.1.flip': True,
                          'data.test.pipeline.1.img_ratios': [0.5, 1.75]})
     run = prepare(write_config(root / 'config.py', root), ['test'], settings, checkpoint='none')
-    return build_test_model(run), run.test_data, build_test_loader(run, 'test', skip_bad)
+    return build_test_model(run), run.data['test'], build_test_loader(run, 'test', skip_bad)
 
 
 def image_of(root, number):

@@ -73,7 +73,7 @@ class Filler:
         if first is None:
             return
         sampler = _ShardSampler(self.cache, chain([first], claimed))
-        loader = DataLoader(self.crops, batch_sampler=sampler, num_workers=self.workers,
+        loader: DataLoader = DataLoader(self.crops, batch_sampler=sampler, num_workers=self.workers,
                             pin_memory=self.device == 'cuda', worker_init_fn=shield_worker)
         writing: Future | None = None
         with ThreadPoolExecutor(1) as writer:  # the next shard is computed meanwhile
@@ -88,7 +88,8 @@ class Filler:
                         writing.result()
                     writing = writer.submit(self._finish, shard, data)
                 self._stop_if_asked()
-            writing.result()
+            if writing is not None:
+                writing.result()
 
     def _claimed(self, shards: list[Shard]) -> Iterator[Shard]:
         """Claims one shard after another, when they are asked for."""

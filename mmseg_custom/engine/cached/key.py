@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import os
+from typing import Any
 
 import torch
 from mmcv import Config
@@ -39,7 +40,7 @@ def describe(run: Run, model: nn.Module, seed: int) -> dict:
         InputError: If the feature maps of this backbone change in training.
     """
     check_frozen(model)
-    cfg, dataset, dtype = run.cfg, run.train_data, compute_dtype(run.cfg, model)
+    cfg, dataset, dtype = run.cfg, run.data['train'], compute_dtype(run.cfg, model)
     of = dict(
         format=1, weights=weights_of(model.backbone), backbone=_settings(cfg, model.backbone),
         computed_in=str(dtype).removeprefix('torch.'), data=_without(cfg.data.train, LOCATIONS),
@@ -100,14 +101,14 @@ def differences(of: dict, other: dict) -> list[str]:
     return found
 
 
-def _settings(cfg: Config, backbone: nn.Module) -> dict:
+def _settings(cfg: Config, backbone: nn.Module) -> Any:
     """Returns the backbone's settings with the defaults of those that the config leaves out."""
     parameters = inspect.signature(type(backbone).__init__).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     return _without({**defaults, **cfg.model.backbone}, AFTER | HARMLESS)
 
 
-def _without(value: object, names: set[str]) -> object:
+def _without(value: Any, names: set[str]) -> Any:
     """Returns plain data without some keys, at any depth."""
     if isinstance(value, dict):
         return {key: _without(item, names) for key, item in value.items() if key not in names}

@@ -3,6 +3,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import torch.distributed as dist
 from mmcv.runner import get_dist_info
@@ -48,9 +49,9 @@ def open_cache(run: Run, model: nn.Module,
         raise InputError("feature_cache with engine 'fsdp2': a frozen backbone that is read from a "
                          "cache needs no shards; use engine 'ddp' or 'auto'")
     model = unwrap(model)
-    crops = AugmentedViews(run.train_data, settings.seed)
-    key, layout = broadcast_from_rank0(
-        _describe(run, model, crops, settings) if rank == 0 else None)
+    crops = AugmentedViews(run.data['train'], settings.seed)
+    described: Any = _describe(run, model, crops, settings) if rank == 0 else None
+    key, layout = broadcast_from_rank0(described)
     crops.crop = layout.crop
     cache = FeatureCache.of(settings.dir, key, layout)
     _check(cache, rank, world_size)
@@ -72,7 +73,7 @@ def open_cache(run: Run, model: nn.Module,
             rank, world_size)
     if rank == 0:
         cache.note_checked()
-    return CachedViews(cache, settings.views, run.train_data)
+    return CachedViews(cache, settings.views, run.data['train'])
 
 
 def drop_unneeded_blocks(run: Run, model: nn.Module) -> None:
@@ -90,7 +91,7 @@ def drop_unneeded_blocks(run: Run, model: nn.Module) -> None:
     source = source_of(model.backbone)
     enough = None
     if rank == 0 and source is not None:
-        key, layout = _describe(run, model, AugmentedViews(run.train_data, settings.seed),
+        key, layout = _describe(run, model, AugmentedViews(run.data['train'], settings.seed),
                                 settings)
         cache = FeatureCache.of(settings.dir, key, layout)
         names = {f'blocks.{name}' for name in model.backbone.blocks.state_dict()}
@@ -148,8 +149,9 @@ def _announce(cache: FeatureCache, settings: CacheSettings, key: dict) -> None:
         raise InputError(f'feature cache: {text}: give feature_cache.dir a disk with more room, '
                          f'or {way_out}')
     get_root_logger().info('feature cache %s: %s', cache.folder, text)
-    others = [differences(key, other['of']) for name, other in caches_in(settings.dir)
-              if name != os.path.basename(cache.folder) and 'of' in other]
+    others: list[Any] = [
+        differences(key, other['of']) for name, other in caches_in(settings.dir)
+        if name != os.path.basename(cache.folder) and 'of' in other]
     if not os.path.exists(cache.folder) and others:
         get_root_logger().info(
             'feature cache: it is new; of %d other(s) there, the nearest differs in %s',

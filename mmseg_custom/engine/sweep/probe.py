@@ -6,6 +6,7 @@ import os
 import os.path as osp
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mmcv.runner import RUNNERS, BaseRunner, Hook, get_dist_info
 from mmcv.runner.hooks import LoggerHook
@@ -42,7 +43,7 @@ class ProbeRunner(SegRunner):
         with completed(unwrap(self.model)):
             return super().save_checkpoint(*args, **kwargs)
 
-    def train(self, data_loader: Iterator, **kwargs) -> None:
+    def train(self, data_loader: Any, **kwargs) -> None:
         """Runs one iteration, which mmcv's loop of a run alone would count from 0."""
         self._inner_iter = 0
         super().train(data_loader, **kwargs)
@@ -114,7 +115,7 @@ class Probe:
             if opened is not None:
                 load_segmentor(model, opened, verify=is_first_of_node())
             model.backbone = TrainedPart(model.backbone, shared)
-            model.CLASSES, model.PALETTE = run.train_data.CLASSES, run.train_data.PALETTE
+            model.CLASSES, model.PALETTE = run.data['train'].CLASSES, run.data['train'].PALETTE
             self.positions = model.backbone.positions
             model = parallelize(model, run.device, run.engine,
                                 run.cfg.get('find_unused_parameters', False),
@@ -123,8 +124,8 @@ class Probe:
                 run, model, logger, type=ProbeRunner.__name__,
                 checkpoint_config=saving if run.cfg.get('checkpoint_config') else None)
         self.runner.register_hook(DivergenceHook(), priority='HIGH')  # before the optimizer's
-        self.evaluation = None
-        if run.val_data is not None:
+        self.evaluation: ProbeEvalHook | None = None
+        if 'val' in run.data:
             self.evaluation = build_evaluation(run, ProbeEvalHook)
             self.runner.register_hook(self.evaluation, priority='LOW')
         register_custom_hooks(self.runner, run)
@@ -152,10 +153,6 @@ class Probe:
         self.runner.train(batches.for_positions(self.positions))
         self.loss = self.runner.outputs['log_vars']['loss']
         self.runner.outputs = None
-
-    def evaluation_due(self) -> bool:
-        """Returns whether the last iteration has an evaluation that is not made yet."""
-        return self.evaluation is not None and self.evaluation.is_due(self.runner)
 
     def save(self) -> None:
         """Saves a checkpoint of the last iteration, on rank 0."""

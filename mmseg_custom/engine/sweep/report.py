@@ -117,7 +117,7 @@ def _describe(combination: Combination) -> dict:
     losses = _logged_losses(folder)
     scores = {step: figures['mIoU'] for step, figures in read_scores(folder).items()
               if 'mIoU' in figures}
-    best = max(scores, key=scores.get, default=None)
+    best = max(scores, key=lambda step: scores[step], default=None)
     kept = sorted(glob(osp.join(folder, 'best_*.pth')))
     return dict(
         name=combination.name, settings=combination.settings,

@@ -78,7 +78,8 @@ def _checkpoints(folder: str) -> dict[int, str]:
 
 def _split(heads: list, needed: dict[str, int], room: int, at_once: int | None) -> list[list]:
     """Splits a list of heads so that the states of each part fit."""
-    parts, left = [], 0
+    parts: list[list] = []
+    left = 0
     for head in heads:
         own = needed[head[0].name]
         if own > room:

@@ -45,7 +45,7 @@ def sweep(run: Run) -> list[dict]:
     runs = {one.name: run.with_config(one.cfg) for one in found}
     shared = SharedBackbone(runs[found[0].name], union_of_layers(found))
     hash_ahead(shared.network)
-    samples: Dataset = SeededSamples(run.train_data, run.seed)
+    samples: Dataset = SeededSamples(run.data['train'], run.seed)
     if run.cfg.get('feature_cache'):
         samples = open_cache(_reading_all(runs[found[0].name], shared), shared.holder,
                              preemption.requested)
@@ -173,18 +173,17 @@ def _stop_if_asked(probes: Sequence[Probe], preemption: Preemption) -> None:
 
 def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone) -> None:
     """Evaluates the heads whose evaluation is due, in one pass over the images."""
-    due = [probe for probe in probes if probe.evaluation_due()]
+    due = [(probe, probe.evaluation) for probe in probes
+           if probe.evaluation is not None and probe.evaluation.is_due(probe.runner)]
     if not due:
         return
-    results = due[0].evaluation.predict(
-        [probe.model for probe in due], after_batch=shared.clear,
-        description=f'evaluation of {len(due)} head(s)')
-    for probe, own in zip(due, results):
-        probe.evaluation.take(probe.runner, own)
+    results = due[0][1].predict([probe.model for probe, _ in due], after_batch=shared.clear,
+                                description=f'evaluation of {len(due)} head(s)')
+    for (probe, evaluation), own in zip(due, results):
+        evaluation.take(probe.runner, own)
     # One line on rank 0: the heads' own logs have the rest.
-    scores = {probe.name: probe.evaluation.score for probe in due
-              if probe.evaluation.score is not None}
+    scores = [(evaluation.score, probe.name) for probe, evaluation in due
+              if evaluation.score is not None]
     if scores:
-        best = max(scores, key=scores.get)
-        get_root_logger().info('iteration %d: mIoU %.2f to %.2f; best: %s', due[0].runner.iter,
-                               100 * min(scores.values()), 100 * scores[best], best)
+        get_root_logger().info('iteration %d: mIoU %.2f to %.2f; best: %s', due[0][0].runner.iter,
+                               100 * min(scores)[0], 100 * max(scores)[0], max(scores)[1])

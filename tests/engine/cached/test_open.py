@@ -79,7 +79,7 @@ def _small_shards(monkeypatch):
 
 def open_in(folder: Path, run: Run, model: nn.Module, dataset=None, **settings) -> CachedViews:
     run = changed(run, feature_cache=dict(dir=str(folder), **{'views': 2, **settings}))
-    return open_cache(replace(run, train_data=dataset or run.train_data), model)
+    return open_cache(replace(run, data=dict(train=dataset or run.data['train'])), model)
 
 
 @pytest.fixture(scope='module')
@@ -104,7 +104,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_the_first_passes_are_those_of_an_uncached_run(run, model, filled):
     cached = open_in(filled, run, model)
-    plain = SeededSamples(run.train_data, 0)
+    plain = SeededSamples(run.data['train'], 0)
     stream = iter(InfiniteSampler(5, seed=0))
     for _ in range(10):
         place = next(stream)
@@ -222,7 +222,7 @@ def test_without_validation_the_blocks_are_let_go(run, model, tmp_path, monkeypa
 def test_key(run, model):
     def of(changes=None, dataset=None, seed=0):
         other = changed(run, changes)
-        return describe(replace(other, train_data=dataset or run.train_data), model, seed)
+        return describe(replace(other, data=dict(train=dataset or run.data['train'])), model, seed)
     same = of()
     assert json.loads(json.dumps(same)) == same
     for harmless in ({'optimizer.lr': 1.0}, {'model.backbone.qkv_bias': False},
@@ -248,10 +248,10 @@ def test_the_key_knows_weights_and_files(run, model, own_data):
         model.backbone.pos_embed[0, 0, 0] -= 1
     assert weights.startswith('tensors, SHA-256 ') and changed != weights
     images = build_dataset(dict(run.cfg.data.train, data_root=str(own_data)))
-    before = describe(replace(run, train_data=images), model, 0)['images']
+    before = describe(replace(run, data=dict(train=images)), model, 0)['images']
     path = next((own_data / 'images/training').iterdir())
     path.write_bytes(path.read_bytes() + b'\0')
-    assert describe(replace(run, train_data=images), model, 0)['images'] != before
+    assert describe(replace(run, data=dict(train=images)), model, 0)['images'] != before
 
 
 def test_what_cannot_be_kept_is_refused(run, model, tmp_path, monkeypatch):
@@ -279,7 +279,7 @@ def test_what_cannot_be_kept_is_refused(run, model, tmp_path, monkeypatch):
 def test_float32_maps_of_a_cache_are_exact(run, model, tmp_path):
     cached = open_in(tmp_path, run, model, views=1, dtype='fp32')
     place = next(place for place in InfiniteSampler(5, seed=0) if place[0] == 0)
-    sample, kept = SeededSamples(run.train_data, 0)[place], cached[place]
+    sample, kept = SeededSamples(run.data['train'], 0)[place], cached[place]
     expected = frozen_features(model, dict(img=sample['img'].data[None]))
     assert all(x.data.dtype == torch.float32 for x in kept['feats'])
     for found, wanted in zip(kept['feats'], expected):
