@@ -136,8 +136,8 @@ class SegEvalHook(EvalHook):
             runner.logger.error('the best checkpoint stays the one before: %s', error)
             return
         self.best_ckpt_path = path
-        ours = before and osp.abspath(osp.dirname(before)) == osp.abspath(self.out_dir)
-        if ours and before != path and osp.exists(before) and runner.rank == 0:
+        if before and before != path and osp.exists(before) and runner.rank == 0 and (
+                osp.abspath(osp.dirname(before)) == osp.abspath(self.out_dir)):
             remove_checkpoint(before)  # not that of the run it came from
         runner.logger.info('best %s so far: %.4f, saved as %s', self.key_indicator, score, path)
 

@@ -149,13 +149,13 @@ def _announce(cache: FeatureCache, settings: CacheSettings, key: dict) -> None:
         raise InputError(f'feature cache: {text}: give feature_cache.dir a disk with more room, '
                          f'or {way_out}')
     get_root_logger().info('feature cache %s: %s', cache.folder, text)
-    others: list[Any] = [
-        differences(key, other['of']) for name, other in caches_in(settings.dir)
-        if name != os.path.basename(cache.folder) and 'of' in other]
+    others = [differences(key, other['of']) for name, other in caches_in(settings.dir)
+              if name != os.path.basename(cache.folder) and 'of' in other]
     if not os.path.exists(cache.folder) and others:
+        nearest = sorted(others, key=lambda names: len(names))[0]
         get_root_logger().info(
             'feature cache: it is new; of %d other(s) there, the nearest differs in %s',
-            len(others), ', '.join(min(others, key=len)) or 'the layout of its records')
+            len(others), ', '.join(nearest) or 'the layout of its records')
 
 
 def _existing(path: str) -> str:
