@@ -1,4 +1,5 @@
 """Run -> model -> optimizer -> runner -> hooks: one training run."""
+import copy
 import logging
 from functools import partial
 
@@ -68,7 +69,7 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
         **options: Options of the runner and of its ``checkpoint_config`` that replace the
             config's.
     """
-    cfg = run.cfg
+    cfg = copy.deepcopy(run.cfg)  # mmcv takes the types out of the hooks' settings
     checkpoints = options.pop('checkpoint_config', cfg.get('checkpoint_config'))
     optimizer = build_optimizer(model, cfg.optimizer)
     defaults = dict(model=model, optimizer=optimizer, work_dir=run.work_dir, logger=logger,
