@@ -16,7 +16,8 @@ from mmcv import Config, DictAction
 from mmcv.runner import get_dist_info
 from mmseg.utils import collect_env, get_root_logger, setup_multi_processes
 
-from ..distributed.launch import broadcast_from_rank0, choose_device, init_process_group
+from ..distributed.collectives import broadcast_from_rank0
+from ..distributed.launch import choose_device, init_process_group
 from ..errors import InputError
 from .lock import lock_work_dir
 

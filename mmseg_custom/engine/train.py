@@ -27,7 +27,8 @@ from ..checkpoint import (
 )
 from ..checkpoint.provenance import source_of
 from ..datasets.loading import accelerate
-from ..distributed.launch import broadcast_from_rank0, is_first_of_node
+from ..distributed.collectives import broadcast_from_rank0
+from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import Engine, choose_engine, parallelize, unwrap
 from ..distributed.precision import apply_precision
 from ..version import __version__
@@ -162,10 +163,10 @@ def build_model(cfg: Config, device: str, engine: Engine, checkpoint: str | None
     if not whole:
         init_heads(model)
     kind = choose_engine(engine, model)
-    sharded, masters = kind == 'fsdp2', master_dtype(cfg)
+    sharded, stored_in = kind == 'fsdp2', master_dtype(cfg)
     dtype = compute_dtype(cfg, model)
     if dtype is not None:
-        apply_precision(model, dtype, device, store=not sharded, masters=masters)
+        apply_precision(model, dtype, device, store=not sharded, master_dtype=stored_in)
     by_shares = sharded and whole and is_sharded_checkpoint(checkpoint)
     rest = {}
     if checkpoint is not None and not by_shares:
@@ -175,7 +176,7 @@ def build_model(cfg: Config, device: str, engine: Engine, checkpoint: str | None
     if before_wrapping is not None:
         before_wrapping(model)
     model = parallelize(model, device, engine, cfg.get('find_unused_parameters', False), kind,
-                        masters)
+                        stored_in)
     if by_shares:
         rest = load_shares(unwrap(model), checkpoint, check_finite=cfg.get('check_finite'))
     return model, rest

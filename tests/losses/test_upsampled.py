@@ -69,8 +69,8 @@ def test_several_heads_at_once():
 
 def test_maps_together_as_a_gpu_takes_them(monkeypatch):
     plan = upsampled._plan
-    monkeypatch.setattr(upsampled, '_plan', lambda maps, height, floats, budget, together: plan(
-        maps, height, floats, 2 * height * floats, maps))
+    monkeypatch.setattr(upsampled, '_plan', lambda count, height, floats, budget, together: plan(
+        count, height, floats, 2 * height * floats, count))
     logits, labels = sample()
     heads = torch.stack([logits, -logits])
     found = upsampled_cross_entropy(heads, labels)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ...checkpoint.provenance import let_go, source_of
-from ...distributed.launch import broadcast_from_rank0
+from ...distributed.collectives import broadcast_from_rank0
 from ...distributed.parallelize import is_sharded, unwrap
 from ...errors import InputError
 from ...feature_cache import FeatureCache, Layout

@@ -91,9 +91,8 @@ class TrainedPart(nn.Module):
         super().__init__()
         self.places = shared.places(whole.out_indices)
         self._apart = (whole, shared)  # in a tuple, and so no submodules
-        for name, child in whole.named_children():
-            if name.startswith('up'):
-                self.add_module(name, child)
+        for name, level in whole.pyramid.items():
+            self.add_module(name, level)
 
     def forward(self, images: Tensor | list[Tensor]) -> list[Tensor]:
         """Windows (B, 3, H, W), or the maps (B, D, h, w) that this head reads -> its inputs."""

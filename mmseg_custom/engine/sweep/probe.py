@@ -121,7 +121,7 @@ class Probe:
             model.CLASSES, model.PALETTE = dataset.CLASSES, dataset.PALETTE
             self.places = model.backbone.places
             model = parallelize(model, device, engine, cfg.get('find_unused_parameters', False),
-                                masters=master_dtype(cfg))
+                                master_dtype=master_dtype(cfg))
             settings = copy.deepcopy(cfg)
             settings.runner.type = ProbeRunner.__name__
             self.runner = assemble(settings, model, meta, timestamp, accumulation, logger)
@@ -256,7 +256,7 @@ def _build(combination: Combination, shared: SharedBackbone, device: str,
     shared.as_after_building()
     model = build_segmentor(options, train_cfg=cfg.get('train_cfg'), test_cfg=cfg.get('test_cfg'))
     init_heads(model)
-    apply_precision(model, compute_dtype(cfg, model), device, masters=master_dtype(cfg))
+    apply_precision(model, compute_dtype(cfg, model), device, master_dtype=master_dtype(cfg))
     state = {}
     if checkpoint:
         state = load_segmentor(model, checkpoint, verify=is_first_of_node())

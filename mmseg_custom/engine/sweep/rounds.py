@@ -14,14 +14,13 @@ from mmseg.models import build_segmentor
 from mmseg.utils import get_root_logger
 
 from ...checkpoint.work_dir import is_whole
-from ...distributed.launch import broadcast_from_rank0
-from ...distributed.memory import state_bytes
+from ...distributed.collectives import broadcast_from_rank0
+from ...distributed.memory import state_bytes, storage_of
 from ...errors import InputError
 from ...models.segmentors.batching import free_bytes
 from .grid import Combination
 
 FOR_ACTIVATIONS = 0.25  # of the free memory; one head at a time has any
-MOMENTS = dict(SGD=1)  # tensors that an optimizer keeps for a weight, if not two
 
 
 @dataclass(frozen=True)
@@ -127,9 +126,8 @@ def _states_of(combination: Combination) -> int:
     options.backbone.update(pretrained=None)
     with torch.device('meta'):
         model = build_segmentor(options)
-    parts = state_bytes(model, 'single', 1, moments=MOMENTS.get(
-        combination.cfg.optimizer.type, 2)).parts()
-    return parts['masters'] + parts['gradients'] + parts['optimizer']
+    states = state_bytes(model, 'single', 1, storage=storage_of(combination.cfg.optimizer))
+    return states.master_weights + states.gradients + states.optimizer
 
 
 def _free_bytes(device: str) -> int:

@@ -5,7 +5,7 @@ import os.path as osp
 
 from mmcv import Config
 
-from ...distributed.launch import broadcast_from_rank0
+from ...distributed.collectives import broadcast_from_rank0
 from .. import cli
 from ..train import dump_config
 from .report import NAME

@@ -12,7 +12,7 @@ from mmseg.utils import get_root_logger
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ...distributed.launch import broadcast_from_rank0
+from ...distributed.collectives import broadcast_from_rank0
 from ...distributed.parallelize import Engine
 from ...errors import InputError
 from ..batch import resolve_batch

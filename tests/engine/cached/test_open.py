@@ -178,7 +178,7 @@ def test_a_full_disk_is_refused_before_anything_is_written(run, tmp_path, monkey
     open_in(tmp_path / 'new', run, views=4)
 
 
-def test_without_validation_the_blocks_are_let_go(run, tmp_path, monkeypatch):
+def test_without_validation_the_blocks_are_dropped(run, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     path, saved = str(tmp_path / 'weights.pth'), str(tmp_path / 'iter_1.pth')
     torch.save(run.model.backbone.state_dict(), path)
@@ -197,7 +197,7 @@ def test_without_validation_the_blocks_are_let_go(run, tmp_path, monkeypatch):
     assert len(spared.blocks) == 0
     again = open_cache(cfg, model, run.dataset, 'cpu')
     assert again.cache.folder == filled.cache.folder
-    with pytest.raises(RuntimeError, match='the blocks of this backbone were let go'):
+    with pytest.raises(RuntimeError, match='the blocks of this backbone were dropped'):
         spared.frozen_features(torch.zeros(1, 3, 56, 56))
     save_checkpoint(model, saved)
     whole, _ = build_model(cfg, 'cpu', Engine(), saved)
