@@ -111,7 +111,7 @@ def watched(model: nn.Module, tracker: MemoryTracker, edge: int) -> Iterator[Non
     backbone = model.backbone
     blocks = read_blocks(model) if isinstance(backbone, InternViT6B) else []
     hooks = [backbone.register_forward_pre_hook(
-                 lambda *_: enter('forward', EMBEDDING, 'activations')),
+                 lambda *_: enter('forward', EMBEDDING, 'activations'), prepend=True),
              backbone.register_forward_hook(lambda *_: enter('forward', REST, 'head'))]
     hooks += [block.register_forward_pre_hook(lambda _, inputs, i=i: before(i, inputs[0]))
               for i, block in enumerate(blocks)]
