@@ -26,7 +26,7 @@ from torch.distributed.tensor import DTensor  # noqa: E402
 
 import mmseg_custom  # noqa: E402,F401 - before mmseg, which needs its stand-in
 from mmseg_custom.distributed.memory import state_bytes, storage_of  # noqa: E402
-from mmseg_custom.distributed.parallelize import Engine  # noqa: E402
+from mmseg_custom.distributed.options import Engine  # noqa: E402
 from mmseg_custom.engine.train import build_model  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]

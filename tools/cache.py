@@ -6,7 +6,7 @@ import _root  # noqa: F401
 from mmseg.datasets import build_dataset
 from tqdm import tqdm
 
-from mmseg_custom.distributed.parallelize import Engine
+from mmseg_custom.distributed.options import Engine
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.cached import Settings, open_cache
 from mmseg_custom.engine.config import load_config

@@ -3,7 +3,7 @@ import argparse
 
 import _root  # noqa: F401
 
-from mmseg_custom.distributed.parallelize import ENGINES
+from mmseg_custom.distributed.options import ENGINES
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import default_work_dir, load_config
 from mmseg_custom.engine.sweep import start_sweep

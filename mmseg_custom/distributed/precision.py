@@ -115,6 +115,7 @@ class ParameterCasts:
             handle.remove()
 
     def _cast(self, unit: nn.Module, inputs: tuple) -> tuple:
+        self._restore()  # torch calls no hook after a KeyboardInterrupt in forward
         for name in self.names:
             owner, _, leaf = name.rpartition('.')
             module = unit.get_submodule(owner)

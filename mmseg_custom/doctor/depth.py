@@ -15,7 +15,8 @@ import torch
 from mmcv import Config
 from torch import Tensor, nn
 
-from ..distributed.parallelize import Engine, read_blocks
+from ..distributed.options import Engine
+from ..distributed.parallelize import read_blocks
 from ..models.backbones.intern_vit import InternViT6B
 from .memory_tracker import AllocationSite, MemoryTracker
 

@@ -29,7 +29,8 @@ from ..checkpoint.provenance import source_of
 from ..datasets.loading import accelerate
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.launch import is_first_of_node
-from ..distributed.parallelize import Engine, choose_engine, parallelize, unwrap
+from ..distributed.options import Engine
+from ..distributed.parallelize import choose_engine, parallelize, unwrap
 from ..distributed.precision import apply_precision
 from ..version import __version__
 from . import best

@@ -14,7 +14,8 @@ from mmseg_custom.distributed.memory import (
     state_bytes,
     storage_of,
 )
-from mmseg_custom.distributed.parallelize import Engine, parallelize
+from mmseg_custom.distributed.options import Engine
+from mmseg_custom.distributed.parallelize import parallelize
 from mmseg_custom.distributed.precision import apply_precision
 
 WIDTH = 32

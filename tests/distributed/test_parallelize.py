@@ -10,7 +10,8 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from mmseg_custom.distributed import parallelize
-from mmseg_custom.distributed.parallelize import Engine, choose_engine
+from mmseg_custom.distributed.options import Engine
+from mmseg_custom.distributed.parallelize import choose_engine
 from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.errors import InputError
 from mmseg_custom.models import InternViT6B

@@ -79,11 +79,20 @@ def test_a_copy_computes_on_its_own_weights():
         assert len(other.backbone.blocks[0]._forward_pre_hooks) == 1
 
 
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_names_and_master_weights_survive_an_error_inside():
     model = segmentor()
     apply_precision(model, torch.bfloat16)
     with pytest.raises(RuntimeError):
         model.backbone.blocks[0](torch.zeros(1, 2, 5))
+    hook = model.backbone.blocks[0].mlp.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.backbone(IMAGES)
+    hook.remove()
+    model.backbone(IMAGES)  # puts them back
     assert {p.dtype for p in model.backbone.parameters()} == {torch.float32}
     assert 'blocks.0.attn.qkv.weight' in dict(model.backbone.named_parameters())
 

@@ -12,7 +12,7 @@ from mmcv import Config
 from mmseg.models import build_segmentor
 
 from mmseg_custom.distributed.memory import state_bytes
-from mmseg_custom.distributed.parallelize import Engine
+from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.doctor import memory
 from mmseg_custom.doctor.memory import GIB, MIB, Plan, plan_of, predict

@@ -33,8 +33,8 @@ from mmseg_custom.checkpoint import (
     save_sharded,
 )
 from mmseg_custom.distributed import precision
+from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.parallelize import (
-    Engine,
     choose_engine,
     evaluation_mode,
     is_sharded,

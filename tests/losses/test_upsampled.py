@@ -103,6 +103,16 @@ def test_large_logits_and_nan():
     assert both.isnan().tolist() == [True, False]  # a head does no harm to another
 
 
+def test_strips_have_the_size_of_another_device(monkeypatch):
+    budgets, plan = [], upsampled._plan
+    monkeypatch.setattr(upsampled, '_plan', lambda count, height, floats, budget, together: (
+        budgets.append(budget) or plan(count, height, floats, budget, together)))
+    with upsampled.strips_sized_for('cuda'):
+        upsampled_cross_entropy(*sample())
+    upsampled_cross_entropy(*sample())
+    assert budgets == [upsampled.STRIP_FLOATS['cuda'], upsampled.STRIP_FLOATS['cpu']]
+
+
 def test_strips_cover_each_row_once():
     for height, maps, budget in [(504, 2, 2**20), (7, 5, 10), (1, 1, 1), (100, 64, 10**7)]:
         seen = torch.zeros(maps, height)

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from ...checkpoint import load_segmentor
 from ...checkpoint.work_dir import remove_leftovers
 from ...distributed.launch import is_first_of_node
-from ...distributed.parallelize import Engine, parallelize, unwrap
+from ...distributed.options import Engine
+from ...distributed.parallelize import parallelize, unwrap
 from ...distributed.precision import apply_precision
 from .. import best
 from ..build import compute_dtype, init_heads, master_dtype

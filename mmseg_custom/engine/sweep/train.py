@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ...distributed.collectives import broadcast_from_rank0
-from ...distributed.parallelize import Engine
+from ...distributed.options import Engine
 from ...errors import InputError
 from ..batch import resolve_batch
 from ..cached import open_cache

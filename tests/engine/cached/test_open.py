@@ -14,7 +14,8 @@ from mmcv import Config
 from mmseg.datasets import build_dataset
 
 from mmseg_custom.checkpoint import save_checkpoint
-from mmseg_custom.distributed.parallelize import Engine, unwrap
+from mmseg_custom.distributed.options import Engine
+from mmseg_custom.distributed.parallelize import unwrap
 from mmseg_custom.engine.cached import CachedViews, open_cache, spare_backbone
 from mmseg_custom.engine.cached import open as opening
 from mmseg_custom.engine.cached.key import describe, differences
