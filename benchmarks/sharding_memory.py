@@ -138,7 +138,7 @@ def predict() -> None:
         for count in gpus:
             states = state_bytes(model, 'fsdp2' if count > 1 else 'single', count,
                                  storage=storage)
-            parts = [*states.parts().values(), states.on_gpu]
+            parts = [*states, sum(states)]
             print(f'{recipe:<16}{optimizer.get("type", "AdamW"):<23}{count:>5}'
                   + ''.join(f'{size / 2**30:>15.2f}' for size in parts))
 

@@ -31,7 +31,7 @@ def gather_to_rank0(value: T) -> list[T] | None:
     """
     if _world_size() == 1:
         return [value]
-    values = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
+    values = [value] * dist.get_world_size() if dist.get_rank() == 0 else None
     gloo = dist.new_group(backend='gloo')
     dist.gather_object(value, values, dst=0, group=gloo)
     dist.destroy_process_group(gloo)

@@ -93,5 +93,4 @@ def _mpi() -> _ProcessInfo:
 
 def _first_host(nodelist: str) -> str:
     """Returns the first host of a Slurm node list: 'gpu[07-09,12],cpu1' -> 'gpu07'."""
-    match = re.match(r'([^\[,]+)(?:\[(\w+))?', nodelist)
-    return match.group(1) + (match.group(2) or '')
+    return re.sub(r'([^\[,]+)(?:\[(\w+))?.*', r'\1\2', nodelist)

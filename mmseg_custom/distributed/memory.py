@@ -10,15 +10,16 @@ Activations are not counted. FSDP2 shards the first four over the GPUs, along th
 tensor; the figures are those of the GPU with the largest shards.
 """
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import torch
 from mmcv.runner import build_optimizer
 from torch import Tensor, nn
 
 from ..optim import low_memory
-from .options import Engine
+from .options import AUTO, Engine
 from .parallelize import heads, read_blocks
 
 FP32 = 4  # bytes
@@ -35,38 +36,18 @@ class Storage:
     optimizer_of_heads: float = 2 * FP32
 
 
-@dataclass(frozen=True)
-class StateBytes:
-    """Bytes by part; see the module.
-
-    Attributes:
-        offloaded: Whether all but ``working`` are in the host's memory (``engine.cpu_offload``).
-    """
+class StateBytes(NamedTuple):
+    """Bytes by part; with ``engine.cpu_offload`` only ``working`` is on the GPU."""
     frozen: int
     master_weights: int
     gradients: int
     optimizer: int
     working: int
-    offloaded: bool = False
-
-    def parts(self) -> dict[str, int]:
-        """Returns the bytes of each part by its name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'offloaded'}
-
-    @property
-    def on_gpu(self) -> int:
-        """Bytes on the GPU."""
-        return self.working if self.offloaded else sum(self.parts().values())
-
-    @property
-    def on_host(self) -> int:
-        """Bytes in the host's memory, for this GPU."""
-        return sum(self.parts().values()) - self.working if self.offloaded else 0
 
 
-def state_bytes(model: nn.Module, kind: str, ranks: int, engine: Engine | None = None,
-                dtype: torch.dtype = torch.bfloat16, moments: int = 2,
-                storage: Storage | None = None) -> StateBytes:
+def state_bytes(model: nn.Module, kind: str, ranks: int, engine: Engine = AUTO,
+                dtype: torch.dtype = torch.bfloat16,
+                storage: Storage = Storage()) -> StateBytes:
     """Counts the bytes of a segmentor's states on one GPU.
 
     Args:
@@ -74,24 +55,17 @@ def state_bytes(model: nn.Module, kind: str, ranks: int, engine: Engine | None =
         kind: 'single', 'ddp' or 'fsdp2'.
         ranks: GPUs that share the states under 'fsdp2': all, or with ``engine.hybrid`` those of a
             node. Without effect elsewhere.
-        engine: Options; default: :class:`Engine`'s own.
+        engine: Options.
         dtype: Dtype that the backbone computes in and stores frozen weights in.
-        moments: Number of float32 tensors in the optimizer's state per weight; see
-            :func:`moments_of`.
-        storage: Bytes per trained weight; default: float32 throughout.
+        storage: Bytes per trained weight, from :func:`storage_of`; default: those of AdamW.
     """
-    engine = engine or Engine()
     shared = ranks if kind == 'fsdp2' else 1
-    storage = storage or Storage(optimizer=moments * FP32, optimizer_of_heads=moments * FP32)
     of_heads = Storage(optimizer=storage.optimizer_of_heads)
     backbone = list(model.backbone.parameters())
-    trained = [p for p in backbone if p.requires_grad]
-    trained_heads = [p for head in heads(model) for p in head.parameters() if p.requires_grad]
-    frozen_heads = [p for head in heads(model) for p in head.parameters() if not p.requires_grad]
-    frozen_backbone = [p for p in backbone if not p.requires_grad]
-    frozen = (dtype.itemsize * share(frozen_backbone, shared)
-              + FP32 * share(frozen_heads, shared))
-    counts = share(trained, shared), share(trained_heads, shared)
+    in_heads = [p for head in heads(model) for p in head.parameters()]
+    counts = [share((p for p in part if p.requires_grad), shared) for part in (backbone, in_heads)]
+    frozen = sum(size * share((p for p in part if not p.requires_grad), shared)
+                 for part, size in ((backbone, dtype.itemsize), (in_heads, FP32)))
 
     def both(name: str) -> int:
         return round(sum(n * getattr(s, name) for n, s in zip(counts, (storage, of_heads))))
@@ -101,8 +75,7 @@ def state_bytes(model: nn.Module, kind: str, ranks: int, engine: Engine | None =
     else:  # weights that are stored in the dtype that they compute in need no casts
         working = _casts(model, engine, dtype) if storage.master_weights != dtype.itemsize else 0
     return StateBytes(frozen + sum(b.nbytes for b in model.buffers()), both('master_weights'),
-                      both('gradients'), both('optimizer'), working,
-                      kind == 'fsdp2' and engine.cpu_offload)
+                      both('gradients'), both('optimizer'), working)
 
 
 def storage_of(optimizer: dict) -> Storage:

@@ -48,3 +48,6 @@ class Engine:
         if engine.prefetch < 0:
             raise InputError(f'engine.prefetch={engine.prefetch}: expected 0 or more blocks')
         return engine
+
+
+AUTO = Engine()

@@ -23,12 +23,12 @@ from torch.nn.parallel import DistributedDataParallel
 from ..errors import InputError
 from ..layers.sync_batch_norm import sync_batch_norm_on_cpu
 from .collectives import gather_to_all
-from .options import Engine
+from .options import AUTO, Engine
 from .precision import compile_blocks, move_casts_to_fsdp, store_master_weights
 from .wrappers import SegmentorDDP, SegmentorFSDP, wrap_alone
 
 
-def parallelize(model: nn.Module, device: str, engine: Engine | None = None,
+def parallelize(model: nn.Module, device: str, engine: Engine = AUTO,
                 find_unused_parameters: bool = False, kind: str | None = None,
                 master_dtype: torch.dtype = torch.float32,
                 mesh: DeviceMesh | None = None) -> nn.Module:
@@ -41,7 +41,7 @@ def parallelize(model: nn.Module, device: str, engine: Engine | None = None,
             weights may have another dtype, and are converted as they are sharded; it may also be
             on the meta device, and its shards are then left to be filled.
         device: 'cuda' or 'cpu'.
-        engine: Options; default: 'auto'.
+        engine: Options.
         find_unused_parameters: Option of DDP; on by itself where trained blocks are never read.
         kind: Result of :func:`choose_engine`, where that was called before.
         master_dtype: Dtype that FSDP2 stores the backbone's trained weights in.
@@ -50,7 +50,6 @@ def parallelize(model: nn.Module, device: str, engine: Engine | None = None,
     Raises:
         InputError: If the engine does not go with the number of processes.
     """
-    engine = engine or Engine()
     kind = kind or choose_engine(engine, model)
     # 1. Activation checkpointing of every k-th block.
     if hasattr(model.backbone, 'set_checkpointing'):
@@ -196,12 +195,14 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 @contextmanager
-def unsharded(model: nn.Module) -> Iterator[None]:
-    """Keeps a sharded model gathered on every rank, so that no rank waits for others in forward.
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Lets ranks test a wrapped model on different images with different numbers of windows.
 
-    Does nothing for a model that is not sharded.
+    A sharded segmentor that cannot test in lockstep (mmseg's own) is gathered on every rank, so
+    that none waits for another. Others need nothing: see :meth:`.wrappers.SegmentorFSDP.forward`.
     """
-    groups = [m for m in model.modules() if isinstance(m, FSDPModule)] if is_sharded(model) else []
+    gathered = is_sharded(model) and not getattr(model.module, 'tests_in_lockstep', False)
+    groups = [m for m in model.modules() if isinstance(m, FSDPModule)] if gathered else []
     for group in groups:
         group.unshard()
         group.set_reshard_after_forward(False, recurse=False)
@@ -211,17 +212,6 @@ def unsharded(model: nn.Module) -> Iterator[None]:
         for group in groups:
             group.reshard()
             group.set_reshard_after_forward(group is not model.module, recurse=False)
-
-
-def evaluation_mode(model: nn.Module) -> AbstractContextManager:
-    """Lets ranks test a wrapped model on different images with different numbers of windows.
-
-    A sharded segmentor that cannot test in lockstep (mmseg's own) is gathered meanwhile. Other
-    models need nothing: see :meth:`.wrappers.SegmentorFSDP.forward`.
-    """
-    if is_sharded(model) and not getattr(model.module, 'tests_in_lockstep', False):
-        return unsharded(model)
-    return nullcontext()
 
 
 def no_sync(model: nn.Module) -> AbstractContextManager:

@@ -86,7 +86,7 @@ class ParameterCasts:
     checkpointing, one module's at a time.
 
     torch's parametrizations would do the same under other parameter names, which are a file
-    format. As hooks, the casts stay outside of what is compiled (the module's forward).
+    format. Hooks also stay out of the module's forward, which may be compiled.
 
     Args:
         unit: Module that is called with tensors.

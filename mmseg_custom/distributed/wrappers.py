@@ -38,21 +38,13 @@ class SegmentorDDP(DistributedDataParallel):
 
     def train_step(self, *inputs, **kwargs):
         """Runs the module's ``train_step`` inside DDP's forward."""
-        return self._step('train_step', *inputs, **kwargs)
-
-    def val_step(self, *inputs, **kwargs):
-        """Runs the module's ``val_step`` inside DDP's forward."""
-        return self._step('val_step', *inputs, **kwargs)
-
-    def _step(self, name: str, *inputs, **kwargs):
         # DDP's forward calls the module's forward and nothing else, so the step takes its place
         # for one call. A module in between would change the names of all parameters.
         module = self.module
-        step = getattr(module, name)
 
         def forward(*args, **kws):
             del module.forward  # the step itself calls the module
-            return step(*args, **kws)
+            return module.train_step(*args, **kws)
 
         module.forward = forward
         try:
@@ -87,10 +79,6 @@ class SegmentorFSDP(nn.Module):
     def train_step(self, *inputs, **kwargs):
         """Runs the module's ``train_step``."""
         return self._call(self.module.train_step, inputs, kwargs)
-
-    def val_step(self, *inputs, **kwargs):
-        """Runs the module's ``val_step``."""
-        return self._call(self.module.val_step, inputs, kwargs)
 
     def _call(self, function, inputs: tuple, kwargs: dict):
         inputs, kwargs = scatter_kwargs(inputs, kwargs, self._target_devices)

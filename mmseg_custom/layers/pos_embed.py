@@ -56,7 +56,7 @@ class PosEmbedCache:
 
     def __init__(self, max_grids: int = 16):
         self.max_grids = max_grids
-        self._source = None
+        self._source: tuple | None = None  # of the cached entries
         self._grids: dict[tuple[int, int], Tensor] = {}
 
     def __call__(self, pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -74,9 +74,6 @@ class PosEmbedCache:
                 self._grids.pop(next(iter(self._grids)))
             self._grids[grid] = resample_pos_embed(pos_embed, grid)
         return self._grids[grid]
-
-    def __deepcopy__(self, memo: dict) -> 'PosEmbedCache':
-        return type(self)(self.max_grids)
 
     def __getstate__(self) -> dict:
         return dict(max_grids=self.max_grids, _source=None, _grids={})

@@ -26,11 +26,7 @@ _sized_for: ContextVar[str | None] = ContextVar('sized_for', default=None)
 
 @contextmanager
 def strips_sized_for(device_type: str) -> Iterator[None]:
-    """Gives strips the size that they have on another device, to count its memory on this one.
-
-    Args:
-        device_type: 'cpu' or 'cuda'.
-    """
+    """Gives strips the size that they have on 'cpu' or 'cuda', to count its memory elsewhere."""
     token = _sized_for.set(device_type)
     try:
         yield

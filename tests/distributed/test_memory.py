@@ -78,12 +78,6 @@ def test_what_is_at_work():
     assert ahead[2] - ahead[1] == ahead[1] - ahead[0] == 2 * block
 
 
-def test_offloaded_states_are_the_hosts():
-    states = state_bytes(segmentor(), 'fsdp2', 4, Engine(cpu_offload=True))
-    assert states.on_gpu == states.working
-    assert states.on_gpu + states.on_host == sum(states.parts().values())
-
-
 @pytest.mark.parametrize('optimizer, moments', [
     (dict(type='AdamW', constructor='CustomLayerDecayOptimizerConstructor', fused=True,
           paramwise_cfg=dict(num_layers=48, layer_decay_rate=0.95)), 2),

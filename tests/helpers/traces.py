@@ -40,7 +40,6 @@ from mmseg_custom.distributed.parallelize import (
     is_sharded,
     no_sync,
     parallelize,
-    unsharded,
 )
 from mmseg_custom.engine.hooks import clip_gradients
 
@@ -128,9 +127,10 @@ def train(rank: int, options: dict, path: Path, port: int) -> None:
     meta = dict.fromkeys(('ori_shape', 'img_shape', 'pad_shape'), (*image.shape[2:], 3))
     meta['flip'] = False
     labels = []
-    for ready, options in ((unsharded, dict(lockstep=False)), (evaluation_mode, {})):
-        with ready(model), torch.no_grad():
-            labels += model(img=[image], img_metas=[[meta]], return_loss=False, **options)
+    for lockstep in (True, False):
+        model.module.tests_in_lockstep = lockstep  # without it the model is gathered
+        with evaluation_mode(model), torch.no_grad():
+            labels += model(img=[image], img_metas=[[meta]], return_loss=False)
     assert (labels[0] == labels[1]).all()
     state = {name: value.full_tensor() if isinstance(value, DTensor) else value
              for name, value in model.module.state_dict().items()}

@@ -3,7 +3,7 @@
 B batch, H W pixels, h w patch grid, N = h*w patch tokens, D width. A class token stands in front of
 the patch tokens, and is left out of the feature maps.
 """
-import difflib
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...checkpoint.load import load_backbone
 from ...checkpoint.provenance import remember, source_of
-from ...errors import InputError
+from ...errors import InputError, refuse_unknown
 from ...layers.block import Block
 from ...layers.feature_pyramid import LEVELS, build_pyramid
 from ...layers.patch_embed import PatchEmbed
@@ -85,8 +85,8 @@ class InternViT6B(BaseModule):
                  layerscale_no_force_fp32: bool | None = None, unfreeze_pos_embed: bool = False,
                  **unknown):
         super().__init__()
-        if unknown:
-            raise InputError(_unknown_arguments(type(self), unknown))
+        known = [name for name in inspect.signature(type(self)).parameters if name != 'unknown']
+        refuse_unknown('model.backbone', unknown, known)
         _check_out_indices(out_indices, depth, with_fpn)
         if layerscale_no_force_fp32 is not None:
             layerscale_force_fp32 = not layerscale_no_force_fp32
@@ -270,14 +270,3 @@ def _check_out_indices(out_indices: Sequence[int], depth: int, with_fpn: bool) -
     if with_fpn and len(out_indices) != 4:
         raise InputError(f'out_indices {list(out_indices)}: with_fpn=True makes a pyramid of '
                          f'exactly 4 feature maps, not {len(out_indices)}')
-
-
-def _unknown_arguments(cls: type, unknown: dict) -> str:
-    """Returns one line that names the unknown arguments and their nearest known names."""
-    known = [name for name in cls.__init__.__annotations__ if name != 'return']
-    hints = []
-    for name in unknown:
-        near = difflib.get_close_matches(name, known, n=1)
-        hints.append(f'{name!r}' + (f' (did you mean {near[0]!r}?)' if near else ''))
-    return (f'unknown key in model.backbone: {", ".join(hints)}; '
-            f'known keys: {", ".join(known)}')
