@@ -3,7 +3,6 @@
 B batch, C channels, H W pixels, h w patch grid. A training batch holds ``img``, a tensor
 (B, 3, H, W), or in its place ``feats``, the feature maps that a cache holds for these crops.
 """
-import torch
 from torch import Tensor, nn
 
 
@@ -14,7 +13,7 @@ def frozen_features(segmentor: nn.Module, batch: dict) -> list[Tensor]:
     in the place of images, they go the rest of the way.
 
     Args:
-        segmentor: Unwrapped segmentor with a frozen ``backbone``, mmseg's or one of this package.
+        segmentor: Unwrapped segmentor whose ``backbone`` is a frozen InternViT6B.
         batch: Plain tensors on the backbone's device, after mmcv's scatter.
 
     Returns:
@@ -22,13 +21,4 @@ def frozen_features(segmentor: nn.Module, batch: dict) -> list[Tensor]:
     """
     if 'feats' in batch:
         return [x.float() for x in batch['feats']]
-    backbone = segmentor.backbone
-    with torch.no_grad():
-        if hasattr(backbone, 'frozen_features'):
-            return backbone.frozen_features(batch['img'])
-        mode = backbone.training
-        backbone.eval()
-        try:
-            return [x.float() for x in backbone(batch['img'])]
-        finally:
-            backbone.train(mode)
+    return segmentor.backbone.frozen_features(batch['img'])

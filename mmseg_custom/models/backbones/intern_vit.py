@@ -217,7 +217,8 @@ class InternViT6B(BaseModule):
             tokens, grid = self.patch_embed(images)  # (B, N, D)
             tokens = self._add_positions(tokens, grid)  # (B, 1 + N, D)
             outs = self._run_blocks(tokens)
-            return [_to_feature_map(out, grid) for out in outs]  # (B, D, h, w)
+            # (B, 1 + N, D) -> (B, D, h, w), without the class token
+            return [out[:, 1:].transpose(1, 2).unflatten(2, grid) for out in outs]
 
     def _cast(self, features: Sequence[Tensor]) -> Sequence[Tensor]:
         """Casts given feature maps to the dtype that the pyramid's parameters are stored in."""
@@ -244,11 +245,6 @@ class InternViT6B(BaseModule):
             if i in self.out_indices:
                 outs.append(tokens)
         return outs
-
-
-def _to_feature_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(B, 1 + N, D) -> (B, D, h, w), without the class token."""
-    return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
 
 
 @contextmanager
