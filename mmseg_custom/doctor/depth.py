@@ -15,7 +15,8 @@ import torch
 from mmcv import Config
 from torch import Tensor, nn
 
-from ..distributed.parallelize import Engine, read_blocks
+from ..distributed.options import Engine
+from ..distributed.parallelize import read_blocks
 from ..models.backbones.intern_vit import InternViT6B
 from .memory_tracker import AllocationSite, MemoryTracker
 
@@ -111,7 +112,7 @@ def watched(model: nn.Module, tracker: MemoryTracker, edge: int) -> Iterator[Non
     backbone = model.backbone
     blocks = read_blocks(model) if isinstance(backbone, InternViT6B) else []
     hooks = [backbone.register_forward_pre_hook(
-                 lambda *_: enter('forward', EMBEDDING, 'activations')),
+                 lambda *_: enter('forward', EMBEDDING, 'activations'), prepend=True),
              backbone.register_forward_hook(lambda *_: enter('forward', REST, 'head'))]
     hooks += [block.register_forward_pre_hook(lambda _, inputs, i=i: before(i, inputs[0]))
               for i, block in enumerate(blocks)]

@@ -24,7 +24,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -38,9 +37,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F  # noqa: N812
 
-from ..distributed import parallelize as wrapping
 from ..distributed.memory import state_bytes, storage_of
-from ..distributed.parallelize import Engine, heads
+from ..distributed.options import Engine
+from ..distributed.parallelize import heads, shard
 from ..distributed.precision import apply_precision, move_casts_to_fsdp
 from ..engine.batch import split_batch
 from ..engine.build import build_on_meta, compute_dtype, master_dtype
@@ -259,7 +258,8 @@ def _take_step(cfg: Config, plan: Plan, engine: Engine, checkpointing: bool, edg
     on_gpu = simulate_gpu() if plan.device == 'cuda' else nullcontext()
     with grouped as mesh, _quiet(), on_gpu:
         model = _build(cfg, plan, checkpointing)
-        model.backbone.checkpoint_every = engine.checkpoint_every
+        if hasattr(model.backbone, 'set_checkpointing'):
+            model.backbone.set_checkpointing(engine.checkpoint_every)
         built = _built(model, cfg)
         with FakeTensorMode(allow_non_fake_inputs=True):
             _give_fake_memory(model)
@@ -284,9 +284,7 @@ def _prepare(model: nn.Module, cfg: Config, engine: Engine, tracker: MemoryTrack
     """Shards the network where that is asked for, and notes its weights."""
     tracker.tag(model.buffers(), 'weights')
     if engine.type == 'fsdp2':
-        with mock.patch.object(wrapping, 'build_mesh', lambda *_: mesh):
-            wrapping.shard(model, 'cpu', engine, *move_casts_to_fsdp(model.backbone),
-                           master_dtype(cfg))
+        shard(model, 'cpu', engine, *move_casts_to_fsdp(model.backbone), master_dtype(cfg), mesh)
     for parameter in model.parameters():
         tracker.tag((_local(parameter),), 'masters' if parameter.requires_grad else 'weights')
     model.train()
@@ -338,7 +336,7 @@ def _build(cfg: Config, plan: Plan, checkpointing: bool) -> nn.Module:
                                 test_cfg=cfg.get('test_cfg'))
     dtype = compute_dtype(cfg, model)
     if dtype is not None:
-        apply_precision(model, dtype, plan.device, masters=master_dtype(cfg))
+        apply_precision(model, dtype, plan.device, master_dtype=master_dtype(cfg))
     if plan.device == 'cpu' and plan.ranks > 1:
         sync_batch_norm_on_cpu(model)
     else:  # torch's keeps what plain batch norm keeps, and runs on GPUs alone

@@ -8,7 +8,6 @@ import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -198,8 +197,7 @@ def simulate_gpu() -> Iterator[None]:
 
     Operations that are one kernel, and the sizes of strips.
     """
-    strips = dict(cpu=upsampled.STRIP_FLOATS['cuda'])
-    with _GPUFunctions(), mock.patch.dict(upsampled.STRIP_FLOATS, strips):
+    with _GPUFunctions(), upsampled.strips_sized_for('cuda'):
         yield
 
 

@@ -19,7 +19,7 @@ from ..checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint.work_dir import newest_whole, remove_leftovers
 from ..datasets.build import build_test_dataset, build_train_dataset
 from ..distributed.collectives import broadcast_from_rank0
-from ..distributed.parallelize import Engine
+from ..distributed.options import Engine
 from ..version import __version__
 from .batch import Batch, resolve_batch
 from .classes import check_heads, check_trained_classes

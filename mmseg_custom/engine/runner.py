@@ -10,10 +10,10 @@ from ..checkpoint import load_segmentor, save_checkpoint, save_sharded
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.dcp_metadata import SUFFIX
 from ..checkpoint.sharded import load_optimizer, load_whole_optimizer
+from ..compat.feature_batches import batch_for
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import is_sharded, no_sync, unwrap
-from ..models.frozen_features import as_inputs
 from . import best
 
 
@@ -54,7 +54,7 @@ class SegRunner(IterBasedRunner):
         for left in reversed(range(self.accumulation)):
             with no_sync(self.model) if left else nullcontext():
                 self.outputs = self.model.train_step(
-                    as_inputs(self.data_batch), self.optimizer, **kwargs)
+                    batch_for(unwrap(self.model), self.data_batch), self.optimizer, **kwargs)
                 if left:
                     (self.outputs['loss'] / self.accumulation).backward()
                     self.data_batch = next(data_loader)

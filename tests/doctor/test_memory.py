@@ -12,7 +12,7 @@ from mmcv import Config
 from mmseg.models import build_segmentor
 
 from mmseg_custom.distributed.memory import state_bytes
-from mmseg_custom.distributed.parallelize import Engine
+from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.doctor import memory
 from mmseg_custom.doctor.memory import GIB, MIB, Plan, plan_of, predict
@@ -198,7 +198,7 @@ def test_states_are_those_of_the_recipes(frozen):
         engine = 'ddp' if frozen else 'single' if ranks == 1 else 'fsdp2'
         mode, = memory._trace(cfg, plan_of(cfg, 'cuda', ranks, None), Engine(engine), True)[:1]
         states = state_bytes(build_network(copy.deepcopy(cfg)), engine, ranks)
-        assert mode.parts['masters'] == pytest.approx(states.masters, rel=0.02)
+        assert mode.parts['masters'] == pytest.approx(states.master_weights, rel=0.02)
         if mode.when != 'start':
             assert mode.parts['optimizer'] == pytest.approx(states.optimizer, rel=0.02)
 

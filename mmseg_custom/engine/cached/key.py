@@ -58,8 +58,7 @@ def check_frozen(model: nn.Module) -> None:
     if not hasattr(backbone, 'frozen_features'):
         raise InputError(f'feature_cache: the backbone {type(backbone).__name__} has no frozen '
                          'feature maps: expected InternViT6B; leave feature_cache out')
-    if any(p.requires_grad for name, p in backbone.named_parameters()
-           if not name.startswith('up')):
+    if any(p.requires_grad for _, p in backbone.named_trunk_parameters()):
         raise InputError('feature_cache: the backbone is trained, its feature maps change with '
                          'every step: set model.backbone.freeze_vit=True (and '
                          'unfreeze_pos_embed=False), or leave feature_cache out')
@@ -68,7 +67,7 @@ def check_frozen(model: nn.Module) -> None:
 def weights_of(backbone: nn.Module) -> str:
     """Returns the SHA-256 of the file of a backbone's frozen weights, or of the weights."""
     source = source_of(backbone)
-    frozen = {name: p for name, p in backbone.named_parameters() if not name.startswith('up')}
+    frozen = dict(backbone.named_trunk_parameters())
     if source is not None and frozen.keys() <= set(source.names):
         return f'file, SHA-256 {sha256_of(source.path)}'
     digest = hashlib.sha256()

@@ -93,9 +93,8 @@ class TrainedPart(nn.Module):
         super().__init__()
         self.positions = shared.positions_of(complete.out_indices)
         self._frozen = (complete, shared)  # in a tuple, and so no submodules
-        for name, child in complete.named_children():
-            if name.startswith('up'):
-                self.add_module(name, child)
+        for name, level in complete.pyramid.items():
+            self.add_module(name, level)
 
     @property
     def complete(self) -> InternViT6B:

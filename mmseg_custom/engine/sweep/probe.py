@@ -119,7 +119,7 @@ class Probe:
             self.positions = model.backbone.positions
             model = parallelize(model, run.device, run.engine,
                                 run.cfg.get('find_unused_parameters', False),
-                                masters=master_dtype(run.cfg))
+                                master_dtype=master_dtype(run.cfg))
             self.runner = build_training_runner(
                 run, model, logger, type=ProbeRunner.__name__,
                 checkpoint_config=saving if run.cfg.get('checkpoint_config') else None)
@@ -214,7 +214,7 @@ def _build(run: Run, shared: SharedBackbone) -> nn.Module:
     shared.restore_generator()
     model = build_segmentor(options, train_cfg=cfg.get('train_cfg'), test_cfg=cfg.get('test_cfg'))
     init_heads(model)
-    apply_precision(model, compute_dtype(cfg, model), run.device, masters=master_dtype(cfg))
+    apply_precision(model, compute_dtype(cfg, model), run.device, master_dtype=master_dtype(cfg))
     return model
 
 

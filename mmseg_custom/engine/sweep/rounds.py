@@ -11,7 +11,7 @@ from mmseg.utils import get_root_logger
 
 from ...checkpoint.work_dir import is_whole
 from ...distributed.collectives import broadcast_from_rank0, gather_to_all
-from ...distributed.memory import moments_of, state_bytes
+from ...distributed.memory import state_bytes, storage_of
 from ...errors import InputError
 from ...models.segmentors.batching import free_bytes
 from ...units import format_bytes
@@ -115,9 +115,9 @@ def _state_bytes(found: Sequence[Combination]) -> dict[str, int]:
         key = json.dumps([model.decode_head, model.get('auxiliary_head'), model.backbone],
                          sort_keys=True, default=str)
         if key not in counted:
-            parts = state_bytes(build_network(one.cfg, on_meta=True), 'single', 1,
-                                moments=moments_of(one.cfg.optimizer)).parts()
-            counted[key] = sum(parts.values()) - parts['frozen'] - parts['working']
+            states = state_bytes(build_network(one.cfg, on_meta=True), 'single', 1,
+                                 storage=storage_of(one.cfg.optimizer))
+            counted[key] = states.master_weights + states.gradients + states.optimizer
         needed[one.name] = counted[key]
     return needed
 
