@@ -25,7 +25,7 @@ from torch import Tensor, nn
 COMPUTE_DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16, fp32=torch.float32)
 
 
-def apply_precision(model: nn.Module, dtype: torch.dtype, device: str | None = None,
+def apply_precision(model: nn.Module, dtype: torch.dtype | None, device: str | None = None,
                     store: bool = True, master_dtype: torch.dtype = torch.float32) -> None:
     """Applies the policy to a segmentor; applying it again changes nothing.
 
@@ -34,13 +34,15 @@ def apply_precision(model: nn.Module, dtype: torch.dtype, device: str | None = N
 
     Args:
         model: Segmentor with ``backbone``; everything else in it counts as a head.
-        dtype: Dtype of the backbone's weights when it computes.
+        dtype: Dtype of the backbone's weights when it computes; None leaves the model as it is.
         device: 'cuda' or 'cpu', where it will compute; default: where it is.
         store: Whether the backbone's trained weights are converted to ``master_dtype``. False
             leaves them to :func:`store_master_weights`, part by part, as they are sharded.
         master_dtype: Dtype that the backbone's trained weights are stored in; another one than
             float32 is for :mod:`..optim.low_memory`.
     """
+    if dtype is None:
+        return
     backbone = model.backbone
     device = device or next(backbone.parameters()).device.type
     arithmetic = dtype if device != 'cpu' or is_fast_on_cpu(dtype) else torch.float32

@@ -64,10 +64,10 @@ def build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None 
     model = build_network(cfg, pretrained=not complete, on_meta=complete)
     if not complete:
         init_heads(model)
-    kind, dtype = choose_engine(run.engine, model), compute_dtype(cfg, model)
+    kind = choose_engine(run.engine, model)
     sharded = kind == 'fsdp2'
-    if dtype is not None:
-        apply_precision(model, dtype, run.device, store=not sharded, master_dtype=master_dtype(cfg))
+    apply_precision(model, compute_dtype(cfg, model), run.device, store=not sharded,
+                    master_dtype=master_dtype(cfg))
     by_shards = checkpoint is not None and sharded and complete and checkpoint.is_sharded
     if checkpoint is not None and not by_shards:
         load_segmentor(model, checkpoint, verify=is_first_of_node(), as_stored=sharded)

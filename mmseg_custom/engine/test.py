@@ -56,9 +56,7 @@ def load_model(cfg: Config, checkpoint: Checkpoint | None, device: str, num_clas
     if checkpoint is None:
         model.init_weights()
     model.requires_grad_(False)  # nothing is trained: no weight needs float32
-    dtype = compute_dtype(cfg, model)
-    if dtype is not None:
-        apply_precision(model, dtype, device)
+    apply_precision(model, compute_dtype(cfg, model), device)
     if checkpoint is not None:
         pretrained = cfg.model.get('backbone', {}).get('pretrained')
         if backbone is None and pretrained and osp.exists(pretrained):
