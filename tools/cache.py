@@ -6,6 +6,7 @@ import _root  # noqa: F401
 from mmseg.datasets import build_dataset
 from tqdm import tqdm
 
+from mmseg_custom.checkpoint import open_checkpoint
 from mmseg_custom.distributed.parallelize import Engine
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.cached import Settings, open_cache
@@ -47,8 +48,9 @@ def build(args: argparse.Namespace) -> None:
     device, _ = cli.start(args, cfg, log=False)
     cli.seed_everything(args.seed, False, False)
     dataset = build_dataset(cfg.data.train)
-    model, _ = build_model(cfg, device, Engine.of(cfg.get('engine')),
-                           args.load_from or cfg.get('load_from'))
+    start = args.load_from or cfg.get('load_from')
+    model = build_model(cfg, device, Engine.of(cfg.get('engine')),
+                        open_checkpoint(start) if start else None)
     open_cache(cfg, model, dataset, device)
 
 
@@ -83,7 +85,7 @@ def prune(args: argparse.Namespace) -> None:
         manage.delete(args.dir, name)
         print(f'removed: {name}')
     for name in manage.matching(args.dir, ()):
-        for path in FeatureCache.open(args.dir, name).sweep():
+        for path in FeatureCache.open(args.dir, name).remove_leftovers():
             print(f'removed: {path}')
 
 

@@ -5,7 +5,6 @@ import pickle
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 from ..errors import InputError
-from .files import safe_load
 
 SUFFIX = '.dcp'
 HEADER, METADATA = 'meta.pth', '.metadata'
@@ -26,11 +25,6 @@ def is_sharded_checkpoint(path: str) -> bool:
     """Whether a path is a folder of this kind, whole or not."""
     return os.path.isdir(path) and (os.path.realpath(path).endswith(SUFFIX)
                                     or os.path.exists(os.path.join(path, METADATA)))
-
-
-def read_header(folder: str) -> dict:
-    """``meta``, and the optimizer's ``param_groups`` and plain ``state``."""
-    return safe_load(os.path.join(folder, HEADER))
 
 
 def check_whole(folder: str) -> Metadata:

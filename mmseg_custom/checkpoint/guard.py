@@ -37,9 +37,9 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
     """Reads a checkpoint of either form.
 
     Args:
-        filename: Of the checkpoint.
-        map_location: Not needed: tensors stay on the CPU, as views of the file; what loads them
-            copies them to where it needs them.
+        filename: Path of the checkpoint.
+        map_location: Ignored: tensors stay on the CPU, as views of the file; the caller copies
+            them to the device where it needs them.
 
     Raises:
         InputError: See :func:`.segmentor.read_checkpoint`.

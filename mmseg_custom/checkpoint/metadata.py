@@ -11,7 +11,7 @@ from .keys import BACKBONE
 
 
 def trained_state_dict(model: nn.Module) -> tuple[dict, dict | None]:
-    """The tensors that a checkpoint must hold, and the record of the file that holds the others.
+    """Returns the tensors that a checkpoint must hold, and the record of the others' file.
 
     Left to the file are the frozen parameters of the backbone that were loaded from it. Without
     such a file (random weights, or weights of another checkpoint) everything is kept.
@@ -21,7 +21,7 @@ def trained_state_dict(model: nn.Module) -> tuple[dict, dict | None]:
     """
     state_dict = model.state_dict()
     backbone = getattr(model, 'backbone', None)
-    source = provenance.source_of(backbone) if backbone is not None else None
+    source = provenance.weights_source_of(backbone) if backbone is not None else None
     if source is None:
         return state_dict, None
     frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}

@@ -6,28 +6,17 @@ import shutil
 import zipfile
 
 from ..errors import InputError
-from ..files import PART, as_save_error
+from ..files import PART, replace_link
 from .dcp_metadata import check_whole
 
 
 def point_latest_to(path: str) -> None:
-    """Makes ``latest.pth`` beside a checkpoint a link to it; there is never a moment without one.
+    """Makes ``latest.pth`` beside a checkpoint a link to it.
 
     Raises:
         SaveError: If it could not be written.
     """
-    latest = os.path.join(os.path.dirname(path), 'latest.pth')
-    part = latest + PART
-    try:
-        if os.path.lexists(part):
-            os.remove(part)
-        try:
-            os.symlink(os.path.basename(path), part)
-        except OSError:  # file systems without links
-            shutil.copyfile(path, part)
-        os.replace(part, latest)
-    except OSError as error:
-        raise as_save_error(error, latest) from error
+    replace_link(os.path.join(os.path.dirname(path), 'latest.pth'), path)
 
 
 def remove_leftovers(work_dir: str) -> list[str]:
@@ -70,7 +59,7 @@ def is_whole(path: str) -> bool:
 
 
 def newest_whole(work_dir: str) -> str | None:
-    """The checkpoint with the highest iteration (or epoch) that was written to its end.
+    """Returns the checkpoint of the highest iteration (or epoch) that was written to its end.
 
     The names count, not ``latest.pth``, which may be older. Newer ones that were cut short are
     named in a warning.

@@ -5,23 +5,10 @@ import torch
 from mmcv import Config
 from torch import nn
 
-from ..checkpoint.dcp_metadata import is_sharded_checkpoint, read_header
-from ..checkpoint.files import safe_load
-from ..checkpoint.segmentor import entry_of
 from ..distributed.precision import COMPUTE_DTYPES
 from ..errors import InputError
 from ..optim import low_memory
 from .hooks import ToBFloat16Hook, ToFloat16Hook
-
-
-def is_classic(checkpoint: str) -> bool:
-    """Whether a checkpoint holds all weights, those of a frozen backbone too."""
-    return entry_of(header_of(checkpoint)) is None
-
-
-def header_of(checkpoint: str) -> dict:
-    """What a checkpoint of either kind holds beside its weights, and no weight is read."""
-    return (read_header if is_sharded_checkpoint(checkpoint) else safe_load)(checkpoint)
 
 
 def build_on_meta(cfg: Config) -> AbstractContextManager:

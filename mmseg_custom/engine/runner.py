@@ -7,10 +7,9 @@ from contextlib import nullcontext
 from mmcv.runner import RUNNERS, IterBasedRunner
 
 from ..checkpoint import (
-    is_sharded_checkpoint,
+    Checkpoint,
     load_optimizer,
     load_segmentor,
-    load_whole_optimizer,
     save_checkpoint,
     save_sharded,
 )
@@ -101,26 +100,23 @@ class SegRunner(IterBasedRunner):
                map_location: str = 'default') -> None:
         """Loads a checkpoint, and goes on after its last iteration."""
         self.restore(load_segmentor(unwrap(self.model), checkpoint, verify=is_first_of_node(),
-                                    logger=self.logger), checkpoint, resume_optimizer)
+                                    logger=self.logger), resume_optimizer)
 
-    def restore(self, checkpoint: dict, path: str, resume_optimizer: bool = True) -> None:
+    def restore(self, checkpoint: Checkpoint, resume_optimizer: bool = True) -> None:
         """Takes over everything but the weights.
 
         Args:
-            checkpoint: With ``meta`` and, in a file that is to go on, ``optimizer``.
-            path: Where it comes from; from a folder, each rank reads its share of the optimizer's
-                state. The record of the best score lies beside it.
-            resume_optimizer: Whether the optimizer's state is taken over.
+            checkpoint: Open checkpoint, whose weights are loaded; the record of the best score
+                lies beside it.
+            resume_optimizer: Whether to load the optimizer's state.
         """
-        meta = checkpoint['meta']
+        meta, path = checkpoint.meta, checkpoint.path
         self._epoch = meta['epoch']
         self._iter = self._inner_iter = meta['iter']
         found = broadcast_from_rank0(best.read(osp.dirname(osp.abspath(path)), self.iter))
         self.evaluated = None if found is None else self.iter
         self.meta = {**(self.meta or {}),
                      'hook_msgs': {**meta.get('hook_msgs', {}), **(found or {})}}
-        if resume_optimizer and is_sharded_checkpoint(path):
-            load_optimizer(self.optimizer, path)
-        elif resume_optimizer and 'optimizer' in checkpoint:
-            load_whole_optimizer(self.optimizer, checkpoint['optimizer'], path)
+        if resume_optimizer and (checkpoint.is_sharded or checkpoint.optimizer is not None):
+            load_optimizer(self.optimizer, checkpoint)
         self.logger.info('going on after iteration %d', self.iter)

@@ -10,11 +10,11 @@ from mmseg.models import build_segmentor
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..checkpoint import load_segmentor
+from ..checkpoint import load_segmentor, open_checkpoint
 from ..distributed.launch import is_first_of_node
 from ..distributed.precision import apply_precision
 from ..errors import InputError
-from .build import build_on_meta, check_finite, compute_dtype, header_of
+from .build import build_on_meta, check_finite, compute_dtype
 from .config import loader_options, without_pretrained
 from .samples import Skipping, collate_views, leave_signals
 
@@ -75,7 +75,7 @@ def load_model(cfg: Config, checkpoint: str, dataset: Dataset, device: str,
         apply_precision(model, dtype, device)
     if not untrained:
         meta = load_segmentor(model, checkpoint, backbone=backbone,
-                              verify=is_first_of_node()).get('meta') or {}
+                              verify=is_first_of_node()).meta
     outputs = getattr(model, 'num_classes', None)
     if outputs not in (None, len(dataset.CLASSES)):
         raise InputError(f'the network of the config has {outputs} classes, its data set has '
@@ -100,7 +100,7 @@ def check_classes(checkpoint: str, dataset: Dataset) -> None:
     """
     if checkpoint == UNTRAINED:
         return
-    meta = header_of(checkpoint).get('meta') or {}
+    meta = open_checkpoint(checkpoint).meta
     theirs, ours = ([str(name).strip().lower() for name in names or ()]
                     for names in (meta.get('CLASSES'), dataset.CLASSES))
     if not theirs or not ours or theirs == ours:

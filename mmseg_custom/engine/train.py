@@ -18,14 +18,15 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..checkpoint import (
-    is_sharded_checkpoint,
+    Checkpoint,
     load_segmentor,
-    load_shares,
+    load_shards,
     newest_whole,
+    open_checkpoint,
     remove_leftovers,
     sha256_in_background,
 )
-from ..checkpoint.provenance import source_of
+from ..checkpoint.provenance import weights_source_of
 from ..datasets.loading import accelerate
 from ..distributed.launch import broadcast_from_rank0, is_first_of_node
 from ..distributed.parallelize import Engine, choose_engine, parallelize, unwrap
@@ -37,9 +38,7 @@ from .build import (
     build_on_meta,
     check_finite,
     compute_dtype,
-    header_of,
     init_heads,
-    is_classic,
     master_dtype,
 )
 from .cached import open_cache, spare_backbone
@@ -75,13 +74,15 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
     check_classes(cfg, dataset.CLASSES)
     meta = dict(meta or {}, **describe_run(cfg, dataset), run=identity(cfg, dataset, step_images))
     resume_from = cfg.get('resume_from')
+    start = resume_from or cfg.get('load_from')
+    checkpoint = open_checkpoint(start) if start else None
     if resume_from:
-        refuse_another(meta_of(resume_from).get('run'), meta['run'], resume_from)
+        refuse_another(checkpoint.meta.get('run'), meta['run'], resume_from)
     elif rank == 0:
         best.forget(cfg.work_dir)
     cached = bool(cfg.get('feature_cache'))
     spare = partial(spare_backbone, cfg, dataset) if cached and not validate else None
-    model, checkpoint = build_model(cfg, device, engine, resume_from or cfg.get('load_from'), spare)
+    model = build_model(cfg, device, engine, checkpoint, spare)
     logger.debug('%s', model)
     segmentor = unwrap(model)
     segmentor.CLASSES, segmentor.PALETTE = dataset.CLASSES, dataset.PALETTE
@@ -95,7 +96,7 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
         _register_evaluation(runner, cfg, device)
     register_custom_hooks(runner, cfg)
     if resume_from:
-        runner.restore(checkpoint, resume_from)
+        runner.restore(checkpoint)
     loader = build_train_loader(cfg, samples, device, start=runner.iter * accumulation)
     logger.info('training on %s x %d, %d images a step', device, world_size, step_images)
     runner.run([loader], [('train', 1)])
@@ -131,17 +132,16 @@ def find_resume(cfg: Config) -> str | None:
 
 def meta_of(checkpoint: str) -> dict:
     """What a checkpoint says about its run; empty for a file of another program."""
-    return header_of(checkpoint).get('meta') or {}
+    return open_checkpoint(checkpoint).meta
 
 
-def build_model(cfg: Config, device: str, engine: Engine, checkpoint: str | None = None,
-                before_wrapping: Callable[[nn.Module], None] | None = None
-                ) -> tuple[nn.Module, dict]:
+def build_model(cfg: Config, device: str, engine: Engine, checkpoint: Checkpoint | None = None,
+                before_wrapping: Callable[[nn.Module], None] | None = None) -> nn.Module:
     """Builds the segmentor with its weights, in the dtypes that it trains in, and wraps it.
 
     Where it is sharded, no process holds all weights in float32 at any time: those of files are
     mapped, shared by the processes of a node, and become float32 block by block; from the folder
-    of a sharded checkpoint each process reads its share.
+    of a sharded checkpoint each process reads its shards.
 
     Args:
         cfg: The run's config.
@@ -151,9 +151,9 @@ def build_model(cfg: Config, device: str, engine: Engine, checkpoint: str | None
         before_wrapping: Is given the segmentor with its weights, which are not on the device yet.
 
     Returns:
-        The wrapped model, and what else the checkpoint holds.
+        The wrapped model.
     """
-    whole = checkpoint is not None and is_classic(checkpoint)
+    whole = checkpoint is not None and checkpoint.holds_backbone
     if whole:  # it brings every weight: none is initialised, no pretrained file is read
         without_pretrained(cfg)
     with build_on_meta(cfg) if whole else nullcontext():
@@ -166,24 +166,23 @@ def build_model(cfg: Config, device: str, engine: Engine, checkpoint: str | None
     dtype = compute_dtype(cfg, model)
     if dtype is not None:
         apply_precision(model, dtype, device, store=not sharded, masters=masters)
-    by_shares = sharded and whole and is_sharded_checkpoint(checkpoint)
-    rest = {}
-    if checkpoint is not None and not by_shares:
-        rest = load_segmentor(model, checkpoint, verify=is_first_of_node(), as_stored=sharded)
-    if cfg.get('check_finite') and not by_shares:
+    by_shards = sharded and whole and checkpoint.is_sharded
+    if checkpoint is not None and not by_shards:
+        load_segmentor(model, checkpoint, verify=is_first_of_node(), as_stored=sharded)
+    if cfg.get('check_finite') and not by_shards:
         check_finite(model)
     if before_wrapping is not None:
         before_wrapping(model)
     model = parallelize(model, device, engine, cfg.get('find_unused_parameters', False), kind,
                         masters)
-    if by_shares:
-        rest = load_shares(unwrap(model), checkpoint, check_finite=cfg.get('check_finite'))
-    return model, rest
+    if by_shards:
+        load_shards(unwrap(model), checkpoint, check_finite=cfg.get('check_finite'))
+    return model
 
 
 def hash_ahead(model: nn.Module) -> None:
     """Starts to hash the frozen backbone's file, so that the first checkpoint need not wait."""
-    source = source_of(model.backbone)
+    source = weights_source_of(model.backbone)
     frozen = any(not p.requires_grad for p in model.backbone.parameters())
     if source is not None and frozen and get_dist_info()[0] == 0:
         sha256_in_background(source.path)

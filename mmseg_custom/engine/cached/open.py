@@ -12,13 +12,14 @@ from torch import nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ...checkpoint.provenance import let_go, source_of
+from ...checkpoint.provenance import drop_blocks, weights_source_of
 from ...distributed.launch import broadcast_from_rank0
 from ...distributed.parallelize import is_sharded, unwrap
 from ...errors import InputError
-from ...feature_cache import FeatureCache, Layout
-from ...feature_cache.manage import caches_in, size_text
+from ...feature_cache import FeatureCache, RecordLayout
+from ...feature_cache.manage import caches_in
 from ...feature_cache.shards import CorruptShard
+from ...units import format_bytes
 from ..config import loader_options
 from .fill import Filler
 from .key import describe, differences
@@ -60,7 +61,7 @@ def open_cache(cfg: Config, model: nn.Module, dataset: Dataset, device: str,
         dist.barrier()
     if rank == 0:
         _announce(cache, settings, of)
-        about = source_of(model.backbone)
+        about = weights_source_of(model.backbone)
         cache.begin(of, dict(weights=about and about.path))
     if world_size > 1:
         dist.barrier()
@@ -90,7 +91,7 @@ def spare_backbone(cfg: Config, dataset: Dataset, model: nn.Module) -> None:
     """
     settings = Settings.of(cfg.feature_cache)
     rank, _ = get_dist_info()
-    source = source_of(model.backbone)
+    source = weights_source_of(model.backbone)
     enough = None
     if rank == 0 and source is not None:
         of, layout = _look(cfg, model, dataset, AugmentedViews(dataset, settings.seed), settings)
@@ -99,19 +100,19 @@ def spare_backbone(cfg: Config, dataset: Dataset, model: nn.Module) -> None:
         enough = (names <= set(source.names) and not cache.unchecked()
                   and cache.is_complete(settings.views))
     if broadcast_from_rank0(enough):
-        let_go(model.backbone, 'blocks')
+        drop_blocks(model.backbone)
         get_root_logger().info('feature cache: it is complete, and nothing is validated: the '
                                'blocks of the backbone are not kept in memory')
 
 
 def _look(cfg: Config, model: nn.Module, dataset: Dataset, crops: AugmentedViews,
-          settings: Settings) -> tuple[dict, Layout]:
+          settings: Settings) -> tuple[dict, RecordLayout]:
     """What the cache is of, and the sizes of its records; needs the first crop for them."""
     of = describe(cfg, model, dataset, settings.seed)
     image, _ = crops[0, 0]
     crop = (image.shape[1], image.shape[2])
     shapes = tuple(model.backbone.frozen_feature_shapes(*crop))
-    return of, Layout.of(len(crops), shapes, crop, settings.dtype)
+    return of, RecordLayout.of(len(crops), shapes, crop, settings.dtype)
 
 
 def _check(cache: FeatureCache, rank: int, world_size: int) -> None:
@@ -139,9 +140,10 @@ def _announce(cache: FeatureCache, settings: Settings, of: dict) -> None:
     total = views * layout.images * layout.record_bytes
     needed = total - sum(cache.bytes_of(shard) for shard in cache.present() if shard.view < views)
     free = shutil.disk_usage(_existing(settings.dir)).free
-    text = (f'{layout.images} images x {views} views x {size_text(layout.record_bytes)} = '
-            f'{size_text(total)}, of which {size_text(needed)} are still to be written; '
-            f'{size_text(free)} are free on the disk of {settings.dir}')
+    of_record, of_cache, to_write, left = (
+        format_bytes(count, decimal=True) for count in (layout.record_bytes, total, needed, free))
+    text = (f'{layout.images} images x {views} views x {of_record} = {of_cache}, of which '
+            f'{to_write} are still to be written; {left} are free on the disk of {settings.dir}')
     if needed > free:
         fit = (free + total - needed) // (layout.images * layout.record_bytes)
         way_out = f'feature_cache.views={fit}, which fits' if fit else 'fewer images'

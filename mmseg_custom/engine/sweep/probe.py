@@ -13,7 +13,7 @@ from mmseg.models import build_segmentor
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ...checkpoint import load_segmentor
+from ...checkpoint import Checkpoint, load_segmentor
 from ...checkpoint.work_dir import remove_leftovers
 from ...distributed.launch import is_first_of_node
 from ...distributed.parallelize import Engine, parallelize, unwrap
@@ -134,7 +134,7 @@ class Probe:
         register_custom_hooks(self.runner, cfg)
         self._keep = self._take_over_removal()
         if checkpoint:
-            self.runner.restore(state, checkpoint)
+            self.runner.restore(state)
         elif self.runner.rank == 0:
             best.forget(cfg.work_dir)
 
@@ -248,7 +248,7 @@ def last_iteration(runner: BaseRunner) -> Iterator[None]:
 
 
 def _build(combination: Combination, shared: SharedBackbone, device: str,
-           checkpoint: str | None) -> tuple[nn.Module, dict]:
+           checkpoint: str | None) -> tuple[nn.Module, Checkpoint | None]:
     """The segmentor as a run alone would build it; the backbone in it is a :class:`TrainedPart`."""
     cfg = combination.cfg
     options = copy.deepcopy(cfg.model)
@@ -257,7 +257,7 @@ def _build(combination: Combination, shared: SharedBackbone, device: str,
     model = build_segmentor(options, train_cfg=cfg.get('train_cfg'), test_cfg=cfg.get('test_cfg'))
     init_heads(model)
     apply_precision(model, compute_dtype(cfg, model), device, masters=master_dtype(cfg))
-    state = {}
+    state = None
     if checkpoint:
         state = load_segmentor(model, checkpoint, verify=is_first_of_node())
     model.backbone = TrainedPart(model.backbone, shared)

@@ -13,7 +13,7 @@ from helpers.data import draw_data, write_config
 from mmcv import Config
 from mmseg.datasets import build_dataset
 
-from mmseg_custom.checkpoint import save_checkpoint
+from mmseg_custom.checkpoint import open_checkpoint, save_checkpoint
 from mmseg_custom.distributed.parallelize import Engine, unwrap
 from mmseg_custom.engine.cached import CachedViews, open_cache, spare_backbone
 from mmseg_custom.engine.cached import open as opening
@@ -54,7 +54,7 @@ def run(tmp_path_factory) -> SimpleNamespace:
     cfg.seed = 3
     torch.manual_seed(0)
     return SimpleNamespace(cfg=cfg, dataset=build_dataset(cfg.data.train),
-                           model=unwrap(build_model(cfg, 'cpu', Engine())[0]))
+                           model=unwrap(build_model(cfg, 'cpu', Engine())))
 
 
 @pytest.fixture(autouse=True)
@@ -187,7 +187,7 @@ def test_without_validation_the_blocks_are_let_go(run, tmp_path, monkeypatch):
     cfg.merge_from_dict({'model.backbone.pretrained': path})
 
     def build():
-        model, _ = build_model(cfg, 'cpu', Engine(), None,
+        model = build_model(cfg, 'cpu', Engine(), None,
                                partial(spare_backbone, cfg, run.dataset))
         return model, unwrap(model).backbone
     model, backbone = build()
@@ -200,7 +200,7 @@ def test_without_validation_the_blocks_are_let_go(run, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match='the blocks of this backbone were let go'):
         spared.frozen_features(torch.zeros(1, 3, 56, 56))
     save_checkpoint(model, saved)
-    whole, _ = build_model(cfg, 'cpu', Engine(), saved)
+    whole = build_model(cfg, 'cpu', Engine(), open_checkpoint(saved))
     for name, tensor in backbone.state_dict().items():
         assert torch.equal(unwrap(whole).backbone.state_dict()[name], tensor)
     assert not any('blocks' in name for name in torch.load(saved)['state_dict'])
