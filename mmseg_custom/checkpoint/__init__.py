@@ -12,12 +12,12 @@ It knows torch and the position embedding alone; ``guard`` knows mmcv once it is
 """
 from ..files import SaveError
 from .checkpoint import Checkpoint, open_checkpoint
-from .dcp_metadata import is_sharded_checkpoint
 from .guard import install_safe_loading
 from .load import load_backbone
 from .provenance import sha256_in_background
 from .save import atomic_save, save_checkpoint
 from .segmentor import load_segmentor, read_checkpoint
+from .shard_reader import is_sharded_checkpoint
 from .sharded import load_optimizer, load_shards, save_sharded
 from .work_dir import (
     is_whole,

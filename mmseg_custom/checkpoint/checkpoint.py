@@ -7,73 +7,13 @@
 either in one file, or sharded: a folder that all processes of a run wrote (see :mod:`.sharded`).
 """
 import os
-import pickle
-import warnings
 from dataclasses import dataclass, field
-from functools import partial
-
-import torch
-import torch.distributed.checkpoint as dcp
-from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import Metadata
 
 from ..errors import InputError
-from .dcp_metadata import HEADER, check_whole, is_sharded_checkpoint
-from .files import WRAPPERS, find_weights, read_content, safe_load
+from .files import WRAPPERS, find_weights, read_content
 from .keys import BACKBONE, DIALECTS, summarize
-from .lazy import LazyStateDict, LazyTensor
-
-MODEL, OPTIMIZER = 'state_dict.', 'optimizer.'  # what the names in a folder begin with
-
-
-class ShardReader(dcp.FileSystemReader):
-    """Reads tensors from the folder of a sharded checkpoint, on this process alone.
-
-    Args:
-        folder: Folder of the checkpoint.
-
-    Raises:
-        InputError: If a file in it is missing or damaged.
-    """
-
-    def __init__(self, folder: str):
-        super().__init__(folder)
-        self.metadata = check_whole(folder)
-
-    def read_metadata(self, *args, **kwargs) -> Metadata:
-        """Returns what is in the folder; torch's own method would unpickle it freely."""
-        return self.metadata
-
-    def load_into(self, tensors: dict[str, Tensor]) -> None:
-        """Fills tensors; no process waits for another, so that one's error cannot hang the others.
-
-        Args:
-            tensors: Tensors, whole or sharded, by their names in the folder.
-
-        Raises:
-            InputError: If a file is damaged.
-        """
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings('ignore', message='torch.distributed is disabled')
-                dcp.load(tensors, storage_reader=self, no_dist=True)
-        except (CheckpointException, RuntimeError, OSError, pickle.UnpicklingError) as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise InputError(f'{self.path} is damaged: {reason}') from error
-
-    def lazy_tensors(self, prefix: str) -> dict[str, LazyTensor]:
-        """Returns the tensors whose names begin with a prefix, by the rest of their names."""
-        return {name.removeprefix(prefix): LazyTensor(
-            tuple(entry.size), entry.properties.dtype, partial(self._read, name))
-            for name, entry in self.metadata.state_dict_metadata.items()
-            if name.startswith(prefix)}
-
-    def _read(self, name: str) -> Tensor:
-        entry = self.metadata.state_dict_metadata[name]
-        tensor = torch.empty(entry.size, dtype=entry.properties.dtype)
-        self.load_into({name: tensor})
-        return tensor
+from .lazy import LazyStateDict
+from .shard_reader import HEADER, ShardReader, is_sharded_checkpoint
 
 
 @dataclass(frozen=True)
@@ -135,26 +75,6 @@ class Checkpoint:
         return cls(path, meta if isinstance(meta, dict) else {}, weights,
                    content.get('optimizer'), others)
 
-    @classmethod
-    def of_folder(cls, path: str) -> 'Checkpoint':
-        """Opens the folder of a sharded checkpoint.
-
-        Raises:
-            InputError: If a file in it is missing or damaged.
-        """
-        reader = ShardReader(path)
-        header = safe_load(os.path.join(path, HEADER))
-        weights = LazyStateDict(path, reader.lazy_tensors(MODEL))
-        _check_names(weights)
-        optimizer = None
-        if 'param_groups' in header:
-            state = {index: dict(values) for index, values in header['state'].items()}
-            for name, tensor in reader.lazy_tensors(OPTIMIZER).items():
-                index, _, key = name.partition('.')
-                state.setdefault(int(index), {})[key] = tensor
-            optimizer = dict(state=state, param_groups=header['param_groups'])
-        return cls(path, header['meta'], weights, optimizer, reader=reader)
-
 
 def open_checkpoint(path: str) -> Checkpoint:
     """Opens a checkpoint: a file, or the folder of a sharded one.
@@ -164,9 +84,13 @@ def open_checkpoint(path: str) -> Checkpoint:
     Raises:
         InputError: If it cannot be read, or is no checkpoint of a segmentor.
     """
-    if is_sharded_checkpoint(path):
-        return Checkpoint.of_folder(path)
-    return Checkpoint.of(path, *read_content(path))
+    reader = ShardReader(path) if is_sharded_checkpoint(path) else None
+    content, mapped = read_content(os.path.join(path, HEADER) if reader else path)
+    if reader is None:
+        return Checkpoint.of(path, content, mapped)
+    _check_names(reader.weights)
+    return Checkpoint(path, content['meta'], reader.weights, reader.optimizer(content),
+                      reader=reader)
 
 
 def backbone_record_of(meta: object) -> dict | None:

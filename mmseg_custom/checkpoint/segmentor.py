@@ -10,12 +10,12 @@ from torch import nn
 from ..errors import InputError
 from . import provenance
 from .checkpoint import Checkpoint, backbone_record_of, open_checkpoint
-from .dcp_metadata import is_sharded_checkpoint
 from .files import read_content
 from .keys import BACKBONE, summarize
 from .lazy import LazyStateDict, compute
 from .load import fill, open_backbone_weights, resample
 from .provenance import WeightsSource
+from .shard_reader import is_sharded_checkpoint
 
 
 def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: str | None = None,

@@ -24,11 +24,11 @@ from torch.optim import Optimizer
 
 from ..errors import InputError
 from ..files import PART, SaveError, as_save_error, begin_folder, commit_folder, flush
-from .checkpoint import MODEL, OPTIMIZER, Checkpoint
-from .dcp_metadata import HEADER
+from .checkpoint import Checkpoint
 from .lazy import LazyTensor
 from .load import check_fit, resample
 from .metadata import plain, trained_state_dict
+from .shard_reader import HEADER, MODEL, OPTIMIZER
 from .work_dir import point_latest_to
 
 

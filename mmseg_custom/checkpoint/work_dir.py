@@ -7,7 +7,7 @@ import zipfile
 
 from ..errors import InputError
 from ..files import PART, replace_link
-from .dcp_metadata import check_whole
+from .shard_reader import check_whole
 
 
 def point_latest_to(path: str) -> None:

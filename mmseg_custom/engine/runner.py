@@ -13,7 +13,7 @@ from ..checkpoint import (
     save_checkpoint,
     save_sharded,
 )
-from ..checkpoint.dcp_metadata import SUFFIX
+from ..checkpoint.shard_reader import SUFFIX
 from ..distributed.launch import broadcast_from_rank0, is_first_of_node
 from ..distributed.parallelize import is_sharded, no_sync, unwrap
 from ..models.frozen_features import as_inputs

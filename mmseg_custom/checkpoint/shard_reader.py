@@ -1,13 +1,21 @@
-"""Reads what a sharded checkpoint says of itself, without running anything that is in it."""
+"""Reads the folder of a sharded checkpoint, without running anything that is in it."""
 import os
 import pickle
+import warnings
+from functools import partial
 
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 from ..errors import InputError
+from .lazy import LazyStateDict, LazyTensor
 
 SUFFIX = '.dcp'
 HEADER, METADATA = 'meta.pth', '.metadata'
+MODEL, OPTIMIZER = 'state_dict.', 'optimizer.'  # beginnings of the names in a folder
 _METADATA_TYPES = {
     'torch.distributed.checkpoint.metadata': {
         'Metadata', 'MetadataIndex', 'TensorStorageMetadata', 'ChunkStorageMetadata',
@@ -25,6 +33,74 @@ def is_sharded_checkpoint(path: str) -> bool:
     """Whether a path is a folder of this kind, whole or not."""
     return os.path.isdir(path) and (os.path.realpath(path).endswith(SUFFIX)
                                     or os.path.exists(os.path.join(path, METADATA)))
+
+
+class ShardReader(dcp.FileSystemReader):
+    """Reads tensors from the folder of a sharded checkpoint, on this process alone.
+
+    Args:
+        folder: Folder of the checkpoint.
+
+    Attributes:
+        metadata: Which part of which tensor is where.
+        weights: The weights, whole, by their names in the model.
+
+    Raises:
+        InputError: If a file in it is missing or damaged.
+    """
+
+    def __init__(self, folder: str):
+        super().__init__(folder)
+        self.metadata = check_whole(folder)
+        self.weights = LazyStateDict(folder, self._lazy_tensors(MODEL))
+
+    def read_metadata(self, *args, **kwargs) -> Metadata:
+        """Returns what is in the folder; torch's own method would unpickle it freely."""
+        return self.metadata
+
+    def load_into(self, tensors: dict[str, Tensor]) -> None:
+        """Fills tensors; no process waits for another, so that one's error cannot hang the others.
+
+        Args:
+            tensors: Tensors, whole or sharded, by their names in the folder.
+
+        Raises:
+            InputError: If a file is damaged.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings('ignore', message='torch.distributed is disabled')
+                dcp.load(tensors, storage_reader=self, no_dist=True)
+        except (CheckpointException, RuntimeError, OSError, pickle.UnpicklingError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(f'{self.path} is damaged: {reason}') from error
+
+    def optimizer(self, header: dict) -> dict | None:
+        """Returns the optimizer's state dict with lazy tensors, None if it was not saved.
+
+        Args:
+            header: Content of the header: the optimizer's ``param_groups`` and plain ``state``.
+        """
+        if 'param_groups' not in header:
+            return None
+        state = {index: dict(values) for index, values in header['state'].items()}
+        for name, tensor in self._lazy_tensors(OPTIMIZER).items():
+            index, _, key = name.partition('.')
+            state.setdefault(int(index), {})[key] = tensor
+        return dict(state=state, param_groups=header['param_groups'])
+
+    def _lazy_tensors(self, prefix: str) -> dict[str, LazyTensor]:
+        """Returns the tensors whose names begin with a prefix, by the rest of their names."""
+        return {name.removeprefix(prefix): LazyTensor(
+            tuple(entry.size), entry.properties.dtype, partial(self._read, name))
+            for name, entry in self.metadata.state_dict_metadata.items()
+            if name.startswith(prefix)}
+
+    def _read(self, name: str) -> Tensor:
+        entry = self.metadata.state_dict_metadata[name]
+        tensor = torch.empty(entry.size, dtype=entry.properties.dtype)
+        self.load_into({name: tensor})
+        return tensor
 
 
 def check_whole(folder: str) -> Metadata:
