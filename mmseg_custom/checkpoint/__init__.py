@@ -19,13 +19,7 @@ from .save import atomic_save, save_checkpoint
 from .segmentor import load_segmentor, read_checkpoint
 from .shard_reader import is_sharded_checkpoint
 from .sharded import load_optimizer, load_shards, save_sharded
-from .work_dir import (
-    is_whole,
-    newest_whole,
-    point_latest_to,
-    remove_checkpoint,
-    remove_leftovers,
-)
+from .work_dir import is_whole, newest_whole, point_latest_to, remove_checkpoint, remove_leftovers
 
 __all__ = ['Checkpoint', 'SaveError', 'atomic_save', 'install_safe_loading',
            'is_sharded_checkpoint', 'is_whole', 'load_backbone', 'load_optimizer',

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, field
 
 from ..errors import InputError
-from .files import WRAPPERS, find_weights, read_content
+from .files import WRAPPERS, find_weights, safe_load
 from .keys import BACKBONE, DIALECTS, summarize
 from .lazy import LazyStateDict
 from .shard_reader import HEADER, ShardReader, is_sharded_checkpoint
@@ -51,7 +51,7 @@ class Checkpoint:
         return self.backbone_record is None
 
     @classmethod
-    def of(cls, path: str, content: object, mapped: bool) -> 'Checkpoint':
+    def of(cls, path: str, content: dict, mapped: bool) -> 'Checkpoint':
         """Finds the parts of a checkpoint in the content of a file.
 
         Args:
@@ -85,7 +85,7 @@ def open_checkpoint(path: str) -> Checkpoint:
         InputError: If it cannot be read, or is no checkpoint of a segmentor.
     """
     reader = ShardReader(path) if is_sharded_checkpoint(path) else None
-    content, mapped = read_content(os.path.join(path, HEADER) if reader else path)
+    content, mapped = safe_load(os.path.join(path, HEADER) if reader else path)
     if reader is None:
         return Checkpoint.of(path, content, mapped)
     _check_names(reader.weights)

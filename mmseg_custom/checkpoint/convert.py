@@ -6,22 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
 from ..files import atomic_folder, atomic_write
 from .export import write_pth, write_safetensors, write_shards
-from .keys import (
-    NATIVE,
-    PYRAMID,
-    TRANSFORMERS,
-    Architecture,
-    describe_mismatch,
-    natural_key,
-)
+from .keys import NATIVE, PYRAMID, TRANSFORMERS, Architecture, describe_mismatch, natural_key
 from .lazy import LazyStateDict, LazyTensor
-from .load import check_float, open_backbone_weights
+from .load import check_float, open_backbone_weights, refuse_nonfinite
 
 FORMS = ('pth', 'safetensors', 'hf')
 HEADS_OF_WIDTH = {3200: 25, 1024: 16}  # InternViT-6B and InternViT-300M
@@ -64,8 +56,7 @@ def convert(source: str, target: str, form: str, *, dtype: torch.dtype | None = 
         InputError: If the source cannot be read or has no such form.
         SaveError: If the target cannot be written.
     """
-    if os.path.exists(target):
-        raise InputError(f'{target} exists: remove it first, or give another name')
+    refuse_existing(target)
     weights = open_backbone_weights(source)
     check_complete(weights)
     tensors = _native(weights, dtype, check_finite)
@@ -84,6 +75,12 @@ def convert(source: str, target: str, form: str, *, dtype: torch.dtype | None = 
                 write_shards(folder, tensors, shard_bytes, bar.update)
                 atomic_write(os.path.join(folder, 'config.json'),
                              json.dumps(config, indent=2) + '\n')
+
+
+def refuse_existing(target: str) -> None:
+    """Refuses to overwrite a file or folder."""
+    if os.path.exists(target):
+        raise InputError(f'{target} exists: remove it first, or give another name')
 
 
 def progress_bar(tensors: Iterable[LazyTensor], show: bool) -> tqdm:
@@ -122,7 +119,7 @@ def hub_config(weights: LazyStateDict, num_heads: int | None,
     Raises:
         InputError: If transformers' class has no such network, or the heads are not known.
     """
-    it = Architecture.of(weights.shapes())
+    it = Architecture.of({name: tensor.shape for name, tensor in weights.items()})
     if num_heads is None or it.embed_dim % num_heads:
         raise InputError(f'{weights.path}: weights do not show the number of attention heads, and '
                          f'{num_heads} does not divide a width of {it.embed_dim}: give --num-heads')
@@ -158,16 +155,7 @@ def _native(weights: LazyStateDict, dtype: torch.dtype | None,
 
 def _checked(tensor: LazyTensor, name: str, path: str) -> LazyTensor:
     """Returns a tensor that refuses NaN and infinity when it is read."""
-
-    def read() -> Tensor:
-        values = tensor.read()
-        if not values.isfinite().all():
-            raise InputError(f'{path}: {name} holds NaN or infinity in '
-                             f'{str(tensor.dtype).removeprefix("torch.")}: the file is damaged, '
-                             'or its training diverged')
-        return values
-
-    return replace(tensor, read=read)
+    return replace(tensor, read=lambda: refuse_nonfinite(tensor.read(), name, path))
 
 
 def _in_transformers_names(tensors: dict[str, LazyTensor], path: str) -> dict[str, LazyTensor]:

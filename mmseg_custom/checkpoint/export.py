@@ -25,11 +25,7 @@ SAFETENSORS_DTYPES = {torch.float64: 'F64', torch.int64: 'I64', torch.float32: '
 Progress = Callable[[int], object]  # called after each tensor with its bytes, e.g. tqdm.update
 
 
-def no_progress(nbytes: int) -> None:
-    """Ignores the progress."""
-
-
-def write_pth(path: str, content: object, progress: Progress = no_progress) -> None:
+def write_pth(path: str, content: object, progress: Progress = lambda nbytes: None) -> None:
     """Writes what ``torch.save`` would write, with lazy tensors anywhere in the content.
 
     Args:
@@ -60,7 +56,7 @@ def write_pth(path: str, content: object, progress: Progress = no_progress) -> N
 
 
 def write_safetensors(path: str, tensors: Mapping[str, LazyTensor],
-                      progress: Progress = no_progress) -> None:
+                      progress: Progress = lambda nbytes: None) -> None:
     """Writes a safetensors file.
 
     Args:
@@ -91,7 +87,7 @@ def write_safetensors(path: str, tensors: Mapping[str, LazyTensor],
 
 
 def write_shards(folder: str, tensors: Mapping[str, LazyTensor], shard_bytes: int,
-                 progress: Progress = no_progress) -> None:
+                 progress: Progress = lambda nbytes: None) -> None:
     """Writes model.safetensors, or shards of it with their index, as the Hugging Face hub has them.
 
     Args:

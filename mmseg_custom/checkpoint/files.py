@@ -1,4 +1,4 @@
-"""Opening files of weights: safely, without a copy, whatever the format.
+"""Opens files of weights of any format, safely and without a copy.
 
 Tensors that come out of here are views of private, writable mappings of the file: they cost no
 memory until they are touched, ranks on a node share the pages, and writing to one copies only the
@@ -39,38 +39,26 @@ def read_weights(path: str) -> LazyStateDict:
     """
     path = os.fspath(path)
     if os.path.isdir(path):
-        return _read_folder(path)
+        weights = read_weights(weights_file_of(path))
+        weights.path = path
+        return weights
     if path.endswith('.index.json'):
         return _read_shards(path)
-    return find_weights(*read_content(path), path)
+    return find_weights(*safe_load(path), path)
 
 
-def safe_load(path: str) -> dict:
-    """Reads a checkpoint without running anything that is in it; its tensors are mapped.
+def safe_load(path: str) -> tuple[dict, bool]:
+    """Reads a file of tensors without running anything that is in it.
 
     Args:
         path: File of ``torch.save``, or a safetensors file (which becomes ``state_dict``).
 
     Returns:
-        The dict that was saved.
+        (the dict that was saved, whether its tensors are views of the mapped file; not so in
+        torch's old format).
 
     Raises:
         InputError: If the file is missing, unreadable, cut short, no dict, or would run code.
-    """
-    content, _ = read_content(os.fspath(path))
-    if not isinstance(content, dict):
-        raise InputError(f'{path} holds a {type(content).__name__}: expected a dict of weights')
-    return content
-
-
-def read_content(path: str) -> tuple[object, bool]:
-    """Reads a file as :func:`safe_load` does, whatever it holds.
-
-    Returns:
-        (content, whether its tensors are views of the mapped file; not so in torch's old format).
-
-    Raises:
-        InputError: If the file is missing, unreadable, cut short, or would run code.
     """
     if os.path.isdir(path):
         raise InputError(f'{path} is a folder: expected a checkpoint file')
@@ -82,10 +70,13 @@ def read_content(path: str) -> tuple[object, bool]:
         logging.getLogger('mmseg').warning(
             '%s has the format of torch before 1.6 and is read into memory whole; '
             'tools/convert_weights.py makes a file of it that is mapped', path)
-    return _torch_load(path, mapped), mapped
+    content = _torch_load(path, mapped)
+    if not isinstance(content, dict):
+        raise InputError(f'{path} holds a {type(content).__name__}: expected a dict of weights')
+    return content, mapped
 
 
-def find_weights(content: object, mapped: bool, path: str) -> LazyStateDict:
+def find_weights(content: dict, mapped: bool, path: str) -> LazyStateDict:
     """Finds the state dict in the content of a file: flat, or under one of ``WRAPPERS``.
 
     Args:
@@ -97,10 +88,10 @@ def find_weights(content: object, mapped: bool, path: str) -> LazyStateDict:
         InputError: If there is none.
     """
     for name in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
+        if isinstance(content.get(name), dict):
             content = content[name]
             break
-    if not isinstance(content, dict) or not content:
+    if not content:
         raise InputError(f'{path} holds {_brief(content)}: expected a dict of tensors, flat or '
                          f'under {", ".join(map(repr, WRAPPERS))}')
     for name, value in content.items():
@@ -145,7 +136,7 @@ def sniff(path: str) -> str:
 
 
 def shards_of(index: str) -> list[str]:
-    """The paths of the shards in an index that the network is in."""
+    """Returns the paths of the shards in an index that the network is in."""
     weight_map = _weight_map(index)
     _, prefix = find_network(weight_map, index)
     shards = {file for name, file in weight_map.items() if name.startswith(prefix)}
@@ -218,13 +209,16 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
         raise InputError(f'{path} cannot be read: {error}') from error
 
 
-def _read_folder(folder: str) -> LazyStateDict:
+def weights_file_of(folder: str) -> str:
+    """Finds the file of weights, or the index of several, in a Hugging Face folder.
+
+    Raises:
+        InputError: If there is none.
+    """
     for name in FOLDER_FILES:
         path = os.path.join(folder, name)
         if os.path.exists(path):
-            weights = read_weights(path)
-            weights.path = folder
-            return weights
+            return path
     raise InputError(f'{folder} holds no weights: expected one of {", ".join(FOLDER_FILES)}')
 
 

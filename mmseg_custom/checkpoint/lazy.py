@@ -133,7 +133,3 @@ class LazyStateDict(dict[str, LazyTensor]):
     def copy(self) -> 'LazyStateDict':
         """Returns another dict of the same tensors."""
         return LazyStateDict(self.path, self, self.unknown, self.not_opened)
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Returns all names and shapes."""
-        return {name: tensor.shape for name, tensor in self.items()}

@@ -118,14 +118,12 @@ def fill(module: nn.Module, weights: LazyStateDict, dtype: torch.dtype | None = 
     check_fit(weights, targets, may_miss)
     for name, lazy in weights.items():
         tensor, target = lazy.read(), targets[name]
-        if tensor.shape != target.shape:  # check_tensors let only position embeddings pass
+        if tensor.shape != target.shape:  # _check_tensors let only position embeddings pass
             tensor = resample(tensor, target.shape[1])
         wanted = tensor.dtype if as_stored(name) else dtype or target.dtype
         placed = place(module, name, tensor, wanted)
-        if check_finite and not placed.isfinite().all():
-            raise InputError(f'{weights.path}: {name} holds NaN or infinity in '
-                             f'{str(placed.dtype).removeprefix("torch.")}: the file is damaged, '
-                             'or its training diverged')
+        if check_finite:
+            refuse_nonfinite(placed, name, weights.path)
         if placed.data_ptr() != tensor.data_ptr() or tensor.shape != lazy.shape:
             lazy.release()
 
@@ -143,17 +141,13 @@ def check_fit(weights: LazyStateDict, targets: Mapping[str, Tensor],
         InputError: Naming the options of the backbone that differ, the names that are missing or
             left over, or the first tensor that does not fit.
     """
-    check_architecture(weights, targets)
-    check_names(weights, targets, may_miss)
-    check_tensors(weights, targets)
+    _check_architecture(weights, targets)
+    _check_names(weights, targets, may_miss)
+    _check_tensors(weights, targets)
 
 
-def check_architecture(weights: LazyStateDict, targets: Mapping[str, Tensor]) -> None:
-    """Refuses a network of other proportions.
-
-    Raises:
-        InputError: Naming the options of the backbone that differ.
-    """
+def _check_architecture(weights: LazyStateDict, targets: Mapping[str, Tensor]) -> None:
+    """Refuses a network of other proportions."""
     prefix = '' if NATIVE.anchor in targets else BACKBONE
     here, there = ({name.removeprefix(prefix): tuple(tensor.shape)
                     for name, tensor in tensors.items() if name.startswith(prefix)}
@@ -168,13 +162,9 @@ def check_architecture(weights: LazyStateDict, targets: Mapping[str, Tensor]) ->
                          f'set {file} in model.backbone, or use the file of this model')
 
 
-def check_names(weights: LazyStateDict, targets: Mapping[str, Tensor],
-                may_miss: Callable[[str], bool]) -> None:
-    """Refuses names that are missing or left over.
-
-    Raises:
-        InputError: Listing them with the nearest names.
-    """
+def _check_names(weights: LazyStateDict, targets: Mapping[str, Tensor],
+                 may_miss: Callable[[str], bool]) -> None:
+    """Refuses names that are missing or left over."""
     missing = [name for name in targets if name not in weights and not may_miss(name)]
     unexpected = [name for name in weights if name not in targets] + weights.unknown
     if missing or unexpected:
@@ -182,12 +172,8 @@ def check_names(weights: LazyStateDict, targets: Mapping[str, Tensor],
                          f'{describe_mismatch(missing, unexpected)}')
 
 
-def check_tensors(weights: LazyStateDict, targets: Mapping[str, Tensor]) -> None:
-    """Refuses quantised tensors, and other shapes (a position embedding may have another grid).
-
-    Raises:
-        InputError: Naming the first tensor that does not fit.
-    """
+def _check_tensors(weights: LazyStateDict, targets: Mapping[str, Tensor]) -> None:
+    """Refuses quantised tensors, and other shapes (a position embedding may have another grid)."""
     for name, tensor in weights.items():
         shape, wanted = tensor.shape, tuple(targets[name].shape)
         other_grid = name.endswith('pos_embed') and _is_grid(shape) and _is_grid(wanted) and (
@@ -210,6 +196,19 @@ def check_float(weights: LazyStateDict, name: str) -> None:
         raise InputError(f'{weights.path}: {name} is {str(dtype).removeprefix("torch.")}: '
                          'quantised weights do not load, use a bfloat16, float16 or float32 '
                          'release')
+
+
+def refuse_nonfinite(tensor: Tensor, name: str, path: str) -> Tensor:
+    """Returns the tensor, but refuses NaN and infinity.
+
+    Raises:
+        InputError: Naming the tensor and its dtype.
+    """
+    if not tensor.isfinite().all():
+        raise InputError(f'{path}: {name} holds NaN or infinity in '
+                         f'{str(tensor.dtype).removeprefix("torch.")}: the file is damaged, or its '
+                         'training diverged')
+    return tensor
 
 
 def resample(pos_embed: Tensor, num_tokens: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from ..errors import InputError
 from . import provenance
 from .checkpoint import open_checkpoint
-from .convert import progress_bar
+from .convert import progress_bar, refuse_existing
 from .export import write_pth, write_safetensors
 from .keys import BACKBONE
 from .lazy import LazyTensor
@@ -32,7 +32,7 @@ def merge(path: str, target: str, backbone: str | None = None, *,
         InputError: If the checkpoint is classic already, or the backbone is another.
         SaveError: If the target cannot be written.
     """
-    _refuse_existing(target)
+    refuse_existing(target)
     checkpoint = open_checkpoint(path)
     weights, source = complete(checkpoint, backbone)
     if target.endswith('.safetensors'):
@@ -68,7 +68,7 @@ def split(path: str, target: str, backbone: str) -> tuple[int, int]:
         InputError: If nothing can be left out.
         SaveError: If the target cannot be written.
     """
-    _refuse_existing(target)
+    refuse_existing(target)
     checkpoint = open_checkpoint(path)
     if not checkpoint.holds_backbone:
         raise InputError(f'{path} is a small checkpoint already: nothing to split off')
@@ -100,8 +100,3 @@ def _equal(mine: LazyTensor, theirs: LazyTensor, name: str) -> bool:
     mine.release()
     theirs.release()
     return equal
-
-
-def _refuse_existing(target: str) -> None:
-    if os.path.exists(target):
-        raise InputError(f'{target} exists: remove it first, or give another name')

@@ -23,7 +23,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..files import atomic_write
-from .files import FOLDER_FILES, shards_of
+from .files import shards_of, weights_file_of
 
 CHUNK_BYTES = 8 << 20
 _LOCK = threading.Lock()
@@ -109,24 +109,24 @@ def drop_blocks(backbone: nn.Module) -> None:
     backbone.blocks = nn.ModuleList()
 
 
-def recorded_dtype(entry: dict, name: str) -> torch.dtype:
+def recorded_dtype(record: dict, name: str) -> torch.dtype:
     """Returns the dtype that a tensor of the backbone had in the model."""
-    return getattr(torch, entry['other_dtypes'].get(name, entry['dtype']))
+    return getattr(torch, record['other_dtypes'].get(name, record['dtype']))
 
 
-def verify(entry: dict, path: str, checkpoint: str) -> None:
+def verify(record: dict, path: str, checkpoint: str) -> None:
     """Refuses another backbone than the one that a checkpoint was trained on.
 
     Raises:
         InputError: Naming both files.
     """
-    found, wanted = bytes_of(path), entry['bytes']
+    found, wanted = bytes_of(path), record['bytes']
     if found == wanted:
-        found, wanted = sha256_of(path), entry['sha256']
+        found, wanted = sha256_of(path), record['sha256']
     else:
         found, wanted = f'{found} bytes', f'{wanted} bytes'
     if found != wanted:
-        raise InputError(f'{checkpoint} was trained on the backbone {entry["path"]} '
+        raise InputError(f'{checkpoint} was trained on the backbone {record["path"]} '
                          f'({_short(wanted)}), but {path} is another one ({_short(found)}): give '
                          'the file it was trained on')
 
@@ -165,13 +165,8 @@ def bytes_of(path: str) -> int:
 
 
 def _files(path: str) -> list[str]:
-    if not os.path.isdir(path):
-        return sorted(shards_of(path)) if path.endswith('.index.json') else [path]
-    for name in FOLDER_FILES:
-        file = os.path.join(path, name)
-        if os.path.exists(file):
-            return sorted(shards_of(file)) if name.endswith('.json') else [file]
-    raise InputError(f'{path} holds no weights: expected one of {", ".join(FOLDER_FILES)}')
+    file = weights_file_of(path) if os.path.isdir(path) else path
+    return sorted(shards_of(file)) if file.endswith('.index.json') else [file]
 
 
 def _file_sha256(path: str) -> str:

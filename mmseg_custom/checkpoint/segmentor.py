@@ -2,7 +2,7 @@
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from torch import nn
 from ..errors import InputError
 from . import provenance
 from .checkpoint import Checkpoint, backbone_record_of, open_checkpoint
-from .files import read_content
+from .files import safe_load
 from .keys import BACKBONE, summarize
 from .lazy import LazyStateDict, compute
 from .load import fill, open_backbone_weights, resample
@@ -61,8 +61,9 @@ def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: 
             del weights[BACKBONE + name]
     stored = {name for name, p in model.named_parameters()
               if as_stored and p.requires_grad and name.startswith(BACKBONE)}
-    fill(model, weights, None, check_finite, may_miss=_may_miss(kept),
-         as_stored=stored.__contains__)
+    # Batch counters are missing in files of torch before 0.4.1.
+    fill(model, weights, None, check_finite, as_stored=stored.__contains__,
+         may_miss=lambda name: name.startswith((*kept,)) or name.endswith('num_batches_tracked'))
     _finish(model)
     if has_backbone:
         provenance.set_weights_source(model.backbone, source)
@@ -71,8 +72,7 @@ def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: 
     return checkpoint
 
 
-def read_checkpoint(path: str, *, backbone: str | None = None, verify: bool = True,
-                    logger: logging.Logger | None = None) -> dict:
+def read_checkpoint(path: str, *, backbone: str | None = None) -> dict:
     """Reads a checkpoint of either form as a classic one.
 
     For code that wants a dict, such as mmcv's ``load_checkpoint``; :func:`load_segmentor` needs
@@ -82,8 +82,6 @@ def read_checkpoint(path: str, *, backbone: str | None = None, verify: bool = Tr
     Args:
         path: File or folder of the checkpoint, or a file of other weights.
         backbone: See :func:`load_segmentor`.
-        verify: See :func:`load_segmentor`.
-        logger: Logger; default: 'mmseg'.
 
     Raises:
         InputError: As :func:`load_segmentor`, but for what depends on a model.
@@ -91,13 +89,11 @@ def read_checkpoint(path: str, *, backbone: str | None = None, verify: bool = Tr
     if is_sharded_checkpoint(path):
         checkpoint = open_checkpoint(path)
     else:
-        content, mapped = read_content(path)
-        if not isinstance(content, dict):
-            raise InputError(f'{path} holds a {type(content).__name__}: expected a dict of weights')
+        content, mapped = safe_load(path)
         if backbone_record_of(content.get('meta')) is None:
             return content
         checkpoint = Checkpoint.of(path, content, mapped)
-    weights, source = complete(checkpoint, backbone, verify, logger)
+    weights, source = complete(checkpoint, backbone)
     state_dict = OrderedDict((name, tensor.read()) for name, tensor in weights.items())
     state_dict._metadata = OrderedDict(
         {} if source is None else dict(backbone=provenance.metadata_of(source)))
@@ -186,12 +182,6 @@ def _leave_out(weights: LazyStateDict, beginnings: Sequence[str], model: nn.Modu
                              f'{summarize(weights)}')
         for name in names:
             del weights[name]
-
-
-def _may_miss(beginnings: Iterable[str]) -> Callable[[str], bool]:
-    """Lets what was left out be missing, and the batch counters that torch before 0.4.1 lacks."""
-    kept = tuple(beginnings)
-    return lambda name: name.startswith(kept) or name.endswith('num_batches_tracked')
 
 
 def _finish(model: nn.Module) -> None:

@@ -118,10 +118,10 @@ def check_whole(folder: str) -> Metadata:
         path = os.path.join(folder, name)
         if os.path.basename(name) != name or not os.path.exists(path):
             raise InputError(f'{folder} lacks {name}, one of its {len(ends)} shards: copy the '
-                             'whole folder, or go on from an earlier checkpoint')
+                             'whole folder, or resume from an earlier one')
         if os.path.getsize(path) < end:
             raise InputError(f'{path} is cut short ({os.path.getsize(path)} of {end} bytes): copy '
-                             'it again, or go on from an earlier checkpoint')
+                             'it again, or resume from an earlier one')
     if not os.path.exists(os.path.join(folder, HEADER)):
         raise InputError(f'{folder} lacks {HEADER}: copy the whole folder')
     return metadata

@@ -26,7 +26,7 @@ from ..errors import InputError
 from ..files import PART, SaveError, as_save_error, begin_folder, commit_folder, flush
 from .checkpoint import Checkpoint
 from .lazy import LazyTensor
-from .load import check_fit, resample
+from .load import check_fit, refuse_nonfinite, resample
 from .metadata import plain, trained_state_dict
 from .shard_reader import HEADER, MODEL, OPTIMIZER
 from .work_dir import point_latest_to
@@ -98,10 +98,9 @@ def load_shards(model: nn.Module, checkpoint: Checkpoint, *, check_finite: bool 
         elif name not in same:  # a position embedding of another grid
             whole = resample(weights[name].read(), target.shape[1])
             target.copy_(_shard(whole.to(target.device), target))
-        local = target.to_local() if isinstance(target, DTensor) else target
-        if check_finite and not local.isfinite().all():
-            raise InputError(f'{checkpoint.path}: {name} holds NaN or infinity: the file is '
-                             'damaged, or its training diverged')
+        if check_finite:
+            local = target.to_local() if isinstance(target, DTensor) else target
+            refuse_nonfinite(local, name, checkpoint.path)
 
 
 def load_optimizer(optimizer: Optimizer, checkpoint: Checkpoint) -> None:
@@ -159,7 +158,7 @@ def _check_groups(optimizer: Optimizer, state_dict: dict | None, path: str) -> N
     here = [len(group['params']) for group in optimizer.param_groups]
     if saved != here:
         raise InputError(f'{path}: its optimizer has {sum(saved)} parameters in {len(saved)} '
-                         f'groups, the one of this config {sum(here)} in {len(here)}: go on with '
+                         f'groups, the one of this config {sum(here)} in {len(here)}: resume with '
                          'the config it was trained with, or give it as --load-from')
 
 
@@ -169,7 +168,7 @@ def _memory_for(value: LazyTensor, parameter: Tensor, where: str) -> Tensor:
         return torch.zeros_like(parameter, dtype=value.dtype, requires_grad=False)
     if len(value.shape) == parameter.ndim > 0:
         raise InputError(f'{where} has shape {value.shape}, the parameter '
-                         f'{tuple(parameter.shape)}: go on with the config it was trained with')
+                         f'{tuple(parameter.shape)}: resume with the config it was trained with')
     return torch.empty(value.shape, dtype=value.dtype)
 
 
@@ -192,8 +191,6 @@ def _on_first_rank(action: Callable[[], None], folder: str) -> None:
     if _rank() == 0:
         try:
             action()
-        except SaveError as error:
-            failure = [error]
         except (OSError, RuntimeError) as error:
             failure = [as_save_error(error, folder)]
     if dist.is_initialized():

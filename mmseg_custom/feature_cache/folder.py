@@ -168,7 +168,7 @@ class FeatureCache:
         except CorruptShard as error:
             self.remove(shard)
             raise InputError(f'feature cache: {self.path_of(shard)} is corrupt ({error}) and is '
-                             'removed: start the run again (--auto-resume goes on), it computes '
+                             'removed: start the run again (--auto-resume resumes it), it computes '
                              'the file anew') from error
         return [tensor[row] for tensor in data.maps], data.labels[row]
 

@@ -152,7 +152,7 @@ def test_saving_twice_replaces_and_leftovers_are_swept(tmp_path, alone):
     model, path = torch.nn.Linear(2, 2), str(tmp_path / 'iter_1.dcp')
     for iteration in (1, 2):
         save_sharded(model, path, meta=dict(iter=iteration))
-    assert safe_load(f'{path}/meta.pth')['meta']['iter'] == 2
+    assert safe_load(f'{path}/meta.pth')[0]['meta']['iter'] == 2
     (tmp_path / 'iter_2.dcp.part').mkdir()
     assert remove_leftovers(str(tmp_path)) == [str(tmp_path / 'iter_2.dcp.part')]
     assert os.listdir(tmp_path) == ['iter_1.dcp']
