@@ -54,16 +54,16 @@ def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: 
     held = provenance.weights_source_of(model.backbone) if has_backbone else None
     weights, source = complete(checkpoint, backbone or (held and held.path), verify, logger)
     _leave_out(weights, leave_out, model)
-    kept = set(leave_out)
+    kept = tuple(leave_out)
     if source is not None and _holds(model.backbone, held, source, checkpoint.backbone_record):
-        kept |= {BACKBONE + name for name in source.names}
+        kept += tuple(BACKBONE + name for name in source.names)
         for name in source.names:
             del weights[BACKBONE + name]
     stored = {name for name, p in model.named_parameters()
               if as_stored and p.requires_grad and name.startswith(BACKBONE)}
     # Batch counters are missing in files of torch before 0.4.1.
     fill(model, weights, None, check_finite, as_stored=stored.__contains__,
-         may_miss=lambda name: name.startswith((*kept,)) or name.endswith('num_batches_tracked'))
+         may_miss=lambda name: name.startswith(kept) or name.endswith('num_batches_tracked'))
     _finish(model)
     if has_backbone:
         provenance.set_weights_source(model.backbone, source)
