@@ -145,7 +145,8 @@ def test_ranks_share_images_once(monkeypatch, total, ranks):
 ])
 def test_classes_of_the_checkpoint(tmp_path, classes, message):
     path = tmp_path / 'x.pth'
-    torch.save(dict(meta=dict(CLASSES=classes), state_dict={}), path)
+    torch.save(dict(meta=dict(CLASSES=classes),
+                    state_dict={'decode_head.conv_seg.bias': torch.zeros(2)}), path)
 
     class Namespace:
         CLASSES = ('wall', 'floor')
