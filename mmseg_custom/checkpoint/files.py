@@ -167,7 +167,7 @@ def _has_whole_directory(path: str) -> bool:
 
 
 def _refusal(path: str, error: Exception) -> str:
-    """One line about a pickle that torch refused."""
+    """Describes in a line why torch refused a pickle."""
     text = str(error).partition('WeightsUnpickler error:')[2] or str(error)
     reason = (text.strip().splitlines() or [''])[0]
     found = (re.search(r'GLOBAL (\S+)', str(error))
@@ -181,7 +181,7 @@ def _refusal(path: str, error: Exception) -> str:
 
 @functools.cache
 def _metadata_types() -> list:
-    """What the metadata of mmcv's checkpoints may hold beyond plain values; none of it runs code.
+    """Returns the types in mmcv's metadata beyond plain values; none of them runs code.
 
     numpy scalars come from ``best_score`` and ``hook_msgs``, ConfigDict from ``meta['config']``.
     The latter is read as a plain ordered dict, so that mmcv is not needed to read a file.
@@ -223,7 +223,7 @@ def weights_file_of(folder: str) -> str:
 
 
 def _read_shards(index: str) -> LazyStateDict:
-    """Opens the shards of an index that the network is in; a language model's are left alone."""
+    """Opens the shards of an index that the network is in; a language model's stay closed."""
     shards = shards_of(index)
     names = {os.path.basename(shard) for shard in shards}
     weights = LazyStateDict(index, {}, not_opened=[

@@ -120,7 +120,7 @@ class LazyStateDict(dict[str, LazyTensor]):
     Attributes:
         path: Name of the file, for messages.
         unknown: Names in the file that belong to the network but that no model has.
-        not_opened: Names that the index of a folder lists in files that nothing is needed from.
+        not_opened: Names that a folder's index lists in files of which nothing is needed.
     """
 
     def __init__(self, path: str, tensors: Mapping[str, LazyTensor],

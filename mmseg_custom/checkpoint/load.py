@@ -62,7 +62,7 @@ def load_backbone(backbone: nn.Module, path: str, *, dtype: torch.dtype | None =
 
 
 def may_miss_pyramid(weights: LazyStateDict) -> Callable[[str], bool]:
-    """Returns whether a parameter may be missing in a file: a pyramid that it lacks as a whole."""
+    """Returns a rule for :func:`fill`: only the whole pyramid may be missing."""
     has_pyramid = any(name.startswith(PYRAMID) for name in weights)
     return lambda name: name.startswith(PYRAMID) and not has_pyramid
 
@@ -70,8 +70,8 @@ def may_miss_pyramid(weights: LazyStateDict) -> Callable[[str], bool]:
 def open_backbone_weights(path: str, logger: logging.Logger | None = None) -> LazyStateDict:
     """Opens a file and translates the names of the InternViT in it.
 
-    What surrounds the network (heads, a language model) and the parameters that no map needs are
-    left aside with one log line each.
+    Tensors around the network (heads, a language model) and parameters that no feature map needs
+    are left aside with one log line each.
 
     Raises:
         InputError: If the file cannot be read, or does not hold one InternViT.
@@ -82,7 +82,7 @@ def open_backbone_weights(path: str, logger: logging.Logger | None = None) -> La
     inside = [name[len(prefix):] for name in weights if name.startswith(prefix)]
     around = [name for name in weights if not name.startswith(prefix)] + weights.not_opened
     unused = sorted(dialect.unused.intersection(inside))
-    for what, names in (('beside the network', around), ('that no map needs', unused)):
+    for what, names in (('beside the network', around), ('that no feature map needs', unused)):
         if names:
             logger.info('%s: left aside %d tensors %s: %s', path, len(names), what,
                         summarize(names))

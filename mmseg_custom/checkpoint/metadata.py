@@ -1,4 +1,4 @@
-"""What a checkpoint holds: trained tensors, and metadata as plain values."""
+"""Content of a checkpoint: trained tensors, and metadata as plain values."""
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +13,8 @@ from .keys import BACKBONE
 def trained_state_dict(model: nn.Module) -> tuple[dict, dict | None]:
     """Returns the tensors that a checkpoint must hold, and the record of the others' file.
 
-    Left to the file are the frozen parameters of the backbone that were loaded from it. Without
-    such a file (random weights, or weights of another checkpoint) everything is kept.
+    Frozen parameters of the backbone that were loaded from a file are left to that file. Without
+    one (random weights, or weights of another checkpoint) everything is kept.
 
     Returns:
         (state dict, ``meta['backbone']``); the latter is None if nothing was left out.
@@ -34,7 +34,7 @@ def trained_state_dict(model: nn.Module) -> tuple[dict, dict | None]:
 
 
 def plain(value: Any) -> Any:
-    """Turns numpy numbers, tuples and mappings in metadata into what is read without code.
+    """Converts metadata to plain values, which are read without running code.
 
     Tensors and arrays stay (arrays as tensors); anything else that is not a plain value becomes its
     string.

@@ -1,4 +1,4 @@
-"""The checkpoints in a work dir: the latest, the newest whole one, and what killed runs left."""
+"""Checkpoints in a work dir: the latest, the newest whole one, and leftovers of killed runs."""
 import logging
 import os
 import re
@@ -20,7 +20,7 @@ def point_latest_to(path: str) -> None:
 
 
 def remove_leftovers(work_dir: str) -> list[str]:
-    """Removes what a killed run left half-written; call it when a run starts, on one rank.
+    """Removes half-written files of a killed run; one rank calls it when a run starts.
 
     Returns:
         The paths that were removed.

@@ -10,8 +10,7 @@
         checked.json                shards whose checksums were right, by size, time and inode
         lock                        nothing in it; its bytes are locked, one a shard
 
-It knows torch alone; :mod:`mmseg_custom.engine.cached` computes
-what it holds and trains on it.
+It knows torch alone; :mod:`mmseg_custom.engine.cached` computes what it holds and trains on it.
 """
 from .folder import FeatureCache, Shard
 from .layout import RecordLayout
