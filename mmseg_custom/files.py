@@ -128,7 +128,7 @@ def flush(path: str) -> None:
         os.close(descriptor)
 
 
-def as_save_error(error: Exception, path: str) -> SaveError:
+def as_save_error(error: BaseException, path: str) -> SaveError:
     """Says why a write failed; torch does not, when the disk is full."""
     if isinstance(error, SaveError):
         return error

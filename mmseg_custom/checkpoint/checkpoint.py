@@ -7,6 +7,7 @@
 either in one file, or sharded: a folder that all processes of a run wrote (see :mod:`.sharded`).
 """
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import InputError
@@ -74,6 +75,11 @@ class Checkpoint:
                   if name not in ('meta', 'optimizer', *WRAPPERS)}
         return cls(path, meta if isinstance(meta, dict) else {}, weights,
                    content.get('optimizer'), others)
+
+    def to_dict(self, meta: dict, state_dict: Mapping) -> dict:
+        """Returns the content of a file: this checkpoint's with other metadata and weights."""
+        optimizer = {} if self.optimizer is None else dict(optimizer=self.optimizer)
+        return {**self.others, 'meta': meta, 'state_dict': state_dict, **optimizer}
 
 
 def open_checkpoint(path: str) -> Checkpoint:

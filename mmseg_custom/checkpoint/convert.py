@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
@@ -83,7 +84,7 @@ def refuse_existing(target: str) -> None:
         raise InputError(f'{target} exists: remove it first, or give another name')
 
 
-def progress_bar(tensors: Iterable[LazyTensor], show: bool) -> tqdm:
+def progress_bar(tensors: Iterable[LazyTensor | Tensor], show: bool) -> tqdm:
     """Returns a progress bar over the bytes of tensors, on the terminal."""
     total = sum(tensor.nbytes for tensor in tensors)
     return tqdm(total=total, unit='B', unit_scale=True, disable=not show)
@@ -164,7 +165,7 @@ def _in_transformers_names(tensors: dict[str, LazyTensor], path: str) -> dict[st
     if left_aside:
         logging.getLogger('mmseg').info('%s: left aside the feature pyramid (%d tensors), which '
                                         'transformers has not', path, len(left_aside))
-    renamed = {}
+    renamed: dict[str, LazyTensor] = {}
     for name, tensor in tensors.items():
         if name not in left_aside:
             names = TRANSFORMERS.translate(name)

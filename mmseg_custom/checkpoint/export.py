@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,7 +82,7 @@ def write_safetensors(path: str, tensors: Mapping[str, LazyTensor],
     with atomic_path(path) as part, open(part, 'wb') as file:
         file.write(len(text).to_bytes(8, 'little') + text)
         for name in names:
-            file.write(memoryview(tensors[name].read_bytes().numpy()))
+            file.write(tensors[name].read_bytes().numpy().data)
             tensors[name].release()
             progress(tensors[name].nbytes)
 
@@ -130,7 +131,7 @@ def split_into_shards(tensors: Mapping[str, LazyTensor], shard_bytes: int) -> li
 class _Pickler(pickle.Pickler):
     """Pickles as ``torch.save`` does: tensors by reference to numbered records of the file."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.tensors: list[LazyTensor] = []
 
@@ -143,7 +144,7 @@ class _Pickler(pickle.Pickler):
         self.tensors.append(tensor)
         return ('storage', storage, str(len(self.tensors) - 1), 'cpu', prod(tensor.shape))
 
-    def reducer_override(self, obj: object) -> object:
+    def reducer_override(self, obj: Any) -> Any:
         """Rebuilds tensors by the function that torch's own files name."""
         if isinstance(obj, Tensor):
             obj = LazyTensor.of(obj.detach().cpu())

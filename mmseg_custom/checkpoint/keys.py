@@ -43,7 +43,7 @@ class Dialect:
     @property
     def anchor(self) -> str:
         """Name by which a file in this dialect is recognised."""
-        return self.stem['patch_embed.proj'] + '.weight'
+        return _as_tuple(self.stem['patch_embed.proj'])[0] + '.weight'
 
     def translate(self, native: str) -> tuple[str, ...]:
         """Returns the names here of a native name: one, or three that are to be joined."""
@@ -223,5 +223,5 @@ def _split_kind(name: str) -> tuple[str, str]:
     return name, ''
 
 
-def _as_tuple(names: str | tuple) -> tuple:
+def _as_tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else names

@@ -42,15 +42,11 @@ def merge(path: str, target: str, backbone: str | None = None, *,
     if source is None and not checkpoint.is_sharded:
         raise InputError(f'{path} is a classic checkpoint already: nothing to merge')
     meta = {name: value for name, value in checkpoint.meta.items() if name != 'backbone'}
-    content = {**checkpoint.others, 'meta': plain(meta), 'state_dict': dict(weights)}
-    state = {}
-    if checkpoint.optimizer is not None:
-        content['optimizer'] = checkpoint.optimizer
-        state = checkpoint.optimizer.get('state', {})
+    state = (checkpoint.optimizer or {}).get('state', {})
     moments = [value for values in state.values() for value in values.values()
                if isinstance(value, (torch.Tensor, LazyTensor))]
     with progress_bar([*weights.values(), *moments], show_progress) as bar:
-        write_pth(target, content, bar.update)
+        write_pth(target, checkpoint.to_dict(plain(meta), dict(weights)), bar.update)
 
 
 def split(path: str, target: str, backbone: str) -> tuple[int, int]:
@@ -84,10 +80,7 @@ def split(path: str, target: str, backbone: str) -> tuple[int, int]:
         {name: weights[BACKBONE + name].dtype for name in same},
         weights[BACKBONE + 'pos_embed'].shape[1])
     kept = {name: tensor for name, tensor in weights.items() if name not in left_out}
-    content = {**checkpoint.others, 'meta': plain({**checkpoint.meta, 'backbone': record})}
-    if checkpoint.optimizer is not None:
-        content['optimizer'] = checkpoint.optimizer
-    write_pth(target, {**content, 'state_dict': kept})
+    write_pth(target, checkpoint.to_dict(plain({**checkpoint.meta, 'backbone': record}), kept))
     return len(same), len(kept)
 
 

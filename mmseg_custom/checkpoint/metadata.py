@@ -20,17 +20,16 @@ def trained_state_dict(model: nn.Module) -> tuple[dict, dict | None]:
         (state dict, ``meta['backbone']``); the latter is None if nothing was left out.
     """
     state_dict = model.state_dict()
-    backbone = getattr(model, 'backbone', None)
-    source = provenance.weights_source_of(backbone) if backbone is not None else None
+    source = provenance.weights_source_of(getattr(model, 'backbone', None))
     if source is None:
         return state_dict, None
-    frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
+    frozen = {name for name, p in model.backbone.named_parameters() if not p.requires_grad}
     frozen.intersection_update(source.names)
     if not frozen:
         return state_dict, None
     trained = {name: tensor for name, tensor in state_dict.items()
                if name.removeprefix(BACKBONE) not in frozen}
-    return trained, provenance.record(backbone, source)
+    return trained, provenance.record(model.backbone, source)
 
 
 def plain(value: Any) -> Any:

@@ -54,8 +54,8 @@ def set_weights_source(backbone: nn.Module, source: WeightsSource | None) -> Non
     backbone.weights_source = source
 
 
-def weights_source_of(backbone: nn.Module) -> WeightsSource | None:
-    """Returns where a backbone's tensors come from, None if from no file."""
+def weights_source_of(backbone: nn.Module | None) -> WeightsSource | None:
+    """Returns where a backbone's tensors come from; None if from no file, or without backbone."""
     return getattr(backbone, 'weights_source', None)
 
 
@@ -120,11 +120,9 @@ def verify(record: dict, path: str, checkpoint: str) -> None:
     Raises:
         InputError: Naming both files.
     """
-    found, wanted = bytes_of(path), record['bytes']
+    found, wanted = f'{bytes_of(path)} bytes', f'{record["bytes"]} bytes'
     if found == wanted:
         found, wanted = sha256_of(path), record['sha256']
-    else:
-        found, wanted = f'{found} bytes', f'{wanted} bytes'
     if found != wanted:
         raise InputError(f'{checkpoint} was trained on the backbone {record["path"]} '
                          f'({_short(wanted)}), but {path} is another one ({_short(found)}): give '

@@ -3,6 +3,7 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -50,12 +51,13 @@ def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: 
     logger = logger or logging.getLogger('mmseg')
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = open_checkpoint(checkpoint)
-    has_backbone = hasattr(model, 'backbone')
-    held = provenance.weights_source_of(model.backbone) if has_backbone else None
-    weights, source = complete(checkpoint, backbone or (held and held.path), verify, logger)
+    held = provenance.weights_source_of(getattr(model, 'backbone', None))
+    weights, source = complete(
+        checkpoint, backbone or (held.path if held else None), verify, logger)
     _leave_out(weights, leave_out, model)
     kept = tuple(leave_out)
-    if source is not None and _holds(model.backbone, held, source, checkpoint.backbone_record):
+    record = checkpoint.backbone_record
+    if record and source and _holds(model.backbone, held, source, record):
         kept += tuple(BACKBONE + name for name in source.names)
         for name in source.names:
             del weights[BACKBONE + name]
@@ -65,7 +67,7 @@ def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: 
     fill(model, weights, None, check_finite, as_stored=stored.__contains__,
          may_miss=lambda name: name.startswith(kept) or name.endswith('num_batches_tracked'))
     _finish(model)
-    if has_backbone:
+    if hasattr(model, 'backbone'):
         provenance.set_weights_source(model.backbone, source)
     logger.info('loaded %d tensors from %s%s', len(weights), checkpoint.path,
                 f' and the backbone {source.path}' if source else '')
@@ -95,12 +97,11 @@ def read_checkpoint(path: str, *, backbone: str | None = None) -> dict:
         checkpoint = Checkpoint.of(path, content, mapped)
     weights, source = complete(checkpoint, backbone)
     state_dict = OrderedDict((name, tensor.read()) for name, tensor in weights.items())
-    state_dict._metadata = OrderedDict(
-        {} if source is None else dict(backbone=provenance.metadata_of(source)))
-    content = {**checkpoint.others, 'meta': checkpoint.meta, 'state_dict': state_dict}
-    if checkpoint.optimizer is not None and not checkpoint.is_sharded:
-        content['optimizer'] = checkpoint.optimizer
-    return content
+    metadata = {} if source is None else dict(backbone=provenance.metadata_of(source))
+    setattr(state_dict, '_metadata', OrderedDict(metadata))  # noqa: B010 - as torch names it
+    if checkpoint.is_sharded:
+        checkpoint = replace(checkpoint, optimizer=None)  # mmcv has no use for its lazy tensors
+    return checkpoint.to_dict(checkpoint.meta, state_dict)
 
 
 def complete(checkpoint: Checkpoint, backbone: str | None = None, verify: bool = True,

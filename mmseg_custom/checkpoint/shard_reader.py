@@ -92,12 +92,11 @@ class ShardReader(dcp.FileSystemReader):
     def _lazy_tensors(self, prefix: str) -> dict[str, LazyTensor]:
         """Returns the tensors whose names begin with a prefix, by the rest of their names."""
         return {name.removeprefix(prefix): LazyTensor(
-            tuple(entry.size), entry.properties.dtype, partial(self._read, name))
+            tuple(entry.size), entry.properties.dtype, partial(self._read, name, entry))
             for name, entry in self.metadata.state_dict_metadata.items()
-            if name.startswith(prefix)}
+            if name.startswith(prefix) and isinstance(entry, TensorStorageMetadata)}
 
-    def _read(self, name: str) -> Tensor:
-        entry = self.metadata.state_dict_metadata[name]
+    def _read(self, name: str, entry: TensorStorageMetadata) -> Tensor:
         tensor = torch.empty(entry.size, dtype=entry.properties.dtype)
         self.load_into({name: tensor})
         return tensor

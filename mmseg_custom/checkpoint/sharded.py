@@ -88,14 +88,15 @@ def load_shards(model: nn.Module, checkpoint: Checkpoint, *, check_finite: bool 
     Raises:
         InputError: If a file is damaged, or names or shapes do not fit.
     """
+    assert checkpoint.reader is not None
     weights, targets = checkpoint.weights, model.state_dict()
     check_fit(weights, targets, lambda name: name.endswith('num_batches_tracked'))
-    same = {name for name, tensor in weights.items() if targets[name].shape == tensor.shape}
-    checkpoint.reader.load_into({MODEL + name: targets[name] for name in same})
+    checkpoint.reader.load_into({MODEL + name: targets[name] for name, tensor in weights.items()
+                                 if targets[name].shape == tensor.shape})
     for name, target in targets.items():
         if name not in weights:
             target.zero_()
-        elif name not in same:  # a position embedding of another grid
+        elif target.shape != weights[name].shape:  # a position embedding of another grid
             whole = resample(weights[name].read(), target.shape[1])
             target.copy_(_shard(whole.to(target.device), target))
         if check_finite:
@@ -117,19 +118,20 @@ def load_optimizer(optimizer: Optimizer, checkpoint: Checkpoint) -> None:
         InputError: If the optimizer has other parameters, or a file is damaged.
     """
     saved, path = checkpoint.optimizer, checkpoint.path
+    if saved is None:
+        raise InputError(f'{path} holds no state of an optimizer: give it as --load-from')
     _check_groups(optimizer, saved, path)
     parameters = [p for group in optimizer.param_groups for p in group['params']]
-    state, to_read = {}, {}
+    state: dict[int, dict[str, object]] = {}
+    to_read: dict[str, Tensor] = {}
     for index, values in saved['state'].items():
         parameter, state[index] = parameters[index], {}
         for name, value in values.items():
             if isinstance(value, LazyTensor):
-                value = to_read[f'{OPTIMIZER}{index}.{name}'] = _memory_for(
-                    value, parameter, f'{path}: {OPTIMIZER}{index}.{name}')
-            else:
-                value = _shard(value, parameter)
-            state[index][name] = value
-    if to_read:
+                full = f'{OPTIMIZER}{index}.{name}'
+                value = to_read[full] = _memory_for(value, parameter, f'{path}: {full}')
+            state[index][name] = _shard(value, parameter)
+    if checkpoint.reader is not None:
         checkpoint.reader.load_into(to_read)
     optimizer.load_state_dict({**saved, 'state': state})
 
@@ -141,7 +143,8 @@ def _split(optimizer: Optimizer | None) -> tuple[dict[str, Tensor], dict]:
     if isinstance(optimizer, dict):
         raise InputError('several optimizers do not go with the engine fsdp2: use one, or ddp')
     content = optimizer.state_dict()
-    tensors, rest = {}, {}
+    tensors: dict[str, Tensor] = {}
+    rest: dict[int, dict] = {}
     for index, values in content['state'].items():
         for name, value in values.items():
             if isinstance(value, Tensor):
@@ -151,9 +154,7 @@ def _split(optimizer: Optimizer | None) -> tuple[dict[str, Tensor], dict]:
     return tensors, dict(param_groups=plain(content['param_groups']), state=plain(rest))
 
 
-def _check_groups(optimizer: Optimizer, state_dict: dict | None, path: str) -> None:
-    if state_dict is None:
-        raise InputError(f'{path} holds no state of an optimizer: give it as --load-from')
+def _check_groups(optimizer: Optimizer, state_dict: dict, path: str) -> None:
     saved = [len(group['params']) for group in state_dict['param_groups']]
     here = [len(group['params']) for group in optimizer.param_groups]
     if saved != here:
@@ -174,8 +175,8 @@ def _memory_for(value: LazyTensor, parameter: Tensor, where: str) -> Tensor:
 
 def _shard(value: object, parameter: Tensor) -> object:
     """Returns this process's shard of a whole value, if the parameter is sharded."""
-    if not (isinstance(parameter, DTensor) and isinstance(value, Tensor)
-            and value.shape == parameter.shape):
+    if isinstance(value, DTensor) or not isinstance(value, Tensor) or not isinstance(
+            parameter, DTensor) or value.shape != parameter.shape:
         return value
     return distribute_tensor(value, parameter.device_mesh, parameter.placements,
                              src_data_rank=None)  # every process has read the same file

@@ -50,13 +50,9 @@ class FeatureCache:
         self._opened = lru_cache(OPEN_SHARDS)(self._map)
         self._checked: set[tuple[int, int]] = set()  # (view, image)
 
-    def __getstate__(self) -> dict:
+    def __reduce__(self) -> tuple:
         """Serves loader workers that are spawned; locks stay with the process that took them."""
-        return dict(root=os.path.dirname(self.folder), name=os.path.basename(self.folder),
-                    layout=self.layout)
-
-    def __setstate__(self, state: dict) -> None:
-        self.__init__(**state)
+        return FeatureCache, (*os.path.split(self.folder), self.layout)
 
     @classmethod
     def of(cls, root: str, of: dict, layout: RecordLayout) -> 'FeatureCache':
@@ -95,7 +91,7 @@ class FeatureCache:
             InputError: If it is not there, or its key.json cannot be read.
         """
         path = os.path.join(root, name, KEY)
-        key = read_json(path)
+        key = read_json(path) or {}
         try:
             return cls(root, name, RecordLayout.from_plain(key['layout']))
         except (TypeError, KeyError) as error:
@@ -217,12 +213,11 @@ class FeatureCache:
 
     def claim(self, shard: Shard) -> bool:
         """Claims a shard for this process to write; False if another process has it."""
-        return self._take(1 + shard.view * self.layout.shards + shard.number, fcntl.LOCK_EX)
+        return self._take(self._byte_of(shard), fcntl.LOCK_EX)
 
     def release(self, shard: Shard) -> None:
         """Frees a claimed shard."""
-        fcntl.lockf(self._lock, fcntl.LOCK_UN, 1,
-                    1 + shard.view * self.layout.shards + shard.number)
+        fcntl.lockf(self._lock_file(), fcntl.LOCK_UN, 1, self._byte_of(shard))
 
     def hold(self) -> None:
         """Marks the cache as in use until this process ends.
@@ -231,10 +226,8 @@ class FeatureCache:
         """
         try:
             self._take(IN_USE, fcntl.LOCK_SH)
-        except PermissionError:
-            pass
         except OSError as error:
-            if error.errno != errno.EROFS:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
 
     def delete(self) -> bool:
@@ -254,12 +247,20 @@ class FeatureCache:
                 removed.append(path)
         return removed
 
-    def _take(self, first: int, kind: int, count: int = 1) -> bool:
+    def _byte_of(self, shard: Shard) -> int:
+        return IN_USE + 1 + shard.view * self.layout.shards + shard.number
+
+    def _lock_file(self) -> int:
         if self._lock is None:
             # Never closed: closing any descriptor of the file would give all its locks back.
             self._lock = os.open(os.path.join(self.folder, LOCK), os.O_RDWR | os.O_CREAT, 0o666)
+        return self._lock
+
+    def _take(self, first: int, kind: int, count: int = 1) -> bool:
+        """Locks bytes of the lock file, if no other process holds them."""
+        file = self._lock_file()
         try:
-            fcntl.lockf(self._lock, kind | fcntl.LOCK_NB, count, first)
+            fcntl.lockf(file, kind | fcntl.LOCK_NB, count, first)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 return False

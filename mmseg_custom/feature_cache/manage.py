@@ -53,7 +53,8 @@ def summarize(root: str, name: str) -> Summary:
     Raises:
         InputError: If it cannot be read.
     """
-    cache, key = FeatureCache.open(root, name), read_json(os.path.join(root, name, KEY))
+    cache = FeatureCache.open(root, name)
+    key = read_json(os.path.join(root, name, KEY)) or {}
     shards = cache.present()
     begun = 1 + max((shard.view for shard in shards), default=-1)
     per_view = [sum(shard.view == view for shard in shards) for view in range(begun)]

@@ -46,7 +46,7 @@ class ShardData:
         """Computes the CRC-32 of a record."""
         value = 0
         for tensor in (*self.maps, self.labels):
-            value = zlib.crc32(tensor[row].view(torch.uint8).numpy(), value)
+            value = zlib.crc32(tensor[row].view(torch.uint8).numpy().data, value)
         return value
 
     def check(self, row: int) -> None:
