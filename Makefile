@@ -29,9 +29,10 @@ test-slurm: setup ## run the tests on a Slurm of two pretended nodes (root; Debi
 	@sh tests/slurm/install.sh
 	@$(RUN) python -m pytest -rs -m slow tests/slurm
 
-lint: setup ## check the style of the code
+lint: setup ## check the style of the code, and its types
 	@$(RUN) ruff check .
+	@$(RUN) mypy
 
 clean: ## remove what the demo and the tests made (.venv, data/ade and weights stay)
-	rm -rf work_dirs/demo data/ade_demo build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf work_dirs/demo data/ade_demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -42,7 +42,7 @@ setup(
     packages=find_packages(include=['mmseg_custom', 'mmseg_custom.*']),
     package_data={
         'mmseg_custom.datasets.few_shot': ['*.txt', '*.json'],
-        'mmseg_custom.visualization.report': ['*.css', '*.js'],
+        'mmseg_custom.visualization.report': ['templates/*'],
         'mmseg_custom.visualization.web': ['*.html', '*.css', '*.js'],
     },
     # See mmseg_custom/compat/_ext.py. As a data file it lands in mmcv's own folder in editable
@@ -63,9 +63,10 @@ setup(
         'mmsegmentation==0.30.0',
         'tensorboard',
         'tqdm',
+        'jinja2>=3.0',
     ],
     extras_require={
-        'test': ['pytest>=8', 'ruff', 'transformers>=4.52'],
+        'test': ['pytest>=8', 'ruff', 'mypy', 'transformers>=4.52'],
         'low-memory': ['torchao'],  # optimizer=dict(type='LowMemoryAdamW')
         'web': ['gradio>=6.0,<7'],  # tools/demo_web.py
     },

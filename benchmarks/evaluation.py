@@ -3,11 +3,11 @@
     python benchmarks/evaluation.py
     python benchmarks/evaluation.py --config CONFIG --checkpoint CHECKPOINT    # a data set as well
 
-The network is minute, so that what is measured is what comes after it: windows to labels. The
+The network is tiny, so that mostly the steps after it are measured, from windows to labels. The
 image is 504x672 with 150 classes, labelled at 512x683 and at 1500x2000 pixels. Both segmentors have
-the same weights and take turns in one process; the peaks of memory are of processes of their own,
-each with one prediction (VmHWM; on a GPU what PyTorch allocated). With a config and a checkpoint,
-both also test that data set, and their figures are compared.
+the same weights and take turns in one process; peak memory is measured in separate processes, each
+with one prediction (VmHWM; on a GPU the memory that PyTorch allocated). With a config and a
+checkpoint, both also test that data set, and their metrics are compared.
 """
 import argparse
 import json
@@ -26,6 +26,7 @@ from torch import nn  # noqa: E402
 import mmseg_custom  # noqa: E402,F401 - before mmseg, which needs its stand-in
 from mmseg_custom.engine.predict import predict  # noqa: E402
 from mmseg_custom.engine.test import build_test_loader, load_model  # noqa: E402
+from mmseg_custom.units import MIB  # noqa: E402
 
 from mmseg.datasets import build_dataset  # noqa: E402, I001, isort: skip
 from mmseg.models import build_segmentor  # noqa: E402, I001, isort: skip
@@ -40,16 +41,16 @@ def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--repeats', type=int, default=3, help='timings to take the best of')
-    parser.add_argument('--config', help='test its data set with both segmentors')
-    parser.add_argument('--checkpoint', default='none', help='for --config')
-    parser.add_argument('--json', help='also write the figures there')
+    parser.add_argument('--repeats', type=int, default=3, help='number of timings; the best counts')
+    parser.add_argument('--config', help='config whose data set both segmentors test')
+    parser.add_argument('--checkpoint', default='none', help='checkpoint file for --config')
+    parser.add_argument('--json', help='file to write the measurements to')
     parser.add_argument('--peak', nargs=3, metavar=('KIND', 'H', 'W'), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def build(kind: str, device: str) -> nn.Module:
-    """A segmentor with a minute backbone and a linear head, in float32; always the same weights."""
+    """Builds a segmentor with a tiny backbone and a linear head, in float32, from a fixed seed."""
     torch.manual_seed(0)
     model = build_segmentor(ConfigDict(
         type=KINDS[kind],
@@ -62,7 +63,7 @@ def build(kind: str, device: str) -> nn.Module:
 
 
 def label(model: nn.Module, output: tuple[int, int], device: str) -> np.ndarray:
-    """The label map of the one image, at ``output`` pixels."""
+    """Predicts the label map of the image, at ``output`` pixels."""
     generator = torch.Generator().manual_seed(1)
     blobs = torch.randn(1, 3, 18, 24, generator=generator)
     image = nn.functional.interpolate(blobs, IMAGE, mode='bilinear')
@@ -73,21 +74,21 @@ def label(model: nn.Module, output: tuple[int, int], device: str) -> np.ndarray:
 
 
 def seconds(model: nn.Module, output: tuple[int, int], device: str) -> float:
-    """The time of one prediction, labels on the host."""
+    """Measures the time of one prediction, until the labels are on the host."""
     start = time.perf_counter()
     label(model, output, device)
     return time.perf_counter() - start
 
 
 def peak_bytes(kind: str, output: tuple[int, int], device: str) -> int:
-    """The peak memory of a process that makes one prediction."""
+    """Measures the peak memory of a process that makes one prediction."""
     done = subprocess.run([sys.executable, __file__, '--device', device, '--peak', kind,
                            *map(str, output)], check=True, text=True, stdout=subprocess.PIPE)
     return int(done.stdout.split()[-1])
 
 
 def print_peak(kind: str, output: tuple[int, int], device: str) -> None:
-    """What :func:`peak_bytes` starts."""
+    """Prints the peak memory of this process, which :func:`peak_bytes` started."""
     label(build(kind, device), output, device)
     if device == 'cuda':
         print(torch.cuda.max_memory_allocated())
@@ -97,9 +98,9 @@ def print_peak(kind: str, output: tuple[int, int], device: str) -> None:
 
 
 def compare(output: tuple[int, int], device: str, repeats: int) -> dict:
-    """Time, memory and agreement at one size of the output."""
+    """Measures time, memory and agreement at one size of the output."""
     models = {kind: build(kind, device) for kind in KINDS}
-    maps = {kind: label(model, output, device) for kind, model in models.items()}
+    labels = {kind: label(model, output, device) for kind, model in models.items()}
     times = {kind: [] for kind in KINDS}
     for _ in range(repeats):
         for kind, model in models.items():
@@ -108,12 +109,12 @@ def compare(output: tuple[int, int], device: str, repeats: int) -> dict:
     peaks = {kind: peak_bytes(kind, output, device) for kind in KINDS}
     return dict(output=output, seconds=best, speed=best['mmseg'] / best['ours'], peak=peaks,
                 memory=peaks['ours'] / peaks['mmseg'],
-                agreement=float((maps['mmseg'] == maps['ours']).mean()))
+                agreement=float((labels['mmseg'] == labels['ours']).mean()))
 
 
 def compare_data(config: str, checkpoint: str, device: str) -> dict[str, dict]:
-    """The figures of both segmentors on the test data of a config, computed in float32."""
-    figures = {}
+    """Computes the metrics of both segmentors on the test data of a config, in float32."""
+    metrics = {}
     for kind in KINDS:
         cfg = Config.fromfile(config)
         cfg.model.type, cfg.precision, cfg.data.test.test_mode = KINDS[kind], 'fp32', True
@@ -122,9 +123,9 @@ def compare_data(config: str, checkpoint: str, device: str) -> dict[str, dict]:
                         build_test_loader(cfg, dataset, device, 'test'), device, dataset.pre_eval)
         if found.stopped_by is not None:
             raise found.stopped_by
-        metric = dataset.evaluate(found.in_order(), logger='silent')
-        figures[kind] = {name: metric[name] for name in ('mIoU', 'mAcc', 'aAcc')}
-    return figures
+        values = dataset.evaluate(found.in_order(), logger='silent')
+        metrics[kind] = {name: values[name] for name in ('mIoU', 'mAcc', 'aAcc')}
+    return metrics
 
 
 def main() -> None:
@@ -145,22 +146,22 @@ def main() -> None:
         rows.append(row)
         size, took, peak = '{}x{}'.format(*output), row['seconds'], row['peak']
         print(f'{size:>10}{took["mmseg"]:>10.3f}{took["ours"]:>9.3f}{row["speed"]:>8.2f}'
-              f'{peak["mmseg"] / 2**20:>11.0f}{peak["ours"] / 2**20:>10.0f}'
+              f'{peak["mmseg"] / MIB:>11.0f}{peak["ours"] / MIB:>10.0f}'
               f'{row["memory"]:>8.3f}{row["agreement"]:>13.6f}')
         if row['agreement'] < AGREEMENT:
             missed.append(f'labels agree on {row["agreement"]:.6f} at {output}')
         if args.device == 'cpu' and (row['speed'] < limits['speed']
                                      or row['memory'] > limits.get('memory', 1)):
             missed.append(f'speed or memory at {output}')
-    figures = compare_data(args.config, args.checkpoint, args.device) if args.config else None
-    for kind, metric in (figures or {}).items():
-        print(f'\n{kind:>6}: ' + ', '.join(f'{name} {value:.4f}' for name, value in metric.items()),
+    metrics = compare_data(args.config, args.checkpoint, args.device) if args.config else None
+    for kind, values in (metrics or {}).items():
+        print(f'\n{kind:>6}: ' + ', '.join(f'{name} {value:.4f}' for name, value in values.items()),
               end='')
-    if figures and figures['mmseg'] != figures['ours']:
-        missed.append('the figures of the data set differ')
+    if metrics and metrics['mmseg'] != metrics['ours']:
+        missed.append('the metrics of the data set differ')
     print()
     if args.json:
-        content = dict(device=where, rows=rows, data=figures)
+        content = dict(device=where, rows=rows, data=metrics)
         Path(args.json).write_text(json.dumps(content, indent=2))
     if missed:
         sys.exit('missed: ' + '; '.join(missed))

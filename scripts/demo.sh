@@ -29,7 +29,7 @@ step() {
     }
 }
 
-# Prints the mIoU in percent from the newest figures in the work dir $1.
+# Prints the mIoU in percent from the newest results in the work dir $1.
 miou() {
     python -c 'import glob, json, sys
 newest = max(glob.glob(sys.argv[1] + "/eval_single_scale_*.json"))
@@ -62,4 +62,4 @@ untrained=$(miou "$work/untrained")
 trained=$(miou "$work/trained")
 printf '\nmIoU in percent: untrained %s, trained %s (%s s in all)\n' \
     "$untrained" "$trained" $(($(date +%s) - start))
-printf 'image, truth and prediction side by side: %s\n' "$picture"
+printf 'image, ground truth and prediction side by side: %s\n' "$picture"

@@ -171,6 +171,33 @@ pip_install() {
     die "$what could not be installed: ${reason:-pip ended with code $code} (the whole story: $log)"
 }
 
+# Compiles what is installed so far to bytecode, on all cores, while the set-up continues. Where
+# PYTHONDONTWRITEBYTECODE is set, as in many containers, every process would otherwise compile
+# PyTorch anew. Files that do not compile, such as templates, are left as they are.
+# The workers get a session of their own, so that they can be killed together. They hold the lock:
+# if this script is killed outright, the next one waits until nothing writes into .venv any more.
+start_compiling() {
+    "$venv/bin/python" -c 'import os, sysconfig
+os.setsid()
+from compileall import compile_dir
+compile_dir(sysconfig.get_path("purelib"), quiet=2, workers=0)' </dev/null >/dev/null 2>&1 &
+    compiler=$!
+    trap stop_compiling EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+
+stop_compiling() {
+    kill -s TERM -- "-$compiler" "$compiler" 2>/dev/null || true
+    wait
+}
+
+finish_compiling() {
+    wait
+    trap - EXIT HUP INT TERM
+}
+
 install_all() {
     # PIP_BUILD_CONSTRAINT is what newer versions of pip read for isolated builds.
     # A relative path: pip splits the value at spaces.
@@ -185,15 +212,17 @@ install_all() {
     # Small and soon refused: a machine without a network should not wait minutes to learn it.
     pip_install setuptools --retries 1 --timeout 20 \
         "$(grep '^setuptools==' requirements/runtime.txt)"
+    # pip itself compiles on one core, before anything else is done, hence --no-compile.
     say 'PyTorch and what goes with it, the large part'
-    # Without compiling all of it, which takes half as long as the rest: Python does so on first use.
     pip_install 'PyTorch and what goes with it' --no-compile \
         -r requirements/runtime.txt -r requirements/test.txt
+    start_compiling
     say 'MMSegmentation and this package'
     # pip before 23.1 would otherwise build mmcv-full where PyTorch is, and so compile its ops.
     pip_install MMSegmentation --no-deps --use-pep517 -r requirements/openmmlab.txt
     pip_install 'this package' --no-deps --no-build-isolation --editable .
     rm -rf "$TMPDIR"
+    finish_compiling
 
     say 'checking that it can be imported'
     "$venv/bin/python" -c 'import torch, torchvision, mmseg_custom, mmseg.apis' >"$log" 2>&1 ||

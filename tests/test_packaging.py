@@ -8,6 +8,7 @@ import importlib
 import importlib.machinery
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ case $1 in
         case $2 in
             *version*) echo "${{FAKE_VERSION:-3.11}} $0" ;;
             *ensurepip*) exit ${{FAKE_NO_VENV:-0}} ;;
+            *compile_dir*) {compiling} ;;
         esac ;;
     -m)
         case $2 in
@@ -72,9 +74,9 @@ class Checkout:
         path.write_text(body if body.startswith('#!') else f'#!/bin/sh\n{body}\n')
         path.chmod(0o755)
 
-    def fake_python(self, name='python3', pip=':'):
+    def fake_python(self, name='python3', pip=':', compiling=':'):
         """Puts a pretended Python on the PATH."""
-        self.program(name, FAKE_PYTHON.format(calls=self.calls, pip=pip))
+        self.program(name, FAKE_PYTHON.format(calls=self.calls, pip=pip, compiling=compiling))
 
     def setup(self, **env):
         """Runs the script; returns its exit code, its words, and the calls of pip and venv."""
@@ -137,7 +139,7 @@ def test_update_that_fails_to_resolve_keeps_the_environment(checkout):
     fake = environment / 'bin' / 'python'
     whole = fake.read_text()
     fake.write_text(FAKE_PYTHON.format(
-        calls=checkout.calls, pip='echo "ERROR: connection broken"; exit 1'))
+        calls=checkout.calls, pip='echo "ERROR: connection broken"; exit 1', compiling=':'))
     (environment / 'kept').touch()
     assert 'network' in checkout.refusal()
     fake.write_text(whole)
@@ -236,6 +238,28 @@ def test_failing_pip(checkout, pip, expected):
     assert expected in checkout.refusal()
 
 
+def test_set_up_waits_for_the_bytecode_but_does_not_need_it(checkout):
+    checkout.fake_python(compiling=f'sleep .2; echo compiled >>"{checkout.calls}"; exit 1')
+    code, words, calls = checkout.setup()
+    assert code == 0, words
+    assert calls.count('compiled') == 1
+    assert checkout.setup() == (0, '', [])
+
+
+@pytest.mark.parametrize(('ending', 'expected'), [
+    ('exit 1', 1), ('kill -TERM $PPID', 143), ('kill -INT $PPID', 130), ('kill -HUP $PPID', 129),
+])
+def test_set_up_that_ends_early_stops_compiling(checkout, ending, expected):
+    pid_file = checkout.folder / 'pid'
+    until_compiling = f'until [ -s "{pid_file}" ]; do sleep .05; done'
+    checkout.fake_python(compiling=f'echo $$ >"{pid_file}"; exec sleep 60',
+                         pip=f'case $* in *openmmlab*) {until_compiling}; {ending} ;; esac')
+    code, words, _ = checkout.setup()
+    assert code == expected, words
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
 def test_read_only_folder(checkout):
     checkout.folder.chmod(0o555)
@@ -284,17 +308,38 @@ def make_small_venv(folder):
     return folder / 'bin' / 'python', packages
 
 
-@pytest.mark.parametrize('editable', [False, True])
-def test_installing_puts_the_stand_in_beside_mmcv(tmp_path, editable):
-    source = tmp_path / 'source'
-    shutil.copytree(ROOT / 'mmseg_custom', source / 'mmseg_custom',
+PIP_OPTIONS = ['--disable-pip-version-check', '-q', '--no-deps', '--no-index',
+               '--no-build-isolation']
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    """A copy of what the package is built from, since building writes beside it."""
+    folder = tmp_path_factory.mktemp('source')
+    shutil.copytree(ROOT / 'mmseg_custom', folder / 'mmseg_custom',
                     ignore=shutil.ignore_patterns('__pycache__'))
     for name in ('setup.py', 'pyproject.toml'):
-        shutil.copy(ROOT / name, source)
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def wheel(source):
+    subprocess.run([sys.executable, '-m', 'pip', 'wheel', *PIP_OPTIONS, '-w', 'dist', '.'],
+                   check=True, cwd=source)
+    return next((source / 'dist').glob('*.whl'))
+
+
+def test_wheel_is_small(wheel):
+    assert wheel.stat().st_size < 1e6  # bytes
+
+
+@pytest.mark.parametrize('editable', [False, True])
+def test_installing_puts_the_stand_in_beside_mmcv(tmp_path, request, editable):
     python, packages = make_small_venv(tmp_path / 'venv')
-    pip = [python, '-m', 'pip', '--disable-pip-version-check']
-    options = ['--no-deps', '--no-index', '--no-build-isolation', '-q']
-    subprocess.run([*pip, 'install', *options, *(['-e'] if editable else []), source], check=True,
+    pip = [python, '-m', 'pip']
+    what = request.getfixturevalue('source' if editable else 'wheel')
+    subprocess.run([*pip, 'install', *PIP_OPTIONS, *(['-e'] if editable else []), what], check=True,
                    cwd=tmp_path)
     installed = packages / 'mmcv' / '_ext.py'
     assert installed.read_bytes() == STAND_IN.read_bytes()
@@ -309,9 +354,17 @@ def test_installing_puts_the_stand_in_beside_mmcv(tmp_path, editable):
 
 
 def test_published_names_are_one_command_away():
-    """The Makefile documents every target that the README and .ci/run rely on."""
+    """The Makefile documents what the README and .ci/run rely on; .ci/run calls nothing else."""
     words = subprocess.run(['make', '-s', '-C', ROOT], check=True, text=True,
                            capture_output=True).stdout
     for target in ('setup', 'demo', 'test', 'test-slow', 'lint', 'clean'):
         assert f'make {target} ' in words
-    assert 'make test' in (ROOT / '.ci' / 'run').read_text()
+    readme = (ROOT / 'README.md').read_text()
+    for command in re.findall('make [a-z-]+(?= <)', (ROOT / '.ci' / 'run').read_text()):
+        assert command in readme
+
+
+def test_version_is_the_same_everywhere():
+    version = re.search("'(.+)'", (ROOT / 'mmseg_custom' / 'version.py').read_text()).group(1)
+    assert f'\nversion: {version}\n' in (ROOT / 'CITATION.cff').read_text()
+    assert f'\n## [{version}] - ' in (ROOT / 'CHANGELOG.md').read_text()

@@ -3,22 +3,19 @@ import argparse
 from functools import partial
 
 import _root  # noqa: F401
-from mmseg.datasets import build_dataset
 from tqdm import tqdm
 
-from mmseg_custom.checkpoint import open_checkpoint
-from mmseg_custom.distributed.parallelize import Engine
 from mmseg_custom.engine import cli
-from mmseg_custom.engine.cached import Settings, open_cache
+from mmseg_custom.engine.build import build_model
+from mmseg_custom.engine.cached import CacheSettings, open_cache
 from mmseg_custom.engine.config import load_config
-from mmseg_custom.engine.train import build_model
 from mmseg_custom.errors import InputError
 from mmseg_custom.feature_cache import FeatureCache, manage
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description='Fill and look after feature caches')
+    parser = argparse.ArgumentParser(description='Fill, list, verify and prune feature caches')
     commands = parser.add_subparsers(dest='command', required=True)
     build = commands.add_parser('build', help='fill the cache of a config, without training')
     build.add_argument('config', help='config file with feature_cache=dict(dir=...)')
@@ -40,18 +37,13 @@ def parse_args() -> argparse.Namespace:
 
 def build(args: argparse.Namespace) -> None:
     """Fills the cache of a config."""
-    cfg = load_config(args.config, args.cfg_options)
-    if not cfg.get('feature_cache'):
+    settings = load_config(args.config, args.cfg_options).get('feature_cache')
+    if not settings:
         raise InputError(f'config {args.config} has no feature_cache: give it one, e.g. '
                          '--cfg-options feature_cache.dir=/scratch/features')
-    cfg.work_dir = args.work_dir or Settings.of(cfg.feature_cache).dir
-    device, _ = cli.start(args, cfg, log=False)
-    cli.seed_everything(args.seed, False, False)
-    dataset = build_dataset(cfg.data.train)
-    start = args.load_from or cfg.get('load_from')
-    model = build_model(cfg, device, Engine.of(cfg.get('engine')),
-                        open_checkpoint(start) if start else None)
-    open_cache(cfg, model, dataset, device)
+    args.work_dir = args.work_dir or CacheSettings.of(settings).dir
+    run = cli.start_run(args, splits=('train',), log=False)
+    open_cache(run, build_model(run))
 
 
 def show(args: argparse.Namespace) -> None:
@@ -80,7 +72,7 @@ def verify(args: argparse.Namespace) -> None:
 
 
 def prune(args: argparse.Namespace) -> None:
-    """Removes what it is asked to."""
+    """Removes caches, and what killed runs left half-written."""
     for name in manage.matching(args.dir, args.names) if args.names else ():
         manage.delete(args.dir, name)
         print(f'removed: {name}')
@@ -90,7 +82,7 @@ def prune(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Does what it is asked to."""
+    """Runs the subcommand."""
     args = parse_args()
     dict(build=build, list=show, verify=verify, prune=prune)[args.command](args)
 

@@ -17,7 +17,7 @@ from mmseg_custom.visualization.predictions import choose_rows, read_row
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        description='Show images of the validation set with their truth and their prediction')
+        description='Show images of the validation set with ground truth and prediction')
     parser.add_argument('config', help='config file; its data.val names the images')
     parser.add_argument('labels', help='folder with the predictions, of tools/test.py '
                         '--format-only --eval-options imgfile_prefix=FOLDER')

@@ -1,6 +1,6 @@
 """Serves a page that labels images: python tools/demo_web.py [CONFIG CHECKPOINT] [options].
 
-Without arguments it shows the tiny network that `make demo` trains.
+Without arguments it uses the tiny network that `make demo` trains.
 """
 import argparse
 import importlib.util
@@ -11,7 +11,7 @@ import _root  # noqa: F401
 from mmseg_custom.distributed.launch import choose_device
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import load_config
-from mmseg_custom.engine.inference import Predictor, read_image
+from mmseg_custom.engine.inference import Predictor
 from mmseg_custom.errors import InputError
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
@@ -55,7 +55,7 @@ def main() -> None:
     predictor = Predictor(load_config(config), checkpoint, choose_device(args.device),
                           args.backbone)
     title = f'{osp.splitext(osp.basename(config))[0]}: {len(predictor.classes)} classes'
-    app = build(predictor, read_image, predictor.classes, predictor.palette, title=title,
+    app = build(predictor, predictor.classes, predictor.palette, title=title,
                 note=UNTRAINED if checkpoint == 'none' else '', first_label=predictor.first_label,
                 megapixels=args.max_megapixels)
     print(f'{launch(app, args.host, args.port, args.max_mb)} (end with Ctrl-C)', flush=True)

@@ -6,9 +6,7 @@ OUT/labels/NAME.png, class numbers with the palette (ADE20K: 1..150).
 import argparse
 import os
 import os.path as osp
-import re
 from collections import Counter
-from contextlib import nullcontext
 
 import _root  # noqa: F401
 from mmcv import DictAction
@@ -17,9 +15,9 @@ from tqdm import tqdm
 from mmseg_custom.distributed.launch import choose_device
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import default_work_dir, load_config
-from mmseg_custom.engine.inference import Predictor, read_image
+from mmseg_custom.engine.inference import Predictor
 from mmseg_custom.errors import InputError
-from mmseg_custom.visualization.files import Video, save_labels, save_with_legend
+from mmseg_custom.visualization.files import read_image, save_labels, save_with_legend
 from mmseg_custom.visualization.overlay import blend
 
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm')
@@ -33,9 +31,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help="checkpoint file, or 'none' for the untrained network")
     parser.add_argument('--out', help='folder; default: work_dirs/<name of the config>/image_demo')
     parser.add_argument('--opacity', type=float, default=0.5, help='of the paint, 0..1')
-    parser.add_argument('--video', metavar='FILE', help='also write the painted frames as .mp4 or '
-                        '.avi, in the order of their names')
-    parser.add_argument('--fps', type=float, default=10, help='frames a second of the video')
     parser.add_argument('--backbone', help="the backbone's file, for a checkpoint without it")
     parser.add_argument('--device', choices=('cuda', 'cpu'),
                         help='default: cuda where there is a GPU')
@@ -49,18 +44,16 @@ def parse_args() -> argparse.Namespace:
 
 
 def images_in(path: str) -> list[str]:
-    """The image, or the images of a folder: frame2 before frame10.
+    """Lists the image, or the images of a folder.
 
     Raises:
-        InputError: If there is none, or two would have the same results.
+        InputError: If there is none, or if two have the same name but for the ending.
     """
     if not osp.exists(path):
         raise InputError(f'{path} does not exist: expected an image or a folder of images')
     if not osp.isdir(path):
         return [path]
-    names = sorted((name for name in os.listdir(path) if name.lower().endswith(ENDINGS)),
-                   key=lambda name: [(int(part), '') if part.isdigit() else (0, part)
-                                     for part in re.split(r'(\d+)', name)])
+    names = sorted(name for name in os.listdir(path) if name.lower().endswith(ENDINGS))
     if not names:
         raise InputError(f'{path} holds no image: expected files that end in {" ".join(ENDINGS)}')
     stem, times = Counter(osp.splitext(name)[0] for name in names).most_common(1)[0]
@@ -71,32 +64,25 @@ def images_in(path: str) -> list[str]:
 
 
 def main() -> None:
-    """Labels the images one by one and writes what was asked for."""
+    """Labels the images one by one and writes label maps and overlays."""
     args = parse_args()
     images, cfg = images_in(args.images), load_config(args.config, args.cfg_options)
     if args.checkpoint != 'none' and not osp.exists(args.checkpoint):
         raise InputError(f'checkpoint {args.checkpoint} does not exist')
     out = args.out or osp.join(default_work_dir(args.config), 'image_demo')
-    video = Video(args.video, args.fps) if args.video else nullcontext()
     predictor = Predictor(cfg, args.checkpoint, choose_device(args.device), args.backbone)
     for kind in ('overlays', 'labels'):
         os.makedirs(osp.join(out, kind), exist_ok=True)
     classes, palette = predictor.classes, predictor.palette
-    with video:
-        for path in tqdm(images, unit='image', disable=len(images) == 1):
-            image = read_image(path)
-            labels = predictor(image)
-            painted = blend(image, labels, palette, args.opacity)
-            stem = osp.splitext(osp.basename(path))[0]
-            save_labels(labels, palette, osp.join(out, 'labels', f'{stem}.png'),
-                        predictor.first_label)
-            save_with_legend(painted, labels, classes, palette,
-                             osp.join(out, 'overlays', f'{stem}.jpg'))
-            if args.video:
-                video.add(painted, path)
+    for path in tqdm(images, unit='image', disable=len(images) == 1):
+        image = read_image(path)
+        labels = predictor(image)
+        stem = osp.splitext(osp.basename(path))[0]
+        save_labels(labels, palette, osp.join(out, 'labels', f'{stem}.png'),
+                    predictor.first_label)
+        save_with_legend(blend(image, labels, palette, args.opacity), labels, classes, palette,
+                         osp.join(out, 'overlays', f'{stem}.jpg'))
     print(out)
-    if args.video:
-        print(args.video)
 
 
 if __name__ == '__main__':

@@ -21,10 +21,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('results', help='eval_*.json of tools/test.py --eval, or its work dir '
                         '(the newest in it)')
     parser.add_argument('other', nargs='?', metavar='results_b',
-                        help='of another run on the same images: B is compared with A')
+                        help='results of another run on the same images: B is compared with A')
     parser.add_argument('--out', help='the page; default: beside the (last) results, with .html')
     parser.add_argument('--images', type=int, default=6,
-                        help='how many of the worst and of the best images to show (default 6)')
+                        help='number of the worst and of the best images to show (default 6)')
     parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
     return parser.parse_args()
 

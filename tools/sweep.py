@@ -8,8 +8,7 @@ import argparse
 import _root  # noqa: F401
 
 from mmseg_custom.engine import cli
-from mmseg_custom.engine.config import default_work_dir, load_config
-from mmseg_custom.engine.sweep import start_sweep
+from mmseg_custom.engine.sweep import sweep
 from mmseg_custom.engine.sweep.settings import HEADS
 
 
@@ -30,17 +29,12 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Sets up the sweep and trains."""
+    """Prepares the sweep and trains."""
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options)
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default_work_dir(args.config)
-    cfg.auto_resume = args.auto_resume
-    cfg.total_batch = cfg.get('total_batch') if args.total_batch is None else args.total_batch
     given = {name: getattr(args, name)
              for name in ('lr', 'weight_decay', 'layers', 'head', 'heads_at_once')}
-    cfg.sweep = {**(cfg.get('sweep') or {}),
-                 **{name: value for name, value in given.items() if value is not None}}
-    start_sweep(args, cfg)
+    sweep(cli.start_run(args, sweep={name: value for name, value in given.items()
+                                     if value is not None}))
 
 
 def block(text: str) -> int | list[int]:

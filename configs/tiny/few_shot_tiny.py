@@ -6,5 +6,4 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-model = dict(backbone=dict(out_indices=[5]))
 data = dict(train=dict(max_image_num=160 // 4))

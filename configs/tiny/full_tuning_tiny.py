@@ -6,9 +6,8 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-model = dict(backbone=dict(
-    drop_path_rate=0.0,  # against too much training, which 250 iterations are not
-    out_indices=[1, 2, 3, 5]))
+# Drop path is against overfitting, which 250 iterations do not reach.
+model = dict(backbone=dict(drop_path_rate=0.0))
 data = dict(samples_per_gpu=8)
 total_batch = 8  # images of an iteration, on any number of processes up to 8
 optimizer = dict(lr=5e-3)

@@ -7,6 +7,6 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(freeze_vit=True, drop_path_rate=0.0, out_indices=[1, 2, 3, 5]),
+    backbone=dict(freeze_vit=True, drop_path_rate=0.0),
     auxiliary_head=dict(in_index=1))
 optimizer = dict(paramwise_cfg=dict(layer_decay_rate=1.0))

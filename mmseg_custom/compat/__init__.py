@@ -1,12 +1,14 @@
 """What OpenMMLab 1.x needs on today's PyTorch. Each piece says why, and when it can go."""
 import importlib
+import os
 import sys
 from functools import cache, wraps
 
 import torch
-import torch.distributed as dist
-from matplotlib import pyplot
 
+from ..distributed.collectives import gather_to_rank0
+
+MATRIX_TOOL = 'confusion_matrix.py'
 LONGEST_SIDE = 16000  # pixels of a figure
 
 
@@ -52,12 +54,15 @@ def stay_without_gpu() -> None:
 
 
 def draw_large_matrices() -> None:
-    """Lets mmseg's confusion_matrix draw 150 classes.
+    """Lets mmseg's tool confusion_matrix.py draw 150 classes; nothing else is touched.
 
     It takes two inches a class at 180 dots an inch: 54000 x 43200 pixels, for which 24 GB of memory
     are not enough. Figures of more than ``LONGEST_SIDE`` pixels get fewer dots an inch instead. Can
     go with mmseg 0.30.
     """
+    if os.path.basename(getattr(sys.modules['__main__'], '__file__', None) or '') != MATRIX_TOOL:
+        return
+    from matplotlib import pyplot  # which takes half a second to import
     subplots = pyplot.subplots
 
     @wraps(subplots)
@@ -82,20 +87,17 @@ def collect_on_any_device() -> None:
 
 
 def collect_results(part: list, size: int, tmpdir: str | None = None) -> list | None:
-    """Puts the results of all ranks into the order of the data set.
+    """Gathers the results of all ranks in the order of the data set.
 
     Args:
-        part: This rank's results, of the images rank, rank + ranks, ...
-        size: Images in the data set; what the sampler padded behind it is cut off.
-        tmpdir: Not needed; mmseg passes it.
+        part: Results of this rank: of the images rank, rank + ranks, ...
+        size: Images in the data set; results of padding beyond it are cut off.
+        tmpdir: Folder that mmseg passes; not needed.
 
     Returns:
         The list of ``size`` results on rank 0, None on the others.
     """
-    gloo = dist.new_group(backend='gloo')  # results lie in the memory of the host
-    parts = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
-    dist.gather_object(part, parts, dst=0, group=gloo)
-    dist.destroy_process_group(gloo)
+    parts = gather_to_rank0(part)
     if parts is None:
         return None
     return [result for row in zip(*parts) for result in row][:size]

@@ -1,8 +1,8 @@
 """The record of the best score beside the checkpoints: ``best.json`` in the work dir.
 
 The checkpoint of an iteration is written before the evaluation of that iteration, so that a long
-evaluation puts no training at risk. What the evaluation found is therefore not in it. It is kept
-here, for a run that goes on from that checkpoint:
+evaluation puts no training at risk. The result of the evaluation is therefore not in it. It is
+recorded here, for a run that is resumed from that checkpoint:
 
     {"iter": 2000, "hook_msgs": {"best_score": 0.5312, "best_ckpt": ".../best_mIoU_iter_2000.pth"}}
 """
@@ -17,26 +17,26 @@ NAME = 'best.json'
 
 
 def write(folder: str, iteration: int, hook_msgs: dict) -> None:
-    """Keeps what is known after the evaluation of an iteration.
+    """Records what is known after the evaluation of an iteration.
 
     Raises:
-        SaveError: If it could not be written; the one before is still there.
+        SaveError: If it could not be written; the record before is still there.
     """
     with atomic_path(osp.join(folder, NAME)) as part, open(part, 'w') as file:
         json.dump({'iter': iteration, 'hook_msgs': plain(hook_msgs)}, file)
 
 
 def read(folder: str, iteration: int) -> dict | None:
-    """What was known after the evaluation of an iteration; None if that is not what is kept."""
+    """Returns what was known after the evaluation of an iteration; None without such a record."""
     try:
         with open(osp.join(folder, NAME)) as file:
-            kept = json.load(file)
-        return kept['hook_msgs'] if kept['iter'] == iteration else None
+            record = json.load(file)
+        return record['hook_msgs'] if record['iter'] == iteration else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None  # then the evaluation is made again
 
 
-def forget(folder: str) -> None:
+def remove(folder: str) -> None:
     """Removes the record of an earlier run, when a new one starts in its folder."""
     path = osp.join(folder, NAME)
     if osp.exists(path):

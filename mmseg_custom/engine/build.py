@@ -1,23 +1,84 @@
-"""What training and testing share when they build a segmentor."""
-from contextlib import AbstractContextManager, nullcontext
+"""Run -> segmentor: built without waste, in its dtypes, with its weights, on its device."""
+import copy
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from mmcv import Config
+from mmcv.runner import get_dist_info
+from mmseg.models import build_segmentor
 from torch import nn
 
-from ..distributed.precision import COMPUTE_DTYPES
+from ..checkpoint import load_segmentor, load_shards, sha256_in_background
+from ..checkpoint.provenance import weights_source_of
+from ..distributed.launch import is_first_of_node
+from ..distributed.parallelize import choose_engine, parallelize, unwrap
+from ..distributed.precision import COMPUTE_DTYPES, apply_precision
 from ..errors import InputError
 from ..optim import low_memory
 from .hooks import ToBFloat16Hook, ToFloat16Hook
+from .run import Run
 
 
-def build_on_meta(cfg: Config) -> AbstractContextManager:
-    """A context in which a model costs neither memory nor time, until a checkpoint fills it.
+def build_network(cfg: Config, *, pretrained: bool = False, on_meta: bool = False,
+                  trained: bool = True) -> nn.Module:
+    """Builds the segmentor of a config.
 
-    For the backbones of this package; others may compute buffers when they are built.
+    Args:
+        cfg: Config; it stays as it is.
+        pretrained: Whether its pretrained file is read.
+        on_meta: Whether a network on a backbone of this package takes neither memory nor time,
+            until a checkpoint brings its weights. (Other backbones may compute buffers when they
+            are built.)
+        trained: Whether the segmentor gets its ``train_cfg``.
     """
-    known = cfg.model.backbone.type == 'InternViT6B'
-    return torch.device('meta') if known else nullcontext()
+    options = copy.deepcopy(cfg.model)
+    if not pretrained:
+        options.pretrained = options.backbone.pretrained = None
+    if not trained:
+        options.train_cfg = None
+    on_meta = on_meta and options.backbone.type == 'InternViT6B'
+    with torch.device('meta') if on_meta else nullcontext():
+        return build_segmentor(options, train_cfg=cfg.get('train_cfg') if trained else None,
+                               test_cfg=cfg.get('test_cfg'))
+
+
+def build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None = None
+                ) -> nn.Module:
+    """Builds the segmentor with its weights, in the dtypes that it trains in, and wraps it.
+
+    Where it is sharded, no process holds all weights in float32 at any time: those of files are
+    mapped, shared by the processes of a node, and become float32 block by block; from the folder
+    of a sharded checkpoint each process reads its shards.
+
+    Args:
+        run: The run.
+        before_wrapping: Function of the segmentor with its weights, before it is on its device.
+
+    Returns:
+        The wrapped segmentor.
+    """
+    cfg, checkpoint = run.cfg, run.checkpoint
+    complete = checkpoint is not None and checkpoint.holds_backbone
+    model = build_network(cfg, pretrained=not complete, on_meta=complete)
+    if not complete:
+        init_heads(model)
+    kind, dtype = choose_engine(run.engine, model), compute_dtype(cfg, model)
+    sharded = kind == 'fsdp2'
+    if dtype is not None:
+        apply_precision(model, dtype, run.device, store=not sharded, masters=master_dtype(cfg))
+    by_shards = checkpoint is not None and sharded and complete and checkpoint.is_sharded
+    if checkpoint is not None and not by_shards:
+        load_segmentor(model, checkpoint, verify=is_first_of_node(), as_stored=sharded)
+    if run.options.check_finite and not by_shards:
+        check_finite(model)
+    if before_wrapping is not None:
+        before_wrapping(model)
+    model = parallelize(model, run.device, run.engine, cfg.get('find_unused_parameters', False),
+                        kind, master_dtype(cfg))
+    if checkpoint is not None and by_shards:
+        load_shards(unwrap(model), checkpoint, check_finite=run.options.check_finite)
+    return model
 
 
 def init_heads(model: nn.Module) -> None:
@@ -29,7 +90,7 @@ def init_heads(model: nn.Module) -> None:
 
 
 def compute_dtype(cfg: Config, model: nn.Module) -> torch.dtype | None:
-    """What the backbone computes in; None for a backbone that no policy is asked for.
+    """Returns what the backbone computes in; None for a backbone without a policy.
 
     ``precision='bf16' | 'fp16' | 'fp32'`` in the config decides, else the precision hook among
     ``custom_hooks``, else what the backbone was built in.
@@ -49,10 +110,12 @@ def compute_dtype(cfg: Config, model: nn.Module) -> torch.dtype | None:
 
 
 def master_dtype(cfg: Config) -> torch.dtype:
-    """What the backbone's trained weights are stored in: float32, but for the low-memory optimizer.
+    """Returns the dtype of the backbone's master weights.
+
+    It is float32 for all optimizers but the low-memory one.
 
     Raises:
-        InputError: If that is asked for with another precision than bfloat16.
+        InputError: If that one is asked for with another precision than bfloat16.
     """
     if (cfg.get('optimizer') or {}).get('type') != low_memory.NAME:
         return torch.float32
@@ -72,3 +135,11 @@ def check_finite(model: nn.Module) -> None:
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise InputError(f'--check-finite: {name} holds NaN or infinity: the file it comes '
                              'from is damaged, or its training diverged')
+
+
+def hash_ahead(backbone: nn.Module) -> None:
+    """Starts to hash the file of a frozen backbone, so that the first checkpoint need not wait."""
+    source = weights_source_of(backbone)
+    frozen = any(not p.requires_grad for p in backbone.parameters())
+    if source is not None and frozen and get_dist_info()[0] == 0:
+        sha256_in_background(source.path)

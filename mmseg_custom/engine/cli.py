@@ -1,28 +1,32 @@
-"""What the command-line tools share: errors in one line, the start of a run, common options."""
+"""What the command-line tools share: common options, the start of a run, errors in one line."""
 import argparse
 import json
 import logging
 import os
 import os.path as osp
-import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from mmcv import Config, DictAction
 from mmcv.runner import get_dist_info
 from mmseg.utils import collect_env, get_root_logger, setup_multi_processes
 
-from ..distributed.launch import broadcast_from_rank0, choose_device, init_process_group
+from ..distributed.collectives import broadcast_from_rank0
+from ..distributed.launch import init_process_group
 from ..errors import InputError
+from .config import load_config, resolve_config
 from .lock import lock_work_dir
+from .options import RunOptions
+from .run import Run, prepare_run
+from .sweep.records import seed_of_sweep
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a tool; what is the input's fault becomes one line and exit code 1.
+    """Runs a tool; an error in the input becomes one line and exit code 1.
 
     A traceback is printed for anything else, and for everything with ``--debug`` or at the log
     level DEBUG.
@@ -51,21 +55,22 @@ def run(main: Callable[[], None]) -> None:
 
 
 def explain(error: BaseException) -> str | None:
-    """The one line for an error that is the input's fault; None for any other error."""
+    """Returns the one line for an error in the input; None for any other error."""
     if isinstance(error, KeyboardInterrupt):
         return ': '.join(filter(None, ('interrupted', str(error))))
-    while error is not None:
-        if isinstance(error, InputError):
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
             # A loader's worker sends its whole traceback as the message: the last line counts.
-            return str(error).strip().splitlines()[-1].split('InputError: ')[-1]
-        if isinstance(error, OSError) and error.filename is not None:
-            return f'{error.filename}: {error.strerror}'
-        error = error.__cause__ or error.__context__
+            return str(cause).strip().splitlines()[-1].split('InputError: ')[-1]
+        if isinstance(cause, OSError) and cause.filename is not None:
+            return f'{cause.filename}: {cause.strerror}'
+        cause = cause.__cause__ or cause.__context__
     return None
 
 
 def tell_launcher(message: str) -> None:
-    """Writes why this process fails to where torchrun looks for it, so that it can repeat it."""
+    """Writes why this process fails where torchrun looks for it, and repeats it."""
     path = os.environ.get('TORCHELASTIC_ERROR_FILE')
     if path:
         with open(path, 'w') as file:
@@ -74,14 +79,14 @@ def tell_launcher(message: str) -> None:
 
 
 def lost_rank(error: BaseException) -> bool:
-    """Whether an error of torch's collectives says that another process is gone."""
+    """Returns whether an error of torch's collectives says that another process is gone."""
     return isinstance(error, dist.DistError) or isinstance(error, RuntimeError) and any(
         word in str(error) for word in ('gloo/', 'Gloo', 'NCCL', 'Connection closed by peer',
                                         'Connection reset by peer'))
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that training and testing have in common, mmseg 0.30's and two of our own."""
+    """Adds the options that training and testing have in common, mmseg 0.30's and our own."""
     parser.add_argument('--device', choices=('cuda', 'cpu'),
                         help='default: cuda where there is a GPU')
     parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
@@ -102,40 +107,57 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that runs and sweeps have in common."""
+    """Adds the options that runs and sweeps have in common."""
     parser.add_argument('--auto-resume', action='store_true',
-                        help='go on from what is in the work dir, if there is something')
+                        help='resume from the newest whole checkpoint in the work dir')
     parser.add_argument('--total-batch', type=int, metavar='N', help='images of an optimizer step '
                         'over all processes: works out samples per process and accumulation')
     parser.add_argument('--no-validate', action='store_true', help='no evaluation while training')
     parser.add_argument('--seed', type=int,
-                        help='default: that of the run that goes on, else drawn anew')
+                        help='default: that of the resumed run, else a new one')
     parser.add_argument('--diff_seed', '--diff-seed', action='store_true',
                         help='another seed on every rank')
     parser.add_argument('--deterministic', action='store_true',
                         help='deterministic cuDNN kernels')
 
 
-def start(args: argparse.Namespace, cfg: Config, log: bool) -> tuple[str, str]:
-    """Sets up device, process group and log of a run.
+def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val'),
+              log: bool = True, **settings: object) -> Run:
+    """Sets up device, process group and log, and prepares the run of a command line.
 
     Args:
-        args: With the options of :func:`add_common_arguments`.
-        cfg: Its config, with ``work_dir``.
+        args: Command line with the options of :func:`add_common_arguments`.
+        splits: Data sets to build.
         log: Whether a log file is written into the work dir, which is then this run's alone.
+        **settings: Settings that replace those of the config.
 
-    Returns:
-        The device ('cuda' or 'cpu') and the timestamp that names the log.
+    Raises:
+        InputError: If something in the command line, the config or the data is wrong.
     """
-    device = choose_device(args.device)
-    cfg.check_finite = args.check_finite
-    if args.launcher != 'none':
+    options = RunOptions.of(args)
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.merge_from_dict(settings)
+    cfg, notes = resolve_config(cfg, options)
+    timestamp = _start(cfg, options, log)
+    for note in notes:
+        get_root_logger().info('%s', note)
+    if cfg.get('sweep') and options.seed is None and options.auto_resume:
+        options = replace(options, seed=broadcast_from_rank0(seed_of_sweep(cfg.work_dir)))
+    run = prepare_run(cfg, options, splits, timestamp=timestamp)
+    if log and get_dist_info()[0] == 0:
+        cfg.dump(osp.join(cfg.work_dir, osp.basename(args.config)))
+    return run
+
+
+def _start(cfg: Config, options: RunOptions, log: bool) -> str:
+    """Sets up device, process group and log; returns the timestamp that names the log."""
+    if options.launcher != 'none':
         backend = cfg.get('dist_params', {}).get('backend') or 'nccl'
         if (cfg.get('engine') or {}).get('cpu_offload'):
             backend = f'cpu:gloo,cuda:{backend}'  # the norm of offloaded gradients is of the CPU
-        init_process_group(args.launcher, device, backend)
-    elif device == 'cuda':
-        torch.cuda.set_device(args.gpu_ids[0] if args.gpu_ids else args.gpu_id)
+        init_process_group(options.launcher, options.device, backend)
+    elif options.device == 'cuda':
+        torch.cuda.set_device(options.gpu_id)
     torch.backends.cudnn.benchmark = cfg.get('cudnn_benchmark', False)
     timestamp = time.strftime('%Y%m%d_%H%M%S', time.localtime())
     rank, world_size = get_dist_info()
@@ -152,29 +174,4 @@ def start(args: argparse.Namespace, cfg: Config, log: bool) -> tuple[str, str]:
     if log:
         env = '\n'.join(f'{key}: {value}' for key, value in collect_env().items())
         logger.info('environment\n%s', env)
-    return device, timestamp
-
-
-def seed_everything(seed: int | None, diff_seed: bool, deterministic: bool) -> int:
-    """Seeds all generators of the process.
-
-    Args:
-        seed: None draws one, the same on all ranks.
-        diff_seed: Add the rank to the seed of the generators, not to the one that is returned.
-        deterministic: Ask cuDNN for deterministic kernels.
-
-    Returns:
-        The seed that the ranks share.
-    """
-    rank, _ = get_dist_info()
-    if seed is None:
-        seed = broadcast_from_rank0(int(np.random.SeedSequence().generate_state(1)[0]) % 2**31)
-    own = seed + rank if diff_seed else seed
-    random.seed(own)
-    np.random.seed(own)
-    torch.manual_seed(own)
-    if deterministic:
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.benchmark = False
-    get_root_logger().info('seed: %d, deterministic: %s', own, deterministic)
-    return seed
+    return timestamp

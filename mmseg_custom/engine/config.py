@@ -1,12 +1,12 @@
-"""Config file + command line -> the config of a run."""
+"""Config file + command line -> the config of a run: resolved once, then read and never written."""
+import copy
 import importlib.util
 import os.path as osp
-from collections.abc import Sequence
 
 from mmcv import Config
-from mmseg.utils import get_root_logger
 
 from ..errors import InputError
+from .options import RunOptions
 
 TTA_RATIOS = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 
@@ -32,48 +32,67 @@ def load_config(path: str, options: dict | None = None) -> Config:
 
 
 def default_work_dir(path: str) -> str:
-    """``work_dirs/<name of the config>``, mmseg's convention."""
+    """Returns ``work_dirs/<name of the config>``, mmseg's convention."""
     return osp.join('./work_dirs', osp.splitext(osp.basename(path))[0])
 
 
-def translate(cfg: Config) -> None:
-    """Brings configs of the original, and older ones of mmseg, to what this engine reads."""
-    logger = get_root_logger()
-    if cfg.get('runner') is None:
-        cfg.runner = dict(type='IterBasedRunner', max_iters=cfg.total_iters)
-    if cfg.get('checkpoint_config'):
-        cfg.checkpoint_config.pop('deepspeed', None)
-    if cfg.get('deepspeed'):
-        logger.info("deepspeed=True of the config is not needed: the engine here is PyTorch's own")
-    hooks = cfg.get('log_config', {}).get('hooks', [])
-    if importlib.util.find_spec('tensorboard') is None:
-        for hook in [h for h in hooks if h['type'] == 'TensorboardLoggerHook']:
-            hooks.remove(hook)
-            logger.warning('no TensorBoard log: the package tensorboard is not installed')
-    evaluation = cfg.setdefault('evaluation', {})
-    if evaluation.get('save_best') == 'auto':
-        # mmseg returns aAcc first, and 'auto' takes the first: the original kept the checkpoint
-        # with the best pixel accuracy.
-        evaluation['save_best'] = 'mIoU'
-        logger.info("evaluation.save_best='auto' means mIoU here")
+def resolve_config(cfg: Config, options: RunOptions) -> tuple[Config, list[str]]:
+    """Gives every setting of a run its final value.
 
+    Configs of the original, and older ones of mmseg, are brought to the keys that are read here.
 
-def without_pretrained(cfg: Config) -> str | None:
-    """Takes the pretrained file out: a checkpoint is to bring all weights.
+    Args:
+        cfg: Config as loaded; it stays as it is.
+        options: Options of the command line, which take precedence.
 
     Returns:
-        The file that the backbone would have read.
+        The resolved config, and a line for each setting that means something else than it says.
+
+    Raises:
+        InputError: If ``--aug-test`` is asked for and the test pipeline has no such step.
     """
-    cfg.model.pretrained = None
-    backbone = cfg.model.get('backbone', {})
-    pretrained = backbone.get('pretrained')
-    if pretrained is not None:
-        backbone.pretrained = None
-    return pretrained
+    filename, cfg = cfg.filename, copy.deepcopy(cfg)  # Config.copy shares what is inside
+    work_dir = options.work_dir or (None if options.checkpoint else cfg.get('work_dir'))
+    cfg.work_dir = work_dir or default_work_dir(filename or 'config.py')
+    for name in ('load_from', 'resume_from', 'total_batch'):
+        given = getattr(options, name)
+        cfg[name] = cfg.get(name) if given is None else given
+    if options.engine:
+        cfg.engine = {**(cfg.get('engine') or {}), 'type': options.engine}
+    if cfg.get('runner') is None and cfg.get('total_iters') is not None:
+        cfg.runner = dict(type='IterBasedRunner', max_iters=cfg.total_iters)
+    if options.aug_test:
+        _augment_test(cfg)
+    return cfg, [*_without_deepspeed(cfg), *_without_tensorboard(cfg), *_best_by_miou(cfg)]
 
 
-def augment_test(cfg: Config) -> None:
-    """``--aug-test``: six scales and flips, as mmseg has them."""
+def _without_deepspeed(cfg: Config) -> list[str]:
+    if cfg.get('checkpoint_config'):
+        cfg.checkpoint_config.pop('deepspeed', None)
+    return (["deepspeed=True of the config is not needed: the engine here is PyTorch's own"]
+            if cfg.get('deepspeed') else [])
+
+
+def _without_tensorboard(cfg: Config) -> list[str]:
+    hooks = (cfg.get('log_config') or {}).get('hooks', [])
+    found = [hook for hook in hooks if hook['type'] == 'TensorboardLoggerHook']
+    if not found or importlib.util.find_spec('tensorboard') is not None:
+        return []
+    cfg.log_config.hooks = [hook for hook in hooks if hook not in found]
+    return ['no TensorBoard log: the package tensorboard is not installed']
+
+
+def _best_by_miou(cfg: Config) -> list[str]:
+    # mmseg returns aAcc first, and 'auto' takes the first: the original kept the checkpoint with
+    # the best pixel accuracy.
+    if cfg.setdefault('evaluation', {}).get('save_best') != 'auto':
+        return []
+    cfg.evaluation['save_best'] = 'mIoU'
+    return ["evaluation.save_best='auto' means mIoU here"]
+
+
+def _augment_test(cfg: Config) -> None:
+    """Sets ``--aug-test``: six scales and flips, as mmseg has them."""
     for step in cfg.data.test.pipeline:
         if step.type == 'MultiScaleFlipAug':
             step.img_ratios = TTA_RATIOS
@@ -82,35 +101,8 @@ def augment_test(cfg: Config) -> None:
     raise InputError('--aug-test: data.test.pipeline has no MultiScaleFlipAug step')
 
 
-def other_classes(cfg: Config, classes: Sequence[str]) -> list[tuple[str, int]]:
-    """(key, value) of each ``num_classes`` that is not the number of classes of the data."""
-    found = []
-    for key in ('decode_head', 'auxiliary_head'):
-        heads = cfg.model.get(key) or []
-        for head in heads if isinstance(heads, list) else [heads]:
-            number = head.get('num_classes', len(classes))
-            if number != len(classes):
-                found.append((f'model.{key}.num_classes', number))
-    return found
-
-
-def check_classes(cfg: Config, classes: Sequence[str]) -> None:
-    """Compares the heads with the classes of the training data.
-
-    Raises:
-        InputError: If a head has fewer classes, which a loss meets as an index out of range.
-    """
-    for key, number in other_classes(cfg, classes):
-        text = (f'{key} is {number}, and the training data has {len(classes)} classes '
-                f'({", ".join(name.strip() for name in classes[:3])} ...): set it to '
-                f'{len(classes)}')
-        if number < len(classes):
-            raise InputError(text)
-        get_root_logger().warning('%s', text)
-
-
 def loader_options(cfg: Config, split: str) -> dict:
-    """The options of ``data`` for the loader of 'train', 'val' or 'test'."""
+    """Returns the options of ``data`` for the loader of 'train', 'val' or 'test'."""
     parts = ('train', 'val', 'test')
     loaders = tuple(f'{part}_dataloader' for part in parts)
     shared = {k: v for k, v in cfg.data.items() if k not in parts + loaders}

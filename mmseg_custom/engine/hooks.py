@@ -1,21 +1,18 @@
-"""Hooks of the mmcv runner."""
+"""Hooks of the mmcv runner: precision, the optimizer's step, checkpoints."""
 import os
 import os.path as osp
 import re
 
 import torch
-import torch.distributed as dist
 from mmcv.runner import HOOKS, BaseRunner, CheckpointHook, Hook, OptimizerHook
-from mmcv.runner.hooks import LoggerHook
-from mmseg.core import DistEvalHook, EvalHook
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from ..checkpoint import SaveError, remove_checkpoint
-from ..distributed.parallelize import evaluation_mode, is_sharded, unwrap
+from ..checkpoint.work_dir import remove_checkpoint
+from ..distributed.parallelize import is_sharded, unwrap
 from ..distributed.precision import apply_precision
-from . import best
+from ..files import SaveError
 
 
 class _PrecisionHook(Hook):
@@ -53,8 +50,8 @@ class ToFloat16Hook(_PrecisionHook):
 class SegOptimizerHook(OptimizerHook):
     """mmcv's hook for gradients of several batches, and for shards of gradients.
 
-    The runner has run the other batches of the iteration backwards by the time the last one comes
-    here; so the gradients are cleared before the first.
+    The runner has run the backward pass of the other batches of the iteration by the time the last
+    one comes here; so the gradients are cleared before the first.
     """
 
     def before_train_iter(self, runner: BaseRunner) -> None:
@@ -62,7 +59,7 @@ class SegOptimizerHook(OptimizerHook):
         runner.optimizer.zero_grad()
 
     def after_train_iter(self, runner: BaseRunner) -> None:
-        """Runs the last batch backwards, clips, and takes the optimizer's step."""
+        """Runs the backward pass of the last batch, clips, and takes the optimizer's step."""
         if self.detect_anomalous_params:
             self.detect_anomalous_parameters(runner.outputs['loss'], runner)
         (runner.outputs['loss'] / getattr(runner, 'accumulation', 1)).backward()
@@ -103,106 +100,19 @@ class SegCheckpointHook(CheckpointHook):
             runner.logger.error('training goes on without a checkpoint: %s', error)
             return
         if self.max_keep_ckpts > 0 and runner.rank == 0 and not self.by_epoch:
-            self._remove_older(runner.iter + 1)
-
-    def _remove_older(self, done: int) -> None:
-        """Keeps the newest ``max_keep_ckpts`` up to an iteration, with those of preemptions."""
-        numbers = {name: re.fullmatch(r'iter_(\d+)\.(?:pth|dcp)', name)
-                   for name in os.listdir(self.out_dir)}
-        found = sorted((int(number.group(1)), name) for name, number in numbers.items()
-                       if number and int(number.group(1)) <= done)
-        for _, name in found[:-self.max_keep_ckpts]:
-            remove_checkpoint(osp.join(self.out_dir, name))
+            remove_older(self.out_dir, runner.iter + 1, self.max_keep_ckpts)
 
 
-class _Evaluation:
-    """Keeps the best score, as a float and over interruptions, and absent classes out of the log.
+def remove_older(folder: str, done: int, kept: int) -> None:
+    """Removes all but the newest checkpoints of the iterations up to one.
 
-    PyTorch from 2.6 on loads checkpoints with ``weights_only=True``, which refuses numpy scalars:
-    with a numpy score no later checkpoint could be read.
+    Args:
+        folder: Folder of the checkpoints, those of preemptions included.
+        done: Last iteration that counts.
+        kept: Number of checkpoints to keep.
     """
-
-    def before_epoch(self, runner: BaseRunner) -> None:
-        """Makes the evaluation that was due when the run was interrupted."""
-        if self.by_epoch or runner.iter == 0 or getattr(runner, 'evaluated', None) == runner.iter:
-            return
-        runner.mode, runner._iter = 'train', runner.iter - 1  # as it was then
-        if self._should_evaluate(runner):
-            runner.logger.info('the evaluation of iteration %d was not finished: it is made now',
-                               runner.iter + 1)
-            self._do_evaluate(runner)
-            for hook in runner.hooks:
-                if isinstance(hook, LoggerHook) and runner.log_buffer.ready:  # on rank 0
-                    hook.log(runner)
-        runner._iter += 1
-
-    def _do_evaluate(self, runner: BaseRunner) -> None:
-        super()._do_evaluate(runner)
-        self._keep_record(runner)
-
-    def _keep_record(self, runner: BaseRunner) -> None:
-        """Writes down what is known now, for a run that goes on from this iteration."""
-        if runner.rank == 0 and not self.by_epoch:
-            try:
-                best.write(runner.work_dir, runner.iter + 1, runner.meta.get('hook_msgs', {}))
-            except SaveError as error:
-                runner.logger.error('it is not known after an interruption: %s', error)
-
-    def evaluate(self, runner: BaseRunner, results: list) -> float | None:
-        """Returns the score of the key indicator."""
-        score = super().evaluate(runner, results)
-        output = runner.log_buffer.output
-        for name in [name for name, value in output.items() if value != value]:
-            del output[name]  # NaN: the class is neither in the truth nor in the predictions
-        return None if score is None else float(score)
-
-    def _save_ckpt(self, runner: BaseRunner, score: float) -> None:
-        """Saves the best checkpoint; mmcv removes the one before first, and may then have none."""
-        record = runner.meta.setdefault('hook_msgs', {})
-        if not self.compare_func(score, record.get('best_score', self.init_value_map[self.rule])):
-            return
-        before = self.best_ckpt_path
-        done = runner.epoch + 1 if self.by_epoch else runner.iter + 1
-        name = (f'best_{self.key_indicator}_{"epoch" if self.by_epoch else "iter"}_{done}'
-                f'{runner.checkpoint_suffix}')
-        path = osp.join(self.out_dir, name)
-        kept = dict(record)
-        record.update(best_score=score, best_ckpt=path)
-        try:
-            runner.save_checkpoint(self.out_dir, name, create_symlink=False)
-        except SaveError as error:
-            runner.meta['hook_msgs'] = kept
-            runner.logger.error('the best checkpoint stays the one before: %s', error)
-            return
-        self.best_ckpt_path = path
-        ours = before and osp.abspath(osp.dirname(before)) == osp.abspath(self.out_dir)
-        if ours and before != path and osp.exists(before) and runner.rank == 0:
-            remove_checkpoint(before)  # not that of the run it came from
-        runner.logger.info('best %s so far: %.4f, saved as %s', self.key_indicator, score, path)
-
-
-class SegEvalHook(_Evaluation, EvalHook):
-    """Evaluates in one process."""
-
-
-class SegDistEvalHook(_Evaluation, DistEvalHook):
-    """Evaluates in all processes of the group, which share a sharded model meanwhile."""
-
-    def _do_evaluate(self, runner: BaseRunner) -> None:
-        if not is_sharded(runner.model):
-            return super()._do_evaluate(runner)
-        self._score = None
-        with evaluation_mode(runner.model):
-            DistEvalHook._do_evaluate(self, runner)
-        score = [self._score]
-        dist.broadcast_object_list(score, src=0)
-        if score[0] is not None:
-            super()._save_ckpt(runner, score[0])
-        self._keep_record(runner)
-
-    def _save_ckpt(self, runner: BaseRunner, score: float) -> None:
-        """Saves at once; with a sharded model, rank 0 alone is here: all save afterwards."""
-        if is_sharded(runner.model):
-            self._score = score
-        else:
-            super()._save_ckpt(runner, score)
+    numbers = {name: re.fullmatch(r'iter_(\d+)\.(?:pth|dcp)', name) for name in os.listdir(folder)}
+    found = sorted((int(number.group(1)), name) for name, number in numbers.items()
+                   if number and int(number.group(1)) <= done)
+    for _, name in found[:-kept]:
+        remove_checkpoint(osp.join(folder, name))

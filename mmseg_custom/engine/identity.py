@@ -1,4 +1,4 @@
-"""What makes two runs the same run, so that one may go on where the other stopped.
+"""What makes two runs the same run, so that one may be resumed from the other.
 
 The parts are written into every checkpoint (``meta['run']``) and compared when a run is resumed.
 What does not change the result of a step is no part of it: intervals, logs, folders, the length of
@@ -6,31 +6,38 @@ the run, test settings, the number of ranks (as long as their steps hold as many
 """
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from mmcv import Config
 from torch.utils.data import Dataset
 
+from ..datasets.nesting import few_shot_lists, image_names
 from ..errors import InputError
 
 STEP_IMAGES = 'images a step'
 SECTIONS = ('model', 'optimizer', 'optimizer_config', 'lr_config', 'precision', 'feature_cache')
-# Where the weights come from says the checkpoint; the others change speed or testing alone.
-HARMLESS = {'pretrained', 'test_cfg', 'with_cp', 'use_flash_attn', 'init_cfg', 'dir'}
+# The checkpoint says where the weights come from; nothing reads pretrain_size; the others change
+# speed or testing alone.
+HARMLESS = {'pretrained', 'pretrain_size', 'test_cfg', 'with_cp', 'use_flash_attn', 'init_cfg',
+            'dir'}
 FEW_SHOT = 'few-shot list'
-# Told, not compared: the list of images, which is compared, differs where this does.
-TOLD = {FEW_SHOT}
+# Recorded, not compared: the list of images, which is compared, differs where this does.
+RECORDED = {FEW_SHOT}
 
 
-def identity(cfg: Config, dataset: Dataset, step_images: int) -> dict[str, str]:
-    """The parts of a run, by their names: 'model.backbone.depth' -> '48'.
+def identity(cfg: Config, dataset: Dataset, step_images: int, seed: int,
+             diff_seed: bool = False) -> dict[str, str]:
+    """Returns the parts of a run by their names: 'model.backbone.depth' -> '48'.
 
     Args:
-        cfg: The run's config, with ``seed``.
-        dataset: What it trains on.
-        step_images: Images in a step, on all ranks together.
+        cfg: Resolved config of the run.
+        dataset: Training data.
+        step_images: Images of an optimizer step, on all ranks together.
+        seed: Seed that the ranks share.
+        diff_seed: Whether each rank adds its number to it.
     """
-    parts = {}
+    parts: dict[str, str] = {}
     for section in SECTIONS:
         _flatten(section, cfg.get(section), parts)
     for name, pipeline in _pipelines(cfg.data.train):
@@ -42,25 +49,26 @@ def identity(cfg: Config, dataset: Dataset, step_images: int) -> dict[str, str]:
     if lists:
         parts[FEW_SHOT] = '; '.join(map(str, lists))
     parts[STEP_IMAGES] = str(step_images)
-    parts['seed'] = str(cfg.seed) + (' + rank' if cfg.get('diff_seed') else '')
+    parts['seed'] = str(seed) + (' + rank' if diff_seed else '')
     return parts
 
 
-def refuse_another(before: dict[str, str] | None, now: dict[str, str], checkpoint: str) -> None:
-    """Compares a run with the one that a checkpoint is of.
+def refuse_another(before: Mapping[str, str] | None, now: Mapping[str, str],
+                   checkpoint: str) -> None:
+    """Compares a run with the one that wrote a checkpoint.
 
     Args:
-        before: Of the checkpoint; None if it was written by another program.
-        now: From :func:`identity`.
-        checkpoint: Its path, for the message.
+        before: Identity in the checkpoint; None if another program wrote it.
+        now: Identity of this run.
+        checkpoint: Path of the checkpoint, for the message.
 
     Raises:
         InputError: Naming the first part that differs, and both its values.
     """
     if before is None:
         return
-    different = [key for key in (*now, *before)
-                 if now.get(key) != before.get(key) and key not in TOLD]
+    different = [key for key in (*now, *before) if now.get(key) != before.get(key)
+                 and key not in RECORDED and key.rpartition('.')[2] not in HARMLESS]
     if different:
         key = different[0]
         others = len(set(different)) - 1
@@ -69,35 +77,12 @@ def refuse_another(before: dict[str, str] | None, now: dict[str, str], checkpoin
                    else 'restore the setting')
         raise InputError(
             f'{checkpoint} is of another run: {key} was {before.get(key, "not set")} and is '
-            f'{now.get(key, "not set")} here{more}; {restore} to go on, or start a new '
+            f'{now.get(key, "not set")} here{more}; {restore} to resume, or start a new '
             'run from its weights with --load-from and another --work-dir')
 
 
-def image_names(dataset: Dataset) -> list[str]:
-    """The images of a data set in its order, also of one that repeats or joins others."""
-    if hasattr(dataset, 'img_infos'):
-        return [info['filename'] for info in dataset.img_infos]
-    parts = _joined(dataset)
-    if not parts:
-        return [f'{type(dataset).__name__} of {len(dataset)}']
-    return [name for part in parts for name in image_names(part)]
-
-
-def few_shot_lists(dataset: Dataset) -> list:
-    """The few-shot lists that a data set, or those that it repeats or joins, were cut to."""
-    own = getattr(dataset, 'few_shot', None)
-    found = [] if own is None else [own]
-    return found + [drawn for part in _joined(dataset) for drawn in few_shot_lists(part)]
-
-
-def _joined(dataset: Dataset) -> list[Dataset]:
-    """The data sets that one joins or repeats."""
-    parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    return [part for part in parts if part is not None]
-
-
 def _pipelines(data: Any, name: str = '') -> list[tuple[str, list]]:
-    """The pipelines in ``data.train``, which may be a list or hold data sets in data sets."""
+    """Returns (name, pipeline) of each in ``data.train``, which may nest data sets."""
     if isinstance(data, (list, tuple)):
         return [found for i, part in enumerate(data) for found in _pipelines(part, f'{name}{i}.')]
     if not isinstance(data, dict):

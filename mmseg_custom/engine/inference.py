@@ -1,17 +1,17 @@
-"""Images of one's own -> labels, with a config and a checkpoint and without a data set.
+"""Images of any source -> labels, with a config and a checkpoint and without a data set.
 
 Letters: `H W` pixels, `K` classes.
 """
-from types import SimpleNamespace
-
-import cv2
 import mmcv
 import numpy as np
 from mmcv import Config
 from mmseg.apis import inference_segmentor
 from mmseg.datasets import DATASETS
 
+from ..checkpoint.checkpoint import open_checkpoint
+from ..datasets.nesting import innermost_options
 from ..errors import InputError
+from .options import UNTRAINED
 from .test import load_model
 
 
@@ -21,27 +21,28 @@ class Predictor:
     Attributes:
         classes: K names.
         palette: RGB (K, 3), 0..255.
-        first_label: The number of the first class in label files: 1 where 0 means "other", as in
+        first_label: Number of the first class in label files: 1 where 0 means "other", as in
             ADE20K, else 0.
 
     Args:
-        cfg: A config; of its data only names are read, no file.
-        checkpoint: A segmentor's checkpoint, or 'none' for the untrained network.
+        cfg: Config; of its data only names are read, no file.
+        checkpoint: Checkpoint of a segmentor, or 'none' for the untrained network.
         device: 'cuda' or 'cpu'.
-        backbone: The backbone's file for a checkpoint without it.
+        backbone: Backbone file for a checkpoint without it.
     """
 
     def __init__(self, cfg: Config, checkpoint: str, device: str, backbone: str | None = None):
-        test = cfg.data.test[0] if isinstance(cfg.data.test, (list, tuple)) else cfg.data.test
-        names, colours = _classes_of(test, cfg.model.decode_head)
-        names_only = type(test.type, (SimpleNamespace,), {})(CLASSES=names, PALETTE=colours)
-        model = load_model(cfg, checkpoint, names_only, device, backbone)
-        self.classes = [name.strip() for name in model.CLASSES]
-        known = model.PALETTE is not None and len(model.PALETTE) == len(self.classes)
-        self.palette = np.asarray(model.PALETTE) if known else _some_colours(len(self.classes))
+        test = innermost_options(cfg.data.test)[0]
+        classes, palette = _classes_of(test, cfg.model.decode_head)
+        opened = None if checkpoint == UNTRAINED else open_checkpoint(checkpoint)
+        model = load_model(cfg, opened, device, len(classes), backbone)
+        meta = opened.meta if opened else {}
+        self.classes = [name.strip() for name in meta.get('CLASSES', classes)]
+        palette = meta.get('PALETTE', palette)
+        known = palette is not None and len(palette) == len(self.classes)
+        self.palette = np.asarray(palette) if known else _some_colours(len(self.classes))
         self.first_label = int(_zero_is_other(cfg))
-        # mmseg's inference_segmentor builds its pipeline from model.cfg.data.test.pipeline.
-        model.cfg = SimpleNamespace(data=SimpleNamespace(test=test))
+        model.cfg = Config(dict(data=dict(test=test)))  # of which mmseg builds the pipeline
         self._model = model.to(device).eval()
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -56,24 +57,8 @@ class Predictor:
         return inference_segmentor(self._model, np.ascontiguousarray(image[..., ::-1]))[0]
 
 
-def read_image(path: str) -> np.ndarray:
-    """Reads an image as the pipelines do: RGB uint8 (H, W, 3), upright.
-
-    Raises:
-        InputError: If it cannot be decoded.
-    """
-    try:
-        image = mmcv.imread(path, channel_order='rgb')
-    except cv2.error:
-        image = None
-    if image is None:
-        raise InputError(f'image {path} cannot be decoded: expected a JPEG, PNG or other picture '
-                         'file; replace or remove it')
-    return image
-
-
 def _classes_of(test: dict, head: dict) -> tuple[list[str], list | None]:
-    """Names and colours of the classes in ``data.test``, without its files."""
+    """Returns names and colours of the classes in ``data.test``, without its files."""
     kind = DATASETS.get(test.get('type'))
     if kind is None:
         raise InputError(f'data.test.type={test.get("type")!r} of the config is no data set that '
@@ -84,18 +69,16 @@ def _classes_of(test: dict, head: dict) -> tuple[list[str], list | None]:
     if classes is not None and kind.CLASSES is not None and palette is kind.PALETTE:
         of_name = dict(zip(kind.CLASSES, palette or []))
         palette = [of_name[name] for name in classes if name in of_name]
-    classes = classes or kind.CLASSES or [f'class {k}' for k in range(head.num_classes)]
+    classes = classes or kind.CLASSES or [f'class {k}' for k in range(head['num_classes'])]
     return list(classes), palette
 
 
 def _some_colours(count: int) -> np.ndarray:
-    """Colours for classes that have none, always the same."""
+    """Returns colours for classes that have none, always the same."""
     return np.random.default_rng(42).integers(0, 256, (count, 3))
 
 
 def _zero_is_other(cfg: Config) -> bool:
-    """Whether label files keep 0 for what is no class: the training pipeline says so."""
-    train = cfg.data.get('train') or {}
-    while isinstance(train, (list, tuple)) or 'dataset' in train:
-        train = train[0] if isinstance(train, (list, tuple)) else train['dataset']
+    """Returns whether label files keep 0 for what is no class, as the training pipeline says."""
+    train = innermost_options(cfg.data.get('train') or {})[0]
     return any(step.get('reduce_zero_label') for step in train.get('pipeline', []))

@@ -1,12 +1,14 @@
 """Ends a run in good order when it is asked to: SIGTERM and SIGUSR1.
 
 Every rank may be signalled or only one, at any moment. At the end of the iteration the ranks agree,
-the checkpoint is written, and all of them exit with code 75, which says to whoever started the run
-(dist_train.sh, slurm_train.sh) that it can go on with ``--auto-resume``.
+the checkpoint is written, and all of them exit with code 75, which tells whoever started the run
+(dist_train.sh, slurm_train.sh) that it can be resumed with ``--auto-resume``.
 """
 import atexit
+import logging
 import multiprocessing
 import signal
+from types import FrameType
 
 import torch
 import torch.distributed as dist
@@ -19,15 +21,16 @@ PREEMPTED = 75  # the exit code; EX_TEMPFAIL of sysexits.h: try again later
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
-class PreemptionHook(Hook):
-    """Watches for the signals; see the module. Its place is before an evaluation, which may last.
+class Preemption:
+    """Signals that ask a run to stop, and the exit that all ranks take together.
 
-    The evaluation that was due in that iteration is made when the run goes on.
+    Attributes:
+        signal: Signal that this process got; None so far.
     """
 
     def __init__(self):
-        self.asked_by: int | None = None
-        self.group = None
+        self.signal: int | None = None
+        self._group: dist.ProcessGroup | None = None
 
     def listen(self) -> None:
         """Takes over the signals; to be called in the main thread."""
@@ -35,10 +38,58 @@ class PreemptionHook(Hook):
         for number in SIGNALS:
             signal.signal(number, self._note)
 
-    def before_run(self, runner: BaseRunner) -> None:
+    def requested(self) -> bool:
+        """Returns whether this process was asked to stop."""
+        return self.signal is not None
+
+    def join(self) -> None:
         """Makes the group in which ranks agree: on the CPU, where no GPU has to wait for it."""
-        if dist.is_available() and dist.is_initialized() and dist.get_backend() != 'gloo':
-            self.group = dist.new_group(backend='gloo')
+        if _grouped() and dist.get_backend() != 'gloo':
+            self._group = dist.new_group(backend='gloo')
+
+    def agree(self) -> int | None:
+        """Returns the signal that any rank has got."""
+        if not _grouped():
+            return self.signal
+        number = torch.tensor(self.signal or 0)
+        dist.all_reduce(number, dist.ReduceOp.MAX, group=self._group)
+        return int(number) or None
+
+    def exit(self, number: int, iteration: int, logger: logging.Logger) -> None:
+        """Ends this process, once all ranks have come here with their checkpoint written.
+
+        Raises:
+            SystemExit: With code 75.
+        """
+        logger.warning('stopped by %s after iteration %d, the checkpoint is written; resume with '
+                       '--auto-resume', signal.Signals(number).name, iteration)
+        # The launcher ends the others with a signal as soon as one has ended: from here on it must
+        # not change their exit code, and Python gives its own handlers up while it shuts down.
+        ignore_signals()
+        if _grouped():
+            dist.barrier(group=self._group)
+        raise SystemExit(PREEMPTED)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.signal = number
+
+
+class PreemptionHook(Hook):
+    """Stops a run after the iteration in which a rank was asked to.
+
+    It comes before the evaluation, which may last: the one that was due in that iteration is made
+    when the run is resumed.
+
+    Args:
+        preemption: Signals of this process.
+    """
+
+    def __init__(self, preemption: Preemption):
+        self.preemption = preemption
+
+    def before_run(self, runner: BaseRunner) -> None:
+        """Makes the group in which ranks agree."""
+        self.preemption.join()
 
     def after_train_iter(self, runner: BaseRunner) -> None:
         """Stops the run if any rank was asked to.
@@ -47,7 +98,7 @@ class PreemptionHook(Hook):
             SystemExit: With code 75, once the checkpoint is written.
             SaveError: If it could not be.
         """
-        number = self._agree()
+        number = self.preemption.agree()
         if number is None:
             return
         for hook in runner.hooks:  # those that would come after
@@ -55,31 +106,13 @@ class PreemptionHook(Hook):
                 hook.after_train_iter(runner)
         if runner.rank == 0 or is_sharded(runner.model):
             runner.save_checkpoint(runner.work_dir)
-        runner.logger.warning('stopped by %s after iteration %d, the checkpoint is written; go on '
-                              'with --auto-resume', signal.Signals(number).name, runner.iter + 1)
-        # The launcher ends the others with a signal as soon as one has ended: from here on it must
-        # not change their exit code, and Python gives its own handlers up while it shuts down.
-        ignore_signals()
-        if runner.world_size > 1:
-            dist.barrier(group=self.group)
-        raise SystemExit(PREEMPTED)
-
-    def _agree(self) -> int | None:
-        """The signal that any rank has got."""
-        if not (dist.is_available() and dist.is_initialized()):
-            return self.asked_by
-        asked = torch.tensor(self.asked_by or 0)
-        dist.all_reduce(asked, dist.ReduceOp.MAX, group=self.group)
-        return int(asked) or None
-
-    def _note(self, number: int, _frame: object) -> None:
-        self.asked_by = number
+        self.preemption.exit(number, runner.iter + 1, runner.logger)
 
 
 def shield_worker(_worker: int) -> None:
-    """For workers of a loader: a signal to the whole job must not end them before the last step.
+    """Keeps a loader worker alive when the whole job is signalled, until the last step.
 
-    They end with their loader, or when its process is gone; see :func:`end_workers`.
+    It ends with its loader, or when its process is gone; see :func:`end_workers`.
     """
     ignore_signals()
 
@@ -99,3 +132,7 @@ def ignore_signals() -> None:
     """Ignores the signals for the rest of this process."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _grouped() -> bool:
+    return dist.is_available() and dist.is_initialized()

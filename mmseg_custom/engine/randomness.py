@@ -1,10 +1,10 @@
-"""Randomness that needs no memory: every draw follows from the seed and from where it is drawn.
+"""Stateless randomness: every draw follows from the seed and from where it is drawn.
 
 A sample's augmentation follows from (seed, position of the sample in the stream of images), an
 iteration's dropout and drop path from (seed, iteration). No generator's state outlives a sample or
-an iteration. A run that goes on therefore draws what the uninterrupted one would have drawn,
-without any state in its checkpoint, on any number of ranks and loader workers, and whatever else
-drew in between (an evaluation, a hook, a loader that was started anew).
+an iteration. A resumed run therefore draws what the uninterrupted one would have drawn, without
+any state in its checkpoint, on any number of ranks and loader workers, and whatever else drew in
+between (an evaluation, a hook, a restarted loader).
 """
 import random
 from collections.abc import Iterator
@@ -12,22 +12,50 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from mmcv.runner import BaseRunner, Hook
+from mmcv.runner import BaseRunner, Hook, get_dist_info
+from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
 
-SAMPLE, ITERATION = 0, 1  # kinds of places, so that sample 5 and iteration 5 differ
+from ..distributed.collectives import broadcast_from_rank0
+
+SAMPLE, ITERATION = 0, 1  # what is seeded, so that sample 5 and iteration 5 differ
 
 
-def seed_generators(*place: int) -> int:
+def seed_process(seed: int | None, diff_seed: bool = False, deterministic: bool = False) -> int:
+    """Seeds all generators of this process at the start of a run.
+
+    Args:
+        seed: Seed of the run; None draws one, the same on all ranks.
+        diff_seed: Whether the rank is added to the seed of the generators.
+        deterministic: Whether cuDNN is restricted to deterministic kernels.
+
+    Returns:
+        The seed that the ranks share.
+    """
+    rank, _ = get_dist_info()
+    if seed is None:
+        seed = broadcast_from_rank0(int(np.random.SeedSequence().generate_state(1)[0]) % 2**31)
+    own = seed + rank if diff_seed else seed
+    random.seed(own)
+    np.random.seed(own)
+    torch.manual_seed(own)
+    if deterministic:
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+    get_root_logger().info('seed: %d, deterministic: %s', own, deterministic)
+    return seed
+
+
+def seed_generators(*key: int) -> int:
     """Seeds Python's, numpy's and torch's CPU generator from where a run stands.
 
     Args:
-        *place: Numbers of 0 and more: the run's seed, the kind of place, which one.
+        *key: Numbers of 0 and more: seed of the run, what is seeded, and its number.
 
     Returns:
-        The seed that torch's generator got, for those of other devices.
+        The seed of torch's generator, for those of other devices.
     """
-    words = np.random.SeedSequence(place).generate_state(3)
+    words = np.random.SeedSequence(key).generate_state(3)
     random.seed(int(words[0]))
     np.random.seed(words[1])
     torch.default_generator.manual_seed(int(words[2]))
@@ -35,11 +63,11 @@ def seed_generators(*place: int) -> int:
 
 
 class SeededSamples(Dataset):
-    """A data set whose samples are asked for as (position in the stream, index).
+    """A data set that is indexed by (position in the stream, index of the image).
 
     Args:
-        dataset: Its pipeline draws from the global generators, as mmseg's steps do.
-        seed: Of the run.
+        dataset: Data set whose pipeline draws from the global generators, as mmseg's steps do.
+        seed: Seed of the run.
     """
 
     def __init__(self, dataset: Dataset, seed: int):
@@ -48,9 +76,9 @@ class SeededSamples(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, place: tuple[int, int]) -> dict:
-        """The sample, augmented as its position says; the caller's generators stay as they were."""
-        position, index = place
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        """Returns the sample, augmented as its position says; the caller's generators stay."""
+        position, index = key
         with _generators_kept():
             seed_generators(self.seed, SAMPLE, position)
             return self.dataset[index]
@@ -60,7 +88,7 @@ class SeedHook(Hook):
     """Seeds the generators before each iteration.
 
     Args:
-        seed: Of the run; the rank is added to it where ranks are to draw differently.
+        seed: Seed of this rank.
     """
 
     def __init__(self, seed: int):
@@ -73,6 +101,7 @@ class SeedHook(Hook):
 
 @contextmanager
 def _generators_kept() -> Iterator[None]:
+    """Restores the state of Python's, numpy's and torch's CPU generator."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield

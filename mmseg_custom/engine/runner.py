@@ -1,8 +1,8 @@
 """mmcv's iteration-based runner with checkpoints that are whole, small and readable."""
 import os.path as osp
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import nullcontext
+from typing import Any
 
 from mmcv.runner import RUNNERS, IterBasedRunner
 
@@ -14,7 +14,8 @@ from ..checkpoint import (
     save_sharded,
 )
 from ..checkpoint.shard_reader import SUFFIX
-from ..distributed.launch import broadcast_from_rank0, is_first_of_node
+from ..distributed.collectives import broadcast_from_rank0
+from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import is_sharded, no_sync, unwrap
 from ..models.frozen_features import as_inputs
 from . import best
@@ -28,16 +29,23 @@ class SegRunner(IterBasedRunner):
     may leave none as ``latest.pth``), with the frozen backbone in it, with the number of the
     iteration before, and resumes by default onto a CUDA device.
 
-    Attributes:
+    Args:
         accumulation: Batches whose gradients are added up in an iteration, which is always one step
             of the optimizer. What is logged is their mean.
-        evaluated: The iteration that the run went on from, if its evaluation had been finished.
+        **kwargs: Arguments of mmcv's runner.
+
+    Attributes:
+        evaluated: Iteration that the run was resumed from, if its evaluation had been finished.
     """
 
-    accumulation = 1
-    evaluated: int | None = None
+    meta: dict | None
 
-    def train(self, data_loader: Iterator, **kwargs) -> None:
+    def __init__(self, *args, accumulation: int = 1, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.accumulation = accumulation
+        self.evaluated: int | None = None
+
+    def train(self, data_loader: Any, **kwargs) -> None:
         """Runs one iteration; the last of its batches is left to the optimizer's hook."""
         self.model.train()
         self.mode = 'train'
@@ -45,7 +53,8 @@ class SegRunner(IterBasedRunner):
         self._epoch = data_loader.epoch
         self.data_batch = next(data_loader)
         self.call_hook('before_train_iter')
-        log_vars, samples = Counter(), 0
+        log_vars: Counter[str] = Counter()
+        samples = 0
         for left in reversed(range(self.accumulation)):
             with no_sync(self.model) if left else nullcontext():
                 self.outputs = self.model.train_step(
@@ -65,7 +74,7 @@ class SegRunner(IterBasedRunner):
 
     @property
     def checkpoint_suffix(self) -> str:
-        """Of the names of checkpoints: '.dcp' for a folder that all ranks write, else '.pth'."""
+        """End of the names of checkpoints: '.dcp' for a folder that all ranks write, or '.pth'."""
         return SUFFIX if is_sharded(self.model) else '.pth'
 
     def save_checkpoint(self, out_dir: str, filename_tmpl: str = 'iter_{}.pth',
@@ -74,15 +83,15 @@ class SegRunner(IterBasedRunner):
         """Saves a checkpoint of the iterations done so far; of a sharded model, on all ranks.
 
         Args:
-            out_dir: Its folder.
-            filename_tmpl: Its name, with a place for the number of iterations; what it ends with
-                becomes ``checkpoint_suffix``.
-            meta: Goes into it, beside the runner's own.
-            save_optimizer: Whether the optimizer's state goes with it.
+            out_dir: Folder of the checkpoint.
+            filename_tmpl: Name of the checkpoint, with a placeholder for the number of iterations;
+                its suffix becomes ``checkpoint_suffix``.
+            meta: Metadata beside the runner's own.
+            save_optimizer: Whether the optimizer's state is saved with it.
             create_symlink: Whether ``latest.pth`` is to point to it.
 
         Returns:
-            Its path.
+            The path of the checkpoint.
 
         Raises:
             SaveError: If it could not be written; earlier files are unchanged.
@@ -98,25 +107,26 @@ class SegRunner(IterBasedRunner):
 
     def resume(self, checkpoint: str, resume_optimizer: bool = True,
                map_location: str = 'default') -> None:
-        """Loads a checkpoint, and goes on after its last iteration."""
+        """Loads a checkpoint, and resumes after its last iteration; for mmseg's own tools."""
         self.restore(load_segmentor(unwrap(self.model), checkpoint, verify=is_first_of_node(),
                                     logger=self.logger), resume_optimizer)
 
     def restore(self, checkpoint: Checkpoint, resume_optimizer: bool = True) -> None:
-        """Takes over everything but the weights.
+        """Restores everything but the weights.
 
         Args:
-            checkpoint: Open checkpoint, whose weights are loaded; the record of the best score
-                lies beside it.
-            resume_optimizer: Whether to load the optimizer's state.
+            checkpoint: Opened checkpoint. From a sharded one, each rank reads its shards of the
+                optimizer's state. The record of the best score lies beside it.
+            resume_optimizer: Whether the optimizer's state is restored.
         """
-        meta, path = checkpoint.meta, checkpoint.path
+        meta = checkpoint.meta
         self._epoch = meta['epoch']
         self._iter = self._inner_iter = meta['iter']
-        found = broadcast_from_rank0(best.read(osp.dirname(osp.abspath(path)), self.iter))
+        found = broadcast_from_rank0(
+            best.read(osp.dirname(osp.abspath(checkpoint.path)), self.iter))
         self.evaluated = None if found is None else self.iter
         self.meta = {**(self.meta or {}),
                      'hook_msgs': {**meta.get('hook_msgs', {}), **(found or {})}}
         if resume_optimizer and (checkpoint.is_sharded or checkpoint.optimizer is not None):
             load_optimizer(self.optimizer, checkpoint)
-        self.logger.info('going on after iteration %d', self.iter)
+        self.logger.info('resumed after iteration %d', self.iter)

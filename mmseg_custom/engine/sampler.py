@@ -6,18 +6,18 @@ from torch.utils.data import Sampler
 
 
 class InfiniteSampler(Sampler):
-    """Endless shuffled passes over a data set, dealt out to the ranks.
+    """Endless shuffled passes over a data set, distributed over the ranks.
 
     The passes form one stream of indices that depends on the seed alone; rank r of R takes every
     R-th from the r-th on. Runs with the same global batch therefore see the same images in the same
-    iteration, on any number of ranks, and a position in the stream says where a run stands. There
-    is no end of an epoch at which workers are started anew. An index comes with its position, from
-    which the sample's augmentation follows (:class:`.randomness.SeededSamples`).
+    iteration, on any number of ranks, and a position in the stream says where a run stands. Workers
+    are not restarted at the end of an epoch. An index comes with its position, from which the
+    sample's augmentation follows (:class:`.randomness.SeededSamples`).
 
     Args:
         length: Images in the data set.
-        seed: Of the shuffles.
-        rank: Of this process.
+        seed: Seed of the shuffles.
+        rank: Rank of this process.
         world_size: Number of ranks.
         start: Indices of this rank to skip, when a run is resumed.
     """
@@ -38,10 +38,10 @@ class InfiniteSampler(Sampler):
                 position += self.world_size
 
     def __len__(self) -> int:
-        """Indices of this rank in one pass."""
+        """Returns the indices of this rank in one pass."""
         return max(self.length // self.world_size, 1)
 
 
 def epoch_order(length: int, seed: int, epoch: int) -> torch.Tensor:
-    """The indices of a pass over ``length`` images in the order of the stream: (length,) int64."""
+    """Returns the order of a pass over ``length`` images: (length,) int64."""
     return torch.randperm(length, generator=torch.Generator().manual_seed(seed + epoch))

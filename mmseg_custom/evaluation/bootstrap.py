@@ -1,6 +1,6 @@
-"""How sure a figure is: the bootstrap over images.
+"""Confidence intervals of metrics: the bootstrap over images.
 
-Images are drawn with replacement, as many as there are, and the figure is computed of each such
+As many images as there are get drawn with replacement, and the metric is computed for each such
 draw (Efron 1979). The sums of areas over a draw are a matrix product, counts times areas, so that
 thousands of draws take a second. The seed is fixed: the same results give the same interval.
 
@@ -21,18 +21,19 @@ _BLOCK = 500  # draws at a time: 8 MB for 2000 images
 
 @dataclass
 class Comparison:
-    """Two results on the same images, B minus A.
+    """Difference of two results on the same images, B minus A.
 
     Attributes:
         miou: Difference of the mIoU.
-        miou_range: Its 95 % interval.
-        miou_p: Two-sided p-value.
-        iou: (K,) difference for each class; nan where one of them does not know the class.
-        iou_range: (2, K).
-        iou_p: (K,).
-        images: (K,) images that show the class in the truth or in a prediction.
-        significant: (K,) bool: of the classes marked, 5 % are expected to be marked by chance
-            (Benjamini and Hochberg 1995); a class in fewer than 6 images never is.
+        miou_range: 95 % interval of the difference of the mIoU.
+        miou_p: Two-sided p-value of the difference of the mIoU.
+        iou: Difference of the IoU of each class (K,); nan where a class is absent from one result.
+        iou_range: 95 % interval of the difference for each class (2, K).
+        iou_p: Two-sided p-value for each class (K,).
+        images: Number of images that show each class in the ground truth or a prediction (K,).
+        significant: Whether each class differs significantly (K,). Of the classes marked, 5 % are
+            expected to be marked by chance (Benjamini and Hochberg 1995); a class in fewer than 6
+            images never is.
     """
     miou: float
     miou_range: tuple[float, float]
@@ -45,37 +46,46 @@ class Comparison:
 
 
 def iou(intersect: np.ndarray, union: np.ndarray) -> np.ndarray:
-    """Intersection over union; nan where there is no union."""
+    """Computes intersection over union; nan where the union is empty."""
     return np.divide(intersect, union, out=np.full(np.shape(union), np.nan),
                      where=np.asarray(union) > 0)
 
 
+def mean_over_classes(values: np.ndarray) -> np.ndarray:
+    """Computes the mean over the classes that are present, not nan, (..., K) -> (...)."""
+    present = np.isfinite(values)
+    return iou(np.where(present, values, 0).sum(-1), present.sum(-1))
+
+
 def miou_interval(intersect: np.ndarray, union: np.ndarray,
                   draws: int = DRAWS) -> tuple[float, float] | None:
-    """The 95 % interval of mIoU over images (percentile method).
+    """Computes the 95 % interval of mIoU over images (percentile method).
 
     Args:
-        intersect: Pixels (N, K).
-        union: Pixels (N, K).
-        draws: R.
+        intersect: Pixels of the intersection (N, K).
+        union: Pixels of the union (N, K).
+        draws: Number of draws R.
 
     Returns:
-        Its ends, 0..1; None where there is one image only, or nothing to measure.
+        Ends of the interval, 0..1; None for a single image, or if no class is present.
     """
     if len(intersect) < 2 or not union.any():
         return None
-    means = np.concatenate([_mean(iou(counts @ intersect, counts @ union))
+    means = np.concatenate([mean_over_classes(iou(counts @ intersect, counts @ union))
                             for counts in _draws(len(intersect), draws)])
     return tuple(float(end) for end in np.nanquantile(means, _tails()))
 
 
 def class_intervals(intersect: np.ndarray, union: np.ndarray, draws: int = DRAWS) -> np.ndarray:
-    """The 95 % intervals of the IoU of each class, (2, K); nan for a class that no draw shows.
+    """Computes the 95 % interval of the IoU of each class.
 
     Args:
-        intersect: Pixels (N, K).
-        union: Pixels (N, K).
-        draws: R.
+        intersect: Pixels of the intersection (N, K).
+        union: Pixels of the union (N, K).
+        draws: Number of draws R.
+
+    Returns:
+        Ends (2, K), 0..1; nan for a class that no draw shows.
     """
     return _quantiles(np.concatenate([
         iou(counts @ intersect, counts @ union).astype(np.float32)
@@ -84,12 +94,12 @@ def class_intervals(intersect: np.ndarray, union: np.ndarray, draws: int = DRAWS
 
 def compare(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray],
             draws: int = PAIRED_DRAWS) -> Comparison:
-    """Compares two results image by image: both are drawn the same images (paired bootstrap).
+    """Compares two results image by image: both get the same draws (paired bootstrap).
 
     Args:
-        a: Intersection and union, pixels (N, K), of the first result.
-        b: Of the second.
-        draws: R.
+        a: Pixels (N, K) of intersection and union of the first result.
+        b: Pixels (N, K) of intersection and union of the second result.
+        draws: Number of draws R.
     """
     areas = np.hstack([*a, *b]).astype(np.float64)  # (N, 4K)
     per_class, means = [], []
@@ -97,7 +107,7 @@ def compare(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray],
         i_a, u_a, i_b, u_b = np.hsplit(counts @ areas, 4)
         before, after = iou(i_a, u_a), iou(i_b, u_b)
         per_class.append((after - before).astype(np.float32))
-        means.append(_mean(after) - _mean(before))
+        means.append(mean_over_classes(after) - mean_over_classes(before))
     per_class, means = np.concatenate(per_class), np.concatenate(means)
     before, after = (iou(i.sum(0), u.sum(0)) for i, u in (a, b))
     images = ((a[1] > 0) | (b[1] > 0)).sum(0)
@@ -106,14 +116,14 @@ def compare(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray],
     significant = np.zeros(len(p), bool)
     significant[known] = _benjamini_hochberg(p[known], 1 - LEVEL)
     return Comparison(
-        miou=float(_mean(after[None])[0] - _mean(before[None])[0]),
+        miou=float(mean_over_classes(after) - mean_over_classes(before)),
         miou_range=tuple(float(end) for end in np.nanquantile(means, _tails())),
         miou_p=float(_p_values(means[:, None])[0]), iou=after - before,
         iou_range=_quantiles(per_class), iou_p=p, images=images, significant=significant)
 
 
 def _draws(images: int, draws: int) -> Iterator[np.ndarray]:
-    """Blocks of counts (r, N), float64: how often each image is in a draw."""
+    """Yields blocks of counts (r, N), float64: how often each image is in a draw."""
     rng = np.random.default_rng(SEED)
     for start in range(0, draws, _BLOCK):
         rows = min(_BLOCK, draws - start)
@@ -122,18 +132,12 @@ def _draws(images: int, draws: int) -> Iterator[np.ndarray]:
             np.float64)
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
-    """The mean over the classes that are there, (R, K) -> (R,)."""
-    known = np.isfinite(values)
-    return iou(np.where(known, values, 0).sum(1), known.sum(1))
-
-
 def _tails() -> list[float]:
     return [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
 
 
 def _quantiles(values: np.ndarray) -> np.ndarray:
-    """(R, K) -> (2, K); nan for a class that no draw knows."""
+    """Computes the ends of the 95 % interval of each class, (R, K) -> (2, K)."""
     ends = np.full((2, values.shape[1]), np.nan)
     known = np.isfinite(values).any(0)
     if known.any():
@@ -142,7 +146,10 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
 
 
 def _p_values(differences: np.ndarray) -> np.ndarray:
-    """Two-sided, (R, K) -> (K,): twice the share of draws on the rarer side of 0, never 0."""
+    """Computes two-sided p-values, (R, K) -> (K,): twice the share of draws on the rarer side of 0.
+
+    They are never 0, because the observed difference counts as a draw on either side.
+    """
     draws = np.isfinite(differences).sum(0)
     sides = [((differences <= 0).sum(0) + 1) / (draws + 1),
              ((differences >= 0).sum(0) + 1) / (draws + 1)]
@@ -150,7 +157,7 @@ def _p_values(differences: np.ndarray) -> np.ndarray:
 
 
 def _benjamini_hochberg(p: np.ndarray, rate: float) -> np.ndarray:
-    """Which of many p-values count, at a rate of false ones among them."""
+    """Selects the significant p-values at a rate of false discoveries."""
     if not p.size:
         return np.zeros(0, bool)
     order = np.sort(p)

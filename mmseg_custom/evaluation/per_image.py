@@ -1,16 +1,7 @@
 """The records of all images in arrays, and the .npz file of a test run that holds them.
 
-    names       (N,) the files of the images
-    ends        (N,) where the entries of an image end
-    truth       (E,) true class of an entry; K for a label that is no class
-    prediction  (E,) predicted class
-    pixels      (E,) how many pixels of the image are of this pair
-    boundary    (N, 3, K) see boundary.boundary_areas; (0, 3, 0) where it was not measured
-    maps        bytes of one PNG an image after the other, see record.decode_maps
-    map_ends    (N,) where they end
-
-Everything but the boundary follows from the entries. Letters: `N` images, `K` classes, `E` entries
-of all images, `e` of one.
+Everything but the boundary follows from the entries, pairs of a true and a predicted class.
+Letters: `N` images, `K` classes, `E` entries of all images, `e` entries of one image.
 """
 import zipfile
 from collections.abc import Sequence
@@ -20,15 +11,31 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import atomic_path
+from .bootstrap import iou
 from .record import ImageRecord, decode_maps
+
+_IN_FILE = dict(ground_truth='truth')  # attribute -> array, where the names differ
 
 
 @dataclass
 class PerImage:
-    """What each image adds to the figures; the arrays are those of the file."""
+    """Contribution of each image to the metrics.
+
+    The arrays have the same names in the file, except that ``ground_truth`` is ``truth`` there.
+
+    Attributes:
+        names: File names of the images (N,).
+        ends: End of the entries of each image (N,).
+        ground_truth: True class of each entry (E,); K for a label that is no class.
+        prediction: Predicted class of each entry (E,).
+        pixels: Number of pixels of each entry (E,).
+        boundary: Results of :func:`.boundary.boundary_areas` (N, 3, K); (0, 3, 0) if not measured.
+        maps: Bytes of the PNG files of all images in a row, see :func:`.record.decode_maps`.
+        map_ends: End of the PNG file of each image (N,).
+    """
     names: np.ndarray
     ends: np.ndarray
-    truth: np.ndarray
+    ground_truth: np.ndarray
     prediction: np.ndarray
     pixels: np.ndarray
     boundary: np.ndarray
@@ -37,13 +44,14 @@ class PerImage:
 
     @classmethod
     def of(cls, records: Sequence[ImageRecord]) -> 'PerImage':
-        """Lays the records of images one after another."""
+        """Concatenates the records of images."""
         pairs = np.concatenate([record.pairs for record in records])
         measured = all(record.boundary is not None for record in records)
         return cls(
             names=np.array([record.name for record in records]),
             ends=np.cumsum([len(record.pairs) for record in records]),
-            truth=pairs[:, 0].astype(np.uint16), prediction=pairs[:, 1].astype(np.uint16),
+            ground_truth=pairs[:, 0].astype(np.uint16),
+            prediction=pairs[:, 1].astype(np.uint16),
             pixels=np.concatenate([record.pixels for record in records]),
             boundary=np.stack([record.boundary for record in records]) if measured else
             np.zeros((0, 3, 0), np.int64),
@@ -51,9 +59,10 @@ class PerImage:
             map_ends=np.cumsum([len(record.maps) for record in records]))
 
     def save(self, path: str) -> None:
-        """Writes the file, whole or not at all."""
+        """Writes the file atomically."""
         with atomic_path(path) as part, open(part, 'wb') as file:
-            np.savez_compressed(file, **asdict(self))
+            np.savez_compressed(file, **{_IN_FILE.get(name, name): array
+                                         for name, array in asdict(self).items()})
 
     @classmethod
     def load(cls, path: str) -> 'PerImage':
@@ -64,7 +73,8 @@ class PerImage:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+                return cls(**{name: arrays[_IN_FILE.get(name, name)]
+                              for name in cls.__dataclass_fields__})
         except FileNotFoundError as error:
             raise InputError(f'{path} does not exist: it lies beside the .json of a test run, and '
                              'moves with it') from error
@@ -73,35 +83,43 @@ class PerImage:
                              'again') from error
 
     def areas(self, classes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Intersection and union (N, K) in pixels, float64."""
-        hit = self.truth == self.prediction
-        intersect = self._sums(self.truth, classes, hit)
-        union = (self._sums(self.prediction, classes) + self.truth_areas(classes) - intersect)
+        """Computes intersection and union (N, K) in pixels, float64."""
+        hit = self.ground_truth == self.prediction
+        intersect = self._sums(self.ground_truth, classes, hit)
+        union = (self._sums(self.prediction, classes) + self.ground_truth_areas(classes)
+                 - intersect)
         return intersect, union
 
-    def truth_areas(self, classes: int) -> np.ndarray:
-        """Labelled pixels of each class (N, K), float64."""
-        return self._sums(self.truth, classes, self.truth < classes)
+    def ground_truth_areas(self, classes: int) -> np.ndarray:
+        """Computes the labelled pixels of each class (N, K), float64."""
+        return self._sums(self.ground_truth, classes, self.ground_truth < classes)
+
+    def boundary_iou(self) -> np.ndarray | None:
+        """Computes the Boundary IoU of each class (K,); None if it was not measured."""
+        if not len(self.boundary):
+            return None
+        intersect, of_prediction, of_ground_truth = self.boundary.sum(0)
+        return iou(intersect, of_prediction + of_ground_truth - intersect)
 
     def confusion(self, classes: int) -> np.ndarray:
-        """Pixels (K, K) of all images: true class, predicted class."""
-        kept = self.truth < classes
-        cells = self.truth[kept].astype(np.int64) * classes + self.prediction[kept]
+        """Counts the pixels (K, K) of all images: true class, predicted class."""
+        kept = self.ground_truth < classes
+        cells = self.ground_truth[kept].astype(np.int64) * classes + self.prediction[kept]
         return np.bincount(cells, self.pixels[kept], classes**2).reshape(classes, classes)
 
     def entries(self, image: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """True class, predicted class and pixels, (e,) each, of one image."""
+        """Returns true class, predicted class and pixels, (e,) each, of one image."""
         part = slice(self.ends[image - 1] if image else 0, self.ends[image])
-        return self.truth[part], self.prediction[part], self.pixels[part]
+        return self.ground_truth[part], self.prediction[part], self.pixels[part]
 
     def label_maps(self, image: int) -> tuple[np.ndarray, np.ndarray]:
-        """Truth and prediction of one image, see :func:`.record.decode_maps`."""
+        """Decodes ground truth and prediction of one image, see :func:`.record.decode_maps`."""
         start = self.map_ends[image - 1] if image else 0
         return decode_maps(self.maps[start:self.map_ends[image]].tobytes())
 
     def _sums(self, labels: np.ndarray, classes: int,
               kept: np.ndarray | None = None) -> np.ndarray:
-        """Pixels by image and label (N, K)."""
+        """Sums pixels by image and label (N, K)."""
         images = np.repeat(np.arange(len(self.ends)), np.diff(self.ends, prepend=0))
         cells, pixels = images * classes + labels, self.pixels
         if kept is not None:

@@ -1,4 +1,4 @@
-"""What one image adds to the figures: who was taken for whom, on how many pixels.
+"""Contribution of one image to the metrics: its confusion, in pixels.
 
 Letters: `H W` pixels, `K` classes, `E` entries: pairs of a true and a predicted class that occur.
 """
@@ -7,63 +7,65 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..datasets.ground_truth import IGNORE_INDEX
 from ..errors import InputError
 from .boundary import boundary_areas
 
-PICTURE_SIDE = 512  # pixels, of the label maps that are kept for pictures
+PICTURE_SIDE = 512  # pixels, longest side of the label maps that are kept for pictures
 
 
 class ImageRecord(tuple):
-    """The four areas of an image as mmseg's ``pre_eval`` has them, and more beside them.
+    """The four areas of an image that mmseg's ``pre_eval`` returns, with more as attributes.
 
-    As a tuple it is what ``CustomDataset.evaluate`` takes: the pixels (K) of intersection, union,
-    prediction and truth, float32 tensors.
+    The tuple is what ``CustomDataset.evaluate`` takes: the pixels (K,) of intersection, union,
+    prediction and ground truth, float32 tensors.
 
     Attributes:
-        name: The image's file.
-        pairs: (E, 2) int64: true class and predicted class. A true class of K stands for labels
-            that are neither a class nor ignored.
-        pixels: (E,) int64: how many of each.
-        boundary: (3, K) int64, see :func:`.boundary.boundary_areas`; None if not measured.
-        maps: PNG file with the truth above the prediction, (2h, w) with h and w at most 512.
+        name: File name of the image.
+        pairs: True and predicted class of each entry (E, 2), int64. A true class of K stands for
+            labels that are neither a class nor ignored.
+        pixels: Number of pixels of each entry (E,), int64.
+        boundary: Result of :func:`.boundary.boundary_areas` (3, K); None if not measured.
+        maps: PNG file with the ground truth above the prediction, (2h, w), h and w at most 512.
     """
 
     def __new__(cls, areas: tuple[Tensor, ...], name: str = '', pairs: np.ndarray | None = None,
                 pixels: np.ndarray | None = None, boundary: np.ndarray | None = None,
                 maps: bytes = b''):
-        """The rest may be missing, for pickle sets it afterwards."""
+        """Creates the tuple; all but the areas has defaults, for pickle sets it afterwards."""
         record = super().__new__(cls, areas)
         record.name, record.pairs, record.pixels = name, pairs, pixels
         record.boundary, record.maps = boundary, maps
         return record
 
 
-def measure(prediction: np.ndarray, truth: np.ndarray, classes: int, name: str = '',
-            ignored: int = 255, boundary: bool = False) -> ImageRecord:
-    """Compares the prediction of an image with its truth.
+def measure(prediction: np.ndarray, ground_truth: np.ndarray, classes: int, name: str = '',
+            ignore_index: int = IGNORE_INDEX, boundary: bool = False) -> ImageRecord:
+    """Compares the prediction of an image with its ground truth.
 
-    The areas equal those of mmseg's ``intersect_and_union``; they are read off the confusion,
+    The areas equal those of mmseg's ``intersect_and_union``; they are sums over the confusion,
     which takes one pass over the pixels.
 
     Args:
         prediction: Classes (H, W), 0..K-1.
-        truth: Labels (H, W).
-        classes: K.
-        name: Of the image.
-        ignored: The label of pixels that do not count.
-        boundary: Also measure the boundary bands.
+        ground_truth: Labels (H, W).
+        classes: Number of classes K.
+        name: File name of the image.
+        ignore_index: Label of pixels that do not count.
+        boundary: Whether to measure the boundary bands too.
 
     Raises:
-        InputError: If the sizes differ or a prediction is no class.
+        InputError: If the sizes differ or the prediction holds a label that is no class.
     """
-    if prediction.shape != truth.shape:
+    if prediction.shape != ground_truth.shape:
         raise InputError(f'prediction of {name} is {prediction.shape} pixels, its label '
-                         f'{truth.shape}: they belong to different data')
+                         f'{ground_truth.shape}: they belong to different data')
     if prediction.min() < 0 or prediction.max() >= classes:
         raise InputError(f'prediction of {name} holds class {prediction.max()}: expected '
                          f'0..{classes - 1}; the checkpoint is of other data')
-    counted = truth != ignored
-    rows = np.where((truth >= 0) & (truth < classes), truth, classes)[counted].astype(np.int64)
+    counted = ground_truth != ignore_index
+    is_class = (ground_truth >= 0) & (ground_truth < classes)
+    rows = np.where(is_class, ground_truth, classes)[counted].astype(np.int64)
     table = np.bincount(rows * classes + prediction[counted], minlength=(classes + 1) * classes)
     entries = np.flatnonzero(table)
     table = table.reshape(classes + 1, classes)
@@ -72,28 +74,28 @@ def measure(prediction: np.ndarray, truth: np.ndarray, classes: int, name: str =
                   for area in (hit, predicted + labelled - hit, predicted, labelled))
     return ImageRecord(
         areas, name, np.stack(np.divmod(entries, classes), 1), table.reshape(-1)[entries],
-        boundary_areas(prediction, np.where(counted, truth, -1), classes) if boundary else None,
-        _encode_maps(truth, prediction, counted, classes))
+        boundary_areas(prediction, np.where(counted, ground_truth, -1), classes)
+        if boundary else None,
+        _encode_maps(ground_truth, prediction, counted, classes))
 
 
 def decode_maps(maps: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Truth and prediction (h, w) of a record; what is ignored is the highest value, 255 or 65535.
+    """Decodes ground truth and prediction (h, w) of a record, at most 512 pixels, for pictures.
 
-    h and w are at most 512: they are for pictures.
+    Ignored pixels have the highest value of the file, 255 or 65535.
     """
     both = cv2.imdecode(np.frombuffer(maps, np.uint8), cv2.IMREAD_UNCHANGED)
-    truth, prediction = np.split(both, 2)
-    return truth, prediction
+    return tuple(np.split(both, 2))
 
 
-def _encode_maps(truth: np.ndarray, prediction: np.ndarray, counted: np.ndarray,
+def _encode_maps(ground_truth: np.ndarray, prediction: np.ndarray, counted: np.ndarray,
                  classes: int) -> bytes:
     kind = np.uint8 if classes < 256 else np.uint16
-    truth = np.where(counted, truth, np.iinfo(kind).max)
-    scale = min(1., PICTURE_SIDE / max(truth.shape))
-    size = tuple(max(1, round(side * scale)) for side in truth.shape[::-1])
+    ground_truth = np.where(counted, ground_truth, np.iinfo(kind).max)
+    scale = min(1., PICTURE_SIDE / max(ground_truth.shape))
+    size = tuple(max(1, round(side * scale)) for side in ground_truth.shape[::-1])
     small = [cv2.resize(labels.astype(kind), size, interpolation=cv2.INTER_NEAREST)
-             for labels in (truth, prediction)]
+             for labels in (ground_truth, prediction)]
     done, data = cv2.imencode('.png', np.concatenate(small))
     if not done:
         raise RuntimeError('OpenCV could not write a PNG')

@@ -1,12 +1,12 @@
-"""The files that a test run leaves, and reading them again.
+"""Writes and reads the files of a test run.
 
-    eval_single_scale_20261124_190000.json   figures, and where they come from
-    eval_single_scale_20261124_190000.npz    what each image added to them (per_image.py)
+    eval_single_scale_20261124_190000.json   metrics, and the run that they come from
+    eval_single_scale_20261124_190000.npz    contribution of each image (per_image.py)
 
 The .json has mmseg's keys ``config`` and ``metric`` and, beside them, ``interval`` (of mIoU),
 ``images``, ``date``, ``checkpoint``, ``time``, ``peak_memory_bytes``, ``hardware``, ``versions``,
 ``settings`` (the whole config), ``classes``, ``palette``, ``image_folder`` and ``per_image`` (the
-name of the .npz). A figure that does not exist, as of a class that no image shows, is null.
+name of the .npz). A metric without a value, such as that of an absent class, is null.
 """
 import glob
 import json
@@ -25,7 +25,8 @@ from torch.utils.data import Dataset
 
 from ..checkpoint.metadata import plain
 from ..errors import InputError
-from ..files import atomic_path
+from ..files import atomic_write
+from .confusion import image_scores
 from .per_image import PerImage
 from .record import ImageRecord
 from .run_info import describe_checkpoint, hardware, versions
@@ -36,53 +37,68 @@ class Results:
     """A test run, read from its files.
 
     Attributes:
-        path: Of the .json.
-        run: Its content.
-        images: What each image added.
+        path: Path of the .json.
+        run: Content of the .json.
+        images: Contribution of each image.
     """
     path: str
     run: dict[str, Any]
     images: PerImage
 
     @property
+    def name(self) -> str:
+        """Name of the config file, without its ending."""
+        return osp.splitext(osp.basename(self.run['config']))[0]
+
+    @property
     def classes(self) -> list[str]:
-        """K names."""
+        """Names of the K classes."""
         return self.run['classes']
 
     @property
     def palette(self) -> np.ndarray:
-        """RGB (K, 3), 0..255."""
+        """Colours of the classes, RGB (K, 3), 0..255."""
         return np.array(self.run['palette'])
 
     @cached_property
     def areas(self) -> tuple[np.ndarray, np.ndarray]:
-        """Intersection and union, pixels (N, K)."""
+        """Pixels (N, K) of intersection and union."""
         return self.images.areas(len(self.classes))
 
+    @cached_property
+    def ground_truth_areas(self) -> np.ndarray:
+        """Labelled pixels of each class (N, K)."""
+        return self.images.ground_truth_areas(len(self.classes))
 
-def write_results(path: str, figures: Mapping[str, dict], records: Sequence[tuple],
+    @cached_property
+    def image_scores(self) -> np.ndarray:
+        """Mean IoU of each image over the classes of its ground truth (N,)."""
+        return image_scores(*self.areas, self.ground_truth_areas)
+
+
+def write_results(path: str, evaluation: Mapping[str, dict], records: Sequence[tuple],
                   dataset: Dataset, cfg: Config, *, config: str, checkpoint: str, device: str,
                   seconds: float, memory: Mapping[str, int], **more: object) -> None:
     """Writes the files of a test run.
 
     Args:
-        path: Of the .json.
-        figures: From :func:`.figures.evaluate`.
-        records: From :func:`.figures.pre_eval`, of all images.
-        dataset: That they are of.
-        cfg: The config of the run.
-        config: Its file.
-        checkpoint: As given to the run.
+        path: Path of the .json.
+        evaluation: Result of :func:`.metrics.evaluate`.
+        records: Results of :func:`.metrics.pre_eval` for all images.
+        dataset: Data set of the records.
+        cfg: Config of the run.
+        config: Path of the config file.
+        checkpoint: Path of the checkpoint, or 'none'.
         device: 'cuda' or 'cpu'.
-        seconds: That the predictions took, in all.
-        memory: From :func:`.run_info.peak_memory`.
-        more: Plain values to be written as well, such as what was skipped.
+        seconds: Total time of the predictions.
+        memory: Result of :func:`.run_info.peak_memory`.
+        more: Further plain values to write, such as the skipped images.
 
     Raises:
         SaveError: If a file could not be written; earlier files of that name are unchanged.
     """
     content = dict(
-        config=config, **figures, **more, images=len(records),
+        config=config, **evaluation, **more, images=len(records),
         date=time.strftime('%Y-%m-%d %H:%M:%S'),
         checkpoint=describe_checkpoint(checkpoint) or dict(path=checkpoint),
         time=dict(seconds=round(seconds, 3),
@@ -95,19 +111,18 @@ def write_results(path: str, figures: Mapping[str, dict], records: Sequence[tupl
         PerImage.of(records).save(per_image)
         content.update(per_image=osp.basename(per_image),
                        image_folder=osp.abspath(dataset.img_dir))
-    with atomic_path(path) as part, open(part, 'w', encoding='utf-8') as file:
-        json.dump(_finite(plain(content)), file, indent=2, allow_nan=False)
-        file.write('\n')
+    text = json.dumps(_finite(plain(content)), indent=2, allow_nan=False)
+    atomic_write(path, f'{text}\n'.encode())
 
 
 def read_results(path: str) -> Results:
-    """Reads a test run.
+    """Reads the files of a test run.
 
     Args:
-        path: Its .json, or a work dir, of which the newest is taken.
+        path: Path of the .json, or a work dir, whose newest results are read.
 
     Raises:
-        InputError: If it is not there, no such file, or its .npz is missing.
+        InputError: If a file is missing or of another kind.
     """
     if osp.isdir(path):
         found = glob.glob(osp.join(path, 'eval_*.json'))
@@ -124,14 +139,15 @@ def read_results(path: str) -> Results:
     except ValueError as error:
         raise InputError(f'{path} is no JSON file ({error}): expected the eval_*.json of '
                          'tools/test.py') from error
-    if not isinstance(run, dict) or not {'metric', 'per_image', 'classes'} <= run.keys():
-        raise InputError(f'{path} holds no figures of single images: expected the eval_*.json '
-                         'that tools/test.py of this project writes with --eval mIoU')
+    if not (isinstance(run, dict) and {'metric', 'per_image', 'classes'} <= run.keys()
+            and 'mIoU' in run['metric']):
+        raise InputError(f'{path} holds no mIoU or no metrics of single images: expected the '
+                         'eval_*.json that tools/test.py of this project writes with --eval mIoU')
     return Results(path, run, PerImage.load(osp.join(osp.dirname(path), run['per_image'])))
 
 
 def _finite(value: Any) -> Any:
-    """Values that strict JSON has: null for nan and infinity, strings as keys, lists."""
+    """Converts to values of strict JSON: null for nan and infinity, strings as keys, lists."""
     if isinstance(value, dict):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Where figures come from: checkpoint, versions, hardware, memory."""
+"""Facts about a run: checkpoint, versions, hardware, peak memory."""
 import os
 import platform
 import resource
@@ -9,7 +9,6 @@ import mmcv
 import mmseg
 import numpy as np
 import torch
-import torch.distributed as dist
 from mmcv.runner import get_dist_info
 
 from ..checkpoint.provenance import sha256_of, sha256_of_all
@@ -18,9 +17,9 @@ from ..version import __version__
 
 
 def describe_checkpoint(path: str) -> dict | None:
-    """Path, bytes and SHA-256 of a checkpoint; None if there is no such file.
+    """Returns path, bytes and SHA-256 of a checkpoint; None if there is no such file.
 
-    Of a folder that several processes wrote, the hash is over the names and hashes of its files.
+    For a sharded folder, the hash is over the names and hashes of its files.
     """
     if not os.path.exists(path):
         return None
@@ -33,7 +32,7 @@ def describe_checkpoint(path: str) -> dict | None:
 
 
 def versions() -> dict[str, str]:
-    """Of what computes the figures."""
+    """Returns the versions of the libraries that compute the metrics."""
     found = dict(mmseg_custom=__version__, torch=torch.__version__, mmcv=mmcv.__version__,
                  mmsegmentation=mmseg.__version__, numpy=np.__version__, opencv=cv2.__version__,
                  python=platform.python_version())
@@ -43,7 +42,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware(device: str) -> dict[str, object]:
-    """Of this process, and how many of them there are."""
+    """Describes the hardware of this process, and counts the processes."""
     found = dict(device=device, processes=get_dist_info()[1], cpu=_cpu_name(),
                  cpus=len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity')
                  else os.cpu_count(), system=platform.platform())
@@ -53,19 +52,15 @@ def hardware(device: str) -> dict[str, object]:
 
 
 def peak_memory(device: str) -> dict[str, int]:
-    """Peak bytes of the process that took most; all processes call it.
+    """Returns the peak memory of this process so far, in bytes.
 
-    ``host``: resident memory since the process began. ``gpu``: what PyTorch's tensors took.
+    ``host`` is the resident memory, ``gpu`` that of PyTorch's tensors.
     """
     unit = 1 if sys.platform == 'darwin' else 1024
-    mine = dict(host=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    peak = dict(host=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
     if device == 'cuda':
-        mine['gpu'] = torch.cuda.max_memory_allocated()
-    everyone = [mine]
-    if get_dist_info()[1] > 1:
-        everyone = [None] * get_dist_info()[1]
-        dist.all_gather_object(everyone, mine)
-    return {name: max(one[name] for one in everyone) for name in mine}
+        peak['gpu'] = torch.cuda.max_memory_allocated()
+    return peak
 
 
 def _cpu_name() -> str:

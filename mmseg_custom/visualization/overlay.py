@@ -7,21 +7,22 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-NOT_LABELLED = 255
-NOT_LABELLED_NAME = 'not labelled'
-_HATCH = ((52, 52, 56), (84, 84, 88))  # the ground and the lines of what is not labelled
+from ..datasets.ground_truth import IGNORE_INDEX
+
+_HATCH = ((52, 52, 56), (84, 84, 88))  # background and lines where nothing is labelled
 INK, PAPER = (32, 33, 36), (255, 255, 255)
+_FONT_SIZE = 15  # pixels, in the legend
 
 
 def blend(image: np.ndarray, labels: np.ndarray, palette: np.ndarray,
           alpha: float = 0.7) -> np.ndarray:
-    """Paint labels over an image; what is not labelled becomes dark and hatched.
+    """Paints labels over an image; pixels that are not labelled become dark and hatched.
 
     Args:
-        image: RGB uint8 (H, W, 3).
+        image: Image, RGB uint8 (H, W, 3).
         labels: Integers (H, W): 0..K-1 or 255.
-        palette: RGB (K, 3), 0..255.
-        alpha: How much of the paint covers the image, 0..1.
+        palette: Colours, RGB (K, 3), 0..255.
+        alpha: Opacity of the paint, 0..1.
 
     Returns:
         RGB uint8 (H, W, 3).
@@ -32,10 +33,10 @@ def blend(image: np.ndarray, labels: np.ndarray, palette: np.ndarray,
     palette = np.asarray(palette, np.float64)
     if image.shape[:2] != labels.shape:
         raise ValueError(f'image {image.shape[:2]} and labels {labels.shape} differ in size')
-    labelled = labels != NOT_LABELLED
+    labelled = labels != IGNORE_INDEX
     if np.any((labels < 0) | (labels >= len(palette)) & labelled):
         raise ValueError(f'label {labels[labelled].max()}: expected 0..{len(palette) - 1} or '
-                         f'{NOT_LABELLED}')
+                         f'{IGNORE_INDEX}')
     paint = palette[np.where(labelled, labels, 0)]
     rows, columns = np.indices(labels.shape)
     lines = np.asarray(_HATCH, np.float64)[((rows + columns) % 8 < 2).astype(int)]
@@ -44,30 +45,29 @@ def blend(image: np.ndarray, labels: np.ndarray, palette: np.ndarray,
 
 
 def classes_in(label_maps: Iterable[np.ndarray]) -> list[int]:
-    """The labels that occur in any of the maps, in order; 255 comes last."""
+    """Returns the labels that occur in any of the label maps, in order; 255 comes last."""
     return sorted({int(label) for labels in label_maps for label in np.unique(labels)})
 
 
-def legend(present: Sequence[int], classes: Sequence[str], palette: np.ndarray, width: int,
-           font_size: int = 15) -> Image.Image:
-    """Draw the names and colours of classes, in as many columns as fit.
+def legend(present: Sequence[int], classes: Sequence[str], palette: np.ndarray,
+           width: int) -> Image.Image:
+    """Draws the names and colours of classes, in as many columns as fit.
 
     Args:
-        present: The labels to explain, 0..K-1 or 255.
-        classes: K names.
-        palette: RGB (K, 3), 0..255.
-        width: Of the picture, pixels.
-        font_size: Pixels.
+        present: Labels to explain, 0..K-1 or 255.
+        classes: Names of the K classes.
+        palette: Colours, RGB (K, 3), 0..255.
+        width: Width of the picture in pixels.
 
     Returns:
         RGB picture of that width, as high as needed.
     """
-    font = ImageFont.load_default(font_size)
-    names = [NOT_LABELLED_NAME if label == NOT_LABELLED else classes[label].strip()
+    font = ImageFont.load_default(_FONT_SIZE)
+    names = ['not labelled' if label == IGNORE_INDEX else classes[label].strip()
              for label in present]
-    swatch, line = font_size, round(font_size * 1.7)
+    swatch, line = _FONT_SIZE, round(_FONT_SIZE * 1.7)
     longest = max((font.getlength(name) for name in names), default=0)
-    column = int(longest) + swatch + round(font_size * 1.9)
+    column = int(longest) + swatch + round(_FONT_SIZE * 1.9)
     columns = max(1, min(width // column, len(names)))
     column = max(column, min(width // columns, round(column * 1.5)))
     picture = Image.new('RGB', (width, max(1, -(-len(names) // columns)) * line), PAPER)
@@ -75,11 +75,11 @@ def legend(present: Sequence[int], classes: Sequence[str], palette: np.ndarray, 
     for i, (label, name) in enumerate(zip(present, names)):
         x, y = i % columns * column, i // columns * line
         picture.paste(_swatch(label, palette, swatch), (x, y + (line - swatch) // 2))
-        pen.text((x + swatch + font_size // 2, y + line / 2), name, INK, font, anchor='lm')
+        pen.text((x + swatch + _FONT_SIZE // 2, y + line / 2), name, INK, font, anchor='lm')
     return picture
 
 
 def _swatch(label: int, palette: np.ndarray, side: int) -> Image.Image:
-    """A square in the colour that :func:`blend` gives the label on white."""
+    """Makes a square in the colour that :func:`blend` gives the label on white."""
     square = np.full((side, side), label)
     return Image.fromarray(blend(np.full((side, side, 3), 255, np.uint8), square, palette, 1.))

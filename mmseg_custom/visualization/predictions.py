@@ -6,25 +6,24 @@ an image, named like it, in which the value k stands for class k of 1..K. In mem
 """
 import os.path as osp
 
-import mmcv
 import numpy as np
 from mmseg.datasets import CustomDataset
 from PIL import Image, UnidentifiedImageError
 
-from ..datasets.ground_truth import read_ground_truth
+from ..datasets.ground_truth import IGNORE_INDEX, read_ground_truth
 from ..errors import InputError
-from .overlay import NOT_LABELLED
+from .files import read_image
 
 
 def choose_rows(dataset: CustomDataset, count: int) -> list[int]:
-    """Choose images for a picture, always the same ones.
+    """Chooses images for a picture, always the same ones.
 
     The data set is cut into `count` stretches; each gives the image that shows the most classes
     that no image before it showed, and of those the one with the most classes.
 
     Args:
-        dataset: With labels.
-        count: How many, 1 or more; fewer if the data set is smaller.
+        dataset: Data set with labels.
+        count: Number of images, 1 or more; a smaller data set gives fewer.
 
     Returns:
         Indices into the data set, ascending.
@@ -36,7 +35,7 @@ def choose_rows(dataset: CustomDataset, count: int) -> list[int]:
         raise InputError(f'--rows {count}: expected 1 or more')
     chosen, shown = [], set()
     for stretch in np.array_split(np.arange(len(dataset)), min(count, len(dataset))):
-        found = {int(i): set(np.unique(read_ground_truth(dataset, i))) - {NOT_LABELLED}
+        found = {int(i): set(np.unique(read_ground_truth(dataset, i))) - {IGNORE_INDEX}
                  for i in stretch}
         best = max(found, key=lambda i: (len(found[i] - shown), len(found[i]), -i))
         chosen.append(best)
@@ -46,39 +45,33 @@ def choose_rows(dataset: CustomDataset, count: int) -> list[int]:
 
 def read_row(dataset: CustomDataset, index: int,
              folder: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read an image, its truth and its prediction.
+    """Reads an image, its ground truth and its prediction.
 
     Args:
-        dataset: Of the image.
-        index: Of the image in it.
-        folder: Of the predictions.
+        dataset: Data set with labels.
+        index: Index of the image in the data set.
+        folder: Folder of the predictions.
 
     Returns:
-        Image RGB uint8 (H, W, 3), truth (H, W) and prediction (H, W).
+        Image RGB uint8 (H, W, 3), ground truth (H, W) and prediction (H, W).
 
     Raises:
         InputError: If a file is missing, cannot be decoded, or does not fit the image.
     """
     name = dataset.img_infos[index]['filename']
-    path = osp.join(dataset.img_dir, name)
-    try:
-        image = mmcv.imread(path, channel_order='rgb')
-    except FileNotFoundError:
-        image = None
-    if image is None:
-        raise InputError(f'image {path} cannot be decoded: replace the file')
-    truth = read_ground_truth(dataset, index)
+    image = read_image(osp.join(dataset.img_dir, name))
+    ground_truth = read_ground_truth(dataset, index)
     prediction = _read_prediction(osp.join(folder, osp.splitext(osp.basename(name))[0] + '.png'),
                                   len(dataset.CLASSES))
-    for what, labels in (('label', truth), ('prediction', prediction)):
+    for what, labels in (('label', ground_truth), ('prediction', prediction)):
         if labels.shape != image.shape[:2]:
             raise InputError(f'{what} of {name} is {labels.shape} pixels, the image '
                              f'{image.shape[:2]}: they belong to different data')
-    return image, truth, prediction
+    return image, ground_truth, prediction
 
 
 def _read_prediction(path: str, count: int) -> np.ndarray:
-    """A prediction (H, W), 0..count-1."""
+    """Reads a prediction (H, W), 0..count-1."""
     if not osp.isfile(path):
         raise InputError(f'prediction {path} does not exist: write it with `tools/test.py CONFIG '
                          'CHECKPOINT --format-only --eval-options imgfile_prefix=FOLDER`')

@@ -1,18 +1,19 @@
-"""Figures of mmseg's tools stay within what machines can draw."""
+import sys
+from types import SimpleNamespace
+
 import pytest
 from matplotlib import pyplot
 
-import mmseg_custom  # noqa: F401
-from mmseg_custom.compat import LONGEST_SIDE
+from mmseg_custom.compat import LONGEST_SIDE, draw_large_matrices
 
 
-@pytest.mark.parametrize('figsize, dpi, expected', [
-    ((300, 240), 180, LONGEST_SIDE / 300),  # confusion_matrix.py with 150 classes
-    ((38, 30.4), 180, 180),  # and with 19
-    ((6, 4), None, None),
-])
-def test_large_figures_get_fewer_dots(figsize, dpi, expected):
-    figure, axes = pyplot.subplots(figsize=figsize, **({} if dpi is None else dict(dpi=dpi)))
-    pyplot.close(figure)
-    assert figure.dpi == pytest.approx(expected or pyplot.rcParams['figure.dpi'])
-    assert axes.figure is figure
+@pytest.mark.parametrize('script, limited', [('confusion_matrix.py', True), ('train.py', False)])
+def test_figures_of_one_tool_stay_within_what_memory_holds(monkeypatch, script, limited):
+    monkeypatch.setitem(sys.modules, '__main__', SimpleNamespace(__file__=f'/mmseg/tools/{script}'))
+    monkeypatch.setattr(pyplot, 'subplots', pyplot.subplots)
+    draw_large_matrices()
+    large, _ = pyplot.subplots(figsize=(300, 240), dpi=180)
+    small, _ = pyplot.subplots(figsize=(10, 8), dpi=180)
+    assert (large.dpi < 180) == limited and small.dpi == 180
+    assert not limited or round(large.dpi * 300) == LONGEST_SIDE
+    pyplot.close('all')

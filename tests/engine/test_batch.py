@@ -1,20 +1,20 @@
 import pytest
 from mmcv import Config
 
-from mmseg_custom.engine.batch import resolve_batch, split_batch
+from mmseg_custom.engine.batch import Batch, resolve_batch, split_batch
 from mmseg_custom.errors import InputError
 
 
-@pytest.mark.parametrize('total, ranks, samples, dealt', [
+@pytest.mark.parametrize('total, ranks, samples, split', [
     (16, 8, 2, (2, 1)), (16, 1, 2, (2, 8)), (16, 4, 2, (2, 2)), (16, 2, 3, (2, 4)),
     (16, 16, 2, (1, 1)), (24, 4, 4, (3, 2)), (7, 1, 4, (1, 7))])
-def test_batch_is_dealt(total, ranks, samples, dealt):
-    assert split_batch(total, ranks, samples) == dealt
-    assert dealt[0] * dealt[1] * ranks == total
+def test_batch_is_split(total, ranks, samples, split):
+    batch = split_batch(total, ranks, samples)
+    assert (batch.samples, batch.accumulation) == split and batch.images == total
 
 
 @pytest.mark.parametrize('total, ranks, near', [(16, 3, '15 or 18'), (2, 4, '4'), (0, 1, '1')])
-def test_batch_that_cannot_be_dealt(total, ranks, near):
+def test_batch_that_cannot_be_split(total, ranks, near):
     with pytest.raises(InputError, match=f'a multiple of the {ranks} .* e.g. {near}'):
         split_batch(total, ranks, 2)
 
@@ -25,11 +25,10 @@ def config(**keys) -> Config:
 
 def test_total_batch_comes_before_accumulation():
     cfg = config(total_batch=16, accumulation=5)
-    assert resolve_batch(cfg, ranks=2) == 4
-    assert cfg.data.train_dataloader['samples_per_gpu'] == 2
-    assert cfg.data.samples_per_gpu == 3  # of the other loaders
-    assert resolve_batch(config(accumulation=5), ranks=2) == 5
-    assert resolve_batch(config(), ranks=2) == 1
+    assert resolve_batch(cfg, ranks=2) == Batch(samples=2, ranks=2, accumulation=4)
+    assert cfg.pretty_text == config(total_batch=16, accumulation=5).pretty_text
+    assert resolve_batch(config(accumulation=5), ranks=2) == Batch(3, 2, 5)
+    assert resolve_batch(config(), ranks=2) == Batch(3, 2, 1)
 
 
 @pytest.mark.parametrize('keys, message', [

@@ -1,31 +1,47 @@
-import logging
-
 import pytest
 from mmcv import Config
 
-from mmseg_custom.engine.config import check_classes
+from mmseg_custom.engine.config import load_config, resolve_config
+from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.errors import InputError
 
 
-def config(*numbers, auxiliary=3) -> Config:
-    heads = [dict(num_classes=number) for number in numbers]
-    return Config(dict(model=dict(decode_head=heads if len(heads) > 1 else heads[0],
-                                  auxiliary_head=dict(num_classes=auxiliary))))
+@pytest.fixture
+def config(tmp_path):
+    """A function that makes a config of some keys, in a file named some.py."""
+    def make(**keys) -> Config:
+        cfg = Config(dict(model=dict(), data=dict(test=dict(pipeline=[])), **keys))
+        cfg.dump(str(tmp_path / 'some.py'))
+        return load_config(str(tmp_path / 'some.py'))
+    return make
 
 
-def test_heads_have_the_classes_of_the_data(caplog):
-    classes = ['sea', 'land', 'ice ']
-    check_classes(config(3), classes)
-    check_classes(config(3, 3), classes)
-    with pytest.raises(InputError, match=r'decode_head.num_classes is 2, and the training data has '
-                       r'3 classes \(sea, land, ice ...\): set it to 3'):
-        check_classes(config(3, 2), classes)
-    with pytest.raises(InputError, match='auxiliary_head.num_classes is 1'):
-        check_classes(config(3, auxiliary=1), classes)
-    lines = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logging.getLogger('mmseg').addHandler(handler)
-    check_classes(config(150), classes)
-    logging.getLogger('mmseg').removeHandler(handler)
-    assert len(lines) == 1 and 'decode_head.num_classes is 150' in lines[0]
+def test_options_take_precedence_and_the_config_stays(config):
+    cfg = config(load_from='a.pth', total_batch=8, engine=dict(type='ddp', prefetch=2))
+    before = cfg.pretty_text
+    resolved, notes = resolve_config(cfg, RunOptions(engine='fsdp2', total_batch=16))
+    assert (resolved.load_from, resolved.total_batch, resolved.resume_from) == ('a.pth', 16, None)
+    assert resolved.engine == dict(type='fsdp2', prefetch=2)
+    assert resolved.work_dir == './work_dirs/some' and notes == []
+    assert cfg.pretty_text == before
+
+
+def test_work_dir_of_training_and_of_a_test(config):
+    cfg = config(work_dir='here')
+    assert resolve_config(cfg, RunOptions())[0].work_dir == 'here'
+    assert resolve_config(cfg, RunOptions(work_dir='there'))[0].work_dir == 'there'
+    assert resolve_config(cfg, RunOptions(checkpoint='x.pth'))[0].work_dir == './work_dirs/some'
+
+
+def test_configs_of_the_original_are_translated(config):
+    cfg, notes = resolve_config(config(
+        total_iters=7, deepspeed=True, checkpoint_config=dict(interval=1, deepspeed=True),
+        evaluation=dict(save_best='auto')), RunOptions())
+    assert cfg.runner == dict(type='IterBasedRunner', max_iters=7)
+    assert cfg.checkpoint_config == dict(interval=1) and cfg.evaluation.save_best == 'mIoU'
+    assert len(notes) == 2 and 'deepspeed' in notes[0] and 'mIoU' in notes[1]
+
+
+def test_augmentation_needs_its_step(config):
+    with pytest.raises(InputError, match='--aug-test: data.test.pipeline has no MultiScaleFlipAug'):
+        resolve_config(config(), RunOptions(aug_test=True))

@@ -3,26 +3,28 @@ from types import SimpleNamespace
 import pytest
 from mmcv import Config
 
-from mmseg_custom.engine.identity import identity, image_names, refuse_another
+from mmseg_custom.engine.identity import identity, refuse_another
 from mmseg_custom.errors import InputError
 
 IMAGES = SimpleNamespace(img_infos=[{'filename': 'a.jpg'}, {'filename': 'b.jpg'}])
 
 
-def parts(images=IMAGES, step_images=4, **changes) -> dict:
+def parts(images=IMAGES, step_images=4, seed=3, diff_seed=False, **changes) -> dict:
     cfg = Config(dict(
         model=dict(backbone=dict(depth=2, pretrained='a.pth', with_cp=True), test_cfg=dict(n=1)),
-        optimizer=dict(type='AdamW', lr=0.1), lr_config=dict(policy='poly'), seed=3, work_dir='a',
+        optimizer=dict(type='AdamW', lr=0.1), lr_config=dict(policy='poly'), work_dir='a',
         runner=dict(max_iters=4), data=dict(train=dict(pipeline=[dict(type='Crop', size=(2, 2))]))))
     cfg.merge_from_dict(changes)
-    return identity(cfg, images, step_images)
+    return identity(cfg, images, step_images, seed, diff_seed)
 
 
 @pytest.mark.parametrize('harmless', [
     {'model.backbone.pretrained': None}, {'model.backbone.with_cp': False}, {'work_dir': 'b'},
+    {'model.backbone.pretrain_size': 112},
     {'runner.max_iters': 9}, {'model.test_cfg.n': 2}, {'checkpoint_config.interval': 1}])
 def test_may_change(harmless):
     refuse_another(parts(), parts(**harmless), 'a.pth')
+    refuse_another({**parts(), 'model.backbone.pretrain_size': '56'}, parts(), 'older.pth')
     refuse_another(None, parts(**harmless), 'of another program')
 
 
@@ -41,8 +43,3 @@ def test_may_change(harmless):
 def test_may_not_change(changes, message):
     with pytest.raises(InputError, match=f'^a.pth is of another run: {message}'):
         refuse_another(parts(), parts(**changes), 'a.pth')
-
-
-def test_images_of_joined_and_repeated_data_sets():
-    joined = SimpleNamespace(datasets=[IMAGES, SimpleNamespace(dataset=IMAGES)])
-    assert image_names(joined) == ['a.jpg', 'b.jpg'] * 2

@@ -1,23 +1,22 @@
 import os
 import pickle
 import signal
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from helpers.data import write_config
+from helpers.data import prepare, write_config
 from mmcv.parallel import MMDataParallel
 from mmseg.apis import single_gpu_test
-from mmseg.datasets import build_dataset
 from mmseg.models.segmentors import EncoderDecoder
 from PIL import Image
 
 from mmseg_custom.engine import predict as loop
-from mmseg_custom.engine.config import augment_test, load_config
-from mmseg_custom.engine.predict import Painter, predict, save_partial
-from mmseg_custom.engine.test import build_test_loader, check_classes, load_model
+from mmseg_custom.engine.loaders import build_test_loader
+from mmseg_custom.engine.painter import Painter
+from mmseg_custom.engine.predict import predict, save_partial
+from mmseg_custom.engine.test import build_test_model
 from mmseg_custom.errors import InputError
 
 SMALL = {'model.backbone.embed_dim': 32, 'model.backbone.depth': 2, 'model.backbone.num_heads': 2,
@@ -27,16 +26,14 @@ SMALL = {'model.backbone.embed_dim': 32, 'model.backbone.depth': 2, 'model.backb
 
 def setting(root, batch=1, skip_bad=False, kind=None, aug=False):
     """Model, data set and loader of a test run on a small data set."""
-    cfg = load_config(str(write_config(root / 'config.py', root)), SMALL)
-    cfg.data.test_dataloader = dict(samples_per_gpu=batch)
-    cfg.data.test.test_mode = True
-    cfg.model.type = kind or cfg.model.type
+    settings = {**SMALL, 'data.test_dataloader.samples_per_gpu': batch}
+    if kind:
+        settings['model.type'] = kind
     if aug:
-        augment_test(cfg)
-        cfg.data.test.pipeline[1].img_ratios = [0.5, 1.75]
-    dataset = build_dataset(cfg.data.test)
-    model = load_model(cfg, 'none', dataset, 'cpu')
-    return model, dataset, build_test_loader(cfg, dataset, 'cpu', 'test', skip_bad)
+        settings.update({'data.test.pipeline.1.flip': True,
+                         'data.test.pipeline.1.img_ratios': [0.5, 1.75]})
+    run = prepare(write_config(root / 'config.py', root), ['test'], settings, checkpoint='none')
+    return build_test_model(run), run.data['test'], build_test_loader(run, 'test', skip_bad)
 
 
 def image_of(root, number):
@@ -136,24 +133,3 @@ def test_ranks_share_images_once(monkeypatch, total, ranks):
         loader = SimpleNamespace(batch_sampler=batches, dataset=range(total))
         found += [i for batch in loop._indices(loader) for i in batch if i is not None]
     assert sorted(found) == list(range(total))
-
-
-@pytest.mark.parametrize('classes, message', [
-    (['wall'] * 21, r'x.pth has 21 classes, the data set Namespace has 2'),
-    (['wall', 'sky'], "class 1 is 'sky' in the one and 'floor' in the other"),
-    (['Wall ', 'floor'], None), (None, None),
-])
-def test_classes_of_the_checkpoint(tmp_path, classes, message):
-    path = tmp_path / 'x.pth'
-    torch.save(dict(meta=dict(CLASSES=classes),
-                    state_dict={'decode_head.conv_seg.bias': torch.zeros(2)}), path)
-
-    class Namespace:
-        CLASSES = ('wall', 'floor')
-
-    check = partial(check_classes, str(path), Namespace())
-    if message is None:
-        check()
-        return
-    with pytest.raises(InputError, match=message):
-        check()

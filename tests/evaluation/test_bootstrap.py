@@ -22,7 +22,7 @@ def test_interval_equals_a_loop_over_draws():
                                np.quantile(means, [.025, .975]))
 
 
-def test_interval_holds_the_figure_and_shrinks_with_the_images():
+def test_interval_contains_the_metric_and_shrinks_with_the_images():
     widths = []
     for images in (20, 200, 2000):
         low, high = bootstrap.miou_interval(*some_areas(images))

@@ -28,23 +28,23 @@ def test_band_is_that_of_each_class(distance):
 
 
 def test_areas_follow_the_definition():
-    truth, prediction = blobs(1), blobs(1)
+    ground_truth, prediction = blobs(1), blobs(1)
     prediction[20:50, 30:80] = blobs(2)[20:50, 30:80]
-    areas = boundary_areas(prediction, truth, 5)
+    areas = boundary_areas(prediction, ground_truth, 5)
     for number in range(5):
         bands = [eroded_band(labels == number, round(.02 * np.hypot(70, 110)))
-                 for labels in (prediction, truth)]
+                 for labels in (prediction, ground_truth)]
         assert areas[:, number].tolist() == [(bands[0] & bands[1]).sum(), *map(np.sum, bands)]
 
 
 def test_what_is_not_labelled_has_no_edge_and_does_not_count():
-    truth = np.zeros((100, 100), int)
-    truth[40:60, 40:60] = -1  # a hole in class 0, far from the border of the image
-    prediction = truth.copy()
+    ground_truth = np.zeros((100, 100), int)
+    ground_truth[40:60, 40:60] = -1  # a hole in class 0, far from the border of the image
+    prediction = ground_truth.copy()
     prediction[40:60, 40:60] = 3
-    hit, of_prediction, of_truth = boundary_areas(prediction, truth, 4)
+    hit, of_prediction, of_ground_truth = boundary_areas(prediction, ground_truth, 4)
     rim = 100**2 - 94**2  # the border of the image alone: d is 3
-    assert hit.tolist() == of_prediction.tolist() == of_truth.tolist() == [rim, 0, 0, 0]
+    assert hit.tolist() == of_prediction.tolist() == of_ground_truth.tolist() == [rim, 0, 0, 0]
 
 
 def test_many_classes():

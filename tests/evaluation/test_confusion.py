@@ -1,4 +1,4 @@
-"""The cost of a confusion is what mIoU gains when its pixels are mended."""
+"""The cost of a confusion is the gain of mIoU when its pixels are corrected."""
 import numpy as np
 
 from mmseg_custom.evaluation.confusion import costly_pairs, image_scores
@@ -18,10 +18,10 @@ def test_cost_is_the_gain_of_miou():
     assert [pair.cost for pair in pairs] == sorted((pair.cost for pair in pairs), reverse=True)
     for pair in pairs:
         mended = confusion.copy()
-        mended[pair.truth, pair.truth] += pair.pixels
-        mended[pair.truth, pair.prediction] = 0
+        mended[pair.ground_truth, pair.ground_truth] += pair.pixels
+        mended[pair.ground_truth, pair.prediction] = 0
         assert np.isclose(miou(mended) - miou(confusion), pair.cost)
-        assert np.isclose(pair.share, pair.pixels / confusion[pair.truth].sum())
+        assert np.isclose(pair.share, pair.pixels / confusion[pair.ground_truth].sum())
 
 
 def test_no_confusion_costs_nothing():
@@ -29,8 +29,8 @@ def test_no_confusion_costs_nothing():
     assert costly_pairs(confusion, np.array([5, 0, 7]), np.array([5, 0, 7]), 10) == []
 
 
-def test_image_scores_count_the_classes_of_the_truth():
+def test_image_scores_count_the_classes_of_the_ground_truth():
     intersect = np.array([[4., 0, 0], [0, 0, 0]])
-    union, truth = np.array([[8., 2, 5], [0, 9, 0]]), np.array([[6., 2, 0], [0, 0, 0]])
-    scores = image_scores(intersect, union, truth)
+    union, ground_truth = np.array([[8., 2, 5], [0, 9, 0]]), np.array([[6., 2, 0], [0, 0, 0]])
+    scores = image_scores(intersect, union, ground_truth)
     assert scores[0] == .25 and np.isnan(scores[1])

@@ -1,4 +1,4 @@
-"""What is measured of an image equals what mmseg measures, and survives its way between ranks."""
+"""Records of images equal what mmseg measures, and survive the way between ranks."""
 import pickle
 
 import numpy as np
@@ -12,26 +12,27 @@ from mmseg_custom.evaluation.record import decode_maps, measure
 
 def some_maps(height=60, width=90, classes=7, seed=0):
     rng = np.random.default_rng(seed)
-    truth = np.kron(rng.integers(0, classes, (6, 9)), np.ones((10, 10), int))[:height, :width]
-    prediction = np.where(rng.random(truth.shape) < .8, truth,
-                          rng.integers(0, classes, truth.shape))
-    truth[:5], truth[-3:] = 255, classes + 4  # ignored; no class, and not ignored
-    return prediction, truth
+    blocks = np.kron(rng.integers(0, classes, (6, 9)), np.ones((10, 10), int))
+    ground_truth = blocks[:height, :width]
+    prediction = np.where(rng.random(ground_truth.shape) < .8, ground_truth,
+                          rng.integers(0, classes, ground_truth.shape))
+    ground_truth[:5], ground_truth[-3:] = 255, classes + 4  # ignored; no class, and not ignored
+    return prediction, ground_truth
 
 
 def test_areas_equal_those_of_mmseg():
-    prediction, truth = some_maps()
-    for mine, theirs in zip(measure(prediction, truth, 7),
-                            intersect_and_union(prediction, truth, 7, 255)):
+    prediction, ground_truth = some_maps()
+    for mine, theirs in zip(measure(prediction, ground_truth, 7),
+                            intersect_and_union(prediction, ground_truth, 7, 255)):
         assert torch.equal(mine, theirs)
 
 
 def test_pairs_are_the_confusion():
-    prediction, truth = some_maps()
-    record = measure(prediction, truth, 7)
-    assert record.pixels.sum() == (truth != 255).sum() and record.pixels.min() > 0
+    prediction, ground_truth = some_maps()
+    record = measure(prediction, ground_truth, 7)
+    assert record.pixels.sum() == (ground_truth != 255).sum() and record.pixels.min() > 0
     for (label, guess), pixels in zip(record.pairs, record.pixels):
-        rows = truth == label if label < 7 else (truth >= 7) & (truth != 255)
+        rows = ground_truth == label if label < 7 else (ground_truth >= 7) & (ground_truth != 255)
         assert pixels == (rows & (prediction == guess)).sum()
 
 
@@ -42,13 +43,13 @@ def test_record_survives_pickle():
 
 
 def test_maps_for_pictures_are_whole_or_smaller():
-    prediction, truth = some_maps()
-    kept_truth, kept = decode_maps(measure(prediction, truth, 7).maps)
+    prediction, ground_truth = some_maps()
+    kept_ground_truth, kept = decode_maps(measure(prediction, ground_truth, 7).maps)
     np.testing.assert_array_equal(kept, prediction)
-    np.testing.assert_array_equal(kept_truth, truth)
+    np.testing.assert_array_equal(kept_ground_truth, ground_truth)
     large = measure(np.zeros((40, 2000), int), np.full((40, 2000), 300), 400).maps
-    kept_truth, kept = decode_maps(large)
-    assert kept.shape == (10, 512) and set(kept_truth.ravel()) == {300}
+    kept_ground_truth, kept = decode_maps(large)
+    assert kept.shape == (10, 512) and set(kept_ground_truth.ravel()) == {300}
 
 
 @pytest.mark.parametrize('prediction, message', [

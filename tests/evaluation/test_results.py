@@ -1,4 +1,4 @@
-"""Figures equal mmseg's, and what is written of them is read again."""
+"""Metrics equal mmseg's, and files of results are read as they were written."""
 import json
 import os
 
@@ -10,7 +10,7 @@ from mmseg.datasets import CustomDataset
 
 from mmseg_custom.errors import InputError
 from mmseg_custom.evaluation import evaluate, pre_eval, read_results
-from mmseg_custom.evaluation.figures import check_metrics
+from mmseg_custom.evaluation.metrics import check_metrics
 from mmseg_custom.evaluation.run_info import describe_checkpoint
 
 
@@ -24,7 +24,7 @@ def written(config):
     return write_some(config, config.parent / 'eval_single_scale_1.json')
 
 
-def test_figures_are_those_of_mmseg_and_more(config):
+def test_metrics_are_those_of_mmseg_and_more(config):
     dataset = dataset_of(config)
     predictions, indices = guesses(dataset, .3), range(len(dataset))
     metrics = ['mIoU', 'mDice', 'mFscore']
@@ -37,14 +37,14 @@ def test_figures_are_those_of_mmseg_and_more(config):
     assert ours['interval']['low'] < theirs['mIoU'] < ours['interval']['high']
 
 
-def test_perfect_prediction_has_all_figures_at_one(config):
+def test_perfect_prediction_has_all_metrics_at_one(config):
     dataset = dataset_of(config)
     records = pre_eval(dataset, guesses(dataset, 0), range(len(dataset)), boundary=True)
     found = evaluate(dataset, records, ['mIoU', 'mBIoU'])['metric']
     assert found['mIoU'] == found['aAcc'] == found['mBIoU'] == 1
 
 
-def test_data_set_with_figures_of_its_own_keeps_them(config):
+def test_data_set_with_metrics_of_its_own_keeps_them(config):
     class Own(CustomDataset):
         def __init__(self):
             pass
@@ -60,7 +60,7 @@ def test_data_set_with_figures_of_its_own_keeps_them(config):
     assert evaluate(Own(), records, ['mine']) == dict(metric=dict(mine=2))
 
 
-def test_file_is_strict_json_and_has_what_figures_need(written, config):
+def test_file_is_strict_json_and_describes_the_run(written, config):
     def refuse(word):
         raise AssertionError(f'{word} is no JSON')
 
@@ -89,6 +89,12 @@ def test_results_are_read_again(written, config):
     assert results.images.names.tolist() == [info['filename'] for info in dataset.img_infos]
 
 
+def test_names_in_the_file_are_those_of_earlier_versions(written):
+    with np.load(written.with_suffix('.npz')) as arrays:
+        assert set(arrays) == {'names', 'ends', 'truth', 'prediction', 'pixels', 'boundary', 'maps',
+                               'map_ends'}
+
+
 def test_newest_results_of_a_work_dir(config, tmp_path):
     for i, name in enumerate(('b', 'a')):
         write_some(config, tmp_path / f'eval_{name}.json', metrics=('mIoU',))
@@ -99,7 +105,8 @@ def test_newest_results_of_a_work_dir(config, tmp_path):
 @pytest.mark.parametrize('spoil, message', [
     (lambda path: path.unlink(), 'do not exist: write them with'),
     (lambda path: path.write_text('{'), 'is no JSON file'),
-    (lambda path: path.write_text('{"config": "a.py", "metric": {}}'), 'no figures of single'),
+    (lambda path: path.write_text('{"config": "a.py", "metric": {}}'), 'no metrics of single'),
+    (lambda path: path.write_text(path.read_text().replace('"mIoU":', '"mDice":')), 'no mIoU'),
     (lambda path: path.with_suffix('.npz').unlink(), r'\.npz does not exist: it lies beside'),
     (lambda path: path.with_suffix('.npz').write_bytes(b'PK\x03\x04half'), 'cannot be read'),
 ])
@@ -130,7 +137,7 @@ def test_checkpoint_is_described_by_its_hash(tmp_path):
     assert describe_checkpoint('none') is None
 
 
-def test_figures_that_there_cannot_be_are_refused_before_the_run(config):
+def test_unknown_metrics_are_refused_before_the_run(config):
     dataset = dataset_of(config)
     check_metrics(dataset, ['mIoU', 'mBIoU', 'mDice', 'mFscore'])
     with pytest.raises(InputError, match='--eval bbox: expected some of mIoU, mDice'):

@@ -56,7 +56,7 @@ class Browser:
                     if target['type'] == 'page')
         self._session = self.call('Target.attachToTarget', targetId=page['targetId'],
                                   flatten=True)['sessionId']
-        for domain in ('Page', 'Runtime', 'LazyStateDict', 'Log', 'DOM'):
+        for domain in ('Page', 'Runtime', 'Network', 'Log', 'DOM'):
             self.call(f'{domain}.enable')
         self.call('Emulation.setDeviceMetricsOverride', width=width, height=height,
                   deviceScaleFactor=1, mobile=False)
@@ -145,7 +145,7 @@ class Browser:
         text, _, self._rest = self._rest.partition(b'\0')
         message = json.loads(text)
         event, parameters = message.get('method'), message.get('params', {})
-        if event == 'LazyStateDict.requestWillBeSent':
+        if event == 'Network.requestWillBeSent':
             self.requests.append(parameters['request']['url'])
         elif event == 'Runtime.exceptionThrown':
             details = parameters['exceptionDetails']

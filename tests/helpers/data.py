@@ -1,8 +1,13 @@
 """A minute data set in ADE20K's layout, and configs on it."""
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from mmseg_custom.engine.config import load_config, resolve_config
+from mmseg_custom.engine.options import RunOptions
+from mmseg_custom.engine.run import Run, prepare_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,3 +57,11 @@ log_config = dict(interval=1)
 {extra}
 """)
     return path
+
+
+def prepare(path: Path, splits: Collection[str] = ('train', 'val'), settings: dict | None = None,
+            **options: object) -> Run:
+    """Prepares the run of a config in this process, on the CPU."""
+    options = RunOptions(**options)
+    cfg, _ = resolve_config(load_config(str(path), settings), options)
+    return prepare_run(cfg, options, splits)

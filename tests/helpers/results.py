@@ -17,10 +17,10 @@ def guesses(dataset, wrong: float, seed: int = 0) -> list[np.ndarray]:
     """Predictions with a part of the blocks wrong, of classes 0..3."""
     rng, found = np.random.default_rng(seed), []
     for index in range(len(dataset)):
-        truth = read_ground_truth(dataset, index)
+        ground_truth = read_ground_truth(dataset, index)
         blocks = np.kron(rng.random((20, 20)) < wrong, np.ones((7, 7), bool))
-        blocks = blocks[:truth.shape[0], :truth.shape[1]]
-        found.append(np.where(blocks | (truth == 255), rng.integers(0, 4), truth))
+        blocks = blocks[:ground_truth.shape[0], :ground_truth.shape[1]]
+        found.append(np.where(blocks | (ground_truth == 255), rng.integers(0, 4), ground_truth))
     return found
 
 

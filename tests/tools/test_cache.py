@@ -50,7 +50,7 @@ def test_resumed_and_on_two_ranks(zygote, config, tmp_path):
         path.unlink()
     text = zygote.train(tmp_path / 'again.txt', config, '--work-dir', again, '--auto-resume',
                         *spread(1))
-    assert 'going on after iteration 4' in text and 'of which 0 B are still' in text
+    assert 'resumed after iteration 4' in text and 'of which 0 B are still' in text
     assert_same_end(again, whole)
     # Two ranks fill a cache of their own with the same bytes.
     other = tmp_path / 'cache'

@@ -1,8 +1,8 @@
 """tools/image_demo.py on images of one's own, without a data set."""
+import logging
 import runpy
 import sys
 
-import cv2
 import numpy as np
 import pytest
 from helpers.data import ROOT
@@ -24,6 +24,8 @@ def demo(tmp_path, monkeypatch, capsys):
     """Runs the tool in this process: arguments -> (exit code, stdout, stderr)."""
     (tmp_path / 'tiny.py').write_text(TINY)
     monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    for name in ('mmcv', 'mmseg'):  # handlers of earlier tests write to streams that are closed
+        monkeypatch.setattr(logging.getLogger(name), 'handlers', [])
 
     def run(images, *options, checkpoint='none'):
         words = ['image_demo.py', images, tmp_path / 'tiny.py', checkpoint, '--out',
@@ -50,17 +52,16 @@ def frames(tmp_path):
     return folder
 
 
-def test_folder_gives_overlays_labels_and_a_video(demo, frames, tmp_path):
+def test_folder_gives_overlays_and_labels(demo, frames, tmp_path):
     (frames / 'notes.txt').write_text('no image')
-    code, out, _ = demo(frames, '--video', tmp_path / 'v.mp4')
-    assert code == 0 and out.splitlines()[-2:] == [str(tmp_path / 'out'), str(tmp_path / 'v.mp4')]
+    code, out, _ = demo(frames)
+    assert code == 0 and out.splitlines()[-1] == str(tmp_path / 'out')
     for i in (1, 2, 10):
         labels = Image.open(tmp_path / f'out/labels/f{i}.png')
         assert labels.mode == 'P' and labels.size == (70, 50)
         low, high = labels.getextrema()
         assert 1 <= low <= high <= 150  # ADE20K: 0 is "other"
         assert Image.open(tmp_path / f'out/overlays/f{i}.jpg').height > 50
-    assert cv2.VideoCapture(str(tmp_path / 'v.mp4')).get(cv2.CAP_PROP_FRAME_COUNT) == 3
 
 
 @pytest.mark.parametrize('mode', ['L', 'RGBA', 'P', 'I;16'])
@@ -71,13 +72,6 @@ def test_pictures_of_other_kinds(demo, tmp_path, mode):
     picture.save(tmp_path / 'a.png')
     assert demo(tmp_path / 'a.png')[0] == 0
     assert Image.open(tmp_path / 'out/labels/a.png').size == (60, 40)
-
-
-def test_frames_are_in_the_order_of_their_numbers(frames, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
-    images_in = runpy.run_path(str(ROOT / 'tools/image_demo.py'))['images_in']
-    assert [path.rsplit('/')[-1] for path in images_in(str(frames))] == [
-        'f1.png', 'f2.png', 'f10.png']
 
 
 @pytest.mark.parametrize('spoil, message', [
@@ -95,9 +89,8 @@ def test_bad_images_are_one_line(demo, frames, spoil, message):
 
 
 def test_missing_files_are_one_line(demo, frames, tmp_path):
-    for arguments, message in (((tmp_path / 'gone',), 'gone does not exist'),
-                               ((frames, '--video', 'a.gif'), 'ends in .mp4 or .avi')):
-        code, _, error = demo(*arguments)
+    for images, checkpoint, message in (
+            (tmp_path / 'gone', 'none', 'gone does not exist'),
+            (frames, 'gone.pth', 'checkpoint gone.pth does not exist')):
+        code, _, error = demo(images, checkpoint=checkpoint)
         assert code == 1 and message in error and 'Traceback' not in error
-    code, _, error = demo(frames, checkpoint='gone.pth')
-    assert code == 1 and 'checkpoint gone.pth does not exist' in error

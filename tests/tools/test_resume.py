@@ -52,7 +52,7 @@ def test_killed_in_an_evaluation(zygote, config, whole, tmp_path, ranks, engine)
     without_the_end(whole(ranks, engine), work_dir, 4)
     text = zygote.train(tmp_path / 'log.txt', config, '--work-dir', work_dir, '--auto-resume',
                         *spread(ranks, engine), ranks=ranks)
-    assert 'going on after iteration 4' in text and 'seed: 5' in text
+    assert 'resumed after iteration 4' in text and 'seed: 5' in text
     assert 'evaluation of iteration 4 was not finished' in text
     assert_same_end(work_dir, whole(ranks, engine))
 
@@ -109,7 +109,7 @@ def test_launcher(config, whole, tmp_path):
     with dist_train(log, *command, *spread(2), processes=2, RESTARTS='1') as launcher:
         wait_for(work_dir / 'iter_2.pth')
         os.kill(children(launcher.pid)[1], signal.SIGKILL)
-        wait_for(log, 'going on after iteration')
+        wait_for(log, 'resumed after iteration')
         launcher.send_signal(signal.SIGUSR1)
         assert launcher.wait(60) == 75, log.read_text()[-3000:]
     text = log.read_text()

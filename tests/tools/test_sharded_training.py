@@ -65,4 +65,4 @@ def test_one_process_goes_on(trained):
                '--auto-resume', '--no-validate', '--total-batch', 8, '--cfg-options',
                'runner.max_iters=5')
     assert 'engine: single (one process)' in text
-    assert 'going on after iteration 4' in text and 'Iter [5/5]' in text
+    assert 'resumed after iteration 4' in text and 'Iter [5/5]' in text

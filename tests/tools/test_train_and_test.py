@@ -91,7 +91,7 @@ def test_auto_resume_goes_on_after_a_checkpoint_that_was_cut_short(trained, tmp_
     text = run('python', 'train.py', trained / 'config.py', '--work-dir', work_dir, '--auto-resume',
                '--no-validate', '--cfg-options', 'runner.max_iters=3',
                'data.samples_per_gpu=4')
-    assert 'iter_4.pth is cut short' in text and 'going on after iteration 2' in text
+    assert 'iter_4.pth is cut short' in text and 'resumed after iteration 2' in text
     assert not (work_dir / 'iter_6.pth.part').exists()
 
 

@@ -62,13 +62,14 @@ def test_page_is_whole_and_refers_to_nothing_else(folder, name, pictures):
     assert not list(folder.glob('*.part'))
 
 
-def test_page_says_the_figures(folder):
+def test_page_shows_the_metrics(folder):
     text, results = (folder / 'one.html').read_text(), read_results(str(folder / 'a.json'))
     assert f'<dd>{100 * results.run["metric"]["mIoU"]:.2f}</dd>' in text
     assert '95 % interval' in text and 'mBIoU' in text and 'skipped' in text
-    row = re.search(r'<tr><th scope="row" class="name" data-value="wall">.*?</tr>', text).group()
+    row = re.search(r'<tr>\n<th scope="row" class="name" data-value="wall">.*?</tr>', text,
+                    re.DOTALL).group()
     assert f'{100 * results.run["metric"]["IoU.wall"]:.1f}</span>' in row
-    pixels = int(results.images.truth_areas(150)[:, 0].sum())
+    pixels = int(results.images.ground_truth_areas(150)[:, 0].sum())
     assert f'{pixels:,}'.replace(',', '\u202f') in row
     assert '147 classes are neither' in text or '146 classes are neither' in text
 
@@ -90,6 +91,11 @@ def test_pictures_go_on_without_the_photos(folder):
     text = (folder / 'gone.html').read_text()
     assert 'The file of the image is not in /gone' in text
     assert len(Page(text).images) == 2 * 3
+
+
+def test_no_images_are_shown_on_request(folder):
+    write_report(str(folder / 'none.html'), read_results(str(folder / 'a.json')), images=0)
+    assert not Page((folder / 'none.html').read_text()).images
 
 
 def test_two_runs_of_other_images_are_refused(folder):

@@ -9,7 +9,6 @@ import pytest
 from helpers.browser import Browser, needs_browser
 from PIL import Image
 
-from mmseg_custom.engine.inference import read_image
 from mmseg_custom.errors import InputError
 from mmseg_custom.visualization.web.view import view
 
@@ -46,7 +45,7 @@ def test_view_of_a_large_image_is_smaller():
 def address():
     app = pytest.importorskip('mmseg_custom.visualization.web.app', exc_type=ImportError,
                               reason="needs gradio: pip install -e '.[web]'")
-    page = app.build(halves, read_image, CLASSES, PALETTE, title='tiny', note='untrained',
+    page = app.build(halves, CLASSES, PALETTE, title='tiny', note='untrained',
                      first_label=1, megapixels=0.01)
     yield app.launch(page, '127.0.0.1', None, megabytes=0.05)
     page.close()
@@ -104,7 +103,7 @@ def test_browser_shows_labels_and_refuses_what_is_too_large(address, tmp_path):
 @pytest.mark.slow
 def test_port_that_is_taken_is_one_line(address):
     from mmseg_custom.visualization.web import app
-    page = app.build(halves, read_image, CLASSES, PALETTE, title='tiny')
+    page = app.build(halves, CLASSES, PALETTE, title='tiny')
     port = int(address.rstrip('/').rsplit(':')[-1])
     with pytest.raises(InputError, match=f'--port {port}: in use'):
         app.launch(page, '127.0.0.1', port, megabytes=1)

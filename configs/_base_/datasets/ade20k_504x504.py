@@ -1,52 +1,17 @@
 # ADE20K with 150 classes, 504x504 crops: all 20210 training images, 2000 validation images.
+_base_ = './crops_504x504.py'
+
 dataset_type = 'ADE20KDataset'
 data_root = 'data/ade/ADEChallengeData2016'
-crop_size = (504, 504)  # pixels, height and width
-img_scale = (2016, 504)  # pixels, the most for the long side and for the short side
-
-# ImageNet's statistics, in RGB.
-img_norm_cfg = dict(
-    mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
-normalize = dict(type='Normalize', **img_norm_cfg)
-
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='Resize', img_scale=img_scale, ratio_range=(0.5, 2.0)),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    normalize,
-    dict(type='Pad', size=crop_size, pad_val=0, seg_pad_val=255),
-    dict(type='DefaultFormatBundle'),
-    dict(type='Collect', keys=['img', 'gt_semantic_seg']),
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='MultiScaleFlipAug',
-        img_scale=img_scale,
-        flip=False,
-        transforms=[
-            # The short side becomes at least one crop, so that no window needs padding.
-            dict(type='SETR_Resize', keep_ratio=True, crop_size=crop_size, setr_multi_scale=True),
-            dict(type='ResizeToMultiple', size_divisor=14),
-            dict(type='RandomFlip'),
-            normalize,
-            dict(type='ImageToTensor', keys=['img']),
-            dict(type='Collect', keys=['img']),
-        ]),
-]
-
+train_pipeline = {{_base_.train_pipeline_from_one}}
 validation = dict(
     type=dataset_type,
     data_root=data_root,
     img_dir='images/validation',
     ann_dir='annotations/validation',
-    pipeline=test_pipeline)
+    pipeline={{_base_.test_pipeline}})
 data = dict(
     samples_per_gpu=4,  # the published recipes take 2
-    workers_per_gpu=4,
     train=dict(
         type=dataset_type,
         data_root=data_root,

@@ -6,7 +6,6 @@ model = dict(
     backbone=dict(
         type='InternViT6B',
         pretrained='./pretrained/intern_vit_6b_224px.pth',
-        pretrain_size=224,
         img_size=504,
         patch_size=14,
         embed_dim=3200,

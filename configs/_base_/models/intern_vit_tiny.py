@@ -1,9 +1,7 @@
-# The sizes that turn InternViT-6B into a network of 6 blocks, which two CPU cores train in a
-# minute from random weights. linear_intern_vit_tiny.py and upernet_intern_vit_tiny.py use them;
-# a recipe says which of the blocks 0..5 it reads.
-tiny_backbone = dict(
+# What turns the models of InternViT-6B into networks of 6 blocks, which two CPU cores train in a
+# minute from random weights.
+backbone_tiny = dict(
     pretrained=None,
-    pretrain_size=112,
     img_size=112,
     embed_dim=192,
     depth=6,
@@ -11,4 +9,13 @@ tiny_backbone = dict(
     init_values=1.0,  # a small layer scale is for weights that are trained already
     drop_path_rate=0.1,
     with_cp=False)  # memory is no concern at this size
-tiny_test_cfg = dict(crop_size=(112, 112), stride=(72, 72))
+test_cfg_tiny = dict(crop_size=(112, 112), stride=(72, 72))
+linear_tiny = dict(
+    backbone=dict(backbone_tiny, out_indices=[5]),
+    decode_head=dict(in_channels=192, channels=192),
+    test_cfg=test_cfg_tiny)
+upernet_tiny = dict(
+    backbone=dict(backbone_tiny, out_indices=[1, 2, 3, 5]),
+    decode_head=dict(in_channels=[192, 192, 192, 192], channels=64),
+    auxiliary_head=dict(in_channels=192, channels=64),
+    test_cfg=test_cfg_tiny)

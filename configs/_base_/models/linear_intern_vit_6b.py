@@ -1,4 +1,5 @@
-# InternViT-6B with a linear head: a batch norm and a 1x1 classifier on the last block's map.
+# InternViT-6B with a linear head: a batch norm and a 1x1 classifier on the feature maps of
+# the last block.
 _base_ = './intern_vit_6b.py'
 
 model = dict(

@@ -1,5 +1,5 @@
-# InternViT-6B with the feature pyramid and UPerNet: maps of four blocks, brought to strides
-# 3.5, 7, 14 and 28 pixels. The auxiliary head reads the third of them.
+# InternViT-6B with the feature pyramid and UPerNet: feature maps of four blocks, resized to
+# strides of 3.5, 7, 14 and 28 pixels. The auxiliary head reads the third of them.
 _base_ = './intern_vit_6b.py'
 
 norm_cfg = dict(type='SyncBN', requires_grad=True)

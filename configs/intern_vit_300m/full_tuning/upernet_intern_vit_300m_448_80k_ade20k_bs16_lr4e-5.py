@@ -1,14 +1,8 @@
-# Full tuning of InternViT-300M at 448 pixels: backbone, pyramid and UPerNet all learn.
+# Full tuning of InternViT-300M on ADE20K at 448 pixels.
 _base_ = [
-    '../../_base_/models/upernet_intern_vit_300m.py',
+    '../../_base_/recipes/full_tuning_300m.py',
     '../../_base_/datasets/ade20k_448x448.py',
-    '../../_base_/schedules/adamw_80k.py',
-    '../../_base_/default_runtime.py',
 ]
 
-model = dict(
-    backbone=dict(
-        img_size=448, drop_path_rate=0.1, out_indices=[5, 11, 17, 23]),
-    test_cfg=dict(crop_size=(448, 448), stride=(286, 286)))
+model = {{_base_.model_448}}
 data = dict(samples_per_gpu=8)  # on two GPUs: a batch of 16
-optimizer = dict(paramwise_cfg=dict(num_layers=24, layer_decay_rate=0.95))

@@ -1,16 +1,9 @@
-# Head tuning on Pascal VOC 2012 (aug); else as
-# upernet_intern_vit_300m_504_80k_ade20k_bs16_lr4e-5_frozen.py.
+# Head tuning of InternViT-300M on Pascal VOC 2012 (aug).
 _base_ = [
-    '../../_base_/models/upernet_intern_vit_300m.py',
+    '../../_base_/recipes/head_tuning_300m.py',
     '../../_base_/datasets/voc2012_aug_504x504.py',
-    '../../_base_/schedules/adamw_80k.py',
-    '../../_base_/default_runtime.py',
 ]
 
-model = dict(
-    backbone=dict(freeze_vit=True, drop_path_rate=0.0, out_indices=[5, 11, 17, 23]),
-    decode_head=dict(num_classes=21),
-    auxiliary_head=dict(num_classes=21, in_index=1))
+model = dict(decode_head=dict(num_classes=21), auxiliary_head=dict(num_classes=21))
 data = dict(samples_per_gpu=16)  # on one GPU: a batch of 16
-optimizer = dict(paramwise_cfg=dict(num_layers=24, layer_decay_rate=1.0))
 runner = dict(max_iters=40000)

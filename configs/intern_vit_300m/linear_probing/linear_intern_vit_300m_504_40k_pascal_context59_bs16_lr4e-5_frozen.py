@@ -1,15 +1,9 @@
-# Linear probing on Pascal Context 59; else as
-# linear_intern_vit_300m_504_80k_ade20k_bs16_lr4e-5_frozen.py.
+# Linear probing of InternViT-300M on Pascal Context 59.
 _base_ = [
-    '../../_base_/models/linear_intern_vit_300m.py',
+    '../../_base_/recipes/linear_probing_300m.py',
     '../../_base_/datasets/pascal_context59_504x504.py',
-    '../../_base_/schedules/adamw_80k.py',
-    '../../_base_/default_runtime.py',
 ]
 
-model = dict(
-    backbone=dict(freeze_vit=True, drop_path_rate=0.0, out_indices=[23]),
-    decode_head=dict(num_classes=59))
+model = dict(decode_head=dict(num_classes=59))
 data = dict(samples_per_gpu=16)  # on one GPU: a batch of 16
-optimizer = dict(weight_decay=0.0, paramwise_cfg=dict(num_layers=24, layer_decay_rate=1.0))
 runner = dict(max_iters=40000)

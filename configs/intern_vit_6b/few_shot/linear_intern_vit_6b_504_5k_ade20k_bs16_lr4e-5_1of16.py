@@ -1,9 +1,7 @@
-# Few-shot tuning on 1/16 of ADE20K: backbone and linear head, 5000 iterations.
+# Few-shot tuning on 1/16 of ADE20K.
 _base_ = [
-    '../../_base_/models/linear_intern_vit_6b.py',
+    '../../_base_/recipes/few_shot_6b.py',
     '../../_base_/datasets/ade20k_504x504_1of16.py',
-    '../../_base_/schedules/adamw_80k.py',
-    '../../_base_/default_runtime.py',
 ]
 
 data = dict(samples_per_gpu=2)  # on 8 GPUs: a batch of 16

@@ -1,9 +1,7 @@
-# Tuning of the backbone and the linear head on all of ADE20K: the few-shot series at 1/1.
+# Few-shot tuning on all of ADE20K, the end of the series.
 _base_ = [
-    '../../_base_/models/linear_intern_vit_6b.py',
+    '../../_base_/recipes/few_shot_6b.py',
     '../../_base_/datasets/ade20k_504x504.py',
-    '../../_base_/schedules/adamw_80k.py',
-    '../../_base_/default_runtime.py',
 ]
 
 data = dict(samples_per_gpu=2)  # on 8 GPUs: a batch of 16

@@ -1,13 +1,8 @@
-# Full tuning on Pascal Context 59; else as upernet_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5.py.
+# Full tuning of InternViT-6B on Pascal Context 59.
 _base_ = [
-    '../../_base_/models/upernet_intern_vit_6b.py',
+    '../../_base_/recipes/full_tuning_6b.py',
     '../../_base_/datasets/pascal_context59_504x504.py',
-    '../../_base_/schedules/adamw_80k.py',
-    '../../_base_/default_runtime.py',
 ]
 
-model = dict(
-    decode_head=dict(num_classes=59),
-    auxiliary_head=dict(num_classes=59))
-data = dict(samples_per_gpu=2)  # on 8 GPUs: a batch of 16
+model = dict(decode_head=dict(num_classes=59), auxiliary_head=dict(num_classes=59))
 runner = dict(max_iters=40000)

@@ -1,16 +1,8 @@
-# Head tuning on Pascal VOC 2012 (aug); else as
-# upernet_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5_frozen.py.
+# Head tuning of InternViT-6B on Pascal VOC 2012 (aug).
 _base_ = [
-    '../../_base_/models/upernet_intern_vit_6b.py',
+    '../../_base_/recipes/head_tuning_6b.py',
     '../../_base_/datasets/voc2012_aug_504x504.py',
-    '../../_base_/schedules/adamw_80k.py',
-    '../../_base_/default_runtime.py',
 ]
 
-model = dict(
-    backbone=dict(freeze_vit=True, drop_path_rate=0.0),
-    decode_head=dict(num_classes=21),
-    auxiliary_head=dict(num_classes=21, in_index=1))
-data = dict(samples_per_gpu=2)  # on 8 GPUs: a batch of 16
-optimizer = dict(paramwise_cfg=dict(layer_decay_rate=1.0))
+model = dict(decode_head=dict(num_classes=21), auxiliary_head=dict(num_classes=21))
 runner = dict(max_iters=40000)

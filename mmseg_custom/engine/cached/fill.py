@@ -1,8 +1,7 @@
-"""Computes and writes the shards that a cache lacks, together with whoever else does.
+"""Computes and writes the shards that a cache lacks, together with other processes that do.
 
 B crops, C channels, h w patch grid, H W pixels.
 """
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from ...feature_cache import FeatureCache, Shard
 from ...feature_cache.shards import ShardData
 from ...models.frozen_features import frozen_features
 from ..preemption import PREEMPTED, shield_worker
+from ..progress import progress_bar
 from .views import AugmentedViews
 
 BATCH = 4  # crops at once, the same for everyone: sums in another order differ in their last bits
@@ -28,13 +28,13 @@ class Filler:
     """Fills a cache.
 
     Args:
-        cache: That was begun.
-        views: Of each image that it is to hold.
-        crops: The crops that its records are of.
-        model: The segmentor; its backbone is on the device.
+        cache: Cache with its folder.
+        views: Number of views of each image.
+        crops: Crops that are cached.
+        model: Segmentor whose backbone is on the device.
         device: 'cuda' or 'cpu'.
-        workers: Processes that load crops.
-        asked_to_stop: Is asked between batches.
+        workers: Number of processes that load crops.
+        asked_to_stop: Function that is called between batches.
     """
 
     def __init__(self, cache: FeatureCache, views: int, crops: AugmentedViews, model: nn.Module,
@@ -43,20 +43,20 @@ class Filler:
         self.device, self.workers, self.asked_to_stop = device, workers, asked_to_stop
 
     def fill(self, rank: int = 0, world_size: int = 1) -> None:
-        """Returns once nothing is missing, whoever wrote it.
+        """Writes what is missing, and waits for what other processes write.
 
         Args:
-            rank: Of this process: where it starts, so that ranks do not ask for the same shards.
+            rank: Rank of this process, which decides where it starts, so that ranks do not try the
+                same shards.
             world_size: Number of ranks.
 
         Raises:
-            SystemExit: With code 75, if it was asked to stop; what was written counts.
+            SystemExit: With code 75, if it was asked to stop; what was written is kept.
             SaveError: If a shard could not be written.
         """
         missing = self.cache.missing(self.views)
         total = sum(map(self._records, missing))
-        with tqdm(total=total, unit='crop', desc='feature cache', disable=rank > 0 or not total,
-                  mininterval=1 if sys.stderr.isatty() else 30) as bar:
+        with progress_bar(total, 'crop', 'feature cache') as bar:
             while missing:
                 start = rank * len(missing) // world_size
                 self._write(missing[start:] + missing[:start], bar, total)
@@ -67,18 +67,18 @@ class Filler:
                     time.sleep(POLL_SECONDS)
 
     def _write(self, shards: list[Shard], bar: tqdm, total: int) -> None:
-        """Writes those of some shards that nobody else does."""
+        """Writes those shards that no other process writes."""
         claimed = self._claimed(shards)
         first = next(claimed, None)
         if first is None:
             return
-        plan = _Plan(self.cache, chain([first], claimed))
-        loader = DataLoader(self.crops, batch_sampler=plan, num_workers=self.workers,
+        sampler = _ShardSampler(self.cache, chain([first], claimed))
+        loader: DataLoader = DataLoader(self.crops, batch_sampler=sampler, num_workers=self.workers,
                             pin_memory=self.device == 'cuda', worker_init_fn=shield_worker)
         writing: Future | None = None
         with ThreadPoolExecutor(1) as writer:  # the next shard is computed meanwhile
             for images, labels in loader:
-                shard, rows = plan.batches.popleft()
+                shard, rows = sampler.batches.popleft()
                 if rows.start == 0:
                     data = ShardData.empty(self.cache.layout, self._records(shard))
                 self._compute(data, rows, images, labels)
@@ -88,10 +88,11 @@ class Filler:
                         writing.result()
                     writing = writer.submit(self._finish, shard, data)
                 self._stop_if_asked()
-            writing.result()
+            if writing is not None:
+                writing.result()
 
     def _claimed(self, shards: list[Shard]) -> Iterator[Shard]:
-        """Claims one shard after another, as they are asked for."""
+        """Claims one shard after another, when they are asked for."""
         present = set(self.cache.present())
         for shard in shards:
             if shard in present or not self.cache.claim(shard):
@@ -103,10 +104,11 @@ class Filler:
                 yield shard
 
     def _compute(self, data: ShardData, rows: slice, images: Tensor, labels: Tensor) -> None:
-        """(B, 3, H, W) -> maps (B, C, h, w) -> rows of a shard."""
-        maps = frozen_features(self.model, dict(img=images.to(self.device, non_blocking=True)))
-        for kept, found in zip(data.maps, maps, strict=True):
-            kept[rows] = found.to(kept.dtype)
+        """(B, 3, H, W) -> feature maps (B, C, h, w) -> rows of a shard."""
+        features = frozen_features(self.model, dict(
+            img=images.to(self.device, non_blocking=True)))
+        for rows_of_level, level in zip(data.maps, features, strict=True):
+            rows_of_level[rows] = level.to(rows_of_level.dtype)
         data.labels[rows] = labels
 
     def _finish(self, shard: Shard, data: ShardData) -> None:
@@ -119,15 +121,15 @@ class Filler:
     def _stop_if_asked(self) -> None:
         if self.asked_to_stop():
             get_root_logger().warning('stopped while the feature cache was filled: what is '
-                                      'written counts, and the next run goes on from there')
+                                      'written is kept, and the next run continues from there')
             raise SystemExit(PREEMPTED)
 
 
-class _Plan:
-    """The batches of shards, as the loader asks for them; its workers are ahead of what is written.
+class _ShardSampler:
+    """Yields the batches of shards to a loader, whose workers are ahead of what is written.
 
     Attributes:
-        batches: (shard, rows in it) of those that were asked for, in their order.
+        batches: (shard, rows in it) of the batches that were yielded, in their order.
     """
 
     def __init__(self, cache: FeatureCache, shards: Iterable[Shard]):

@@ -1,14 +1,14 @@
-"""What a cache is of: everything that its content depends on, and nothing else.
+"""The key of a cache: everything that its content depends on, and nothing else.
 
-Two runs with the same answer share a cache; whatever differs makes another one. Left out is what
-does not change a frozen map: the head and the pyramid, the run's own seed and schedule, the number
-of ranks and workers, where the data lie, the kernels (whose last bits may differ).
+Two runs with the same key share a cache; any difference makes another one. Left out is what does
+not change the frozen feature maps: the head and the pyramid, the run's own seed and schedule, the
+number of ranks and workers, where the data lie, the kernels (whose last bits may differ).
 """
 import hashlib
 import inspect
 import json
 import os
-from collections.abc import Iterator
+from typing import Any
 
 import torch
 from mmcv import Config
@@ -16,39 +16,40 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ...checkpoint.provenance import sha256_of, weights_source_of
+from ...datasets.nesting import file_paths, image_names
 from ...errors import InputError
 from ..build import compute_dtype
-from ..identity import HARMLESS, image_names
+from ..identity import HARMLESS
+from ..run import Run
 
-# Of the backbone: what comes after the frozen maps, what a frozen network does not do.
+# Settings of the backbone that come after the frozen feature maps, or that a frozen one ignores.
 AFTER = {'with_fpn', 'with_final_norm', 'freeze_vit', 'drop_path_rate', 'pretrain_size',
          'unfreeze_pos_embed'}
-PLACES = {'data_root', 'img_dir', 'ann_dir', 'split', 'max_image_num', 'few_shot'}  # -> the list
+LOCATIONS = {'data_root', 'img_dir', 'ann_dir', 'split', 'max_image_num', 'few_shot'}  # -> the list
 
 
-def describe(cfg: Config, model: nn.Module, dataset: Dataset, seed: int) -> dict:
-    """What the cache of a run is of, as plain values.
+def describe(run: Run, model: nn.Module, seed: int) -> dict:
+    """Returns the key of a run's cache, as plain values.
 
     Args:
-        cfg: The run's config.
-        model: Its segmentor with its weights, in its dtypes, unwrapped.
-        dataset: What it trains on.
-        seed: Of the views.
+        run: The run.
+        model: Segmentor with its weights, in its dtypes, unwrapped.
+        seed: Seed of the views.
 
     Raises:
-        InputError: If the maps of this backbone do change in training.
+        InputError: If the feature maps of this backbone change in training.
     """
     check_frozen(model)
-    dtype = compute_dtype(cfg, model)
+    cfg, dataset, dtype = run.cfg, run.data['train'], compute_dtype(run.cfg, model)
     of = dict(
         format=1, weights=weights_of(model.backbone), backbone=_settings(cfg, model.backbone),
-        computed_in=str(dtype).removeprefix('torch.'), data=_without(cfg.data.train, PLACES),
+        computed_in=str(dtype).removeprefix('torch.'), data=_without(cfg.data.train, LOCATIONS),
         images=images_of(dataset), seed=seed)
     return json.loads(json.dumps(of, sort_keys=True, default=str))
 
 
 def check_frozen(model: nn.Module) -> None:
-    """Refuses a backbone whose maps would not stay what they are.
+    """Refuses a backbone whose feature maps change in training.
 
     Raises:
         InputError: Naming the setting.
@@ -56,16 +57,16 @@ def check_frozen(model: nn.Module) -> None:
     backbone = model.backbone
     if not hasattr(backbone, 'frozen_features'):
         raise InputError(f'feature_cache: the backbone {type(backbone).__name__} has no frozen '
-                         'maps: expected InternViT6B; leave feature_cache out')
+                         'feature maps: expected InternViT6B; leave feature_cache out')
     if any(p.requires_grad for name, p in backbone.named_parameters()
            if not name.startswith('up')):
-        raise InputError('feature_cache: the backbone is trained, its maps change with every step: '
-                         'set model.backbone.freeze_vit=True (and unfreeze_pos_embed=False), or '
-                         'leave feature_cache out')
+        raise InputError('feature_cache: the backbone is trained, its feature maps change with '
+                         'every step: set model.backbone.freeze_vit=True (and '
+                         'unfreeze_pos_embed=False), or leave feature_cache out')
 
 
 def weights_of(backbone: nn.Module) -> str:
-    """The SHA-256 of the file of a backbone's frozen weights, or of the weights themselves."""
+    """Returns the SHA-256 of the file of a backbone's frozen weights, or of the weights."""
     source = weights_source_of(backbone)
     frozen = {name: p for name, p in backbone.named_parameters() if not name.startswith('up')}
     if source is not None and frozen.keys() <= set(source.names):
@@ -79,16 +80,16 @@ def weights_of(backbone: nn.Module) -> str:
 
 
 def images_of(dataset: Dataset) -> str:
-    """The number of images, and a hash of their names and of the sizes of their files."""
+    """Returns the number of images, and a hash of their names and of their files' sizes."""
     names, digest = image_names(dataset), hashlib.sha256()
     digest.update('\n'.join(names).encode())
-    for path in _files(dataset):
+    for path in file_paths(dataset):
         digest.update(f'\n{os.path.getsize(path)}'.encode())
     return f'{len(names)} images, SHA-256 {digest.hexdigest()}'
 
 
 def differences(of: dict, other: dict) -> list[str]:
-    """The names of what differs between two descriptions."""
+    """Returns the names of what differs between two keys."""
     found = []
     for name in sorted({*of, *other}):
         ours, theirs = of.get(name), other.get(name)
@@ -100,28 +101,17 @@ def differences(of: dict, other: dict) -> list[str]:
     return found
 
 
-def _settings(cfg: Config, backbone: nn.Module) -> dict:
-    """The backbone's settings with the defaults of those that the config leaves out."""
+def _settings(cfg: Config, backbone: nn.Module) -> Any:
+    """Returns the backbone's settings with the defaults of those that the config leaves out."""
     parameters = inspect.signature(type(backbone).__init__).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     return _without({**defaults, **cfg.model.backbone}, AFTER | HARMLESS)
 
 
-def _without(value: object, names: set[str]) -> object:
-    """Plain data without some keys, at any depth."""
+def _without(value: Any, names: set[str]) -> Any:
+    """Returns plain data without some keys, at any depth."""
     if isinstance(value, dict):
         return {key: _without(item, names) for key, item in value.items() if key not in names}
     if isinstance(value, (list, tuple)):
         return [_without(item, names) for item in value]
     return value
-
-
-def _files(dataset: Dataset) -> Iterator[str]:
-    """The images and labels of a data set, also of one that repeats or joins others."""
-    parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    for part in parts if parts != [None] else ():
-        yield from _files(part)
-    for info in getattr(dataset, 'img_infos', ()):
-        yield os.path.join(dataset.img_dir or '', info['filename'])
-        if dataset.ann_dir and 'ann' in info:
-            yield os.path.join(dataset.ann_dir, info['ann']['seg_map'])

@@ -1,4 +1,4 @@
-"""The crops that a cache is made of, and the samples that it gives in training.
+"""The crops that a cache is made of, and its samples in training.
 
 C channels, h w patch grid, H W pixels.
 """
@@ -9,9 +9,9 @@ from mmcv.parallel import DataContainer
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ...datasets.nesting import image_names
 from ...errors import InputError
 from ...feature_cache import FeatureCache
-from ..identity import image_names
 from ..randomness import SeededSamples
 from ..sampler import epoch_order
 
@@ -19,15 +19,15 @@ KEPT = {'img', 'gt_semantic_seg'}
 
 
 class AugmentedViews(Dataset):
-    """(view, image) -> its crop, which depends on that, the seed and the list of images alone.
+    """(view, image) -> its crop, which depends on them, the seed and the list of images alone.
 
     View v of an image is augmented like that image in the v-th pass of an uncached run with this
     seed. With as many views as a run makes passes, a cache therefore changes nothing.
 
     Args:
-        dataset: With its training pipeline.
-        seed: Of the views.
-        crop: (H, W) that every crop must have; None for any.
+        dataset: Training data with its pipeline.
+        seed: Seed of the views.
+        crop: Size (H, W) that every crop must have; None for any.
     """
 
     def __init__(self, dataset: Dataset, seed: int, crop: tuple[int, int] | None = None):
@@ -35,18 +35,18 @@ class AugmentedViews(Dataset):
         self.names = image_names(dataset)
 
     def __len__(self) -> int:
-        """Images; each has any number of views."""
+        """Returns the number of images; each has any number of views."""
         return len(self.samples)
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """The image (3, H, W) and the labels (H, W) in uint8.
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Returns the crop (3, H, W) and its labels (H, W) in uint8.
 
         Raises:
             InputError: If the pipeline gives something else than these two, another size, or labels
                 above 255.
         """
-        view, image = place
-        position = view * len(self) + int(_places(len(self), self.seed, view)[image])
+        view, image = key
+        position = view * len(self) + int(_order_in_pass(len(self), self.seed, view)[image])
         sample = self.samples[position, image]
         if set(sample) - {'img_metas'} != KEPT:
             raise InputError(f'feature_cache: the training pipeline collects {sorted(sample)}: '
@@ -65,12 +65,12 @@ class AugmentedViews(Dataset):
 
 
 class CachedViews(Dataset):
-    """The samples of a cache, asked for like :class:`..randomness.SeededSamples` is.
+    """The samples of a cache, indexed like :class:`..randomness.SeededSamples`.
 
     Args:
-        cache: That is filled.
-        views: Of each image, which the passes over the data take in turns.
-        dataset: Gives the names of the images.
+        cache: Filled cache.
+        views: Views of each image, which the passes over the data take in turns.
+        dataset: Training data, for the names of the images.
     """
 
     def __init__(self, cache: FeatureCache, views: int, dataset: Dataset):
@@ -79,23 +79,23 @@ class CachedViews(Dataset):
     def __len__(self) -> int:
         return self.cache.layout.images
 
-    def __getitem__(self, place: tuple[int, int]) -> dict:
-        """The sample, as a pipeline ends with it, with ``feats`` in the place of ``img``.
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        """Returns the sample as a pipeline ends with it, with ``feats`` instead of ``img``.
 
         Raises:
             InputError: If its shard is corrupt.
         """
-        position, image = place
-        maps, labels = self.cache.read(image, position // len(self) % self.views)
+        position, image = key
+        features, labels = self.cache.read(image, position // len(self) % self.views)
         shape = (*labels.shape, 3)
         meta = dict(ori_filename=self.names[image], filename=self.names[image], img_shape=shape,
                     pad_shape=shape)
-        return dict(feats=[DataContainer(x, stack=True) for x in maps],
+        return dict(feats=[DataContainer(x, stack=True) for x in features],
                     gt_semantic_seg=DataContainer(labels[None].long(), stack=True),
                     img_metas=DataContainer(meta, cpu_only=True))
 
 
 @lru_cache(2)
-def _places(length: int, seed: int, epoch: int) -> Tensor:
-    """Image -> its place in a pass over the data: (length,) int64."""
+def _order_in_pass(length: int, seed: int, epoch: int) -> Tensor:
+    """Returns image -> its position in a pass over the data: (length,) int64."""
     return epoch_order(length, seed, epoch).argsort()

@@ -2,16 +2,15 @@
 
 - ``settings``: ``sweep=dict(...)`` of a config
 - ``grid``: settings -> combinations, each with the config of a run of its own
-- ``backbone``: the frozen part that all heads share; it computes its maps once
+- ``backbone``: the frozen part that all heads share; it computes its feature maps once
 - ``probe``: one head: model, optimizer, runner, log and checkpoints of a run of its own
 - ``rounds``: which heads are trained together, and from which iteration on
 - ``train``: the heads of a round, in step with each other
-- ``evaluate``: one pass over the images that evaluates all of them
-- ``notes``: what is noted in a head's folder
+- ``records``: what is recorded in the folders of a sweep and its heads
 - ``report``: table, plot and JSON
 
-What a head goes through is what it would go through in a run of its own: the same runner, hooks,
-draws and arithmetic. A work dir afterwards:
+A head goes through what it would go through in a run of its own: the same runner, hooks, draws and
+arithmetic. A work dir afterwards:
 
     sweep.json  sweep.png          the results; the table is in the log
     linear_l47_lr4e-05_wd0/        as the work dir of a run of its own, and
@@ -20,7 +19,6 @@ draws and arithmetic. A work dir afterwards:
       result.json                  once it is finished, or was stopped
 """
 from .grid import combinations
-from .start import start_sweep
 from .train import sweep
 
-__all__ = ['combinations', 'start_sweep', 'sweep']
+__all__ = ['combinations', 'sweep']

@@ -1,4 +1,4 @@
-"""The frozen part that the heads of a sweep share, and what stands in its place in each of them.
+"""The frozen part that the heads of a sweep share, and what stands in for it in each of them.
 
 B images or windows, D width, h w patch grid.
 """
@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from mmcv import Config
 from mmseg.models.builder import build_backbone
 from torch import Tensor, nn
 
@@ -15,29 +14,29 @@ from ...distributed.precision import apply_precision
 from ...models import InternViT6B
 from ...models.frozen_features import frozen_features
 from ..build import check_finite, compute_dtype
+from ..run import Run
 
 
 class SharedBackbone:
-    """A frozen backbone that computes the maps of a crop or a window once for all heads.
+    """A frozen backbone that computes the feature maps of a crop or a window once for all heads.
 
     Args:
-        cfg: Of any of the heads.
-        layers: Blocks whose tokens any head reads.
-        device: 'cuda' or 'cpu'.
+        run: Run of any of the heads.
+        layers: Indices of the blocks that any head reads.
 
     Attributes:
-        holder: A module with it as ``backbone``, for what expects a segmentor.
+        holder: Module with the backbone as ``backbone``, for what expects a segmentor.
         layers: See above.
     """
 
-    def __init__(self, cfg: Config, layers: Sequence[int], device: str):
-        options = copy.deepcopy(cfg.model.backbone)
+    def __init__(self, run: Run, layers: Sequence[int]):
+        options = copy.deepcopy(run.cfg.model.backbone)
         options.update(out_indices=list(layers), with_fpn=False)
         self.holder, self.layers = nn.Module(), list(layers)
         self.holder.backbone = build_backbone(options)
-        self._drawn = torch.get_rng_state()  # what a run alone builds its head from
-        apply_precision(self.holder, compute_dtype(cfg, self.holder), device)
-        if cfg.get('check_finite'):
+        self._generator_state = torch.get_rng_state()  # from which a run alone builds its head
+        apply_precision(self.holder, compute_dtype(run.cfg, self.holder), run.device)
+        if run.options.check_finite:
             check_finite(self.holder)
         self._windows: dict[tuple, list[Tensor]] = {}
 
@@ -46,69 +45,77 @@ class SharedBackbone:
         """The backbone itself."""
         return self.holder.backbone
 
-    def as_after_building(self) -> None:
-        """Puts torch's generator where it was when the backbone was built."""
-        torch.set_rng_state(self._drawn)
+    def restore_generator(self) -> None:
+        """Sets torch's generator to its state after the backbone was built."""
+        torch.set_rng_state(self._generator_state)
 
     def of_batch(self, batch: dict) -> list[Tensor]:
-        """The maps (B, D, h, w) of a training batch, one a layer, of images or out of a cache."""
+        """Returns the feature maps (B, D, h, w) of a training batch, one a layer."""
         return frozen_features(self.holder, batch)
 
     def of_windows(self, windows: Tensor) -> list[Tensor]:
-        """The maps of windows (B, 3, H, W), one a layer; kept until :meth:`forget`.
+        """Returns the feature maps of windows (B, 3, H, W), one a layer; kept until :meth:`clear`.
 
         Heads cut the same windows out of an image, though not always as many at once.
         """
         keys = [(x.shape, x.cpu().numpy().tobytes()) for x in windows]
         new = [i for i, key in enumerate(keys) if key not in self._windows]
         if new:
-            maps = self.network.frozen_features(windows[new])
-            for place, i in enumerate(new):
-                self._windows[keys[i]] = [x[place] for x in maps]
+            features = self.network.frozen_features(windows[new])
+            for n, i in enumerate(new):
+                self._windows[keys[i]] = [x[n] for x in features]
         return [torch.stack([self._windows[key][i] for key in keys])
                 for i in range(len(self.layers))]
 
-    def forget(self) -> None:
-        """Lets the maps of windows go."""
+    def clear(self) -> None:
+        """Frees the feature maps of windows."""
         self._windows.clear()
 
-    def places(self, layers: Sequence[int]) -> list[int]:
-        """Where the maps of some layers are among those that are computed."""
+    def positions_of(self, layers: Sequence[int]) -> list[int]:
+        """Returns the positions of layers among those whose feature maps are computed."""
         return [self.layers.index(layer) for layer in layers]
 
 
 class TrainedPart(nn.Module):
-    """Stands for a backbone in a head's segmentor: the pyramid, if there is one.
+    """Stands in for the backbone in a head's segmentor: the pyramid, if there is one.
 
-    Wrappers, optimizers and modes so see nothing of the frozen billions.
+    Wrappers, optimizers and modes then see nothing of the frozen billions.
 
     Args:
-        whole: The backbone, with the frozen part that is shared.
-        shared: Computes the maps of windows.
+        complete: Backbone with the shared frozen part.
+        shared: What computes the feature maps of windows.
+
+    Attributes:
+        positions: Positions of the feature maps that this head reads, among the shared ones.
     """
 
-    def __init__(self, whole: InternViT6B, shared: SharedBackbone):
+    def __init__(self, complete: InternViT6B, shared: SharedBackbone):
         super().__init__()
-        self.places = shared.places(whole.out_indices)
-        self._apart = (whole, shared)  # in a tuple, and so no submodules
-        for name, child in whole.named_children():
+        self.positions = shared.positions_of(complete.out_indices)
+        self._frozen = (complete, shared)  # in a tuple, and so no submodules
+        for name, child in complete.named_children():
             if name.startswith('up'):
                 self.add_module(name, child)
 
+    @property
+    def complete(self) -> InternViT6B:
+        """The backbone with its frozen part."""
+        return self._frozen[0]
+
     def forward(self, images: Tensor | list[Tensor]) -> list[Tensor]:
-        """Windows (B, 3, H, W), or the maps (B, D, h, w) that this head reads -> its inputs."""
-        whole, shared = self._apart
+        """Windows (B, 3, H, W), or the feature maps (B, D, h, w) of this head -> its inputs."""
+        complete, shared = self._frozen
         if isinstance(images, Tensor):
-            maps = shared.of_windows(images)
-            images = [maps[i] for i in self.places]
-        return whole(images)
+            features = shared.of_windows(images)
+            images = [features[i] for i in self.positions]
+        return complete(images)
 
 
 @contextmanager
-def whole(model: nn.Module) -> Iterator[nn.Module]:
-    """A head's segmentor with its backbone in full, for checkpoints."""
+def completed(model: nn.Module) -> Iterator[nn.Module]:
+    """Gives a head's segmentor its complete backbone, for checkpoints."""
     part = model.backbone
-    model.backbone = part._apart[0]
+    model.backbone = part.complete
     try:
         yield model
     finally:

@@ -8,7 +8,7 @@ from itertools import product
 from mmcv import Config, ConfigDict
 
 from ...errors import InputError
-from .settings import Settings
+from .settings import SweepSettings
 
 DEFAULTS = dict(embed_dim=3200, depth=48)  # of the backbone
 OUR_MODELS = osp.join(osp.dirname(__file__), '..', '..', '..', 'configs', '_base_', 'models')
@@ -19,32 +19,32 @@ class Combination:
     """One head of a sweep.
 
     Attributes:
-        name: Of its folder: what was varied.
-        settings: What was varied -> its value here.
-        cfg: With which tools/train.py would train this head alone.
+        name: Name of its folder, made of what is varied.
+        settings: Name of a varied setting -> its value.
+        cfg: Config with which tools/train.py would train this head alone.
     """
     name: str
     settings: dict[str, object]
     cfg: Config
 
 
-def combinations(cfg: Config, path: str) -> list[Combination]:
-    """All combinations of ``cfg.sweep``, in the order of its lists; the last one varies fastest.
+def combinations(cfg: Config) -> list[Combination]:
+    """Returns all combinations of ``cfg.sweep``, the last of its lists varying fastest.
 
     Args:
-        cfg: The config with ``sweep`` and ``work_dir``.
-        path: Of its file: models with other heads are looked for in the ``_base_`` above it.
+        cfg: Config with ``sweep`` and ``work_dir``. Models with other heads are looked for in the
+            ``_base_`` above its file.
 
     Raises:
         InputError: For settings that cannot be, a backbone that is not frozen, or a head for which
             there is no model.
     """
-    settings = Settings.of(cfg.sweep)
+    settings = SweepSettings.of(cfg.sweep)
     _check_frozen(cfg)
     found = []
     for head in settings.head or [None]:
         model = cfg.model if head in (None, kind_of(cfg.model)) else _with_head(
-            cfg, _model_file(head, cfg, settings, path))
+            cfg, _model_file(head, cfg, settings))
         for layers, lr, decay in product(_layers(settings, model), settings.lr or [None],
                                          settings.weight_decay or [None]):
             varied = dict(head=head, layers=layers, lr=lr, weight_decay=decay)
@@ -54,7 +54,7 @@ def combinations(cfg: Config, path: str) -> list[Combination]:
 
 
 def kind_of(model: dict) -> str:
-    """'linear', 'upernet', or the type of any other head."""
+    """Returns 'linear', 'upernet', or the type of any other head."""
     head = model['decode_head']
     if head['type'] == 'FCNHead' and head.get('with_norm') and head.get('num_convs') == 0:
         return 'linear'
@@ -62,12 +62,12 @@ def kind_of(model: dict) -> str:
 
 
 def union_of_layers(found: list[Combination]) -> list[int]:
-    """The blocks that any of the heads reads."""
+    """Returns the indices of the blocks that any of the heads reads."""
     return sorted({layer for one in found for layer in one.cfg.model.backbone.out_indices})
 
 
 def label(value: object) -> str:
-    """A value as names and tables have it: '4e-05', '47', '11-23-35-47'."""
+    """Formats a value for names and tables: '4e-05', '47', '11-23-35-47'."""
     if isinstance(value, (list, tuple)):
         return '-'.join(map(str, value))
     return f'{value:g}' if isinstance(value, float) else str(value)
@@ -91,10 +91,10 @@ def _combination(cfg: Config, model: dict, varied: dict) -> Combination:
     return Combination(name, varied, own)
 
 
-def _layers(settings: Settings, model: dict) -> list:
-    """The values of ``layers`` for a head: blocks, or fours of blocks; [None] for the model's own.
+def _layers(settings: SweepSettings, model: dict) -> list:
+    """Returns the values of ``layers`` for a head; [None] for the model's own.
 
-    UPerNet takes the fours that are given; else the given blocks, if they are four; else the
+    UPerNet takes the lists of four blocks; else the single blocks, if they are four; else the
     blocks of its model (for one that is not the config's own, the last of each quarter).
     """
     given = settings.layers
@@ -129,8 +129,8 @@ def _check_frozen(cfg: Config) -> None:
                          'model.backbone.freeze_vit=True (and unfreeze_pos_embed=False)')
 
 
-def _model_file(head: str, cfg: Config, settings: Settings, path: str) -> Config:
-    """The config of the model with a head, for backbones of the same width.
+def _model_file(head: str, cfg: Config, settings: SweepSettings) -> Config:
+    """Returns the config of the model with a head, for backbones of the same width.
 
     Raises:
         InputError: If there is none.
@@ -144,7 +144,7 @@ def _model_file(head: str, cfg: Config, settings: Settings, path: str) -> Config
             raise InputError(f'sweep.models: {file} has no {head} head')
         return found
     width = _option(cfg.model, 'embed_dim')
-    for file in _base_models(path):
+    for file in _base_models(cfg.filename or ''):
         found = Config.fromfile(file)
         if 'model' in found and 'decode_head' in found.model and kind_of(
                 found.model) == head and _option(found.model, 'embed_dim') == width:
@@ -154,7 +154,7 @@ def _model_file(head: str, cfg: Config, settings: Settings, path: str) -> Config
 
 
 def _base_models(path: str) -> list[str]:
-    """The files in the nearest ``_base_/models`` above a config, and those of this project."""
+    """Returns the files in the nearest ``_base_/models`` above a config, and this project's."""
     folder, above = None, osp.abspath(path)
     while folder is None and osp.dirname(above) != above:
         above = osp.dirname(above)
@@ -169,7 +169,7 @@ def _option(model: dict, name: str) -> int:
 
 
 def _with_head(cfg: Config, other: Config) -> ConfigDict:
-    """The model of a config with heads and pyramid of another model, for the same classes."""
+    """Returns the model of a config with the heads and pyramid of another, for its classes."""
     model = copy.deepcopy(cfg.model)
     classes = model.decode_head.num_classes
     model.decode_head = copy.deepcopy(other.model.decode_head)

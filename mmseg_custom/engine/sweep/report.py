@@ -1,7 +1,6 @@
-"""What came out of a sweep: a table in the log, ``sweep.json``, ``sweep.png``.
+"""The results of a sweep: a table in the log, ``sweep.json``, ``sweep.png``.
 
-The figures are read from the heads' own logs and folders, so that a sweep of several starts is told
-whole.
+They are read from the heads' own logs and folders, so that those of a resumed sweep are complete.
 """
 import json
 import os.path as osp
@@ -10,25 +9,25 @@ from glob import glob
 from statistics import mean, pstdev
 
 from matplotlib.figure import Figure
-from mmcv import Config
 from mmcv.runner import get_dist_info
 from mmseg.utils import get_root_logger
 
 from ...checkpoint.work_dir import newest_whole
 from ...files import atomic_path
 from .grid import Combination, label
-from .notes import read_result, read_scores
+from .records import SWEEP, read_result, read_scores, write_json
 
-NAME, PLOT = 'sweep.json', 'sweep.png'
+PLOT = 'sweep.png'
 COLUMNS = dict(head='head', layers='layers', lr='lr', weight_decay='decay')
 
 
-def report(cfg: Config, found: Sequence[Combination]) -> list[dict]:
+def report(work_dir: str, seed: int, found: Sequence[Combination]) -> list[dict]:
     """Writes table, plot and JSON, on rank 0.
 
     Args:
-        cfg: Of the sweep.
-        found: Its heads.
+        work_dir: Folder of the sweep.
+        seed: Seed of the sweep.
+        found: Heads of the sweep.
 
     Returns:
         For each head: ``name``, ``settings``, ``state`` ('finished', 'diverged' or 'started'),
@@ -44,29 +43,29 @@ def report(cfg: Config, found: Sequence[Combination]) -> list[dict]:
     heads = [_describe(one) for one in found]
     scored = [head for head in heads if head['best_mIoU'] is not None]
     best = max(scored, key=lambda head: head['best_mIoU'], default=None)
-    summary = dict(seed=cfg.seed, best=best and best['name'], spread=_spread(scored),
+    summary = dict(seed=seed, best=best and best['name'], spread=_spread(scored),
                    by_setting=_by_setting(scored), heads=heads)
-    _write(cfg, summary)
+    write_json(osp.join(work_dir, SWEEP), summary)
     logger = get_root_logger()
     logger.info('sweep\n%s', table(heads))
     if scored:
-        with atomic_path(osp.join(cfg.work_dir, PLOT)) as part:
+        with atomic_path(osp.join(work_dir, PLOT)) as part:
             draw(scored).savefig(part, format='png', dpi=120)
         logger.info('%s', _in_words(summary))
-    logger.info('sweep: %s', ', '.join(osp.join(cfg.work_dir, name)
-                                       for name in (NAME, PLOT) if name == NAME or scored))
+    logger.info('sweep: %s', ', '.join(osp.join(work_dir, name)
+                                       for name in (SWEEP, PLOT) if name == SWEEP or scored))
     return heads
 
 
-def begin(cfg: Config, found: Sequence[Combination]) -> None:
-    """Notes the seed, with which a sweep that is interrupted goes on; on rank 0."""
+def record_start(work_dir: str, seed: int, found: Sequence[Combination]) -> None:
+    """Records the seed, with which an interrupted sweep is resumed; on rank 0."""
     if get_dist_info()[0] == 0:
-        _write(cfg, dict(seed=cfg.seed, heads=[dict(name=one.name, settings=one.settings,
-                                                    state='started') for one in found]))
+        heads = [dict(name=one.name, settings=one.settings, state='started') for one in found]
+        write_json(osp.join(work_dir, SWEEP), dict(seed=seed, heads=heads))
 
 
 def table(heads: Sequence[dict]) -> str:
-    """The heads as text, best first; the best has a star."""
+    """Formats the heads as text, best first; the best has a star."""
     varied = [key for key in COLUMNS if any(key in head['settings'] for head in heads)]
     order = sorted(heads, key=lambda head: -1 if head['best_mIoU'] is None else head['best_mIoU'],
                    reverse=True)
@@ -86,7 +85,7 @@ def table(heads: Sequence[dict]) -> str:
 
 
 def draw(scored: Sequence[dict]) -> Figure:
-    """A panel for each setting that was varied: the mIoU of every head over its values.
+    """Draws a panel for each varied setting: the mIoU of every head over its values.
 
     Dots are heads, bars the means of a value, the star is the best head.
     """
@@ -112,18 +111,13 @@ def draw(scored: Sequence[dict]) -> Figure:
     return figure
 
 
-def _write(cfg: Config, summary: dict) -> None:
-    with atomic_path(osp.join(cfg.work_dir, NAME)) as part, open(part, 'w') as file:
-        json.dump(summary, file, indent=1)
-
-
 def _describe(combination: Combination) -> dict:
     folder = combination.cfg.work_dir
-    result = read_result(combination) or {}
+    result = read_result(folder) or {}
     losses = _logged_losses(folder)
     scores = {step: figures['mIoU'] for step, figures in read_scores(folder).items()
               if 'mIoU' in figures}
-    best = max(scores, key=scores.get, default=None)
+    best = max(scores, key=lambda step: scores[step], default=None)
     kept = sorted(glob(osp.join(folder, 'best_*.pth')))
     return dict(
         name=combination.name, settings=combination.settings,
@@ -137,7 +131,7 @@ def _describe(combination: Combination) -> dict:
 
 
 def _logged_losses(folder: str) -> dict[int, float]:
-    """Iteration -> the loss that was logged for it last."""
+    """Returns iteration -> the loss that was logged for it last."""
     losses = {}
     for path in sorted(glob(osp.join(folder, '*.log.json'))):
         with open(path) as file:
@@ -149,7 +143,7 @@ def _logged_losses(folder: str) -> dict[int, float]:
 
 
 def _spread(scored: Sequence[dict]) -> dict | None:
-    """Least, most, mean and standard deviation of the heads' best mIoU."""
+    """Returns least, most, mean and standard deviation of the heads' best mIoU."""
     if not scored:
         return None
     values = [head['best_mIoU'] for head in scored]
@@ -158,7 +152,7 @@ def _spread(scored: Sequence[dict]) -> dict | None:
 
 
 def _by_setting(scored: Sequence[dict]) -> dict:
-    """Setting -> value -> the spread of the heads that have it."""
+    """Returns setting -> value -> the spread of the heads that have it."""
     return {key: {value: _spread([head for head in scored if _value(head, key) == value])
                   for value in _values(scored, key)}
             for key in COLUMNS if any(key in head['settings'] for head in scored)}

@@ -7,18 +7,18 @@ HEADS = ('linear', 'upernet')
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What is varied; an empty list leaves the config's own value.
+class SweepSettings:
+    """What a sweep varies; an empty list leaves the config's own value.
 
     Attributes:
         lr: Learning rates.
         weight_decay: Weight decays.
-        layers: Blocks (from 0) that heads read: a number is for linear heads, four numbers are for
-            UPerNet.
+        layers: Indices of the blocks that heads read: a number is for linear heads, four numbers
+            are for UPerNet.
         head: 'linear' (batch norm and a 1x1 classifier), 'upernet' (feature pyramid and UPerNet).
         models: Head -> config file whose model has it, for heads that are not the config's own;
             default: the one in ``_base_/models`` with a backbone of the same width.
-        heads_at_once: At most so many heads in a round; default: as many as fit in memory.
+        heads_at_once: Largest number of heads in a round; default: as many as fit in memory.
     """
     lr: list = field(default_factory=list)
     weight_decay: list = field(default_factory=list)
@@ -28,8 +28,8 @@ class Settings:
     heads_at_once: int | None = None
 
     @classmethod
-    def of(cls, options: dict) -> 'Settings':
-        """Reads them.
+    def of(cls, options: dict) -> 'SweepSettings':
+        """Reads ``sweep`` of a config.
 
         Raises:
             InputError: For an unknown key, or a value that cannot be.

@@ -1,78 +1,63 @@
-"""The page: headline, classes, confusions, images; one file without scripts or pictures elsewhere.
+"""The page: headline, classes, confusions, images; one file that refers to no other.
 
-Its rules forbid the browser to fetch anything (Content-Security-Policy). It reads well without
+Its Content-Security-Policy forbids the browser to fetch anything. The page reads well without
 JavaScript, which only sorts and filters.
 """
 import os
-from importlib import resources
+from functools import partial
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from ...errors import InputError
 from ...evaluation.bootstrap import compare
 from ...evaluation.results import Results
-from ...files import atomic_path
-from . import classes, headline, pictures
-from .text import escape
-
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-<script>
-{script}</script>
-</body>
-</html>
-"""
+from ...files import atomic_write
+from ..files import data_url
+from . import headline, pictures, tables
+from .numbers import number, percent, points
 
 
 def write_report(path: str, a: Results, b: Results | None = None, images: int = 6) -> None:
     """Writes the page on a test run, or on two that are compared.
 
     Args:
-        path: Of the .html; its folder is made.
-        a: The run.
-        b: Another run on the same images; the comparison is B minus A.
-        images: How many of the worst and of the best images are shown.
+        path: Path of the .html; its folder is made.
+        a: Results of the run.
+        b: Results of another run on the same images; the comparison is B minus A.
+        images: Number of the worst and of the best images to show.
 
     Raises:
-        InputError: If the two runs are not of the same images and classes.
+        InputError: If the two runs are not on the same images and classes.
         SaveError: If the page could not be written; an earlier one is unchanged.
     """
     if b is None:
-        sections = [headline.one(a), classes.table_of_one(a), classes.confusions(a),
-                    pictures.worst_and_best(a, images)]
-        title = f'{_name(a)}: mIoU {100 * a.run["metric"]["mIoU"]:.2f}'
+        text = _render('run.html', a=a, metrics=headline.metrics(a),
+                       histogram=headline.histogram(a),
+                       tables=[tables.classes_of_one(a), tables.confusions(a)],
+                       galleries=pictures.worst_and_best(a, images))
     else:
         _check_same(a, b)
         found = compare(a.areas, b.areas)
-        sections = [headline.two(a, b, found), classes.table_of_two(a, b, found),
-                    classes.confusions(b, 'Confusions that cost most in B'),
-                    pictures.changed(a, b, images)]
-        title = f'{_name(a)} and {_name(b)}: {100 * found.miou:+.2f} mIoU'
-    files = resources.files(__package__)
-    text = _PAGE.format(policy=_POLICY, title=escape(title), body='\n'.join(sections),
-                        style=files.joinpath('style.css').read_text(encoding='utf-8'),
-                        script=files.joinpath('script.js').read_text(encoding='utf-8'))
+        text = _render('comparison.html', a=a, b=b, found=found, metrics=headline.metrics(a, b),
+                       better=found.significant[found.iou > 0].sum(),
+                       worse=found.significant[found.iou < 0].sum(),
+                       tables=[tables.classes_of_two(a, b, found),
+                               tables.confusions(b, 'Confusions that cost most in B')],
+                       galleries=pictures.changed(a, b, images))
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with atomic_path(path) as part, open(part, 'w', encoding='utf-8') as file:
-        file.write(text)
+    atomic_write(path, text.encode())
 
 
-def _name(results: Results) -> str:
-    return os.path.splitext(os.path.basename(results.run['config']))[0]
+def _render(template: str, **context: object) -> str:
+    environment = Environment(
+        loader=PackageLoader(__package__), autoescape=select_autoescape(),
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True)
+    environment.filters.update(
+        number=number, percent=percent, points=points, origin=headline.origin,
+        webp=partial(data_url, kind='WEBP', quality=78))
+    return environment.get_template(template).render(context)
 
 
 def _check_same(a: Results, b: Results) -> None:
@@ -86,8 +71,7 @@ def _check_same(a: Results, b: Results) -> None:
         first = f'{only[0]} is in one of them alone' if only else 'their order differs'
         raise InputError(f'{a.path} is of {len(names[0])} images, {b.path} of {len(names[1])}: '
                          f'{first}; results of the same images can be compared')
-    count = len(a.classes)
-    differ = (a.images.truth_areas(count) != b.images.truth_areas(count)).any(1)
+    differ = (a.ground_truth_areas != b.ground_truth_areas).any(1)
     if differ.any():
         raise InputError(f'{a.path} and {b.path} were measured on different labels, of '
                          f'{names[0][int(np.argmax(differ))]} first: test one of them again')

@@ -17,35 +17,35 @@ import numpy as np  # noqa: E402
 from PIL import Image, UnidentifiedImageError  # noqa: E402
 
 from ...errors import InputError  # noqa: E402
-from ..files import save_labels  # noqa: E402
+from ...units import MIB  # noqa: E402
+from ..files import read_image, save_labels  # noqa: E402
 from .view import view  # noqa: E402
 
 _FONTS = ['system-ui', 'sans-serif']
-_QUEUE = 16  # images that wait; the next is refused
+_QUEUE = 16  # images that may wait
 _KEPT_SECONDS = 3600  # uploads and label maps are deleted after that
 
 
-def build(predict: Callable[[np.ndarray], np.ndarray], read: Callable[[str], np.ndarray],
-          classes: Sequence[str], palette: np.ndarray, *, title: str, note: str = '',
-          first_label: int = 0, megapixels: float = 25) -> gr.Blocks:
+def build(predict: Callable[[np.ndarray], np.ndarray], classes: Sequence[str],
+          palette: np.ndarray, *, title: str, note: str = '', first_label: int = 0,
+          megapixels: float = 25) -> gr.Blocks:
     """Builds the page.
 
     Args:
-        predict: RGB uint8 (H, W, 3) -> classes (H, W).
-        read: Path -> RGB uint8 (H, W, 3); raises InputError.
-        classes: K names.
-        palette: RGB (K, 3), 0..255.
-        title: Of the page.
-        note: Below the title, Markdown.
-        first_label: The number of the first class in the label map to download.
-        megapixels: Larger images are refused, before they are decoded.
+        predict: Function from RGB uint8 (H, W, 3) to classes (H, W).
+        classes: Names of the K classes.
+        palette: Colours, RGB (K, 3), 0..255.
+        title: Title of the page.
+        note: Markdown below the title.
+        first_label: Value of the first class in the label map to download.
+        megapixels: Largest image; larger ones are refused before they are decoded.
     """
     def label(path: str | None) -> tuple[str, dict]:
         if path is None:
             return '', gr.update(value=None, interactive=False)
         try:
             check_pixels(path, megapixels)
-            image = read(path)
+            image = read_image(path)
             labels = predict(image)
         except InputError as error:
             message = str(error).replace(path, osp.basename(path))
@@ -77,17 +77,17 @@ def build(predict: Callable[[np.ndarray], np.ndarray], read: Callable[[str], np.
 
 
 def launch(app: gr.Blocks, host: str, port: int | None, megabytes: float) -> str:
-    """Starts the server in the background; returns the address.
+    """Starts the server in the background and returns its address.
 
     Raises:
-        InputError: If the port is taken, or the host is none of this machine.
+        InputError: If the port is taken, or the host is no address of this machine.
     """
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
             _, address, _ = app.launch(
                 server_name=host, server_port=port, share=False, quiet=True,
-                prevent_thread_lock=True, max_file_size=int(megabytes * 2**20), footer_links=[],
+                prevent_thread_lock=True, max_file_size=int(megabytes * MIB), footer_links=[],
                 theme=gr.themes.Default(font=_FONTS, font_mono=['monospace']), show_error=True,
                 ssr_mode=False)
         except OSError as error:
@@ -97,10 +97,10 @@ def launch(app: gr.Blocks, host: str, port: int | None, megabytes: float) -> str
 
 
 def check_pixels(path: str, megapixels: float) -> None:
-    """Refuses an upload by its header alone.
+    """Checks the size of an upload by its header alone.
 
     Raises:
-        InputError: If it is no image, or has more pixels.
+        InputError: If it is no image, or too large.
     """
     try:
         with warnings.catch_warnings():

@@ -1,16 +1,16 @@
-"""What the page shows of a labelled image, as the JSON that viewer.js reads.
+"""A labelled image as the JSON that viewer.js reads.
 
-Letters: `H W` pixels, `h w` of what is shown, `K` classes.
+Letters: `H W` pixels, `K` classes.
 """
-import base64
-import io
 import json
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-_SIDE = 1600  # pixels, of what is shown; the label map to download has all of them
+from ..files import data_url
+
+_SIDE = 1600  # pixels, longest side shown; the label map to download is not scaled down
 
 
 def view(image: np.ndarray, labels: np.ndarray, classes: Sequence[str],
@@ -18,10 +18,10 @@ def view(image: np.ndarray, labels: np.ndarray, classes: Sequence[str],
     """Packs an image and its labels.
 
     Args:
-        image: RGB uint8 (H, W, 3).
+        image: Image, RGB uint8 (H, W, 3).
         labels: Classes (H, W).
-        classes: K names.
-        palette: RGB (K, 3), 0..255.
+        classes: Names of the K classes.
+        palette: Colours, RGB (K, 3), 0..255.
 
     Returns:
         JSON: ``photo`` (data URL), ``width``, ``height``, ``runs`` (class, length, class, length,
@@ -36,11 +36,8 @@ def view(image: np.ndarray, labels: np.ndarray, classes: Sequence[str],
     starts = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1])
     lengths = np.diff(starts, append=flat.size)
     numbers, pixels = np.unique(labels, return_counts=True)
-    data = io.BytesIO()
-    photo.save(data, 'JPEG', quality=90)
     return json.dumps(dict(
-        photo='data:image/jpeg;base64,' + base64.b64encode(data.getvalue()).decode(),
-        width=photo.width, height=photo.height,
+        photo=data_url(photo, 'JPEG', 90), width=photo.width, height=photo.height,
         runs=np.stack([flat[starts], lengths], 1).ravel().tolist(),
         classes={int(k): dict(name=classes[k], colour=[int(c) for c in palette[k]],
                               share=count / labels.size)

@@ -3,24 +3,29 @@ import json
 import os
 import shutil
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.data import draw_data, write_config
+from helpers.data import draw_data, prepare, write_config
 from mmcv import Config
 from mmseg.datasets import build_dataset
+from torch import nn
 
-from mmseg_custom.checkpoint import open_checkpoint, save_checkpoint
-from mmseg_custom.distributed.parallelize import Engine, unwrap
-from mmseg_custom.engine.cached import CachedViews, open_cache, spare_backbone
+from mmseg_custom.checkpoint import save_checkpoint
+from mmseg_custom.checkpoint.checkpoint import open_checkpoint
+from mmseg_custom.distributed.parallelize import unwrap
+from mmseg_custom.engine.build import build_model
+from mmseg_custom.engine.cached import CachedViews, drop_unneeded_blocks, open_cache
 from mmseg_custom.engine.cached import open as opening
 from mmseg_custom.engine.cached.key import describe, differences
+from mmseg_custom.engine.loaders import build_train_loader
 from mmseg_custom.engine.randomness import SeededSamples
+from mmseg_custom.engine.run import Run
 from mmseg_custom.engine.sampler import InfiniteSampler
-from mmseg_custom.engine.train import build_model, build_train_loader
 from mmseg_custom.errors import InputError
 from mmseg_custom.feature_cache import FeatureCache, Shard, layout, manage
 from mmseg_custom.models.frozen_features import frozen_features
@@ -45,16 +50,26 @@ data['train'].update(pipeline=[
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory) -> SimpleNamespace:
-    """A config on five images, its data set and its model."""
+def run(tmp_path_factory) -> Run:
+    """A run on five images."""
     folder = tmp_path_factory.mktemp('cached')
     path = write_config(folder / 'config.py', draw_data(folder, train=5, val=1),
                         'linear_probing_tiny', EXTRA)
-    cfg = Config.fromfile(str(path))
-    cfg.seed = 3
+    return prepare(path, ['train'], work_dir=str(folder / 'work'), seed=3)
+
+
+@pytest.fixture(scope='module')
+def model(run) -> nn.Module:
+    """The segmentor of the run."""
     torch.manual_seed(0)
-    return SimpleNamespace(cfg=cfg, dataset=build_dataset(cfg.data.train),
-                           model=unwrap(build_model(cfg, 'cpu', Engine())))
+    return unwrap(build_model(run))
+
+
+def changed(run: Run, settings: dict | None = None, **keys) -> Run:
+    """Returns the run with some settings of its config changed."""
+    cfg = Config({**deepcopy(dict(run.cfg)), **keys})
+    cfg.merge_from_dict(settings or {})
+    return replace(run, cfg=cfg)
 
 
 @pytest.fixture(autouse=True)
@@ -62,18 +77,18 @@ def _small_shards(monkeypatch):
     monkeypatch.setattr(layout, 'SHARD_RECORDS', 2)
 
 
-def open_in(folder: Path, run: SimpleNamespace, dataset=None, **settings) -> CachedViews:
-    cfg = Config(dict(run.cfg, feature_cache=dict(dir=str(folder), **{'views': 2, **settings})))
-    return open_cache(cfg, run.model, dataset or run.dataset, 'cpu')
+def open_in(folder: Path, run: Run, model: nn.Module, dataset=None, **settings) -> CachedViews:
+    run = changed(run, feature_cache=dict(dir=str(folder), **{'views': 2, **settings}))
+    return open_cache(replace(run, data=dict(train=dataset or run.data['train'])), model)
 
 
 @pytest.fixture(scope='module')
-def filled(run, tmp_path_factory) -> Path:
+def filled(run, model, tmp_path_factory) -> Path:
     """A folder with the cache of two views; not to be changed."""
     folder = tmp_path_factory.mktemp('filled')
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layout, 'SHARD_RECORDS', 2)
-        open_in(folder, run)
+        open_in(folder, run, model)
     return folder
 
 
@@ -87,14 +102,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob('view*')}
 
 
-def test_the_first_passes_are_those_of_an_uncached_run(run, filled):
-    cached = open_in(filled, run)
-    plain = SeededSamples(run.dataset, 0)
+def test_the_first_passes_are_those_of_an_uncached_run(run, model, filled):
+    cached = open_in(filled, run, model)
+    plain = SeededSamples(run.data['train'], 0)
     stream = iter(InfiniteSampler(5, seed=0))
     for _ in range(10):
         place = next(stream)
         sample, kept = plain[place], cached[place]
-        expected = frozen_features(run.model, dict(img=sample['img'].data[None]))
+        expected = frozen_features(model, dict(img=sample['img'].data[None]))
         for found, wanted in zip(kept['feats'], expected, strict=True):
             torch.testing.assert_close(found.data.float(), wanted[0], rtol=2 ** -8, atol=1e-4)
         assert torch.equal(kept['gt_semantic_seg'].data, sample['gt_semantic_seg'].data)
@@ -104,27 +119,27 @@ def test_the_first_passes_are_those_of_an_uncached_run(run, filled):
                        cached[first, image]['feats'][0].data)
 
 
-def test_batches_of_the_loader_train_the_heads(run, filled):
-    loader = build_train_loader(run.cfg, open_in(filled, run), 'cpu')
+def test_batches_of_the_loader_train_the_heads(run, model, filled):
+    loader = build_train_loader(run, open_in(filled, run, model))
     batch = next(iter(loader))
-    maps = frozen_features(run.model, dict(feats=[part.data[0] for part in batch['feats']]))
+    maps = frozen_features(model, dict(feats=[part.data[0] for part in batch['feats']]))
     assert [tuple(x.shape) for x in maps] == [(2, 32, 4, 4)] * 2
     assert tuple(batch['gt_semantic_seg'].data[0].shape) == (2, 1, 56, 56)
     assert batch['gt_semantic_seg'].data[0].dtype == torch.int64
     assert batch['img_metas'].data[0][0]['ori_filename'].startswith('ADE_train')
 
 
-def test_what_is_there_is_read_and_more_views_are_added(run, filled, tmp_path, monkeypatch):
+def test_what_is_there_is_read_and_more_views_are_added(run, model, filled, tmp_path, monkeypatch):
     monkeypatch.setattr(opening.Filler, 'fill', None)  # nothing to fill: an error if it were
-    assert len(open_in(filled, run)) == 5 and open_in(filled, run, views=1).views == 1
+    assert len(open_in(filled, run, model)) == 5 and open_in(filled, run, model, views=1).views == 1
     monkeypatch.undo()
     monkeypatch.setattr(layout, 'SHARD_RECORDS', 2)
-    open_in(tmp_path, run, views=1)
-    open_in(tmp_path, run, views=2)
+    open_in(tmp_path, run, model, views=1)
+    open_in(tmp_path, run, model, views=2)
     assert contents(tmp_path) == contents(filled) and len(contents(filled)) == 6
 
 
-def test_interrupted_and_gone_on(run, filled, tmp_path, monkeypatch):
+def test_interrupted_and_gone_on(run, model, filled, tmp_path, monkeypatch):
     written, write = [], FeatureCache.write
 
     def two_and_no_more(cache, shard, data):
@@ -135,24 +150,24 @@ def test_interrupted_and_gone_on(run, filled, tmp_path, monkeypatch):
         write(cache, shard, data)
     monkeypatch.setattr(FeatureCache, 'write', two_and_no_more)
     with pytest.raises(KeyboardInterrupt):
-        open_in(tmp_path, run)
+        open_in(tmp_path, run, model)
     monkeypatch.setattr(FeatureCache, 'write', write)
     assert len([path for path in tmp_path.rglob('view*.safetensors')]) == 2
-    open_in(tmp_path, run)
+    open_in(tmp_path, run, model)
     assert contents(tmp_path) == contents(filled)
     (name, _), = manage.caches_in(str(tmp_path))
     assert manage.verify(FeatureCache.open(str(tmp_path), name)) == {}
 
 
-def test_stopped_by_a_signal(run, tmp_path):
-    cfg = Config(dict(run.cfg, feature_cache=dict(dir=str(tmp_path))))
+def test_stopped_by_a_signal(run, model, tmp_path):
+    run = changed(run, feature_cache=dict(dir=str(tmp_path)))
     with pytest.raises(SystemExit) as stop:
-        open_cache(cfg, run.model, run.dataset, 'cpu', lambda: True)
+        open_cache(run, model, lambda: True)
     assert stop.value.code == 75
 
 
 @pytest.mark.parametrize('how', ['byte', 'cut', 'gone'])
-def test_a_corrupt_shard_is_named_and_computed_anew(run, filled, copy, caplog, how):
+def test_a_corrupt_shard_is_named_and_computed_anew(run, model, filled, copy, caplog, how):
     path = sorted(copy.rglob('view01*.safetensors'))[0]
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
@@ -161,59 +176,56 @@ def test_a_corrupt_shard_is_named_and_computed_anew(run, filled, copy, caplog, h
         path.unlink()
     with caplog.at_level('WARNING', 'mmseg'):
         opening.get_root_logger().addHandler(caplog.handler)
-        open_in(copy, run)
+        open_in(copy, run, model)
         opening.get_root_logger().removeHandler(caplog.handler)
     assert (f'{path} is corrupt' in caplog.text) == (how != 'gone')
     assert contents(copy) == contents(filled)
 
 
-def test_a_full_disk_is_refused_before_anything_is_written(run, tmp_path, monkeypatch):
+def test_a_full_disk_is_refused_before_anything_is_written(run, model, tmp_path, monkeypatch):
     free = 5 * 4 * (2 * 32 * 16 * 2 + 56 * 56)
     monkeypatch.setattr(opening.shutil, 'disk_usage', lambda _: SimpleNamespace(free=free))
     with pytest.raises(InputError, match=(
             '5 images x 7 views x 5.18 kB = 181 kB, of which 181 kB are still to be written; '
             '104 kB are free on the disk of .*feature_cache.views=4, which fits')):
-        open_in(tmp_path / 'new', run, views=7)
+        open_in(tmp_path / 'new', run, model, views=7)
     assert not (tmp_path / 'new').exists()
-    open_in(tmp_path / 'new', run, views=4)
+    open_in(tmp_path / 'new', run, model, views=4)
 
 
-def test_without_validation_the_blocks_are_let_go(run, tmp_path, monkeypatch):
+def test_without_validation_the_blocks_are_let_go(run, model, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     path, saved = str(tmp_path / 'weights.pth'), str(tmp_path / 'iter_1.pth')
-    torch.save(run.model.backbone.state_dict(), path)
-    cfg = Config(deepcopy(dict(run.cfg)))
-    cfg.feature_cache = dict(dir=str(tmp_path / 'cache'), views=1)
-    cfg.merge_from_dict({'model.backbone.pretrained': path})
+    torch.save(model.backbone.state_dict(), path)
+    run = changed(run, {'model.backbone.pretrained': path},
+                  feature_cache=dict(dir=str(tmp_path / 'cache'), views=1))
 
     def build():
-        model = build_model(cfg, 'cpu', Engine(), None,
-                               partial(spare_backbone, cfg, run.dataset))
+        model = build_model(run, partial(drop_unneeded_blocks, run))
         return model, unwrap(model).backbone
     model, backbone = build()
     assert len(backbone.blocks) == 2  # there is nothing yet
-    filled = open_cache(cfg, model, run.dataset, 'cpu')
+    filled = open_cache(run, model)
     model, spared = build()
     assert len(spared.blocks) == 0
-    again = open_cache(cfg, model, run.dataset, 'cpu')
+    again = open_cache(run, model)
     assert again.cache.folder == filled.cache.folder
     with pytest.raises(RuntimeError, match='the blocks of this backbone were let go'):
         spared.frozen_features(torch.zeros(1, 3, 56, 56))
     save_checkpoint(model, saved)
-    whole = build_model(cfg, 'cpu', Engine(), open_checkpoint(saved))
+    whole = build_model(replace(run, checkpoint=open_checkpoint(saved)))
     for name, tensor in backbone.state_dict().items():
         assert torch.equal(unwrap(whole).backbone.state_dict()[name], tensor)
     assert not any('blocks' in name for name in torch.load(saved)['state_dict'])
 
 
-def test_key(run):
+def test_key(run, model):
     def of(changes=None, dataset=None, seed=0):
-        cfg = Config(dict(run.cfg))
-        cfg.merge_from_dict(changes or {})
-        return describe(cfg, run.model, dataset or run.dataset, seed)
+        other = changed(run, changes)
+        return describe(replace(other, data=dict(train=dataset or run.data['train'])), model, seed)
     same = of()
     assert json.loads(json.dumps(same)) == same
-    for harmless in ({'optimizer.lr': 1.0}, {'seed': 9}, {'model.backbone.qkv_bias': False},
+    for harmless in ({'optimizer.lr': 1.0}, {'model.backbone.qkv_bias': False},
                      {'model.backbone.use_flash_attn': False}, {'model.decode_head.channels': 7},
                      {'model.backbone.with_fpn': True}, {'data.train.data_root': 'elsewhere'}):
         assert of(harmless) == same, harmless
@@ -228,48 +240,47 @@ def test_key(run):
         assert differences(of(**changes), same) == [name]
 
 
-def test_the_key_knows_weights_and_files(run, own_data):
-    weights = describe(run.cfg, run.model, run.dataset, 0)['weights']
+def test_the_key_knows_weights_and_files(run, model, own_data):
+    weights = describe(run, model, 0)['weights']
     with torch.no_grad():
-        run.model.backbone.pos_embed[0, 0, 0] += 1
-        changed = describe(run.cfg, run.model, run.dataset, 0)['weights']
-        run.model.backbone.pos_embed[0, 0, 0] -= 1
+        model.backbone.pos_embed[0, 0, 0] += 1
+        changed = describe(run, model, 0)['weights']
+        model.backbone.pos_embed[0, 0, 0] -= 1
     assert weights.startswith('tensors, SHA-256 ') and changed != weights
     images = build_dataset(dict(run.cfg.data.train, data_root=str(own_data)))
-    before = describe(run.cfg, run.model, images, 0)['images']
+    before = describe(replace(run, data=dict(train=images)), model, 0)['images']
     path = next((own_data / 'images/training').iterdir())
     path.write_bytes(path.read_bytes() + b'\0')
-    assert describe(run.cfg, run.model, images, 0)['images'] != before
+    assert describe(replace(run, data=dict(train=images)), model, 0)['images'] != before
 
 
-def test_what_cannot_be_kept_is_refused(run, tmp_path, monkeypatch):
+def test_what_cannot_be_kept_is_refused(run, model, tmp_path, monkeypatch):
     for settings, message in (
             (dict(views=0), 'feature_cache.views=0: expected a whole number of 1 or more'),
             (dict(dtype='int8'), "dtype='int8': expected one of bf16, fp16, fp32"),
             (dict(view=3), "'view' .did you mean 'views'"), (dict(seed='a'), "seed='a'")):
         with pytest.raises(InputError, match=message):
-            open_in(tmp_path, run, **settings)
+            open_in(tmp_path, run, model, **settings)
     with pytest.raises(InputError, match=r'feature_cache.dir=None: expected a folder'):
-        open_cache(Config(dict(run.cfg, feature_cache=dict(views=1))), run.model, run.dataset,
-                   'cpu')
+        open_cache(changed(run, feature_cache=dict(views=1)), model)
     pipeline = [step for step in run.cfg.data.train.pipeline if step.type not in
                 ('RandomCrop', 'Pad')]
     uneven = build_dataset(dict(run.cfg.data.train, pipeline=pipeline))
     with pytest.raises(InputError, match='gives a crop of .* end the training pipeline with'):
-        open_in(tmp_path, run, uneven)
+        open_in(tmp_path, run, model, uneven)
     pipeline = [*run.cfg.data.train.pipeline[:-1], dict(type='Collect', keys=['img'])]
     with pytest.raises(InputError, match="collects .'img', 'img_metas'.: expected"):
-        open_in(tmp_path, run, build_dataset(dict(run.cfg.data.train, pipeline=pipeline)))
-    monkeypatch.setattr(run.model.backbone.pos_embed, 'requires_grad', True)
+        open_in(tmp_path, run, model, build_dataset(dict(run.cfg.data.train, pipeline=pipeline)))
+    monkeypatch.setattr(model.backbone.pos_embed, 'requires_grad', True)
     with pytest.raises(InputError, match='set model.backbone.freeze_vit=True'):
-        open_in(tmp_path, run)
+        open_in(tmp_path, run, model)
 
 
-def test_float32_maps_of_a_cache_are_exact(run, tmp_path):
-    cached = open_in(tmp_path, run, views=1, dtype='fp32')
+def test_float32_maps_of_a_cache_are_exact(run, model, tmp_path):
+    cached = open_in(tmp_path, run, model, views=1, dtype='fp32')
     place = next(place for place in InfiniteSampler(5, seed=0) if place[0] == 0)
-    sample, kept = SeededSamples(run.dataset, 0)[place], cached[place]
-    expected = frozen_features(run.model, dict(img=sample['img'].data[None]))
+    sample, kept = SeededSamples(run.data['train'], 0)[place], cached[place]
+    expected = frozen_features(model, dict(img=sample['img'].data[None]))
     assert all(x.data.dtype == torch.float32 for x in kept['feats'])
     for found, wanted in zip(kept['feats'], expected):
         torch.testing.assert_close(found.data, wanted[0], rtol=1e-4, atol=1e-5)

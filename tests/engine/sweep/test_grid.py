@@ -14,7 +14,7 @@ def found(path=LINEAR, options=None, **sweep):
     cfg = Config.fromfile(path)
     cfg.merge_from_dict(options or {})
     cfg.work_dir, cfg.sweep = 'work', sweep
-    return combinations(cfg, path)
+    return combinations(cfg)
 
 
 def test_all_combinations_each_a_config_of_its_own():

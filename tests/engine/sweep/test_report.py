@@ -2,9 +2,9 @@ import json
 
 from mmcv import Config
 
-from mmseg_custom.engine.sweep import report as module
 from mmseg_custom.engine.sweep.grid import Combination
-from mmseg_custom.engine.sweep.report import draw, report, table
+from mmseg_custom.engine.sweep.records import SWEEP
+from mmseg_custom.engine.sweep.report import PLOT, draw, report, table
 
 
 def head(name, lr, score=None, state='finished', **more):
@@ -41,12 +41,12 @@ def test_what_is_told_is_what_lies_in_the_folders(tmp_path, caplog):
             (folder / 'evaluations.json').write_text(json.dumps(
                 {i: dict(mIoU=score) for i, score in scores.items()}))
             (folder / 'result.json').write_text(json.dumps(dict(state='finished', iterations=10)))
-    heads = report(Config(dict(work_dir=str(tmp_path), seed=0)), found)
+    heads = report(str(tmp_path), 0, found)
     assert [(one['mIoU'], one['best_mIoU'], one['best_iteration']) for one in heads] == [
         (0.3, 0.3, 10), (0.4, 0.5, 5), (None, None, None)]
     assert [one['state'] for one in heads] == ['finished', 'finished', 'started']
-    written = json.loads((tmp_path / module.NAME).read_text())
+    written = json.loads((tmp_path / SWEEP).read_text())
     assert written['best'] == 'lr0.01' and written['heads'] == heads
     assert written['spread'] == dict(heads=2, least=0.3, most=0.5, mean=0.4, deviation=0.1)
     assert written['by_setting']['lr']['0.001']['mean'] == 0.3
-    assert (tmp_path / module.PLOT).stat().st_size > 1000
+    assert (tmp_path / PLOT).stat().st_size > 1000

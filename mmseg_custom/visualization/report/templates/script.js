@@ -18,7 +18,7 @@ for (const table of document.querySelectorAll('table.sortable')) {
   heads.forEach((head, column) => head.querySelector('button').addEventListener('click', () => {
     const named = table.tBodies[0].rows[0]?.cells[column].classList.contains('name');
     const before = head.getAttribute('aria-sort');
-    // Names begin with A, figures with the largest.
+    // Names begin with A, numbers with the largest.
     const down = before === 'none' ? !named : before === 'ascending';
     heads.forEach(other => other.setAttribute('aria-sort', 'none'));
     head.setAttribute('aria-sort', down ? 'descending' : 'ascending');

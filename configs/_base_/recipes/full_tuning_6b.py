@@ -1,0 +1,8 @@
+# Full tuning of InternViT-6B: backbone, feature pyramid and UPerNet all learn.
+_base_ = [
+    '../models/upernet_intern_vit_6b.py',
+    '../schedules/adamw_80k.py',
+    '../default_runtime.py',
+]
+
+model = dict(backbone=dict(pretrain_size=224))  # nothing reads it, but the original has it

@@ -1,0 +1,60 @@
+"""The classes of a network, of a data set and of a checkpoint, compared."""
+from collections.abc import Sequence
+
+from mmcv import Config
+from mmseg.utils import get_root_logger
+from torch.utils.data import Dataset
+
+from ..checkpoint.checkpoint import Checkpoint
+from ..errors import InputError
+
+
+def differing_heads(cfg: Config, classes: Sequence[str]) -> list[tuple[str, int]]:
+    """Returns (key, value) of each ``num_classes`` that is not the number of classes."""
+    found = []
+    for key in ('decode_head', 'auxiliary_head'):
+        heads = cfg.model.get(key) or []
+        for head in heads if isinstance(heads, list) else [heads]:
+            number = head.get('num_classes', len(classes))
+            if number != len(classes):
+                found.append((f'model.{key}.num_classes', number))
+    return found
+
+
+def check_heads(cfg: Config, classes: Sequence[str]) -> None:
+    """Compares the heads with the classes of the training data.
+
+    Raises:
+        InputError: If a head has fewer classes, which a loss meets as an index out of range.
+    """
+    for key, number in differing_heads(cfg, classes):
+        text = (f'{key} is {number}, and the training data has {len(classes)} classes '
+                f'({", ".join(name.strip() for name in classes[:3])} ...): set it to '
+                f'{len(classes)}')
+        if number < len(classes):
+            raise InputError(text)
+        get_root_logger().warning('%s', text)
+
+
+def check_trained_classes(checkpoint: Checkpoint, dataset: Dataset) -> None:
+    """Refuses a checkpoint that was trained on other classes than those of the data set.
+
+    Args:
+        checkpoint: Checkpoint to test; one that does not name its classes passes.
+        dataset: Data set to test on.
+
+    Raises:
+        InputError: With both numbers, and the first class that differs where they are equal.
+    """
+    theirs, ours = ([str(name).strip().lower() for name in names or ()]
+                    for names in (checkpoint.meta.get('CLASSES'), dataset.CLASSES))
+    if not theirs or not ours or theirs == ours:
+        return
+    line = (f'checkpoint {checkpoint.path} has {len(theirs)} classes, the data set '
+            f'{type(dataset).__name__} has {len(ours)}')
+    if len(theirs) == len(ours):
+        number, (their, our) = next((i, pair) for i, pair in enumerate(zip(theirs, ours))
+                                    if pair[0] != pair[1])
+        line += f', but class {number} is {their!r} in the one and {our!r} in the other'
+    raise InputError(f'{line}: test it on the data that it was trained for (data.test), or give a '
+                     'checkpoint of these classes')

@@ -1,0 +1,63 @@
+"""Data loaders of training and of tests."""
+import signal
+from functools import partial
+
+from mmcv.parallel import collate
+from mmcv.runner import get_dist_info
+from mmseg.datasets import build_dataloader
+from mmseg.utils import get_root_logger
+from torch.utils.data import DataLoader, Dataset
+
+from .config import loader_options
+from .preemption import shield_worker
+from .run import Run
+from .sampler import InfiniteSampler
+from .samples import SkippingDataset, collate_views
+
+
+def build_train_loader(run: Run, samples: Dataset, done: int = 0) -> DataLoader:
+    """Builds the endless loader of a training run.
+
+    Args:
+        run: The run.
+        samples: Samples that are indexed by (position in the stream, index of the image).
+        done: Iterations that are done already.
+    """
+    rank, world_size = get_dist_info()
+    batch, workers = run.batch.samples, loader_options(run.cfg, 'train')['workers_per_gpu']
+    if len(samples) < batch * world_size:
+        get_root_logger().warning('%d images are fewer than one step of %d: images repeat within '
+                                  'a step', len(samples), batch * world_size)
+    start = done * run.batch.accumulation * batch
+    return DataLoader(
+        samples, batch_size=batch, num_workers=workers,
+        sampler=InfiniteSampler(len(samples), run.seed, rank, world_size, start),
+        collate_fn=partial(collate, samples_per_gpu=batch), drop_last=True,
+        pin_memory=run.device == 'cuda', persistent_workers=workers > 0,
+        worker_init_fn=shield_worker)
+
+
+def build_test_loader(run: Run, split: str, skip_unread: bool = False) -> DataLoader:
+    """Builds the loader of 'val' or 'test': images in order, distributed over the ranks.
+
+    Args:
+        run: The run; ``data.test_dataloader=dict(samples_per_gpu=4)`` of its config has images of
+            any sizes share batches of windows.
+        split: 'val' or 'test'.
+        skip_unread: Whether samples that cannot be read are marked, instead of raising an error.
+    """
+    _, world_size = get_dist_info()
+    dataset = run.data[split]
+    options = {'persistent_workers': False, **loader_options(run.cfg, split)}
+    loader = build_dataloader(SkippingDataset(dataset) if skip_unread else dataset,
+                              dist=world_size > 1, shuffle=False,
+                              pin_memory=run.device == 'cuda', **options)
+    loader.collate_fn = collate_views
+    loader.worker_init_fn = shield_worker if split == 'val' else _ignore_stop_signals
+    return loader
+
+
+def _ignore_stop_signals(worker: int) -> None:
+    """Leaves it to the main process of a test what Ctrl-C and other signals end."""
+    shield_worker(worker)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,34 @@
+"""Pictures of predictions over their images, shown or written during a test run."""
+import os.path as osp
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mmcv
+import numpy as np
+from mmcv.image import tensor2imgs
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Painter:
+    """Paints predictions over their images.
+
+    Attributes:
+        palette: RGB colours of the classes.
+        folder: Folder of pictures named like the images; None writes none.
+        show: Whether a window is opened for each.
+        opacity: Opacity of the paint, in (0, 1].
+    """
+    palette: Sequence
+    folder: str | None = None
+    show: bool = False
+    opacity: float = 0.5
+
+    def __call__(self, model: nn.Module, image: Tensor, meta: dict, labels: np.ndarray) -> None:
+        """Paints one prediction (H, W) over the image (3, h, w) that the network saw."""
+        picture, = tensor2imgs(image[None], **meta['img_norm_cfg'])
+        height, width = meta['img_shape'][:2]
+        picture = mmcv.imresize(picture[:height, :width], meta['ori_shape'][1::-1])
+        out_file = self.folder and osp.join(self.folder, meta['ori_filename'])
+        model.show_result(picture, [labels], palette=self.palette, show=self.show,
+                          out_file=out_file, opacity=self.opacity)

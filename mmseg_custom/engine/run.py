@@ -1,0 +1,148 @@
+"""Config + options -> the run: all that training, sweeps, caches, tests and the doctor start from.
+
+    resolved config -> batch, engine -> checkpoint -> seed -> data sets -> identity -> Run
+
+A run is typed and immutable: what comes after this reads it, and never writes the config.
+"""
+import os.path as osp
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mmcv import Config
+from mmcv.runner import get_dist_info
+from mmseg import __version__ as mmseg_version
+from mmseg.utils import get_root_logger
+from torch.utils.data import Dataset
+
+from ..checkpoint.checkpoint import Checkpoint, open_checkpoint
+from ..checkpoint.work_dir import newest_whole, remove_leftovers
+from ..datasets.build import build_test_dataset, build_train_dataset
+from ..distributed.collectives import broadcast_from_rank0
+from ..distributed.parallelize import Engine
+from ..version import __version__
+from .batch import Batch, resolve_batch
+from .classes import check_heads, check_trained_classes
+from .identity import identity, refuse_another
+from .options import UNTRAINED, RunOptions
+from .randomness import seed_process
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run consists of.
+
+    Attributes:
+        cfg: Resolved config; nobody writes it.
+        options: Options of the command line that are no settings.
+        engine: How the run is spread over its processes.
+        batch: Images of an optimizer step.
+        seed: Seed that the ranks share.
+        data: Data sets by split: 'train', 'val' (where training is validated), 'test'.
+        checkpoint: Opened checkpoint that the run is resumed from, or that brings its weights.
+        resumed: Whether the run is resumed from its checkpoint.
+        identity: What makes it this run: see :mod:`.identity`.
+        timestamp: Time in the names of its logs.
+    """
+    cfg: Config
+    options: RunOptions
+    engine: Engine
+    batch: Batch
+    seed: int = 0
+    data: Mapping[str, Dataset] = field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
+    resumed: bool = False
+    identity: Mapping[str, str] = field(default_factory=dict)
+    timestamp: str | None = None
+
+    @property
+    def device(self) -> str:
+        """Device that the run computes on, 'cuda' or 'cpu'."""
+        return self.options.device
+
+    @property
+    def work_dir(self) -> str:
+        """Folder of logs, checkpoints and results."""
+        return self.cfg.work_dir
+
+    @property
+    def rank_seed(self) -> int:
+        """Seed of this rank's generators."""
+        return self.seed + (get_dist_info()[0] if self.options.diff_seed else 0)
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What a checkpoint says about its run, in plain strings, lists and numbers."""
+        data = self.data['train']
+        return dict(config=self.cfg.pretty_text, CLASSES=list(data.CLASSES), PALETTE=data.PALETTE,
+                    mmseg_version=mmseg_version, internvit_seg_version=__version__,
+                    seed=self.seed, run=dict(self.identity))
+
+    def with_config(self, cfg: Config) -> 'Run':
+        """Returns the same run with another resolved config, and so with another identity."""
+        return replace(self, cfg=cfg, identity=identity(
+            cfg, self.data['train'], self.batch.images, self.seed, self.options.diff_seed))
+
+
+def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('train', 'val'),
+                ranks: int | None = None, timestamp: str | None = None) -> Run:
+    """Reads and checks what a run needs, once; called on all ranks.
+
+    Seeds the generators of this process, too. Without splits nothing is read from the disk.
+
+    Args:
+        cfg: Resolved config: see :func:`.config.resolve_config`.
+        options: Options of the command line.
+        splits: Data sets to build: 'train', 'val', 'test'.
+        ranks: Processes of the run; default: those of the process group.
+        timestamp: Time in the names of the logs.
+
+    Raises:
+        InputError: If something in the config, the data or the checkpoint is wrong, or the
+            checkpoint to resume from is of another run.
+    """
+    engine = Engine.of(cfg.get('engine'))
+    batch = resolve_batch(cfg, ranks or get_dist_info()[1])
+    path, resumed = _checkpoint_path(cfg, options) if splits else (None, False)
+    checkpoint = open_checkpoint(path) if path else None
+    seed = options.seed
+    if seed is None and checkpoint is not None and resumed:
+        seed = checkpoint.meta.get('seed')
+    seed = seed_process(seed, options.diff_seed, options.deterministic)
+    run = Run(cfg, options, engine, batch, seed, _build_data(cfg, options, splits), checkpoint,
+              resumed, timestamp=timestamp)
+    if 'test' in run.data and checkpoint is not None:
+        check_trained_classes(checkpoint, run.data['test'])
+    if 'train' in run.data:
+        get_root_logger().info('%s', batch)
+        check_heads(cfg, run.data['train'].CLASSES)
+        run = run.with_config(cfg)
+        if checkpoint is not None and resumed:
+            refuse_another(checkpoint.meta.get('run'), run.identity, checkpoint.path)
+    return run
+
+
+def _build_data(cfg: Config, options: RunOptions, splits: Collection[str]) -> dict[str, Dataset]:
+    builders = dict(train=build_train_dataset, val=build_test_dataset, test=build_test_dataset)
+    return {split: builders[split](cfg.data[split]) for split in splits
+            if not (split == 'val' and options.no_validate)}
+
+
+def _checkpoint_path(cfg: Config, options: RunOptions) -> tuple[str | None, bool]:
+    """Finds the checkpoint of a run.
+
+    Returns:
+        Its path, and whether the run is resumed from it.
+    """
+    if options.checkpoint:
+        return (None if options.checkpoint == UNTRAINED else options.checkpoint), False
+    if cfg.get('sweep'):  # each head has checkpoints of its own
+        return None, False
+    rank, _ = get_dist_info()
+    if rank == 0 and osp.isdir(cfg.work_dir):
+        remove_leftovers(cfg.work_dir)
+    path = cfg.get('resume_from')
+    if options.auto_resume and not path:
+        path = broadcast_from_rank0(newest_whole(cfg.work_dir) if rank == 0 else None)
+        get_root_logger().info('--auto-resume: %s', path or 'no checkpoint yet')
+    return (path, True) if path else (cfg.get('load_from'), False)

@@ -1,0 +1,64 @@
+"""What is recorded beside the checkpoints and logs of a sweep's heads; written on rank 0."""
+import json
+import os
+import os.path as osp
+
+from mmcv.runner import get_dist_info
+
+from ...checkpoint.metadata import plain
+from ...files import atomic_path
+
+SWEEP = 'sweep.json'  # the sweep's seed and results, in its own work dir
+RESULT = 'result.json'  # state ('finished' or 'diverged'), iterations, reason, loss, run
+SCORES = 'evaluations.json'  # iteration -> mIoU, mAcc, aAcc
+METRICS = ('mIoU', 'mAcc', 'aAcc')
+
+
+def read_result(folder: str) -> dict | None:
+    """Returns what became of a head; None while it is trained."""
+    return _read(osp.join(folder, RESULT))
+
+
+def write_result(folder: str, **result: object) -> None:
+    """Records what became of a head."""
+    if get_dist_info()[0] == 0:
+        write_json(osp.join(folder, RESULT), result)
+
+
+def remove_records(folder: str) -> None:
+    """Removes the records of an earlier sweep in a head's folder."""
+    for name in (RESULT, SCORES):
+        path = osp.join(folder, name)
+        if get_dist_info()[0] == 0 and osp.exists(path):
+            os.remove(path)
+
+
+def record_scores(folder: str, iteration: int, metrics: dict) -> None:
+    """Adds the metrics of an evaluation."""
+    scores = read_scores(folder)
+    scores[iteration] = plain({key: metrics[key] for key in METRICS if key in metrics})
+    write_json(osp.join(folder, SCORES), scores)
+
+
+def read_scores(folder: str) -> dict[int, dict[str, float]]:
+    """Returns iteration -> the metrics of its evaluation."""
+    return {int(key): value for key, value in (_read(osp.join(folder, SCORES)) or {}).items()}
+
+
+def seed_of_sweep(work_dir: str) -> int | None:
+    """Returns the seed of the sweep in a work dir; None where there is none."""
+    return (_read(osp.join(work_dir, SWEEP)) or {}).get('seed')
+
+
+def write_json(path: str, content: dict) -> None:
+    """Writes a JSON file whole."""
+    with atomic_path(path) as part, open(part, 'w') as file:
+        json.dump(content, file, indent=1)
+
+
+def _read(path: str) -> dict | None:
+    try:
+        with open(path) as file:
+            return json.load(file)
+    except (FileNotFoundError, ValueError):
+        return None

@@ -1,0 +1,159 @@
+"""The tables: classes of one run, classes of two, confusions.
+
+Letters: `N` images, `K` classes.
+"""
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...evaluation.bootstrap import Comparison, class_intervals, iou
+from ...evaluation.confusion import costly_pairs
+from ...evaluation.results import Results
+from .numbers import is_missing, number, percent, points
+
+_PAIRS = 25
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar before a number; positions are shares of its full width, 0..1."""
+    ends: Sequence[float]
+    interval: Sequence[float] | None = None  # ends of a line over the bar
+    kind: str = ''  # 'better' or 'worse': to the right or left of the middle
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table."""
+    text: str
+    value: float | str | None  # key to sort by; rows without one come last
+    kind: str = 'number'  # CSS class
+    mark: str = ''  # CSS class of the text in it
+    colour: Sequence[int] | None = None  # RGB, of a class
+    bar: Bar | None = None
+
+    @property
+    def key(self) -> str:
+        """The value as script.js reads it."""
+        if isinstance(self.value, str):
+            return self.value
+        return '' if is_missing(self.value) else f'{self.value:.6g}'
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that sorts, and the text below it."""
+    title: str
+    columns: list[tuple[str, str]]  # name, explanation
+    rows: list[list[Cell]]
+    note: str
+    sorted_by: str  # name of the column that the rows are sorted by, descending
+    searchable: bool = True  # whether there is a field that filters the rows
+
+
+def classes_of_one(results: Results) -> Table:
+    """Lists the classes of a run: IoU with its interval, accuracy, Boundary IoU, pixels."""
+    intersect, union = (area.sum(0) for area in results.areas)
+    labelled = results.ground_truth_areas
+    found, recall = iou(intersect, union), iou(intersect, labelled.sum(0))
+    ends, edges = class_intervals(*results.areas), results.images.boundary_iou()
+    columns = [('Class', 'name'), ('IoU', 'intersection over union, percent'),
+               ('95 % interval', 'bootstrap over images'),
+               ('Accuracy', 'share of its pixels that are found, percent'),
+               *([('Boundary IoU', 'IoU of the bands along its edges, percent')]
+                 if edges is not None else []),
+               ('Images', 'that show it in the ground truth'), ('Pixels', 'labelled with it'),
+               ('Share', 'of all labelled pixels, percent')]
+    rows = []
+    for k in sorted(np.flatnonzero(union), key=lambda k: -found[k]):
+        pixels, images = labelled[:, k].sum(), (labelled[:, k] > 0).sum()
+        rows.append([
+            _class(results, k), _barred(percent(found[k]), found[k], _bar(found[k], ends[:, k])),
+            Cell(f'{percent(ends[0, k])} – {percent(ends[1, k])}', ends[0, k]),
+            Cell(percent(recall[k]), recall[k]),
+            *([Cell(percent(edges[k]), edges[k])] if edges is not None else []),
+            Cell(number(images), images), Cell(number(pixels), pixels),
+            Cell(percent(pixels / labelled.sum(), 2), pixels)])
+    return Table('Classes', columns, rows, _absent(results, union), 'IoU')
+
+
+def classes_of_two(a: Results, b: Results, found: Comparison) -> Table:
+    """Lists the classes of two runs: both IoUs, their difference and its significance."""
+    before, after = (iou(*(area.sum(0) for area in results.areas)) for results in (a, b))
+    union = a.areas[1].sum(0) + b.areas[1].sum(0)
+    known = np.isfinite(found.iou)
+    scale = float(np.abs(found.iou[known]).max(initial=0)) * 1.15
+    pixels = a.ground_truth_areas.sum(0)
+    columns = [('Class', 'name'), ('A', 'IoU of A, percent'), ('B', 'IoU of B, percent'),
+               ('B − A', 'points of IoU'), ('95 % interval', 'of the difference; paired bootstrap'),
+               ('Verdict', 'of the classes marked, 5 % are expected to be marked by chance '
+                           '(Benjamini-Hochberg); at least 6 images'),
+               ('p', 'two-sided'), ('Images', 'that show it'), ('Pixels', 'labelled with it')]
+    rows = []
+    for k in sorted(np.flatnonzero(union), key=lambda k: -np.nan_to_num(found.iou[k], nan=-2)):
+        low, high = found.iou_range[:, k]
+        sign = found.significant[k] * np.sign(found.iou[k]) if known[k] else 0
+        word, mark = {1: ('▲ better', 'better'), -1: ('▼ worse', 'worse')}.get(
+            sign, ('not significant', 'note'))
+        rows.append([
+            _class(a, k), Cell(percent(before[k]), before[k]), Cell(percent(after[k]), after[k]),
+            _barred(points(found.iou[k], 1), found.iou[k],
+                    _two_sided_bar(found.iou[k], (low, high), scale)),
+            Cell(f'{points(low, 1)} to {points(high, 1)}' if np.isfinite(low) else '–', low),
+            Cell(word, sign, 'word', mark),
+            Cell(f'{found.iou_p[k]:.2g}', found.iou_p[k]) if known[k] else Cell('–', None),
+            Cell(number(found.images[k]), found.images[k]), Cell(number(pixels[k]), pixels[k])])
+    return Table('Classes', columns, rows, _absent(a, union), 'B − A')
+
+
+def confusions(results: Results, title: str = 'Confusions that cost most') -> Table:
+    """Lists the pairs of classes that cost most mIoU."""
+    confusion = results.images.confusion(len(results.classes))
+    pairs = costly_pairs(confusion, *(area.sum(0) for area in results.areas), _PAIRS)
+    columns = [('There is', 'the true class'), ('Taken for', 'the predicted class'),
+               ('Cost', 'points of mIoU that would be gained if these pixels alone were right'),
+               ('Share', 'of the pixels of the true class, percent'), ('Pixels', 'how many')]
+    most = max((pair.cost for pair in pairs), default=1)
+    rows = [[_class(results, pair.ground_truth), _class(results, pair.prediction),
+             _barred(percent(pair.cost, 3), pair.cost, _bar(pair.cost / most)),
+             Cell(percent(pair.share), pair.share), Cell(number(pair.pixels), pair.pixels)]
+            for pair in pairs]
+    return Table(title, columns, rows, 'Cost: points of mIoU that would be gained if the pixels '
+                 'of this pair alone were right.', 'Cost', searchable=False)
+
+
+def _class(results: Results, k: int) -> Cell:
+    name = results.classes[k]
+    return Cell(name, name, 'name', colour=results.palette[k])
+
+
+def _barred(text: str, value: float, bar: Bar | None) -> Cell:
+    return Cell(text, value, 'number barred', 'value', bar=bar)
+
+
+def _absent(results: Results, union: np.ndarray) -> str:
+    absent = [name for name, pixels in zip(results.classes, union) if not pixels]
+    if not absent:
+        return ''
+    return (f'{len(absent)} classes are neither in the ground truth nor predicted, and count in no '
+            f'mean: {", ".join(absent)}.')
+
+
+def _bar(value: float, ends: Sequence[float] | None = None) -> Bar | None:
+    """Makes a bar from 0 to a value of 0..1."""
+    if is_missing(value):
+        return None
+    return Bar((0, value), ends if ends is not None and np.isfinite(ends).all() else None)
+
+
+def _two_sided_bar(value: float, ends: Sequence[float], scale: float) -> Bar | None:
+    """Makes a bar to the left (worse) or right (better) of the middle; `scale` fills a half."""
+    if is_missing(value) or scale <= 0:
+        return None
+
+    def place(pair: Sequence[float]) -> np.ndarray:
+        return (np.clip(np.asarray(pair) / scale, -1, 1) + 1) / 2
+
+    return Bar(place(sorted((0, value))), place(ends) if np.isfinite(ends).all() else None,
+               'better' if value > 0 else 'worse')
