@@ -246,4 +246,5 @@ def test_what_is_left_aside_of_the_backbones_file_is_logged_once(tmp_path, caplo
     _, path = train_frozen(tmp_path)
     with caplog.at_level('INFO', 'test_segmentor'):
         load_segmentor(on_meta(), path, logger=logging.getLogger('test_segmentor'))
-    assert len(caplog.records) == 1 and 'and the backbone' in caplog.records[0].message
+    lines = [record.message for record in caplog.records if record.name == 'test_segmentor']
+    assert len(lines) == 1 and 'and the backbone' in lines[0]
