@@ -3,7 +3,7 @@ import argparse
 
 import _root  # noqa: F401
 
-from mmseg_custom.datasets.demo.write import make_demo_data
+from examples.demo_data.write import make_demo_data
 from mmseg_custom.engine import cli
 
 

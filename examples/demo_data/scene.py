@@ -16,7 +16,7 @@ LONG_SIDE = 260  # pixels, at most
 
 
 def draw_scene(seed, split, index):
-    """Draw one scene.
+    """Draws one scene.
 
     Args:
         seed (int): of the whole set, 0 or more.
