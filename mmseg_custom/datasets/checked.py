@@ -13,7 +13,7 @@ from mmseg.datasets.pipelines import LoadAnnotations
 from mmseg.utils import get_root_logger
 
 from ..errors import InputError
-from .few_shot import FewShotList, choose, settle
+from .few_shot import FewShotList, choose, read_options
 from .transforms import CheckLabels
 
 IGNORED = 255
@@ -53,7 +53,7 @@ class CheckedDataset(CustomDataset):
 
     def _draw(self, max_image_num: int | None, few_shot: dict | None) -> FewShotList | None:
         stems = [osp.splitext(info['filename'])[0] for info in self.img_infos]
-        wanted = settle(max_image_num, few_shot, len(stems))
+        wanted = read_options(max_image_num, few_shot, len(stems))
         if wanted is None:
             return None
         chosen = choose(stems, *wanted)

@@ -13,22 +13,22 @@ from torch.utils.data import Dataset
 from ...errors import InputError
 from ..ground_truth import read_ground_truth
 from ..workers import in_processes
-from .choose import FewShotList, choose, settle
+from .choose import FewShotList, choose, read_options
 
 COLUMNS = ('list', 'seed', 'images', 'classes shown', 'rarest class shown', 'not shown', 'SHA-256')
-_dataset: Dataset | None = None  # of a worker
+_dataset: Dataset | None = None  # the data set that a worker process reads
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What a list shows.
+    """Classes that the images of a list show.
 
     Attributes:
-        name: Of the list: '1/16'.
+        name: Name of the list: '1/16'.
         chosen: The list.
-        classes: K names.
-        images: (K,) number of images that show a class.
-        pixels: (K,) number of pixels of a class.
+        classes: K class names.
+        images: Number of images that show each class, (K,).
+        pixels: Number of pixels of each class, (K,).
     """
     name: str
     chosen: FewShotList
@@ -37,11 +37,11 @@ class Coverage:
     pixels: np.ndarray
 
     def missing(self) -> list[str]:
-        """Names of the classes that no image shows."""
+        """Returns the names of the classes that no image shows."""
         return [self.classes[i].strip() for i in np.flatnonzero(self.images == 0)]
 
     def rarest(self) -> str:
-        """The class that is shown by the fewest images, and by how many."""
+        """Returns the class that the fewest images show, and their number."""
         shown = np.flatnonzero(self.images)
         if not len(shown):
             return 'none'
@@ -54,13 +54,13 @@ def report(train: dict, fractions: Sequence[str], seeds: Sequence[int],
     """Reads the labels of all images once, and counts the classes of each list.
 
     Args:
-        train: ``data.train`` of a config; few-shot options in it are left out.
-        fractions: '1/16' and the like; '1' for all images.
-        seeds: Of the lists.
-        workers: Processes that read.
+        train: ``data.train`` of a config; few-shot options in it are ignored.
+        fractions: Fractions of the data ('1/16'); '1' for all images.
+        seeds: Seeds of the lists.
+        workers: Number of processes that read labels.
 
     Raises:
-        InputError: For a part that is none, or labels that cannot be read.
+        InputError: For a fraction outside (0, 1], or labels that cannot be read.
     """
     options = {key: value for key, value in train.items()
                if key not in ('max_image_num', 'few_shot')}
@@ -69,7 +69,7 @@ def report(train: dict, fractions: Sequence[str], seeds: Sequence[int],
         raise InputError(f'data.train is a {type(dataset).__name__}: expected one data set')
     stems = [info['filename'].rpartition('.')[0] for info in dataset.img_infos]
     wanted = [dict(fraction=fraction, seed=seed) for fraction in fractions for seed in seeds]
-    lists = [(few_shot['fraction'], choose(stems, *settle(None, few_shot, len(stems))))
+    lists = [(few_shot['fraction'], choose(stems, *read_options(None, few_shot, len(stems))))
              for few_shot in wanted]
     pixels = _count(dataset, workers)  # (N, K)
     rows = {stem: i for i, stem in enumerate(stems)}
@@ -82,12 +82,12 @@ def report(train: dict, fractions: Sequence[str], seeds: Sequence[int],
 
 
 def _count(dataset: Dataset, workers: int) -> np.ndarray:
-    """Pixels of each class in each image: (N, K)."""
+    """Counts the pixels of each class in each image: (N, K)."""
     return np.stack(list(in_processes(_count_one, range(len(dataset)), workers, 'labels',
-                                      _take, (dataset,))))
+                                      _set_dataset, (dataset,))))
 
 
-def _take(dataset: Dataset) -> None:
+def _set_dataset(dataset: Dataset) -> None:
     global _dataset
     _dataset = dataset
 
@@ -98,7 +98,7 @@ def _count_one(index: int) -> np.ndarray:
 
 
 def table(found: Sequence[Coverage], each_class: bool = False) -> str:
-    """A line for each list; and if asked for, one for each class with its images in each list."""
+    """Formats a line for each list and, with ``each_class``, one for each class."""
     lists = PrettyTable(COLUMNS)
     lists.align = 'l'
     for one in found:
