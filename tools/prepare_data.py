@@ -4,7 +4,7 @@ import os
 
 import _root  # noqa: F401
 
-from mmseg_custom.datasets.prepare import LAYOUTS, Options, prepare, prepare_own
+from mmseg_custom.datasets.prepare import LAYOUTS, PrepareOptions, prepare, prepare_own
 from mmseg_custom.engine import cli
 from mmseg_custom.errors import InputError
 
@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Prepares the data set."""
     args = parse_args()
-    options = Options(args.out, args.subset, args.link, max(1, args.workers))
+    options = PrepareOptions(args.out, args.subset, args.link, max(1, args.workers))
     if args.data_set != CUSTOM:
         prepare(args.data_set, args.archives, options)
     elif len(args.archives) > 1 or args.out:
