@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from mmseg.datasets import build_dataset
 from prettytable import PrettyTable
 from torch.utils.data import Dataset
 
 from ...errors import InputError
+from ..build import build_train_dataset
 from ..ground_truth import read_ground_truth
+from ..nesting import innermost_options
 from ..workers import in_processes
 from .choose import FewShotList, choose, read_options
 
@@ -62,11 +63,12 @@ def report(train: dict, fractions: Sequence[str], seeds: Sequence[int],
     Raises:
         InputError: For a fraction outside (0, 1], or labels that cannot be read.
     """
-    options = {key: value for key, value in train.items()
-               if key not in ('max_image_num', 'few_shot')}
-    dataset = build_dataset({**options, 'pipeline': []})
-    if not hasattr(dataset, 'img_infos'):
-        raise InputError(f'data.train is a {type(dataset).__name__}: expected one data set')
+    options = innermost_options(train)
+    if len(options) > 1:
+        raise InputError(f'data.train concatenates {len(options)} data sets: expected one')
+    [options] = options
+    dataset = build_train_dataset({**{key: value for key, value in options.items()
+                                      if key not in ('max_image_num', 'few_shot')}, 'pipeline': []})
     stems = [info['filename'].rpartition('.')[0] for info in dataset.img_infos]
     wanted = [dict(fraction=fraction, seed=seed) for fraction in fractions for seed in seeds]
     lists = [(few_shot['fraction'], choose(stems, *read_options(None, few_shot, len(stems))))
