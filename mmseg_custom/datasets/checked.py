@@ -124,10 +124,10 @@ class CheckedDataset(CustomDataset):
     def _explain(self, index: int, error: Exception) -> None:
         """Raises an InputError if ``error`` comes from a file that cannot be decoded."""
         image, label = list(sample_paths(self))[index]
-        for kind, path, backend in (('image', image, 'cv2'), ('label', label, 'pillow')):
-            found = check_decoding(path, backend) if path and osp.exists(path) else None
+        for what, path in (('image', image), ('label', label)):
+            found = check_decoding(path, what == 'label') if path and osp.exists(path) else None
             if found is not None:
-                raise InputError(f'{kind} {path} {found}') from error
+                raise InputError(f'{what} {path} {found}') from error
 
     def get_gt_seg_map_by_idx(self, index: int) -> np.ndarray:
         """Loads the label map (H, W) of an image as the file has it, and checks it."""

@@ -129,26 +129,6 @@ def undecodable(error: Exception) -> Problem:
     return problem('undecodable', reason=reason)
 
 
-def check_decoding(path: str, backend: str) -> Problem | None:
-    """Decodes a file as loading does, and says why it fails.
-
-    Args:
-        path: Path of an image or a label.
-        backend: mmcv's name of the decoder: 'cv2' for images, 'pillow' for labels.
-    """
-    try:
-        if mmcv.imread(path, 'unchanged', backend=backend) is not None:
-            return None
-    except Exception:  # whatever the decoder raises, Pillow says below what is wrong
-        pass
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except UNREADABLE as error:
-        return undecodable(error)
-    return problem('undecodable', reason=f'by {backend}')
-
-
 def read_header(file: BinaryIO) -> Header:
     """Reads a file's header; the pixels are not decoded.
 
@@ -176,6 +156,25 @@ def check_image(header: Header) -> list[Problem]:
     if header.mode == 'CMYK':
         found.append(problem('CMYK'))
     return found
+
+
+def check_decoding(path: str, is_label: bool = False) -> Problem | None:
+    """Decodes a file as loading does, and says why it fails."""
+    flag, backend = ('unchanged', 'pillow') if is_label else ('color', 'cv2')
+    try:
+        if mmcv.imread(path, flag, backend=backend) is not None:
+            return None
+    except Exception:  # whatever the decoder raises, the header or Pillow says what is wrong
+        pass
+    try:
+        with open(path, 'rb') as file:
+            found = [] if is_label else check_image(read_header(file))
+            with Image.open(file) as image:
+                image.load()
+    except UNREADABLE as error:
+        return undecodable(error)
+    return next((one for one in found if one.level == FAULT),
+                problem('undecodable', reason=f'by {backend}'))
 
 
 def check_label(header: Header) -> Problem | None:

@@ -26,7 +26,7 @@ from ..checkpoint import (
     sha256_in_background,
 )
 from ..checkpoint.provenance import source_of
-from ..datasets.loading import accelerate
+from ..datasets.build import build_train_dataset
 from ..distributed.launch import broadcast_from_rank0, is_first_of_node
 from ..distributed.parallelize import Engine, choose_engine, parallelize, unwrap
 from ..distributed.precision import apply_precision
@@ -71,7 +71,7 @@ def train(cfg: Config, device: str, validate: bool = True, timestamp: str | None
     rank, world_size = get_dist_info()
     accumulation = resolve_batch(cfg, world_size)
     step_images = world_size * accumulation * loader_options(cfg, 'train')['samples_per_gpu']
-    dataset = accelerate(build_dataset(cfg.data.train))
+    dataset = build_train_dataset(cfg.data.train)
     check_classes(cfg, dataset.CLASSES)
     meta = dict(meta or {}, **describe_run(cfg, dataset), run=identity(cfg, dataset, step_images))
     resume_from = cfg.get('resume_from')

@@ -95,7 +95,7 @@ def _check_image(path: str, file: io.BytesIO, report: SampleReport) -> Header | 
         report.add('image', path, undecodable(error))
         return None
     if header.mode == 'CMYK':  # OpenCV does not decode every kind of it
-        report.add('image', path, faults.check_decoding(path, 'cv2'))
+        report.add('image', path, faults.check_decoding(path))
     for problem in faults.check_image(header):
         report.add('image', path, problem)
     return header
