@@ -58,8 +58,8 @@ class PadShortSide:
 
     Args:
         size: Side in pixels.
-        pad_val: Value for the image.
-        seg_pad_val: Value for the labels.
+        pad_val: Value that the image is padded with.
+        seg_pad_val: Value that the labels are padded with.
     """
 
     def __init__(self, size: int, pad_val: float = 0, seg_pad_val: int = IGNORE_INDEX):

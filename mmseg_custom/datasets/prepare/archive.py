@@ -62,8 +62,8 @@ class Source:
     def damaged(self, error: Exception, where: str = '') -> InputError:
         """Makes an error of one of ``errors``."""
         size = os.path.getsize(self.path)
-        return self.error(f'is cut short or damaged{where} ({size:,} bytes; {error}): go on with '
-                          'the download (`wget -c`) or fetch it again')
+        return self.error(f'is cut short or damaged{where} ({size:,} bytes; {error}): '
+                          'continue the download (`wget -c`) or fetch it again')
 
 
 def open_source(path: str) -> Source:
