@@ -1,7 +1,7 @@
-"""What can be wrong with an image file or a label file: the one list, and the checks behind it.
+"""Faults and notes of image files and label files: the one list, and the checks behind it.
 
 A fault breaks training or silently spoils it: loading refuses the file, `tools/prepare_data.py`
-makes no manifest, `tools/doctor.py` fails. A note is about a file that loading can deal with, and
+writes no manifest, `tools/doctor.py` fails. A note is about a file that loading deals with, and
 that the user may want to know of. Loading decodes images with OpenCV (to RGB of 8 bits, turned as
 their EXIF orientation says) and labels with Pillow (as they are stored, then cut to 8 bits).
 
@@ -26,7 +26,7 @@ KINDS = {
     # OpenCV keeps the upper 8 bits: right if all 16 are used, nearly black if only 12 are.
     '16-bit image': (NOTE, 'has 16 bits a channel, of which loading keeps the upper 8',
                      'convert it to 8 bits if it looks dark'),
-    # OpenCV converts it without its colour profile: colours change a little, as of a JPEG.
+    # OpenCV converts it without its colour profile: by 1.1 of 255 on average in a trial.
     'CMYK': (NOTE, 'is CMYK, which loading converts to RGB; colours may differ a little from those '
              'that other programs show', 'convert it to RGB if that matters'),
     # Where the sizes agree, the label was drawn on the turned image, or nobody can tell: 180
@@ -39,7 +39,7 @@ KINDS = {
         FAULT, 'has {image} pixels (height x width) after the turn that its EXIF orientation '
         '{orientation} asks for and loading makes, its label {label}',
         'store it without the tag (`exiftool -n -Orientation=1 FILE`)'),
-    # Image and label would be cropped at different places.
+    # Image and label would be cropped to different parts of the scene.
     'sizes differ': (FAULT, 'has {image} pixels (height x width), its label {label}',
                      'replace one of them or remove the sample'),
     # Three channels are passed on, and the loss fails on them.
@@ -51,11 +51,11 @@ KINDS = {
     # Numbers between those of two classes appear on the border between them.
     'JPEG label': (FAULT, 'is a JPEG, which blurs class numbers: expected a PNG',
                    'write it again from its source'),
-    # An index error in the loss, on the GPU without a message.
+    # An index error in the loss; on a GPU it names neither file nor label.
     'label out of range': (FAULT, 'holds {values} ({pixels} pixels): expected 0..{last}, or '
                            f'{IGNORE_INDEX} where it is ignored',
                            'correct the file or remove the sample'),
-    # The loss of the image is 0. Published data sets have such labels.
+    # The loss of its image is 0; the doctor finds it a fault where no label has a class.
     'nothing labelled': (NOTE, 'has no pixel of a class: all are ignored, nothing is learnt from '
                          'it', 'label it or remove the sample'),
     # Lists, logs and JSON files cannot hold the name.
@@ -64,7 +64,6 @@ KINDS = {
                            'archives or under another locale', 'rename image and label'),
 }
 COLOURED = ('RGB', 'RGBA', 'LA', 'PA', 'CMYK', 'YCbCr')  # Pillow's modes of several channels
-PNG, JPEG = b'\x89PNG', b'\xff\xd8'
 UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError,
               Image.DecompressionBombError)
 
@@ -76,8 +75,8 @@ class Problem:
     Attributes:
         kind: Key of ``KINDS``.
         level: 'fault' or 'note'.
-        message: What was found and what was expected; its subject is the file.
-        way_out: What to do about it.
+        message: Predicate of a sentence whose subject is the file: what was found and expected.
+        way_out: Instruction to the user.
     """
     kind: str
     level: str
@@ -90,7 +89,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says of itself.
+    """Header of an image file.
 
     Attributes:
         format: Pillow's name of the format: 'JPEG'.
@@ -129,8 +128,13 @@ def undecodable(error: Exception) -> Problem:
     return problem('undecodable', reason=reason)
 
 
-def read_header(file: BinaryIO) -> Header:
-    """Reads a file's header; the pixels are not decoded.
+def read_header(file: BinaryIO, is_label: bool = False) -> Header:
+    """Reads a file's header.
+
+    Args:
+        file: File that is open for reading.
+        is_label: Whether the EXIF orientation is left out, which loading ignores in a label. Pillow
+            decodes all of a PNG to find it.
 
     Raises:
         OSError, SyntaxError, ValueError: One of ``UNREADABLE``, if it is no image.
@@ -142,7 +146,7 @@ def read_header(file: BinaryIO) -> Header:
     with Image.open(file) as image:
         bits = start[24] if image.format == 'PNG' else (
             16 if image.mode.startswith('I;16') else 32 if image.mode in 'IF' else 8)
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        orientation = 1 if is_label else image.getexif().get(ExifTags.Base.Orientation)
         return Header(image.format, image.mode, bits, (image.height, image.width),
                       orientation if orientation in range(1, 9) else 1)
 
@@ -190,26 +194,22 @@ def check_label(header: Header) -> Problem | None:
 
 def check_loaded_label(labels: np.ndarray, path: str, num_classes: int,
                        shift: int = 0) -> Problem | None:
-    """Finds the first fault of a label as loaded; of its file, a few bytes are read.
+    """Finds the first fault of a label as loaded; of its file, the header is read.
 
     Args:
         labels: Label map (H, W): 0..K-1 or the ignore index.
-        path: File that it was loaded from; one that is not on a disk is not read.
+        path: File that it was loaded from; one that is not on the disk is not read.
         num_classes: Number of classes K.
         shift: Number that loading subtracted; messages hold the numbers of the file.
     """
-    if labels.ndim != 2:
-        return problem('label in colours', mode=f'of the shape {labels.shape}')
     try:
         with open(path, 'rb') as file:
-            start = file.read(25)
-    except OSError:
-        start = b''
-    if start.startswith(PNG) and start[24:] == b'\x10':
-        return problem('16-bit label', bits=16)
-    if start.startswith(JPEG):
-        return problem('JPEG label')
-    return check_range(labels, num_classes, shift)
+            found = check_label(read_header(file, is_label=True))
+    except UNREADABLE:
+        found = None
+    if found is None and labels.ndim != 2:
+        found = problem('label in colours', mode=f'of the shape {labels.shape}')
+    return found or check_range(labels, num_classes, shift)
 
 
 def check_range(labels: np.ndarray, num_classes: int, shift: int = 0) -> Problem | None:

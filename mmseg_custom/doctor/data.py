@@ -8,7 +8,7 @@ import os.path as osp
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import mmcv
@@ -178,11 +178,10 @@ def _check_files(files: DatasetFiles, seconds: float) -> list[Finding]:
 
 def _check_headers(image: str, label: str | None, problems: Problems) -> bool:
     """Checks the headers of a pair; returns whether its pixels can be read."""
-    found = _read_header(image, faults.check_image, problems)
+    found = _read_header(image, problems)
     if label is None or not osp.isfile(label):
         return found is not None
-    other = _read_header(label, lambda header: filter(None, [faults.check_label(header)]),
-                         problems)
+    other = _read_header(label, problems, is_label=True)
     if found is None or other is None:
         return False
     pair = faults.check_pair(found.loaded_size, other.stored_size, found.orientation)
@@ -190,14 +189,16 @@ def _check_headers(image: str, label: str | None, problems: Problems) -> bool:
     return pair is None or pair.level != faults.FAULT
 
 
-def _read_header(path: str, check: Callable[[Header], Iterable[Problem]],
-                 problems: Problems) -> Header | None:
+def _read_header(path: str, problems: Problems, is_label: bool = False) -> Header | None:
     """Reads and checks a header; None if it has a fault."""
-    header = images.read_header(path)
-    found = [header] if isinstance(header, Problem) else list(check(header))
+    header = images.read_header(path, is_label)
+    if isinstance(header, Problem):
+        found = [header]
+    else:
+        found = [faults.check_label(header)] if is_label else faults.check_image(header)
     for problem in found:
         _add(problems, path, problem)
-    return None if any(problem.level == faults.FAULT for problem in found) else header
+    return None if any(p and p.level == faults.FAULT for p in found) else header
 
 
 def _check_pixels(files: DatasetFiles, image: str, label: str | None, problems: Problems) -> None:

@@ -12,11 +12,11 @@ ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
 TAIL = 4096  # bytes at the end in which the mark is searched: some writers add a few behind it
 
 
-def read_header(path: str) -> Header | Problem:
+def read_header(path: str, is_label: bool) -> Header | Problem:
     """Reads a file's header, and checks that the file is not cut short."""
     try:
         with open(path, 'rb') as file:
-            header = faults.read_header(file)
+            header = faults.read_header(file, is_label)
             file.seek(-min(TAIL, os.path.getsize(path)), os.SEEK_END)
             if ENDS.get(header.format, b'') in file.read():
                 return header

@@ -104,7 +104,7 @@ def _check_image(path: str, file: io.BytesIO, report: SampleReport) -> Header | 
 def _check_label(sample: SampleFiles, file: io.BytesIO, report: SampleReport) -> Header | None:
     """Checks a label; returns its header, or None if it cannot be decoded."""
     try:
-        header = faults.read_header(file)
+        header = faults.read_header(file, is_label=True)
         with Image.open(file) as image:
             labels = np.array(image)
     except faults.UNREADABLE as error:
