@@ -28,7 +28,8 @@ def draw_scene(seed, split, index):
         class, else a number of `classes.DRAWN`.
     """
     rng = np.random.Generator(np.random.PCG64([seed, split, index]))
-    canvas = Canvas(*_draw_size(rng), rng)
+    height, width = _draw_size(rng)
+    canvas = Canvas(height, width, rng)
     LAYOUTS[index % len(LAYOUTS)](canvas, rng)
     return _expose(canvas, rng), canvas.labels
 

@@ -38,6 +38,9 @@ class CheckedDataset(CustomDataset):
         InputError: For a missing or empty folder, or an image without its label.
     """
 
+    label_map: dict | None
+    img_infos: list[dict]
+
     def __init__(self, max_image_num: int | None = None, few_shot: dict | None = None, **kwargs):
         super().__init__(**kwargs)
         self.few_shot = self._choose(max_image_num, few_shot)

@@ -13,6 +13,7 @@ Optional: `image_suffix` (.jpg), `label_suffix` (.png), and for labels in colour
 """
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -97,7 +98,7 @@ class _Reader:
         if not condition:
             raise InputError(f'{self.path}: {message}')
 
-    def description(self, content: object) -> Description:
+    def description(self, content: Any) -> Description:
         self.expect(isinstance(content, dict), 'expected the keys classes, train and val')
         known = {'classes', 'ignored', 'image_suffix', 'label_suffix', *PARTS}
         for key in content:
@@ -116,7 +117,7 @@ class _Reader:
             {name: self.part(name, content[name]) for name in PARTS if name in content},
             [self.colour('ignored', value) for value in ignored], **suffixes)
 
-    def classes(self, content: object) -> dict[str, Colour]:
+    def classes(self, content: Any) -> dict[str, Colour]:
         self.expect(isinstance(content, dict) and 2 <= len(content) <= MOST_CLASSES,
                     f'classes: expected 2 to {MOST_CLASSES} names with their colours, such as '
                     'road: [128, 64, 128]')
@@ -134,14 +135,14 @@ class _Reader:
             self.expect(other == name, f'classes: {other} and {name} have the same colour')
         return classes
 
-    def colour(self, name: str, value: object) -> Colour:
+    def colour(self, name: str, value: Any) -> Colour:
         numbers = isinstance(value, list) and len(value) == 3 and all(
             isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 255 for v in value)
         self.expect(numbers, f'{name}: {value!r}, expected a colour of three numbers from 0 to '
                     '255, such as [128, 64, 128]')
         return tuple(value)
 
-    def part(self, name: str, content: object) -> Part:
+    def part(self, name: str, content: Any) -> Part:
         needed = {'images'} if name == 'test' else {'images', 'labels'}
         self.expect(isinstance(content, dict) and needed <= set(content)
                     and set(content) <= {'images', 'labels', 'coloured'},

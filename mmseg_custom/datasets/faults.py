@@ -181,15 +181,13 @@ def check_decoding(path: str, is_label: bool = False) -> Problem | None:
                 problem('undecodable', reason=f'by {backend}'))
 
 
-def check_label(header: Header) -> Problem | None:
-    """Finds the first fault that the header of a label shows."""
+def check_label(header: Header) -> list[Problem]:
+    """Finds the fault that the header of a label shows, if any."""
     if header.mode in COLOURED:
-        return problem('label in colours', mode=header.mode)
+        return [problem('label in colours', mode=header.mode)]
     if header.bits > 8:
-        return problem('16-bit label', bits=header.bits)
-    if header.format == 'JPEG':
-        return problem('JPEG label')
-    return None
+        return [problem('16-bit label', bits=header.bits)]
+    return [problem('JPEG label')] if header.format == 'JPEG' else []
 
 
 def check_loaded_label(labels: np.ndarray, path: str, num_classes: int,
@@ -206,10 +204,10 @@ def check_loaded_label(labels: np.ndarray, path: str, num_classes: int,
         with open(path, 'rb') as file:
             found = check_label(read_header(file, is_label=True))
     except UNREADABLE:
-        found = None
-    if found is None and labels.ndim != 2:
-        found = problem('label in colours', mode=f'of the shape {labels.shape}')
-    return found or check_range(labels, num_classes, shift)
+        found = []
+    if not found and labels.ndim != 2:
+        found = [problem('label in colours', mode=f'of the shape {labels.shape}')]
+    return found[0] if found else check_range(labels, num_classes, shift)
 
 
 def check_range(labels: np.ndarray, num_classes: int, shift: int = 0) -> Problem | None:

@@ -36,6 +36,7 @@ class LoadImageReduced(LoadImageFromFile):
     def __init__(self, img_scale: tuple[int, int], ratio_range: tuple[float, float] | None = None,
                  **kwargs):
         super().__init__(**kwargs)
+        self.file_client: mmcv.FileClient | None = None
         self.resize = Resize(img_scale=tuple(img_scale), ratio_range=ratio_range)
 
     def __call__(self, results: dict) -> dict:
@@ -93,8 +94,8 @@ def _decode_for(data: np.ndarray, scale: tuple[int, int],
 
 def _jpeg_size(data: np.ndarray) -> tuple[int, int] | None:
     """Reads (W, H) from a JPEG's frame header; None for any other file."""
-    view = memoryview(data)
-    if bytes(view[:2]) != b'\xff\xd8':
+    view = data.tobytes()
+    if view[:2] != b'\xff\xd8':
         return None
     at = 2
     while at + 9 < len(view) and view[at] == 0xFF:

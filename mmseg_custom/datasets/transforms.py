@@ -38,13 +38,12 @@ class SETR_Resize(Resize):  # noqa: N801 - the name that published configs use
         super().__init__(img_scale, multiscale_mode, ratio_range, keep_ratio)
         if setr_multi_scale and crop_size is None:
             raise InputError('SETR_Resize: setr_multi_scale=True needs crop_size=(H, W)')
-        self.crop_size = crop_size
-        self.setr_multi_scale = setr_multi_scale
+        self.shortest = crop_size[0] if setr_multi_scale and crop_size else None
 
     def _resize_img(self, results: dict) -> None:
-        if self.keep_ratio and self.setr_multi_scale:
+        if self.keep_ratio and self.shortest is not None:
             height, width = results['img'].shape[:2]
-            short = max(min(results['scale']), self.crop_size[0])
+            short = max(min(results['scale']), self.shortest)
             if height > width:
                 results['scale'] = (short * height / width, short)
             else:

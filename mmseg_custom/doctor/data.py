@@ -193,12 +193,12 @@ def _read_header(path: str, problems: Problems, is_label: bool = False) -> Heade
     """Reads and checks a header; None if it has a fault."""
     header = images.read_header(path, is_label)
     if isinstance(header, Problem):
-        found = [header]
-    else:
-        found = [faults.check_label(header)] if is_label else faults.check_image(header)
+        _add(problems, path, header)
+        return None
+    found = faults.check_label(header) if is_label else faults.check_image(header)
     for problem in found:
         _add(problems, path, problem)
-    return None if any(p and p.level == faults.FAULT for p in found) else header
+    return None if any(problem.level == faults.FAULT for problem in found) else header
 
 
 def _check_pixels(files: DatasetFiles, image: str, label: str | None, problems: Problems) -> None:

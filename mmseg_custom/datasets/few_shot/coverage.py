@@ -2,8 +2,10 @@
 
 N images, K classes.
 """
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from prettytable import PrettyTable
@@ -17,7 +19,7 @@ from ..workers import in_processes
 from .choose import FewShotList, choose, read_options
 
 COLUMNS = ('list', 'seed', 'images', 'classes shown', 'rarest class shown', 'not shown', 'SHA-256')
-_dataset: Dataset | None = None  # the data set that a worker process reads
+_dataset: Any = None  # the data set that a worker process reads
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,14 @@ class Coverage:
 
     def missing(self) -> list[str]:
         """Returns the names of the classes that no image shows."""
-        return [self.classes[i].strip() for i in np.flatnonzero(self.images == 0)]
+        return [self.classes[i].strip() for i in np.flatnonzero(self.images == 0).tolist()]
 
     def rarest(self) -> str:
         """Returns the class that the fewest images show, and their number."""
         shown = np.flatnonzero(self.images)
         if not len(shown):
             return 'none'
-        i = shown[np.argmin(self.images[shown])]
+        i = int(shown[np.argmin(self.images[shown])])
         return f'{self.classes[i].strip()} ({self.images[i]})'
 
 
@@ -63,16 +65,18 @@ def report(train: dict, fractions: Sequence[str], seeds: Sequence[int],
     Raises:
         InputError: For a fraction outside (0, 1], or labels that cannot be read.
     """
-    options = innermost_options(train)
-    if len(options) > 1:
-        raise InputError(f'data.train concatenates {len(options)} data sets: expected one')
-    [options] = options
+    found_options = innermost_options(train)
+    if len(found_options) > 1:
+        raise InputError(f'data.train concatenates {len(found_options)} data sets: expected one')
+    [options] = found_options
     dataset = build_train_dataset({**{key: value for key, value in options.items()
                                       if key not in ('max_image_num', 'few_shot')}, 'pipeline': []})
     stems = [info['filename'].rpartition('.')[0] for info in dataset.img_infos]
-    wanted = [dict(fraction=fraction, seed=seed) for fraction in fractions for seed in seeds]
-    lists = [(few_shot['fraction'], choose(stems, *read_options(None, few_shot, len(stems))))
-             for few_shot in wanted]
+    lists = []
+    for fraction, seed in itertools.product(fractions, seeds):
+        wanted = read_options(None, dict(fraction=fraction, seed=seed), len(stems))
+        if wanted is not None:
+            lists.append((fraction, choose(stems, *wanted)))
     pixels = _count(dataset, workers)  # (N, K)
     rows = {stem: i for i, stem in enumerate(stems)}
     found = []

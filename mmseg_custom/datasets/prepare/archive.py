@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, Any
 
 from ...errors import InputError
 
@@ -35,7 +35,7 @@ class Member:
     name: str
     bytes: int
     crc: int | None
-    handle: object
+    handle: Any
 
 
 class Source:
@@ -51,7 +51,7 @@ class Source:
         self.path = path
         self.members: list[Member] = []
 
-    def read(self, wanted: set[str]) -> Iterator[tuple[Member, BinaryIO]]:
+    def read(self, wanted: set[str]) -> Iterator[tuple[Member, IO[bytes]]]:
         """Opens the wanted members, one after the other, in the order of the source."""
         raise NotImplementedError
 
@@ -140,7 +140,7 @@ class ZipSource(Source):
                                  'folder')
             self.members.append(Member(name, info.file_size, info.CRC, info))
 
-    def read(self, wanted: set[str]) -> Iterator[tuple[Member, BinaryIO]]:
+    def read(self, wanted: set[str]) -> Iterator[tuple[Member, IO[bytes]]]:
         """Opens the wanted members."""
         with zipfile.ZipFile(self.path) as archive:
             for member in self.members:
@@ -185,13 +185,14 @@ class TarSource(Source):
             while archive.fileobj.read(1 << 20):
                 pass  # to the end, where a compressed file has its check sum
 
-    def read(self, wanted: set[str]) -> Iterator[tuple[Member, BinaryIO]]:
+    def read(self, wanted: set[str]) -> Iterator[tuple[Member, IO[bytes]]]:
         """Opens the wanted members."""
         with tarfile.open(self.path) as archive:
             for info in archive:
                 name = check_name(info.name, self)
-                if info.isfile() and name in wanted:
-                    yield Member(name, info.size, None, info), archive.extractfile(info)
+                file = archive.extractfile(info) if info.isfile() and name in wanted else None
+                if file is not None:
+                    yield Member(name, info.size, None, info), file
 
 
 class FolderSource(Source):
@@ -207,7 +208,7 @@ class FolderSource(Source):
                     inside = os.path.relpath(file, path).replace(os.sep, '/')
                     self.members.append(Member(inside, os.path.getsize(file), None, file))
 
-    def read(self, wanted: set[str]) -> Iterator[tuple[Member, BinaryIO]]:
+    def read(self, wanted: set[str]) -> Iterator[tuple[Member, IO[bytes]]]:
         """Opens the wanted files."""
         for member in self.members:
             if member.name in wanted:

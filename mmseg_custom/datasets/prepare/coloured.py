@@ -42,7 +42,7 @@ def make_labels(description: Description, workers: int) -> int:
     numbers.update((colour, IGNORE_INDEX) for colour in description.ignored)
     jobs = []
     for part in description.parts.values():
-        if part.coloured is None:
+        if part.coloured is None or part.labels is None:
             continue
         for source in sorted(part.coloured.rglob(f'*{description.label_suffix}')):
             target = part.labels / source.relative_to(part.coloured)

@@ -5,13 +5,14 @@ the functions for one file are called. A label is written to a temporary folder 
 that has its name is whole, and a run that was stopped can be resumed.
 """
 import functools
-import importlib.util
 import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import mmseg
 
@@ -30,7 +31,7 @@ NEEDS = {
     'pascal_context59': ('pascal_context', 'detail', DETAIL),
     'voc2012': ('voc_aug', 'scipy', 'scipy'),
 }
-_details: dict[str, object] = {}  # Pascal Context: split -> Detail, for forked workers
+_details: dict[str, Any] = {}  # Pascal Context: split -> Detail, for forked workers
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,10 @@ def script(data_set: str) -> ModuleType:
         InputError: If a package that it needs is missing.
     """
     name, package, install = NEEDS[data_set]
-    spec = importlib.util.spec_from_file_location(f'mmseg_convert_{name}', SCRIPTS / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
+    loader = SourceFileLoader(f'mmseg_convert_{name}', str(SCRIPTS / f'{name}.py'))
+    module = ModuleType(loader.name)
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except ImportError as error:
         other = '' if error.name == package else f' ({error})'
         raise InputError(f'converting the labels of {data_set} needs the package {package}{other}: '

@@ -110,6 +110,7 @@ def _check_label(sample: SampleFiles, file: io.BytesIO, report: SampleReport) ->
     except faults.UNREADABLE as error:
         report.add('label', sample.label, undecodable(error))
         return None
-    report.add('label', sample.label, faults.check_label(header) or faults.check_values(
+    found = faults.check_label(header)
+    report.add('label', sample.label, found[0] if found else faults.check_values(
         labels, sample.last_label, sample.zero_is_ignored))
     return header

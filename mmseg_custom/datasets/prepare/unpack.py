@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from tqdm import tqdm
 
@@ -130,7 +130,7 @@ def _unpack_one(plan: ExtractionPlan, root: Path, link: bool, bar: tqdm) -> int:
     return written
 
 
-def _extract(member: Member, file: BinaryIO, path: Path, link: bool, bar: tqdm) -> bool:
+def _extract(member: Member, file: IO[bytes], path: Path, link: bool, bar: tqdm) -> bool:
     """Writes a member or links to it; returns False if it was there already."""
     if link:
         bar.update(member.bytes)
@@ -149,7 +149,7 @@ def _crc(path: Path) -> int:
     return crc
 
 
-def _same(path: Path, file: BinaryIO, bar: tqdm) -> bool:
+def _same(path: Path, file: IO[bytes], bar: tqdm) -> bool:
     """Compares a file with a member, which is rewound if they differ."""
     with open(path, 'rb') as other:
         while data := file.read(CHUNK):
@@ -160,7 +160,7 @@ def _same(path: Path, file: BinaryIO, bar: tqdm) -> bool:
     return True
 
 
-def _write(file: BinaryIO, path: Path, bar: tqdm) -> None:
+def _write(file: IO[bytes], path: Path, bar: tqdm) -> None:
     with _renamed(path) as part, open(part, 'wb') as target:
         while data := file.read(CHUNK):
             target.write(data)

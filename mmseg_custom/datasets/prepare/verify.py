@@ -76,7 +76,7 @@ def _add(report: VerificationReport, paths: tuple[str, str], found: SampleReport
     report.faults += found.faults
     for kind, text in found.notes.items():
         report.notes[kind].append(text.replace(f'{root}{os.sep}', ''))
-    if not found.checked:
+    if before is not None and not found.checked:
         for kind, lines in before.notes.items():
             report.notes[kind] += [line for line in lines if line.startswith(paths)
                                    and line not in report.notes[kind] and kind != 'twins']
@@ -162,7 +162,7 @@ def _first(names: list[str]) -> str:
 
 def _note_twins(report: VerificationReport, pairs: list[tuple[str, str]]) -> None:
     """Notes images that are there twice, which matters most across splits."""
-    first = {}
+    first: dict[str, str] = {}
     for image, _ in pairs:
         digest = report.files.get(image, (0, ''))[1]
         if digest and digest in first:
