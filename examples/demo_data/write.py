@@ -33,7 +33,7 @@ Task = tuple[str, str, int, int, int]  # folder, name without suffix, seed, spli
 
 @dataclass(frozen=True)
 class DemoManifest:
-    """What a folder holds.
+    """Content of a folder.
 
     Attributes:
         generator: Version of the drawing code.
@@ -89,7 +89,7 @@ def make_demo_data(out: str, train: int, val: int, seed: int, force: bool = Fals
 
 
 def _read_manifest(root: Path) -> DemoManifest | None:
-    """The manifest of a folder that this tool filled; None for a folder without images."""
+    """Reads the manifest of a folder; None for a folder without images."""
     path = root / 'demo.json'
     try:
         return DemoManifest(**json.loads(path.read_text()))
@@ -104,7 +104,7 @@ def _read_manifest(root: Path) -> DemoManifest | None:
 
 
 def _same_pictures(found: DemoManifest, wanted: DemoManifest, root: Path) -> bool:
-    """Whether the images of `found` are part of `wanted`; false if its version is outdated."""
+    """Tells whether the images of `found` are part of `wanted`."""
     if found.generator != wanted.generator:
         return False
     if found.seed != wanted.seed:

@@ -113,7 +113,7 @@ def _as_findings(problems: Problems) -> list[Finding]:
 
 
 def _check_names(files: DatasetFiles) -> list[Finding]:
-    """Finds missing and left-over files, other suffixes, and names that cause trouble."""
+    """Finds missing and left-over files, other suffixes, and names with a fault or a note."""
     findings, dataset = [], files.dataset
     missing = [image for image, label in files.pairs if label and not osp.isfile(label)]
     if missing:

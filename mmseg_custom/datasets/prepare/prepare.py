@@ -128,8 +128,8 @@ def plan(layout: DatasetLayout, sources: Sequence[Source]) -> list[ExtractionPla
     """
     plans = []
     for source in sources:
-        places = {member.name: layout.target_of(member.name) for member in source.members}
-        targets = {name: place for name, place in places.items() if place is not None}
+        paths = {member.name: layout.target_of(member.name) for member in source.members}
+        targets = {name: path for name, path in paths.items() if path is not None}
         if not targets:
             raise source.error(f'is not {layout.title}: {_describe(source)}; expected '
                                f'{_wanted(layout)}')
