@@ -10,7 +10,7 @@ import torch
 from mmcv import DictAction
 from mmseg.utils import get_root_logger
 
-from mmseg_custom.doctor.checks import examine
+from mmseg_custom.doctor.checks import run_checks
 from mmseg_custom.doctor.report import as_json, page
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import load_config, translate
@@ -52,11 +52,11 @@ def main() -> None:
     here = torch.cuda.is_available()
     device = args.device or ('cuda' if here or args.gpu_memory else 'cpu')
     ranks = args.gpus or (torch.cuda.device_count() if device == 'cuda' and here else 1)
-    found = examine(cfg, args.config, device, ranks, memory_of(args, device), args.tflops,
-                    progress)
+    report = run_checks(cfg, args.config, device, ranks, memory_of(args, device), args.tflops,
+                        progress)
     progress('')
-    print((as_json if args.json else page)(found, args.config))
-    sys.exit(0 if found.healthy else 1)
+    print((as_json if args.json else page)(report, args.config))
+    sys.exit(0 if report.healthy else 1)
 
 
 def memory_of(args: argparse.Namespace, device: str) -> int | None:

@@ -183,8 +183,8 @@ def parallelize(model: nn.Module, device: str, engine: Engine | None = None,
     kind = kind or choose_engine(engine, model)
     backbone = getattr(model, 'backbone', None)
     # 1. Activation checkpointing: the backbone recomputes every k-th block.
-    if hasattr(backbone, 'checkpoint_every'):
-        backbone.checkpoint_every = engine.checkpoint_every
+    if hasattr(backbone, 'set_checkpointing'):
+        backbone.set_checkpointing(engine.checkpoint_every)
     # FSDP2 casts when it gathers: the casts must be out of the way before anything is compiled.
     casts = move_casts_to_fsdp(backbone) if kind == 'fsdp2' else None
     # 2. Compile, block by block: one graph serves them all.
@@ -230,15 +230,15 @@ def choose_engine(engine: Engine, model: nn.Module) -> str:
 
 def shard(model: nn.Module, device: str, engine: Engine,
           param_dtype: torch.dtype | None, cast_inputs: bool,
-          masters: torch.dtype = torch.float32) -> SegmentorFSDP:
+          masters: torch.dtype = torch.float32, mesh: DeviceMesh | None = None) -> SegmentorFSDP:
     """Applies FSDP2: each block, each head, then what is left (the root).
 
     Trained weights are float32 in their shards (``masters``, in the backbone). The backbone is
     gathered in ``param_dtype``, heads in float32, which batch norm needs; gradients are reduced in
     float32. A part becomes float32 just before it is sharded, so that no process ever holds all
-    weights in float32.
+    weights in float32. Without a ``mesh`` it is built of all processes.
     """
-    mesh = build_mesh(device, engine.hybrid)
+    mesh = mesh or build_mesh(device, engine.hybrid)
     common = dict(mesh=mesh, offload_policy=CPUOffloadPolicy(pin_memory=device == 'cuda')
                   if engine.cpu_offload else OffloadPolicy())
     casting = MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=torch.float32,

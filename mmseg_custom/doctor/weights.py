@@ -1,4 +1,4 @@
-"""The weights of a config: form, architecture, names, shapes, and as many values as time allows."""
+"""The weights of a config: format, architecture, names, shapes, and values as time allows."""
 import copy
 import time
 
@@ -18,18 +18,18 @@ from ..errors import InputError
 from .findings import Finding, fault, warning
 
 PART = 'weights'
-SMALL = 1 << 20  # elements; smaller tensors are read first, and they are the most telling
+SMALL = 1 << 20  # elements; smaller tensors are read first, since they cover the most layers
 
 
 def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict]:
-    """Looks at the pretrained file, or at the checkpoint that the run starts from.
+    """Checks the pretrained file, and the checkpoint that the run starts from.
 
     Args:
-        cfg: The config.
-        seconds: To spend on reading values at most, about.
+        cfg: Config of the run.
+        seconds: Approximate time limit for reading values.
 
     Returns:
-        (findings, figures: the files, their bytes, and the share of the values that was read).
+        (findings, figures: bytes of each file, and the share of its values that was read).
     """
     cfg = copy.deepcopy(cfg)  # Config.copy shares what is inside
     pretrained = cfg.model.backbone.get('pretrained')
@@ -41,8 +41,8 @@ def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict
         if path is None:
             continue
         try:
-            network = check(model, path)
-            share, wrong = _check_values(network, end)
+            weights = check(model, path)
+            share, wrong = _check_values(weights, end)
         except InputError as error:
             findings.append(fault(PART, str(error), 'nothing else of this file is checked'))
             continue
@@ -57,7 +57,7 @@ def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict
 
 
 def build_network(cfg: Config) -> nn.Module:
-    """Builds the segmentor without memory or files; changes the config that it gets."""
+    """Builds the segmentor without memory or files; changes the config that it is given."""
     cfg.model.pretrained = cfg.model.backbone.pretrained = None
     with build_on_meta(cfg):
         return build_segmentor(cfg.model, train_cfg=cfg.get('train_cfg'),
@@ -65,39 +65,39 @@ def build_network(cfg: Config) -> nn.Module:
 
 
 def _open_backbone(model: nn.Module, path: str) -> LazyStateDict:
-    network = open_backbone_weights(path)
-    has_pyramid = any(name.startswith(PYRAMID) for name in network.parts)
-    _check(network, model.backbone,
+    weights = open_backbone_weights(path)
+    has_pyramid = any(name.startswith(PYRAMID) for name in weights.parts)
+    _check(weights, model.backbone,
            lambda name: name.startswith(PYRAMID) and not has_pyramid)
-    return network
+    return weights
 
 
 def _open_checkpoint(model: nn.Module, path: str) -> LazyStateDict:
-    """A checkpoint may leave its backbone to the backbone's own file."""
+    """Checks a checkpoint, and the file that its frozen backbone is read from, if there is one."""
     checkpoint = open_checkpoint(path)
-    network = own_tensors(checkpoint, path)
+    weights = own_tensors(checkpoint, path)
     entry = entry_of(checkpoint)
     if entry is not None:
         source = find_backbone(entry, path)
         if bytes_of(source) != entry['bytes']:
             provenance.verify(entry, source, path)
-    _check(network, model, lambda name: name.endswith('num_batches_tracked') or (
+    _check(weights, model, lambda name: name.endswith('num_batches_tracked') or (
         entry is not None and name.startswith(BACKBONE)))
-    return network
+    return weights
 
 
-def _check(network: LazyStateDict, model: nn.Module, may_miss) -> None:
+def _check(weights: LazyStateDict, model: nn.Module, may_miss) -> None:
     targets = model.state_dict(keep_vars=True)
-    whole = any(name.endswith('patch_embed.proj.weight') for name in network.parts)
+    whole = any(name.endswith('patch_embed.proj.weight') for name in weights.parts)
     if whole:
-        check_architecture(network, targets)
-    check_names(network, targets, may_miss)
-    check_tensors(network, targets)
+        check_architecture(weights, targets)
+    check_names(weights, targets, may_miss)
+    check_tensors(weights, targets)
 
 
-def _check_values(network: LazyStateDict, end: float) -> tuple[float, list[Finding]]:
-    """Reads values until the time is over: small tensors first, then large ones, spread out."""
-    sizes = {name: sum(part.numel() for part in parts) for name, parts in network.parts.items()}
+def _check_values(weights: LazyStateDict, end: float) -> tuple[float, list[Finding]]:
+    """Reads values until the time is over: small tensors first, then large ones of all depths."""
+    sizes = {name: sum(part.numel() for part in parts) for name, parts in weights.parts.items()}
     large = [name for name in sizes if sizes[name] > SMALL]
     spread = [name for step in range(7) for name in large[step::7]]
     order = [name for name in sizes if sizes[name] <= SMALL] + spread
@@ -105,7 +105,7 @@ def _check_values(network: LazyStateDict, end: float) -> tuple[float, list[Findi
     for name in order:
         if time.monotonic() > end:
             break
-        tensors = network.parts[name]
+        tensors = weights.parts[name]
         finite = all(torch.isfinite(t.sum(dtype=torch.float32)) or torch.isfinite(t).all()
                      for t in tensors if t.is_floating_point())
         if not finite:
@@ -113,12 +113,12 @@ def _check_values(network: LazyStateDict, end: float) -> tuple[float, list[Findi
         elif tensors[0].ndim > 1 and not any(t.any() for t in tensors):
             empty.append(name)
         read += sizes[name]
-        network.release(name)
+        weights.release(name)
     findings = []
     if broken:
-        findings.append(fault(PART, f'{network.path} holds NaN or infinity there', 'the file is '
+        findings.append(fault(PART, f'{weights.path} holds NaN or infinity there', 'the file is '
                               'damaged, or its training diverged: fetch it again', broken))
     if empty:
-        findings.append(fault(PART, f'{network.path} holds nothing but zeros there',
+        findings.append(fault(PART, f'{weights.path} holds nothing but zeros there',
                               'the file is damaged: fetch it again', empty))
     return read / max(sum(sizes.values()), 1), findings

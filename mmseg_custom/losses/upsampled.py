@@ -9,6 +9,8 @@ B images, K classes, h w grid of the logits, H W pixels of the labels; N maps of
 one or of several heads), s rows of the grid that a strip of r rows of pixels reads.
 """
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -19,6 +21,17 @@ from torch.nn import functional as F
 # takes one map at a time: what it gives is then the same, bit for bit, whatever is beside it.
 STRIP_FLOATS = {'cpu': 2**20, 'cuda': 2**25}
 EPS = torch.finfo(torch.float32).eps
+_SIZED_FOR: ContextVar[str | None] = ContextVar('sized_for', default=None)
+
+
+@contextmanager
+def strips_sized_for(device_type: str) -> Iterator[None]:
+    """Sizes strips as on another type of device, whose memory is predicted on the CPU."""
+    token = _SIZED_FOR.set(device_type)
+    try:
+        yield
+    finally:
+        _SIZED_FOR.reset(token)
 
 
 def upsampled_cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int = 255,
@@ -97,7 +110,7 @@ def _strips(logits: Tensor, targets: Tensor, weights: Tensor, valid: Tensor, ali
     to_rows = _interpolation(h, height, align_corners, logits)  # R (H, h)
     to_columns = _interpolation(w, width, align_corners, logits).T.contiguous()  # C^T (w, W)
     sums = logits.new_zeros(2, maps, dtype=torch.float64)
-    budget = STRIP_FLOATS.get(logits.device.type, STRIP_FLOATS['cuda'])
+    budget = STRIP_FLOATS.get(_SIZED_FOR.get() or logits.device.type, STRIP_FLOATS['cuda'])
     read = _rows_read(h, height, align_corners)
     together = 1 if logits.device.type == 'cpu' else maps
     for group, rows in _plan(maps, height, classes * width, budget, together):

@@ -16,7 +16,7 @@ from mmseg_custom.doctor.checks import check_network
 from mmseg_custom.doctor.data import check_data
 from mmseg_custom.doctor.environment import check_environment
 from mmseg_custom.doctor.findings import FAULT, WARNING
-from mmseg_custom.doctor.memory import Plan
+from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.doctor.weights import check_weights
 from mmseg_custom.engine.config import load_config
 from mmseg_custom.models import InternViT6B
@@ -226,9 +226,9 @@ def test_number_of_classes_must_be_that_of_the_data(data):
 def test_disk_and_shared_memory_must_suffice(data, monkeypatch):
     cfg = config(data, work_dir=str(data.parent))
     cfg.data.workers_per_gpu = 4
-    plan = Plan('cpu', 2, 2, (112, 112))
-    assert not check_environment(cfg, 'config.py', plan)[0]
+    shape = RunShape('cpu', 2, 2, (112, 112))
+    assert not check_environment(cfg, 'config.py', shape)[0]
     usage = shutil.disk_usage('/')._replace(free=1000)
     monkeypatch.setattr(environment.shutil, 'disk_usage', lambda path: usage)
-    found = lines(check_environment(cfg, 'config.py', plan)[0])
-    assert 'checkpoints of' in found and '/dev/shm: 0 MiB are free' in found
+    found = lines(check_environment(cfg, 'config.py', shape)[0])
+    assert 'checkpoints of' in found and '/dev/shm: 0.977 KiB are free' in found

@@ -50,8 +50,8 @@ class InternViT6B(BaseModule):
         depth: Blocks.
         use_flash_attn: Ask for the fastest attention kernel that is here; a list asks block by
             block. Never an error: see :func:`...layers.attention.select_kernel`.
-        with_cp: Activation checkpointing of every block in training (of every k-th block where
-            the attribute ``checkpoint_every`` is set to k).
+        with_cp: Activation checkpointing of every block in training (of every k-th block after
+            :meth:`set_checkpointing`).
         layerscale_force_fp32: Multiply the layer scale in float32.
         out_indices: Blocks (from 0) whose tokens become maps, given in ascending order.
         freeze_vit: Freeze everything but the pyramid. The frozen part stays in eval mode, runs
@@ -137,6 +137,10 @@ class InternViT6B(BaseModule):
     def dtype(self) -> torch.dtype:
         """The dtype of the parameters."""
         return self.patch_embed.proj.weight.dtype
+
+    def set_checkpointing(self, every_kth: int) -> None:
+        """Recomputes the activations of every k-th block alone, where ``with_cp`` is on."""
+        self.checkpoint_every = every_kth
 
     def init_weights(self) -> None:
         """Nothing is left to do: the constructor initialised or loaded every parameter."""

@@ -1,0 +1,43 @@
+"""What to change in a run that does not fit into memory."""
+from ..units import GIB
+from .findings import Finding, fault
+from .memory import MemoryEstimate
+from .memory_tracker import STATES
+from .run_shape import RunShape
+
+
+def advise(estimates: list[MemoryEstimate], shape: RunShape) -> tuple[list[Finding], list[str]]:
+    """Returns a fault and ways out where the strategy of the config does not fit."""
+    chosen = next((each for each in estimates if each.chosen), None)
+    if chosen is None or chosen.fits is not False:
+        return [], []
+    advice = [f'{each.name}: {each.peak / GIB:.1f} GiB ({_options_of(each)})'
+              for each in sorted(estimates, key=lambda e: (e.offload, not e.checkpointing))
+              if each.fits] or _smaller(estimates, shape)
+    unit = 'GPU' if shape.device == 'cuda' else 'machine'
+    return [fault(
+        'memory', f'{chosen.name} needs {chosen.peak / GIB:.1f} GiB of the '
+        f'{shape.usable / GIB:.1f} GiB that a {unit} has for it',
+        advice[0] if advice else 'take larger GPUs', 'engine')], advice
+
+
+def _options_of(estimate: MemoryEstimate) -> str:
+    options = [f'--engine {estimate.engine}']
+    options += ['engine.cpu_offload=True'] if estimate.offload else []
+    return ', '.join([*options, f'model.backbone.with_cp={estimate.checkpointing}'])
+
+
+def _smaller(estimates: list[MemoryEstimate], shape: RunShape) -> list[str]:
+    """Suggests fewer images at once, or more GPUs."""
+    advice, on_gpu = [], [each for each in estimates if not each.offload]
+    if shape.images > 1:
+        advice.append(f'data.samples_per_gpu=1 and --total-batch '
+                      f'{shape.images * shape.ranks * shape.accumulation} with '
+                      f'{min(on_gpu, key=lambda each: each.peak).name}')
+    for each in on_gpu if shape.device == 'cuda' else ():
+        states = sum(each.parts[kind] for kind in STATES)
+        room = shape.usable - (each.peak - states)
+        if each.engine == 'fsdp2' and room > 0:
+            ranks = -(-states * shape.ranks // room)
+            advice.append(f'{each.name} on {max(ranks, shape.ranks + 1)} or more GPUs')
+    return advice
