@@ -97,20 +97,23 @@ def check_network(cfg: Config) -> list[Finding]:
     """Checks that the network can be built, for as many classes as the data has."""
     try:
         build_network(copy.deepcopy(cfg))
+        all_classes = training_classes(cfg)
     except (InputError, TypeError, KeyError, ValueError, AssertionError) as error:
-        return [fault('config', f'the network cannot be built: {error}', 'correct it', 'model')]
-    by_number = {len(classes): classes for classes in map(
-        classes_of, innermost_options(cfg.data.train)) if classes}
+        return [fault('config', f'it cannot be built: {error}', 'correct it', 'model')]
     return [fault(
         'config', f'the head has {number} classes, the data {len(classes)}',
         f'set num_classes={len(classes)}', key)
-        for classes in by_number.values() for key, number in other_classes(cfg, classes)]
+        for classes in all_classes for key, number in other_classes(cfg, classes)]
 
 
-def classes_of(options: dict) -> list | tuple | None:
-    """Returns the class names of a data set's config; None if they are in a file or not known."""
-    classes = options.get('classes') or getattr(DATASETS.get(options['type']), 'CLASSES', None)
-    return classes if isinstance(classes, (list, tuple)) else None
+def training_classes(cfg: Config) -> list[tuple[str, ...]]:
+    """Lists the class names of the training data sets, as far as known, each once."""
+    found = {}
+    for options in innermost_options(cfg.data.train):
+        classes = options.get('classes') or getattr(DATASETS.get(options['type']), 'CLASSES', None)
+        if isinstance(classes, (list, tuple)):  # and not the name of a file
+            found[tuple(classes)] = None
+    return list(found)
 
 
 def _predict_memory(report: Report, cfg: Config, device: str, ranks: int, memory: int | None,
