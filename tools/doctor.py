@@ -24,8 +24,8 @@ def parse_args() -> argparse.Namespace:
         description='Check data, weights and environment of a config, and predict memory and time '
         'of its training; the exit code is 1 if a fault was found')
     parser.add_argument('config', help='config file')
-    parser.add_argument('--gpus', type=int, help='number of GPUs of the run, on all nodes together; '
-                        'on the CPU, of processes (default: that of this machine, or 1)')
+    parser.add_argument('--gpus', type=int, help='number of GPUs of the run, on all nodes '
+                        'together; on the CPU, of processes (default: that of this machine, or 1)')
     parser.add_argument('--gpu-memory', type=float, metavar='GIB', help='memory of each GPU '
                         '(default: that of this machine)')
     parser.add_argument('--device', choices=('cuda', 'cpu'), help='device of the run (default: '

@@ -6,9 +6,9 @@ from .memory_tracker import STATES
 from .run_shape import RunShape
 
 
-def advise(estimates: list[MemoryEstimate], shape: RunShape) -> tuple[list[Finding], list[str]]:
-    """Returns a fault and ways out where the strategy of the config does not fit."""
-    chosen = next((each for each in estimates if each.chosen), None)
+def advise(chosen: MemoryEstimate | None, estimates: list[MemoryEstimate],
+           shape: RunShape) -> tuple[list[Finding], list[str]]:
+    """Returns a fault, and ways out, where the strategy of the config does not fit."""
     if chosen is None or chosen.fits is not False:
         return [], []
     advice = [f'{each.name}: {each.peak / GIB:.1f} GiB ({_options_of(each)})'

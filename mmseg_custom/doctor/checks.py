@@ -88,7 +88,7 @@ def run_checks(cfg: Config, config_path: str, device: str, ranks: int, memory: i
     report.findings += findings
     progress('rates')
     _predict_time(report, cfg, tflops)
-    findings, report.advice = advise(report.estimates, report.shape)
+    findings, report.advice = advise(report.chosen, report.estimates, report.shape)
     report.findings += findings
     return report
 

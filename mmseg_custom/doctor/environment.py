@@ -42,19 +42,18 @@ def check_environment(cfg: Config, config_path: str,
         (findings, figures).
     """
     kernel = select_kernel(cfg.model.backbone.get('use_flash_attn', True))
+    norm = rms_norm_class()
     figures = dict(
         python=platform.python_version(), torch=torch.__version__, numpy=np.__version__,
         mmcv=mmcv.__version__, mmseg=mmseg.__version__, cpus=os.cpu_count(),
         gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         attention='torch SDPA' if kernel.__name__ == 'sdpa' else 'flash-attn',
-        rms_norm=f'{rms_norm_class().__module__.split(".")[0]}.{rms_norm_class().__name__}',
+        rms_norm=f'{norm.__module__.split(".")[0]}.{norm.__name__}',
         nccl=dist.is_nccl_available(), gloo=dist.is_gloo_available())
-    findings = _check_versions() + _check_collectives(shape)
-    for more_findings, more_figures in (_check_disk(cfg, config_path),
-                                        _check_shared_memory(cfg, shape)):
-        findings += more_findings
-        figures.update(more_figures)
-    return findings, figures
+    disk, disk_figures = _check_disk(cfg, config_path)
+    shm, shm_figures = _check_shared_memory(cfg, shape)
+    return [*_check_versions(), *_check_collectives(shape), *disk, *shm], {
+        **figures, **disk_figures, **shm_figures}
 
 
 def _check_versions() -> list[Finding]:

@@ -1,17 +1,12 @@
 """A training step on fake tensors, as one process of a run takes it, under the memory tracker."""
 import copy
-import logging
-import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from mmcv import Config
 from mmcv.cnn.utils import revert_sync_batchnorm
 from mmcv.runner import build_optimizer
-from mmseg.models import build_segmentor
-from mmseg.utils import get_root_logger
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import DeviceMesh
@@ -20,13 +15,14 @@ from torch.distributed.tensor import DTensor
 from ..distributed.memory import state_bytes, storage_of
 from ..distributed.parallelize import Engine, heads, shard
 from ..distributed.precision import apply_precision, move_casts_to_fsdp
-from ..engine.build import build_on_meta, compute_dtype, master_dtype
+from ..engine.build import compute_dtype, master_dtype
 from ..layers.sync_batch_norm import sync_batch_norm_on_cpu
 from ..optim.low_memory import NAME as LOW_MEMORY
 from .depth import REST, StepTrace, track_sites
 from .memory_tracker import STATES, MemoryTracker, peaks
 from .run_shape import RunShape
-from .simulation import FakeAddresses, simulate_gpu, simulate_processes
+from .simulation import simulate_device, simulate_processes
+from .weights import build_network
 
 
 def trace_step(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool,
@@ -44,30 +40,24 @@ def trace_step(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool
     tracker = MemoryTracker(copying_collectives=shape.device == 'cpu')
     processes = nullcontext() if engine.type == 'single' else simulate_processes(
         shape.ranks, shape.per_node if engine.hybrid else None)
-    device = simulate_gpu() if shape.device == 'cuda' else nullcontext()
-    with processes as mesh, device, FakeAddresses(), _without_logging():
+    with processes as mesh, simulate_device(shape.device):
         model = _build(cfg, shape, checkpointing, engine)
-        built = _bytes_as_built(model, cfg)
         with FakeTensorMode(allow_non_fake_inputs=True):
             model.to_empty(device='cpu')
             with tracker:
                 _shard(model, cfg, engine, tracker, mesh)
                 states = _run(model, cfg, shape, engine, tracker, edge)
-                counts = _count_bytes(model, states)
+                counts = _count_bytes(model, cfg, states)
                 frozen = {tracker.number(_local(p)) for p in model.parameters()
                           if not p.requires_grad}
-    counts['built'] = built
     return _summarize(tracker, counts, frozen, shape, engine)
 
 
 def _build(cfg: Config, shape: RunShape, checkpointing: bool, engine: Engine) -> nn.Module:
     """Builds the segmentor on the meta device, with the dtypes that it trains in."""
-    cfg.model.backbone.pretrained = cfg.model.pretrained = None
     if cfg.model.backbone.type == 'InternViT6B':
         cfg.model.backbone.with_cp = checkpointing
-    with build_on_meta(cfg):
-        model = build_segmentor(cfg.model, train_cfg=cfg.get('train_cfg'),
-                                test_cfg=cfg.get('test_cfg'))
+    model = build_network(cfg)
     dtype = compute_dtype(cfg, model)
     if dtype is not None:
         apply_precision(model, dtype, shape.device, masters=master_dtype(cfg))
@@ -100,7 +90,7 @@ def _run(model: nn.Module, cfg: Config, shape: RunShape, engine: Engine, tracker
                  img_metas=[{}] * shape.images)
     tracker.tag((batch['img'], batch['gt_semantic_seg']), 'activations')
     low_memory = cfg.optimizer.type == LOW_MEMORY
-    optimizer = None if low_memory else build_optimizer(model, _with_foreach(cfg.optimizer, shape))
+    optimizer = None if low_memory else build_optimizer(model, cfg.optimizer)
     with track_sites(model, tracker, edge):
         loss = model.train_step(batch, None)['loss']
     tracker.enter_site('backward', REST)
@@ -113,39 +103,36 @@ def _run(model: nn.Module, cfg: Config, shape: RunShape, engine: Engine, tracker
                               storage=storage_of(cfg.optimizer)).optimizer
         states = [torch.empty(moments, dtype=torch.uint8)]
     else:
-        states = _step(optimizer)
+        states = _step(optimizer, shape)
     tracker.tag(states, 'optimizer')
     return states
 
 
-def _step(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+def _step(optimizer: torch.optim.Optimizer, shape: RunShape) -> list[Tensor]:
     """Takes a step, and returns the tensors of the optimizer's state.
 
     Parameters are replaced by their shards: DTensors would run each operation once more, on whole
-    tensors, to learn its shapes. The groups themselves are set by mmcv, from a model's names.
+    tensors, to learn its shapes. The groups themselves are formed by mmcv, by the model's names.
     """
     for group in optimizer.param_groups:
         group['params'] = [_local_parameter(p) for p in group['params']]
+        # On GPUs torch's optimizers update all tensors of a group at once.
+        if shape.device == 'cuda' and not group.get('fused') and group.get('foreach', 0) is None:
+            group['foreach'] = True
     optimizer.step()
     return [value for values in optimizer.state.values()
             for value in values.values() if isinstance(value, Tensor)]
 
 
-def _with_foreach(optimizer: dict, shape: RunShape) -> dict:
-    """Sets what torch's optimizers do on GPUs: all tensors of a group at once."""
-    options = dict(optimizer)
-    known = getattr(torch.optim, options['type'], None)
-    if shape.device == 'cuda' and known and 'foreach' in known.__init__.__annotations__:
-        if not options.get('fused') and options.get('foreach') is None:
-            options['foreach'] = True
-    return options
-
-
-def _count_bytes(model: nn.Module, states: list[Tensor]) -> Counter:
+def _count_bytes(model: nn.Module, cfg: Config, states: list[Tensor]) -> Counter:
+    """Counts bytes by kind, of the largest shard, and of the network before it was sharded."""
     counts = Counter(optimizer=sum(state.nbytes for state in states),
                      weights=sum(buffer.nbytes for buffer in model.buffers()))
-    for parameter in model.parameters():
+    dtype = compute_dtype(cfg, model) or torch.float32  # of the backbone as it is built
+    for name, parameter in model.named_parameters():
         size = _local(parameter).nbytes
+        counts['built'] += parameter.numel() * (
+            dtype.itemsize if name.startswith('backbone.') else parameter.itemsize)
         for kind in ('master weights',) if parameter.requires_grad else ('frozen', 'weights'):
             counts[kind] += size
         if parameter.grad is not None:
@@ -154,13 +141,6 @@ def _count_bytes(model: nn.Module, states: list[Tensor]) -> Counter:
     counts['largest shard'] = max(
         (sum(_local(p).nbytes for p in unit.parameters()) for unit in units), default=0)
     return counts
-
-
-def _bytes_as_built(model: nn.Module, cfg: Config) -> int:
-    """Returns the bytes of a network before sharding: its backbone is in the compute dtype."""
-    dtype = compute_dtype(cfg, model) or torch.float32
-    return sum(p.numel() * (dtype.itemsize if name.startswith('backbone.') else p.itemsize)
-               for name, p in model.named_parameters())
 
 
 def _summarize(tracker: MemoryTracker, counts: Counter, frozen: set[int], shape: RunShape,
@@ -188,16 +168,3 @@ def _local_parameter(parameter: nn.Parameter) -> nn.Parameter:
     local = nn.Parameter(parameter._local_tensor)
     local.grad = None if parameter.grad is None else parameter.grad._local_tensor
     return local
-
-
-@contextmanager
-def _without_logging() -> Iterator[None]:
-    logger = get_root_logger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logger.setLevel(level)

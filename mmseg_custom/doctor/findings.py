@@ -1,6 +1,6 @@
 """A fault or a warning of the doctor."""
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 FAULT, WARNING = 'fault', 'warning'
 MAX_SUBJECTS = 20  # files or keys that a finding lists
@@ -30,10 +30,6 @@ class Finding:
         more = f' (and {self.count - 1} more)' if self.count > 1 else ''
         subject = f'{self.subjects[0]}{more}: ' if self.subjects else ''
         return f'{subject}{self.message}; {self.way_out}'
-
-    def as_dict(self) -> dict:
-        """Returns the finding as --json prints it."""
-        return asdict(self)
 
 
 def fault(part: str, message: str, way_out: str, subjects: str | Iterable[str] = ()) -> Finding:

@@ -15,9 +15,15 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
+FLOP_FORMULAS = {  # torch has none for the CPU's attention, whose arguments are the same
+    **flop_registry,
+    aten._scaled_dot_product_flash_attention_for_cpu:
+        flop_registry[aten._scaled_dot_product_flash_attention],
+    aten._scaled_dot_product_flash_attention_for_cpu_backward:
+        flop_registry[aten._scaled_dot_product_flash_attention_backward]}
 AllocationSite = tuple[str, int]  # a phase of the step, and the number of a block or part in it
 STATES = ('master weights', 'gradients', 'optimizer')  # of trained weights; FSDP2 shards them
 KINDS = ('weights', *STATES, 'activations', 'head', 'workspace')
@@ -152,8 +158,7 @@ class MemoryTracker(TorchDispatchMode):
             self.events += [(len(self.kinds) - 1, largest), (len(self.kinds) - 1, -largest)]
 
     def _count(self, func, args: tuple, kwargs: dict, out: object) -> None:
-        formula = flop_registry.get(func._overloadpacket) or _CPU_ATTENTION.get(
-            func._overloadpacket)
+        formula = FLOP_FORMULAS.get(func._overloadpacket)
         if formula is not None:
             self.flops[args[0].dtype] += formula(*args, **kwargs, out_val=out)
         elif not func.is_view:
@@ -185,14 +190,19 @@ def peaks(tracker: MemoryTracker, *, permanent: Collection[int] = (),
     starts = dict(tracker.sites)
     highest: dict[AllocationSite, dict[str, int]] = {}
     site = None
-    for i, (number, change) in enumerate([*tracker.events, (None, 0)]):
-        site = starts.get(i, site)
-        if i in starts and sum(now.values()) > sum(highest.get(site, {}).values()):
+
+    def compare() -> None:
+        if site not in highest or sum(now.values()) > sum(highest[site].values()):
             highest[site] = dict(now)
+
+    for i, (number, change) in enumerate([*tracker.events, (None, 0)]):
+        if i in starts:
+            site = starts[i]
+            compare()
         if number is not None and number not in skipped:
             now[tracker.kinds[number]] += change
-        if site is not None and change > 0 and sum(now.values()) > sum(highest[site].values()):
-            highest[site] = dict(now)
+        if site is not None and change > 0:
+            compare()
     return highest
 
 
@@ -203,24 +213,6 @@ def _has_memory(value: object) -> bool:
 
 def _without_masks(indices: list) -> list:
     """Selects all elements instead of those of a mask, whose number is not known here."""
-    plain = []
-    for index in indices:
-        if index is not None and index.dtype == torch.bool:
-            plain += [torch.empty(index.numel(), dtype=torch.long, device=index.device)
-                      ] * index.dim()
-        else:
-            plain.append(index)
-    return plain
-
-
-def _cpu_attention(query, key, value, *_, out_val=None, **__) -> int:
-    return sdpa_flop_count(query.shape, key.shape, value.shape)
-
-
-def _cpu_attention_backward(grad, query, key, value, *_, out_val=None, **__) -> int:
-    return sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
-
-
-_CPU_ATTENTION = {
-    aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _cpu_attention_backward}
+    return [plain for index in indices for plain in (
+        [torch.empty(index.numel(), dtype=torch.long, device=index.device)] * index.dim()
+        if index is not None and index.dtype == torch.bool else [index])]

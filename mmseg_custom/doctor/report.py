@@ -1,5 +1,6 @@
 """The report of the doctor as a page of text, and as JSON for programs."""
 import json
+from dataclasses import asdict
 
 import torch
 
@@ -15,7 +16,7 @@ JSON_KEYS = {'master weights': 'masters'}  # the key that programs have always r
 
 def page(report: Report, name: str) -> str:
     """Formats one page of text."""
-    lines = [f'{name}', *_data(report), *_weights(report), *_environment(report),
+    lines = [name, *_data(report), *_weights(report), *_environment(report),
              *_memory(report), *_time(report), '']
     findings = sorted(report.findings, key=lambda f: f.level != FAULT)
     lines += [f'{f.level.upper():<8}{f.part}: {f.line()}' for f in findings[:SHOWN]]
@@ -31,7 +32,7 @@ def as_json(report: Report, name: str) -> str:
     """Formats all results for programs."""
     shape = report.shape
     content = dict(
-        config=name, healthy=report.healthy, findings=[f.as_dict() for f in report.findings],
+        config=name, healthy=report.healthy, findings=[asdict(f) for f in report.findings],
         data=report.data, weights=report.weights, environment=report.environment,
         memory=dict(device=shape.device, ranks=shape.ranks, images=shape.images, crop=shape.crop,
                     memory_bytes=shape.memory, usable_bytes=shape.usable,
@@ -100,7 +101,7 @@ def _time(report: Report) -> list[str]:
     chosen = report.chosen
     if chosen is None:
         return []
-    text = (f'time         {sum(chosen.flops.values()) / 1e12:.3g} TFLOP per iteration and process')
+    text = f'time         {sum(chosen.flops.values()) / 1e12:.3g} TFLOP per iteration and process'
     if not report.seconds:
         return [text + '; no GPU here to measure a rate on (--tflops gives one)']
     source = ('given' if not torch.cuda.is_available() and report.shape.device == 'cuda'

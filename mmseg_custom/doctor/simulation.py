@@ -1,5 +1,5 @@
 """Devices and processes that are not there, for a training step on fake tensors of the CPU."""
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -13,12 +13,17 @@ from ..losses.upsampled import strips_sized_for
 
 
 @contextmanager
-def simulate_gpu() -> Iterator[None]:
-    """Runs operations on the CPU with the memory that they need on a GPU.
+def simulate_device(device: str) -> Iterator[None]:
+    """Runs operations on fake tensors of the CPU with the memory that they need on a device.
 
-    These are operations that are one kernel there, and losses that are computed in larger strips.
+    On a GPU that is one kernel for each RMSNorm, and losses that are computed in larger strips.
     """
-    with _GPUFunctions(), strips_sized_for('cuda'):
+    # Fake tensors have no address, by which the cache of position embeddings knows what it was
+    # computed from. It keeps nothing of inference tensors.
+    functions = {Tensor.is_inference: lambda _: True}
+    if device == 'cuda' and hasattr(torch.ops.aten, '_fused_rms_norm'):
+        functions[torch.rms_norm] = lambda x, shape, weight, eps: _FusedRMSNorm.apply(x, weight)
+    with _Replaced(functions), strips_sized_for(device):
         yield
 
 
@@ -51,21 +56,15 @@ def simulate_processes(ranks: int, per_node: int | None = None) -> Iterator[Devi
         dist.destroy_process_group()
 
 
-class FakeAddresses(TorchFunctionMode):
-    """Makes the cache of position embeddings compute each time.
+class _Replaced(TorchFunctionMode):
+    """Calls other functions instead of some of torch's."""
 
-    It compares addresses, which fake tensors do not have, but not those of inference tensors.
-    """
+    def __init__(self, functions: dict[Callable, Callable]):
+        super().__init__()
+        self.functions = functions
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        return True if func is Tensor.is_inference else func(*args, **(kwargs or {}))
-
-
-class _GPUFunctions(TorchFunctionMode):
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is torch.rms_norm and hasattr(torch.ops.aten, '_fused_rms_norm'):
-            return _FusedRMSNorm.apply(args[0], args[2])
-        return func(*args, **(kwargs or {}))
+        return self.functions.get(func, func)(*args, **(kwargs or {}))
 
 
 class _FusedRMSNorm(torch.autograd.Function):

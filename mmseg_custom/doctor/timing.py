@@ -5,11 +5,11 @@
 
 Communication is left out: most of it overlaps with the arithmetic.
 """
-import time
 from collections.abc import Callable
 
 import torch
 from torch.nn import functional as F  # noqa: N812
+from torch.utils.benchmark import Timer
 
 from .memory import MemoryEstimate
 
@@ -34,11 +34,11 @@ def measure_rates(device: str, width: int, tokens: int,
     for dtype in dtypes:
         x = torch.randn(tokens, width, device=device).to(dtype)
         weight = torch.randn(4 * width, width, device=device).to(dtype)
-        seconds = _seconds(lambda x=x, weight=weight: F.linear(x, weight), device)
+        seconds = _seconds(lambda x=x, weight=weight: F.linear(x, weight))
         rates[dtype] = 2 * tokens * width * 4 * width / seconds
     source = torch.ones(COPIED_BYTES // 4, device=device)
     target = torch.empty_like(source)
-    return rates, 2 * COPIED_BYTES / _seconds(lambda: target.copy_(source), device)
+    return rates, 2 * COPIED_BYTES / _seconds(lambda: target.copy_(source))
 
 
 def seconds_of(estimate: MemoryEstimate, rates: dict[torch.dtype, float],
@@ -49,16 +49,7 @@ def seconds_of(estimate: MemoryEstimate, rates: dict[torch.dtype, float],
         estimate.moved_bytes / bandwidth)
 
 
-def _seconds(step: Callable[[], object], device: str) -> float:
+def _seconds(step: Callable[[], object]) -> float:
     """Returns the seconds of the fastest of several runs."""
-    best, end = float('inf'), None
-    while end is None or time.monotonic() < end:
-        start = time.perf_counter()
-        step()
-        if device == 'cuda':
-            torch.cuda.synchronize()
-        if end is None:  # the first run warms up
-            end = time.monotonic() + MIN_SECONDS
-        else:
-            best = min(best, time.perf_counter() - start)
-    return best if best < float('inf') else time.perf_counter() - start
+    timer = Timer('step()', globals=dict(step=step), num_threads=torch.get_num_threads())
+    return min(timer.blocked_autorange(min_run_time=MIN_SECONDS).times)

@@ -88,8 +88,7 @@ def _open_checkpoint(model: nn.Module, path: str) -> LazyStateDict:
 
 def _check(weights: LazyStateDict, model: nn.Module, may_miss) -> None:
     targets = model.state_dict(keep_vars=True)
-    whole = any(name.endswith('patch_embed.proj.weight') for name in weights.parts)
-    if whole:
+    if any(name.endswith('patch_embed.proj.weight') for name in weights.parts):
         check_architecture(weights, targets)
     check_names(weights, targets, may_miss)
     check_tensors(weights, targets)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.data import draw_data, write_config
 from mmcv import Config
+from mmseg.models import build_segmentor
 from PIL import Image
 
 from mmseg_custom.doctor import environment
@@ -232,3 +233,14 @@ def test_disk_and_shared_memory_must_suffice(data, monkeypatch):
     monkeypatch.setattr(environment.shutil, 'disk_usage', lambda path: usage)
     found = lines(check_environment(cfg, 'config.py', shape)[0])
     assert 'checkpoints of' in found and '/dev/shm: 0.977 KiB are free' in found
+
+
+@pytest.mark.parametrize('optimizer, moments', [
+    (dict(type='AdamW'), 2), (dict(type='SGD', momentum=0.9), 1), (dict(type='SGD'), 0)])
+def test_checkpoints_hold_the_moments_of_the_optimizer(data, optimizer, moments):
+    cfg = weights_config(data)
+    cfg.optimizer = dict(optimizer, lr=0.1)
+    head = build_segmentor(cfg.model).decode_head
+    trained = sum(p.numel() for p in head.parameters())
+    expected = 4 * trained * (1 + moments) + sum(b.nbytes for b in head.buffers())
+    assert environment.checkpoint_bytes(cfg) == expected
