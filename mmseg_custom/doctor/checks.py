@@ -99,7 +99,7 @@ def check_network(cfg: Config) -> list[Finding]:
         build_network(copy.deepcopy(cfg))
         all_classes = training_classes(cfg)
     except (InputError, TypeError, KeyError, ValueError, AssertionError) as error:
-        return [fault('config', f'it cannot be built: {error}', 'correct it', 'model')]
+        return [fault('config', f'network or data cannot be built: {error}', 'correct it', 'model')]
     return [fault(
         'config', f'the head has {number} classes, the data {len(classes)}',
         f'set num_classes={len(classes)}', key)

@@ -1,8 +1,7 @@
 """Devices and processes that are not there, for a training step on fake tensors of the CPU."""
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -14,16 +13,11 @@ from ..losses.upsampled import strips_sized_for
 
 @contextmanager
 def simulate_device(device: str) -> Iterator[None]:
-    """Runs operations on fake tensors of the CPU with the memory that they need on a device.
+    """Runs a step on fake tensors of the CPU with the memory that it needs on a device.
 
-    On a GPU that is one kernel for each RMSNorm, and losses that are computed in larger strips.
+    On a GPU losses are computed in larger strips.
     """
-    # Fake tensors have no address, by which the cache of position embeddings knows what it was
-    # computed from. It keeps nothing of inference tensors.
-    functions = {Tensor.is_inference: lambda _: True}
-    if device == 'cuda' and hasattr(torch.ops.aten, '_fused_rms_norm'):
-        functions[torch.rms_norm] = lambda x, shape, weight, eps: _FusedRMSNorm.apply(x, weight)
-    with _Replaced(functions), strips_sized_for(device):
+    with _InferenceTensors(), strips_sized_for(device):
         yield
 
 
@@ -56,27 +50,11 @@ def simulate_processes(ranks: int, per_node: int | None = None) -> Iterator[Devi
         dist.destroy_process_group()
 
 
-class _Replaced(TorchFunctionMode):
-    """Calls other functions instead of some of torch's."""
+class _InferenceTensors(TorchFunctionMode):
+    """Presents all tensors as inference tensors, which the cache of position embeddings skips.
 
-    def __init__(self, functions: dict[Callable, Callable]):
-        super().__init__()
-        self.functions = functions
+    It compares the addresses of other tensors, and fake ones have none.
+    """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        return self.functions.get(func, func)(*args, **(kwargs or {}))
-
-
-class _FusedRMSNorm(torch.autograd.Function):
-    """Keeps what torch's fused RMSNorm keeps: its input, and one float32 number of each token."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
-        root = x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
-        ctx.save_for_backward(x, weight, root)
-        return torch.empty_like(x)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor | None]:
-        x, weight, _ = ctx.saved_tensors
-        return torch.empty_like(x), torch.empty_like(weight)
+        return True if func is Tensor.is_inference else func(*args, **(kwargs or {}))
