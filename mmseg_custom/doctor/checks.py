@@ -81,14 +81,15 @@ def run_checks(cfg: Config, config_path: str, device: str, ranks: int, memory: i
         return report
     findings, report.weights = check_weights(cfg)
     report.findings += findings
-    if not _predict_memory(report, cfg, device, ranks, memory, progress):
+    shape = _predict_memory(report, cfg, device, ranks, memory, progress)
+    if shape is None:
         return report
     progress('environment')
-    findings, report.environment = check_environment(cfg, config_path, report.shape)
+    findings, report.environment = check_environment(cfg, config_path, shape)
     report.findings += findings
     progress('rates')
-    _predict_time(report, cfg, tflops)
-    findings, report.advice = advise(report.chosen, report.estimates, report.shape)
+    _predict_time(report, cfg, shape, tflops)
+    findings, report.advice = advise(report.chosen, report.estimates, shape)
     report.findings += findings
     return report
 
@@ -108,7 +109,7 @@ def check_network(cfg: Config) -> list[Finding]:
 
 def training_classes(cfg: Config) -> list[tuple[str, ...]]:
     """Lists the class names of the training data sets, as far as known, each once."""
-    found = {}
+    found: dict[tuple[str, ...], None] = {}
     for options in innermost_options(cfg.data.train):
         classes = options.get('classes') or getattr(DATASETS.get(options['type']), 'CLASSES', None)
         if isinstance(classes, (list, tuple)):  # and not the name of a file
@@ -117,11 +118,12 @@ def training_classes(cfg: Config) -> list[tuple[str, ...]]:
 
 
 def _predict_memory(report: Report, cfg: Config, device: str, ranks: int, memory: int | None,
-                    progress: Callable[[str], None]) -> bool:
-    """Predicts the memory of all strategies; returns whether the network runs at all."""
+                    progress: Callable[[str], None]) -> RunShape | None:
+    """Predicts the memory of all strategies; returns None if the network does not run."""
     try:
         report.shape = run_shape_of(cfg, device, ranks, memory)
         report.estimates = predict(cfg, report.shape, lambda text: progress(f'memory: {text}'))
+        return report.shape
     except InputError as error:
         report.findings.append(fault('memory', str(error), 'correct the config'))
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
@@ -129,20 +131,18 @@ def _predict_memory(report: Report, cfg: Config, device: str, ranks: int, memory
         report.findings.append(fault(
             'config', f'the network does not run on what the pipeline returns: {lines[0]}',
             'correct model or data.train.pipeline', 'model'))
-    return bool(report.estimates)
+    return None
 
 
-def _predict_time(report: Report, cfg: Config, tflops: float | None) -> None:
-    shape = report.shape
+def _predict_time(report: Report, cfg: Config, shape: RunShape, tflops: float | None) -> None:
     dtypes = sorted({dtype for each in report.estimates for dtype in each.flops}, key=str)
-    here = shape.device == 'cpu' or torch.cuda.is_available()
-    if not here and tflops is None:
-        return
-    if here:
+    if shape.device == 'cpu' or torch.cuda.is_available():
         backbone = cfg.model.backbone
         tokens = shape.crop[0] * shape.crop[1] // backbone.get('patch_size', 14) ** 2
         rates, bandwidth = measure_rates(shape.device, backbone.get('embed_dim', 3200),
                                          tokens * shape.images, dtypes)
+    elif tflops is None:
+        return
     else:  # float32 runs at about half, and memory at 3e12 bytes/s on an H100
         rates = {d: tflops * 1e12 / (2 if d == torch.float32 else 1) for d in dtypes}
         bandwidth = 3e12

@@ -37,7 +37,7 @@ class StepTrace:
     """
     peaks: dict[AllocationSite, dict[str, int]]
     offloaded: dict[AllocationSite, dict[str, int]]
-    counts: dict[str, int]
+    counts: Counter[str]
     flops: dict[torch.dtype, int]
     moved_bytes: int
 

@@ -85,12 +85,12 @@ def _run(model: nn.Module, cfg: Config, shape: RunShape, engine: Engine, tracker
          edge: int) -> list[Tensor]:
     """Runs forward pass, backward pass and optimizer; returns the optimizer's state."""
     height, width = shape.crop
-    batch = dict(img=torch.empty(shape.images, 3, height, width),
-                 gt_semantic_seg=torch.empty(shape.images, 1, height, width, dtype=torch.long),
-                 img_metas=[{}] * shape.images)
-    tracker.tag((batch['img'], batch['gt_semantic_seg']), 'activations')
-    low_memory = cfg.optimizer.type == LOW_MEMORY
-    optimizer = None if low_memory else build_optimizer(model, cfg.optimizer)
+    images = torch.empty(shape.images, 3, height, width)
+    labels = torch.empty(shape.images, 1, height, width, dtype=torch.long)
+    batch = dict(img=images, gt_semantic_seg=labels, img_metas=[{}] * shape.images)
+    tracker.tag((images, labels), 'activations')
+    optimizer = None if cfg.optimizer.type == LOW_MEMORY else build_optimizer(
+        model, cfg.optimizer)
     with track_sites(model, tracker, edge):
         loss = model.train_step(batch, None)['loss']
     tracker.enter_site('backward', REST)
@@ -98,7 +98,7 @@ def _run(model: nn.Module, cfg: Config, shape: RunShape, engine: Engine, tracker
     tracker.kind = 'workspace'
     tracker.tag((_local(p.grad) for p in model.parameters() if p.grad is not None), 'gradients')
     tracker.enter_site('optimizer')
-    if low_memory:  # its tensor types cannot be fake
+    if optimizer is None:  # that one's tensor types cannot be fake
         moments = state_bytes(model, engine.type, shape.ranks, engine,
                               storage=storage_of(cfg.optimizer)).optimizer
         states = [torch.empty(moments, dtype=torch.uint8)]
@@ -166,5 +166,5 @@ def _local_parameter(parameter: nn.Parameter) -> nn.Parameter:
     if not isinstance(parameter, DTensor):
         return parameter
     local = nn.Parameter(parameter._local_tensor)
-    local.grad = None if parameter.grad is None else parameter.grad._local_tensor
+    local.grad = None if parameter.grad is None else _local(parameter.grad)
     return local

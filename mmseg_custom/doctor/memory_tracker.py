@@ -127,10 +127,10 @@ class MemoryTracker(TorchDispatchMode):
         """
         changes = []
         for allocation in self._empty.values():
-            size = allocation.storage().nbytes()
-            if size != allocation.size:
-                changes.append((size - allocation.size, allocation.number))
-                allocation.size = size
+            storage = allocation.storage()
+            if storage is not None and storage.nbytes() != allocation.size:
+                changes.append((storage.nbytes() - allocation.size, allocation.number))
+                allocation.size = storage.nbytes()
         self.events += [(number, change) for change, number in sorted(changes)]
 
     def _kind_of_output(self, func, args: tuple) -> str:
@@ -180,29 +180,29 @@ def peaks(tracker: MemoryTracker, *, permanent: Collection[int] = (),
         was allocated before the first site is counted.
     """
     permanent, skipped = set(permanent) - set(offloaded), {*permanent, *offloaded}
-    sizes = Counter()
+    sizes: Counter[int] = Counter()
     for number, change in tracker.events:
         if number in permanent and change > 0:
             sizes[number] = max(sizes[number], change)
-    now = Counter(dict.fromkeys(KINDS, 0))
+    now = dict.fromkeys(KINDS, 0)
     for number, size in sizes.items():
         now[tracker.kinds[number]] += size
     starts = dict(tracker.sites)
     highest: dict[AllocationSite, dict[str, int]] = {}
-    site = None
+    site: AllocationSite | None = None
 
-    def compare() -> None:
+    def compare(site: AllocationSite) -> None:
         if site not in highest or sum(now.values()) > sum(highest[site].values()):
             highest[site] = dict(now)
 
-    for i, (number, change) in enumerate([*tracker.events, (None, 0)]):
+    for i, (number, change) in enumerate([*tracker.events, (-1, 0)]):  # a site may begin at the end
         if i in starts:
             site = starts[i]
-            compare()
-        if number is not None and number not in skipped:
+            compare(site)
+        if number not in skipped:
             now[tracker.kinds[number]] += change
         if site is not None and change > 0:
-            compare()
+            compare(site)
     return highest
 
 

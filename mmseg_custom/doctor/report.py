@@ -79,7 +79,7 @@ def _environment(report: Report) -> list[str]:
 
 def _memory(report: Report) -> list[str]:
     shape, estimates = report.shape, report.estimates
-    if not estimates:
+    if shape is None or not estimates:
         return []
     unit, unit_name = (GIB, 'GiB') if max(e.peak for e in estimates) > 4 * GIB else (MIB, 'MiB')
     devices = f'{shape.ranks} GPU(s)' if shape.device == 'cuda' else (
@@ -98,13 +98,13 @@ def _memory(report: Report) -> list[str]:
 
 
 def _time(report: Report) -> list[str]:
-    chosen = report.chosen
-    if chosen is None:
+    shape, chosen = report.shape, report.chosen
+    if shape is None or chosen is None:
         return []
     text = f'time         {sum(chosen.flops.values()) / 1e12:.3g} TFLOP per iteration and process'
     if not report.seconds:
         return [text + '; no GPU here to measure a rate on (--tflops gives one)']
-    source = ('given' if not torch.cuda.is_available() and report.shape.device == 'cuda'
+    source = ('given' if not torch.cuda.is_available() and shape.device == 'cuda'
               else 'measured here')
     rates = ', '.join(f'{rate / 1e12:.3g} TFLOP/s in {dtype}'
                       for dtype, rate in report.rates.items())

@@ -42,10 +42,11 @@ def simulate_processes(ranks: int, per_node: int | None = None) -> Iterator[Devi
                          'launcher')
     dist.init_process_group('fake', store=FakeStore(), rank=0, world_size=ranks)
     try:
-        shape, names = (ranks,), ('shard',)
         if per_node and ranks % per_node == 0:
-            shape, names = (ranks // per_node, per_node), ('replicate', 'shard')
-        yield init_device_mesh('cpu', shape, mesh_dim_names=names)
+            yield init_device_mesh('cpu', (ranks // per_node, per_node),
+                                   mesh_dim_names=('replicate', 'shard'))
+        else:
+            yield init_device_mesh('cpu', (ranks,), mesh_dim_names=('shard',))
     finally:
         dist.destroy_process_group()
 
