@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.data import draw_data, write_config
 from mmcv import Config
+from mmseg.models import build_segmentor
 from PIL import Image
 
 from mmseg_custom.doctor import environment
@@ -16,7 +17,7 @@ from mmseg_custom.doctor.checks import check_network
 from mmseg_custom.doctor.data import check_data
 from mmseg_custom.doctor.environment import check_environment
 from mmseg_custom.doctor.findings import FAULT, WARNING
-from mmseg_custom.doctor.memory import Plan
+from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.doctor.weights import check_weights
 from mmseg_custom.engine.config import load_config
 from mmseg_custom.models import InternViT6B
@@ -228,9 +229,20 @@ def test_number_of_classes_must_be_that_of_the_data(data):
 def test_disk_and_shared_memory_must_suffice(data, monkeypatch):
     cfg = config(data, work_dir=str(data.parent))
     cfg.data.workers_per_gpu = 4
-    plan = Plan('cpu', 2, 2, (112, 112))
-    assert not check_environment(cfg, 'config.py', plan)[0]
+    shape = RunShape('cpu', 2, 2, (112, 112))
+    assert not check_environment(cfg, 'config.py', shape)[0]
     usage = shutil.disk_usage('/')._replace(free=1000)
     monkeypatch.setattr(environment.shutil, 'disk_usage', lambda path: usage)
-    found = lines(check_environment(cfg, 'config.py', plan)[0])
-    assert 'checkpoints of' in found and '/dev/shm: 0 MiB are free' in found
+    found = lines(check_environment(cfg, 'config.py', shape)[0])
+    assert 'checkpoints of' in found and '/dev/shm: 0.977 KiB are free' in found
+
+
+@pytest.mark.parametrize('optimizer, moments', [
+    (dict(type='AdamW'), 2), (dict(type='SGD', momentum=0.9), 1), (dict(type='SGD'), 0)])
+def test_checkpoints_hold_the_moments_of_the_optimizer(data, optimizer, moments):
+    cfg = weights_config(data)
+    cfg.optimizer = dict(optimizer, lr=0.1)
+    head = build_segmentor(cfg.model).decode_head
+    trained = sum(p.numel() for p in head.parameters())
+    expected = 4 * trained * (1 + moments) + sum(b.nbytes for b in head.buffers())
+    assert environment.checkpoint_bytes(cfg) == expected
