@@ -230,10 +230,10 @@ def test_disk_and_shared_memory_must_suffice(data, monkeypatch):
     cfg = config(data, work_dir=str(data.parent))
     cfg.data.workers_per_gpu = 4
     shape = RunShape('cpu', 2, 2, (112, 112))
-    assert not check_environment(cfg, 'config.py', shape)[0]
+    assert not check_environment(cfg, shape)[0]
     usage = shutil.disk_usage('/')._replace(free=1000)
     monkeypatch.setattr(environment.shutil, 'disk_usage', lambda path: usage)
-    found = lines(check_environment(cfg, 'config.py', shape)[0])
+    found = lines(check_environment(cfg, shape)[0])
     assert 'checkpoints of' in found and '/dev/shm: 0.977 KiB are free' in found
 
 
