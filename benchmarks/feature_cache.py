@@ -32,9 +32,9 @@ from torch import nn  # noqa: E402
 
 import mmseg_custom  # noqa: E402,F401 - before mmseg, which needs its stand-in
 from mmseg_custom.distributed.precision import apply_precision  # noqa: E402
-from mmseg_custom.feature_cache import FeatureCache, Layout, Shard  # noqa: E402
-from mmseg_custom.feature_cache.manage import size_text  # noqa: E402
+from mmseg_custom.feature_cache import FeatureCache, RecordLayout, Shard  # noqa: E402
 from mmseg_custom.feature_cache.shards import ShardData  # noqa: E402
+from mmseg_custom.units import format_bytes  # noqa: E402
 
 RECIPE = ('configs/intern_vit_6b/linear_probing/'
           'linear_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5_frozen.py')
@@ -54,7 +54,7 @@ def build(device: str, blocks: int) -> nn.Module:
 def fill(folder: str, model: nn.Module, records: int) -> FeatureCache:
     """A cache of random records, as the recipe has them."""
     shapes = tuple(model.backbone.frozen_feature_shapes(CROP, CROP))
-    layout = Layout.of(records, shapes, (CROP, CROP), 'bf16')
+    layout = RecordLayout.of(records, shapes, (CROP, CROP), 'bf16')
     cache = FeatureCache.of(folder, {}, layout)
     cache.begin({}, {})
     for shard in cache.shards(1):
@@ -152,7 +152,7 @@ def main() -> None:
     for name, value in figures.items():
         print(f'{name:<26}{value:.4f}' if isinstance(value, float) else f'{name:<26}{value}')
     print(f'cached training takes {uncached / cached:.1f} times the iterations per second; '
-          f'a record is {size_text(cache.layout.record_bytes)}')
+          f'a record is {format_bytes(cache.layout.record_bytes, decimal=True)}')
     if args.json:
         Path(args.json).write_text(json.dumps(figures, indent=1))
 

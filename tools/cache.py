@@ -77,7 +77,7 @@ def prune(args: argparse.Namespace) -> None:
         manage.delete(args.dir, name)
         print(f'removed: {name}')
     for name in manage.matching(args.dir, ()):
-        for path in FeatureCache.open(args.dir, name).sweep():
+        for path in FeatureCache.open(args.dir, name).remove_leftovers():
             print(f'removed: {path}')
 
 

@@ -5,7 +5,6 @@ import _root  # noqa: F401
 import torch
 
 from mmseg_custom.checkpoint.convert import FORMS, SHARD_BYTES, convert, form_of
-from mmseg_custom.checkpoint.export import ProgressBar
 from mmseg_custom.engine import cli
 
 DTYPES = ('bfloat16', 'float16', 'float32')
@@ -32,13 +31,12 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Converts, and says what was written."""
+    """Converts, and prints what was written."""
     args = parse_args()
-    with ProgressBar() as bar:
-        convert(args.source, args.target, args.to or form_of(args.target),
-                dtype=args.dtype and getattr(torch, args.dtype), num_heads=args.num_heads,
-                shard_bytes=int(args.shard_gb * 1e9), check_finite=args.check_finite,
-                progress=bar)
+    convert(args.source, args.target, args.to or form_of(args.target),
+            dtype=args.dtype and getattr(torch, args.dtype), num_heads=args.num_heads,
+            shard_bytes=int(args.shard_gb * 1e9), check_finite=args.check_finite,
+            show_progress=True)
     print(f'written: {args.target}')
 
 

@@ -1,9 +1,8 @@
-"""One whole checkpoint of a small or sharded one: python tools/merge_checkpoint.py CKPT OUT."""
+"""Makes a small or sharded checkpoint whole: python tools/merge_checkpoint.py CKPT OUT."""
 import argparse
 
 import _root  # noqa: F401
 
-from mmseg_custom.checkpoint.export import ProgressBar
 from mmseg_custom.checkpoint.merge import merge, split
 from mmseg_custom.engine import cli
 from mmseg_custom.errors import InputError
@@ -27,11 +26,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Merges or splits, and says what was written."""
+    """Merges or splits, and prints what was written."""
     args = parse_args()
     if not args.split:
-        with ProgressBar() as bar:
-            merge(args.checkpoint, args.target, args.backbone, bar)
+        merge(args.checkpoint, args.target, args.backbone, show_progress=True)
         print(f'written: {args.target}')
         return
     if args.backbone is None:

@@ -1,31 +1,116 @@
-"""Provisional."""
-from dataclasses import dataclass
+"""A segmentor's checkpoint: opened once, and handed on.
 
-from .dcp_metadata import is_sharded_checkpoint
+    classic   {meta, state_dict, optimizer}: all tensors, in mmcv's form, which the original reads
+    small     the same, without the tensors of a frozen backbone, which ``meta['backbone']`` refers
+              to (see :mod:`.provenance`)
+
+either in one file, or sharded: a folder that all processes of a run wrote (see :mod:`.sharded`).
+"""
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..errors import InputError
+from .files import WRAPPERS, find_weights, safe_load
+from .keys import BACKBONE, DIALECTS, summarize
 from .lazy import LazyStateDict
-from .segmentor import open_checkpoint as _open
-from .segmentor import own_tensors
+from .shard_reader import HEADER, ShardReader, is_sharded_checkpoint
 
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """An open checkpoint of a segmentor; no tensor is read yet.
+
+    Attributes:
+        path: File, or folder of a sharded checkpoint.
+        meta: What it says about its run; empty for a file of another program.
+        weights: Its own tensors, without the prefix of a data-parallel wrapper.
+        optimizer: State dict of the optimizer, if it has one; lazy tensors if it is sharded.
+        others: What else the file holds, by its keys.
+        reader: Reader of a sharded checkpoint's folder, None for a file.
+    """
     path: str
     meta: dict
     weights: LazyStateDict
-    optimizer: dict | None
-    is_sharded: bool
+    optimizer: dict | None = None
+    others: dict = field(default_factory=dict)
+    reader: ShardReader | None = None
 
     @property
-    def backbone_record(self):
-        entry = self.meta.get('backbone')
-        return entry if isinstance(entry, dict) and 'sha256' in entry else None
+    def is_sharded(self) -> bool:
+        """Whether it is a folder that all processes of a run wrote."""
+        return self.reader is not None
 
     @property
-    def holds_backbone(self):
+    def backbone_record(self) -> dict | None:
+        """``meta['backbone']`` of a small checkpoint, None for a classic one."""
+        return backbone_record_of(self.meta)
+
+    @property
+    def holds_backbone(self) -> bool:
+        """Whether it is a classic checkpoint, which needs no file of a backbone."""
         return self.backbone_record is None
 
+    @classmethod
+    def of(cls, path: str, content: dict, mapped: bool) -> 'Checkpoint':
+        """Finds the parts of a checkpoint in the content of a file.
 
-def open_checkpoint(path):
-    content = _open(path)
-    return Checkpoint(path, content.get('meta') or {}, own_tensors(content, path),
-                      content.get('optimizer'), is_sharded_checkpoint(path))
+        Args:
+            path: Name of the file.
+            content: Content of the file.
+            mapped: Whether its tensors are views of the mapped file.
+
+        Raises:
+            InputError: If it is no checkpoint of a segmentor.
+        """
+        weights = find_weights(content, mapped, path)
+        if all(name.startswith('module.') for name in weights):
+            weights = LazyStateDict(path, {name.removeprefix('module.'): tensor
+                                           for name, tensor in weights.items()})
+        _check_names(weights)
+        if not any(isinstance(content.get(name), dict) for name in WRAPPERS):
+            content = {}  # it is the state dict itself
+        meta = content.get('meta')
+        others = {name: value for name, value in content.items()
+                  if name not in ('meta', 'optimizer', *WRAPPERS)}
+        return cls(path, meta if isinstance(meta, dict) else {}, weights,
+                   content.get('optimizer'), others)
+
+    def to_dict(self, meta: dict, state_dict: Mapping) -> dict:
+        """Returns the content of a file: this checkpoint's with other metadata and weights."""
+        optimizer = {} if self.optimizer is None else dict(optimizer=self.optimizer)
+        return {**self.others, 'meta': meta, 'state_dict': state_dict, **optimizer}
+
+
+def open_checkpoint(path: str) -> Checkpoint:
+    """Opens a checkpoint: a file, or the folder of a sharded one.
+
+    Nothing that is in it is run, and no tensor is read.
+
+    Raises:
+        InputError: If it cannot be read, or is no checkpoint of a segmentor.
+    """
+    reader = ShardReader(path) if is_sharded_checkpoint(path) else None
+    content, mapped = safe_load(os.path.join(path, HEADER) if reader else path)
+    if reader is None:
+        return Checkpoint.of(path, content, mapped)
+    _check_names(reader.weights)
+    return Checkpoint(path, content['meta'], reader.weights, reader.optimizer(content),
+                      reader=reader)
+
+
+def backbone_record_of(meta: object) -> dict | None:
+    """Finds the record of the backbone's file in a checkpoint's metadata; None if it has none."""
+    record = meta.get('backbone') if isinstance(meta, dict) else None
+    return record if isinstance(record, dict) and 'sha256' in record else None
+
+
+def _check_names(weights: LazyStateDict) -> None:
+    """Refuses weights that are not a segmentor's."""
+    if any(name.startswith(('decode_head.', BACKBONE)) for name in weights):
+        return
+    way_out = ('give it as model.backbone.pretrained'
+               if any(dialect.anchor in weights for dialect in DIALECTS)
+               else 'give the checkpoint of a segmentor')
+    raise InputError(f'{weights.path} is no checkpoint of a segmentor (it holds '
+                     f'{summarize(weights)}): {way_out}')

@@ -1,6 +1,6 @@
-"""Writing weights tensor by tensor: to .pth, to safetensors, and in shards.
+"""Writes weights tensor by tensor: to .pth, to safetensors, and to safetensors in shards.
 
-A tensor is made when its turn comes and let go once it is written, so that converting takes the
+A tensor is read when its turn comes and freed once it is written, so that converting takes the
 memory of one tensor, not of the file. The libraries' own writers want all of them at once.
 """
 import io
@@ -9,65 +9,30 @@ import os
 import pickle
 import sys
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from ..files import atomic_path
+from ..files import atomic_path, atomic_write
 from .lazy import LazyTensor
 
 SAFETENSORS_DTYPES = {torch.float64: 'F64', torch.int64: 'I64', torch.float32: 'F32',
                       torch.int32: 'I32', torch.bfloat16: 'BF16', torch.float16: 'F16',
                       torch.uint8: 'U8', torch.bool: 'BOOL'}
+Progress = Callable[[int], object]  # called after each tensor with its bytes, e.g. tqdm.update
 
 
-class Progress:
-    """Is told how far a conversion is, in bytes; this one ignores it."""
-
-    def reset(self, total: int) -> None:
-        """Is called once, with the bytes of all tensors."""
-
-    def update(self, n: int) -> None:
-        """Is called after each tensor, with its bytes."""
-
-
-SILENT = Progress()
-
-
-class ProgressBar(Progress):
-    """Shows it on the terminal, from the first byte on; a context, so that errors end the line."""
-
-    def __init__(self):
-        self.bar = None
-
-    def __enter__(self) -> 'ProgressBar':
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def reset(self, total: int) -> None:
-        """Draws the bar."""
-        self.bar = tqdm(total=total, unit='B', unit_scale=True)
-
-    def update(self, n: int) -> None:
-        """Moves it."""
-        self.bar.update(n)
-
-
-
-
-def write_pth(path: str, content: object, progress: Progress = SILENT) -> None:
+def write_pth(path: str, content: object, progress: Progress = lambda nbytes: None) -> None:
     """Writes what ``torch.save`` would write, with lazy tensors anywhere in the content.
 
     Args:
-        path: Of the file.
+        path: File to write.
         content: Dicts, lists, plain values, tensors and :class:`LazyTensor`.
-        progress: Told of each tensor.
+        progress: Function that is called after each tensor with its bytes.
 
     Raises:
         SaveError: If it cannot be written; what was at the path is still there.
@@ -82,24 +47,24 @@ def write_pth(path: str, content: object, progress: Progress = SILENT) -> None:
             writer.write_record('data.pkl', pickled.getvalue(), len(pickled.getvalue()))
             writer.write_record('byteorder', sys.byteorder, len(sys.byteorder))
             for key, tensor in enumerate(pickler.tensors):
-                data = tensor.bytes()
+                data = tensor.read_bytes()
                 start = data.storage_offset()
                 storage = data.untyped_storage()[start:start + tensor.nbytes]
                 writer.write_record(f'data/{key}', storage, tensor.nbytes)
                 del data, storage
-                tensor.done()
-                progress.update(tensor.nbytes)
+                tensor.release()
+                progress(tensor.nbytes)
 
 
-def write_safetensors(path: str, tensors: dict[str, LazyTensor],
-                      progress: Progress = SILENT) -> None:
+def write_safetensors(path: str, tensors: Mapping[str, LazyTensor],
+                      progress: Progress = lambda nbytes: None) -> None:
     """Writes a safetensors file.
 
     Args:
-        path: Of the file.
-        tensors: By name. Wider dtypes come first, which keeps each aligned, and then the given
-            order.
-        progress: Told of each tensor.
+        path: File to write.
+        tensors: Tensors by name. Wider dtypes come first in the file, which keeps each aligned,
+            and then the given order.
+        progress: Function that is called after each tensor with its bytes.
 
     Raises:
         SaveError: If it cannot be written; what was at the path is still there.
@@ -117,14 +82,20 @@ def write_safetensors(path: str, tensors: dict[str, LazyTensor],
     with atomic_path(path) as part, open(part, 'wb') as file:
         file.write(len(text).to_bytes(8, 'little') + text)
         for name in names:
-            file.write(memoryview(tensors[name].bytes().numpy()))
-            tensors[name].done()
-            progress.update(tensors[name].nbytes)
+            file.write(tensors[name].read_bytes().numpy().data)
+            tensors[name].release()
+            progress(tensors[name].nbytes)
 
 
-def write_shards(folder: str, tensors: dict[str, LazyTensor], shard_bytes: int,
-                 progress: Progress = SILENT) -> None:
+def write_shards(folder: str, tensors: Mapping[str, LazyTensor], shard_bytes: int,
+                 progress: Progress = lambda nbytes: None) -> None:
     """Writes model.safetensors, or shards of it with their index, as the Hugging Face hub has them.
+
+    Args:
+        folder: Folder to write into.
+        tensors: Tensors by name.
+        shard_bytes: Most bytes of tensors in a file.
+        progress: Function that is called after each tensor with its bytes.
 
     Raises:
         SaveError: If it cannot be written.
@@ -139,12 +110,13 @@ def write_shards(folder: str, tensors: dict[str, LazyTensor], shard_bytes: int,
         write_safetensors(os.path.join(folder, file), {n: tensors[n] for n in names}, progress)
         weight_map.update(dict.fromkeys(names, file))
     total = sum(tensor.nbytes for tensor in tensors.values())
-    write_text(os.path.join(folder, 'model.safetensors.index.json'), json.dumps(
-        dict(metadata=dict(total_size=total), weight_map=weight_map), indent=2))
+    index = dict(metadata=dict(total_size=total), weight_map=weight_map)
+    atomic_write(os.path.join(folder, 'model.safetensors.index.json'),
+                 json.dumps(index, indent=2) + '\n')
 
 
-def split_into_shards(tensors: dict[str, LazyTensor], shard_bytes: int) -> list[list[str]]:
-    """Deals names out, in order, to shards of at most ``shard_bytes`` (or of one tensor)."""
+def split_into_shards(tensors: Mapping[str, LazyTensor], shard_bytes: int) -> list[list[str]]:
+    """Splits names, in order, into shards of at most ``shard_bytes`` (or of one tensor)."""
     shards: list[list[str]] = [[]]
     filled = 0
     for name, tensor in tensors.items():
@@ -156,21 +128,15 @@ def split_into_shards(tensors: dict[str, LazyTensor], shard_bytes: int) -> list[
     return shards
 
 
-def write_text(path: str, text: str) -> None:
-    """Writes a small text file whole."""
-    with atomic_path(path) as part, open(part, 'w', encoding='utf-8') as file:
-        file.write(text + '\n')
-
-
 class _Pickler(pickle.Pickler):
     """Pickles as ``torch.save`` does: tensors by reference to numbered records of the file."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.tensors: list[LazyTensor] = []
 
     def persistent_id(self, obj: object) -> tuple | None:
-        """The reference to a record, in torch's form."""
+        """Returns the reference to a record, in torch's form."""
         if not isinstance(obj, _Record):
             return None
         tensor = obj.tensor
@@ -178,11 +144,10 @@ class _Pickler(pickle.Pickler):
         self.tensors.append(tensor)
         return ('storage', storage, str(len(self.tensors) - 1), 'cpu', prod(tensor.shape))
 
-    def reducer_override(self, obj: object) -> object:
+    def reducer_override(self, obj: Any) -> Any:
         """Rebuilds tensors by the function that torch's own files name."""
         if isinstance(obj, Tensor):
-            tensor = obj.detach().cpu()
-            obj = LazyTensor(tuple(tensor.shape), tensor.dtype, lambda: tensor)
+            obj = LazyTensor.of(obj.detach().cpu())
         if not isinstance(obj, LazyTensor):
             return NotImplemented
         strides = [prod(obj.shape[i + 1:]) for i in range(len(obj.shape))]

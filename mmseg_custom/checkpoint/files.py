@@ -1,22 +1,18 @@
-"""Opening files of weights: safely, without a copy, whatever the format.
+"""Opens files of weights of any format, safely and without a copy.
 
 Tensors that come out of here are views of private, writable mappings of the file: they cost no
 memory until they are touched, ranks on a node share the pages, and writing to one copies only the
 pages that are written. A file that is mapped must not be overwritten in place (the reader would
 die of SIGBUS); replacing it by a rename, as everything in this package does, is safe.
 """
-import ctypes
 import functools
 import json
 import logging
-import mmap
 import os
 import pickle
 import re
-import sys
 import zipfile
 from collections import OrderedDict
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,78 +21,77 @@ from torch import Tensor
 
 from ..errors import InputError
 from .keys import find_network
+from .lazy import LazyStateDict, LazyTensor
 
 FOLDER_FILES = ('model.safetensors.index.json', 'model.safetensors',
                 'pytorch_model.bin.index.json', 'pytorch_model.bin')
 WRAPPERS = ('state_dict', 'module', 'model')  # the keys under which files keep their weights
 
 
-@dataclass
-class Weights:
-    """The tensors of a file or folder, by their names in it.
-
-    Attributes:
-        path: File or folder.
-        tensors: Name -> tensor, on the CPU.
-        mapped: Whether the tensors are views of the file (false for files in torch's old format).
-        not_opened: Names that the index of a folder lists in shards that nothing is needed from.
-    """
-    path: str
-    tensors: dict[str, Tensor]
-    mapped: bool = True
-    not_opened: list[str] = field(default_factory=list)
-
-
-def read_weights(path: str) -> Weights:
+def read_weights(path: str) -> LazyStateDict:
     """Opens a .pth, a safetensors file, or a Hugging Face folder (or its index).
 
     Args:
-        path: File or folder; what it is shows in its content, not in its name.
+        path: File or folder; its content, not its name, shows its format.
 
     Raises:
         InputError: If it is missing, unreadable, cut short, holds code, or holds no weights.
     """
     path = os.fspath(path)
     if os.path.isdir(path):
-        return _read_folder(path)
+        weights = read_weights(weights_file_of(path))
+        weights.path = path
+        return weights
     if path.endswith('.index.json'):
         return _read_shards(path)
-    if sniff(path) == 'safetensors':
-        return Weights(path, _read_safetensors(path))
-    content, mapped = _torch_load(path)
-    return Weights(path, tensors_of(content, path), mapped)
+    return find_weights(*safe_load(path), path)
 
 
-def safe_load(path: str) -> dict:
-    """Reads a checkpoint without running anything that is in it; its tensors are mapped.
+def safe_load(path: str) -> tuple[dict, bool]:
+    """Reads a file of tensors without running anything that is in it.
 
     Args:
-        path: A file of ``torch.save``, or a safetensors file (which becomes ``state_dict``).
+        path: File of ``torch.save``, or a safetensors file (which becomes ``state_dict``).
 
     Returns:
-        The dict that was saved.
+        (the dict that was saved, whether its tensors are views of the mapped file; not so in
+        torch's old format).
 
     Raises:
         InputError: If the file is missing, unreadable, cut short, no dict, or would run code.
     """
-    path = os.fspath(path)
     if os.path.isdir(path):
         raise InputError(f'{path} is a folder: expected a checkpoint file')
-    if sniff(path) == 'safetensors':
-        return dict(state_dict=_read_safetensors(path))
-    content, _ = _torch_load(path)
+    form = sniff(path)
+    if form == 'safetensors':
+        return dict(state_dict=_read_safetensors(path)), True
+    mapped = form == 'zip'
+    if not mapped:
+        logging.getLogger('mmseg').warning(
+            '%s has the format of torch before 1.6 and is read into memory whole; '
+            'tools/convert_weights.py makes a file of it that is mapped', path)
+    content = _torch_load(path, mapped)
     if not isinstance(content, dict):
         raise InputError(f'{path} holds a {type(content).__name__}: expected a dict of weights')
-    return content
+    return content, mapped
 
 
-def tensors_of(content: object, path: str) -> dict[str, Tensor]:
-    """Finds the state dict in what a .pth holds: flat, or under one of ``WRAPPERS``."""
+def find_weights(content: dict, mapped: bool, path: str) -> LazyStateDict:
+    """Finds the state dict in the content of a file: flat, or under one of ``WRAPPERS``.
+
+    Args:
+        content: Content of the file.
+        mapped: Whether its tensors are views of the mapped file.
+        path: Name of the file.
+
+    Raises:
+        InputError: If there is none.
+    """
     for name in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
+        if isinstance(content.get(name), dict):
             content = content[name]
             break
-    if not isinstance(content, dict) or not content:
+    if not content:
         raise InputError(f'{path} holds {_brief(content)}: expected a dict of tensors, flat or '
                          f'under {", ".join(map(repr, WRAPPERS))}')
     for name, value in content.items():
@@ -104,7 +99,8 @@ def tensors_of(content: object, path: str) -> dict[str, Tensor]:
             raise InputError(f'{path}: {name!r} is {_brief(value)}: expected a tensor (weights '
                              f'are looked for at the top and under '
                              f'{", ".join(map(repr, WRAPPERS))})')
-    return dict(content)
+    return LazyStateDict(path, {name: LazyTensor.of(tensor, mapped)
+                                for name, tensor in content.items()})
 
 
 def sniff(path: str) -> str:
@@ -140,44 +136,18 @@ def sniff(path: str) -> str:
 
 
 def shards_of(index: str) -> list[str]:
-    """The paths of the shards in an index that the network is in."""
+    """Returns the paths of the shards in an index that the network is in."""
     weight_map = _weight_map(index)
     _, prefix = find_network(weight_map, index)
     shards = {file for name, file in weight_map.items() if name.startswith(prefix)}
     return [os.path.join(os.path.dirname(index), shard) for shard in sorted(shards)]
 
 
-def release_pages(tensor: Tensor) -> None:
-    """Lets go of the pages of a mapped tensor that was read and is not needed in memory any more.
-
-    The tensor stays valid: its next use reads the file again. Without this, reading a file through
-    its mapping counts all of it as resident. Only for tensors that were never written to, and only
-    for mapped ones: on other memory it would destroy the content.
-    """
-    if not sys.platform.startswith('linux'):
-        return
-    page = mmap.PAGESIZE
-    start = -(-tensor.data_ptr() // page) * page
-    stop = (tensor.data_ptr() + tensor.nbytes) // page * page
-    if stop > start:
-        _libc().madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED)
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _torch_load(path: str) -> tuple[object, bool]:
-    """torch.load without code: (content, whether its tensors are mapped)."""
-    mapped = sniff(path) == 'zip'
-    if not mapped:
-        logging.getLogger('mmseg').warning(
-            '%s has the format of torch before 1.6 and is read into memory whole; '
-            'tools/convert_weights.py makes a file of it that is mapped', path)
+def _torch_load(path: str, mapped: bool) -> object:
+    """Calls torch.load such that no code runs."""
     try:
         with torch.serialization.safe_globals(_metadata_types()):
-            return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped), mapped
+            return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise InputError(_refusal(path, error)) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
@@ -197,7 +167,7 @@ def _has_whole_directory(path: str) -> bool:
 
 
 def _refusal(path: str, error: Exception) -> str:
-    """One line about a pickle that torch refused."""
+    """Describes in a line why torch refused a pickle."""
     text = str(error).partition('WeightsUnpickler error:')[2] or str(error)
     reason = (text.strip().splitlines() or [''])[0]
     found = (re.search(r'GLOBAL (\S+)', str(error))
@@ -211,7 +181,7 @@ def _refusal(path: str, error: Exception) -> str:
 
 @functools.cache
 def _metadata_types() -> list:
-    """What the metadata of mmcv's checkpoints may hold beyond plain values; none of it runs code.
+    """Returns the types in mmcv's metadata beyond plain values; none of them runs code.
 
     numpy scalars come from ``best_score`` and ``hook_msgs``, ConfigDict from ``meta['config']``.
     The latter is read as a plain ordered dict, so that mmcv is not needed to read a file.
@@ -239,29 +209,30 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
         raise InputError(f'{path} cannot be read: {error}') from error
 
 
-def _read_folder(folder: str) -> Weights:
+def weights_file_of(folder: str) -> str:
+    """Finds the file of weights, or the index of several, in a Hugging Face folder.
+
+    Raises:
+        InputError: If there is none.
+    """
     for name in FOLDER_FILES:
         path = os.path.join(folder, name)
         if os.path.exists(path):
-            weights = _read_shards(path) if name.endswith('.json') else read_weights(path)
-            weights.path = folder
-            return weights
+            return path
     raise InputError(f'{folder} holds no weights: expected one of {", ".join(FOLDER_FILES)}')
 
 
-def _read_shards(index: str) -> Weights:
-    """Opens the shards of an index that the network is in; a language model's are left alone."""
+def _read_shards(index: str) -> LazyStateDict:
+    """Opens the shards of an index that the network is in; a language model's stay closed."""
     shards = shards_of(index)
     names = {os.path.basename(shard) for shard in shards}
-    weights = Weights(index, {}, not_opened=[name for name, file in _weight_map(index).items()
-                                             if file not in names])
+    weights = LazyStateDict(index, {}, not_opened=[
+        name for name, file in _weight_map(index).items() if file not in names])
     for shard in shards:
         if not os.path.exists(shard):
             raise InputError(f'{shard}: this shard is missing ({len(shards)} are listed in '
                              f'{os.path.basename(index)}): fetch it')
-        part = read_weights(shard)
-        weights.tensors.update(part.tensors)
-        weights.mapped &= part.mapped
+        weights.update(read_weights(shard))
     return weights
 
 

@@ -19,11 +19,10 @@ REFUSED = ('pavi://', r'(\S+\:)?s3://')
 def install_safe_loading() -> None:
     """Puts this package's loader under everything in mmcv that reads a checkpoint.
 
-    Small checkpoints become whole on the way, so that mmseg's own tools read them too. The names
-    of mmcv's model zoo ('torchvision://', 'open-mmlab://' ...) go on to work: they lead to
-    addresses.
+    Small checkpoints are completed, so that mmseg's own tools read them too. The names of mmcv's
+    model zoo ('torchvision://', 'open-mmlab://' ...) still work: they lead to addresses.
     """
-    from mmcv.runner import checkpoint as mmcv_checkpoint  # mmcv is no need of this package
+    from mmcv.runner import checkpoint as mmcv_checkpoint  # this package works without mmcv
     loader = mmcv_checkpoint.CheckpointLoader
     loader.register_scheme('', load_from_local, force=True)
     loader.register_scheme(('http://', 'https://'), load_from_http, force=True)
@@ -37,9 +36,9 @@ def load_from_local(filename: str, map_location: Any = None) -> dict:
     """Reads a checkpoint of either form.
 
     Args:
-        filename: Of the checkpoint.
-        map_location: Not needed: tensors stay on the CPU, as views of the file; what loads them
-            copies them to where it needs them.
+        filename: Path of the checkpoint.
+        map_location: Ignored: tensors stay on the CPU, as views of the file; the caller copies
+            them to the device where it needs them.
 
     Raises:
         InputError: See :func:`.segmentor.read_checkpoint`.
@@ -91,7 +90,7 @@ def load_from_refused(filename: str, map_location: Any = None) -> dict:
     """Refuses stores whose clients unpickle freely.
 
     Raises:
-        InputError: Always.
+        InputError: On every call.
     """
     raise InputError(f'{filename}: checkpoints are not read from this kind of address: fetch the '
                      'file and give its path')

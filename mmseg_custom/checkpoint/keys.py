@@ -1,4 +1,4 @@
-"""The names of InternViT's parameters: three dialects, translated both ways, and compared.
+"""Names of InternViT's parameters: three dialects, translated both ways, and compared.
 
     native         blocks.3.attn.qkv.weight                  this package, the released .pth, timm
     remote_code    encoder.layers.3.attn.qkv.weight          InternViT's own code on the hub
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 from ..errors import InputError
 
-BACKBONE = 'backbone.'  # what the names of a segmentor's backbone begin with
+BACKBONE = 'backbone.'  # prefix of the names of a segmentor's backbone
 PYRAMID = ('up1.', 'up2.', 'up3.', 'up4.')
 
 # Trained beside the network for image-text contrast; the released .pth holds them.
@@ -30,10 +30,10 @@ class Dialect:
     """One way to name the parameters.
 
     Attributes:
-        name: Of the dialect.
-        blocks: What the names of blocks begin with, before their number.
+        name: Name of the dialect.
+        blocks: Prefix of the names in blocks, before the number of the block.
         stem: Native module or parameter -> its name here; three names for a split q, k, v.
-        unused: Names of parameters that come after or beside the blocks, which no map needs.
+        unused: Names of parameters after or beside the blocks, which no feature map needs.
     """
     name: str
     blocks: str
@@ -42,8 +42,8 @@ class Dialect:
 
     @property
     def anchor(self) -> str:
-        """The name by which a file in this dialect is recognised."""
-        return self.stem['patch_embed.proj'] + '.weight'
+        """Name by which a file in this dialect is recognised."""
+        return _as_tuple(self.stem['patch_embed.proj'])[0] + '.weight'
 
     def translate(self, native: str) -> tuple[str, ...]:
         """Returns the names here of a native name: one, or three that are to be joined."""
@@ -80,14 +80,14 @@ def find_network(names: Iterable[str], path: str) -> tuple[Dialect, str]:
     """Finds InternViT among the names of a file.
 
     Args:
-        names: Of all tensors in the file.
-        path: Of the file, for messages.
+        names: Names of all tensors in the file.
+        path: Name of the file, for messages.
 
     Returns:
         (dialect, prefix): the prefix is '' or ends with a dot.
 
     Raises:
-        InputError: If the network is not there, or there twice.
+        InputError: If the network is missing, or there twice.
     """
     names = list(names)
     found = [(dialect, name[:-len(dialect.anchor)]) for name in names for dialect in DIALECTS
@@ -131,7 +131,7 @@ def to_native(dialect: Dialect, names: Iterable[str]) -> tuple[dict[str, tuple[s
 
 @dataclass(frozen=True)
 class Architecture:
-    """What shapes and names tell about a network, by the names of the backbone's options."""
+    """Options of the backbone that shapes and names of its weights show."""
     embed_dim: int
     depth: int
     patch_size: int
@@ -144,7 +144,7 @@ class Architecture:
 
     @classmethod
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> 'Architecture':
-        """Reads it off native names and their shapes."""
+        """Derives the options from native names and their shapes."""
         width, channels, patch = shapes['patch_embed.proj.weight'][:3]
         blocks = {int(m.group(1)) for m in (re.match(r'blocks\.(\d+)\.', n) for n in shapes) if m}
         hidden = shapes.get('blocks.0.mlp.fc1.weight', (0,))[0]
@@ -156,14 +156,14 @@ class Architecture:
             layer_scale='blocks.0.ls1.gamma' in shapes)
 
     def differences(self, other: 'Architecture') -> dict[str, tuple]:
-        """Option -> (here, there), where they differ."""
+        """Returns option -> (here, there), where they differ."""
         theirs = asdict(other)
         return {name: (mine, theirs[name]) for name, mine in asdict(self).items()
                 if mine != theirs[name]}
 
 
 def describe_mismatch(missing: Iterable[str], unexpected: Iterable[str]) -> str:
-    """One line about names that do not match, each with the nearest name of the other list."""
+    """Describes names that do not match in a line, each with the nearest of the other list."""
     missing, unexpected = _fold(missing), _fold(unexpected)
     parts = []
     for title, names, others in (('missing', missing, unexpected),
@@ -175,7 +175,7 @@ def describe_mismatch(missing: Iterable[str], unexpected: Iterable[str]) -> str:
 
 
 def summarize(names: Iterable[str]) -> str:
-    """A short list of what names begin with: '3 x decode_head., 2 x auxiliary_head.'."""
+    """Counts names by their beginnings: '3 x decode_head., 2 x auxiliary_head.'."""
     counts: dict[str, int] = {}
     for name in names:
         first = name.split('.')[0] + ('.*' if '.' in name else '')
@@ -185,7 +185,7 @@ def summarize(names: Iterable[str]) -> str:
 
 
 def natural_key(name: str) -> list:
-    """Sorts blocks.10 after blocks.9."""
+    """Returns a key that sorts blocks.10 after blocks.9."""
     return [(1, int(part), '') if part.isdigit() else (0, 0, part) for part in name.split('.')]
 
 
@@ -223,5 +223,5 @@ def _split_kind(name: str) -> tuple[str, str]:
     return name, ''
 
 
-def _as_tuple(names: str | tuple) -> tuple:
+def _as_tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else names

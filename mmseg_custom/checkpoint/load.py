@@ -1,10 +1,10 @@
-"""From a file of any form to a backbone: recognised, renamed, checked, resampled, placed.
+"""File of any form -> backbone: recognised, renamed, checked, resampled, placed.
 
     file -> files.read_weights -> keys.find_network -> keys.to_native -> checks -> parameters
 
 A parameter on the meta device takes the file's tensor itself, which is a view of the mapped file:
 no second copy is made where the dtype already fits. Elsewhere tensors are converted and copied one
-by one, and the pages of the file are let go behind them.
+by one, and the memory of the file's pages is freed behind them.
 """
 import logging
 import os
@@ -17,9 +17,18 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..layers.pos_embed import resample_pos_embed
 from .files import read_weights
-from .keys import PYRAMID, Architecture, describe_mismatch, find_network, summarize, to_native
-from .lazy import LazyStateDict
-from .provenance import WeightsSource, remember
+from .keys import (
+    BACKBONE,
+    NATIVE,
+    PYRAMID,
+    Architecture,
+    describe_mismatch,
+    find_network,
+    summarize,
+    to_native,
+)
+from .lazy import LazyStateDict, concatenate
+from .provenance import WeightsSource, set_weights_source
 
 FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
@@ -30,171 +39,176 @@ def load_backbone(backbone: nn.Module, path: str, *, dtype: torch.dtype | None =
 
     A position embedding of another grid is resampled to the backbone's. Names and shapes must match
     exactly; only a pyramid (``up1`` to ``up4``) may be missing as a whole, and then keeps its own
-    initialisation. The backbone remembers the file as ``weights_source``, so that checkpoints of a
-    frozen backbone can refer to it.
+    initialisation. The file becomes the backbone's ``weights_source``, to which checkpoints of a
+    frozen backbone refer.
 
     Args:
-        backbone: The backbone, wholly or partly on the meta device, or not at all.
+        backbone: Backbone, wholly or partly on the meta device, or not at all.
         path: A .pth (flat, under 'module', or a segmentor's checkpoint), a safetensors file, or a
             Hugging Face folder.
-        dtype: Of the parameters afterwards; None keeps the dtype that each has.
-        check_finite: Also read every value, and refuse NaN and infinity.
-        logger: Default: the logger 'mmseg'.
+        dtype: Dtype of the parameters afterwards; None keeps the dtype of each.
+        check_finite: Whether to read every value and refuse NaN and infinity.
+        logger: Logger; default: 'mmseg'.
 
     Raises:
         InputError: If the file is missing, unreadable, or does not fit; it says what to do.
     """
     logger = logger or logging.getLogger('mmseg')
     _check_exists(path)
-    network = open_backbone_weights(path, logger)
-    has_pyramid = any(name.startswith(PYRAMID) for name in network.parts)
-    fill(backbone, network, dtype, check_finite,
-         may_miss=lambda name: name.startswith(PYRAMID) and not has_pyramid)
-    remember(backbone, WeightsSource(os.path.abspath(path), tuple(network.parts)))
-    logger.info('loaded %d tensors of %s from %s', len(network.parts), type(backbone).__name__,
-                path)
+    weights = open_backbone_weights(path, logger)
+    fill(backbone, weights, dtype, check_finite, may_miss=may_miss_pyramid(weights))
+    set_weights_source(backbone, WeightsSource(os.path.abspath(path), tuple(weights)))
+    logger.info('loaded %d tensors of %s from %s', len(weights), type(backbone).__name__, path)
 
 
+def may_miss_pyramid(weights: LazyStateDict) -> Callable[[str], bool]:
+    """Returns a rule for :func:`fill`: only the whole pyramid may be missing."""
+    has_pyramid = any(name.startswith(PYRAMID) for name in weights)
+    return lambda name: name.startswith(PYRAMID) and not has_pyramid
 
 
 def open_backbone_weights(path: str, logger: logging.Logger | None = None) -> LazyStateDict:
     """Opens a file and translates the names of the InternViT in it.
 
-    What surrounds the network (heads, a language model) and the parameters that no map needs are
-    left aside with one log line each.
+    Tensors around the network (heads, a language model) and parameters that no feature map needs
+    are left aside with one log line each.
 
     Raises:
         InputError: If the file cannot be read, or does not hold one InternViT.
     """
     logger = logger or logging.getLogger('mmseg')
     weights = read_weights(path)
-    dialect, prefix = find_network(weights.tensors, path)
-    inside = [name[len(prefix):] for name in weights.tensors if name.startswith(prefix)]
-    around = [name for name in weights.tensors if not name.startswith(prefix)]
-    around += weights.not_opened
+    dialect, prefix = find_network(weights, path)
+    inside = [name[len(prefix):] for name in weights if name.startswith(prefix)]
+    around = [name for name in weights if not name.startswith(prefix)] + weights.not_opened
     unused = sorted(dialect.unused.intersection(inside))
-    for what, names in (('beside the network', around), ('that no map needs', unused)):
+    for what, names in (('beside the network', around), ('that no feature map needs', unused)):
         if names:
             logger.info('%s: left aside %d tensors %s: %s', path, len(names), what,
                         summarize(names))
     sources, unknown = to_native(dialect, set(inside).difference(unused))
-    for name in [name for name in unknown if name.startswith(PYRAMID)]:
-        sources[name] = (name,)
-        unknown.remove(name)
-    parts = {name: tuple(weights.tensors[prefix + source] for source in names)
-             for name, names in sources.items()}
-    return LazyStateDict(path, parts, set(parts) if weights.mapped else set(), unknown)
+    pyramid = [name for name in unknown if name.startswith(PYRAMID)]
+    sources.update((name, (name,)) for name in pyramid)
+    return LazyStateDict(
+        path, {name: concatenate([weights[prefix + source] for source in names])
+               for name, names in sources.items()},
+        unknown=[name for name in unknown if name not in pyramid])
 
 
-def fill(module: nn.Module, network: LazyStateDict, dtype: torch.dtype | None = None,
+def fill(module: nn.Module, weights: LazyStateDict, dtype: torch.dtype | None = None,
          check_finite: bool = False, may_miss: Callable[[str], bool] = lambda name: False,
          as_stored: Callable[[str], bool] = lambda name: False) -> None:
-    """Checks a network against a model, then places every tensor.
+    """Checks weights against a model, then places every tensor.
 
     Nothing is changed if a check fails (``check_finite`` apart, which reads as it places).
 
     Args:
-        module: The backbone or segmentor.
-        network: What to load.
+        module: Backbone or segmentor.
+        weights: Weights to load.
         dtype: See :func:`load_backbone`.
         check_finite: See :func:`load_backbone`.
-        may_miss: Says of a parameter's name whether it may be missing in the file.
-        as_stored: Says of a parameter's name whether it takes the dtype that it has in the file.
+        may_miss: Function that returns whether the parameter of a name may be missing in the file.
+        as_stored: Function that returns whether the parameter of a name takes the dtype that it
+            has in the file.
 
     Raises:
         InputError: If names, shapes or dtypes do not fit.
     """
     targets = module.state_dict(keep_vars=True)
-    check_fit(network, targets, may_miss)
-    for name in network.parts:
-        tensor, target = network.tensor(name), targets[name]
-        if tensor.shape != target.shape:  # check_tensors let only position embeddings pass
+    check_fit(weights, targets, may_miss)
+    for name, lazy in weights.items():
+        tensor, target = lazy.read(), targets[name]
+        if tensor.shape != target.shape:  # _check_tensors let only position embeddings pass
             tensor = resample(tensor, target.shape[1])
         wanted = tensor.dtype if as_stored(name) else dtype or target.dtype
         placed = place(module, name, tensor, wanted)
-        if check_finite and not placed.isfinite().all():
-            raise InputError(f'{network.path}: {name} holds NaN or infinity in '
-                             f'{str(placed.dtype).removeprefix("torch.")}: the file is damaged, '
-                             'or its training diverged')
-        if not network.holds(name, placed):
-            network.release(name)
+        if check_finite:
+            refuse_nonfinite(placed, name, weights.path)
+        if placed.data_ptr() != tensor.data_ptr() or tensor.shape != lazy.shape:
+            lazy.release()
 
 
-def check_fit(network: LazyStateDict, targets: Mapping[str, Tensor],
-                  may_miss: Callable[[str], bool]) -> None:
-    """Refuses a network that does not fit a model: see the three checks below.
+def check_fit(weights: LazyStateDict, targets: Mapping[str, Tensor],
+              may_miss: Callable[[str], bool]) -> None:
+    """Refuses weights that do not fit a model.
 
-    Raises:
-        InputError: Naming what does not fit.
-    """
-    check_architecture(network, targets)
-    check_names(network, targets, may_miss)
-    check_tensors(network, targets)
-
-
-def check_architecture(network: LazyStateDict, targets: Mapping[str, Tensor]) -> None:
-    """Refuses a network of other proportions.
+    Args:
+        weights: Weights of a file.
+        targets: State dict of the model.
+        may_miss: See :func:`fill`.
 
     Raises:
-        InputError: Naming the options of the backbone that differ.
+        InputError: Naming the options of the backbone that differ, the names that are missing or
+            left over, or the first tensor that does not fit.
     """
-    prefix = '' if 'patch_embed.proj.weight' in targets else 'backbone.'
-    here, there = ({name.removeprefix(prefix): shape for name, shape in shapes.items()
-                    if name.startswith(prefix)}
-                   for shapes in ({n: tuple(t.shape) for n, t in targets.items()},
-                                  network.shapes()))
-    if not all('patch_embed.proj.weight' in shapes for shapes in (here, there)):
+    _check_architecture(weights, targets)
+    _check_names(weights, targets, may_miss)
+    _check_tensors(weights, targets)
+
+
+def _check_architecture(weights: LazyStateDict, targets: Mapping[str, Tensor]) -> None:
+    """Refuses a network of other proportions."""
+    prefix = '' if NATIVE.anchor in targets else BACKBONE
+    here, there = ({name.removeprefix(prefix): tuple(tensor.shape)
+                    for name, tensor in tensors.items() if name.startswith(prefix)}
+                   for tensors in (targets, weights))
+    if not all(NATIVE.anchor in shapes for shapes in (here, there)):
         return  # other networks have no such proportions
     differing = Architecture.of(here).differences(Architecture.of(there))
     if differing:
         model = ', '.join(f'{name}={mine!r}' for name, (mine, _) in differing.items())
         file = ', '.join(f'{name}={theirs!r}' for name, (_, theirs) in differing.items())
-        raise InputError(f'{network.path} holds an InternViT with {file}, the model has {model}: '
+        raise InputError(f'{weights.path} holds an InternViT with {file}, the model has {model}: '
                          f'set {file} in model.backbone, or use the file of this model')
 
 
-def check_names(network: LazyStateDict, targets: Mapping[str, Tensor],
-                may_miss: Callable[[str], bool]) -> None:
-    """Refuses names that are missing or left over.
-
-    Raises:
-        InputError: Listing them with the nearest names.
-    """
-    missing = [name for name in targets if name not in network.parts and not may_miss(name)]
-    unexpected = [name for name in network.parts if name not in targets] + network.unknown
+def _check_names(weights: LazyStateDict, targets: Mapping[str, Tensor],
+                 may_miss: Callable[[str], bool]) -> None:
+    """Refuses names that are missing or left over."""
+    missing = [name for name in targets if name not in weights and not may_miss(name)]
+    unexpected = [name for name in weights if name not in targets] + weights.unknown
     if missing or unexpected:
-        raise InputError(f'{network.path} does not fit the model: '
+        raise InputError(f'{weights.path} does not fit the model: '
                          f'{describe_mismatch(missing, unexpected)}')
 
 
-def check_tensors(network: LazyStateDict, targets: Mapping[str, Tensor]) -> None:
-    """Refuses quantised tensors, and other shapes (a position embedding may have another grid).
-
-    Raises:
-        InputError: Naming the first tensor that does not fit.
-    """
-    for name, shape in network.shapes().items():
-        wanted = tuple(targets[name].shape)
+def _check_tensors(weights: LazyStateDict, targets: Mapping[str, Tensor]) -> None:
+    """Refuses quantised tensors, and other shapes (a position embedding may have another grid)."""
+    for name, tensor in weights.items():
+        shape, wanted = tensor.shape, tuple(targets[name].shape)
         other_grid = name.endswith('pos_embed') and _is_grid(shape) and _is_grid(wanted) and (
             shape[-1] == wanted[-1])
         if shape != wanted and not other_grid:
-            raise InputError(f'{network.path}: {name} has shape {shape}, the model expects '
+            raise InputError(f'{weights.path}: {name} has shape {shape}, the model expects '
                              f'{wanted}')
         if targets[name].is_floating_point():
-            check_float(network, name)
+            check_float(weights, name)
 
 
-def check_float(network: LazyStateDict, name: str) -> None:
+def check_float(weights: LazyStateDict, name: str) -> None:
     """Refuses a quantised tensor.
 
     Raises:
         InputError: Naming it and its dtype.
     """
-    for part in network.parts[name]:
-        if part.dtype not in FLOATS:
-            raise InputError(f'{network.path}: {name} is {str(part.dtype).removeprefix("torch.")}: '
-                             'quantised weights do not load, use a bfloat16, float16 or float32 '
-                             'release')
+    dtype = weights[name].dtype
+    if dtype not in FLOATS:
+        raise InputError(f'{weights.path}: {name} is {str(dtype).removeprefix("torch.")}: '
+                         'quantised weights do not load, use a bfloat16, float16 or float32 '
+                         'release')
+
+
+def refuse_nonfinite(tensor: Tensor, name: str, path: str) -> Tensor:
+    """Returns the tensor, but refuses NaN and infinity.
+
+    Raises:
+        InputError: Naming the tensor and its dtype.
+    """
+    if not tensor.isfinite().all():
+        raise InputError(f'{path}: {name} holds NaN or infinity in '
+                         f'{str(tensor.dtype).removeprefix("torch.")}: the file is damaged, or its '
+                         'training diverged')
+    return tensor
 
 
 def resample(pos_embed: Tensor, num_tokens: int) -> Tensor:
@@ -204,7 +218,7 @@ def resample(pos_embed: Tensor, num_tokens: int) -> Tensor:
 
 
 def place(module: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Makes a tensor the value of a parameter or buffer, and returns what the module now holds.
+    """Makes a tensor the value of a parameter or buffer, and returns the module's tensor.
 
     On the meta device, and where the dtype changes, the parameter becomes a new one on the tensor
     (the tensor itself if its dtype fits); elsewhere its values are overwritten.

@@ -1,6 +1,6 @@
-"""A small or sharded checkpoint -> one classic file, and a classic one -> a small one.
+"""Small or sharded checkpoint -> one classic file, and classic checkpoint -> small one.
 
-See :mod:`.segmentor` for the two forms.
+See :mod:`.checkpoint` for the forms.
 """
 import os
 
@@ -8,61 +8,54 @@ import torch
 
 from ..errors import InputError
 from . import provenance
-from .convert import lazy
-from .export import SILENT, Progress, write_pth, write_safetensors
-from .files import safe_load
+from .checkpoint import open_checkpoint
+from .convert import progress_bar, refuse_existing
+from .export import write_pth, write_safetensors
 from .keys import BACKBONE
-from .lazy import LazyStateDict, LazyTensor
+from .lazy import LazyTensor
 from .load import open_backbone_weights, resample
 from .metadata import plain
-from .save import atomic_save
-from .segmentor import complete, entry_of, find_backbone, open_checkpoint, own_tensors
+from .segmentor import complete
 
 
-def merge(checkpoint: str, target: str, backbone: str | None = None,
-          progress: Progress = SILENT) -> None:
+def merge(path: str, target: str, backbone: str | None = None, *,
+          show_progress: bool = False) -> None:
     """Writes a checkpoint that holds everything: .pth for mmcv, .safetensors for the weights alone.
 
     Args:
-        checkpoint: A small one, or the folder of a sharded one.
+        path: Small checkpoint, or the folder of a sharded one.
         target: File to write; must not exist.
         backbone: Its backbone's file; default: see :func:`.segmentor.find_backbone`.
-        progress: Told of each tensor.
+        show_progress: Whether to draw a progress bar on the terminal.
 
     Raises:
         InputError: If the checkpoint is classic already, or the backbone is another.
         SaveError: If the target cannot be written.
     """
-    _refuse_existing(target)
-    classic = not target.endswith('.safetensors')
-    content = open_checkpoint(checkpoint, optimizer=classic)
-    entry = entry_of(content)
-    network = own_tensors(content, checkpoint)
-    if entry is not None:
-        path = backbone or find_backbone(entry, checkpoint)
-        provenance.verify(entry, path, checkpoint)
-        complete(network, entry, path)
-    elif classic and not os.path.isdir(checkpoint):
-        raise InputError(f'{checkpoint} is a classic checkpoint already: nothing to merge')
-    tensors = {name: lazy(network, name) for name in network.parts}
-    state = content.get('optimizer', {}).get('state', {}) if classic else {}
-    extra = [value for values in state.values() for value in values.values()
-             if isinstance(value, (torch.Tensor, LazyTensor))]
-    progress.reset(sum(tensor.nbytes for tensor in (*tensors.values(), *extra)))
-    if not classic:
-        write_safetensors(target, tensors, progress)
+    refuse_existing(target)
+    checkpoint = open_checkpoint(path)
+    weights, source = complete(checkpoint, backbone)
+    if target.endswith('.safetensors'):
+        with progress_bar(weights.values(), show_progress) as bar:
+            write_safetensors(target, weights, bar.update)
         return
-    meta = {name: value for name, value in content['meta'].items() if name != 'backbone'}
-    write_pth(target, {**content, 'meta': plain(meta), 'state_dict': tensors}, progress)
+    if source is None and not checkpoint.is_sharded:
+        raise InputError(f'{path} is a classic checkpoint already: nothing to merge')
+    meta = {name: value for name, value in checkpoint.meta.items() if name != 'backbone'}
+    state = (checkpoint.optimizer or {}).get('state', {})
+    moments = [value for values in state.values() for value in values.values()
+               if isinstance(value, (torch.Tensor, LazyTensor))]
+    with progress_bar([*weights.values(), *moments], show_progress) as bar:
+        write_pth(target, checkpoint.to_dict(plain(meta), dict(weights)), bar.update)
 
 
-def split(checkpoint: str, target: str, backbone: str) -> tuple[int, int]:
+def split(path: str, target: str, backbone: str) -> tuple[int, int]:
     """Writes a small checkpoint: what the backbone's file holds bit by bit is left out.
 
     Args:
-        checkpoint: A classic one.
+        path: Classic checkpoint, in a file or sharded.
         target: File to write; must not exist.
-        backbone: The file that its backbone was loaded from.
+        backbone: File that its backbone was loaded from.
 
     Returns:
         (tensors left out, tensors kept).
@@ -71,44 +64,32 @@ def split(checkpoint: str, target: str, backbone: str) -> tuple[int, int]:
         InputError: If nothing can be left out.
         SaveError: If the target cannot be written.
     """
-    _refuse_existing(target)
-    content = safe_load(checkpoint)
-    if entry_of(content) is not None:
-        raise InputError(f'{checkpoint} is a small checkpoint already: nothing to split off')
-    network = own_tensors(content, checkpoint)
-    base = open_backbone_weights(backbone)
-    same = [name for name in base.parts if _equal(network, base, name)]
+    refuse_existing(target)
+    checkpoint = open_checkpoint(path)
+    if not checkpoint.holds_backbone:
+        raise InputError(f'{path} is a small checkpoint already: nothing to split off')
+    weights, base = checkpoint.weights, open_backbone_weights(backbone)
+    same = [name for name, tensor in base.items() if BACKBONE + name in weights
+            and _equal(weights[BACKBONE + name], tensor, name)]
     if not same:
-        raise InputError(f'{checkpoint} shares no tensor with {backbone}: its backbone was '
+        raise InputError(f'{path} shares no tensor with {backbone}: its backbone was '
                          'trained, or loaded from another file')
-    dtypes = {name: str(network.dtype(BACKBONE + name)).removeprefix('torch.') for name in same}
-    common = max(set(dtypes.values()), key=list(dtypes.values()).count)
-    entry = dict(
-        path=os.path.abspath(backbone), sha256=provenance.sha256_of(backbone),
-        bytes=provenance.bytes_of(backbone), dtype=common,
-        pos_embed_tokens=network.shape(BACKBONE + 'pos_embed')[1],
-        other_dtypes={name: dtype for name, dtype in dtypes.items() if dtype != common})
-    kept = {name: network.tensor(name) for name in network.parts
-            if name.removeprefix(BACKBONE) not in dtypes}
-    meta = {**content.get('meta', {}), 'backbone': entry}
-    atomic_save({**content, 'meta': plain(meta), 'state_dict': kept}, target)
+    left_out = {BACKBONE + name for name in same}
+    record = provenance.record_of(
+        provenance.WeightsSource(os.path.abspath(backbone), tuple(same)),
+        {name: weights[BACKBONE + name].dtype for name in same},
+        weights[BACKBONE + 'pos_embed'].shape[1])
+    kept = {name: tensor for name, tensor in weights.items() if name not in left_out}
+    write_pth(target, checkpoint.to_dict(plain({**checkpoint.meta, 'backbone': record}), kept))
     return len(same), len(kept)
 
 
-def _equal(network: LazyStateDict, base: LazyStateDict, name: str) -> bool:
+def _equal(mine: LazyTensor, theirs: LazyTensor, name: str) -> bool:
     """Whether a checkpoint's tensor is what its backbone's file gives."""
-    full = BACKBONE + name
-    if full not in network.parts:
-        return False
-    mine, theirs = network.tensor(full), base.tensor(name)
-    if mine.shape != theirs.shape and name == 'pos_embed':
-        theirs = resample(theirs, mine.shape[1])
-    equal = mine.shape == theirs.shape and torch.equal(mine, theirs.to(mine.dtype))
-    network.release(full)
-    base.release(name)
+    here, there = mine.read(), theirs.read()
+    if here.shape != there.shape and name == 'pos_embed':
+        there = resample(there, here.shape[1])
+    equal = here.shape == there.shape and torch.equal(here, there.to(here.dtype))
+    mine.release()
+    theirs.release()
     return equal
-
-
-def _refuse_existing(target: str) -> None:
-    if os.path.exists(target):
-        raise InputError(f'{target} exists: remove it first, or give another name')

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: trained tensors, and metadata as plain values."""
+"""Content of a checkpoint: trained tensors, and metadata as plain values."""
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,30 +11,29 @@ from .keys import BACKBONE
 
 
 def trained_state_dict(model: nn.Module) -> tuple[dict, dict | None]:
-    """The tensors that a checkpoint must hold, and the record of the file that holds the others.
+    """Returns the tensors that a checkpoint must hold, and the record of the others' file.
 
-    Left to the file are the frozen parameters of the backbone that were loaded from it. Without
-    such a file (random weights, or weights of another checkpoint) everything is kept.
+    Frozen parameters of the backbone that were loaded from a file are left to that file. Without
+    one (random weights, or weights of another checkpoint) everything is kept.
 
     Returns:
         (state dict, ``meta['backbone']``); the latter is None if nothing was left out.
     """
     state_dict = model.state_dict()
-    backbone = getattr(model, 'backbone', None)
-    source = provenance.source_of(backbone) if backbone is not None else None
+    source = provenance.weights_source_of(getattr(model, 'backbone', None))
     if source is None:
         return state_dict, None
-    frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
+    frozen = {name for name, p in model.backbone.named_parameters() if not p.requires_grad}
     frozen.intersection_update(source.names)
     if not frozen:
         return state_dict, None
     trained = {name: tensor for name, tensor in state_dict.items()
                if name.removeprefix(BACKBONE) not in frozen}
-    return trained, provenance.record(backbone, source)
+    return trained, provenance.record(model.backbone, source)
 
 
 def plain(value: Any) -> Any:
-    """Turns numpy numbers, tuples and mappings in metadata into what is read without code.
+    """Converts metadata to plain values, which are read without running code.
 
     Tensors and arrays stay (arrays as tensors); anything else that is not a plain value becomes its
     string.

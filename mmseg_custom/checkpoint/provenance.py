@@ -1,11 +1,11 @@
-"""Which file the weights of a backbone come from: remembered, recorded by SHA-256, and verified.
+"""The file that the weights of a backbone come from: kept, recorded by SHA-256, and verified.
 
 A checkpoint of a frozen backbone holds no copy of it, only ``meta['backbone']``:
 
-    path               of the file or folder, as it was at the time
+    path               file or folder, as it was named at the time
     sha256, bytes      of the file (of a folder: over the names and SHA-256 of its files)
-    pos_embed_tokens   1 + N of the position embedding in the model, if it is the file's
-    dtype              of the backbone's tensors in the model
+    pos_embed_tokens   1 + N tokens of the position embedding in the model
+    dtype              dtype of the backbone's tensors in the model
     other_dtypes       name -> dtype, where a tensor has another one
 
 which is enough to rebuild every tensor bit by bit from the file.
@@ -22,7 +22,8 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from .files import FOLDER_FILES, shards_of
+from ..files import atomic_write
+from .files import shards_of, weights_file_of
 
 CHUNK_BYTES = 8 << 20
 _LOCK = threading.Lock()
@@ -41,87 +42,95 @@ class WeightsSource:
     names: tuple[str, ...]
 
 
-def remember(backbone: nn.Module, source: WeightsSource | None) -> None:
-    """Notes on a backbone where its tensors come from, until other ones are loaded into it.
+def set_weights_source(backbone: nn.Module, source: WeightsSource | None) -> None:
+    """Sets where a backbone's tensors come from, until other ones are loaded into it.
 
-    A later ``load_state_dict`` (mmcv's too) takes the note back, unless the state dict brings its
-    own: see :func:`metadata_of`. A checkpoint can so never refer to a file that was overwritten.
+    A later ``load_state_dict`` (mmcv's too) takes the source away, unless the state dict brings
+    its own: see :func:`metadata_of`. So a checkpoint never refers to a file whose tensors were
+    overwritten.
     """
     if not hasattr(backbone, 'weights_source'):
-        backbone.register_load_state_dict_pre_hook(_forget)
+        backbone.register_load_state_dict_pre_hook(_replace_source)
     backbone.weights_source = source
 
 
-def source_of(backbone: nn.Module) -> WeightsSource | None:
-    """The note that :func:`remember` left, if it still holds."""
+def weights_source_of(backbone: nn.Module | None) -> WeightsSource | None:
+    """Returns where a backbone's tensors come from; None if from no file, or without backbone."""
     return getattr(backbone, 'weights_source', None)
 
 
 def metadata_of(source: WeightsSource) -> dict:
-    """An entry for ``state_dict._metadata``: keeps the note when the state dict is loaded.
+    """Returns an entry for ``state_dict._metadata`` that keeps the source when it is loaded.
 
     Plain values, so that such a state dict can be saved and read again.
     """
     return dict(version=1, weights_path=source.path, weights_names=list(source.names))
 
 
-def _forget(backbone: nn.Module, state_dict: dict, prefix: str, local_metadata: dict,
-            *_: object) -> None:
+def _replace_source(backbone: nn.Module, state_dict: dict, prefix: str, local_metadata: dict,
+                    *_: object) -> None:
     path = local_metadata.get('weights_path')
     backbone.weights_source = path and WeightsSource(path, tuple(local_metadata['weights_names']))
 
 
 def record(backbone: nn.Module, source: WeightsSource) -> dict:
-    """Describes a frozen backbone for the metadata of a checkpoint; reads the file for its hash."""
+    """Describes the file of a frozen backbone for the metadata of a checkpoint."""
     tensors = backbone.state_dict()
-    found = {**{name: tensor.dtype for name, tensor in tensors.items()},
-             **getattr(backbone, 'let_go', {})}
-    dtypes = {name: str(found[name]).removeprefix('torch.') for name in source.names}
-    common = Counter(dtypes.values()).most_common(1)[0][0]
-    return dict(
-        path=source.path, sha256=sha256_of(source.path), bytes=bytes_of(source.path),
-        pos_embed_tokens=tensors['pos_embed'].shape[1], dtype=common,
-        other_dtypes={name: dtype for name, dtype in dtypes.items() if dtype != common})
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+    dtypes.update(getattr(backbone, 'dropped_dtypes', {}))
+    return record_of(source, {name: dtypes[name] for name in source.names},
+                     tensors['pos_embed'].shape[1])
 
 
-def let_go(backbone: nn.Module, part: str) -> None:
-    """Empties a list of frozen modules whose tensors are in a backbone's file, for their memory.
-
-    Checkpoints refer to the file for them as before.
+def record_of(source: WeightsSource, dtypes: dict[str, torch.dtype],
+              pos_embed_tokens: int) -> dict:
+    """Makes the record of a backbone's file; reads the file for its hash.
 
     Args:
-        backbone: That remembers its file.
-        part: Name of the list.
+        source: File, and the tensors that come from it.
+        dtypes: Dtypes that these have in the model, by name.
+        pos_embed_tokens: 1 + N tokens of the model's position embedding.
     """
-    backbone.let_go = {f'{part}.{name}': tensor.dtype
-                       for name, tensor in getattr(backbone, part).state_dict().items()}
-    setattr(backbone, part, nn.ModuleList())
+    names = {name: str(dtype).removeprefix('torch.') for name, dtype in dtypes.items()}
+    common = Counter(names.values()).most_common(1)[0][0]
+    return dict(
+        path=source.path, sha256=sha256_of(source.path), bytes=bytes_of(source.path),
+        pos_embed_tokens=pos_embed_tokens, dtype=common,
+        other_dtypes={name: dtype for name, dtype in names.items() if dtype != common})
 
 
-def recorded_dtype(entry: dict, name: str) -> torch.dtype:
-    """The dtype that a tensor of the backbone had in the model."""
-    return getattr(torch, entry['other_dtypes'].get(name, entry['dtype']))
+def drop_blocks(backbone: nn.Module) -> None:
+    """Frees the memory of a backbone's blocks, which are frozen and in its weights' file.
+
+    Checkpoints refer to the file for them as before.
+    """
+    backbone.dropped_dtypes = {f'blocks.{name}': tensor.dtype
+                               for name, tensor in backbone.blocks.state_dict().items()}
+    backbone.blocks = nn.ModuleList()
 
 
-def verify(entry: dict, path: str, checkpoint: str) -> None:
+def recorded_dtype(record: dict, name: str) -> torch.dtype:
+    """Returns the dtype that a tensor of the backbone had in the model."""
+    return getattr(torch, record['other_dtypes'].get(name, record['dtype']))
+
+
+def verify(record: dict, path: str, checkpoint: str) -> None:
     """Refuses another backbone than the one that a checkpoint was trained on.
 
     Raises:
         InputError: Naming both files.
     """
-    found, wanted = bytes_of(path), entry['bytes']
+    found, wanted = f'{bytes_of(path)} bytes', f'{record["bytes"]} bytes'
     if found == wanted:
-        found, wanted = sha256_of(path), entry['sha256']
-    else:
-        found, wanted = f'{found} bytes', f'{wanted} bytes'
+        found, wanted = sha256_of(path), record['sha256']
     if found != wanted:
-        raise InputError(f'{checkpoint} was trained on the backbone {entry["path"]} '
+        raise InputError(f'{checkpoint} was trained on the backbone {record["path"]} '
                          f'({_short(wanted)}), but {path} is another one ({_short(found)}): give '
                          'the file it was trained on')
 
 
 def sha256_of(path: str) -> str:
-    """The SHA-256 of a file, or of a folder's manifest of weight files.
+    """Returns the SHA-256 of a file, or of the list of a folder's weight files.
 
     Costs about 2 s a gigabyte the first time. It is kept in memory and in the user's cache folder
     for as long as size, time and inode of the file stay the same. A second thread that asks
@@ -135,7 +144,7 @@ def sha256_of(path: str) -> str:
 
 
 def sha256_of_all(files: list[str]) -> str:
-    """One SHA-256 over the names and hashes of files, which are kept as those of one are."""
+    """Returns one SHA-256 over the names and hashes of files."""
     with _LOCK:
         lines = [f'{_file_sha256(file)}  {os.path.basename(file)}\n' for file in files]
     return hashlib.sha256(''.join(lines).encode()).hexdigest()
@@ -149,18 +158,13 @@ def sha256_in_background(path: str) -> threading.Thread:
 
 
 def bytes_of(path: str) -> int:
-    """The size of a file, or of a folder's weight files together."""
+    """Returns the size of a file, or of a folder's weight files together."""
     return sum(os.path.getsize(file) for file in _files(path))
 
 
 def _files(path: str) -> list[str]:
-    if not os.path.isdir(path):
-        return sorted(shards_of(path)) if path.endswith('.index.json') else [path]
-    for name in FOLDER_FILES:
-        file = os.path.join(path, name)
-        if os.path.exists(file):
-            return sorted(shards_of(file)) if name.endswith('.json') else [file]
-    raise InputError(f'{path} holds no weights: expected one of {", ".join(FOLDER_FILES)}')
+    file = weights_file_of(path) if os.path.isdir(path) else path
+    return sorted(shards_of(file)) if file.endswith('.index.json') else [file]
 
 
 def _file_sha256(path: str) -> str:
@@ -195,12 +199,9 @@ def _read_cache() -> dict[str, str]:
 def _write_cache() -> None:
     """Writes the cache; without a writable home folder, hashes are computed in each process."""
     path = _cache_path()
-    part = f'{path}.{os.getpid()}.part'
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(part, 'w', encoding='utf-8') as file:
-            json.dump({**_read_cache(), **_HASHES}, file, indent=0)
-        os.replace(part, path)
+        atomic_write(path, json.dumps({**_read_cache(), **_HASHES}, indent=0), unique=True)
     except OSError as error:
         logging.getLogger('mmseg').debug('hashes are not kept: %s', error)
 

@@ -1,11 +1,11 @@
-"""Writing checkpoints: whole or not at all, small where the backbone is frozen.
+"""Segmentor -> checkpoint, written whole or not at all; a small one if the backbone is frozen.
 
 A work dir after iteration 2000 of a run with a frozen backbone:
 
     iter_1000.pth        megabytes: heads, optimizer, meta with the SHA-256 of the backbone's file
     iter_2000.pth
     latest.pth           -> iter_2000.pth
-    iter_3000.pth.part   only while it is written, or after a kill: swept when a run starts
+    iter_3000.pth.part   only while it is written, or after a kill: removed when a run starts
 """
 from collections import OrderedDict
 from typing import Any
@@ -24,11 +24,11 @@ def save_checkpoint(model: nn.Module, path: str, optimizer: Optimizer | dict | N
     """Saves a segmentor, small if its backbone is frozen, else in mmcv's classic form.
 
     Args:
-        model: The segmentor, wrapped or not.
-        path: Of the file.
-        optimizer: Whose state goes with it; or a dict of them.
+        model: Segmentor, wrapped or not.
+        path: File to write.
+        optimizer: Optimizer whose state is saved too, or a dict of optimizers.
         meta: Plain values; numpy numbers in it become Python's.
-        link_latest: Also point ``latest.pth`` beside it to the file.
+        link_latest: Whether to point ``latest.pth`` beside it to the file.
 
     Raises:
         SaveError: If the file could not be written (a full disk, most likely); an earlier file of
@@ -36,8 +36,8 @@ def save_checkpoint(model: nn.Module, path: str, optimizer: Optimizer | dict | N
     """
     while isinstance(getattr(model, 'module', None), nn.Module):
         model = model.module
-    state_dict, entry = trained_state_dict(model)
-    meta = {**(meta or {}), **({'backbone': entry} if entry else {})}
+    state_dict, record = trained_state_dict(model)
+    meta = {**(meta or {}), **({'backbone': record} if record else {})}
     checkpoint: dict[str, Any] = dict(
         meta=plain(meta),
         state_dict=OrderedDict((name, tensor.cpu()) for name, tensor in state_dict.items()))
@@ -51,7 +51,7 @@ def save_checkpoint(model: nn.Module, path: str, optimizer: Optimizer | dict | N
 
 
 def atomic_save(obj: object, path: str) -> None:
-    """``torch.save`` to a temporary name beside the target, flushed to the disk, then renamed.
+    """Writes an object with ``torch.save``, whole or not at all.
 
     Raises:
         SaveError: If it failed; what was at the path is still there.

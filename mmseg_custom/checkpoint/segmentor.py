@@ -1,36 +1,28 @@
-"""Checkpoints of whole segmentors, in both forms, and safetensors of them.
-
-    classic   {meta, state_dict, optimizer}: all tensors, in mmcv's form, which the original reads
-    small     the same, without the tensors of a frozen backbone, which ``meta['backbone']`` refers
-              to (see :mod:`.provenance`)
-
-either in one file, or in a folder that all processes wrote (see :mod:`.sharded`). Reading them runs
-nothing that is in them. The small form is completed from the backbone's file, which is verified
-first.
-"""
+"""Checkpoint -> segmentor: opened, completed from its backbone's file, and loaded."""
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from ..errors import InputError
 from . import provenance
-from .dcp_metadata import is_sharded_checkpoint
-from .files import safe_load, sniff, tensors_of
-from .keys import BACKBONE, DIALECTS, summarize
-from .lazy import LazyStateDict
+from .checkpoint import Checkpoint, backbone_record_of, open_checkpoint
+from .files import safe_load
+from .keys import BACKBONE, summarize
+from .lazy import LazyStateDict, compute
 from .load import fill, open_backbone_weights, resample
 from .provenance import WeightsSource
-from .sharded import ShardedStateDict, open_sharded
+from .shard_reader import is_sharded_checkpoint
 
 
-def load_segmentor(model: nn.Module, path: str, *, backbone: str | None = None,
+def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: str | None = None,
                    leave_out: Sequence[str] = (), verify: bool = True,
                    check_finite: bool = False, as_stored: bool = False,
-                   logger: logging.Logger | None = None) -> dict:
+                   logger: logging.Logger | None = None) -> Checkpoint:
     """Loads a checkpoint of either form into a segmentor.
 
     The model may be on the meta device, wholly or partly (``with torch.device('meta'):
@@ -38,55 +30,51 @@ def load_segmentor(model: nn.Module, path: str, *, backbone: str | None = None,
     checkpoint whose backbone the model already holds is not read a second time.
 
     Args:
-        model: The segmentor, unwrapped.
-        path: The checkpoint.
-        backbone: The backbone's file for a small checkpoint; default: the file that the model's
-            backbone was loaded from, else the recorded one, here or beside the checkpoint.
+        model: Segmentor, unwrapped.
+        checkpoint: Checkpoint, or its path.
+        backbone: Backbone's file for a small checkpoint; default: the file that the model's
+            backbone was loaded from, else the recorded one, there or beside the checkpoint.
         leave_out: Beginnings of names that keep the model's own values, e.g. 'decode_head.conv_seg'
             for another number of classes.
         verify: Whether to compare the SHA-256 of the backbone's file. One rank of a node is enough.
-        check_finite: Also read every value, and refuse NaN and infinity.
-        as_stored: Trained weights of the backbone take the dtype that they have in the file, and
-            stay views of it: for what converts them part by part afterwards.
-        logger: Default: the logger 'mmseg'.
+        check_finite: Whether to read every value and refuse NaN and infinity.
+        as_stored: Whether trained weights of the backbone keep the dtype that they have in the
+            file, as views of it, for a caller that converts them one by one afterwards.
+        logger: Logger; default: 'mmseg'.
 
     Returns:
-        The checkpoint without its ``state_dict``: meta, and the optimizer's state if it has one.
+        The open checkpoint.
 
     Raises:
         InputError: If a file is missing, unreadable, does not fit, or is another backbone.
     """
     logger = logger or logging.getLogger('mmseg')
-    path = getattr(path, 'path', path)
-    checkpoint = open_checkpoint(path)
-    network = own_tensors(checkpoint, path)
-    entry = entry_of(checkpoint)
-    held = provenance.source_of(model.backbone) if hasattr(model, 'backbone') else None
-    source = None
-    if entry is not None:
-        source_path = backbone or (held and held.path) or find_backbone(entry, path)
-        if verify:
-            provenance.verify(entry, source_path, path)
-        source = complete(network, entry, source_path, logger)
-    kept = _leave_out(network, leave_out, model)
-    if source is not None and _holds(model.backbone, held, source, entry):
-        kept |= {BACKBONE + name for name in source.names}
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = open_checkpoint(checkpoint)
+    held = provenance.weights_source_of(getattr(model, 'backbone', None))
+    weights, source = complete(
+        checkpoint, backbone or (held.path if held else None), verify, logger)
+    _leave_out(weights, leave_out, model)
+    kept = tuple(leave_out)
+    record = checkpoint.backbone_record
+    if record and source and _holds(model.backbone, held, source, record):
+        kept += tuple(BACKBONE + name for name in source.names)
         for name in source.names:
-            del network.parts[BACKBONE + name]
-    trained = {name for name, p in model.named_parameters()
-               if as_stored and p.requires_grad and name.startswith(BACKBONE)}
-    fill(model, network, None, check_finite, may_miss=_may_miss(kept),
-         as_stored=trained.__contains__)
+            del weights[BACKBONE + name]
+    stored = {name for name, p in model.named_parameters()
+              if as_stored and p.requires_grad and name.startswith(BACKBONE)}
+    # Batch counters are missing in files of torch before 0.4.1.
+    fill(model, weights, None, check_finite, as_stored=stored.__contains__,
+         may_miss=lambda name: name.startswith(kept) or name.endswith('num_batches_tracked'))
     _finish(model)
     if hasattr(model, 'backbone'):
-        provenance.remember(model.backbone, source)
-    logger.info('loaded %d tensors from %s%s', len(network.parts), path,
+        provenance.set_weights_source(model.backbone, source)
+    logger.info('loaded %d tensors from %s%s', len(weights), checkpoint.path,
                 f' and the backbone {source.path}' if source else '')
-    return {name: value for name, value in checkpoint.items() if name != 'state_dict'}
+    return checkpoint
 
 
-def read_checkpoint(path: str, *, backbone: str | None = None, verify: bool = True,
-                    logger: logging.Logger | None = None) -> dict:
+def read_checkpoint(path: str, *, backbone: str | None = None) -> dict:
     """Reads a checkpoint of either form as a classic one.
 
     For code that wants a dict, such as mmcv's ``load_checkpoint``; :func:`load_segmentor` needs
@@ -94,147 +82,107 @@ def read_checkpoint(path: str, *, backbone: str | None = None, verify: bool = Tr
     the recorded one, and converted copies elsewhere.
 
     Args:
-        path: The checkpoint.
+        path: File or folder of the checkpoint, or a file of other weights.
         backbone: See :func:`load_segmentor`.
-        verify: See :func:`load_segmentor`.
-        logger: Default: the logger 'mmseg'.
 
     Raises:
         InputError: As :func:`load_segmentor`, but for what depends on a model.
     """
-    checkpoint = open_checkpoint(path)
-    entry = entry_of(checkpoint)
-    if entry is None and not os.path.isdir(path):
-        return checkpoint
-    network = own_tensors(checkpoint, path)
-    metadata = OrderedDict()
-    if entry is not None:
-        source_path = backbone or find_backbone(entry, path)
-        if verify:
-            provenance.verify(entry, source_path, path)
-        source = complete(network, entry, source_path, logger)
-        metadata['backbone'] = provenance.metadata_of(source)
-    state_dict = OrderedDict((name, network.tensor(name)) for name in network.parts)
-    state_dict._metadata = metadata
-    return {**checkpoint, 'state_dict': state_dict}
+    if is_sharded_checkpoint(path):
+        checkpoint = open_checkpoint(path)
+    else:
+        content, mapped = safe_load(path)
+        if backbone_record_of(content.get('meta')) is None:
+            return content
+        checkpoint = Checkpoint.of(path, content, mapped)
+    weights, source = complete(checkpoint, backbone)
+    state_dict = OrderedDict((name, tensor.read()) for name, tensor in weights.items())
+    metadata = {} if source is None else dict(backbone=provenance.metadata_of(source))
+    setattr(state_dict, '_metadata', OrderedDict(metadata))  # noqa: B010 - as torch names it
+    if checkpoint.is_sharded:
+        checkpoint = replace(checkpoint, optimizer=None)  # mmcv has no use for its lazy tensors
+    return checkpoint.to_dict(checkpoint.meta, state_dict)
 
 
-def complete(network: LazyStateDict, entry: dict, backbone: str,
-             logger: logging.Logger | None = None) -> WeightsSource:
-    """Adds the tensors of a backbone's file to those of a small checkpoint.
+def complete(checkpoint: Checkpoint, backbone: str | None = None, verify: bool = True,
+             logger: logging.Logger | None = None) -> tuple[LazyStateDict, WeightsSource | None]:
+    """Joins a checkpoint's own tensors with those of its backbone's file, if it is a small one.
 
     Args:
-        network: The checkpoint's tensors; its own ones take precedence.
-        entry: ``meta['backbone']`` of the checkpoint.
-        backbone: The file, verified.
-        logger: Default: the logger 'mmseg'.
+        checkpoint: Checkpoint of either form.
+        backbone: Backbone's file; default: see :func:`find_backbone`.
+        verify: Whether to compare the SHA-256 of the backbone's file.
+        logger: Logger; default: 'mmseg'.
 
     Returns:
-        What was taken from the file.
+        (all tensors, what comes from the backbone's file; None for a classic checkpoint).
+
+    Raises:
+        InputError: If the file is missing, unreadable, or another backbone.
     """
-    base = open_backbone_weights(backbone, logger)
-    taken = [name for name in base.parts if BACKBONE + name not in network.parts]
+    weights, record = checkpoint.weights.copy(), checkpoint.backbone_record
+    if record is None:
+        return weights, None
+    path = backbone or find_backbone(record, checkpoint.path)
+    if verify:
+        provenance.verify(record, path, checkpoint.path)
+    base, tokens = open_backbone_weights(path, logger), record['pos_embed_tokens']
+    taken = [name for name in base if BACKBONE + name not in weights]
     for name in taken:
-        parts, full = base.parts[name], BACKBONE + name
-        if name == 'pos_embed' and parts[0].shape[1] != entry['pos_embed_tokens']:
-            parts = (resample(parts[0], entry['pos_embed_tokens']),)
-        elif name in base.mapped:
-            network.mapped.add(full)
-        network.parts[full] = parts
-        network.dtypes[full] = provenance.recorded_dtype(entry, name)
-    network.unknown += [BACKBONE + name for name in base.unknown]
-    return WeightsSource(os.path.abspath(backbone), tuple(taken))
+        tensor = base[name]
+        if name == 'pos_embed' and tensor.shape[1] != tokens:
+            tensor = compute(lambda whole: resample(whole, tokens), [tensor],
+                             (1, tokens, tensor.shape[2]), torch.float32)
+        weights[BACKBONE + name] = tensor.to(provenance.recorded_dtype(record, name))
+    weights.unknown += [BACKBONE + name for name in base.unknown]
+    return weights, WeightsSource(os.path.abspath(path), tuple(taken))
 
 
-def find_backbone(entry: dict, checkpoint: str) -> str:
+def find_backbone(record: dict, checkpoint: str) -> str:
     """Finds the file that a small checkpoint refers to: where it was, beside it, in pretrained/.
+
+    Args:
+        record: ``meta['backbone']`` of the checkpoint.
+        checkpoint: Path of the checkpoint.
 
     Raises:
         InputError: If it is nowhere.
     """
-    name = os.path.basename(entry['path'])
-    places = [entry['path'], os.path.join(os.path.dirname(os.path.abspath(checkpoint)), name),
-              os.path.join('pretrained', name)]
-    for place in places:
-        if os.path.exists(place):
-            return place
-    raise InputError(f'{checkpoint} holds what was trained on the frozen backbone {entry["path"]}, '
-                     f'which is not there (nor {places[1]}, nor {places[2]}): put the file there, '
-                     'or give its path')
-
-
-def open_checkpoint(path: str, optimizer: bool = False) -> dict:
-    """Opens a file, or the folder of a sharded checkpoint; no tensor is read yet.
-
-    The tensors of a file are views of it; those of a folder are on the meta device, and
-    :func:`own_tensors` reads them.
-
-    Args:
-        path: Of either.
-        optimizer: Also the optimizer's state of a folder, as lazy tensors.
-
-    Raises:
-        InputError: If it cannot be read.
-    """
-    if is_sharded_checkpoint(path):
-        return open_sharded(path, optimizer)
-    return safe_load(path)
-
-
-def own_tensors(checkpoint: dict, path: str) -> LazyStateDict:
-    """The tensors in the file itself, without the prefix of a data-parallel wrapper."""
-    tensors = tensors_of(checkpoint, path)
-    if all(name.startswith('module.') for name in tensors):
-        tensors = {name.removeprefix('module.'): tensor for name, tensor in tensors.items()}
-    if not any(name.startswith(('decode_head.', BACKBONE)) for name in tensors):
-        way_out = ('give it as model.backbone.pretrained'
-                   if any(dialect.anchor in tensors for dialect in DIALECTS)
-                   else 'give the checkpoint of a segmentor')
-        raise InputError(f'{path} is no checkpoint of a segmentor (it holds '
-                         f'{summarize(tensors)}): {way_out}')
-    if os.path.isdir(path):
-        return ShardedStateDict(path)
-    mapped = set() if sniff(path) == 'legacy' else set(tensors)
-    return LazyStateDict(path, {name: (tensor,) for name, tensor in tensors.items()}, mapped)
-
-
-def entry_of(checkpoint: dict) -> dict | None:
-    """``meta['backbone']`` of a small checkpoint, None for a classic one."""
-    meta = checkpoint.get('meta')
-    entry = meta.get('backbone') if isinstance(meta, dict) else None
-    return entry if isinstance(entry, dict) and 'sha256' in entry else None
+    name = os.path.basename(record['path'])
+    candidates = [record['path'],
+                  os.path.join(os.path.dirname(os.path.abspath(checkpoint)), name),
+                  os.path.join('pretrained', name)]
+    for path in candidates:
+        if os.path.exists(path):
+            return path
+    raise InputError(f'{checkpoint} holds what was trained on the frozen backbone '
+                     f'{record["path"]}, which is not there (nor {candidates[1]}, nor '
+                     f'{candidates[2]}): put the file there, or give its path')
 
 
 def _holds(backbone: nn.Module, held: WeightsSource | None, source: WeightsSource,
-           entry: dict) -> bool:
+           record: dict) -> bool:
     """Whether a backbone holds these tensors of this file already, frozen and in their dtype."""
     if held is None or held.path != source.path or not set(source.names).issubset(held.names):
         return False
     parameters = dict(backbone.named_parameters())
     return all(not parameters[name].requires_grad and parameters[name].dtype
-               == provenance.recorded_dtype(entry, name) for name in source.names) and (
+               == provenance.recorded_dtype(record, name) for name in source.names) and (
         'pos_embed' not in source.names
-        or parameters['pos_embed'].shape[1] == entry['pos_embed_tokens'])
+        or parameters['pos_embed'].shape[1] == record['pos_embed_tokens'])
 
 
-def _leave_out(network: LazyStateDict, beginnings: Sequence[str], model: nn.Module) -> set[str]:
-    """Takes tensors out of a network; returns their beginnings for :func:`_may_miss`."""
+def _leave_out(weights: LazyStateDict, beginnings: Sequence[str], model: nn.Module) -> None:
+    """Removes the tensors whose names begin so; refuses a beginning that matches nothing."""
     here = list(model.state_dict())
     for beginning in beginnings:
-        names = [name for name in network.parts if name.startswith(beginning)]
+        names = [name for name in weights if name.startswith(beginning)]
         if not names and not any(name.startswith(beginning) for name in here):
-            raise InputError(f'nothing in the model or in {network.path} begins with '
+            raise InputError(f'nothing in the model or in {weights.path} begins with '
                              f'{beginning!r}, which was to be left out; the file holds '
-                             f'{summarize(network.parts)}')
+                             f'{summarize(weights)}')
         for name in names:
-            del network.parts[name]
-    return set(beginnings)
-
-
-def _may_miss(kept: set[str]) -> Callable[[str], bool]:
-    """What was left out, and the batch counters that torch before 0.4.1 did not have."""
-    beginnings = tuple(kept)
-    return lambda name: name.startswith(beginnings) or name.endswith('num_batches_tracked')
+            del weights[name]
 
 
 def _finish(model: nn.Module) -> None:

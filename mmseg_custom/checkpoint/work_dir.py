@@ -1,4 +1,4 @@
-"""The checkpoints in a work dir: the latest, the newest whole one, and what killed runs left."""
+"""Checkpoints in a work dir: the latest, the newest whole one, and leftovers of killed runs."""
 import logging
 import os
 import re
@@ -6,32 +6,21 @@ import shutil
 import zipfile
 
 from ..errors import InputError
-from ..files import PART, as_save_error
-from .dcp_metadata import check_whole
+from ..files import PART, replace_link
+from .shard_reader import check_whole
 
 
 def point_latest_to(path: str) -> None:
-    """Makes ``latest.pth`` beside a checkpoint a link to it; there is never a moment without one.
+    """Makes ``latest.pth`` beside a checkpoint a link to it.
 
     Raises:
         SaveError: If it could not be written.
     """
-    latest = os.path.join(os.path.dirname(path), 'latest.pth')
-    part = latest + PART
-    try:
-        if os.path.lexists(part):
-            os.remove(part)
-        try:
-            os.symlink(os.path.basename(path), part)
-        except OSError:  # file systems without links
-            shutil.copyfile(path, part)
-        os.replace(part, latest)
-    except OSError as error:
-        raise as_save_error(error, latest) from error
+    replace_link(os.path.join(os.path.dirname(path), 'latest.pth'), path)
 
 
 def remove_leftovers(work_dir: str) -> list[str]:
-    """Removes what a killed run left half-written; call it when a run starts, on one rank.
+    """Removes half-written files of a killed run; one rank calls it when a run starts.
 
     Returns:
         The paths that were removed.
@@ -70,7 +59,7 @@ def is_whole(path: str) -> bool:
 
 
 def newest_whole(work_dir: str) -> str | None:
-    """The checkpoint with the highest iteration (or epoch) that was written to its end.
+    """Returns the checkpoint of the highest iteration (or epoch) that was written to its end.
 
     The names count, not ``latest.pth``, which may be older. Newer ones that were cut short are
     named in a warning.

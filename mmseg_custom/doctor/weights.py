@@ -1,6 +1,7 @@
 """The weights of a config: form, architecture, names, shapes, and as many values as time allows."""
 import copy
 import time
+from math import prod
 
 import torch
 from mmcv import Config
@@ -8,11 +9,12 @@ from mmseg.models import build_segmentor
 from torch import nn
 
 from ..checkpoint import provenance
-from ..checkpoint.keys import BACKBONE, PYRAMID
+from ..checkpoint.checkpoint import open_checkpoint
+from ..checkpoint.keys import BACKBONE
 from ..checkpoint.lazy import LazyStateDict
-from ..checkpoint.load import check_architecture, check_names, check_tensors, open_backbone_weights
+from ..checkpoint.load import check_fit, may_miss_pyramid, open_backbone_weights
 from ..checkpoint.provenance import bytes_of
-from ..checkpoint.segmentor import entry_of, find_backbone, open_checkpoint, own_tensors
+from ..checkpoint.segmentor import find_backbone
 from ..engine.build import build_on_meta
 from ..errors import InputError
 from .findings import Finding, fault, warning
@@ -41,8 +43,7 @@ def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict
         if path is None:
             continue
         try:
-            network = check(model, path)
-            share, wrong = _check_values(network, end)
+            share, wrong = _check_values(check(model, path), end)
         except InputError as error:
             findings.append(fault(PART, str(error), 'nothing else of this file is checked'))
             continue
@@ -65,39 +66,28 @@ def build_network(cfg: Config) -> nn.Module:
 
 
 def _open_backbone(model: nn.Module, path: str) -> LazyStateDict:
-    network = open_backbone_weights(path)
-    has_pyramid = any(name.startswith(PYRAMID) for name in network.parts)
-    _check(network, model.backbone,
-           lambda name: name.startswith(PYRAMID) and not has_pyramid)
-    return network
+    weights = open_backbone_weights(path)
+    check_fit(weights, model.backbone.state_dict(keep_vars=True), may_miss_pyramid(weights))
+    return weights
 
 
 def _open_checkpoint(model: nn.Module, path: str) -> LazyStateDict:
     """A checkpoint may leave its backbone to the backbone's own file."""
     checkpoint = open_checkpoint(path)
-    network = own_tensors(checkpoint, path)
-    entry = entry_of(checkpoint)
-    if entry is not None:
-        source = find_backbone(entry, path)
-        if bytes_of(source) != entry['bytes']:
-            provenance.verify(entry, source, path)
-    _check(network, model, lambda name: name.endswith('num_batches_tracked') or (
-        entry is not None and name.startswith(BACKBONE)))
-    return network
+    record = checkpoint.backbone_record
+    if record is not None:
+        source = find_backbone(record, path)
+        if bytes_of(source) != record['bytes']:
+            provenance.verify(record, source, path)
+    check_fit(checkpoint.weights, model.state_dict(keep_vars=True),
+              lambda name: name.endswith('num_batches_tracked') or (
+                  record is not None and name.startswith(BACKBONE)))
+    return checkpoint.weights
 
 
-def _check(network: LazyStateDict, model: nn.Module, may_miss) -> None:
-    targets = model.state_dict(keep_vars=True)
-    whole = any(name.endswith('patch_embed.proj.weight') for name in network.parts)
-    if whole:
-        check_architecture(network, targets)
-    check_names(network, targets, may_miss)
-    check_tensors(network, targets)
-
-
-def _check_values(network: LazyStateDict, end: float) -> tuple[float, list[Finding]]:
+def _check_values(weights: LazyStateDict, end: float) -> tuple[float, list[Finding]]:
     """Reads values until the time is over: small tensors first, then large ones, spread out."""
-    sizes = {name: sum(part.numel() for part in parts) for name, parts in network.parts.items()}
+    sizes = {name: prod(tensor.shape) for name, tensor in weights.items()}
     large = [name for name in sizes if sizes[name] > SMALL]
     spread = [name for step in range(7) for name in large[step::7]]
     order = [name for name in sizes if sizes[name] <= SMALL] + spread
@@ -105,20 +95,19 @@ def _check_values(network: LazyStateDict, end: float) -> tuple[float, list[Findi
     for name in order:
         if time.monotonic() > end:
             break
-        tensors = network.parts[name]
-        finite = all(torch.isfinite(t.sum(dtype=torch.float32)) or torch.isfinite(t).all()
-                     for t in tensors if t.is_floating_point())
-        if not finite:
+        tensor = weights[name].read()
+        if tensor.is_floating_point() and not (
+                torch.isfinite(tensor.sum(dtype=torch.float32)) or torch.isfinite(tensor).all()):
             broken.append(name)
-        elif tensors[0].ndim > 1 and not any(t.any() for t in tensors):
+        elif tensor.ndim > 1 and not tensor.any():
             empty.append(name)
         read += sizes[name]
-        network.release(name)
+        weights[name].release()
     findings = []
     if broken:
-        findings.append(fault(PART, f'{network.path} holds NaN or infinity there', 'the file is '
+        findings.append(fault(PART, f'{weights.path} holds NaN or infinity there', 'the file is '
                               'damaged, or its training diverged: fetch it again', broken))
     if empty:
-        findings.append(fault(PART, f'{network.path} holds nothing but zeros there',
+        findings.append(fault(PART, f'{weights.path} holds nothing but zeros there',
                               'the file is damaged: fetch it again', empty))
     return read / max(sum(sizes.values()), 1), findings

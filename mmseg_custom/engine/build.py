@@ -9,9 +9,8 @@ from mmcv.runner import get_dist_info
 from mmseg.models import build_segmentor
 from torch import nn
 
-from ..checkpoint import load_segmentor, sha256_in_background
-from ..checkpoint.provenance import source_of
-from ..checkpoint.sharded import load_shares
+from ..checkpoint import load_segmentor, load_shards, sha256_in_background
+from ..checkpoint.provenance import weights_source_of
 from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import choose_engine, parallelize, unwrap
 from ..distributed.precision import COMPUTE_DTYPES, apply_precision
@@ -79,7 +78,7 @@ def build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None 
     model = parallelize(model, run.device, run.engine, cfg.get('find_unused_parameters', False),
                         kind, master_dtype(cfg))
     if checkpoint is not None and by_shards:
-        load_shares(unwrap(model), checkpoint, check_finite=run.options.check_finite)
+        load_shards(unwrap(model), checkpoint, check_finite=run.options.check_finite)
     return model
 
 
@@ -140,8 +139,8 @@ def check_finite(model: nn.Module) -> None:
 
 
 def hash_ahead(backbone: nn.Module) -> None:
-    """Starts hashing the file of a frozen backbone, so the first checkpoint does not wait."""
-    source = source_of(backbone)
+    """Starts to hash the file of a frozen backbone, so that the first checkpoint need not wait."""
+    source = weights_source_of(backbone)
     frozen = any(not p.requires_grad for p in backbone.parameters())
     if source is not None and frozen and get_dist_info()[0] == 0:
         sha256_in_background(source.path)

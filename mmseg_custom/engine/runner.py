@@ -6,10 +6,14 @@ from typing import Any
 
 from mmcv.runner import RUNNERS, IterBasedRunner
 
-from ..checkpoint import load_segmentor, save_checkpoint, save_sharded
-from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.dcp_metadata import SUFFIX
-from ..checkpoint.sharded import load_optimizer, load_whole_optimizer
+from ..checkpoint import (
+    Checkpoint,
+    load_optimizer,
+    load_segmentor,
+    save_checkpoint,
+    save_sharded,
+)
+from ..checkpoint.shard_reader import SUFFIX
 from ..compat.feature_batches import batch_for
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.launch import is_first_of_node
@@ -123,8 +127,6 @@ class SegRunner(IterBasedRunner):
         self.evaluated = None if found is None else self.iter
         self.meta = {**(self.meta or {}),
                      'hook_msgs': {**meta.get('hook_msgs', {}), **(found or {})}}
-        if resume_optimizer and checkpoint.is_sharded:
-            load_optimizer(self.optimizer, checkpoint.path)
-        elif resume_optimizer and checkpoint.optimizer is not None:
-            load_whole_optimizer(self.optimizer, checkpoint.optimizer, checkpoint.path)
+        if resume_optimizer and (checkpoint.is_sharded or checkpoint.optimizer is not None):
+            load_optimizer(self.optimizer, checkpoint)
         self.logger.info('resumed after iteration %d', self.iter)

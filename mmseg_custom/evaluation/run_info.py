@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from mmcv.runner import get_dist_info
 
-from ..checkpoint.dcp_metadata import is_sharded_checkpoint
 from ..checkpoint.provenance import sha256_of, sha256_of_all
+from ..checkpoint.shard_reader import is_sharded_checkpoint
 from ..version import __version__
 
 

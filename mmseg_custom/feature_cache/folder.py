@@ -1,8 +1,8 @@
-"""A cache on disk, shared by the ranks of a run and by runs: what is there, what is being written.
+"""A cache on disk, shared by the ranks of a run and by several runs.
 
-Who writes a shard holds a record lock on its byte of the lock file; the kernel frees it when the
-process ends, however it ends. Ranks and runs that fill the same cache so share the work out among
-them without a word, and what a killed one had taken is free again. A byte of its own is locked
+A process that writes a shard holds a record lock on the shard's byte of the lock file; the kernel
+frees it when the process ends, however it ends. So ranks and runs that fill the same cache split
+the work without messages, and the shards of a killed one are free again. Another byte is locked
 (shared) while a cache is in use, so that it is not pruned meanwhile.
 """
 import errno
@@ -19,8 +19,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import PART, SaveError, atomic_path
-from .layout import Layout
+from ..files import PART, SaveError, atomic_write
+from .layout import RecordLayout
 from .shards import CorruptShard, ShardData, open_shard, write_shard
 
 KEY, LOCK, CHECKED, SUFFIX = 'key.json', 'lock', 'checked.json', '.safetensors'
@@ -29,7 +29,7 @@ OPEN_SHARDS = 256  # mapped at once
 
 
 class Shard(NamedTuple):
-    """A file of a cache: the view, and its number among the files of that view."""
+    """A file of a cache: its view, and its number among the files of that view."""
     view: int
     number: int
 
@@ -39,33 +39,30 @@ class FeatureCache:
 
     Args:
         root: Folder of caches.
-        name: Of this one in it.
-        layout: Of its records.
+        name: Name of this cache in it.
+        layout: Sizes of its records.
     """
 
-    def __init__(self, root: str, name: str, layout: Layout):
+    def __init__(self, root: str, name: str, layout: RecordLayout):
         self.folder = os.path.join(root, name)
         self.layout = layout
         self._lock: int | None = None
         self._opened = lru_cache(OPEN_SHARDS)(self._map)
         self._checked: set[tuple[int, int]] = set()  # (view, image)
 
-    def __getstate__(self) -> dict:
-        """For loader workers that are spawned; locks stay with the process that took them."""
-        return dict(root=os.path.dirname(self.folder), name=os.path.basename(self.folder),
-                    layout=self.layout)
-
-    def __setstate__(self, state: dict) -> None:
-        self.__init__(**state)
+    def __reduce__(self) -> tuple:
+        """Serves loader workers that are spawned; locks stay with the process that took them."""
+        return FeatureCache, (*os.path.split(self.folder), self.layout)
 
     @classmethod
-    def of(cls, root: str, of: dict, layout: Layout) -> 'FeatureCache':
-        """The cache of something, which may have nothing on the disk yet.
+    def of(cls, root: str, of: dict, layout: RecordLayout) -> 'FeatureCache':
+        """Returns the cache of a key, which may have nothing on the disk yet.
 
         Args:
             root: Folder of caches.
-            of: What the cache is of, as plain values; another dict is another cache.
-            layout: Of its records.
+            of: Everything that decides what the cache holds, as plain values; another dict is
+                another cache.
+            layout: Sizes of its records.
         """
         text = json.dumps(dict(of=of, layout=layout.plain()), sort_keys=True)
         return cls(root, hashlib.sha256(text.encode()).hexdigest()[:16], layout)
@@ -74,8 +71,8 @@ class FeatureCache:
         """Makes the folder and its key.json, if they are not there.
 
         Args:
-            of: As for :meth:`of`.
-            about: What else people may want to know; plain values.
+            of: See :meth:`of`.
+            about: Further plain values for people who read key.json.
 
         Raises:
             OSError: If the folder cannot be written.
@@ -83,8 +80,8 @@ class FeatureCache:
         path = os.path.join(self.folder, KEY)
         if (read_json(path) or {}).get('of') != json.loads(json.dumps(of)):
             os.makedirs(self.folder, exist_ok=True)
-            with atomic_path(path) as part, open(part, 'w', encoding='utf-8') as file:
-                json.dump(dict(of=of, layout=self.layout.plain(), about=about), file, indent=1)
+            key = dict(of=of, layout=self.layout.plain(), about=about)
+            atomic_write(path, json.dumps(key, indent=1))
 
     @classmethod
     def open(cls, root: str, name: str) -> 'FeatureCache':
@@ -94,35 +91,35 @@ class FeatureCache:
             InputError: If it is not there, or its key.json cannot be read.
         """
         path = os.path.join(root, name, KEY)
-        key = read_json(path)
+        key = read_json(path) or {}
         try:
-            return cls(root, name, Layout.from_plain(key['layout']))
+            return cls(root, name, RecordLayout.from_plain(key['layout']))
         except (TypeError, KeyError) as error:
             raise InputError(f'{path} cannot be read: prune the cache {name}, or run its config '
                              'again, which writes the file anew') from error
 
     def path_of(self, shard: Shard) -> str:
-        """The file of a shard, which may not be there."""
+        """Returns the path of a shard, which may not be there."""
         return os.path.join(self.folder, f'view{shard.view:02d}_{shard.number:05d}{SUFFIX}')
 
     def shards(self, views: int) -> list[Shard]:
-        """All shards of a number of views."""
+        """Returns all shards of the first views."""
         return [Shard(view, number) for view in range(views)
                 for number in range(self.layout.shards)]
 
     def present(self) -> list[Shard]:
-        """The shards that are there, of any view."""
+        """Returns the shards that are there, of any view."""
         return [shard for _, shard in self._named(SUFFIX)]
 
     def _named(self, suffix: str) -> list[tuple[str, Shard]]:
-        """(path, shard) of the files with a suffix that are named like shards."""
+        """Returns (path, shard) of the files with a suffix that are named like shards."""
         names = os.listdir(self.folder) if os.path.isdir(self.folder) else []
         matches = [re.fullmatch(r'view(\d+)_(\d+)' + re.escape(suffix), name) for name in names]
         return sorted((os.path.join(self.folder, match[0]), Shard(int(match[1]), int(match[2])))
                       for match in matches if match)
 
     def missing(self, views: int) -> list[Shard]:
-        """The shards of the first views that are not there."""
+        """Returns the shards of the first views that are not there."""
         present = set(self.present())
         return [shard for shard in self.shards(views) if shard not in present]
 
@@ -131,7 +128,7 @@ class FeatureCache:
         return sum(shard.view < views for shard in self.present()) == views * self.layout.shards
 
     def bytes_of(self, shard: Shard) -> int:
-        """What a shard takes, but for a few bytes of its header."""
+        """Returns the size of a shard without its header."""
         return len(self.layout.images_of(shard.number)) * self.layout.record_bytes
 
     def write(self, shard: Shard, data: ShardData) -> None:
@@ -147,11 +144,11 @@ class FeatureCache:
 
         Args:
             image: Index in the data set.
-            view: Of it.
+            view: Number of the view.
 
         Returns:
-            The maps, (C, h, w) each in the dtype of the cache, and the labels (H, W) in uint8; they
-            are views of the mapped file.
+            The feature maps, (C, h, w) each in the dtype of the cache, and the labels (H, W) in
+            uint8; they are views of the mapped file.
 
         Raises:
             InputError: If the record is not what was written. Its shard is set aside then: it is
@@ -167,7 +164,7 @@ class FeatureCache:
         except CorruptShard as error:
             self.remove(shard)
             raise InputError(f'feature cache: {self.path_of(shard)} is corrupt ({error}) and is '
-                             'removed: start the run again (--auto-resume goes on), it computes '
+                             'removed: start the run again (--auto-resume resumes it), it computes '
                              'the file anew') from error
         return [tensor[row] for tensor in data.maps], data.labels[row]
 
@@ -182,7 +179,7 @@ class FeatureCache:
             data.check(row)
 
     def remove(self, shard: Shard) -> None:
-        """Removes a shard, if it is still there; who has it mapped reads on."""
+        """Removes a shard, if it is still there; processes that have it mapped still read it."""
         try:
             os.remove(self.path_of(shard))
         except FileNotFoundError:
@@ -193,21 +190,20 @@ class FeatureCache:
                           len(self.layout.images_of(shard.number)))
 
     def unchecked(self) -> list[Shard]:
-        """The shards whose checksums nobody has compared since they were last written."""
+        """Returns the shards whose checksums were not compared since they were last written."""
         known = read_json(os.path.join(self.folder, CHECKED)) or {}
         return [shard for shard in self.present()
                 if known.get(os.path.basename(self.path_of(shard))) != self._stat(shard)]
 
     def note_checked(self) -> None:
-        """Notes that every shard that is here was checked; without the right to write, nothing."""
+        """Records that every shard that is here was checked, if the folder may be written."""
         path = os.path.join(self.folder, CHECKED)
         known = {os.path.basename(self.path_of(shard)): self._stat(shard)
                  for shard in self.present()}
         if known == read_json(path):
             return
         try:
-            with atomic_path(path) as part, open(part, 'w', encoding='utf-8') as file:
-                json.dump(known, file, indent=0)
+            atomic_write(path, json.dumps(known, indent=0))
         except SaveError as error:
             logging.getLogger('mmseg').debug('shards are checked again next time: %s', error)
 
@@ -216,13 +212,12 @@ class FeatureCache:
         return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
 
     def claim(self, shard: Shard) -> bool:
-        """Takes a shard for this process to write; False if another process has it."""
-        return self._take(1 + shard.view * self.layout.shards + shard.number, fcntl.LOCK_EX)
+        """Claims a shard for this process to write; False if another process has it."""
+        return self._take(self._byte_of(shard), fcntl.LOCK_EX)
 
     def release(self, shard: Shard) -> None:
-        """Gives a claimed shard back."""
-        fcntl.lockf(self._lock, fcntl.LOCK_UN, 1,
-                    1 + shard.view * self.layout.shards + shard.number)
+        """Frees a claimed shard."""
+        fcntl.lockf(self._lock_file(), fcntl.LOCK_UN, 1, self._byte_of(shard))
 
     def hold(self) -> None:
         """Marks the cache as in use until this process ends.
@@ -231,10 +226,8 @@ class FeatureCache:
         """
         try:
             self._take(IN_USE, fcntl.LOCK_SH)
-        except PermissionError:
-            pass
         except OSError as error:
-            if error.errno != errno.EROFS:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
 
     def delete(self) -> bool:
@@ -244,7 +237,7 @@ class FeatureCache:
         shutil.rmtree(self.folder)
         return True
 
-    def sweep(self) -> list[str]:
+    def remove_leftovers(self) -> list[str]:
         """Removes what killed processes left half-written; returns the paths."""
         removed = []
         for path, shard in self._named(SUFFIX + PART):
@@ -254,12 +247,20 @@ class FeatureCache:
                 removed.append(path)
         return removed
 
-    def _take(self, first: int, kind: int, count: int = 1) -> bool:
+    def _byte_of(self, shard: Shard) -> int:
+        return IN_USE + 1 + shard.view * self.layout.shards + shard.number
+
+    def _lock_file(self) -> int:
         if self._lock is None:
             # Never closed: closing any descriptor of the file would give all its locks back.
             self._lock = os.open(os.path.join(self.folder, LOCK), os.O_RDWR | os.O_CREAT, 0o666)
+        return self._lock
+
+    def _take(self, first: int, kind: int, count: int = 1) -> bool:
+        """Locks bytes of the lock file, if no other process holds them."""
+        file = self._lock_file()
         try:
-            fcntl.lockf(self._lock, kind | fcntl.LOCK_NB, count, first)
+            fcntl.lockf(file, kind | fcntl.LOCK_NB, count, first)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 return False
@@ -269,7 +270,7 @@ class FeatureCache:
 
 
 def read_json(path: str) -> dict | None:
-    """What a JSON file holds; None if it is not there or was damaged."""
+    """Returns the content of a JSON file; None if it is not there or is damaged."""
     try:
         with open(path, encoding='utf-8') as file:
             return json.load(file)

@@ -1,4 +1,4 @@
-"""What one record holds, one augmented crop of one image, and how many share a file.
+"""Sizes of a record, which is one augmented crop of one image, and how many share a file.
 
 C channels, h w patch grid, H W pixels of the crop.
 """
@@ -13,14 +13,14 @@ SHARD_BYTES, SHARD_RECORDS = 256 << 20, 64
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The sizes of a cache.
+class RecordLayout:
+    """The sizes of a cache's records.
 
     Attributes:
-        images: In the data set; each view has one record of each.
-        maps: (C, h, w) of each map.
-        crop: (H, W) of the labels, which take a byte a pixel.
-        dtype: Of the maps: 'bf16', 'fp16' or 'fp32'.
+        images: Number of images in the data set; each view has one record of each.
+        maps: Shape (C, h, w) of each feature map.
+        crop: Shape (H, W) of the labels, which take a byte a pixel.
+        dtype: Dtype of the feature maps: 'bf16', 'fp16' or 'fp32'.
         shard_records: Records in a file, all of one view; the last file of a view may hold fewer.
     """
     images: int
@@ -31,42 +31,42 @@ class Layout:
 
     @classmethod
     def of(cls, images: int, maps: tuple[tuple[int, int, int], ...], crop: tuple[int, int],
-           dtype: str) -> 'Layout':
-        """A layout with as many records in a file as is sensible."""
+           dtype: str) -> 'RecordLayout':
+        """Returns a layout with as many records in a file as is sensible."""
         one = cls(images, maps, crop, dtype, 1)
         return cls(images, maps, crop, dtype,
                    max(1, min(SHARD_RECORDS, SHARD_BYTES // one.record_bytes)))
 
     @classmethod
-    def from_plain(cls, plain: dict) -> 'Layout':
-        """The opposite of :meth:`plain`."""
+    def from_plain(cls, plain: dict) -> 'RecordLayout':
+        """Reads what :meth:`plain` returns."""
         return cls(plain['images'], tuple(map(tuple, plain['maps'])), tuple(plain['crop']),
                    plain['dtype'], plain['shard_records'])
 
     def plain(self) -> dict:
-        """As JSON has it."""
+        """Returns the layout as JSON has it."""
         return asdict(self)
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """Of the maps."""
+        """Dtype of the feature maps."""
         return DTYPES[self.dtype]
 
     @property
     def record_bytes(self) -> int:
-        """Of one crop: its maps and its labels."""
+        """Bytes of one crop: its feature maps and its labels."""
         return sum(map(prod, self.maps)) * self.torch_dtype.itemsize + prod(self.crop)
 
     @property
     def shards(self) -> int:
-        """Files of a view."""
+        """Number of files of a view."""
         return -(-self.images // self.shard_records)
 
     def images_of(self, number: int) -> range:
-        """The images whose records the file ``number`` of a view holds."""
+        """Returns the images whose records are in the file ``number`` of a view."""
         start = number * self.shard_records
         return range(start, min(start + self.shard_records, self.images))
 
     def place_of(self, image: int) -> tuple[int, int]:
-        """(number of the file, row in it) of an image."""
+        """Returns (number of the file, row in it) of an image."""
         return divmod(image, self.shard_records)

@@ -1,26 +1,27 @@
-"""Looking after a folder of caches: what is there, is it whole, what can go."""
+"""Lists, verifies and prunes the caches of a folder."""
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError
+from ..units import format_bytes
 from .folder import KEY, FeatureCache, Shard, read_json
-from .layout import Layout
+from .layout import RecordLayout
 from .shards import CorruptShard
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What ``tools/cache.py list`` says of a cache.
+    """Summary of a cache, as ``tools/cache.py list`` prints it.
 
     Attributes:
-        name: Of its folder.
-        images: In its data set.
-        views: (whole ones, of which something is there).
-        bytes: On the disk.
-        written: When its newest file was, in seconds since 1970.
-        of: What it is of, in a few words.
+        name: Name of its folder.
+        images: Number of images in its data set.
+        views: Numbers of views: (complete, begun).
+        bytes: Size on the disk.
+        written: Modification time of its newest file, in seconds since 1970.
+        of: Backbone and weights, in a few words.
     """
     name: str
     images: int
@@ -30,16 +31,17 @@ class Summary:
     of: str
 
     def line(self) -> str:
-        """One line of the list."""
+        """Formats a line of the list."""
         whole, begun = self.views
         views = f'{whole} views' if whole == begun else f'{whole} of {begun} views'
         written = time.strftime('%Y-%m-%d %H:%M', time.localtime(self.written))
-        return (f'{self.name}  {self.images} images x {views:<14} {size_text(self.bytes):>9}  '
+        size = format_bytes(self.bytes, decimal=True)
+        return (f'{self.name}  {self.images} images x {views:<14} {size:>9}  '
                 f'written {written}  {self.of}')
 
 
 def caches_in(root: str) -> list[tuple[str, dict]]:
-    """(name, key.json) of the caches in a folder; an empty dict for one that cannot be read."""
+    """Returns (name, key.json) of a folder's caches; an empty dict for one that cannot be read."""
     names = sorted(os.listdir(root)) if os.path.isdir(root) else []
     return [(name, read_json(os.path.join(root, name, KEY)) or {}) for name in names
             if os.path.exists(os.path.join(root, name, KEY))]
@@ -51,7 +53,8 @@ def summarize(root: str, name: str) -> Summary:
     Raises:
         InputError: If it cannot be read.
     """
-    cache, key = FeatureCache.open(root, name), read_json(os.path.join(root, name, KEY))
+    cache = FeatureCache.open(root, name)
+    key = read_json(os.path.join(root, name, KEY)) or {}
     shards = cache.present()
     begun = 1 + max((shard.view for shard in shards), default=-1)
     per_view = [sum(shard.view == view for shard in shards) for view in range(begun)]
@@ -66,11 +69,11 @@ def verify(cache: FeatureCache,
     """Reads a whole cache.
 
     Args:
-        cache: That may be in use, or being filled.
-        progress: Wraps the list of its shards, to show how far it is.
+        cache: Cache, which may be in use, or being filled.
+        progress: Function that wraps the list of its shards, to show the progress.
 
     Returns:
-        Path -> what is wrong with it, of the shards that are corrupt.
+        Path of each corrupt shard -> what is wrong with it.
     """
     corrupt = {}
     for shard in progress(cache.present()):
@@ -82,7 +85,7 @@ def verify(cache: FeatureCache,
 
 
 def matching(root: str, beginnings: Sequence[str]) -> list[str]:
-    """The names of the caches that begin like that; all of them for no beginning.
+    """Returns the names of the caches that begin so; all of them if no beginning is given.
 
     Raises:
         InputError: If there is none, or more than one for a beginning.
@@ -104,23 +107,13 @@ def delete(root: str, name: str) -> None:
     Raises:
         InputError: If a process uses it.
     """
-    if not FeatureCache(root, name, Layout(0, (), (0, 0), 'bf16', 1)).delete():
+    if not FeatureCache(root, name, RecordLayout(0, (), (0, 0), 'bf16', 1)).delete():
         raise InputError(f'cache {os.path.join(root, name)} is in use: wait for the end of the '
                          'runs that train on it or fill it')
 
 
-def size_text(count: int) -> str:
-    """A number of bytes for people: 8.55 MB."""
-    value, unit = float(count), 'B'
-    for unit in ('B', 'kB', 'MB', 'GB', 'TB'):
-        if value < 999.5 or unit == 'TB':
-            break
-        value /= 1000
-    return f'{value:.3g} {unit}'
-
-
 def _of(key: dict) -> str:
-    """The gist of a key.json: the backbone's size and blocks, the weights."""
+    """Summarizes a key.json: the backbone's size and blocks, the weights."""
     of = key.get('of', {})
     backbone = of.get('backbone', {})
     weights = (key.get('about') or {}).get('weights') or of.get('weights', '?')

@@ -1,8 +1,8 @@
-"""One file of records: written whole, checksummed record by record, read by mapping.
+"""A file of records: written whole, with a checksum for each record, read by mapping.
 
 C channels, h w patch grid, H W pixels, n records. A shard is a safetensors file with ``maps.0``,
 ``maps.1`` ... (n, C, h, w), ``labels`` (n, H, W) in uint8, and in its metadata the CRC-32 of each
-record: over its maps in their order, then its labels.
+record: over its feature maps in their order, then its labels.
 """
 import json
 import os
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..files import atomic_path
-from .layout import Layout
+from .layout import RecordLayout
 
 
 class CorruptShard(ValueError):
@@ -27,40 +27,40 @@ class ShardData:
     """The records of a file.
 
     Attributes:
-        maps: (n, C, h, w) each; read from a file, they are views of its mapped pages.
-        labels: (n, H, W) uint8.
-        crc32: Of each record.
+        maps: Feature maps, (n, C, h, w) each; views of the file where they are read from one.
+        labels: Labels, (n, H, W) uint8.
+        crc32: Checksum of each record.
     """
     maps: tuple[Tensor, ...]
     labels: Tensor
     crc32: tuple[int, ...] = ()
 
     @classmethod
-    def empty(cls, layout: Layout, records: int) -> 'ShardData':
-        """Room for records."""
+    def empty(cls, layout: RecordLayout, records: int) -> 'ShardData':
+        """Allocates memory for records."""
         return cls(tuple(torch.empty(records, *shape, dtype=layout.torch_dtype)
                          for shape in layout.maps),
                    torch.empty(records, *layout.crop, dtype=torch.uint8))
 
     def checksum(self, row: int) -> int:
-        """The CRC-32 of a record as it is here."""
+        """Computes the CRC-32 of a record."""
         value = 0
         for tensor in (*self.maps, self.labels):
-            value = zlib.crc32(tensor[row].view(torch.uint8).numpy(), value)
+            value = zlib.crc32(tensor[row].view(torch.uint8).numpy().data, value)
         return value
 
     def check(self, row: int) -> None:
         """Compares a record with its checksum.
 
         Raises:
-            CorruptShard: If it is another.
+            CorruptShard: If they differ.
         """
         if self.checksum(row) != self.crc32[row]:
             raise CorruptShard(f'the checksum of record {row} is wrong')
 
 
 def write_shard(path: str, data: ShardData) -> None:
-    """Writes records to a temporary name, flushes and renames.
+    """Writes records into a file, whole or not at all.
 
     Raises:
         SaveError: If it could not be written; nothing is left of it then.
@@ -70,13 +70,13 @@ def write_shard(path: str, data: ShardData) -> None:
     with atomic_path(path) as part:
         try:
             save_file({**tensors, 'labels': data.labels}, part, {'crc32': json.dumps(crc32)})
-            # For its owner alone, as it is written; it is for whoever may read the folder.
+            # safetensors lets only the owner read it; let everybody who may read the folder.
             os.chmod(part, os.stat(os.path.dirname(path)).st_mode & 0o666)
-        except SafetensorError as error:  # its own kind, for a full disk too
+        except SafetensorError as error:  # raised for a full disk too
             raise OSError(str(error)) from error
 
 
-def open_shard(path: str, layout: Layout, records: int) -> ShardData:
+def open_shard(path: str, layout: RecordLayout, records: int) -> ShardData:
     """Maps a file; no record is read yet.
 
     Raises:

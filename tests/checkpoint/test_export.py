@@ -6,7 +6,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mmseg_custom.checkpoint.export import (
-    Progress,
     split_into_shards,
     write_pth,
     write_safetensors,
@@ -22,19 +21,8 @@ TENSORS = dict(
     double=torch.randn(2).double(), bytes=torch.arange(3, dtype=torch.uint8))
 
 
-class Counter(Progress):
-    total, done = None, 0
-
-    def reset(self, total):
-        self.total = total
-
-    def update(self, n):
-        self.done += n
-
-
 def lazy(tensors: dict) -> dict[str, LazyTensor]:
-    return {name: LazyTensor(tuple(t.shape), t.dtype, lambda t=t: t)
-            for name, t in tensors.items()}
+    return {name: LazyTensor.of(tensor) for name, tensor in tensors.items()}
 
 
 def equal(a: dict, b: dict) -> bool:
@@ -45,14 +33,14 @@ def equal(a: dict, b: dict) -> bool:
 
 @pytest.mark.parametrize('mmap', [False, True])
 def test_a_pth_is_what_torch_would_write(mmap, tmp_path):
-    path, counter = str(tmp_path / 'x.pth'), Counter()
+    path, written = str(tmp_path / 'x.pth'), []
     content = dict(meta=dict(iter=3, names=['x', (1, None)]), state_dict=lazy(TENSORS),
                    optimizer=dict(state={0: torch.ones(2)}))
-    write_pth(path, content, counter)
+    write_pth(path, content, written.append)
     read = torch.load(path, weights_only=True, mmap=mmap)
     assert equal(read['state_dict'], TENSORS) and read['meta'] == content['meta']
     assert torch.equal(read['optimizer']['state'][0], torch.ones(2))
-    assert counter.done == sum(t.nbytes for t in TENSORS.values()) + 8
+    assert written == [t.nbytes for t in TENSORS.values()] + [8]
     assert is_whole(path)
     with zipfile.ZipFile(path) as file:
         assert file.testzip() is None  # checksums too
@@ -82,10 +70,10 @@ def test_transposed_tensors_are_straightened(tmp_path):
 
 
 def test_safetensors_are_what_the_library_would_write(tmp_path):
-    ours, theirs, counter = tmp_path / 'ours', tmp_path / 'theirs', Counter()
-    write_safetensors(str(ours), lazy(TENSORS), counter)
+    ours, theirs, written = tmp_path / 'ours', tmp_path / 'theirs', []
+    write_safetensors(str(ours), lazy(TENSORS), written.append)
     assert equal(load_file(ours), TENSORS)
-    assert counter.done == sum(t.nbytes for t in TENSORS.values())
+    assert sum(written) == sum(t.nbytes for t in TENSORS.values())
     some = {name: TENSORS[name] for name in ('bytes', 'a', 'double', 'brain')}  # no ties in order
     write_safetensors(str(ours), lazy(some))
     save_file(some, theirs, metadata=dict(format='pt'))

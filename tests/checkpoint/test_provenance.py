@@ -15,11 +15,11 @@ from mmseg_custom.checkpoint.provenance import (
     bytes_of,
     metadata_of,
     record,
-    remember,
+    set_weights_source,
     sha256_in_background,
     sha256_of,
-    source_of,
     verify,
+    weights_source_of,
 )
 from mmseg_custom.errors import InputError
 
@@ -102,10 +102,10 @@ def test_a_folder_counts_by_its_weights_alone(tmp_path):
 def test_a_backbone_knows_its_file_until_other_weights_come(tmp_path):
     path = write_flat(tmp_path)
     model = tiny(pretrained=path)
-    source = source_of(model)
+    source = weights_source_of(model)
     assert source.path == path and set(source.names) == set(model.state_dict())
     model.load_state_dict(tiny().state_dict())
-    assert source_of(model) is None
+    assert weights_source_of(model) is None
 
 
 def test_a_state_dict_may_bring_its_own_note(tmp_path):
@@ -114,18 +114,18 @@ def test_a_state_dict_may_bring_its_own_note(tmp_path):
     state_dict = model.state_dict()
     state_dict._metadata[''] = metadata_of(source)
     model.load_state_dict(state_dict)
-    assert source_of(model) == source
+    assert weights_source_of(model) == source
 
 
 def test_nothing_is_known_of_random_weights():
-    assert source_of(tiny()) is None
+    assert weights_source_of(tiny()) is None
 
 
 def test_a_record_holds_what_rebuilds_the_tensors(tmp_path):
     path = write_flat(tmp_path)
     model = tiny(pretrained=path, img_size=126)
     model.cls_token.data = model.cls_token.data.float()
-    entry = record(model, source_of(model))
+    entry = record(model, weights_source_of(model))
     with open(path, 'rb') as file:
         digest = hashlib.sha256(file.read()).hexdigest()
     assert entry == dict(path=path, sha256=digest, bytes=os.path.getsize(path),
@@ -136,7 +136,7 @@ def test_a_record_holds_what_rebuilds_the_tensors(tmp_path):
 def test_another_file_is_refused_by_name_and_hash(tmp_path):
     path = write_flat(tmp_path)
     model = tiny(pretrained=path)
-    entry = record(model, source_of(model))
+    entry = record(model, weights_source_of(model))
     verify(entry, path, 'iter_1.pth')
     (tmp_path / 'other').mkdir()
     other = str(tmp_path / 'other' / 'flat.pth')  # torch writes the name into the file too
@@ -151,7 +151,7 @@ def test_another_file_is_refused_by_name_and_hash(tmp_path):
 def test_a_file_of_another_size_is_refused_without_reading_it(tmp_path, reads):
     path = write_flat(tmp_path)
     model = tiny(pretrained=path)
-    entry = record(model, source_of(model))
+    entry = record(model, weights_source_of(model))
     (tmp_path / 'x').write_bytes(b'one')
     del reads[:]
     with pytest.raises(InputError, match='3 bytes'):
@@ -163,5 +163,5 @@ def test_notes_do_not_stack_up(tmp_path):
     path = write_flat(tmp_path)
     model = tiny(pretrained=path)
     load_backbone(model, path)
-    remember(model, None)
+    set_weights_source(model, None)
     assert len(model._load_state_dict_pre_hooks) == 1

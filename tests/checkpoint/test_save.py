@@ -113,7 +113,7 @@ def test_latest_is_a_link_that_moves_on(tmp_path):
         save_checkpoint(Segmentor(), str(tmp_path / f'iter_{number}.pth'), meta=dict(n=number),
                         link_latest=True)
         assert os.readlink(tmp_path / 'latest.pth') == f'iter_{number}.pth'
-        assert safe_load(str(tmp_path / 'latest.pth'))['meta']['n'] == number
+        assert safe_load(str(tmp_path / 'latest.pth'))[0]['meta']['n'] == number
     assert sorted(os.listdir(tmp_path)) == ['iter_1.pth', 'iter_2.pth', 'latest.pth']
 
 
@@ -128,7 +128,7 @@ def test_a_link_in_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     atomic_save(dict(x=1), 'iter_1.pth')
     point_latest_to('iter_1.pth')
-    assert safe_load('latest.pth') == dict(x=1)
+    assert safe_load('latest.pth')[0] == dict(x=1)
 
 
 @pytest.fixture

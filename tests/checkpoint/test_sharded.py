@@ -10,8 +10,17 @@ import pytest
 import torch
 from helpers.commands import ROOT, run
 
-from mmseg_custom.checkpoint import is_whole, newest_whole, remove_leftovers, sharded
+from mmseg_custom.checkpoint import (
+    is_whole,
+    load_optimizer,
+    newest_whole,
+    open_checkpoint,
+    remove_leftovers,
+    save_sharded,
+)
+from mmseg_custom.checkpoint.files import safe_load
 from mmseg_custom.checkpoint.merge import merge
+from mmseg_custom.checkpoint.shard_reader import ShardReader
 from mmseg_custom.errors import InputError
 from mmseg_custom.files import SaveError
 
@@ -86,14 +95,14 @@ def test_missing_and_shortened_shards(copy):
     content = shard.read_bytes()
     shard.write_bytes(content[:-10])
     with pytest.raises(InputError, match='__1_0.distcp is cut short'):
-        sharded.open_sharded(str(copy))
+        open_checkpoint(str(copy))
     shard.unlink()
     with pytest.raises(InputError, match='lacks __1_0.distcp, one of its 2 shards'):
-        sharded.open_sharded(str(copy))
+        open_checkpoint(str(copy))
     assert not is_whole(str(copy)) and newest_whole(str(copy.parent)) is None
     (copy / '.metadata').unlink()
     with pytest.raises(InputError, match='lacks .metadata'):
-        sharded.open_sharded(str(copy))
+        open_checkpoint(str(copy))
 
 
 class Evil:
@@ -104,14 +113,14 @@ class Evil:
 def test_metadata_runs_nothing(copy):
     (copy / '.metadata').write_bytes(pickle.dumps(Evil()))
     with pytest.raises(InputError, match='asks for posix.system'):
-        sharded.open_sharded(str(copy))
+        open_checkpoint(str(copy))
 
 
 def test_optimizer_of_another_config(copy):
     parameter = torch.nn.Parameter(torch.zeros(3))
     optimizer = torch.optim.AdamW([parameter])
     with pytest.raises(InputError, match='the one of this config 1 in 1'):
-        sharded.load_optimizer(optimizer, str(copy))
+        load_optimizer(optimizer, open_checkpoint(str(copy)))
 
 
 @pytest.fixture
@@ -125,7 +134,7 @@ def alone(free_port):
 
 def test_failed_write_leaves_what_was_there(tmp_path, alone, monkeypatch):
     model, path = torch.nn.Linear(2, 2), str(tmp_path / 'iter_1.dcp')
-    sharded.save_sharded(model, path, meta=dict(iter=1), link_latest=True)
+    save_sharded(model, path, meta=dict(iter=1), link_latest=True)
 
     def fail(*args, **kwargs):
         raise OSError(28, 'No space left on device')
@@ -133,17 +142,17 @@ def test_failed_write_leaves_what_was_there(tmp_path, alone, monkeypatch):
     monkeypatch.setattr(torch.distributed.checkpoint.FileSystemWriter, 'write_data', fail)
     for name in ('iter_1.dcp', 'iter_2.dcp'):
         with pytest.raises(SaveError, match='No space left.*earlier files are unchanged'):
-            sharded.save_sharded(model, str(tmp_path / name), link_latest=True)
+            save_sharded(model, str(tmp_path / name), link_latest=True)
     assert sorted(os.listdir(tmp_path)) == ['iter_1.dcp', 'latest.pth']
-    assert sharded.ShardedStateDict(path).tensor('weight').equal(model.weight)
+    assert ShardReader(path).weights['weight'].read().equal(model.weight)
     assert os.readlink(tmp_path / 'latest.pth') == 'iter_1.dcp'
 
 
 def test_saving_twice_replaces_and_leftovers_are_swept(tmp_path, alone):
     model, path = torch.nn.Linear(2, 2), str(tmp_path / 'iter_1.dcp')
     for iteration in (1, 2):
-        sharded.save_sharded(model, path, meta=dict(iter=iteration))
-    assert sharded.read_header(path)['meta']['iter'] == 2
+        save_sharded(model, path, meta=dict(iter=iteration))
+    assert safe_load(f'{path}/meta.pth')[0]['meta']['iter'] == 2
     (tmp_path / 'iter_2.dcp.part').mkdir()
     assert remove_leftovers(str(tmp_path)) == [str(tmp_path / 'iter_2.dcp.part')]
     assert os.listdir(tmp_path) == ['iter_1.dcp']

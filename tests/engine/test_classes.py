@@ -42,7 +42,7 @@ def test_classes_of_the_checkpoint(classes, message):
     class Namespace:
         CLASSES = ('wall', 'floor')
 
-    checkpoint = Checkpoint('x.pth', dict(CLASSES=classes), None, None, False)
+    checkpoint = Checkpoint('x.pth', dict(CLASSES=classes), weights=None)
     check = partial(check_trained_classes, checkpoint, Namespace())
     if message is None:
         check()

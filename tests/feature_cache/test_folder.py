@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from mmseg_custom.errors import InputError
-from mmseg_custom.feature_cache import FeatureCache, Layout, Shard, manage
+from mmseg_custom.feature_cache import FeatureCache, RecordLayout, Shard, manage
 from mmseg_custom.feature_cache.shards import CorruptShard, ShardData
+from mmseg_custom.units import format_bytes
 
-LAYOUT = Layout(images=5, maps=((4, 2, 2), (4, 1, 1)), crop=(8, 8), dtype='bf16', shard_records=2)
+LAYOUT = RecordLayout(images=5, maps=((4, 2, 2), (4, 1, 1)), crop=(8, 8), dtype='bf16',
+                      shard_records=2)
 OF = dict(weights='a', backbone=dict(depth=2))
 
 
@@ -57,17 +59,17 @@ def test_records_are_what_was_written(cache):
 
 
 def test_sizes():
-    layout = Layout.of(20210, ((3200, 36, 36),), (504, 504), 'bf16')
+    layout = RecordLayout.of(20210, ((3200, 36, 36),), (504, 504), 'bf16')
     assert layout.record_bytes == 36 * 36 * 3200 * 2 + 504 * 504 and layout.shard_records == 31
     assert [*LAYOUT.images_of(2)] == [4] and LAYOUT.shards == 3 and LAYOUT.place_of(3) == (1, 1)
-    assert Layout.from_plain(LAYOUT.plain()) == LAYOUT
-    assert manage.size_text(layout.record_bytes) == '8.55 MB'
+    assert RecordLayout.from_plain(LAYOUT.plain()) == LAYOUT
+    assert format_bytes(layout.record_bytes, decimal=True) == '8.55 MB'
 
 
 def test_another_key_is_another_folder(tmp_path):
     names = {FeatureCache.of(str(tmp_path), of, layout).folder for of, layout in [
         (OF, LAYOUT), (dict(OF, weights='b'), LAYOUT), (dict(OF, backbone=dict(depth=3)), LAYOUT),
-        (OF, Layout(5, LAYOUT.maps, LAYOUT.crop, 'fp16', 2))]}
+        (OF, RecordLayout(5, LAYOUT.maps, LAYOUT.crop, 'fp16', 2))]}
     assert len(names) == 4
 
 
@@ -132,7 +134,7 @@ def test_leftovers_are_swept_unless_they_are_being_written(cache):
         open(part, 'w').close()
     cache.claim(Shard(1, 1))
     other = pickle.loads(pickle.dumps(cache))
-    assert in_another_process(lambda: other.sweep() == parts[:1]) == 1
+    assert in_another_process(lambda: other.remove_leftovers() == parts[:1]) == 1
     assert not os.path.exists(parts[0]) and os.path.exists(parts[1])
 
 

@@ -24,11 +24,10 @@ import mmseg_custom  # noqa: F401 - registers, before mmseg
 
 from mmseg.models import build_segmentor  # isort: skip
 from mmseg_custom.checkpoint import (
-    is_sharded_checkpoint,
     load_optimizer,
     load_segmentor,
-    load_shares,
-    load_whole_optimizer,
+    load_shards,
+    open_checkpoint,
     save_checkpoint,
     save_sharded,
 )
@@ -91,16 +90,16 @@ def train(rank: int, options: dict, path: Path, port: int) -> None:
         'checkpoint_every', 'prefetch', 'hybrid', 'cpu_offload', 'compile')}))
     sharded = choose_engine(engine, model) == 'fsdp2'
     precision.apply_precision(model, getattr(torch, options['dtype']), 'cpu', store=not sharded)
-    by_shares = resume and sharded and is_sharded_checkpoint(resume)
-    rest = load_segmentor(model, resume, as_stored=sharded) if resume and not by_shares else {}
+    checkpoint = open_checkpoint(resume) if resume else None
+    by_shards = resume and sharded and checkpoint.is_sharded
+    if resume and not by_shards:
+        load_segmentor(model, checkpoint, as_stored=sharded)
     model = parallelize(model, 'cpu', engine).train()
-    if by_shares:
-        load_shares(model.module, resume)
+    if by_shards:
+        load_shards(model.module, checkpoint)
     optimizer = build_optimizer(model, dict(type='AdamW', lr=1e-3, eps=1e-6))
-    if resume and resume.endswith('.dcp'):
-        load_optimizer(optimizer, resume)
-    elif resume:
-        load_whole_optimizer(optimizer, rest['optimizer'], resume)
+    if resume:
+        load_optimizer(optimizer, checkpoint)
     losses, norms = [], []
     for iteration in range(options['start'], options['iters']):
         images, labels = batch_of(iteration)

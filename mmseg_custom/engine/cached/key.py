@@ -16,7 +16,7 @@ from mmcv import Config
 from torch import nn
 from torch.utils.data import Dataset
 
-from ...checkpoint.provenance import sha256_of, source_of
+from ...checkpoint.provenance import sha256_of, weights_source_of
 from ...datasets.nesting import file_paths, image_names
 from ...errors import InputError
 from ..build import compute_dtype
@@ -67,8 +67,8 @@ def check_frozen(model: nn.Module) -> None:
 
 
 def weights_of(backbone: nn.Module) -> str:
-    """Returns the SHA-256 of the file with the frozen weights of a backbone, or of the weights."""
-    source = source_of(backbone)
+    """Returns the SHA-256 of the file of a backbone's frozen weights, or of the weights."""
+    source = weights_source_of(backbone)
     frozen = dict(backbone.named_trunk_parameters())
     if source is not None and frozen.keys() <= set(source.names):
         return f'file, SHA-256 {sha256_of(source.path)}'

@@ -10,11 +10,11 @@ from mmcv.runner import get_dist_info
 from mmseg.utils import get_root_logger
 from torch import nn
 
-from ...checkpoint.provenance import let_go, source_of
+from ...checkpoint.provenance import drop_blocks, weights_source_of
 from ...distributed.collectives import broadcast_from_rank0
 from ...distributed.parallelize import is_sharded, unwrap
 from ...errors import InputError
-from ...feature_cache import FeatureCache, Layout
+from ...feature_cache import FeatureCache, RecordLayout
 from ...feature_cache.manage import caches_in
 from ...feature_cache.shards import CorruptShard
 from ...units import format_bytes
@@ -60,7 +60,7 @@ def open_cache(run: Run, model: nn.Module,
         dist.barrier()
     if rank == 0:
         _announce(cache, settings, key)
-        source = source_of(model.backbone)
+        source = weights_source_of(model.backbone)
         cache.begin(key, dict(weights=source and source.path))
     if world_size > 1:
         dist.barrier()
@@ -89,7 +89,7 @@ def drop_unneeded_blocks(run: Run, model: nn.Module) -> None:
     """
     settings = CacheSettings.of(run.cfg.feature_cache)
     rank, _ = get_dist_info()
-    source = source_of(model.backbone)
+    source = weights_source_of(model.backbone)
     enough = None
     if rank == 0 and source is not None:
         key, layout = _describe(run, model, AugmentedViews(run.data['train'], settings.seed),
@@ -99,19 +99,19 @@ def drop_unneeded_blocks(run: Run, model: nn.Module) -> None:
         enough = (names <= set(source.names) and not cache.unchecked()
                   and cache.is_complete(settings.views))
     if broadcast_from_rank0(enough):
-        let_go(model.backbone, 'blocks')
-        get_root_logger().info('feature cache: it is complete, and the run has no validation: the '
-                               'blocks of the backbone are freed')
+        drop_blocks(model.backbone)
+        get_root_logger().info('feature cache: it is complete, and nothing is validated: the '
+                               'blocks of the backbone are not kept in memory')
 
 
 def _describe(run: Run, model: nn.Module, crops: AugmentedViews,
-              settings: CacheSettings) -> tuple[dict, Layout]:
+              settings: CacheSettings) -> tuple[dict, RecordLayout]:
     """Returns the key of the cache, and the layout of its records, which the first crop gives."""
     key = describe(run, model, settings.seed)
     image, _ = crops[0, 0]
     crop = (image.shape[1], image.shape[2])
     shapes = tuple(model.backbone.frozen_feature_shapes(*crop))
-    return key, Layout.of(len(crops), shapes, crop, settings.dtype)
+    return key, RecordLayout.of(len(crops), shapes, crop, settings.dtype)
 
 
 def _check(cache: FeatureCache, rank: int, world_size: int) -> None:

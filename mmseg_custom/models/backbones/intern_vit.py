@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...checkpoint.load import load_backbone
-from ...checkpoint.provenance import remember, source_of
+from ...checkpoint.provenance import set_weights_source, weights_source_of
 from ...errors import InputError, refuse_unknown
 from ...layers.block import Block
 from ...layers.feature_pyramid import LEVELS, build_pyramid
@@ -132,7 +132,7 @@ class InternViT6B(BaseModule):
             if name not in LEVELS:
                 setattr(self, name, child)
         self.cls_token, self.pos_embed = other.cls_token, other.pos_embed
-        remember(self, source_of(other))
+        set_weights_source(self, weights_source_of(other))
 
     @property
     def dtype(self) -> torch.dtype:
