@@ -139,7 +139,7 @@ def check_finite(model: nn.Module) -> None:
 
 
 def hash_ahead(backbone: nn.Module) -> None:
-    """Starts to hash the file of a frozen backbone, so that the first checkpoint need not wait."""
+    """Starts hashing the file of a frozen backbone, so the first checkpoint does not wait."""
     source = weights_source_of(backbone)
     frozen = any(not p.requires_grad for p in backbone.parameters())
     if source is not None and frozen and get_dist_info()[0] == 0:

@@ -67,7 +67,7 @@ def check_frozen(model: nn.Module) -> None:
 
 
 def weights_of(backbone: nn.Module) -> str:
-    """Returns the SHA-256 of the file of a backbone's frozen weights, or of the weights."""
+    """Returns the SHA-256 of the file with the frozen weights of a backbone, or of the weights."""
     source = weights_source_of(backbone)
     frozen = dict(backbone.named_trunk_parameters())
     if source is not None and frozen.keys() <= set(source.names):

@@ -100,8 +100,8 @@ def drop_unneeded_blocks(run: Run, model: nn.Module) -> None:
                   and cache.is_complete(settings.views))
     if broadcast_from_rank0(enough):
         drop_blocks(model.backbone)
-        get_root_logger().info('feature cache: it is complete, and nothing is validated: the '
-                               'blocks of the backbone are not kept in memory')
+        get_root_logger().info('feature cache: it is complete, and the run has no validation: the '
+                               'blocks of the backbone are freed')
 
 
 def _describe(run: Run, model: nn.Module, crops: AugmentedViews,
