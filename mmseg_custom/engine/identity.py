@@ -12,7 +12,7 @@ from typing import Any
 from mmcv import Config
 from torch.utils.data import Dataset
 
-from ..datasets.nesting import few_shot_lists, image_names
+from ..datasets.nesting import few_shot_lists, image_names, named_pipelines
 from ..errors import InputError
 
 STEP_IMAGES = 'images a step'
@@ -40,7 +40,7 @@ def identity(cfg: Config, dataset: Dataset, step_images: int, seed: int,
     parts: dict[str, str] = {}
     for section in SECTIONS:
         _flatten(section, cfg.get(section), parts)
-    for name, pipeline in _pipelines(cfg.data.train):
+    for name, pipeline in named_pipelines(cfg.data.train):
         parts[f'data.train.{name}'] = _text(pipeline)
     names = image_names(dataset)
     digest = hashlib.sha256('\n'.join(names).encode()).hexdigest()
@@ -79,17 +79,6 @@ def refuse_another(before: Mapping[str, str] | None, now: Mapping[str, str],
             f'{checkpoint} belongs to another run: {key} was {before.get(key, "not set")} and is '
             f'{now.get(key, "not set")} here{more}; {restore} to resume, or start a new '
             'run from its weights with --load-from and another --work-dir')
-
-
-def _pipelines(data: Any, name: str = '') -> list[tuple[str, list]]:
-    """Returns (name, pipeline) of each in ``data.train``, which may nest data sets."""
-    if isinstance(data, (list, tuple)):
-        return [found for i, part in enumerate(data) for found in _pipelines(part, f'{name}{i}.')]
-    if not isinstance(data, dict):
-        return []
-    own = [(f'{name}pipeline', data['pipeline'])] if 'pipeline' in data else []
-    return own + [found for key in ('dataset', 'datasets') if key in data
-                  for found in _pipelines(data[key], f'{name}{key}.')]
 
 
 def _flatten(name: str, value: Any, parts: dict[str, str]) -> None:
