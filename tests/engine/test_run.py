@@ -55,7 +55,7 @@ def test_a_resume_opens_the_checkpoint_once(config, tmp_path, monkeypatch):
     assert run.resumed and run.seed == 1
     train(run)
     assert opened == [f'{work_dir}/iter_2.pth']
-    with pytest.raises(InputError, match='is of another run: seed was 1 and is 2 here'):
+    with pytest.raises(InputError, match='belongs to another run: seed was 1 and is 2 here'):
         prepare(config, settings=settings, work_dir=work_dir, auto_resume=True, seed=2)
 
 
