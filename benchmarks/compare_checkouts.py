@@ -40,8 +40,7 @@ UNSTABLE = {'time', 'data_time', 'eta', 'memory', 'seconds', 'date', 'timestamp'
             'settings', 'env_info', 'hardware', 'versions', 'mmseg_version', 'mmcv_version',
             'peak_memory_bytes', 'last_ckpt'}
 UNSTABLE_FILES = re.compile(r'.*\.(log|txt|py)|\.lock|tf_logs|checked\.json')
-# Case -> keys whose differences are intended.
-INTENDED = {'recipes': {'pretrain_size'}}  # nothing reads it in the recipes that lost it
+INTENDED = {'pretrain_size'}  # keys that may differ: nothing reads it in the recipes that lost it
 RECIPES_SCRIPT = """
 import json, sys
 from pathlib import Path
@@ -185,7 +184,10 @@ def doctor(it: Checkout, other: Checkout) -> dict:
     for recipe, gpus in DOCTOR.items():
         text = it.run(f'doctor_{len(found)}', 'tools/doctor.py', f'configs/{recipe}', '--gpus',
                       gpus, '--gpu-memory', 80, '--json', codes=(0, 1))  # 1: data is missing
-        modes = json.loads(re.search(r'^\{$.*', text, re.M | re.S).group())['memory']['modes']
+        content = re.search(r'^\{$.*', text, re.MULTILINE | re.DOTALL)
+        if content is None:
+            raise CommandError(f'tools/doctor.py {recipe}\n{text[-2000:]}')
+        modes = json.loads(content.group())['memory']['modes']
         found[recipe] = {mode['name']: {key: mode[key] for key in (
             'peak_bytes', 'host_bytes', 'flops', 'chosen', 'fits')} for mode in modes}
     return found
@@ -208,7 +210,7 @@ def content_of(path: Path) -> Any:
     if path.suffix == '.dcp':
         with tempfile.TemporaryDirectory() as folder:
             dcp_to_torch_save(path, f'{folder}/whole.pth')
-            return torch.load(f'{folder}/whole.pth')
+            return {'meta': torch.load(path / 'meta.pth'), **torch.load(f'{folder}/whole.pth')}
     if path.is_dir():
         return files(path)
     if path.name.endswith('.log.json'):
@@ -216,11 +218,12 @@ def content_of(path: Path) -> Any:
         return {f'{line["mode"]} {line["iter"]}': line for line in lines if 'mode' in line}
     if path.suffix == '.pkl':
         return ResultsReader(path.open('rb')).load()
-    readers: dict[str, Callable[[Path], Any]] = {
-        '.pth': torch.load, '.json': lambda path: json.loads(path.read_text()),
-        '.npz': lambda path: dict(np.load(path))}
-    reader = readers.get(path.suffix, lambda path: hashlib.sha256(path.read_bytes()).hexdigest())
-    return reader(path)
+    if path.suffix == '.npz':
+        return dict(np.load(path))
+    if path.suffix == '.json':
+        return json.loads(path.read_text())
+    return torch.load(path) if path.suffix == '.pth' else hashlib.sha256(
+        path.read_bytes()).hexdigest()
 
 
 class Record(tuple):
@@ -294,14 +297,14 @@ def show(value: Any, other: Any) -> str:
 
 def compare(name: str, this: Checkout, other: Checkout) -> dict[str, Any]:
     """Runs a case in both checkouts, one after another."""
-    result: dict[str, Any] = dict(failed=None, differences=[], intended=[])
+    result: dict[str, Any] = dict(failed='', differences=[], intended=[])
     try:
         results = [clean(CASES[name](it, other), [other, this]) for it in (other, this)]
     except CommandError as error:
-        return {**result, 'failed': str(error)}
+        return {**result, 'failed': f'{error}\n'}
     for found in differences(*results):
-        intended = found[0].rsplit('/', 1)[-1] in INTENDED.get(name, ())
-        result['intended' if intended else 'differences'].append(found)
+        key = re.split('[/.]', found[0])[-1]
+        result['intended' if key in INTENDED else 'differences'].append(found)
     return result
 
 
@@ -310,10 +313,8 @@ def print_case(name: str, result: dict[str, Any], seconds: float) -> None:
     found, intended = result['differences'], result['intended']
     text = 'failed' if result['failed'] else f'{len(found)} differ' if found else 'same'
     if intended:
-        text += f' (intended: {len(intended)} x {intended[0][0].rsplit("/", 1)[-1]})'
-    print(f'{name:<15}{seconds:>6.1f} s  {text}', flush=True)
-    if result['failed']:
-        print(result['failed'])
+        text += f' (intended: {len(intended)} x {", ".join(INTENDED)})'
+    print(f'{name:<15}{seconds:>6.1f} s  {text}\n{result["failed"]}', end='', flush=True)
     for path, before, now in found[:SHOWN]:
         print(f'    {path}\n        other: {before}\n        this:  {now}', flush=True)
 
