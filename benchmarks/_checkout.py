@@ -27,10 +27,10 @@ data = dict(samples_per_gpu=2, train=dict(data_root=data_root), val=dict(data_ro
 model = dict(backbone=dict(embed_dim=32, depth=4, num_heads=2, out_indices={blocks},
                            pretrained={weights!r}, drop_path_rate={drop_path}))
 optimizer = dict(paramwise_cfg=dict(num_layers=4))
-runner = dict(max_iters=6)
+runner = dict(max_iters={end})
 lr_config = dict(warmup_iters=1)
-checkpoint_config = dict(interval=3)
-evaluation = dict(interval=3)
+checkpoint_config = dict(interval={middle})
+evaluation = dict(interval={middle})
 log_config = dict(interval=1)
 """
 LINEAR_HEAD = 'model.update(decode_head=dict(in_channels=32, channels=32))\n'
@@ -39,11 +39,20 @@ UPERNET = ('model.update(decode_head=dict(in_channels=[32] * 4, channels=8),\n'
 
 
 class CommandError(Exception):
-    """A command that failed, with the end of what it printed."""
+    """A command that failed.
+
+    Args:
+        command: What was run.
+        text: What it printed, of which the end is kept.
+    """
+
+    def __init__(self, command: str, text: str):
+        super().__init__('\n'.join([command, *(
+            f'    {line[:300]}' for line in text.splitlines()[-8:])]))
 
 
 class Checkout:
-    """A checkout and the process whose forks run its commands.
+    """A checkout, and the process that is forked for each of its commands.
 
     Args:
         root: Folder of the checkout.
@@ -54,14 +63,26 @@ class Checkout:
     def __init__(self, root: Path, folder: Path, data: Path):
         self.root, self.folder, self.data = root, folder, data
         folder.mkdir(parents=True)
-        self._server = subprocess.Popen(
-            [sys.executable, __file__], cwd=root, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env={**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1',
-                 'XDG_CACHE_HOME': str(folder / 'hashes'), 'CUDA_VISIBLE_DEVICES': ''})
+        self._messages = folder / 'import.txt'
+        env = dict(PYTHONPATH=str(root), OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES='',
+                   XDG_CACHE_HOME=str(folder / 'hashes'))
+        with self._messages.open('w') as messages:
+            self._server = subprocess.Popen(
+                [sys.executable, __file__], cwd=root, env={**os.environ, **env}, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=messages)
 
     def run(self, log: str, *words: object, ranks: int = 1, codes: tuple[int, ...] = (0,)) -> str:
-        """Runs a script of the checkout on some processes; returns what they printed."""
+        """Runs a script of the checkout; returns what it printed.
+
+        Args:
+            log: Name of the file for what is printed, without its ending.
+            words: The script and its arguments.
+            ranks: Number of processes.
+            codes: Exit codes that are no failure.
+
+        Raises:
+            CommandError: For any other exit code.
+        """
         path = self.folder / f'{log}.txt'
         envs: list[dict] = [{}]
         if ranks > 1:
@@ -72,12 +93,17 @@ class Checkout:
             envs = [dict(RANK=str(i), LOCAL_RANK=str(i), WORLD_SIZE=str(ranks), MASTER_PORT=port,
                          MASTER_ADDR='127.0.0.1') for i in range(ranks)]
         job = dict(argv=[str(word) for word in words], log=str(path), envs=envs)
-        print(json.dumps(job), file=self._server.stdin, flush=True)
-        found = json.loads(self._server.stdout.readline() or '[]')
-        text = path.read_text() if path.exists() else 'the package cannot be imported'
+        found = self._ask(job)
+        text = (path if path.exists() else self._messages).read_text()
         if not found or not set(found).issubset(codes):
-            raise CommandError(f'{job["argv"]}: exit codes {found}\n{text[-2000:]}')
+            raise CommandError(f'{" ".join(job["argv"])}: exit codes {found}', text)
         return text
+
+    def _ask(self, job: dict) -> list[int]:
+        if self._server.poll() is not None:
+            return []
+        print(json.dumps(job), file=self._server.stdin, flush=True)
+        return json.loads(self._server.stdout.readline() or '[]')
 
     def run_code(self, name: str, code: str) -> Any:
         """Runs a script that writes JSON to its argument; returns the content."""
@@ -87,18 +113,18 @@ class Checkout:
         return json.loads(out.read_text())
 
     def config(self, recipe: str, weights: Path | None = None) -> Path:
-        """Writes a config of 6 iterations on a recipe of this checkout; returns its path."""
+        """Writes a config of ``END`` iterations on a recipe of the checkout; returns its path."""
         linear = recipe == 'linear_probing'
         path = self.folder / f'{recipe}.py'
-        path.write_text(TINY.format(
+        text = TINY.format(
             root=self.root, data=self.data, recipe=recipe, weights=weights and str(weights),
-            blocks=[2] if linear else [0, 1, 2, 3],
-            drop_path=0.3 if recipe == 'full_tuning' else 0.0) + (
-                LINEAR_HEAD if linear else UPERNET))
+            blocks=[2] if linear else [0, 1, 2, 3], middle=MIDDLE, end=END,
+            drop_path=0.3 if recipe == 'full_tuning' else 0.0)
+        path.write_text(text + (LINEAR_HEAD if linear else UPERNET))
         return path
 
     def train(self, recipe: str, weights: Path | None = None, ranks: int = 1) -> Path:
-        """Trains, unless it was done before; returns the work dir."""
+        """Trains, unless this run was made before; returns its work dir."""
         work_dir = self.folder / f'{recipe}_{ranks}'
         if not work_dir.exists():
             self.run(work_dir.name, 'tools/train.py', self.config(recipe, weights), '--work-dir',
@@ -106,7 +132,7 @@ class Checkout:
         return work_dir
 
     def backbone(self) -> Path:
-        """Writes the backbone of a fully tuned network as a file of its own; returns its path."""
+        """Writes the backbone of the fully tuned network to a file; returns its path."""
         path = self.folder / 'backbone.pth'
         if not path.exists():
             state = torch.load(self.train('full_tuning') / f'iter_{END}.pth')['state_dict']

@@ -106,11 +106,10 @@ def resume(it: Checkout, other: Checkout) -> dict:
             copy(checkpoint, work_dir / checkpoint.name)
             it.run(f'resumed_{work_dir.name}', 'tools/train.py', it.config(recipe, weights),
                    '--work-dir', work_dir, '--auto-resume', *TRAIN_OPTIONS, ranks=ranks)
-        content = files(work_dir)
+        found[work_dir.name] = content = files(work_dir)
         log = content['<time>.log.json']
         content['<time>.log.json'] = {key: line for key, line in log.items()
                                       if line['mode'] == 'val' or line['iter'] > MIDDLE}
-        found[work_dir.name] = content
     return found
 
 
@@ -168,8 +167,7 @@ def conversion(it: Checkout, other: Checkout) -> dict:
         it.run(f'merge_{name}', 'tools/merge_checkpoint.py', source, out / name)
     for source, name in ((other.backbone(), 'weights.pth'), (other.backbone(), 'hub'),
                          (out / 'hub', 'weights.safetensors')):
-        it.run(f'convert_{name}', 'tools/convert_weights.py', source, out / name,
-               '--num-heads', 2)
+        it.run(f'convert_{name}', 'tools/convert_weights.py', source, out / name, '--num-heads', 2)
     return files(out)
 
 
@@ -186,7 +184,7 @@ def doctor(it: Checkout, other: Checkout) -> dict:
                       gpus, '--gpu-memory', 80, '--json', codes=(0, 1))  # 1: data is missing
         content = re.search(r'^\{$.*', text, re.MULTILINE | re.DOTALL)
         if content is None:
-            raise CommandError(f'tools/doctor.py {recipe}\n{text[-2000:]}')
+            raise CommandError(f'tools/doctor.py configs/{recipe}', text)
         modes = json.loads(content.group())['memory']['modes']
         found[recipe] = {mode['name']: {key: mode[key] for key in (
             'peak_bytes', 'host_bytes', 'flops', 'chosen', 'fits')} for mode in modes}
@@ -288,11 +286,11 @@ def show(value: Any, other: Any) -> str:
     if not isinstance(value, (Tensor, np.ndarray)):
         return repr(value)[:100]
     text = f'{value.dtype} {tuple(value.shape)}'
-    if getattr(other, 'shape', None) == value.shape:
-        mine, theirs = value.reshape(-1).tolist(), other.reshape(-1).tolist()
-        unequal = [i for i, (x, y) in enumerate(zip(mine, theirs)) if repr(x) != repr(y)]
-        text += f', {len(unequal)} differ, [{unequal[0]}] = {mine[unequal[0]]}' if unequal else ''
-    return text
+    if getattr(other, 'shape', None) != value.shape:
+        return text
+    mine, theirs = value.reshape(-1).tolist(), other.reshape(-1).tolist()
+    unequal = [i for i, (x, y) in enumerate(zip(mine, theirs)) if repr(x) != repr(y)]
+    return text + ''.join(f', {len(unequal)} differ, [{i}] = {mine[i]}' for i in unequal[:1])
 
 
 def compare(name: str, this: Checkout, other: Checkout) -> dict[str, Any]:
