@@ -12,7 +12,7 @@ import subprocess
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -92,16 +92,17 @@ class Checkout:
                 port = str(probe.getsockname()[1])
             envs = [dict(RANK=str(i), LOCAL_RANK=str(i), WORLD_SIZE=str(ranks), MASTER_PORT=port,
                          MASTER_ADDR='127.0.0.1') for i in range(ranks)]
-        job = dict(argv=[str(word) for word in words], log=str(path), envs=envs)
-        found = self._ask(job)
+        argv = [str(word) for word in words]
+        found = self._ask(dict(argv=argv, log=str(path), envs=envs))
         text = (path if path.exists() else self._messages).read_text()
         if not found or not set(found).issubset(codes):
-            raise CommandError(f'{" ".join(job["argv"])}: exit codes {found}', text)
+            raise CommandError(f'{" ".join(argv)}: exit codes {found}', text)
         return text
 
     def _ask(self, job: dict) -> list[int]:
         if self._server.poll() is not None:
             return []
+        assert self._server.stdin and self._server.stdout
         print(json.dumps(job), file=self._server.stdin, flush=True)
         return json.loads(self._server.stdout.readline() or '[]')
 
@@ -142,8 +143,7 @@ class Checkout:
 
     def close(self) -> None:
         """Ends the process."""
-        self._server.stdin.close()
-        self._server.wait()
+        self._server.communicate()
 
 
 def serve() -> None:
@@ -157,12 +157,16 @@ def serve() -> None:
     os.dup2(2, 1)
     for line in sys.stdin:
         job = json.loads(line)
-        processes = [os.fork() or run_forked(job, env) for env in job['envs']]
+        processes = []
+        for env in job['envs']:
+            processes.append(os.fork())
+            if processes[-1] == 0:
+                run_forked(job, env)
         codes = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
         print(json.dumps(codes), file=answers, flush=True)
 
 
-def run_forked(job: dict, env: dict[str, str]) -> None:
+def run_forked(job: dict, env: dict[str, str]) -> NoReturn:
     """Runs a script in a forked process; does not return."""
     signal.alarm(LIMIT)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -178,7 +178,7 @@ def few_shot(it: Checkout, other: Checkout) -> dict:
 
 def doctor(it: Checkout, other: Checkout) -> dict:
     """Predicts memory and operations of recipes on GPUs of 80 GiB."""
-    found = {}
+    found: dict[str, dict] = {}
     for recipe, gpus in DOCTOR.items():
         text = it.run(f'doctor_{len(found)}', 'tools/doctor.py', f'configs/{recipe}', '--gpus',
                       gpus, '--gpu-memory', 80, '--json', codes=(0, 1))  # 1: data is missing
@@ -252,9 +252,8 @@ def clean(value: Any, checkouts: list[Checkout]) -> Any:
         return [clean(part, checkouts) for part in value]
     if isinstance(value, str):
         for it in checkouts:
-            for name, path in (('<root>', it.root), ('<folder>', it.folder / 'resumed'),
-                               ('<folder>', it.folder)):
-                value = value.replace(str(path), name)
+            for path in (it.root, it.folder / 'resumed', it.folder):
+                value = value.replace(str(path), '<folder>')
         return without_time(value)
     return value
 
