@@ -1,11 +1,17 @@
 """Fixtures that several tests share."""
-import socket
+import runpy
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from helpers.commands import ROOT, free_port
 from helpers.data import draw_data
+from helpers.logs import reset_loggers
+from helpers.zygote import Zygote
 from slurm.cluster import missing
 
 import mmseg_custom  # noqa: F401 - registers, and lets mmseg import without compiled ops
@@ -34,9 +40,36 @@ def _same_generators():
     np.random.seed(0)
 
 
+@pytest.fixture(scope='session')
+def zygote():
+    """The process whose forks run scripts, one or several ranks of each."""
+    process = Zygote()
+    yield process
+    process.close()
+
+
 @pytest.fixture
-def free_port() -> int:
-    """A port of the loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
+def process_group():
+    """A process group of this process alone."""
+    dist.init_process_group('gloo', f'tcp://127.0.0.1:{free_port()}', rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.fixture
+def run_tool(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Runs a tool in this process: (name, *arguments) -> (exit code, stdout, stderr)."""
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    reset_loggers(monkeypatch)
+
+    def run_tool(name: str, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+        except SystemExit as end:
+            code = end.code or 0
+        return code, *capsys.readouterr()
+
+    return run_tool

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -45,6 +46,12 @@ def load_stand_in():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def default_signals():
+    """Undoes what a shell does to commands in the background, and nohup: they ignore signals."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 class Checkout:
@@ -83,7 +90,8 @@ class Checkout:
         self.calls.write_text('')
         run = subprocess.run(['sh', 'scripts/setup_env.sh'], cwd=self.folder, text=True,
                              env={'PATH': str(self.bin), 'HOME': str(self.folder), **env},
-                             capture_output=True, stdin=subprocess.DEVNULL)
+                             capture_output=True, stdin=subprocess.DEVNULL,
+                             preexec_fn=default_signals)
         return run.returncode, run.stdout + run.stderr, self.calls.read_text().splitlines()
 
     def refusal(self, **env):

@@ -3,12 +3,10 @@ import json
 import os
 import pickle
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.commands import ROOT, run
 
 from mmseg_custom.checkpoint import (
     is_whole,
@@ -36,14 +34,10 @@ RUNS = dict(
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory) -> Path:
+def folder(zygote, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('sharded')
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = min(probe.getsockname()[1], 60000)
-    run('python', 'tests/helpers/traces.py', folder, port,
-        *(f'{name}={json.dumps(options)}' for name, options in RUNS.items()),
-        PYTHONPATH=f'{ROOT}:{ROOT / "tests"}')
+    zygote.run('tests/helpers/traces.py', folder,
+               *(f'{name}={json.dumps(options)}' for name, options in RUNS.items()))
     return folder
 
 
@@ -123,16 +117,7 @@ def test_optimizer_of_another_config(copy):
         load_optimizer(optimizer, open_checkpoint(str(copy)))
 
 
-@pytest.fixture
-def alone(free_port):
-    """A process group of one."""
-    torch.distributed.init_process_group('gloo', f'tcp://127.0.0.1:{free_port}', rank=0,
-                                         world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
-
-
-def test_failed_write_leaves_what_was_there(tmp_path, alone, monkeypatch):
+def test_failed_write_leaves_what_was_there(tmp_path, process_group, monkeypatch):
     model, path = torch.nn.Linear(2, 2), str(tmp_path / 'iter_1.dcp')
     save_sharded(model, path, meta=dict(iter=1), link_latest=True)
 
@@ -148,7 +133,7 @@ def test_failed_write_leaves_what_was_there(tmp_path, alone, monkeypatch):
     assert os.readlink(tmp_path / 'latest.pth') == 'iter_1.dcp'
 
 
-def test_saving_twice_replaces_and_leftovers_are_swept(tmp_path, alone):
+def test_saving_twice_replaces_and_leftovers_are_swept(tmp_path, process_group):
     model, path = torch.nn.Linear(2, 2), str(tmp_path / 'iter_1.dcp')
     for iteration in (1, 2):
         save_sharded(model, path, meta=dict(iter=iteration))

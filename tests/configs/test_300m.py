@@ -1,7 +1,7 @@
 """The recipes of InternViT-300M: what makes them that family, and that each builds."""
 import pytest
 import torch
-from helpers.data import ROOT
+from helpers.commands import ROOT
 from mmcv import Config
 from mmseg.models import build_segmentor
 

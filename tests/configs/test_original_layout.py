@@ -5,12 +5,12 @@ and replaces what differs: the backbone, the optimizer, the learning-rate policy
 carries keys that nothing reads. Each published recipe is written that way here, put beside our
 bases and compared with the recipe of ours.
 """
-from pathlib import Path
 
 import pytest
+from helpers.commands import ROOT
 from mmcv import Config
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+CONFIGS = ROOT / 'configs'
 
 # What runs read. `evaluation` is compared apart, because the original leaves its save_best to
 # mmcv, and dist_params and the like come from the same default_runtime.py.

@@ -1,7 +1,7 @@
 """Recipes on other data sets: they are ADE20K's but for the data, and every config builds."""
 import pytest
 import torch
-from helpers.data import ROOT
+from helpers.commands import ROOT
 from mmcv import Config
 from mmseg.datasets import build_dataset
 from mmseg.datasets.builder import DATASETS

@@ -12,12 +12,13 @@ import mmseg_custom  # noqa: F401  (registers what the configs name; before mmse
 import mmseg
 import pytest
 import torch
+from helpers.commands import ROOT
 from mmcv import Config
 from mmcv.runner import HOOKS
 from mmseg.datasets.builder import DATASETS, PIPELINES
 from mmseg.models import build_segmentor
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+CONFIGS = ROOT / 'configs'
 MMSEG_BASES = Path(mmseg.__file__).parent / '.mim' / 'configs' / '_base_'
 BASES = CONFIGS / '_base_'
 

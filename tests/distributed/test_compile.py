@@ -3,8 +3,7 @@ from functools import partial
 
 import pytest
 import torch
-import torch.distributed as dist
-from mmcv import ConfigDict
+from helpers.tiny_networks import segmentor_config
 from mmseg.models import build_segmentor
 
 from mmseg_custom.distributed.options import Engine
@@ -14,14 +13,10 @@ from mmseg_custom.distributed.precision import apply_precision
 
 def losses(engine: Engine, depth: int, steps: int, dtype: torch.dtype = torch.bfloat16,
            ) -> list[float]:
-    """Of a network whose blocks all have another drop path."""
+    """Trains a network whose blocks all have another drop path rate."""
     torch.manual_seed(0)
-    model = build_segmentor(ConfigDict(
-        type='EncoderDecoder',
-        backbone=dict(type='InternViT6B', embed_dim=32, depth=depth, num_heads=2, img_size=28,
-                      out_indices=[depth - 1], drop_path_rate=0.4),
-        decode_head=dict(type='FCNHead', in_channels=32, channels=32, num_convs=0,
-                         concat_input=False, num_classes=5)))
+    model = build_segmentor(segmentor_config(kind='EncoderDecoder', depth=depth,
+                                             drop_path_rate=0.4))
     apply_precision(model, dtype, 'cpu', store=engine.type != 'fsdp2')
     model = parallelize(model, 'cpu', engine).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -54,15 +49,11 @@ def test_few_graphs_serve_all_blocks(monkeypatch, counters):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['single', 'fsdp2'])
-def test_compiled_blocks_train_alike(counters, free_port, kind):
+def test_compiled_blocks_train_alike(counters, process_group, kind):
     """Machine code by Inductor, forwards and backwards."""
-    dist.init_process_group('gloo', f'tcp://127.0.0.1:{free_port}', rank=0, world_size=1)
-    try:
-        with torch._inductor.config.patch(compile_threads=1):
-            compiled = losses(Engine(kind, compile=True), 2, 3)
-        graphs = counters['stats']['unique_graphs']
-        plain = losses(Engine(kind), 2, 3)
-    finally:
-        dist.destroy_process_group()
+    with torch._inductor.config.patch(compile_threads=1):
+        compiled = losses(Engine(kind, compile=True), 2, 3)
+    graphs = counters['stats']['unique_graphs']
+    plain = losses(Engine(kind), 2, 3)
     assert graphs > 0 and compiled[0] != compiled[-1]
     torch.testing.assert_close(compiled, plain, rtol=2e-2, atol=0)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.distributed as dist
+from helpers.commands import free_port
 
 from mmseg_custom.distributed import launch
 from mmseg_custom.errors import InputError
@@ -12,9 +13,9 @@ def test_first_host(nodes, first):
     assert launch._first_host(nodes) == first
 
 
-def test_slurm_environment(monkeypatch, free_port):
+def test_slurm_environment(monkeypatch):
     for key, value in dict(SLURM_PROCID='0', SLURM_NTASKS='1', SLURM_LOCALID='0',
-                           SLURM_NODELIST='localhost', PORT=str(free_port)).items():
+                           SLURM_NODELIST='localhost', PORT=free_port()).items():
         monkeypatch.setenv(key, value)
     for key in ('MASTER_ADDR', 'MASTER_PORT', 'RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
         monkeypatch.delenv(key, raising=False)

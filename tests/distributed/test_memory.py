@@ -2,7 +2,7 @@
 import pytest
 import torch
 import torch.distributed as dist
-from mmcv import ConfigDict
+from helpers.tiny_networks import segmentor_config
 from mmseg.models import build_segmentor
 from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -18,16 +18,9 @@ from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.parallelize import parallelize
 from mmseg_custom.distributed.precision import apply_precision
 
-WIDTH = 32
-
 
 def segmentor(frozen: bool = False, depth: int = 3) -> nn.Module:
-    return build_segmentor(ConfigDict(
-        type='EncoderDecoder',
-        backbone=dict(type='InternViT6B', embed_dim=WIDTH, depth=depth, num_heads=2, img_size=28,
-                      out_indices=[depth - 1], freeze_vit=frozen),
-        decode_head=dict(type='FCNHead', in_channels=WIDTH, channels=WIDTH, num_convs=0,
-                         concat_input=False, num_classes=5)))
+    return build_segmentor(segmentor_config(kind='EncoderDecoder', depth=depth, freeze_vit=frozen))
 
 
 @pytest.fixture

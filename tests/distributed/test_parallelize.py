@@ -3,9 +3,6 @@ import json
 
 import pytest
 import torch
-import torch.distributed as dist
-from helpers import commands
-from helpers.commands import ROOT, run
 from torch import nn
 from torch.distributed.tensor import DTensor
 
@@ -42,13 +39,11 @@ RUNS = dict(
 
 
 @pytest.fixture(scope='module')
-def traces(tmp_path_factory) -> dict[str, dict]:
+def traces(zygote, tmp_path_factory) -> dict[str, dict]:
     """What each of ``RUNS`` gave."""
     folder = tmp_path_factory.mktemp('traces')
-    port = min(int(commands.free_port()), 60000)
-    run('python', 'tests/helpers/traces.py', folder, port,
-        *(f'{name}={json.dumps(options)}' for name, options in RUNS.items()),
-        PYTHONPATH=f'{ROOT}:{ROOT / "tests"}')
+    zygote.run('tests/helpers/traces.py', folder,
+               *(f'{name}={json.dumps(options)}' for name, options in RUNS.items()))
     return {name: torch.load(folder / f'{name}.pth') for name in RUNS}
 
 
@@ -140,7 +135,7 @@ def test_wrong_options(options, message):
         Engine.of(options)
 
 
-def test_no_process_holds_all_weights_in_float32(monkeypatch, free_port):
+def test_no_process_holds_all_weights_in_float32(monkeypatch, process_group):
     """When a part is sharded, the blocks behind it are still in the file's dtype."""
     model, whole = segmentor(False), []
 
@@ -153,11 +148,7 @@ def test_no_process_holds_all_weights_in_float32(monkeypatch, free_port):
     monkeypatch.setattr(parallelize, 'fully_shard', spy)
     model.backbone.to_empty(device='cpu')
     apply_precision(model, torch.bfloat16, store=False)
-    dist.init_process_group('gloo', f'tcp://127.0.0.1:{free_port}', rank=0, world_size=1)
-    try:
-        parallelize.parallelize(model, 'cpu', Engine('fsdp2'))
-    finally:
-        dist.destroy_process_group()
+    parallelize.parallelize(model, 'cpu', Engine('fsdp2'))
     block = sum(p.numel() for p in model.backbone.blocks[0].parameters())
     assert whole[:2] == [block, block]  # each is stored in shards by the time of the next
     assert {p.dtype for p in model.parameters()} == {torch.float32}

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from helpers.commands import ROOT
+from helpers.tiny_networks import segmentor_config
 from mmcv import Config
 from mmseg.models import build_segmentor
 
@@ -31,23 +32,13 @@ OPTIMIZER = dict(type='AdamW', lr=1e-4)
 def segmentor(width: int, head: str, frozen: bool = False, with_cp: bool = True,
               depth: int = 6) -> dict:
     """A backbone of ``depth`` blocks with a linear head, or with UPerNet and an auxiliary head."""
-    common = dict(num_classes=150, align_corners=False, dropout_ratio=0.1)
     upernet = head == 'upernet'
-    backbone = dict(
-        type='InternViT6B', embed_dim=width, depth=depth, num_heads=width // 64, img_size=CROP[0],
-        pretrain_size=CROP[0], out_indices=[1, 2, 3, 5] if upernet else [depth - 1],
-        with_cp=with_cp, freeze_vit=frozen, with_fpn=upernet)
-    if not upernet:
-        linear = dict(type='FCNHead', in_channels=width, channels=width, num_convs=0,
-                      concat_input=False, with_norm=True, in_index=0, **common)
-        return dict(type='EncoderDecoder', backbone=backbone, decode_head=linear,
-                    test_cfg=dict(mode='whole'))
-    return dict(
-        type='EncoderDecoder', backbone=backbone, test_cfg=dict(mode='whole'),
-        decode_head=dict(type='UPerHead', in_channels=[width] * 4, in_index=[0, 1, 2, 3],
-                         pool_scales=(1, 2, 3, 6), channels=64, norm_cfg=NORM, **common),
-        auxiliary_head=dict(type='FCNHead', in_channels=width, in_index=2, channels=64,
-                            num_convs=1, concat_input=False, norm_cfg=NORM, **common))
+    heads = dict(num_classes=150, **(dict(channels=64, norm_cfg=NORM) if upernet
+                                     else dict(with_norm=True)))
+    return segmentor_config(
+        head, 'EncoderDecoder', heads, embed_dim=width, depth=depth, num_heads=width // 64,
+        img_size=CROP[0], pretrain_size=CROP[0], with_cp=with_cp, freeze_vit=frozen,
+        out_indices=[1, 2, 3, 5] if upernet else [depth - 1])
 
 
 def config(model: dict, images: int, engine: str) -> Config:

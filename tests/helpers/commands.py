@@ -3,6 +3,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +27,14 @@ def run(*command: object, cwd: Path = ROOT, code: int = 0, timeout: int = 300,
 
 
 def free_port() -> str:
-    """A port of the loopback that nothing listens on, as launchers take it."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
+    """Returns a port of the loopback that nothing listens on, as launchers take it."""
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[str]:
+    """Returns several ports of the loopback, all different."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(('127.0.0.1', 0))
+        return [str(probe.getsockname()[1]) for probe in probes]

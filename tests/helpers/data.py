@@ -1,20 +1,44 @@
-"""A minute data set in ADE20K's layout, and configs on it."""
+"""A tiny data set in ADE20K's layout, and configs on it."""
 from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
+from helpers.commands import ROOT
+from mmcv import Config
 from PIL import Image
 
 from mmseg_custom.engine.config import load_config, resolve_config
 from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.engine.run import Run, prepare_run
 
-ROOT = Path(__file__).resolve().parents[2]
+# Crops of 56 x 56 pixels, in training and tests.
+CROPS = f"""
+from runpy import run_path
+crop = (56, 56)
+train_pipeline, test_pipeline = run_path('{ROOT}/configs/_base_/datasets/pipelines.py')[
+    'pipelines'](crop, (224, 56), reduce_zero_label=True)
+data['train'].update(pipeline=train_pipeline)
+data['val'].update(pipeline=test_pipeline)
+data['test'].update(pipeline=test_pipeline)
+"""
+# The linear recipes with a network so small that a test can build it anew.
+SMALL_LINEAR = CROPS + """
+model = dict(
+    backbone=dict(embed_dim=32, depth=2, num_heads=2, img_size=56, out_indices=[1]),
+    decode_head=dict(in_channels=32, channels=32), test_cfg=dict(crop_size=crop, stride=crop))
+optimizer = dict(paramwise_cfg=dict(num_layers=2))
+"""
 
 
 def draw_sample(rng: np.random.Generator, height: int,
                 width: int) -> tuple[Image.Image, Image.Image]:
-    """Blocks of three colours, each a class, with an ignored rim."""
+    """Draws an image of blocks in three colours, each a class, and its labels; the rim is ignored.
+
+    Args:
+        rng: Generator of the colours and the noise.
+        height: Height in pixels.
+        width: Width in pixels.
+    """
     grid = rng.integers(0, 3, (height // 28 + 1, width // 28 + 1))
     classes = np.kron(grid, np.ones((28, 28), int))[:height, :width]
     colours = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200]])
@@ -59,9 +83,11 @@ log_config = dict(interval=1)
     return path
 
 
-def prepare(path: Path, splits: Collection[str] = ('train', 'val'), settings: dict | None = None,
-            **options: object) -> Run:
-    """Prepares the run of a config in this process, on the CPU."""
+def prepare(config: Path | Config, splits: Collection[str] = ('train', 'val'),
+            settings: dict | None = None, **options: object) -> Run:
+    """Prepares the run of a config, or of its file, in this process and on the CPU."""
+    if not isinstance(config, Config):
+        config = load_config(str(config), settings)
     options = RunOptions(**options)
-    cfg, _ = resolve_config(load_config(str(path), settings), options)
+    cfg, _ = resolve_config(config, options)
     return prepare_run(cfg, options, splits)

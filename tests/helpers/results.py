@@ -1,4 +1,4 @@
-"""Results of test runs on the minute data set, with predictions made up rather than computed."""
+"""Results of tests on the tiny data set, with invented predictions."""
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ def dataset_of(config: Path):
 
 
 def guesses(dataset, wrong: float, seed: int = 0) -> list[np.ndarray]:
-    """Predictions with a part of the blocks wrong, of classes 0..3."""
+    """Invents predictions: the ground truth, with a share of the blocks wrong, in class 0..3."""
     rng, found = np.random.default_rng(seed), []
     for index in range(len(dataset)):
         ground_truth = read_ground_truth(dataset, index)
@@ -26,7 +26,7 @@ def guesses(dataset, wrong: float, seed: int = 0) -> list[np.ndarray]:
 
 def write_some(config: Path, path: Path, wrong: float = .3, seed: int = 0,
                metrics: tuple[str, ...] = ('mIoU', 'mBIoU'), checkpoint: str = 'none') -> Path:
-    """Writes the results of a run that never was."""
+    """Writes the results of invented predictions."""
     dataset = dataset_of(config)
     records = pre_eval(dataset, guesses(dataset, wrong, seed), range(len(dataset)),
                        boundary='mBIoU' in metrics)

@@ -1,4 +1,4 @@
-"""Runs that are compared with each other: their config, and what must be the same at their end."""
+"""Runs that are compared: their config, and what must be equal when they end."""
 import json
 import operator
 import tempfile
@@ -6,32 +6,18 @@ import time
 from pathlib import Path
 
 import torch
-from helpers.data import draw_data, write_config
+from helpers.data import CROPS, draw_data, write_config
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 ITERATIONS = 8
-# As little as has everything: dropout, drop path, SyncBN, augmentation, layer decay.
-SMALL = """
-crop = (56, 56)
+# The smallest run with dropout, drop path, SyncBN, augmentation and layer decay.
+SMALL = CROPS + """
 model = dict(
     backbone=dict(embed_dim=32, depth=4, num_heads=2, img_size=56, pretrain_size=56,
                   out_indices=[0, 1, 2, 3], drop_path_rate=0.3, freeze_vit=False),
     decode_head=dict(in_channels=[32] * 4, channels=8, dropout_ratio=0.3),
     auxiliary_head=dict(in_channels=32, channels=8, dropout_ratio=0.3),
-    test_cfg=dict(crop_size=crop, stride=(56, 56)))
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='Resize', img_scale=(224, 56), ratio_range=(0.5, 2.0)),
-    dict(type='RandomCrop', crop_size=crop, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='Normalize', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
-         to_rgb=True),
-    dict(type='Pad', size=crop, pad_val=0, seg_pad_val=255),
-    dict(type='DefaultFormatBundle'),
-    dict(type='Collect', keys=['img', 'gt_semantic_seg'])]
-data['train'].update(pipeline=train_pipeline)
+    test_cfg=dict(crop_size=crop, stride=crop))
 data['samples_per_gpu'] = 2
 data['workers_per_gpu'] = 1
 optimizer = dict(paramwise_cfg=dict(num_layers=4, layer_decay_rate=0.95))

@@ -1,6 +1,6 @@
-"""Trains a minute segmentor under several engines, in forked processes of one command.
+"""Trains a tiny segmentor under several engines, in forked processes of one command.
 
-    python tests/helpers/traces.py FOLDER PORT NAME=JSON ...
+    python tests/helpers/traces.py FOLDER NAME=JSON ...
 
 With ``save`` a run saves a checkpoint of that name in the folder after half of its iterations; with
 ``resume`` and ``start`` it resumes from one. Each NAME.pth in the folder then holds ``losses`` (one
@@ -16,13 +16,15 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from mmcv import ConfigDict
 from mmcv.runner import build_optimizer
 from torch.distributed.tensor import DTensor
 
 import mmseg_custom  # noqa: F401 - registers, before mmseg
 
 from mmseg.models import build_segmentor  # isort: skip
+from helpers.commands import free_port
+from helpers.tiny_networks import segmentor_config
+
 from mmseg_custom.checkpoint import (
     load_optimizer,
     load_segmentor,
@@ -51,19 +53,13 @@ GLOBAL_BATCH, SIDE, CLASSES = 4, 28, 5
 
 def segmentor(norm: bool, depth: int, unread: int, frozen: bool) -> torch.nn.Module:
     """Backbone, pyramid, a UPerNet and an auxiliary head; all of it is trained."""
-    norm_cfg = dict(type='SyncBN', requires_grad=True) if norm else None
-    head = dict(channels=8, num_classes=CLASSES, norm_cfg=norm_cfg, dropout_ratio=0.0,
-                align_corners=False)
-    return build_segmentor(ConfigDict(
-        type='InternViTSegmentor',
-        backbone=dict(type='InternViT6B', embed_dim=32, depth=depth + unread, num_heads=2,
-                      img_size=SIDE, out_indices=list(range(depth - 4, depth)), with_fpn=True,
-                      freeze_vit=frozen),
-        decode_head=dict(type='UPerHead', in_channels=[32] * 4, in_index=[0, 1, 2, 3],
-                         pool_scales=(1, 2), **head),
-        auxiliary_head=dict(type='FCNHead', in_channels=32, in_index=2, num_convs=1,
-                            concat_input=False, with_norm=norm, **head),
-        test_cfg=dict(mode='slide', crop_size=(SIDE, SIDE), stride=(14, 14))))
+    config = segmentor_config(
+        'upernet', heads=dict(norm_cfg=dict(type='SyncBN') if norm else None, dropout_ratio=0.0),
+        test_cfg=dict(mode='slide', crop_size=(SIDE, SIDE), stride=(14, 14)), img_size=SIDE,
+        depth=depth + unread, out_indices=list(range(depth - 4, depth)), freeze_vit=frozen)
+    config.decode_head.pool_scales = (1, 2)
+    config.auxiliary_head.with_norm = norm
+    return build_segmentor(config)
 
 
 def batch_of(iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,7 +70,7 @@ def batch_of(iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
     return images, labels
 
 
-def train(rank: int, options: dict, path: Path, port: int) -> None:
+def train(rank: int, options: dict, path: Path, port: str) -> None:
     """One process of one run."""
     torch.set_num_threads(1)
     ranks = options['ranks']
@@ -142,13 +138,14 @@ def train(rank: int, options: dict, path: Path, port: int) -> None:
 
 def main() -> None:
     """Runs what the command line asks for, one run after another."""
-    folder, port = Path(sys.argv[1]), int(sys.argv[2])
+    folder = Path(sys.argv[1])
     context = multiprocessing.get_context('fork')
-    for i, word in enumerate(sys.argv[3:]):
+    for word in sys.argv[2:]:
         name, _, options = word.partition('=')
         options = {**DEFAULTS, **json.loads(options or '{}')}
+        port = free_port()
         processes = [context.Process(target=train, args=(
-            rank, options, folder / f'{name}.pth', port + i)) for rank in range(options['ranks'])]
+            rank, options, folder / f'{name}.pth', port)) for rank in range(options['ranks'])]
         for process in processes:
             process.start()
         for process in processes:

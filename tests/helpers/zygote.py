@@ -1,6 +1,6 @@
-"""Starts runs of tools/train.py quickly: a process that has imported everything, and forks.
+"""Runs scripts quickly: a process that has imported everything, and forks.
 
-Importing the package takes most of the time of a tiny run. One fresh process does it once (this
+Importing the libraries takes most of the time of a tiny run. One fresh process does it once (this
 file as a script); it forks a child for every rank that a test asks for. A fresh one, because a
 process that has computed with several threads cannot be forked safely.
 """
@@ -8,43 +8,59 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from helpers.commands import ROOT, free_port
 
 
 class Zygote:
-    """Starts ranks of training runs, and waits for them."""
+    """Starts scripts of Python in forks of one process, and waits for them."""
 
     def __init__(self):
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': f'{ROOT}:{ROOT}/tests'},
-            cwd=ROOT)
+            env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable,
+                 'PYTHONPATH': f'{ROOT}:{ROOT}/tests'}, cwd=ROOT)
         self._ask(None)  # imported
 
-    def start(self, log: Path, *arguments: object, ranks: int = 1) -> list[int]:
-        """Starts ``tools/train.py`` on some ranks; returns their process numbers."""
-        words = [str(word) for word in arguments]
-        port = free_port()
-        job = dict(argv=['tools/train.py', *words], log=str(log), env={})
-        if ranks > 1:
-            job['argv'] += ['--launcher', 'pytorch']
-        return [self._ask({**job, 'env': dict(
-            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR='127.0.0.1',
-            MASTER_PORT=port) if ranks > 1 else {}}) for rank in range(ranks)]
+    def start(self, log: Path, script: Path | str, *arguments: object, ranks: int = 1,
+              cwd: Path = ROOT) -> list[int]:
+        """Starts a script on some ranks, as torchrun would; returns their process numbers.
+
+        Args:
+            log: File that the ranks' output is appended to.
+            script: Path of the script, relative to the repository.
+            *arguments: Words of its command line.
+            ranks: Number of processes.
+            cwd: Working directory.
+        """
+        job = dict(argv=[str(ROOT / script), *map(str, arguments)], log=str(log), cwd=str(cwd))
+        group = dict(WORLD_SIZE=str(ranks), MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
+        return [self._ask({**job, 'env': dict(group, RANK=str(rank), LOCAL_RANK=str(rank))
+                           if ranks > 1 else {}}) for rank in range(ranks)]
 
     def wait(self, process: int) -> int:
         """Waits for a rank; returns its exit code, -N for one killed by signal N."""
         return self._ask({'wait': process})
 
-    def train(self, log: Path, *arguments: object, ranks: int = 1, code: int = 0) -> str:
-        """A whole run: checks the exit codes and returns what was printed."""
-        processes = self.start(log, *arguments, ranks=ranks)
-        codes = [self.wait(process) for process in processes]
-        text = log.read_text()
+    def run(self, script: Path | str, *arguments: object, ranks: int = 1, code: int = 0,
+            cwd: Path = ROOT) -> str:
+        """Runs a script to its end: checks the exit codes and returns what was printed."""
+        with tempfile.NamedTemporaryFile('r', suffix='.txt') as log:
+            processes = self.start(log.name, script, *arguments, ranks=ranks, cwd=cwd)
+            codes = [self.wait(process) for process in processes]
+            text = log.read()
         assert codes == [code] * ranks, f'exit codes {codes}\n{text[-5000:]}'
         return text
+
+    def start_training(self, log: Path, *arguments: object, ranks: int = 1) -> list[int]:
+        """Starts ``tools/train.py`` on some ranks; returns their process numbers."""
+        return self.start(log, 'tools/train.py', *arguments, *launcher(ranks), ranks=ranks)
+
+    def train(self, *arguments: object, ranks: int = 1, code: int = 0) -> str:
+        """Runs ``tools/train.py``: checks the exit codes and returns what was printed."""
+        return self.run('tools/train.py', *arguments, *launcher(ranks), ranks=ranks, code=code)
 
     def close(self) -> None:
         """Ends the process."""
@@ -57,8 +73,13 @@ class Zygote:
         return json.loads(self._process.stdout.readline())
 
 
+def launcher(ranks: int) -> list[str]:
+    """Returns the option of the tools for a number of ranks."""
+    return ['--launcher', 'pytorch'] if ranks > 1 else []
+
+
 def _become(job: dict) -> None:
-    """Runs a tool in a forked child; does not return."""
+    """Runs a script in a forked child; does not return."""
     import runpy
     import traceback
     log = os.open(job['log'], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -66,7 +87,9 @@ def _become(job: dict) -> None:
         os.dup2(log, number)
     os.setsid()
     os.environ.update(job['env'])
+    os.chdir(job['cwd'])
     sys.argv = job['argv']
+    sys.path.insert(0, os.path.dirname(job['argv'][0]))
     code = 0
     try:
         runpy.run_path(job['argv'][0], run_name='__main__')
@@ -80,13 +103,22 @@ def _become(job: dict) -> None:
     os._exit(code)
 
 
-def _serve() -> None:
-    sys.path.insert(0, str(ROOT / 'tools'))
-    import torch
+def _import_all() -> None:
+    """Imports what the tools import at the start and during a run."""
+    import torch.distributed.checkpoint
+    import torch.distributed.fsdp
+    import torch.distributed.tensor
+    import torch.utils.tensorboard
 
-    import mmseg_custom  # noqa: F401
+    import mmseg_custom.doctor.checks
+    import mmseg_custom.engine.sweep
+    import mmseg_custom.engine.test
     import mmseg_custom.engine.train  # noqa: F401
     torch.set_num_threads(1)
+
+
+def _serve() -> None:
+    _import_all()
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)
     for line in sys.stdin:

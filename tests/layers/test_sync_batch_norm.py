@@ -1,6 +1,8 @@
+"""Batch norm over two processes on the CPU; as a script, this file is one of them."""
+import sys
+
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from mmseg_custom.layers.sync_batch_norm import CPUSyncBatchNorm, sync_batch_norm_on_cpu
@@ -13,20 +15,22 @@ def step(norm: nn.Module, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.
     return out.detach(), x.grad
 
 
-def worker(rank: int, port: int, path: str) -> None:
-    dist.init_process_group('gloo', init_method=f'tcp://127.0.0.1:{port}', rank=rank, world_size=2)
+def train_on_a_part(path: str) -> None:
+    """Runs on two ranks: a step of each on its part of the batch."""
+    dist.init_process_group('gloo')
+    rank = dist.get_rank()
     torch.manual_seed(0)
     x, weight = torch.randn(6, 4, 5, 5) * 3 + 2, torch.randn(6, 4, 5, 5)
     norm = sync_batch_norm_on_cpu(nn.Sequential(nn.SyncBatchNorm(4)))[0]
-    half = slice(0, 2) if rank == 0 else slice(2, 6)  # unequal halves
-    out, grad = step(norm, x[half].clone(), weight[half])
+    part = slice(0, 2) if rank == 0 else slice(2, 6)  # unequal parts
+    out, grad = step(norm, x[part].clone(), weight[part])
     dist.all_reduce(norm.weight.grad)
     torch.save((out, grad, norm.state_dict(), norm.weight.grad), f'{path}.{rank}')
     dist.destroy_process_group()
 
 
-def test_two_processes_equal_one_on_the_whole_batch(tmp_path, free_port):
-    mp.start_processes(worker, (free_port, str(tmp_path / 'out')), nprocs=2, start_method='fork')
+def test_two_processes_equal_one_on_the_whole_batch(zygote, tmp_path):
+    zygote.run(__file__, tmp_path / 'out', ranks=2)
     parts = [torch.load(tmp_path / f'out.{rank}') for rank in (0, 1)]
     torch.manual_seed(0)
     x, weight = torch.randn(6, 4, 5, 5) * 3 + 2, torch.randn(6, 4, 5, 5)
@@ -47,3 +51,7 @@ def test_conversion_keeps_parameters_and_names():
     assert isinstance(model[1][0], CPUSyncBatchNorm)
     assert list(model.state_dict()) == names
     assert all(p is before[name] for name, p in model.named_parameters())
+
+
+if __name__ == '__main__':
+    train_on_a_part(sys.argv[1])

@@ -9,11 +9,12 @@ what /etc holds: everything is in one folder. Root alone may start it (device fi
 import os
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import time
 from pathlib import Path
+
+from helpers.commands import free_ports
 
 NEEDS = ('munged', 'slurmctld', 'slurmd', 'sbatch', 'scontrol')
 NODES = ('n1', 'n2')
@@ -98,7 +99,7 @@ class Cluster:
         (folder / 'state').mkdir()
         (folder / 'munge.key-file').write_bytes(os.urandom(128))
         (folder / 'munge.key-file').chmod(0o400)
-        ports = dict(zip(('controller', *NODES), _free_ports(3)))
+        ports = dict(zip(('controller', *NODES), free_ports(3)))
         (folder / 'slurm.conf').write_text(CONF.format(folder=folder, **ports))
         for number in (0, 1):  # Slurm takes device files alone for GPUs; these are /dev/null
             os.mknod(folder / f'gpu{number}', 0o666 | stat.S_IFCHR, os.makedev(1, 3))
@@ -125,13 +126,3 @@ class Cluster:
 
 def _path() -> str:
     return f'{os.environ.get("PATH", "")}:/usr/sbin:/sbin'
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(('127.0.0.1', 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.commands import run
 from helpers.data import draw_data, write_config
 from helpers.runs import SMALL, assert_same_end, losses, spread
 
@@ -40,7 +39,7 @@ def verified(folder: Path) -> int:
 
 def test_resumed_and_on_two_ranks(zygote, config, tmp_path):
     whole, again = tmp_path / 'whole', tmp_path / 'again'
-    first = zygote.train(tmp_path / 'first.txt', config, '--work-dir', whole, '--seed', 5,
+    first = zygote.train(config, '--work-dir', whole, '--seed', 5,
                          *spread(1))
     assert 'of which 108 kB are still to be written' in first and verified(
         config.parent / 'cache') == 3
@@ -48,17 +47,17 @@ def test_resumed_and_on_two_ranks(zygote, config, tmp_path):
     shutil.copytree(whole, again, symlinks=True)
     for path in [*again.glob('iter_[68]*'), *again.glob('best*')]:
         path.unlink()
-    text = zygote.train(tmp_path / 'again.txt', config, '--work-dir', again, '--auto-resume',
+    text = zygote.train(config, '--work-dir', again, '--auto-resume',
                         *spread(1))
     assert 'resumed after iteration 4' in text and 'of which 0 B are still' in text
     assert_same_end(again, whole)
     # Two ranks fill a cache of their own with the same bytes.
     other = tmp_path / 'cache'
-    zygote.train(tmp_path / 'two.txt', config, '--work-dir', tmp_path / 'two', '--seed', 5,
+    zygote.train(config, '--work-dir', tmp_path / 'two', '--seed', 5,
                  '--cfg-options', f'feature_cache.dir={other}', *spread(2), ranks=2)
     assert contents(other) == contents(config.parent / 'cache')
     # These passes are no more than the views, and the seeds are the same: nothing differs.
-    zygote.train(tmp_path / 'plain.txt', config, '--work-dir', tmp_path / 'plain', '--seed', 5,
+    zygote.train(config, '--work-dir', tmp_path / 'plain', '--seed', 5,
                  '--no-validate', '--cfg-options', 'feature_cache=None', *spread(1))
     expected = [entry['loss'] for entry in losses(tmp_path / 'plain').values()]
     assert [entry['loss'] for entry in losses(whole).values()][:3] == pytest.approx(
@@ -68,8 +67,8 @@ def test_resumed_and_on_two_ranks(zygote, config, tmp_path):
 def test_another_cache_is_another_run(zygote, config, tmp_path):
     arguments = ['--work-dir', tmp_path / 'run', '--seed', 5, '--auto-resume', *spread(1),
                  '--cfg-options', 'runner.max_iters=2']
-    zygote.train(tmp_path / 'first.txt', config, *arguments)
-    text = zygote.train(tmp_path / 'second.txt', config, *arguments, 'feature_cache.views=2',
+    zygote.train(config, *arguments)
+    text = zygote.train(config, *arguments, 'feature_cache.views=2',
                         code=1)
     assert 'feature_cache.views was 3 and is 2 here' in text
 
@@ -82,7 +81,7 @@ def test_killed_while_it_is_filled_by_two_jobs(zygote, tmp_path):
         f"runner = dict(max_iters=1)\nfeature_cache = dict(dir='{folder}', views=6)")
 
     def start(name: str) -> int:
-        return zygote.start(tmp_path / f'{name}.txt', config, '--work-dir', tmp_path / name,
+        return zygote.start_training(tmp_path / f'{name}.txt', config, '--work-dir', tmp_path / name,
                             '--no-validate', '--seed', 0)[0]
     for name in ('a', 'b'):  # each is killed after it has written a shard or more
         process, before = start(name), len(list(folder.rglob('view*.safetensors')))
@@ -101,16 +100,16 @@ def test_killed_while_it_is_filled_by_two_jobs(zygote, tmp_path):
 
 
 @pytest.mark.slow
-def test_commands(config):
+def test_commands(zygote, config):
     folder = config.parent / 'cache'
-    run('python', 'tools/cache.py', 'build', config, '--seed', 5, '--cfg-options',
+    zygote.run('tools/cache.py', 'build', config, '--seed', 5, '--cfg-options',
         'feature_cache.views=1')
     (name, _), = manage.caches_in(str(folder))
-    assert f'{name}  5 images x ' in run('python', 'tools/cache.py', 'list', folder)
-    assert ' 0 corrupt' in run('python', 'tools/cache.py', 'verify', folder, name[:6])
+    assert f'{name}  5 images x ' in zygote.run('tools/cache.py', 'list', folder)
+    assert ' 0 corrupt' in zygote.run('tools/cache.py', 'verify', folder, name[:6])
     path = next(folder.rglob('view*.safetensors'))
     path.write_bytes(path.read_bytes()[:-1] + b'\xff')
-    text = run('python', 'tools/cache.py', 'verify', folder, code=1)
+    text = zygote.run('tools/cache.py', 'verify', folder, code=1)
     assert f'corrupt: {path} (the checksum of record ' in text and 'error: 1 corrupt files' in text
-    assert f'removed: {name}' in run('python', 'tools/cache.py', 'prune', folder, name)
-    assert 'no cache in' in run('python', 'tools/cache.py', 'list', folder)
+    assert f'removed: {name}' in zygote.run('tools/cache.py', 'prune', folder, name)
+    assert 'no cache in' in zygote.run('tools/cache.py', 'list', folder)

@@ -1,41 +1,26 @@
-import importlib
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.commands import run
+from helpers.tiny_networks import SIZE
 from safetensors.torch import load_file
 
 from mmseg_custom.models.backbones.intern_vit import InternViT6B
 
-TOOLS = Path(__file__).resolve().parents[2] / 'tools'
-TINY = dict(embed_dim=32, num_heads=2, depth=2, img_size=56, out_indices=[1])
 
 
 @pytest.fixture
 def source(tmp_path) -> Path:
     path = tmp_path / 'source.pth'
-    torch.save(dict(module=InternViT6B(**TINY).state_dict()), path)
+    torch.save(dict(module=InternViT6B(**SIZE).state_dict()), path)
     return path
 
 
 @pytest.fixture
-def convert(monkeypatch, capsys):
-    """Runs the tool in this process; returns exit code, output and errors."""
-    monkeypatch.syspath_prepend(str(TOOLS))
-    tool = importlib.import_module('convert_weights')
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, 'argv', ['convert_weights.py', *map(str, arguments)])
-        code = 0
-        try:
-            tool.cli.run(tool.main)
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
-
-    return call
+def convert(run_tool):
+    return partial(run_tool, 'convert_weights.py')
 
 
 def test_as_a_command(source, tmp_path):

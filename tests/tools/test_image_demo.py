@@ -1,45 +1,19 @@
 """tools/image_demo.py on images of one's own, without a data set."""
-import logging
-import runpy
-import sys
-
 import numpy as np
 import pytest
-from helpers.data import ROOT
+from helpers.data import SMALL_LINEAR, write_config
 from PIL import Image
 
-# A network so small that a test builds it anew each time.
-TINY = f"""
-_base_ = ['{ROOT}/configs/tiny/linear_probing_tiny.py']
-crop = (56, 56)
-model = dict(backbone=dict(embed_dim=32, depth=2, num_heads=2, img_size=56, pretrain_size=56,
-                           out_indices=[1]),
-             decode_head=dict(in_channels=32, channels=32),
-             test_cfg=dict(crop_size=crop, stride=(56, 56)))
-"""
-
-
 @pytest.fixture
-def demo(tmp_path, monkeypatch, capsys):
+def demo(run_tool, tmp_path):
     """Runs the tool in this process: arguments -> (exit code, stdout, stderr)."""
-    (tmp_path / 'tiny.py').write_text(TINY)
-    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
-    for name in ('mmcv', 'mmseg'):  # handlers of earlier tests write to streams that are closed
-        monkeypatch.setattr(logging.getLogger(name), 'handlers', [])
+    config = write_config(tmp_path / 'tiny.py', tmp_path, extra=SMALL_LINEAR)
 
-    def run(images, *options, checkpoint='none'):
-        words = ['image_demo.py', images, tmp_path / 'tiny.py', checkpoint, '--out',
-                 tmp_path / 'out', '--device', 'cpu', *options]
-        monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
-        capsys.readouterr()
-        code = 0
-        try:
-            runpy.run_path(str(ROOT / 'tools/image_demo.py'), run_name='__main__')
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
+    def demo(images, *options, checkpoint='none'):
+        return run_tool('image_demo.py', images, config, checkpoint, '--out', tmp_path / 'out',
+                        '--device', 'cpu', *options)
 
-    return run
+    return demo
 
 
 @pytest.fixture

@@ -1,46 +1,30 @@
-import importlib
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
+from helpers.tiny_networks import SIZE
 from torch import nn
 
 from mmseg_custom.checkpoint import save_checkpoint
 from mmseg_custom.models.backbones.intern_vit import InternViT6B
 
-TOOLS = Path(__file__).resolve().parents[2] / 'tools'
-TINY = dict(embed_dim=32, num_heads=2, depth=2, img_size=56, out_indices=[1])
 
 
 @pytest.fixture
 def trained(tmp_path, monkeypatch) -> nn.Module:
     """A segmentor whose small checkpoint is iter_1.pth, and its backbone's file flat.pth."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    torch.save(InternViT6B(**TINY).state_dict(), tmp_path / 'flat.pth')
+    torch.save(InternViT6B(**SIZE).state_dict(), tmp_path / 'flat.pth')
     model = nn.Module()
-    model.backbone = InternViT6B(**TINY, pretrained=str(tmp_path / 'flat.pth'), freeze_vit=True)
+    model.backbone = InternViT6B(**SIZE, pretrained=str(tmp_path / 'flat.pth'), freeze_vit=True)
     model.decode_head = nn.Linear(2, 2)
     save_checkpoint(model, str(tmp_path / 'iter_1.pth'), meta=dict(iter=1))
     return model
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs the tool in this process; returns exit code, output and errors."""
-    monkeypatch.syspath_prepend(str(TOOLS))
-    tool = importlib.import_module('merge_checkpoint')
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, 'argv', ['merge_checkpoint.py', *map(str, arguments)])
-        code = 0
-        try:
-            tool.cli.run(tool.main)
-        except SystemExit as end:
-            code = end.code
-        return code, *capsys.readouterr()
-
-    return call
+def call(run_tool):
+    return partial(run_tool, 'merge_checkpoint.py')
 
 
 def test_a_small_checkpoint_becomes_whole(trained, call, tmp_path):

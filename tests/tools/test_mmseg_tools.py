@@ -1,4 +1,4 @@
-"""mmseg's own tools, as they lie in its wheel, on a config of ours and without another file."""
+"""mmseg's own tools, as its wheel holds them, on a config of ours."""
 from pathlib import Path
 
 import mmcv
@@ -16,15 +16,22 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory) -> Path:
-    """A folder with a config, and what mmseg's train.py makes of it."""
+    """A folder with a config, and what mmseg's train.py makes of it.
+
+    It runs in a fresh process, which shows that a config is all that mmseg's tools need. The other
+    tools run in forks of a process that has imported the package.
+    """
     folder = tmp_path_factory.mktemp('mmseg_tools')
     write_config(folder / 'config.py', draw_data(folder))
-    tool('train.py', folder / 'config.py', '--work-dir', folder / 'run', '--seed', 0)
+    run('python', TOOLS / 'train.py', folder / 'config.py', '--work-dir', folder / 'run', '--seed',
+        0)
     return folder
 
 
-def tool(name: str, *arguments: object, **options: object) -> str:
-    return run('python', TOOLS / name, *arguments, **options)
+@pytest.fixture
+def tool(zygote):
+    """Runs a tool of mmseg: (name, *arguments) -> what it prints."""
+    return lambda name, *arguments, **options: zygote.run(TOOLS / name, *arguments, **options)
 
 
 def test_train(folder):
@@ -33,14 +40,14 @@ def test_train(folder):
     assert (folder / 'run/best_mIoU_iter_4.pth').exists()
 
 
-def test_test(folder, tmp_path):
+def test_test(folder, tool, tmp_path):
     text = tool('test.py', folder / 'config.py', folder / 'run/latest.pth', '--eval', 'mIoU',
                 '--work-dir', tmp_path)
     assert 'mIoU' in text and list(tmp_path.glob('eval_*.json'))
 
 
 @pytest.mark.slow
-def test_confusion_matrix(folder, tmp_path):
+def test_confusion_matrix(folder, tool, tmp_path):
     # The labels of 22500 fields take a minute or two, and the picture about 2 GB.
     tool('test.py', folder / 'config.py', folder / 'run/latest.pth', '--out', tmp_path / 'r.pkl',
          '--work-dir', tmp_path)
@@ -48,18 +55,18 @@ def test_confusion_matrix(folder, tmp_path):
     assert (tmp_path / 'confusion_matrix.png').stat().st_size > 100_000
 
 
-def test_print_config_and_get_flops(folder, tmp_path):
+def test_print_config_and_get_flops(folder, tool, tmp_path):
     # It also writes an example.py into the current folder.
     assert 'InternViT6B' in tool('print_config.py', folder / 'config.py', cwd=tmp_path)
     assert 'Params' in tool('get_flops.py', folder / 'config.py', '--shape', 112, 112)
 
 
-def test_browse_dataset(folder, tmp_path):
+def test_browse_dataset(folder, tool, tmp_path):
     tool('browse_dataset.py', folder / 'config.py', '--output-dir', tmp_path)
     assert len(list(tmp_path.rglob('*.jpg'))) == 6
 
 
-def test_analyze_logs_and_publish_model(folder, tmp_path):
+def test_analyze_logs_and_publish_model(folder, tool, tmp_path):
     log = next((folder / 'run').glob('*.log.json'))
     tool('analyze_logs.py', log, '--keys', 'decode.loss_ce', '--out', tmp_path / 'loss.png')
     assert (tmp_path / 'loss.png').stat().st_size > 1000

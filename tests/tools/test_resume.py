@@ -31,7 +31,7 @@ def whole(zygote, config, tmp_path_factory):
         name = f'{engine}{ranks}'
         if name not in done:
             done[name] = folder / name
-            zygote.train(folder / f'{name}.txt', config, '--work-dir', done[name], '--seed', 5,
+            zygote.train(config, '--work-dir', done[name], '--seed', 5,
                          *spread(ranks, engine), ranks=ranks)
         return done[name]
     return get
@@ -50,7 +50,7 @@ def test_killed_in_an_evaluation(zygote, config, whole, tmp_path, ranks, engine)
     """The evaluation of iteration 4 is made again, and finds the same best score."""
     work_dir = tmp_path / 'run'
     without_the_end(whole(ranks, engine), work_dir, 4)
-    text = zygote.train(tmp_path / 'log.txt', config, '--work-dir', work_dir, '--auto-resume',
+    text = zygote.train(config, '--work-dir', work_dir, '--auto-resume',
                         *spread(ranks, engine), ranks=ranks)
     assert 'resumed after iteration 4' in text and 'seed: 5' in text
     assert 'evaluation of iteration 4 was not finished' in text
@@ -62,14 +62,14 @@ def test_preempted(zygote, config, whole, tmp_path, number, engine):
     """Stopped after whatever iteration it is in; a rank of two and its workers get the signal."""
     work_dir = tmp_path / 'run'
     arguments = [config, '--work-dir', work_dir, '--auto-resume', *spread(2, engine)]
-    processes = zygote.start(tmp_path / 'first.txt', *arguments, '--seed', 5, ranks=2)
+    processes = zygote.start_training(tmp_path / 'first.txt', *arguments, '--seed', 5, ranks=2)
     wait_for(tmp_path / 'first.txt', 'Iter [2/8]')
     os.killpg(processes[1], number)
     assert [zygote.wait(process) for process in processes] == [75, 75], (
         tmp_path / 'first.txt').read_text()[-3000:]
     assert f'stopped by {number.name} after iteration' in (tmp_path / 'first.txt').read_text()
     assert not list(work_dir.glob('iter_8.*'))
-    zygote.train(tmp_path / 'second.txt', *arguments, ranks=2)
+    zygote.train(*arguments, ranks=2)
     assert_same_end(work_dir, whole(2, engine))
     assert len(list(work_dir.glob('iter_*'))) == 3  # with max_keep_ckpts=3, that one included
 
@@ -85,7 +85,7 @@ def test_preempted(zygote, config, whole, tmp_path, number, engine):
 def test_another_run_is_refused(zygote, config, whole, tmp_path, options, message):
     run = whole(1, 'single')
     before = sorted(run.iterdir())
-    text = zygote.train(tmp_path / 'log.txt', config, '--work-dir', tmp_path / 'run',
+    text = zygote.train(config, '--work-dir', tmp_path / 'run',
                         '--resume-from', run / 'iter_4.pth', '--cfg-options', *options, code=1)
     last = text.strip().splitlines()[-1]
     assert last.startswith('error: ') and message in last and 'iter_4.pth' in last
@@ -96,7 +96,7 @@ def test_one_run_a_work_dir(zygote, config, tmp_path):
     """The others here show that the lock goes when its holder does."""
     (tmp_path / 'run').mkdir()
     lock_work_dir(tmp_path / 'run')
-    text = zygote.train(tmp_path / 'log.txt', config, '--work-dir', tmp_path / 'run', code=1)
+    text = zygote.train(config, '--work-dir', tmp_path / 'run', code=1)
     assert f'is in use by process {os.getpid()} on ' in text.strip().splitlines()[-1]
     assert {path.name for path in (tmp_path / 'run').iterdir()} == {'.lock'}
 
@@ -149,7 +149,7 @@ def test_killed_twenty_times(zygote, config, whole, tmp_path, engine):
     while kills < 20:
         began = time.monotonic()
         log = tmp_path / f'{kills}.txt'
-        processes = zygote.start(log, config, *common, ranks=2)
+        processes = zygote.start_training(log, config, *common, ranks=2)
         victim, other = rng.sample(processes, 2)
         if kills % 2:  # start-up takes most of so short a run: every other one dies after it
             wait_for(log, 'Checkpoints will be saved')
@@ -166,5 +166,5 @@ def test_killed_twenty_times(zygote, config, whole, tmp_path, engine):
         assert codes[0] == -signal.SIGKILL, log.read_text()[-3000:]
         assert codes[1] != 0 or list(work_dir.glob('iter_8.*'))  # it had nothing left to do
         kills += 1
-    zygote.train(tmp_path / 'last.txt', config, *common, ranks=2)
+    zygote.train(config, *common, ranks=2)
     assert_same_end(work_dir, whole(2, engine), killed=True)

@@ -1,10 +1,8 @@
 """Sharded training from the command line: its checkpoints go into every other tool."""
 import json
-import socket
 from pathlib import Path
 
 import pytest
-from helpers.commands import run
 from helpers.data import draw_data, write_config
 
 pytestmark = pytest.mark.slow
@@ -20,18 +18,12 @@ checkpoint_config = dict(interval=2, max_keep_ckpts=1)
 """
 
 
-def port() -> str:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
-
-
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory) -> Path:
+def trained(zygote, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('sharded')
     write_config(folder / 'config.py', draw_data(folder), 'few_shot_tiny', SMALL)
-    text = run('sh', 'dist_train.sh', folder / 'config.py', 2, '--work-dir', folder / 'run',
-               '--seed', 0, '--total-batch', 8, PORT=port())
+    text = zygote.train(folder / 'config.py', '--work-dir', folder / 'run', '--seed', 0,
+                        '--total-batch', 8, ranks=2)
     assert 'engine: fsdp2 (the backbone is trained), 2 process(es)' in text
     assert '8 images a step = 2 a process x 2 process(es) x 2 accumulated' in text
     assert 'grad_norm: ' in text
@@ -46,13 +38,13 @@ def test_what_training_leaves(trained):
     assert (trained / 'run/latest.pth').resolve().name == 'iter_4.dcp'
 
 
-def test_folder_and_merged_file_test_alike(trained, tmp_path):
-    run('python', 'tools/merge_checkpoint.py', trained / 'run/latest.pth', tmp_path / 'whole.pth')
+def test_folder_and_merged_file_test_alike(zygote, trained, tmp_path):
+    zygote.run('tools/merge_checkpoint.py', trained / 'run/latest.pth', tmp_path / 'whole.pth')
     metrics = []
     for checkpoint in (trained / 'run/latest.pth', tmp_path / 'whole.pth'):
         work_dir = tmp_path / checkpoint.stem
-        run('python', 'tools/test.py', trained / 'config.py', checkpoint, '--eval', 'mIoU',
-            '--work-dir', work_dir)
+        zygote.run('tools/test.py', trained / 'config.py', checkpoint, '--eval', 'mIoU',
+                   '--work-dir', work_dir)
         metrics.append(json.loads(next(work_dir.glob('eval_*.json')).read_text())['metric'])
     assert metrics[0] == metrics[1]
     log = [json.loads(line) for line in next((trained / 'run').glob('*.log.json')).open()]
@@ -60,9 +52,8 @@ def test_folder_and_merged_file_test_alike(trained, tmp_path):
     assert validated['mIoU'] == pytest.approx(metrics[0]['mIoU'], abs=1e-4)
 
 
-def test_one_process_goes_on(trained):
-    text = run('python', 'tools/train.py', trained / 'config.py', '--work-dir', trained / 'run',
-               '--auto-resume', '--no-validate', '--total-batch', 8, '--cfg-options',
-               'runner.max_iters=5')
+def test_one_process_resumes(zygote, trained):
+    text = zygote.train(trained / 'config.py', '--work-dir', trained / 'run', '--auto-resume',
+                        '--no-validate', '--total-batch', 8, '--cfg-options', 'runner.max_iters=5')
     assert 'engine: single (one process)' in text
     assert 'resumed after iteration 4' in text and 'Iter [5/5]' in text

@@ -44,7 +44,7 @@ def whole(zygote, config, tmp_path_factory):
     def get(ranks: int) -> Path:
         if ranks not in done:
             done[ranks] = folder / f'sweep{ranks}'
-            zygote.train(folder / f'{ranks}.txt', config, '--work-dir', done[ranks], '--seed', 5,
+            zygote.train(config, '--work-dir', done[ranks], '--seed', 5,
                          *spread(ranks), ranks=ranks)
         return done[ranks]
     return get
@@ -67,7 +67,7 @@ def assert_same(head: Path, expected: Path) -> None:
     pytest.param(2, UPERNET, marks=pytest.mark.slow)])
 def test_a_head_is_what_it_is_alone(zygote, whole, tmp_path, ranks, name):
     head = whole(ranks) / name
-    zygote.train(tmp_path / 'log.txt', head / 'config.py', '--work-dir', tmp_path / 'alone',
+    zygote.train(head / 'config.py', '--work-dir', tmp_path / 'alone',
                  '--seed', 5, *spread(ranks), ranks=ranks)
     assert_same(head, tmp_path / 'alone')
     alone, swept = (torch.load(run / 'iter_8.pth', weights_only=True)['meta']
@@ -98,13 +98,13 @@ def test_preempted_on_two_ranks(zygote, config, whole, tmp_path):
     """All heads are saved, code 75; then all go on, and the diverged ones stay stopped."""
     work_dir = tmp_path / 'run'
     arguments = [config, '--work-dir', work_dir, '--auto-resume', *spread(2)]
-    processes = zygote.start(tmp_path / 'first.txt', *arguments, '--seed', 5, ranks=2)
+    processes = zygote.start_training(tmp_path / 'first.txt', *arguments, '--seed', 5, ranks=2)
     wait_for(work_dir / UPERNET / 'iter_2.pth')
     os.killpg(processes[1], signal.SIGTERM)
     assert [zygote.wait(process) for process in processes] == [75, 75], (
         tmp_path / 'first.txt').read_text()[-3000:]
     assert not list(work_dir.glob('*/iter_8.pth'))
-    text = zygote.train(tmp_path / 'second.txt', *arguments, ranks=2)
+    text = zygote.train(*arguments, ranks=2)
     assert 'seed: 5' in text
     for name in (LINEAR_HEAD, UPERNET):
         assert_same(work_dir / name, whole(2) / name)
@@ -119,7 +119,7 @@ def test_killed_while_heads_are_saved(zygote, config, whole, tmp_path):
         for path in [*(work_dir / name).glob('iter_*'), *(work_dir / name).glob('best*')]:
             if path.stem.startswith('best') or int(path.stem.removeprefix('iter_')) > last:
                 path.unlink()
-    text = zygote.train(tmp_path / 'log.txt', config, '--work-dir', work_dir, '--auto-resume',
+    text = zygote.train(config, '--work-dir', work_dir, '--auto-resume',
                         *spread(1), '--cfg-options', 'sweep.lr=[1e-3]')
     assert text.count('evaluation of 2 head(s): 100%') == 2  # of iteration 4, made again, and 8
     for name in (LINEAR_HEAD, UPERNET):

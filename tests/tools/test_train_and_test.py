@@ -1,8 +1,6 @@
+"""Training and testing with the commands that people use."""
 import json
-import logging
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import mmcv
@@ -10,21 +8,9 @@ import numpy as np
 import pytest
 import torch
 from helpers.commands import free_port, run
-from helpers.data import ROOT, draw_data, write_config
-from mmcv.utils.logging import logger_initialized
+from helpers.commands import ROOT
+from helpers.data import draw_data, write_config
 from PIL import Image
-
-
-@pytest.fixture
-def fresh_log():
-    """A log whose handlers do not write to a stream of another test."""
-    def clear():
-        logger_initialized.clear()
-        logging.getLogger('mmseg').handlers.clear()
-
-    clear()
-    yield
-    clear()
 
 
 @pytest.fixture(scope='module')
@@ -51,46 +37,46 @@ def test_two_processes_train_and_evaluate(trained):
     assert 'attention kernel: torch SDPA' in text and '4 images a step' in text
 
 
-def test_figures_do_not_depend_on_the_number_of_processes(trained, tmp_path):
+def test_figures_do_not_depend_on_the_number_of_processes(zygote, trained, tmp_path):
     common = ['--eval', 'mIoU', '--work-dir']
-    run('python', 'tools/test.py', trained / 'config.py', trained / 'run/latest.pth', *common,
-        tmp_path / 'one')
+    zygote.run('tools/test.py', trained / 'config.py', trained / 'run/latest.pth', *common,
+               tmp_path / 'one')
     run('sh', 'dist_test.sh', trained / 'config.py', trained / 'run/latest.pth', 2, *common,
         tmp_path / 'two', PORT=free_port())
     assert figures(tmp_path / 'one') == figures(tmp_path / 'two')
     assert set(figures(tmp_path / 'one')) > {'mIoU', 'mAcc', 'aAcc'}
 
 
-def test_out_show_and_augmented_test_from_the_root(trained, tmp_path):
-    run('python', 'test.py', trained / 'config.py', trained / 'run/latest.pth', '--aug-test',
-        '--out', tmp_path / 'out.pkl', '--show-dir', tmp_path / 'show', '--work-dir', tmp_path)
+def test_out_show_and_augmented_test_from_the_root(zygote, trained, tmp_path):
+    zygote.run('test.py', trained / 'config.py', trained / 'run/latest.pth', '--aug-test', '--out',
+               tmp_path / 'out.pkl', '--show-dir', tmp_path / 'show', '--work-dir', tmp_path)
     labels = mmcv.load(tmp_path / 'out.pkl')
     assert len(labels) == 3 and labels[0].ndim == 2
     assert len(list((tmp_path / 'show').glob('*.jpg'))) == 3
 
 
-def test_format_only_needs_no_labels(trained, tmp_path):
+def test_format_only_needs_no_labels(zygote, trained, tmp_path):
     data = tmp_path / 'data'
     shutil.copytree(next(trained.glob('ADEC*')), data)
     shutil.rmtree(data / 'annotations')
-    run('python', 'tools/test.py', trained / 'config.py', 'none', '--format-only', '--eval-options',
-        f'imgfile_prefix={tmp_path / "files"}', '--work-dir', tmp_path, '--cfg-options',
-        f'data.test.data_root={data}')
+    zygote.run('tools/test.py', trained / 'config.py', 'none', '--format-only', '--eval-options',
+               f'imgfile_prefix={tmp_path / "files"}', '--work-dir', tmp_path, '--cfg-options',
+               f'data.test.data_root={data}')
     files = sorted((tmp_path / 'files').iterdir())
     assert [file.name for file in files] == [f'ADE_val_{i:08d}.png' for i in (1, 2, 3)]
     labels = np.array(Image.open(files[0]))
     assert labels.min() >= 1 and labels.max() <= 150
 
 
-def test_auto_resume_goes_on_after_a_checkpoint_that_was_cut_short(trained, tmp_path):
+def test_auto_resume_skips_a_checkpoint_that_was_cut_short(zygote, trained, tmp_path):
     work_dir = tmp_path / 'run'
     shutil.copytree(trained / 'run', work_dir, symlinks=True)
     newest = work_dir / 'iter_4.pth'
     newest.write_bytes(newest.read_bytes()[:-500])
     (work_dir / 'iter_6.pth.part').write_bytes(b'half')
-    text = run('python', 'train.py', trained / 'config.py', '--work-dir', work_dir, '--auto-resume',
-               '--no-validate', '--cfg-options', 'runner.max_iters=3',
-               'data.samples_per_gpu=4')
+    text = zygote.run('train.py', trained / 'config.py', '--work-dir', work_dir, '--auto-resume',
+                      '--no-validate', '--cfg-options', 'runner.max_iters=3',
+                      'data.samples_per_gpu=4')
     assert 'iter_4.pth is cut short' in text and 'resumed after iteration 2' in text
     assert not (work_dir / 'iter_6.pth.part').exists()
 
@@ -103,18 +89,13 @@ def test_auto_resume_goes_on_after_a_checkpoint_that_was_cut_short(trained, tmp_
     (['CONFIG', '--cfg-options', 'data.train.img_dir=images/none'], 'images/none does not exist'),
     (['CONFIG', '--load-from', 'gone.pth'], 'gone.pth'),
 ])
-def test_wrong_input_is_one_line(trained, tmp_path, capsys, monkeypatch, fresh_log, arguments,
-                                 message):
+def test_wrong_input_is_one_line(trained, tmp_path, run_tool, arguments, message):
     if '--device' in arguments and torch.cuda.is_available():
         pytest.skip('there is a GPU')
-    arguments = [str(trained / 'config.py') if word == 'CONFIG' else word for word in arguments]
-    monkeypatch.setattr(sys, 'argv', ['train.py', *arguments, '--work-dir', str(tmp_path)])
-    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(ROOT / 'tools/train.py'), run_name='__main__')
-    text = capsys.readouterr().err
+    arguments = [trained / 'config.py' if word == 'CONFIG' else word for word in arguments]
+    code, _, text = run_tool('train.py', *arguments, '--work-dir', tmp_path)
     last = text.strip().splitlines()[-1]
-    assert ended.value.code == 1
+    assert code == 1
     assert last.startswith('error: ') and message in last
     assert 'Traceback' not in text
 
@@ -132,6 +113,6 @@ def test_bad_file_in_a_worker_of_two_processes(trained, tmp_path):
     assert last.startswith('the process of rank') and 'cannot be decoded' in last
 
 
-def test_debug_shows_the_traceback(tmp_path):
-    text = run('python', 'train.py', 'no_such.py', '--debug', '--work-dir', tmp_path, code=1)
+def test_debug_shows_the_traceback(zygote, tmp_path):
+    text = zygote.run('train.py', 'no_such.py', '--debug', '--work-dir', tmp_path, code=1)
     assert 'Traceback' in text and 'InputError: config no_such.py does not exist' in text

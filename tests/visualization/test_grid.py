@@ -1,8 +1,4 @@
 """Pictures of labels: what is painted, which classes the legend has, which images are chosen."""
-import runpy
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from helpers.data import write_config
@@ -14,7 +10,6 @@ from mmseg_custom.errors import InputError
 from mmseg_custom.visualization import grid, overlay
 from mmseg_custom.visualization.predictions import choose_rows, read_row
 
-TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 CLASSES = ('wall', 'bed ', 'sky', 'tree')
 PALETTE = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0]])
 
@@ -150,12 +145,7 @@ def test_bad_predictions_are_named(dataset, predictions, spoil, message):
         read_row(dataset, 1, str(predictions))
 
 
-def test_tool_writes_the_picture_and_prints_its_path(own_data, predictions, tmp_path, monkeypatch,
-                                                     capsys):
+def test_tool_writes_the_picture_and_prints_its_path(own_data, predictions, tmp_path, run_tool):
     config, out = write_config(tmp_path / 'config.py', own_data), tmp_path / 'grid.png'
-    monkeypatch.syspath_prepend(str(TOOLS))
-    monkeypatch.setattr(sys, 'argv', ['demo_grid.py', str(config), str(predictions), str(out),
-                                      '--rows', '2'])
-    runpy.run_path(str(TOOLS / 'demo_grid.py'), run_name='__main__')
-    assert capsys.readouterr().out == f'{out}\n'
+    assert run_tool('demo_grid.py', config, predictions, out, '--rows', 2)[:2] == (0, f'{out}\n')
     assert Image.open(out).format == 'PNG'

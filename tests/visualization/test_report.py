@@ -1,13 +1,11 @@
 """The page on test results: what it says, and that a real browser shows and sorts it."""
 import re
-import runpy
-import sys
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from helpers.browser import Browser, needs_browser
-from helpers.data import ROOT, write_config
+from helpers.data import write_config
 from helpers.results import write_some
 from PIL import Image
 
@@ -142,15 +140,11 @@ def test_browser_shows_sorts_and_filters(folder, tmp_path):
         assert [r for r in browser.requests if not r.startswith(('data:', 'file:'))] == []
 
 
-def test_tool_writes_the_page_beside_the_results(folder, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+def test_tool_writes_the_page_beside_the_results(folder, run_tool):
     for words, out in (([folder / 'a.json'], 'a.html'),
                        ([folder / 'a.json', folder / 'b.json'], 'b_compared.html')):
-        monkeypatch.setattr(sys, 'argv', ['report.py', *map(str, words)])
-        runpy.run_path(str(ROOT / 'tools/report.py'), run_name='__main__')
-        assert capsys.readouterr().out == f'{folder / out}\n'
+        assert run_tool('report.py', *words)[:2] == (0, f'{folder / out}\n')
         assert (folder / out).read_text().endswith('</html>\n')
-    monkeypatch.setattr(sys, 'argv', ['report.py', str(folder / 'none.json')])
-    with pytest.raises(SystemExit):
-        runpy.run_path(str(ROOT / 'tools/report.py'), run_name='__main__')
-    assert 'none.json do not exist' in capsys.readouterr().err
+    code, _, error = run_tool('report.py', folder / 'none.json')
+    assert code != 0
+    assert 'none.json do not exist' in error

@@ -4,7 +4,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from mmcv import ConfigDict
+from helpers.tiny_networks import segmentor_config
 from mmseg.models import build_segmentor
 from mmseg.models.segmentors import EncoderDecoder
 
@@ -18,14 +18,10 @@ CLASSES = 20
 def build(kind: str, head: dict | None = None, **test_cfg) -> torch.nn.Module:
     """A segmentor of seed 0, in float32."""
     torch.manual_seed(0)
-    model = build_segmentor(ConfigDict(
-        type=kind,
-        backbone=dict(type='InternViT6B', embed_dim=32, depth=1, num_heads=2, img_size=56,
-                      out_indices=[0], use_flash_attn=False),
-        decode_head=dict(dict(type='FCNHead', in_channels=32, channels=32, num_convs=0,
-                              concat_input=False, num_classes=CLASSES, dropout_ratio=0.0),
-                         **(head or {})),
-        test_cfg=dict(dict(mode='slide', crop_size=(56, 56), stride=(28, 42)), **test_cfg)))
+    model = build_segmentor(segmentor_config(
+        'linear', kind, {'num_classes': CLASSES, 'dropout_ratio': 0.0, **(head or {})},
+        dict(dict(mode='slide', crop_size=(56, 56), stride=(28, 42)), **test_cfg),
+        depth=1, img_size=56, use_flash_attn=False))
     torch.nn.init.normal_(model.decode_head.conv_seg.weight)
     return model.float().eval()
 

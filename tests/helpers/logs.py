@@ -1,0 +1,29 @@
+"""What is logged during a test, and loggers without the handlers of earlier tests."""
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from mmcv.utils.logging import logger_initialized
+
+
+@contextmanager
+def logged(name: str = 'mmseg', level: int = logging.INFO) -> Iterator[list[str]]:
+    """Collects the messages of a logger, whether or not it propagates them."""
+    lines, logger = [], logging.getLogger(name)
+    handler, before = logging.Handler(level), logger.level
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def reset_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removes handlers that write to the streams of earlier tests, until the end of the test."""
+    for name in ('mmcv', 'mmseg'):
+        monkeypatch.setattr(logging.getLogger(name), 'handlers', [])
+        monkeypatch.delitem(logger_initialized, name, raising=False)
