@@ -16,6 +16,9 @@ from slurm.cluster import missing
 
 import mmseg_custom  # noqa: F401 - registers, and lets mmseg import without compiled ops
 
+# The tensors are tiny: a second thread costs more than it brings, above all on busy machines.
+torch.set_num_threads(1)
+
 
 def pytest_report_header() -> str:
     """Says what `make test` leaves out, and why."""

@@ -6,7 +6,7 @@ import threading
 import mmcv.runner.checkpoint as mmcv_checkpoint
 import pytest
 import torch
-from helpers.tiny_networks import Segmentor, own_cache, same, write_flat  # noqa: F401
+from helpers.tiny_networks import Segmentor, same, write_flat
 from mmcv.runner import IterBasedRunner, load_checkpoint
 
 from mmseg_custom.checkpoint.guard import install_safe_loading

@@ -2,7 +2,7 @@ import os
 
 import pytest
 import torch
-from helpers.tiny_networks import Segmentor, own_cache, same, tiny, write_flat  # noqa: F401
+from helpers.tiny_networks import Segmentor, same, tiny, write_flat
 from mmcv.runner import load_checkpoint
 from safetensors.torch import load_file
 

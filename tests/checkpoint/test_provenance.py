@@ -5,7 +5,7 @@ import threading
 
 import pytest
 import torch
-from helpers.tiny_networks import own_cache, tiny, write_flat  # noqa: F401
+from helpers.tiny_networks import tiny, write_flat
 from safetensors.torch import save_file
 
 from mmseg_custom.checkpoint import provenance

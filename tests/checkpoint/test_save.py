@@ -4,7 +4,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_networks import Segmentor, own_cache, same, tiny, write_flat  # noqa: F401
+from helpers.tiny_networks import Segmentor, same, tiny, write_flat
 from mmcv.runner import save_checkpoint as mmcv_save_checkpoint
 
 from mmseg_custom.checkpoint.files import safe_load

@@ -3,7 +3,7 @@ import os
 
 import pytest
 import torch
-from helpers.tiny_networks import Segmentor, own_cache, same, tiny, write_flat  # noqa: F401
+from helpers.tiny_networks import Segmentor, same, tiny, write_flat
 from safetensors.torch import save_file
 
 from mmseg_custom.checkpoint.provenance import weights_source_of

@@ -1,5 +1,4 @@
 """Tiny networks of both families, their configs and their files."""
-import pytest
 import torch
 from mmcv import ConfigDict
 from torch import nn
@@ -74,9 +73,3 @@ def write_flat(tmp_path) -> str:
     path = str(tmp_path / 'flat.pth')
     torch.save(tiny().bfloat16().state_dict(), path)
     return path
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    """Keeps hashes in a folder of the test's own."""
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
