@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.logs import logged
 from helpers.tiny_networks import FAMILIES, SIZE, same, tiny, write_flat
 from safetensors.torch import save_file
 
@@ -118,14 +119,13 @@ def test_the_position_embedding_is_resampled_in_float32_then_rounded(tmp_path):
     assert torch.equal(in_float.pos_embed, wanted)
 
 
-def test_the_clip_projector_is_left_aside_with_one_line(tmp_path, caplog):
+def test_the_clip_projector_is_left_aside_with_one_line(tmp_path):
     path = str(tmp_path / 'released.pth')
     extra = {name: torch.ones(2) for name in CLIP_PROJECTOR}
     torch.save({**tiny().state_dict(), **extra}, path)
-    logger = logging.getLogger('test_load')
-    with caplog.at_level('INFO', 'test_load'):
-        load_backbone(tiny(), path, logger=logger)
-    lines = [record.message for record in caplog.records if 'left aside' in record.message]
+    with logged('test_load') as lines:
+        load_backbone(tiny(), path, logger=logging.getLogger('test_load'))
+    lines = [line for line in lines if 'left aside' in line]
     assert len(lines) == 1 and '14 tensors' in lines[0] and 'clip_projector' in lines[0]
 
 

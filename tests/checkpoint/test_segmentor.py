@@ -3,6 +3,7 @@ import os
 
 import pytest
 import torch
+from helpers.logs import logged
 from helpers.tiny_networks import Segmentor, same, tiny, write_flat
 from safetensors.torch import save_file
 
@@ -242,9 +243,8 @@ def test_reading_makes_a_small_checkpoint_whole(tmp_path):
     assert same(model.state_dict(), original.state_dict())
 
 
-def test_what_is_left_aside_of_the_backbones_file_is_logged_once(tmp_path, caplog):
+def test_what_is_left_aside_of_the_backbones_file_is_logged_once(tmp_path):
     _, path = train_frozen(tmp_path)
-    with caplog.at_level('INFO', 'test_segmentor'):
+    with logged('test_segmentor') as lines:
         load_segmentor(on_meta(), path, logger=logging.getLogger('test_segmentor'))
-    lines = [record.message for record in caplog.records if record.name == 'test_segmentor']
     assert len(lines) == 1 and 'and the backbone' in lines[0]

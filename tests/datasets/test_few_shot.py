@@ -1,10 +1,10 @@
 """Few-shot lists: the published ones, the rule behind them, and what a data set does with both."""
 import hashlib
-import logging
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.logs import logged
 from mmseg.datasets import build_dataset
 from PIL import Image
 
@@ -109,12 +109,9 @@ def test_options_that_mean_nothing(shared_data, options, message):
         build_dataset(training(shared_data, **options))
 
 
-def test_log_and_checkpoint_carry_the_hash(shared_data, monkeypatch):
-    lines = []
-    monkeypatch.setattr(logging.Logger, 'log', lambda self, level, text: lines.append(text))
-    monkeypatch.setattr('mmseg_custom.datasets.checked.print_log',
-                        lambda text, logger: lines.append(text))
-    dataset = build_dataset(training(shared_data, few_shot=dict(fraction='1/2', seed=1)))
+def test_log_and_checkpoint_carry_the_hash(shared_data):
+    with logged() as lines:
+        dataset = build_dataset(training(shared_data, few_shot=dict(fraction='1/2', seed=1)))
     digest = dataset.few_shot.sha256
     assert any(digest in line and '3 of 6 images, seed 1' in line for line in lines)
     cfg = SimpleNamespace(get=lambda key: None, data=SimpleNamespace(train={}))

@@ -3,6 +3,7 @@ import copy
 
 import pytest
 from helpers.data import write_config
+from helpers.nesting import FOLDERS, NESTINGS, mixed, repeated, write_splits
 from mmcv import Config
 
 from mmseg_custom.datasets.build import build_test_dataset, build_train_dataset
@@ -19,10 +20,6 @@ from mmseg_custom.doctor.data import check_data
 from mmseg_custom.engine.config import load_config
 from mmseg_custom.errors import InputError
 
-TRAIN = [f'ADE_train_{i:08d}' for i in range(1, 7)]
-VAL = [f'ADE_val_{i:08d}' for i in range(1, 4)]
-FOLDERS = dict(img_dir=['images/training', 'images/validation'],
-               ann_dir=['annotations/training', 'annotations/validation'])
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=True)]
 
 
@@ -31,41 +28,12 @@ def plain(root, folder='training', **options) -> dict:
                 img_dir=f'images/{folder}', ann_dir=f'annotations/{folder}', **options)
 
 
-def repeated(inner) -> dict:
-    return dict(type='RepeatDataset', times=3, dataset=inner)
-
-
-def mixed(inner) -> dict:
-    return dict(type='MultiImageMixDataset', dataset=inner, pipeline=[
-        dict(type='RandomMosaic', prob=1.0, img_scale=(40, 40))])
-
-
-NESTINGS = {
-    'plain': (lambda root: plain(root), [TRAIN], 6),
-    'repeated': (lambda root: repeated(plain(root)), [TRAIN], 18),
-    'list': (lambda root: [plain(root), plain(root, 'validation')], [TRAIN, VAL], 9),
-    'folders in lists': (lambda root: {**plain(root), **FOLDERS}, [TRAIN, VAL], 9),
-    'splits in a list': (lambda root: plain(root, split=['a.txt', 'b.txt']),
-                         [TRAIN[:1], TRAIN[1:3]], 3),
-    'labels in a list too': (lambda root: {**plain(root, split=['a.txt', 'b.txt']), 'ann_dir': [
-        'annotations/training'] * 2}, [TRAIN[:1], TRAIN[1:3]], 3),
-    'repeated list': (lambda root: repeated([plain(root), plain(root, 'validation')]),
-                      [TRAIN, VAL], 27),
-    'repeated folders': (lambda root: repeated({**plain(root), **FOLDERS}), [TRAIN, VAL], 27),
-    'list of nested': (lambda root: [repeated({**plain(root), **FOLDERS}),
-                                     [plain(root, 'validation'), mixed(plain(root))]],
-                       [TRAIN, VAL, VAL, TRAIN], 36),
-    'mixed': (lambda root: mixed(repeated(plain(root))), [TRAIN], 18),
-}
-
-
 @pytest.fixture(params=NESTINGS)
 def nested(request, own_data):
     """(config, names of each innermost data set, samples in all)."""
-    (own_data / 'a.txt').write_text(f'{TRAIN[0]}\n')
-    (own_data / 'b.txt').write_text(f'{TRAIN[1]}\n{TRAIN[2]}\n')
-    make, names, length = NESTINGS[request.param]
-    return make(own_data), names, length
+    write_splits(own_data)
+    nesting = NESTINGS[request.param]
+    return nesting.of(plain(own_data)), nesting.names, nesting.length
 
 
 def test_the_walk_over_data_sets(nested, own_data):
@@ -102,7 +70,7 @@ def test_few_shot_options_hold_for_each_data_set(own_data):
 
 
 def test_pipelines_have_the_names_of_their_keys(own_data):
-    train = [repeated(plain(own_data)), mixed([plain(own_data)])]
+    train = [repeated(plain(own_data)), mixed(plain(own_data), lambda inner: [inner])]
     assert [name for name, _ in named_pipelines(train)] == [
         '0.dataset.pipeline', '1.pipeline', '1.dataset.0.pipeline']
     assert named_pipelines(plain(own_data)) == [('pipeline', PIPELINE)]

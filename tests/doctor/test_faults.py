@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.data import draw_data, write_config
+from helpers.data import SMALL_LINEAR, draw_data, write_config
+from helpers.tiny_networks import SIZE
 from mmcv import Config
 from mmseg.models import build_segmentor
 from PIL import Image
@@ -39,7 +40,7 @@ def data(sound, tmp_path) -> Path:
 
 
 def config(root: Path, **changes) -> Config:
-    cfg = load_config(str(write_config(root.parent / 'config.py', root)))
+    cfg = load_config(str(write_config(root.parent / 'config.py', root, extra=SMALL_LINEAR)))
     cfg.merge_from_dict(changes)
     return cfg
 
@@ -170,14 +171,13 @@ def test_sound_data_has_no_findings(sound):
 
 def weights_config(data: Path, change=lambda state: None, **options) -> Config:
     """Head tuning on a small backbone whose file is changed before it is written."""
-    small = dict(embed_dim=32, depth=2, num_heads=2, img_size=56, out_indices=[1])
+    small = dict(SIZE, depth=2, out_indices=[1])
     state = InternViT6B(**{**small, **options}).state_dict()
     change(state)
     path = data.parent / 'weights.pth'
     torch.save(state, path)
     cfg = config(data)
-    cfg.model.backbone.update(pretrained=str(path), **small)
-    cfg.model.decode_head.update(in_channels=32, channels=32)
+    cfg.model.backbone.pretrained = str(path)
     return cfg
 
 

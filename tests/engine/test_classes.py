@@ -1,7 +1,7 @@
-import logging
 from functools import partial
 
 import pytest
+from helpers.logs import logged
 from mmcv import Config
 
 from mmseg_custom.checkpoint.checkpoint import Checkpoint
@@ -15,7 +15,7 @@ def config(*numbers, auxiliary=3) -> Config:
                                   auxiliary_head=dict(num_classes=auxiliary))))
 
 
-def test_heads_have_the_classes_of_the_data(caplog):
+def test_heads_have_the_classes_of_the_data():
     classes = ['sea', 'land', 'ice ']
     check_heads(config(3), classes)
     check_heads(config(3, 3), classes)
@@ -24,12 +24,8 @@ def test_heads_have_the_classes_of_the_data(caplog):
         check_heads(config(3, 2), classes)
     with pytest.raises(InputError, match='auxiliary_head.num_classes is 1'):
         check_heads(config(3, auxiliary=1), classes)
-    lines = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logging.getLogger('mmseg').addHandler(handler)
-    check_heads(config(150), classes)
-    logging.getLogger('mmseg').removeHandler(handler)
+    with logged() as lines:
+        check_heads(config(150), classes)
     assert len(lines) == 1 and 'decode_head.num_classes is 150' in lines[0]
 
 

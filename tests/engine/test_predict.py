@@ -6,33 +6,32 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers.data import prepare, write_config
+from helpers.data import SMALL_LINEAR, prepare, write_config
+from helpers.nesting import NESTINGS
 from mmcv.parallel import MMDataParallel
 from mmseg.apis import single_gpu_test
 from mmseg.models.segmentors import EncoderDecoder
 from PIL import Image
 
 from mmseg_custom.engine import predict as loop
+from mmseg_custom.engine.config import load_config
 from mmseg_custom.engine.loaders import build_test_loader
 from mmseg_custom.engine.painter import Painter
 from mmseg_custom.engine.predict import predict, save_partial
 from mmseg_custom.engine.test import build_test_model
 from mmseg_custom.errors import InputError
 
-SMALL = {'model.backbone.embed_dim': 32, 'model.backbone.depth': 2, 'model.backbone.num_heads': 2,
-         'model.backbone.out_indices': [1], 'model.decode_head.in_channels': 32,
-         'model.decode_head.channels': 32, 'precision': 'fp32'}
-
 
 def setting(root, batch=1, skip_bad=False, kind=None, aug=False):
     """Model, data set and loader of a test run on a small data set."""
-    settings = {**SMALL, 'data.test_dataloader.samples_per_gpu': batch}
+    settings = {'precision': 'fp32', 'data.test_dataloader.samples_per_gpu': batch}
     if kind:
         settings['model.type'] = kind
     if aug:
         settings.update({'data.test.pipeline.1.flip': True,
                          'data.test.pipeline.1.img_ratios': [0.5, 1.75]})
-    run = prepare(write_config(root / 'config.py', root), ['test'], settings, checkpoint='none')
+    config = write_config(root / 'config.py', root, extra=SMALL_LINEAR)
+    run = prepare(config, ['test'], settings, checkpoint='none')
     return build_test_model(run), run.data['test'], build_test_loader(run, 'test', skip_bad)
 
 
@@ -61,6 +60,18 @@ def test_the_loop_gives_what_that_of_mmseg_gives(own_data, aug):
     wrapped.device_ids = []
     for labels, theirs in zip(single_gpu_test(wrapped, batches), expected, strict=True):
         assert (labels == theirs).mean() > 0.9999
+
+
+@pytest.mark.parametrize('kind', ['list', 'lists of folders'])
+def test_each_of_several_data_sets_is_predicted_and_evaluated(own_data, kind):
+    config = write_config(own_data / 'config.py', own_data, extra=SMALL_LINEAR)
+    cfg, nesting = load_config(str(config), dict(precision='fp32')), NESTINGS[kind]
+    cfg.data.test = nesting.of(dict(cfg.data.test))
+    run = prepare(cfg, ['test'], checkpoint='none')
+    dataset = run.data['test']
+    found = predict(build_test_model(run), build_test_loader(run, 'test'), 'cpu', dataset.pre_eval)
+    assert found.stopped_by is None and sorted(found.results) == list(range(nesting.length))
+    assert 'mIoU' in ' '.join(dataset.evaluate(found.in_order(), metric='mIoU'))
 
 
 @pytest.mark.parametrize('batch', [1, 2])

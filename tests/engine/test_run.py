@@ -4,22 +4,19 @@ import dataclasses
 import pytest
 import torch
 from helpers.data import prepare, write_config
+from helpers.nesting import NESTINGS, WRAPPERS
 from helpers.runs import SMALL
 
+from mmseg_custom.checkpoint import open_checkpoint
+from mmseg_custom.engine.config import load_config
 from mmseg_custom.engine.preemption import Preemption
 from mmseg_custom.engine.train import train
 from mmseg_custom.errors import InputError
 
 
-def nested(kind: str, root) -> dict:
-    """Returns ``data.train`` of two copies of the data, or of one with two folders of images."""
-    one = dict(type='ADE20KDataset', data_root=str(root), img_dir='images/training',
-               ann_dir='annotations/training', pipeline='PIPELINE')
-    return {
-        'list': [one, one],
-        'RepeatDataset': dict(_delete_=True, type='RepeatDataset', times=2, dataset=one),
-        'folders': dict(one, img_dir=[one['img_dir']] * 2, ann_dir=[one['ann_dir']] * 2),
-    }[kind]
+@pytest.fixture(autouse=True)
+def _without_signals(monkeypatch):
+    monkeypatch.setattr(Preemption, 'listen', lambda self: None)
 
 
 @pytest.fixture
@@ -27,8 +24,7 @@ def config(shared_data, tmp_path):
     return write_config(tmp_path / 'config.py', shared_data, 'head_tuning_tiny', SMALL)
 
 
-def test_a_run_is_immutable_and_its_config_stays(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(Preemption, 'listen', lambda self: None)
+def test_a_run_is_immutable_and_its_config_stays(config, tmp_path):
     run = prepare(config, settings={'runner.max_iters': 1, 'evaluation.interval': 1},
                   work_dir=str(tmp_path / 'work'), seed=1)
     before = run.cfg.pretty_text
@@ -40,7 +36,6 @@ def test_a_run_is_immutable_and_its_config_stays(config, tmp_path, monkeypatch):
 
 
 def test_a_resume_opens_the_checkpoint_once(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(Preemption, 'listen', lambda self: None)
     work_dir, opened, load = str(tmp_path / 'work'), [], torch.load
 
     def counted(path, *args, **kwargs):
@@ -59,14 +54,14 @@ def test_a_resume_opens_the_checkpoint_once(config, tmp_path, monkeypatch):
         prepare(config, settings=settings, work_dir=work_dir, auto_resume=True, seed=2)
 
 
-@pytest.mark.parametrize('kind', ['list', 'RepeatDataset', 'folders'])
-def test_nested_data(config, shared_data, tmp_path, kind):
-    pipeline = prepare(config, ['train'], work_dir=str(tmp_path)).cfg.data.train.pipeline
-    config.write_text(f'{config.read_text()}\ndata["train"] = {nested(kind, shared_data)}\n'
-                      .replace("'PIPELINE'", f'{pipeline}'))
-    run = prepare(config, ['train'], work_dir=str(tmp_path))
-    images = 6 if kind == 'RepeatDataset' else 12
-    assert len(run.data['train']) == 12
-    assert run.identity['list of images'].startswith(f'{images} images')
-    assert run.data['train'][7]['img'].data.shape == (3, 56, 56)
+@pytest.mark.parametrize('kind', WRAPPERS)
+def test_nested_data_are_identified_and_trained_on(config, tmp_path, kind):
+    nesting = NESTINGS[kind]
+    cfg = load_config(str(config), {'runner.max_iters': 1, 'checkpoint_config.interval': 1})
+    cfg.data.train = nesting.of(dict(cfg.data.train))
+    run = prepare(cfg, ['train'], work_dir=str(tmp_path / 'work'), seed=1)
+    assert len(run.data['train']) == nesting.length
+    assert run.identity['list of images'].startswith(f'{sum(map(len, nesting.names))} images')
     assert any('pipeline' in name for name in run.identity)
+    train(run)
+    assert open_checkpoint(str(tmp_path / 'work/iter_1.pth')).meta['run'] == run.identity

@@ -48,9 +48,9 @@ def draw_sample(rng: np.random.Generator, height: int,
     return Image.fromarray(image.clip(0, 255).astype(np.uint8)), Image.fromarray(labels)
 
 
-def draw_data(root: Path, train: int = 6, val: int = 3) -> Path:
+def draw_data(root: Path, train: int = 6, val: int = 3, seed: int = 0) -> Path:
     """Draws ``root/ADEChallengeData2016`` and returns it."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     base = root / 'ADEChallengeData2016'
     for split, short, count in (('training', 'train', train), ('validation', 'val', val)):
         for kind in ('images', 'annotations'):

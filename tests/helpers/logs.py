@@ -23,7 +23,10 @@ def logged(name: str = 'mmseg', level: int = logging.INFO) -> Iterator[list[str]
 
 
 def reset_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Removes handlers that write to the streams of earlier tests, until the end of the test."""
+    """Removes handlers of earlier tests, whose streams are closed; undone at the end of the test."""
     for name in ('mmcv', 'mmseg'):
-        monkeypatch.setattr(logging.getLogger(name), 'handlers', [])
+        logger = logging.getLogger(name)
+        monkeypatch.setattr(logger, 'handlers', [])
+        for setting in ('level', 'propagate'):
+            monkeypatch.setattr(logger, setting, getattr(logger, setting))
         monkeypatch.delitem(logger_initialized, name, raising=False)

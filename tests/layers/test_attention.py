@@ -1,9 +1,9 @@
-import logging
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.logs import logged
 
 from mmseg_custom.layers import attention, norm
 
@@ -24,18 +24,15 @@ def test_sdpa_is_softmax_attention():
     assert torch.allclose(attention.sdpa(q, k, v), expected, atol=1e-5)
 
 
-def test_asking_for_flash_where_it_is_missing_is_no_error(fresh_choice, monkeypatch, caplog):
+def test_asking_for_flash_where_it_is_missing_is_no_error(fresh_choice, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda: (9, 0))
     monkeypatch.setitem(sys.modules, 'flash_attn', None)
     monkeypatch.setitem(sys.modules, 'flash_attn_interface', None)
-    logger = logging.getLogger('mmseg')
-    monkeypatch.setattr(logger, 'propagate', True)
-    with caplog.at_level(logging.INFO, logger='mmseg'):
+    with logged() as lines:
         assert attention.select_kernel(True) is attention.sdpa
         attention.select_kernel(True)
-    assert [r.message for r in caplog.records] == [
-        'attention kernel: torch SDPA (use_flash_attn=True)']
+    assert lines == ['attention kernel: torch SDPA (use_flash_attn=True)']
 
 
 @pytest.mark.parametrize('major, expected', [(9, 'flash_attn_interface'), (8, 'flash_attn')])

@@ -81,8 +81,8 @@ def test_killed_while_it_is_filled_by_two_jobs(zygote, tmp_path):
         f"runner = dict(max_iters=1)\nfeature_cache = dict(dir='{folder}', views=6)")
 
     def start(name: str) -> int:
-        return zygote.start_training(tmp_path / f'{name}.txt', config, '--work-dir', tmp_path / name,
-                            '--no-validate', '--seed', 0)[0]
+        return zygote.start_training(tmp_path / f'{name}.txt', config, '--work-dir',
+                                     tmp_path / name, '--no-validate', '--seed', 0)[0]
     for name in ('a', 'b'):  # each is killed after it has written a shard or more
         process, before = start(name), len(list(folder.rglob('view*.safetensors')))
         end = time.monotonic() + 90

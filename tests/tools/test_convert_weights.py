@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from mmseg_custom.models.backbones.intern_vit import InternViT6B
 
 
-
 @pytest.fixture
 def source(tmp_path) -> Path:
     path = tmp_path / 'source.pth'

@@ -4,6 +4,7 @@ import pytest
 from helpers.data import SMALL_LINEAR, write_config
 from PIL import Image
 
+
 @pytest.fixture
 def demo(run_tool, tmp_path):
     """Runs the tool in this process: arguments -> (exit code, stdout, stderr)."""

@@ -9,7 +9,6 @@ from mmseg_custom.checkpoint import save_checkpoint
 from mmseg_custom.models.backbones.intern_vit import InternViT6B
 
 
-
 @pytest.fixture
 def trained(tmp_path, monkeypatch) -> nn.Module:
     """A segmentor whose small checkpoint is iter_1.pth, and its backbone's file flat.pth."""

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from helpers.commands import free_port, run
-from helpers.commands import ROOT
 from helpers.data import draw_data, write_config
 from PIL import Image
 

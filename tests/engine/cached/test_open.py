@@ -1,4 +1,5 @@
 """A tiny cache from its config on: what is in it, what makes another one, what is refused."""
+import itertools
 import json
 import os
 import shutil
@@ -10,7 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.data import draw_data, prepare, write_config
+from helpers.data import SMALL_LINEAR, draw_data, prepare, write_config
+from helpers.logs import logged
+from helpers.nesting import NESTINGS, WRAPPERS
 from mmcv import Config
 from mmseg.datasets import build_dataset
 from torch import nn
@@ -22,6 +25,7 @@ from mmseg_custom.engine.build import build_model
 from mmseg_custom.engine.cached import CachedViews, drop_unneeded_blocks, open_cache
 from mmseg_custom.engine.cached import open as opening
 from mmseg_custom.engine.cached.key import describe, differences
+from mmseg_custom.engine.config import load_config
 from mmseg_custom.engine.loaders import build_train_loader
 from mmseg_custom.engine.randomness import SeededSamples
 from mmseg_custom.engine.run import Run
@@ -30,32 +34,15 @@ from mmseg_custom.errors import InputError
 from mmseg_custom.feature_cache import FeatureCache, Shard, layout, manage
 from mmseg_custom.models.frozen_features import frozen_features
 
-EXTRA = """
-model = dict(backbone=dict(embed_dim=32, depth=2, num_heads=2, img_size=56, out_indices=[0, 1]),
-             decode_head=dict(in_channels=32, channels=32))
-crop = (56, 56)
-data['train'].update(pipeline=[
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(type='Resize', img_scale=(224, 56), ratio_range=(0.5, 2.0)),
-    dict(type='RandomCrop', crop_size=crop, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='Normalize', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
-         to_rgb=True),
-    dict(type='Pad', size=crop, pad_val=0, seg_pad_val=255),
-    dict(type='DefaultFormatBundle'),
-    dict(type='Collect', keys=['img', 'gt_semantic_seg'])])
-"""
-
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory) -> Run:
     """A run on five images."""
     folder = tmp_path_factory.mktemp('cached')
     path = write_config(folder / 'config.py', draw_data(folder, train=5, val=1),
-                        'linear_probing_tiny', EXTRA)
-    return prepare(path, ['train'], work_dir=str(folder / 'work'), seed=3)
+                        extra=SMALL_LINEAR)
+    return prepare(path, ['train'], {'model.backbone.out_indices': [0, 1]},
+                   work_dir=str(folder / 'work'), seed=3)
 
 
 @pytest.fixture(scope='module')
@@ -122,8 +109,8 @@ def test_the_first_passes_are_those_of_an_uncached_run(run, model, filled):
 def test_batches_of_the_loader_train_the_heads(run, model, filled):
     loader = build_train_loader(run, open_in(filled, run, model))
     batch = next(iter(loader))
-    maps = frozen_features(model, dict(feats=[part.data[0] for part in batch['feats']]))
-    assert [tuple(x.shape) for x in maps] == [(2, 32, 4, 4)] * 2
+    features = frozen_features(model, dict(feats=[part.data[0] for part in batch['feats']]))
+    assert [tuple(x.shape) for x in features] == [(2, 32, 4, 4)] * 2
     assert tuple(batch['gt_semantic_seg'].data[0].shape) == (2, 1, 56, 56)
     assert batch['gt_semantic_seg'].data[0].dtype == torch.int64
     assert batch['img_metas'].data[0][0]['ori_filename'].startswith('ADE_train')
@@ -139,7 +126,7 @@ def test_what_is_there_is_read_and_more_views_are_added(run, model, filled, tmp_
     assert contents(tmp_path) == contents(filled) and len(contents(filled)) == 6
 
 
-def test_interrupted_and_gone_on(run, model, filled, tmp_path, monkeypatch):
+def test_interrupted_and_resumed(run, model, filled, tmp_path, monkeypatch):
     written, write = [], FeatureCache.write
 
     def two_and_no_more(cache, shard, data):
@@ -167,18 +154,16 @@ def test_stopped_by_a_signal(run, model, tmp_path):
 
 
 @pytest.mark.parametrize('how', ['byte', 'cut', 'gone'])
-def test_a_corrupt_shard_is_named_and_computed_anew(run, model, filled, copy, caplog, how):
+def test_a_corrupt_shard_is_named_and_computed_anew(run, model, filled, copy, how):
     path = sorted(copy.rglob('view01*.safetensors'))[0]
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data if how == 'byte' else data[:100])
     if how == 'gone':
         path.unlink()
-    with caplog.at_level('WARNING', 'mmseg'):
-        opening.get_root_logger().addHandler(caplog.handler)
+    with logged() as lines:
         open_in(copy, run, model)
-        opening.get_root_logger().removeHandler(caplog.handler)
-    assert (f'{path} is corrupt' in caplog.text) == (how != 'gone')
+    assert (f'{path} is corrupt' in '\n'.join(lines)) == (how != 'gone')
     assert contents(copy) == contents(filled)
 
 
@@ -193,7 +178,7 @@ def test_a_full_disk_is_refused_before_anything_is_written(run, model, tmp_path,
     open_in(tmp_path / 'new', run, model, views=4)
 
 
-def test_without_validation_the_blocks_are_let_go(run, model, tmp_path, monkeypatch):
+def test_without_validation_the_blocks_are_dropped(run, model, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     path, saved = str(tmp_path / 'weights.pth'), str(tmp_path / 'iter_1.pth')
     torch.save(model.backbone.state_dict(), path)
@@ -240,6 +225,39 @@ def test_key(run, model):
         assert differences(of(**changes), same) == [name]
 
 
+def nested_run(kind: str, data: Path, folder: Path) -> Run:
+    cfg = load_config(str(write_config(folder / 'config.py', data, extra=SMALL_LINEAR)),
+                      {'model.backbone.out_indices': [0, 1]})
+    cfg.data.train = NESTINGS[kind].of(dict(cfg.data.train))
+    return prepare(cfg, ['train'], work_dir=str(folder / 'work'), seed=3)
+
+
+def test_keys_of_nested_data(model, shared_data, tmp_path):
+    keys = []
+    for kind in ('plain', *WRAPPERS):
+        keys.append(describe(nested_run(kind, shared_data, tmp_path), model, 0))
+        count = sum(map(len, NESTINGS[kind].names))
+        assert keys[-1]['images'].startswith(f'{count} images, ')
+    assert all(differences(a, b) for a, b in itertools.combinations(keys, 2))
+
+
+REPEATED = pytest.mark.xfail(raises=IndexError, strict=True, reason='CachedViews has a name for '
+                             'each image, and RepeatDataset more samples than images')
+
+
+@pytest.mark.parametrize('kind', [
+    'list', 'lists of folders', pytest.param('RepeatDataset', marks=REPEATED),
+    pytest.param('list of nested', marks=REPEATED)])
+def test_nested_data_are_cached(model, shared_data, tmp_path, kind):
+    run, length = nested_run(kind, shared_data, tmp_path), NESTINGS[kind].length
+    cached, plain = open_in(tmp_path, run, model, views=1), SeededSamples(run.data['train'], 0)
+    assert len(cached) == length
+    for place in itertools.islice(InfiniteSampler(length, seed=0), length):
+        expected = frozen_features(model, dict(img=plain[place]['img'].data[None]))
+        for found, wanted in zip(cached[place]['feats'], expected, strict=True):
+            torch.testing.assert_close(found.data.float(), wanted[0], rtol=2 ** -8, atol=1e-4)
+
+
 def test_the_key_knows_weights_and_files(run, model, own_data):
     weights = describe(run, model, 0)['weights']
     with torch.no_grad():
@@ -276,7 +294,7 @@ def test_what_cannot_be_kept_is_refused(run, model, tmp_path, monkeypatch):
         open_in(tmp_path, run, model)
 
 
-def test_float32_maps_of_a_cache_are_exact(run, model, tmp_path):
+def test_float32_feature_maps_of_a_cache_are_exact(run, model, tmp_path):
     cached = open_in(tmp_path, run, model, views=1, dtype='fp32')
     place = next(place for place in InfiniteSampler(5, seed=0) if place[0] == 0)
     sample, kept = SeededSamples(run.data['train'], 0)[place], cached[place]

@@ -19,7 +19,7 @@ def heads(tmp_path):
 
 
 def assigned(heads, monkeypatch, free=2**30, auto_resume=True, **options):
-    monkeypatch.setattr(rounds, '_free_bytes', lambda device: free)
+    monkeypatch.setattr(rounds, 'free_bytes', lambda device: free)
     found = rounds.assign_rounds(heads, 'cpu', auto_resume, **options)
     return [(part.start, [one.name for one, _ in part.heads]) for part in found]
 
