@@ -60,7 +60,7 @@ def assert_same(traces: dict, a: str, b: str, loss: float = 1e-5, weights: float
 
 @pytest.mark.parametrize('engine', ['ddp', 'fsdp2'])
 def test_engines_train_alike(traces, engine):
-    assert len(traces['one']['losses']) == 20
+    assert len(traces['one']['losses']) == 10
     assert traces['one']['losses'][-1] < traces['one']['losses'][0]
     assert any(name.endswith('running_var') for name in traces['one']['state_dict'])
     assert_same(traces, 'one', engine)
@@ -77,7 +77,7 @@ def test_the_way_to_the_batch_changes_nothing(traces, name):
 def test_bfloat16_trains_alike(traces, kind, other):
     """Rounded and cast again by modules (rounded), cast and computed with by FSDP2 (native).
 
-    Adam takes whole steps of 1e-3 on gradients that are noise: 20 of them, either way.
+    Adam takes whole steps of 1e-3 on gradients that are noise: 10 of them, either way.
     """
     a, b = traces[kind], traces[other]
     assert a['losses'] != traces['one']['losses'][:len(a['losses'])]

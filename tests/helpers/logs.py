@@ -23,7 +23,7 @@ def logged(name: str = 'mmseg', level: int = logging.INFO) -> Iterator[list[str]
 
 
 def reset_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Removes handlers of earlier tests, whose streams are closed; undone at the end of the test."""
+    """Removes handlers of earlier tests, whose streams are closed, until the end of the test."""
     for name in ('mmcv', 'mmseg'):
         logger = logging.getLogger(name)
         monkeypatch.setattr(logger, 'handlers', [])

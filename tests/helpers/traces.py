@@ -44,7 +44,7 @@ from mmseg_custom.distributed.parallelize import (
 )
 from mmseg_custom.engine.hooks import clip_gradients
 
-DEFAULTS = dict(ranks=1, engine='auto', iters=20, dtype='float32', accumulation=1, norm=True,
+DEFAULTS = dict(ranks=1, engine='auto', iters=10, dtype='float32', accumulation=1, norm=True,
                 clip=1.0, checkpoint_every=1, prefetch=1, depth=4, unread=0, hybrid=False,
                 cpu_offload=False, compile=False, save=None, resume=None, start=0, native=False,
                 frozen=False)

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.commands import run
 from helpers.tiny_networks import SIZE
 from safetensors.torch import load_file
 
@@ -22,9 +21,9 @@ def convert(run_tool):
     return partial(run_tool, 'convert_weights.py')
 
 
-def test_as_a_command(source, tmp_path):
+def test_as_a_command(zygote, source, tmp_path):
     target = tmp_path / 'out.safetensors'
-    output = run('python', 'tools/convert_weights.py', source, target)
+    output = zygote.run('tools/convert_weights.py', source, target)
     assert f'written: {target}' in output
     original = torch.load(source)['module']
     assert all(torch.equal(t, original[name]) for name, t in load_file(target).items())
