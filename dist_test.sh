@@ -1,7 +1,7 @@
 #!/bin/sh
-# Tests on N processes of this node, one a GPU, or N on the CPU where there is none.
+# Tests with N processes on this node, one per GPU, or all on the CPU if there is no GPU.
 #   sh dist_test.sh CONFIG CHECKPOINT N --eval mIoU [options of tools/test.py]
-# Several nodes: the same command on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
+# On several nodes, run the same command on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
 set -eu
 if [ $# -lt 3 ]; then
     echo "usage: sh dist_test.sh CONFIG CHECKPOINT N --eval mIoU [options of tools/test.py]" >&2

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Trains on N processes of this node, one a GPU, or N on the CPU where there is none.
+# Trains with N processes on this node, one per GPU, or all on the CPU if there is no GPU.
 #   sh dist_train.sh CONFIG N [options of tools/train.py]
-# Several nodes: the same command on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
-# RESTARTS=3 goes on from the last checkpoint when a process dies, three times at most.
-# SIGTERM and SIGUSR1 write a checkpoint and end with code 75: go on with --auto-resume.
+# On several nodes, run the same command on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
+# RESTARTS=3 resumes from the last checkpoint when a process dies, at most three times.
+# On SIGTERM and SIGUSR1 the run writes a checkpoint and exits with code 75; --auto-resume resumes it.
 set -eu
 if [ $# -lt 2 ]; then
     echo "usage: sh dist_train.sh CONFIG N [options of tools/train.py]" >&2

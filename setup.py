@@ -41,7 +41,7 @@ setup(
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['mmseg_custom', 'mmseg_custom.*']),
     package_data={
-        'mmseg_custom.datasets.few_shot': ['*.txt', '*.json'],
+        'mmseg_custom.datasets.few_shot': ['*.json'],
         'mmseg_custom.visualization.report': ['templates/*'],
         'mmseg_custom.visualization.web': ['*.html', '*.css', '*.js'],
     },

@@ -1,4 +1,4 @@
-"""Tests a segmentor, from the root as the published commands do: see tools/test.py."""
+"""Tests a segmentor: runs tools/test.py from the root, where the published commands expect it."""
 import os.path as osp
 import runpy
 import sys

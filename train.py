@@ -1,4 +1,4 @@
-"""Trains a segmentor, from the root as the published commands do: see tools/train.py."""
+"""Trains a segmentor: runs tools/train.py from the root, where the published commands expect it."""
 import os.path as osp
 import runpy
 import sys

@@ -26,7 +26,7 @@ from torch.distributed.tensor import DTensor  # noqa: E402
 
 import mmseg_custom  # noqa: E402,F401 - before mmseg, which needs its stand-in
 from mmseg_custom.distributed.memory import state_bytes, storage_of  # noqa: E402
-from mmseg_custom.distributed.parallelize import Engine  # noqa: E402
+from mmseg_custom.distributed.options import Engine  # noqa: E402
 from mmseg_custom.engine.train import build_model  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,8 +122,8 @@ def run(ranks: int, args: argparse.Namespace) -> dict[str, int]:
 def predict() -> None:
     """Prints the bytes of the recipes of InternViT-6B by part, a GPU."""
     print(f'{"recipe":<16}{"optimizer":<23}{"GPUs":>5}'
-          + ''.join(f'{name:>11}' for name in ('frozen', 'masters', 'gradients', 'optimizer',
-                                               'working', 'GiB a GPU')))
+          + ''.join(f'{name:>15}' for name in ('frozen', 'master weights', 'gradients',
+                                               'optimizer', 'working', 'GiB a GPU')))
     low = dict(type='LowMemoryAdamW')
     for recipe, gpus, optimizer in (
             ('linear_probing', (1,), {}), ('head_tuning', (1,), {}),
@@ -138,9 +138,9 @@ def predict() -> None:
         for count in gpus:
             states = state_bytes(model, 'fsdp2' if count > 1 else 'single', count,
                                  storage=storage)
-            parts = [*states.parts().values(), states.on_gpu]
+            parts = [*states, sum(states)]
             print(f'{recipe:<16}{optimizer.get("type", "AdamW"):<23}{count:>5}'
-                  + ''.join(f'{size / 2**30:>11.2f}' for size in parts))
+                  + ''.join(f'{size / 2**30:>15.2f}' for size in parts))
 
 
 def predicted(ranks: int, args: argparse.Namespace) -> dict[str, int]:
@@ -149,7 +149,7 @@ def predicted(ranks: int, args: argparse.Namespace) -> dict[str, int]:
         model = build_segmentor(config(args.width, args.depth).model)
     states = state_bytes(model, 'fsdp2' if ranks > 1 else 'single', ranks)
     buffers = sum(buffer.nbytes for buffer in model.buffers())
-    return dict(weights=states.masters + states.frozen - buffers, gradients=states.gradients,
+    return dict(weights=states.master_weights + states.frozen - buffers, gradients=states.gradients,
                 optimizer=states.optimizer)
 
 

@@ -24,7 +24,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import mmseg_custom  # noqa: F401 - registers
-from mmseg_custom.distributed.parallelize import Engine, unwrap
+from mmseg_custom.distributed.options import Engine
+from mmseg_custom.distributed.parallelize import unwrap
 from mmseg_custom.engine.sweep.backbone import SharedBackbone
 from mmseg_custom.engine.sweep.grid import combinations
 from mmseg_custom.engine.sweep.probe import Batches, Probe

@@ -1,7 +1,7 @@
 #!/bin/sh
-# The main job in small, as `make demo` runs it: draws data, trains on it, evaluates before and after
-# with the commands that people use for the real thing, and makes a picture of the result.
-# Everything but the data (data/ade_demo) goes to work_dirs/demo, which starts empty.
+# Runs the whole workflow on a small scale, for `make demo`: draws data, trains on it, evaluates before
+# and after with the commands that are used for real trainings, and makes a picture of the result.
+# Everything except the data (data/ade_demo) is written to work_dirs/demo, which is emptied first.
 set -eu
 unset CDPATH
 cd "$(dirname "$0")/.."
@@ -14,7 +14,7 @@ work=work_dirs/demo
 picture=$work/predictions.png
 start=$(date +%s)
 
-# step NUMBER WHAT COMMAND...: runs a command; its words go to a log, the gist also to the screen.
+# step NUMBER TITLE COMMAND...: runs a command. Its output goes to a log; training progress is also shown.
 step() {
     printf '== %s/6 %s (%s s so far)\n' "$1" "$2" $(($(date +%s) - start))
     log=$work/step$1.log
@@ -24,7 +24,7 @@ step() {
         sed -un 's/.* - mmseg - INFO - \(Iter .*\)/   \1/p'
     [ ! -e "$failed" ] || {
         tail -n 15 "$log" >&2
-        printf 'demo: this step failed: %s (all of its words: %s)\n' "$*" "$log" >&2
+        printf 'demo: this step failed: %s (full output: %s)\n' "$*" "$log" >&2
         exit 1
     }
 }
@@ -37,7 +37,7 @@ with open(newest, encoding="utf-8") as file:
     print("%.2f" % (100 * json.load(file)["metric"]["mIoU"]))' "$1"
 }
 
-# One process a GPU, two at the most; two on the CPU where there is none.
+# One process per GPU, at most two; two on the CPU if there is no GPU.
 processes=$(python -c 'import torch; print(min(torch.cuda.device_count(), 2) or 2)')
 rm -rf "$work"
 mkdir -p "$work"
@@ -46,7 +46,7 @@ step 1 'drawing the data' \
     python tools/make_demo_data.py
 step 2 'evaluating the untrained network' \
     sh dist_test.sh "$config" none "$processes" --eval mIoU --work-dir "$work/untrained"
-# DDP: to share out a network as small as this one costs more than it saves.
+# DDP, because sharding a network as small as this one costs more than it saves.
 step 3 'training' \
     sh dist_train.sh "$config" "$processes" --engine ddp --work-dir "$work/training"
 step 4 'evaluating the trained network' \

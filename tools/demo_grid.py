@@ -1,6 +1,6 @@
-"""Makes a picture grid: python tools/demo_grid.py CONFIG LABEL_FOLDER OUT.png [--rows 4].
+"""Makes a grid of images, ground truth and predictions: tools/demo_grid.py CONFIG LABELS OUT.png.
 
-LABEL_FOLDER holds the predictions as `tools/test.py CONFIG CHECKPOINT --format-only
+LABELS is a folder of predictions, as `tools/test.py CONFIG CHECKPOINT --format-only
 --eval-options imgfile_prefix=LABEL_FOLDER` writes them.
 """
 import argparse
@@ -17,10 +17,10 @@ from mmseg_custom.visualization.predictions import choose_rows, read_row
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        description='Show images of the validation set with ground truth and prediction')
-    parser.add_argument('config', help='config file; its data.val names the images')
-    parser.add_argument('labels', help='folder with the predictions, of tools/test.py '
-                        '--format-only --eval-options imgfile_prefix=FOLDER')
+        description='Show images of the validation set with their ground truth and prediction')
+    parser.add_argument('config', help='config file; its data.val lists the images')
+    parser.add_argument('labels', help='folder of the predictions that tools/test.py '
+                        '--format-only --eval-options imgfile_prefix=FOLDER wrote')
     parser.add_argument('out', help='the .png file to write')
     parser.add_argument('--rows', type=int, default=4, help='number of images')
     parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Chooses images, draws them and prints the path of the picture."""
+    """Chooses images, draws the grid and prints its path."""
     args = parse_args()
     cfg = load_config(args.config)
     dataset = build_dataset(cfg.data.val, dict(test_mode=True))

@@ -1,4 +1,4 @@
-"""Looks at a run before it starts: python tools/doctor.py CONFIG [--gpus 8 --gpu-memory 80]."""
+"""Checks a run before it starts: python tools/doctor.py CONFIG [--gpus 8 --gpu-memory 80]."""
 import argparse
 import logging
 import os
@@ -10,27 +10,29 @@ import torch
 from mmcv import DictAction
 from mmseg.utils import get_root_logger
 
-from mmseg_custom.doctor.checks import examine
+from mmseg_custom.doctor.checks import run_checks
 from mmseg_custom.doctor.report import as_json, page
 from mmseg_custom.engine import cli
-from mmseg_custom.engine.config import load_config, translate
+from mmseg_custom.engine.config import load_config, resolve_config
+from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.errors import InputError
+from mmseg_custom.units import GIB
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
         description='Check data, weights and environment of a config, and predict memory and time '
-        'of its training; the exit code is 1 if anything stands against the run')
+        'of its training; the exit code is 1 if a fault was found')
     parser.add_argument('config', help='config file')
-    parser.add_argument('--gpus', type=int, help='GPUs of the run, on all nodes together; without '
-                        'GPUs, its processes (default: those of this machine, or 1)')
-    parser.add_argument('--gpu-memory', type=float, metavar='GIB', help='of each GPU (default: '
-                        'that of this machine)')
-    parser.add_argument('--device', choices=('cuda', 'cpu'), help='that the run will be on '
-                        '(default: cuda with --gpu-memory or where there is a GPU)')
-    parser.add_argument('--tflops', type=float, help='10^12 operations a second that a GPU does '
-                        'in bfloat16, for the time where there is none to measure')
+    parser.add_argument('--gpus', type=int, help='number of GPUs of the run, on all nodes '
+                        'together; on the CPU, of processes (default: that of this machine, or 1)')
+    parser.add_argument('--gpu-memory', type=float, metavar='GIB', help='memory of each GPU '
+                        '(default: that of this machine)')
+    parser.add_argument('--device', choices=('cuda', 'cpu'), help='device of the run (default: '
+                        'cuda with --gpu-memory or where there is a GPU)')
+    parser.add_argument('--tflops', type=float, help='10^12 operations per second of a GPU in '
+                        'bfloat16, to predict the time where there is none to measure')
     parser.add_argument('--json', action='store_true', help='print everything as JSON')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
                         metavar='KEY=VALUE', help='override settings of the config')
@@ -39,7 +41,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Examines, prints, and says with the exit code whether the run is healthy."""
+    """Runs the checks and prints their report; exits with 1 if a fault was found."""
     args = parse_args()
     for name in ('gpus', 'gpu_memory', 'tflops'):
         if getattr(args, name) is not None and getattr(args, name) <= 0:
@@ -47,22 +49,21 @@ def main() -> None:
                              'than 0')
     warnings.simplefilter('ignore')
     get_root_logger().setLevel(logging.ERROR)
-    cfg = load_config(args.config, args.cfg_options)
-    translate(cfg)
     here = torch.cuda.is_available()
     device = args.device or ('cuda' if here or args.gpu_memory else 'cpu')
     ranks = args.gpus or (torch.cuda.device_count() if device == 'cuda' and here else 1)
-    found = examine(cfg, args.config, device, ranks, memory_of(args, device), args.tflops,
-                    progress)
+    options = RunOptions(device=device)
+    cfg, _ = resolve_config(load_config(args.config, args.cfg_options), options)
+    report = run_checks(cfg, options, ranks, memory_of(args, device), args.tflops, progress)
     progress('')
-    print((as_json if args.json else page)(found, args.config))
-    sys.exit(0 if found.healthy else 1)
+    print((as_json if args.json else page)(report, args.config))
+    sys.exit(0 if report.healthy else 1)
 
 
 def memory_of(args: argparse.Namespace, device: str) -> int | None:
-    """Bytes of a GPU, or those that are free on this machine."""
+    """Returns the bytes of a GPU, or on the CPU those that are free."""
     if args.gpu_memory:
-        return int(args.gpu_memory * 2**30)
+        return int(args.gpu_memory * GIB)
     if device == 'cuda':
         return (torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available()
                 else None)
@@ -70,7 +71,7 @@ def memory_of(args: argparse.Namespace, device: str) -> int | None:
 
 
 def progress(text: str) -> None:
-    """Says on the terminal what is being looked at."""
+    """Shows on a terminal what is being checked."""
     if sys.stderr.isatty():
         print(f'\r{text:<60}\r', end='', file=sys.stderr, flush=True)
 

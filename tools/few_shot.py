@@ -7,7 +7,7 @@ from mmcv import DictAction
 
 from mmseg_custom.datasets.few_shot import FRACTIONS, SEEDS
 from mmseg_custom.datasets.few_shot.coverage import report, table
-from mmseg_custom.datasets.few_shot.write import write
+from mmseg_custom.datasets.few_shot.lists import write
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import load_config
 
@@ -18,7 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
     commands = parser.add_subparsers(dest='command', required=True)
     one = commands.add_parser('report', help='which classes the images of a list show')
-    one.add_argument('config', help='config whose data.train is looked at')
+    one.add_argument('config', help='config file; its data.train is read')
     one.add_argument('--fraction', nargs='+', default=list(FRACTIONS),
                      help='parts of the data, default: %(default)s')
     one.add_argument('--seed', type=int, nargs='+', default=list(SEEDS))
@@ -27,8 +27,8 @@ def parse_args() -> argparse.Namespace:
     one.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
                      metavar='KEY=VALUE', help='override settings of the config, e.g. '
                      'data.train.data_root=/data/ADEChallengeData2016')
-    two = commands.add_parser('write', help="write ADE20K's lists and their hashes, by their rule")
-    two.add_argument('--out', help="folder, default: the package's own")
+    two = commands.add_parser('write', help="write ADE20K's lists and their hashes as files")
+    two.add_argument('--out', default='data/few_shot', help='folder, default: %(default)s')
     return parser.parse_args()
 
 
@@ -36,7 +36,8 @@ def main() -> None:
     """Runs the command."""
     args = parse_args()
     if args.command == 'write':
-        print(f'{len(SEEDS)} lists and their hashes: {write(args.out)}')
+        write(args.out)
+        print(f'{len(SEEDS)} lists and their hashes: {args.out}')
         return
     cfg = load_config(args.config, args.cfg_options)
     found = report(cfg.data.train, args.fraction, args.seed, args.workers)

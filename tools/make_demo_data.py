@@ -3,7 +3,7 @@ import argparse
 
 import _root  # noqa: F401
 
-from mmseg_custom.datasets.demo.write import make_demo_data
+from examples.demo_data.write import make_demo_data
 from mmseg_custom.engine import cli
 
 
@@ -11,12 +11,12 @@ def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
         description="Draw a small data set in ADE20K's layout, the same bytes for the same seed")
-    parser.add_argument('--out', default='data/ade_demo', help='folder to make it in')
+    parser.add_argument('--out', default='data/ade_demo', help='folder to draw it in')
     parser.add_argument('--train', type=int, default=160, help='number of training images')
     parser.add_argument('--val', type=int, default=40, help='number of validation images')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--force', action='store_true',
-                        help='draw anew what is there, also where it was drawn with other numbers')
+                        help='draw all images again, also where others were drawn before')
     parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
     return parser.parse_args()
 

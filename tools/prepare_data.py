@@ -4,7 +4,7 @@ import os
 
 import _root  # noqa: F401
 
-from mmseg_custom.datasets.prepare import LAYOUTS, Options, prepare, prepare_own
+from mmseg_custom.datasets.prepare import LAYOUTS, PrepareOptions, prepare, prepare_own
 from mmseg_custom.engine import cli
 from mmseg_custom.errors import InputError
 
@@ -18,13 +18,13 @@ def parse_args() -> argparse.Namespace:
         for layout in LAYOUTS.values())
     parser = argparse.ArgumentParser(
         description='Check, unpack and verify a data set, and write a manifest with hashes. A run '
-        'that was stopped goes on when it is started again.',
+        'that was stopped is resumed when it is started again.',
         epilog=f'archives, as published:\n{archives}',
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data_set', choices=[*LAYOUTS, CUSTOM], help='custom: '
                         'your own, see docs/custom_dataset.md')
     parser.add_argument('archives', nargs='+', metavar='ARCHIVE', help='archive, or a folder that '
-                        'it was unpacked to (the one in OUT is verified where it is); for '
+                        'it was unpacked to (the one in OUT is verified in place); for '
                         'custom, the YAML file that describes it')
     parser.add_argument('--out', help='folder to prepare it in; default: where the recipes expect '
                         'it, below data/')
@@ -39,11 +39,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Prepares the data set."""
     args = parse_args()
-    options = Options(args.out, args.subset, args.link, max(1, args.workers))
+    options = PrepareOptions(args.out, args.subset, args.link, max(1, args.workers))
     if args.data_set != CUSTOM:
         prepare(args.data_set, args.archives, options)
     elif len(args.archives) > 1 or args.out:
-        raise InputError('custom: expected one YAML file, and the data where it says')
+        raise InputError('custom: expected one YAML file, which names the folders')
     else:
         prepare_own(args.archives[0], options)
 

@@ -3,7 +3,7 @@ import argparse
 
 import _root  # noqa: F401
 
-from mmseg_custom.distributed.parallelize import ENGINES
+from mmseg_custom.distributed.options import ENGINES
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.sweep import sweep
 from mmseg_custom.engine.train import train

@@ -1,6 +1,7 @@
 """Registers the data sets and the pipeline steps."""
 from .ade20k import ADE20KDataset
 from .described import DescribedDataset
+from .loading import LoadImageReduced, ResizeLabels
 from .published import (
     CityscapesDataset,
     COCOStuffDataset,
@@ -11,5 +12,5 @@ from .published import (
 from .transforms import CheckLabels, PadShortSide, SETR_Resize
 
 __all__ = ['ADE20KDataset', 'COCOStuffDataset', 'CheckLabels', 'CityscapesDataset',
-           'DescribedDataset', 'PadShortSide', 'PascalContextDataset', 'PascalContextDataset59',
-           'PascalVOCDataset', 'SETR_Resize']
+           'DescribedDataset', 'LoadImageReduced', 'PadShortSide', 'PascalContextDataset',
+           'PascalContextDataset59', 'PascalVOCDataset', 'ResizeLabels', 'SETR_Resize']

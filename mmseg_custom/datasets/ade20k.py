@@ -7,4 +7,4 @@ from .checked import CheckedDataset
 
 @DATASETS.register_module(force=True)
 class ADE20KDataset(CheckedDataset, MMSegADE20KDataset):
-    """mmseg's ADE20K data set, with ``max_image_num`` and ``few_shot``, and checked."""
+    """mmseg's ADE20K data set, with checks, ``max_image_num`` and ``few_shot``."""

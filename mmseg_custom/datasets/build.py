@@ -1,12 +1,24 @@
-"""Provisional."""
+"""Builds the data sets of a config. The config stays as it is; mmseg's builder changes some."""
+import copy
+from typing import Any
+
 from mmseg.datasets import build_dataset
-
-from .loading import accelerate
-
-
-def build_train_dataset(options):
-    return accelerate(build_dataset(options))
+from torch.utils.data import Dataset
 
 
-def build_test_dataset(options):
-    return build_dataset(options, dict(test_mode=True))
+def build_train_dataset(options: Any) -> Dataset:
+    """Builds ``data.train``, with its labels and the augmentations of its pipeline.
+
+    Args:
+        options: A config of a data set, or a list of them, which are concatenated.
+    """
+    return build_dataset(copy.deepcopy(options))
+
+
+def build_test_dataset(options: Any) -> Dataset:
+    """Builds ``data.val`` or ``data.test``: labels may be missing, and are read by the metrics.
+
+    Args:
+        options: A config of a data set, or a list of them, which are concatenated.
+    """
+    return build_dataset(copy.deepcopy(options), dict(test_mode=True))

@@ -1,4 +1,4 @@
-"""What every data set here has beside mmseg's: few-shot lists, and errors that name the file.
+"""The base of every data set here: few-shot lists, and errors that name the file.
 
 H W pixels, K classes. Label files hold 0..K-1 and 255 for what is ignored; with
 ``reduce_zero_label`` they hold 1..K and 0 for what is ignored. In memory it is always the former.
@@ -13,10 +13,11 @@ from mmseg.datasets.pipelines import LoadAnnotations
 from mmseg.utils import get_root_logger
 
 from ..errors import InputError
-from .few_shot import FewShotList, choose, settle
+from .faults import check_decoding
+from .few_shot import FewShotList, choose, read_options
+from .ground_truth import IGNORE_INDEX
+from .nesting import sample_paths
 from .transforms import CheckLabels
-
-IGNORED = 255
 
 
 class CheckedDataset(CustomDataset):
@@ -26,22 +27,25 @@ class CheckedDataset(CustomDataset):
     one is part of every larger one of its seed (:mod:`.few_shot`).
 
     Args:
-        max_image_num: Number of images to keep, of seed 0; None for all.
-        few_shot: Instead of it, ``dict(fraction='1/16', seed=0)``.
-        **kwargs: Of ``mmseg.datasets.CustomDataset``.
+        max_image_num: Number of images to keep, in the order of seed 0; None for all.
+        few_shot: Fraction of the images to keep, ``dict(fraction='1/16', seed=0)``.
+        **kwargs: Arguments of ``mmseg.datasets.CustomDataset``.
 
     Attributes:
-        few_shot: The :class:`.few_shot.FewShotList` that was drawn, or None.
+        few_shot: The :class:`.few_shot.FewShotList` that was chosen, or None.
 
     Raises:
         InputError: For a missing or empty folder, or an image without its label.
     """
 
+    label_map: dict | None
+    img_infos: list[dict]
+
     def __init__(self, max_image_num: int | None = None, few_shot: dict | None = None, **kwargs):
         super().__init__(**kwargs)
-        self.few_shot = self._draw(max_image_num, few_shot)
+        self.few_shot = self._choose(max_image_num, few_shot)
         if self.label_map is not None:  # mmseg says -1, which numpy 2 refuses to put into uint8
-            self.label_map = {old: IGNORED if new == -1 else new
+            self.label_map = {old: IGNORE_INDEX if new == -1 else new
                               for old, new in self.label_map.items()}
         num_classes = len(self.CLASSES)
         self._check_raw = CheckLabels(num_classes + bool(self.reduce_zero_label), False)
@@ -51,9 +55,9 @@ class CheckedDataset(CustomDataset):
                 reduced = steps[i].reduce_zero_label
                 steps.insert(i + 1, CheckLabels(num_classes) if reduced else self._check_raw)
 
-    def _draw(self, max_image_num: int | None, few_shot: dict | None) -> FewShotList | None:
+    def _choose(self, max_image_num: int | None, few_shot: dict | None) -> FewShotList | None:
         stems = [osp.splitext(info['filename'])[0] for info in self.img_infos]
-        wanted = settle(max_image_num, few_shot, len(stems))
+        wanted = read_options(max_image_num, few_shot, len(stems))
         if wanted is None:
             return None
         chosen = choose(stems, *wanted)
@@ -107,36 +111,29 @@ class CheckedDataset(CustomDataset):
                 f'{len(infos)} images have none); add the label or remove the image')
 
     def __getitem__(self, idx: int) -> dict:
-        """The sample ``idx`` after the pipeline.
+        """Loads the sample ``idx`` and takes it through the pipeline.
 
         Raises:
-            InputError: If its image or its label cannot be decoded, if they are not of one size,
-                or if a label is out of range.
+            InputError: If its image or its label has a fault, see :mod:`.faults`.
         """
         try:
             return super().__getitem__(idx)
         except InputError:
             raise
         except Exception as error:
-            self._explain(self.img_infos[idx], error)
+            self._explain(idx, error)
             raise
 
-    def _explain(self, info: dict, error: Exception) -> None:
-        """Raises an InputError if a file of this sample is what ``error`` comes from."""
-        files = [(osp.join(self.img_dir or '', info['filename']), 'image')]
-        if self.ann_dir and 'ann' in info:
-            files.append((osp.join(self.ann_dir, info['ann']['seg_map']), 'label'))
-        for path, kind in files:
-            try:
-                found = mmcv.imread(path, 'unchanged', backend='cv2') is not None
-            except Exception:  # whatever the decoder raises, the file is what it could not read
-                found = False
-            if not found:
-                raise InputError(f'{kind} {path} cannot be decoded ({type(error).__name__}): '
-                                 'replace the file or remove the sample') from error
+    def _explain(self, index: int, error: Exception) -> None:
+        """Raises an InputError if ``error`` comes from a file that cannot be decoded."""
+        image, label = list(sample_paths(self))[index]
+        for what, path in (('image', image), ('label', label)):
+            found = check_decoding(path, what == 'label') if path and osp.exists(path) else None
+            if found is not None:
+                raise InputError(f'{what} {path} {found}') from error
 
     def get_gt_seg_map_by_idx(self, index: int) -> np.ndarray:
-        """The label map (H, W) of an image as the file has it, checked."""
+        """Loads the label map (H, W) of an image as the file has it, and checks it."""
         path = osp.join(self.ann_dir or '', self.img_infos[index]['ann']['seg_map'])
         if not osp.isfile(path):
             raise InputError(f'label {path} does not exist: evaluation needs it; use '
@@ -144,7 +141,7 @@ class CheckedDataset(CustomDataset):
         try:
             labels = super().get_gt_seg_map_by_idx(index)
         except Exception as error:
-            self._explain(self.img_infos[index], error)
+            self._explain(index, error)
             raise
         self._check_raw.check(labels, path)
         return labels

@@ -1,4 +1,4 @@
-"""One's own data: a data set that a YAML file describes."""
+"""A data set of one's own, which a YAML file describes."""
 from mmseg.datasets.builder import DATASETS
 
 from ..errors import InputError
@@ -12,11 +12,12 @@ class DescribedDataset(CheckedDataset):
 
     Args:
         description: Path of the file, see :mod:`.description`.
-        part: 'train', 'val' or 'test'.
-        **kwargs: Of :class:`.checked.CheckedDataset`; folders and classes come from the file.
+        part: Name of the split: 'train', 'val' or 'test'.
+        **kwargs: Arguments of :class:`.checked.CheckedDataset`, but for folders and classes, which
+            the file gives.
 
     Raises:
-        InputError: If the file or one of its folders is not what it should be.
+        InputError: If the file is wrong, or one of its folders is missing or empty.
     """
 
     def __init__(self, description: str, part: str, **kwargs):

@@ -1,36 +1,39 @@
-"""One's own data set, described by a YAML file: docs/custom_dataset.md walks through one.
+"""The YAML file that describes a data set of one's own: docs/custom_dataset.md explains one.
 
     classes:                  names and colours (red, green, blue); label files hold 0 for the
       road: [128, 64, 128]    first, 1 for the second ..., and 255 for what is ignored
       car: [0, 0, 142]
-    train:                    folders, as seen from the YAML file
+    train:                    folders, relative to the YAML file
       images: images/train
       labels: labels/train
     val: ...                  and test, whose labels may be missing
 
-Optional: `image_suffix` (.jpg), `label_suffix` (.png), and for labels that are pictures in colours
-`coloured` beside `labels` and `ignored`, the colours of what is ignored.
+Optional: `image_suffix` (.jpg), `label_suffix` (.png), and for labels in colours `coloured` beside
+`labels` and `ignored`, the colours of what is ignored.
 """
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from ..errors import InputError
+from .ground_truth import IGNORE_INDEX
 
 PARTS = ('train', 'val', 'test')
-MOST_CLASSES = 255  # one byte, of which 255 means ignored
+MOST_CLASSES = IGNORE_INDEX  # labels are 0..254
 Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Part:
-    """The folders of a part, as they can be opened.
+    """Folders of a split, as paths that can be opened.
 
     Attributes:
         images: Folder of the images.
         labels: Folder of the labels; None where there are none.
-        coloured: Folder of labels in colours, from which the labels are made; None without.
+        coloured: Folder of labels in colours, from which the labels are made; None where there are
+            none.
     """
     images: Path
     labels: Path | None = None
@@ -39,15 +42,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Description:
-    """What a file says.
+    """Content of a description.
 
     Attributes:
-        path: Of the file.
+        path: Path of the file.
         classes: Name -> colour, in the order of the numbers in the labels.
         parts: 'train', 'val', 'test' -> folders.
-        ignored: Colours of what is ignored, in labels in colours.
-        image_suffix: Of the images.
-        label_suffix: Of the labels.
+        ignored: Colours of ignored pixels in labels in colours.
+        image_suffix: Ending of image names.
+        label_suffix: Ending of label names.
     """
     path: Path
     classes: dict[str, Colour]
@@ -57,10 +60,10 @@ class Description:
     label_suffix: str = '.png'
 
     def part(self, name: str) -> Part:
-        """The folders of a part.
+        """Returns the folders of a split.
 
         Raises:
-            InputError: If the file says nothing about it.
+            InputError: If the file does not name it.
         """
         if name not in self.parts:
             raise InputError(f'{self.path} has no {name!r}: it describes {", ".join(self.parts)}')
@@ -71,7 +74,7 @@ def read_description(path: str | Path) -> Description:
     """Reads a description.
 
     Raises:
-        InputError: If the file is not there, is no YAML, or says something that means nothing.
+        InputError: If the file does not exist, is no YAML, or has a key or value that is wrong.
     """
     path = Path(path)
     try:
@@ -86,7 +89,7 @@ def read_description(path: str | Path) -> Description:
 
 
 class _Reader:
-    """Checks what was read, with the file's name in every message."""
+    """Checks the content of a file, with the file's name in every message."""
 
     def __init__(self, path: Path, text: str):
         self.path, self.text = path, text
@@ -95,7 +98,7 @@ class _Reader:
         if not condition:
             raise InputError(f'{self.path}: {message}')
 
-    def description(self, content: object) -> Description:
+    def description(self, content: Any) -> Description:
         self.expect(isinstance(content, dict), 'expected the keys classes, train and val')
         known = {'classes', 'ignored', 'image_suffix', 'label_suffix', *PARTS}
         for key in content:
@@ -114,7 +117,7 @@ class _Reader:
             {name: self.part(name, content[name]) for name in PARTS if name in content},
             [self.colour('ignored', value) for value in ignored], **suffixes)
 
-    def classes(self, content: object) -> dict[str, Colour]:
+    def classes(self, content: Any) -> dict[str, Colour]:
         self.expect(isinstance(content, dict) and 2 <= len(content) <= MOST_CLASSES,
                     f'classes: expected 2 to {MOST_CLASSES} names with their colours, such as '
                     'road: [128, 64, 128]')
@@ -132,14 +135,14 @@ class _Reader:
             self.expect(other == name, f'classes: {other} and {name} have the same colour')
         return classes
 
-    def colour(self, name: str, value: object) -> Colour:
+    def colour(self, name: str, value: Any) -> Colour:
         numbers = isinstance(value, list) and len(value) == 3 and all(
             isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 255 for v in value)
         self.expect(numbers, f'{name}: {value!r}, expected a colour of three numbers from 0 to '
                     '255, such as [128, 64, 128]')
         return tuple(value)
 
-    def part(self, name: str, content: object) -> Part:
+    def part(self, name: str, content: Any) -> Part:
         needed = {'images'} if name == 'test' else {'images', 'labels'}
         self.expect(isinstance(content, dict) and needed <= set(content)
                     and set(content) <= {'images', 'labels', 'coloured'},

@@ -1,40 +1,108 @@
-"""Provisional."""
-import os
+"""How data sets nest: the one walk over data sets that repeat or concatenate others.
+
+    RepeatDataset, MultiImageMixDataset     hold one data set, under ``dataset``
+    ConcatDataset                           holds several, under ``datasets``
+    data.train = [dict(...), dict(...)]     is built as a ConcatDataset
+    img_dir, ann_dir or split is a list     one config that is built as a ConcatDataset
+
+Each may hold any other. The innermost ones list the files.
+"""
+import copy
+import os.path as osp
+from collections.abc import Iterator
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from ..errors import InputError
+
+FOLDERS = ('img_dir', 'ann_dir', 'split')
 
 
-def innermost_datasets(dataset):
+def innermost_datasets(dataset: Dataset) -> list[Dataset]:
+    """Lists the data sets that one repeats or concatenates, in order; a plain one is its own."""
     parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    parts = [part for part in parts if part is not None]
-    if not parts or hasattr(dataset, 'img_infos'):
+    if hasattr(dataset, 'img_infos') or parts[0] is None:
         return [dataset]
-    return [leaf for part in parts for leaf in innermost_datasets(part)]
+    return [inner for part in parts for inner in innermost_datasets(part)]
 
 
-def innermost_options(options):
+def innermost_options(options: Any) -> list[dict]:
+    """Lists the configs of the innermost data sets that mmseg's builder makes of a config.
+
+    Args:
+        options: A config of a data set, or a list of them.
+
+    Returns:
+        Configs of one folder of images each, in the order of :func:`innermost_datasets`.
+
+    Raises:
+        InputError: If lists in one config do not fit each other.
+    """
     if isinstance(options, (list, tuple)):
-        return [leaf for part in options for leaf in innermost_options(part)]
+        return [inner for part in options for inner in innermost_options(part)]
     for key in ('dataset', 'datasets'):
         if key in options:
             return innermost_options(options[key])
-    return [options]
+    lengths = {key: len(options[key]) for key in FOLDERS
+               if isinstance(options.get(key), (list, tuple))}
+    if not lengths:
+        return [options]
+    if len(set(lengths.values())) > 1 or list(lengths) == ['ann_dir']:
+        raise InputError(f'{options.get("type")}: {" and ".join(lengths)} are lists of '
+                         f'{list(lengths.values())} entries: expected lists of one length, with '
+                         'img_dir or split among them')
+    parts = [copy.deepcopy(options) for _ in range(max(lengths.values()))]
+    for i, part in enumerate(parts):
+        part.pop('separate_eval', None)  # an option of the ConcatDataset
+        part.update({key: options[key][i] for key in lengths})
+    return parts
 
 
-def image_names(dataset):
+def named_pipelines(options: Any, name: str = '') -> list[tuple[str, list]]:
+    """Lists the pipelines of a data set's config, wrappers' own among them, with their keys.
+
+    Returns:
+        (key, steps): ('pipeline', ...) of a plain data set, ('dataset.0.pipeline', ...) of one in
+        wrappers.
+    """
+    if isinstance(options, (list, tuple)):
+        return [found for i, part in enumerate(options)
+                for found in named_pipelines(part, f'{name}{i}.')]
+    if not isinstance(options, dict):
+        return []
+    own = [(f'{name}pipeline', options['pipeline'])] if 'pipeline' in options else []
+    return own + [found for key in ('dataset', 'datasets') if key in options
+                  for found in named_pipelines(options[key], f'{name}{key}.')]
+
+
+def image_names(dataset: Dataset) -> list[str]:
+    """Lists the images of a data set in its order, once where they are repeated."""
     names = []
-    for leaf in innermost_datasets(dataset):
-        names += ([info['filename'] for info in leaf.img_infos] if hasattr(leaf, 'img_infos')
-                  else [f'{type(leaf).__name__} of {len(leaf)}'])
+    for inner in innermost_datasets(dataset):
+        if hasattr(inner, 'img_infos'):
+            names += [info['filename'] for info in inner.img_infos]
+        else:
+            names.append(f'{type(inner).__name__} of {len(inner)}')
     return names
 
 
-def few_shot_lists(dataset):
-    return [leaf.few_shot for leaf in innermost_datasets(dataset)
-            if getattr(leaf, 'few_shot', None) is not None]
+def file_paths(dataset: Dataset) -> list[str]:
+    """Lists the paths of images and labels in the data set's order, each label after its image."""
+    return [path for inner in innermost_datasets(dataset)
+            for pair in sample_paths(inner) for path in pair if path is not None]
 
 
-def file_paths(dataset):
-    for leaf in innermost_datasets(dataset):
-        for info in getattr(leaf, 'img_infos', ()):
-            yield os.path.join(leaf.img_dir or '', info['filename'])
-            if leaf.ann_dir and 'ann' in info:
-                yield os.path.join(leaf.ann_dir, info['ann']['seg_map'])
+def sample_paths(dataset: Dataset) -> Iterator[tuple[str, str | None]]:
+    """Gives the paths of image and label of each sample of an innermost data set."""
+    for info in getattr(dataset, 'img_infos', ()):
+        labelled = dataset.ann_dir and 'ann' in info
+        yield (osp.join(dataset.img_dir or '', info['filename']),
+               osp.join(dataset.ann_dir, info['ann']['seg_map']) if labelled else None)
+
+
+def few_shot_lists(dataset: Dataset) -> list:
+    """Lists the :class:`.few_shot.FewShotList` of each innermost data set that has one."""
+    found = [getattr(inner, 'few_shot', None) for inner in innermost_datasets(dataset)]
+    return [chosen for chosen in found if chosen is not None]
+

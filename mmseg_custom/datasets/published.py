@@ -1,6 +1,6 @@
 """Other published data sets: mmseg's own, with the checks and the few-shot options of this package.
 
-They take the places of mmseg's under the same names, so that its configs get the checks too.
+They replace mmseg's under the same names, so that its configs get the checks too.
 """
 from mmseg.datasets import cityscapes, coco_stuff, pascal_context, voc
 from mmseg.datasets.builder import DATASETS

@@ -1,4 +1,4 @@
-"""Many small jobs on several processes, with a progress bar."""
+"""Runs many small jobs in several processes, with a progress bar."""
 import multiprocessing
 import os
 import signal
@@ -18,15 +18,15 @@ Result = TypeVar('Result')
 
 def in_processes(function: Callable[[Any], Result], jobs: Sequence, workers: int, title: str,
                  initializer: Callable | None = None, initargs: tuple = ()) -> Iterator[Result]:
-    """Calls a function on each job, and gives the results in their order.
+    """Calls a function on each job, and yields the results in their order.
 
     Args:
-        function: Of a module.
-        jobs: Its arguments.
+        function: Function at the top level of a module.
+        jobs: Arguments of the calls.
         workers: Number of processes; they are forked, so that they start at once.
-        title: Of the progress bar.
-        initializer: Called in each process first.
-        initargs: Its arguments; they are inherited, not pickled.
+        title: Title of the progress bar.
+        initializer: Function that each process calls first.
+        initargs: Arguments of ``initializer``; they are inherited, not pickled.
 
     Raises:
         InputError: If a process was killed.
@@ -45,14 +45,14 @@ def in_processes(function: Callable[[Any], Result], jobs: Sequence, workers: int
 
 
 def _start(parent: int, initializer: Callable | None, initargs: tuple) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told as well, and ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if initializer is not None:
         initializer(*initargs)
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process when its parent is gone, which a killed one cannot ask for."""
+    """Ends this process when its parent is gone, which a killed parent cannot do itself."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

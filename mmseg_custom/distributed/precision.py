@@ -1,4 +1,4 @@
-"""The only dtype policy: what each parameter is stored in, and what the backbone computes in.
+"""The only dtype policy: dtypes that parameters are stored in and that the backbone computes in.
 
 ====================  ===============  ===============
 part                  stored in        computes in
@@ -8,9 +8,9 @@ backbone, trained     float32          bfloat16
 heads                 float32          float32
 ====================  ===============  ===============
 
-with float16 or float32 in the place of bfloat16 where a config says so. Trained weights keep
-float32 because a bfloat16 number has 8 significant bits: an AdamW step of 4e-5 on a weight of 0.02
-is mostly less than half of the last one, and the weight never moves.
+with float16 or float32 in the place of bfloat16 where a config says so. Trained weights are float32
+master weights because a bfloat16 number has 8 significant bits: an AdamW step of 4e-5 on a weight
+of 0.02 is mostly less than half of the last one, and the weight would never move.
 
 A CPU without instructions for bfloat16 would take ten times as long in it as in float32. There the
 weights are rounded to bfloat16 all the same, one module at a time, and the arithmetic is float32.
@@ -25,44 +25,54 @@ from torch import Tensor, nn
 COMPUTE_DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16, fp32=torch.float32)
 
 
-def apply_precision(model: nn.Module, dtype: torch.dtype, device: str | None = None,
-                    store: bool = True, masters: torch.dtype = torch.float32) -> None:
+def apply_precision(model: nn.Module, dtype: torch.dtype | None, device: str | None = None,
+                    store: bool = True, master_dtype: torch.dtype = torch.float32) -> None:
     """Applies the policy to a segmentor; applying it again changes nothing.
 
     Must come before the optimizer and before any wrapper that looks at parameters (DDP, FSDP2);
     parameters stay the same objects.
 
     Args:
-        model: Has ``backbone``; everything else in it counts as a head.
-        dtype: Of the backbone's weights when it computes.
+        model: Segmentor with ``backbone``; everything else in it counts as a head.
+        dtype: Dtype of the backbone's weights when it computes; None leaves the model as it is.
         device: 'cuda' or 'cpu', where it will compute; default: where it is.
-        store: False leaves the backbone's trained weights in the dtype that they are in, for
-            :func:`store_master_weights` to convert part by part, as they are sharded.
-        masters: What the backbone's trained weights are stored in; see :mod:`..optim.low_memory`
-            for another dtype than float32.
+        store: Whether the backbone's trained weights are converted to ``master_dtype``. False
+            leaves them to :func:`store_master_weights`, part by part, as they are sharded.
+        master_dtype: Dtype that the backbone's trained weights are stored in; another one than
+            float32 is for :mod:`..optim.low_memory`.
     """
+    if dtype is None:
+        return
     backbone = model.backbone
     device = device or next(backbone.parameters()).device.type
     arithmetic = dtype if device != 'cpu' or is_fast_on_cpu(dtype) else torch.float32
     for name, child in model.named_children():
         if name != 'backbone':
             child.float()
-    for unit in (backbone, *compute_units(backbone)):
-        names = (list(unit._parameters) if unit is backbone
-                 else [name for name, _ in unit.named_parameters()])
-        compute_in(unit, names, dtype, arithmetic, masters, store)
-    _log(model, dtype, arithmetic, masters)
+    for unit in _units(backbone):
+        names = []
+        for name, parameter in unit.named_parameters(recurse=unit is not backbone):
+            stored_in = master_dtype if parameter.requires_grad else dtype
+            if parameter.dtype != stored_in and (store or not parameter.requires_grad):
+                parameter.data = parameter.data.to(stored_in)
+            if not stored_in == dtype == arithmetic:
+                names.append(name)
+        if (earlier := ParameterCasts.of(unit)) is not None:
+            earlier.remove()
+        if names:
+            ParameterCasts(unit, names, dtype, arithmetic)
+    _log(model, dtype, arithmetic, master_dtype)
 
 
 def store_master_weights(module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
-    """Stores trained weights in a dtype, those of modules inside included."""
+    """Stores the trained weights of a module and of those inside it in a dtype."""
     for parameter in module.parameters():
         if parameter.requires_grad and parameter.dtype != dtype:
             parameter.data = parameter.data.to(dtype)
 
 
 def is_fast_on_cpu(dtype: torch.dtype) -> bool:
-    """Whether matrix products in ``dtype`` have a kernel on this CPU."""
+    """Returns whether this CPU has a kernel for matrix products in ``dtype``."""
     if dtype == torch.bfloat16:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     if dtype == torch.float16:
@@ -70,71 +80,81 @@ def is_fast_on_cpu(dtype: torch.dtype) -> bool:
     return True
 
 
-def compute_units(backbone: nn.Module) -> Iterator[nn.Module]:
-    """The modules that are called whole: each child of the backbone, and each of its blocks."""
-    for child in backbone.children():
-        if isinstance(child, nn.ModuleList):
-            yield from child
-        else:
-            yield child
-
-
-def compute_in(unit: nn.Module, names: list[str], dtype: torch.dtype,
-               arithmetic: torch.dtype, masters: torch.dtype = torch.float32,
-               store: bool = True) -> None:
-    """Stores parameters as the policy says, and makes a module compute on casts of them.
+class ParameterCasts:
+    """Forward hooks that let a module compute on casts of its parameters and inputs.
 
     Each call casts the parameters, as FSDP2's mixed precision does when it gathers them; gradients
     flow back through the cast. The copies live as long as autograd needs them: with activation
-    checkpointing, one module's at a time. Where nothing is to be cast, nothing is wrapped.
+    checkpointing, one module's at a time.
+
+    torch's parametrizations would do the same under other parameter names, which are a file
+    format. Hooks also stay out of the module's forward, which may be compiled.
 
     Args:
-        unit: Called with tensors.
-        names: Of its parameters.
-        dtype: That the parameters are rounded to.
-        arithmetic: That they, and the inputs, are then computed with.
-        masters: That trained ones are stored in.
-        store: Whether they are brought to it now, or else later.
+        unit: Module that is called with tensors.
+        names: Its parameters to cast, by their names in the module.
+        dtype: Dtype that the parameters are rounded to.
+        arithmetic: Dtype that they and the inputs are then computed with.
     """
-    slots = []
-    for name in names:
-        owner, _, leaf = name.rpartition('.')
-        module = unit.get_submodule(owner)
-        parameter = module._parameters[leaf]
-        stored_in = masters if parameter.requires_grad else dtype
-        if parameter.dtype != stored_in and (store or not parameter.requires_grad):
-            parameter.data = parameter.data.to(stored_in)
-        if not stored_in == dtype == arithmetic:
-            slots.append((module, leaf))
-    if slots and getattr(unit, '_computes_in', None) != (dtype, arithmetic):
-        unit._computes_in = (dtype, arithmetic)
-        unit._inner_forward = unit.forward
-        unit.forward = _on_casts(unit, slots, dtype, arithmetic)
+
+    def __init__(self, unit: nn.Module, names: list[str], dtype: torch.dtype,
+                 arithmetic: torch.dtype):
+        self.names, self.dtype, self.arithmetic = names, dtype, arithmetic
+        self._stored: list[tuple[nn.Module, str, Tensor]] = []
+        # Inside of FSDP2's hooks, which gather the parameters and shard them again.
+        self._handles = (unit.register_forward_pre_hook(self._cast),
+                         unit.register_forward_hook(self._restore, prepend=True, always_call=True))
+
+    @staticmethod
+    def of(unit: nn.Module) -> 'ParameterCasts | None':
+        """Returns the casts of a module, if it has any."""
+        owners = (getattr(hook, '__self__', None) for hook in unit._forward_pre_hooks.values())
+        return next((owner for owner in owners if isinstance(owner, ParameterCasts)), None)
+
+    def remove(self) -> None:
+        """Lets the module compute on its parameters themselves."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _cast(self, unit: nn.Module, inputs: tuple) -> tuple:
+        self._restore()  # torch calls no hook after a KeyboardInterrupt in forward
+        for name in self.names:
+            owner, _, leaf = name.rpartition('.')
+            module = unit.get_submodule(owner)
+            self._stored.append((module, leaf, module._parameters[leaf]))
+        for module, leaf, parameter in self._stored:
+            module._parameters[leaf] = parameter.to(self.dtype).to(self.arithmetic)
+        return tuple(x.to(self.arithmetic) if torch.is_tensor(x) and x.is_floating_point() else x
+                     for x in inputs)
+
+    def _restore(self, *_: object) -> None:
+        for module, leaf, parameter in self._stored:
+            module._parameters[leaf] = parameter
+        self._stored.clear()
 
 
 def move_casts_to_fsdp(backbone: nn.Module) -> tuple[torch.dtype | None, bool]:
-    """Leaves the casts of :func:`compute_in` to FSDP2's mixed precision, as far as it has them.
+    """Removes the casts that FSDP2's mixed precision can do.
 
-    Where weights are rounded to one dtype and computed with in another, each module still casts
-    what FSDP2 has rounded and gathered, and its inputs.
+    Where weights are rounded to one dtype and computed with in another, FSDP2 rounds and gathers
+    them, and each module still casts the result and its inputs.
 
     Returns:
-        The dtype that FSDP2 is to cast the parameters to, None to leave them as they are; and
+        The dtype that FSDP2 is to cast the parameters to (None leaves them as they are), and
         whether it is to cast inputs too.
     """
-    units = [unit for unit in (backbone, *compute_units(backbone))
-             if hasattr(unit, '_computes_in')]
-    dtypes = {unit._computes_in for unit in units}
+    found = [casts for unit in _units(backbone) if (casts := ParameterCasts.of(unit))]
+    dtypes = {(casts.dtype, casts.arithmetic) for casts in found}
     if len(dtypes) != 1:
         return None, True
     dtype, arithmetic = dtypes.pop()
-    for unit in units if dtype == arithmetic else ():
-        del unit._computes_in, unit._inner_forward, unit.forward
+    for casts in found if dtype == arithmetic else ():
+        casts.remove()
     return dtype, dtype == arithmetic
 
 
 def compile_blocks(blocks: list[nn.Module]) -> None:
-    """Compiles the forwards of blocks, inside their casts where they have them; names stay.
+    """Compiles the forwards of blocks; compiled modules would have other parameter names.
 
     Drop path stays outside: its probability is a constant of each block, and would make a graph of
     its own for each, up to torch's limit of 8, beyond which nothing is compiled. Where some blocks
@@ -147,32 +167,24 @@ def compile_blocks(blocks: list[nn.Module]) -> None:
                 block.drop_path = DropPath(0.0)
             block.drop_path.forward = torch.compiler.disable(block.drop_path.forward)
     for block in blocks:
-        name = '_inner_forward' if hasattr(block, '_computes_in') else 'forward'
-        setattr(block, name, torch.compile(getattr(block, name)))
+        block.forward = torch.compile(block.forward)
 
 
-def _on_casts(unit: nn.Module, slots: list[tuple[nn.Module, str]], dtype: torch.dtype,
-              arithmetic: torch.dtype):
-    def forward_on_casts(*inputs):
-        inputs = [x.to(arithmetic) if torch.is_tensor(x) and x.is_floating_point() else x
-                  for x in inputs]
-        stored: list[Tensor] = [module._parameters[name] for module, name in slots]
-        try:
-            for (module, name), parameter in zip(slots, stored):
-                module._parameters[name] = parameter.to(dtype).to(arithmetic)
-            return unit._inner_forward(*inputs)
-        finally:
-            for (module, name), parameter in zip(slots, stored):
-                module._parameters[name] = parameter
-
-    return forward_on_casts
+def _units(backbone: nn.Module) -> Iterator[nn.Module]:
+    """Yields the backbone, for its own parameters, each of its blocks and each other child."""
+    yield backbone
+    for child in backbone.children():
+        if isinstance(child, nn.ModuleList):
+            yield from child
+        else:
+            yield child
 
 
 def _log(model: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype,
-         masters: torch.dtype) -> None:
+         master_dtype: torch.dtype) -> None:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    stored = str(masters).removeprefix('torch.')
-    if masters != torch.float32:
+    stored = str(master_dtype).removeprefix('torch.')
+    if master_dtype != torch.float32:
         stored += ' (heads in float32)'
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     name = str(dtype).removeprefix('torch.')

@@ -1,4 +1,5 @@
-"""What tools/doctor.py looks at before a run: data, weights, environment, memory and time.
+"""What tools/doctor.py checks before a run: data, weights, environment, memory and time.
 
-Each file gathers :class:`.findings.Finding`; ``examine`` runs them all, ``report`` prints them.
+Each file returns :class:`.findings.Finding`; ``checks.run_checks`` runs them all, ``report`` prints
+them.
 """

@@ -1,5 +1,4 @@
-"""All that the doctor looks at, one after the other, and what to change where it does not fit."""
-import copy
+"""All checks of the doctor, one after the other."""
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -7,37 +6,43 @@ import torch
 from mmcv import Config
 from mmseg.datasets.builder import DATASETS
 
-from ..engine.config import other_classes
+from ..datasets.nesting import innermost_options
+from ..engine.build import build_network
+from ..engine.classes import differing_heads
+from ..engine.options import RunOptions
+from ..engine.run import prepare_run
 from ..errors import InputError
+from .advice import advise
 from .data import check_data
 from .environment import check_environment
 from .findings import FAULT, Finding, fault
-from .memory import GIB, SHARDED, Mode, Plan, plan_of, predict
+from .memory import MemoryEstimate, predict
+from .run_shape import RunShape, run_shape_of
 from .timing import measure_rates, seconds_of
-from .weights import build_network, check_weights
+from .weights import check_weights
 
 
 @dataclass
-class Examination:
-    """What was found.
+class Report:
+    """Results of all checks.
 
     Attributes:
         findings: Faults and warnings.
-        data: Images and decoded pairs by split.
-        weights: The files that were read.
-        environment: Versions, kernels, room.
-        plan: What the run is to be.
-        modes: Memory of every way to run it.
-        seconds: Name of a mode -> seconds of an iteration; empty where no rate is known.
-        rates: What they follow from: FLOP/s by dtype.
-        advice: What to change, if the run does not fit.
+        data: Numbers of images and of decoded pairs, by split.
+        weights: Size of each file, and the share of its values that was read.
+        environment: Versions, kernels, disk space and shared memory.
+        shape: Sizes of the run.
+        estimates: Memory of every strategy of running it.
+        seconds: Seconds of an iteration by name of a strategy; empty where no rate is known.
+        rates: FLOP/s by dtype that they are computed from.
+        advice: Ways to change a run that does not fit.
     """
     findings: list[Finding] = field(default_factory=list)
     data: dict = field(default_factory=dict)
     weights: dict = field(default_factory=dict)
     environment: dict = field(default_factory=dict)
-    plan: Plan | None = None
-    modes: list[Mode] = field(default_factory=list)
+    shape: RunShape | None = None
+    estimates: list[MemoryEstimate] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     advice: list[str] = field(default_factory=list)
@@ -48,126 +53,99 @@ class Examination:
         return all(finding.level != FAULT for finding in self.findings)
 
     @property
-    def chosen(self) -> Mode | None:
-        """The way that the config runs."""
-        return next((mode for mode in self.modes if mode.chosen), None)
+    def chosen(self) -> MemoryEstimate | None:
+        """Estimate of the strategy that the config runs with."""
+        return next((each for each in self.estimates if each.chosen), None)
 
 
-def examine(cfg: Config, config_path: str, device: str, ranks: int, memory: int | None,
-            tflops: float | None = None,
-            progress: Callable[[str], None] = lambda text: None) -> Examination:
-    """Looks at a run before it starts.
+def run_checks(cfg: Config, options: RunOptions, ranks: int, memory: int | None,
+               tflops: float | None = None,
+               progress: Callable[[str], None] = lambda text: None) -> Report:
+    """Checks a run before it starts.
 
     Args:
-        cfg: Its config.
-        config_path: Where that is.
-        device: 'cuda' or 'cpu', that it will run on.
-        ranks: Processes, one a GPU.
+        cfg: Resolved config of the run.
+        options: Options of the run, with the device that it will run on.
+        ranks: Number of processes, one for each GPU.
         memory: Bytes of a GPU (of the host, for 'cpu').
         tflops: 10^12 FLOP/s of a GPU in the backbone's dtype, where there is none to measure.
-        progress: Is told what comes next.
+        progress: Called with what comes next.
     """
-    found = Examination()
+    report = Report()
     progress('data')
-    findings, found.data = check_data(cfg)
-    found.findings += findings
+    findings, report.data = check_data(cfg)
+    report.findings += findings
     progress('weights')
-    network = check_network(cfg)
-    found.findings += network
-    if network:
-        return found
-    findings, found.weights = check_weights(cfg)
-    found.findings += findings
-    try:
-        found.plan = plan_of(cfg, device, ranks, memory)
-        found.modes = predict(cfg, found.plan, lambda text: progress(f'memory: {text}'))
-    except InputError as error:
-        found.findings.append(fault('memory', str(error), 'correct the config'))
-        return found
-    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
-        lines = str(error).strip().splitlines() or [repr(error)]
-        found.findings.append(fault(
-            'config', f'the network does not run on what the pipeline makes: {lines[0]}',
-            'correct model or data.train.pipeline', 'model'))
-        return found
+    findings = check_network(cfg)
+    report.findings += findings
+    if findings:
+        return report
+    findings, report.weights = check_weights(cfg)
+    report.findings += findings
+    shape = _predict_memory(report, cfg, options, ranks, memory, progress)
+    if shape is None:
+        return report
     progress('environment')
-    findings, found.environment = check_environment(cfg, config_path, found.plan)
-    found.findings += findings
+    findings, report.environment = check_environment(cfg, shape)
+    report.findings += findings
     progress('rates')
-    _predict_time(found, cfg, tflops)
-    _judge(found)
-    return found
+    _predict_time(report, cfg, shape, tflops)
+    findings, report.advice = advise(report.chosen, report.estimates, shape)
+    report.findings += findings
+    return report
 
 
 def check_network(cfg: Config) -> list[Finding]:
-    """Whether the network can be built, for as many classes as the data has."""
+    """Checks that the network can be built, for as many classes as the data has."""
     try:
-        build_network(copy.deepcopy(cfg))
+        build_network(cfg, on_meta=True)
+        all_classes = training_classes(cfg)
     except (InputError, TypeError, KeyError, ValueError, AssertionError) as error:
-        return [fault('config', f'the network cannot be built: {error}', 'correct it', 'model')]
-    train = cfg.data.train
-    if not isinstance(train, dict):
-        return []
-    classes = train.get('classes') or getattr(DATASETS.get(train['type']), 'CLASSES', None)
-    if not isinstance(classes, (list, tuple)):
-        return []
+        return [fault('config', f'network or data cannot be built: {error}', 'correct it', 'model')]
     return [fault(
         'config', f'the head has {number} classes, the data {len(classes)}',
-        f'set num_classes={len(classes)}', key) for key, number in other_classes(cfg, classes)]
+        f'set num_classes={len(classes)}', key)
+        for classes in all_classes for key, number in differing_heads(cfg, classes)]
 
 
-def _predict_time(found: Examination, cfg: Config, tflops: float | None) -> None:
-    dtypes = sorted({dtype for mode in found.modes for dtype in mode.flops}, key=str)
-    here = found.plan.device == 'cpu' or torch.cuda.is_available()
-    if not here and tflops is None:
+def training_classes(cfg: Config) -> list[tuple[str, ...]]:
+    """Lists the class names of the training data sets, as far as known, each once."""
+    found: dict[tuple[str, ...], None] = {}
+    for options in innermost_options(cfg.data.train):
+        classes = options.get('classes') or getattr(DATASETS.get(options['type']), 'CLASSES', None)
+        if isinstance(classes, (list, tuple)):  # and not the name of a file
+            found[tuple(classes)] = None
+    return list(found)
+
+
+def _predict_memory(report: Report, cfg: Config, options: RunOptions, ranks: int,
+                    memory: int | None, progress: Callable[[str], None]) -> RunShape | None:
+    """Predicts the memory of all strategies; returns None if the network does not run."""
+    try:
+        report.shape = run_shape_of(prepare_run(cfg, options, splits=(), ranks=ranks), memory)
+        report.estimates = predict(cfg, report.shape, lambda text: progress(f'memory: {text}'))
+        return report.shape
+    except InputError as error:
+        report.findings.append(fault('memory', str(error), 'correct the config'))
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+        lines = str(error).strip().splitlines() or [repr(error)]
+        report.findings.append(fault(
+            'config', f'the network does not run on what the pipeline returns: {lines[0]}',
+            'correct model or data.train.pipeline', 'model'))
+    return None
+
+
+def _predict_time(report: Report, cfg: Config, shape: RunShape, tflops: float | None) -> None:
+    dtypes = sorted({dtype for each in report.estimates for dtype in each.flops}, key=str)
+    if shape.device == 'cpu' or torch.cuda.is_available():
+        backbone = cfg.model.backbone
+        tokens = shape.crop[0] * shape.crop[1] // backbone.get('patch_size', 14) ** 2
+        rates, bandwidth = measure_rates(shape.device, backbone.get('embed_dim', 3200),
+                                         tokens * shape.images, dtypes)
+    elif tflops is None:
         return
-    backbone = cfg.model.backbone
-    tokens = found.plan.crop[0] * found.plan.crop[1] // backbone.get('patch_size', 14) ** 2
-    if here:
-        rates, bandwidth = measure_rates(found.plan.device, backbone.get('embed_dim', 3200),
-                                         tokens * found.plan.images, dtypes)
     else:  # float32 runs at about half, and memory at 3e12 bytes/s on an H100
         rates = {d: tflops * 1e12 / (2 if d == torch.float32 else 1) for d in dtypes}
         bandwidth = 3e12
-    found.rates = {str(dtype).removeprefix('torch.'): rate for dtype, rate in rates.items()}
-    found.seconds = {mode.name: seconds_of(mode, rates, bandwidth) for mode in found.modes}
-
-
-def _judge(found: Examination) -> None:
-    """A fault and advice, where the chosen mode does not fit."""
-    chosen, plan = found.chosen, found.plan
-    if chosen is None or chosen.fits is not False:
-        return
-    for mode in sorted(found.modes, key=lambda m: (m.offload, not m.checkpointing)):
-        if mode.fits:
-            found.advice.append(f'{mode.name}: {mode.peak / GIB:.1f} GiB ({_how(mode)})')
-    if not found.advice:
-        found.advice += _smaller(found)
-    each = 'GPU' if plan.device == 'cuda' else 'machine'
-    found.findings.append(fault(
-        'memory', f'{chosen.name} needs {chosen.peak / GIB:.1f} GiB of the '
-        f'{plan.usable / GIB:.1f} GiB that a {each} has for it',
-        found.advice[0] if found.advice else 'take larger GPUs', 'engine'))
-
-
-def _how(mode: Mode) -> str:
-    words = [f'--engine {mode.engine}']
-    words += ['engine.cpu_offload=True'] if mode.offload else []
-    return ', '.join([*words, f'model.backbone.with_cp={mode.checkpointing}'])
-
-
-def _smaller(found: Examination) -> list[str]:
-    """Fewer images at once, or more GPUs."""
-    plan, advice = found.plan, []
-    best = min((m for m in found.modes if not m.offload), key=lambda m: m.peak)
-    if plan.images > 1:
-        advice.append(f'data.samples_per_gpu=1 and --total-batch '
-                      f'{plan.images * plan.ranks * plan.accumulation} with {best.name}')
-    sharded = [m for m in found.modes if m.engine == 'fsdp2' and not m.offload]
-    for mode in sharded:
-        states = sum(mode.parts[kind] for kind in SHARDED)
-        room = plan.usable - (mode.peak - states)
-        if room > 0 and plan.device == 'cuda':
-            ranks = -(-states * plan.ranks // room)
-            advice.append(f'{mode.name} on {max(ranks, plan.ranks + 1)} or more GPUs')
-    return advice
+    report.rates = {str(dtype).removeprefix('torch.'): rate for dtype, rate in rates.items()}
+    report.seconds = {each.name: seconds_of(each, rates, bandwidth) for each in report.estimates}

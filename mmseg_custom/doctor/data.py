@@ -1,7 +1,7 @@
-"""The data of a config: pairs, headers, pixels, label values, and leaks between the splits.
+"""Checks the data of a config: pairs, headers, pixels, label values, and leaks between the splits.
 
-Every file is looked at by name and header; pixels are decoded of a random part where there are
-more than fit into the time. What is asked of a label follows from the data set's own classes.
+Names and headers are checked of every file; pixels are decoded of a random part where there are
+more than fit into the time. Data sets that repeat or concatenate others are checked one by one.
 """
 import os
 import os.path as osp
@@ -12,33 +12,37 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import mmcv
-import numpy as np
 from mmcv import Config
-from mmseg.datasets import CustomDataset, build_dataset
+from mmseg.datasets import CustomDataset
 from mmseg.datasets.builder import DATASETS
 
+from ..datasets import faults
+from ..datasets.build import build_test_dataset, build_train_dataset
+from ..datasets.faults import Header, Problem
+from ..datasets.nesting import innermost_datasets, innermost_options, sample_paths
 from ..errors import InputError
 from . import images
-from .findings import Finding, fault, warning
-from .images import Header, Trouble
+from .findings import FAULT, Finding, fault, warning
 
 SPLITS = ('train', 'val', 'test')
+FILES = ('type', 'data_root', 'img_dir', 'ann_dir', 'split', 'description', 'part')
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 PART = 'data'
+Problems = dict[Problem, list[str]]  # -> paths of the files that have it
 
 
 @dataclass
-class Split:
-    """The files of one split.
+class DatasetFiles:
+    """The files of one data set that neither repeats nor concatenates others.
 
     Attributes:
-        name: 'train', 'val' or 'test'.
-        dataset: Built without its own checks.
-        pairs: (image, label) paths; the label is None where there is none to be.
-        decoded: Pairs whose pixels were read.
+        split: 'train', 'val' or 'test'.
+        dataset: The data set, built without its own checks.
+        pairs: (image, label) paths; the label is None where none is expected.
+        decoded: Number of pairs whose pixels were read.
         pixels: Digest of an image's pixels -> its path.
     """
-    name: str
+    split: str
     dataset: CustomDataset
     pairs: list[tuple[str, str | None]]
     decoded: int = 0
@@ -46,112 +50,111 @@ class Split:
 
 
 def check_data(cfg: Config, seconds: float = 24) -> tuple[list[Finding], dict]:
-    """Looks at the data of all splits.
+    """Checks the data of all splits.
 
     Args:
         cfg: The config.
-        seconds: To spend at most, about.
+        seconds: Time to spend, about.
 
     Returns:
-        (findings, figures: images and decoded pairs by split).
+        (findings, figures: number of images and of decoded pairs by split).
     """
-    findings: list[Finding] = []
-    splits: list[Split] = []
-    seen: list[dict] = []
+    findings, opened = _open_all(cfg)
+    for files in opened:
+        findings += _check_names(files)
+        findings += _check_files(files, seconds / len(opened))
+    findings += _check_leaks(opened)
+    names = list(dict.fromkeys(files.split for files in opened))
+    if not any(f.level == FAULT for f in findings):
+        findings += _check_pipelines(cfg, names)
+    return findings, {name: dict(
+        images=sum(len(files.pairs) for files in opened if files.split == name),
+        decoded=sum(files.decoded for files in opened if files.split == name)) for name in names}
+
+
+def _open_all(cfg: Config) -> tuple[list[Finding], list[DatasetFiles]]:
+    """Opens the data sets of all splits; one of val that test repeats only once."""
+    findings, opened, known = [], [], []
     for name in SPLITS:
-        options = cfg.data.get(name)
-        if options is None or any(_same_files(options, other) for other in seen):
-            continue
-        if name != 'train':
-            seen.append(options)
         try:
-            splits.append(_open(name, _innermost(options)))
+            for options in innermost_options(cfg.data.get(name) or []):
+                key = {k: options.get(k) for k in FILES}
+                if name == 'train' or key not in known:
+                    opened.append(_open(name, options))
+                if name != 'train':
+                    known.append(key)
         except InputError as error:
             findings.append(_as_finding(name, error))
-    for split in splits:
-        findings += _check_names(split)
-        findings += _check_files(split, seconds / len(splits))
-    findings += _check_leaks(splits)
-    if not any(f.level == 'fault' for f in findings):
-        findings += _check_pipelines(cfg, splits)
-    return findings, {s.name: dict(images=len(s.pairs), decoded=s.decoded) for s in splits}
+    return findings, opened
 
 
-def _innermost(options: dict) -> dict:
-    """The data set inside of RepeatDataset and its like; the first of a list."""
-    while isinstance(options, (list, tuple)) or 'dataset' in options:
-        options = options[0] if isinstance(options, (list, tuple)) else options['dataset']
-    return options
-
-
-def _same_files(one: dict, other: dict) -> bool:
-    keys = ('type', 'data_root', 'img_dir', 'ann_dir', 'split', 'description', 'part')
-    return all(_innermost(one).get(key) == _innermost(other).get(key) for key in keys)
-
-
-def _open(name: str, options: dict) -> Split:
+def _open(split: str, options: dict) -> DatasetFiles:
     """Builds a data set that lists its files and checks none of them."""
-    kind = DATASETS.get(options['type'])
+    kind = DATASETS.get(options.get('type'))
     if kind is None:
-        raise InputError(f'data.{name}.type={options["type"]!r} is no data set that is registered')
+        raise InputError(f'type={options.get("type")!r} is no data set that is registered')
     unchecked = type(kind.__name__, (kind,), dict(_check_pairs=staticmethod(lambda *_: None)))
     arguments = {k: v for k, v in options.items() if k != 'type'}
-    dataset = unchecked(**{**arguments, 'test_mode': name != 'train'})
+    dataset = unchecked(**{**arguments, 'test_mode': split != 'train'})
     if not len(dataset):
         raise InputError(f'{dataset.img_dir} holds no {dataset.img_suffix} file')
-    pairs = []
-    for info in dataset.img_infos:
-        label = osp.join(dataset.ann_dir, info['ann']['seg_map']) if dataset.ann_dir else None
-        pairs.append((osp.join(dataset.img_dir, info['filename']), label))
-    return Split(name, dataset, pairs)
+    return DatasetFiles(split, dataset, list(sample_paths(dataset)))
 
 
 def _as_finding(name: str, error: InputError) -> Finding:
-    return fault(PART, f'data.{name}: {error}', 'until then nothing of this split is checked')
+    return fault(PART, f'data.{name}: {error}', 'until then nothing of it is checked')
 
 
-def _check_names(split: Split) -> list[Finding]:
-    """Missing and left-over files, other suffixes, names that do not travel."""
-    findings, dataset = [], split.dataset
-    missing = [image for image, label in split.pairs if label and not osp.isfile(label)]
+def _as_findings(problems: Problems) -> list[Finding]:
+    """Makes one finding of each problem, about all files that have it."""
+    return [(fault if problem.level == faults.FAULT else warning)(
+        PART, f'it {problem.message}', problem.way_out, sorted(paths))
+        for problem, paths in problems.items()]
+
+
+def _check_names(files: DatasetFiles) -> list[Finding]:
+    """Finds missing and left-over files, other suffixes, and names with a fault or a note."""
+    findings, dataset = [], files.dataset
+    missing = [image for image, label in files.pairs if label and not osp.isfile(label)]
     if missing:
         findings.append(fault(
             PART, f'the image has no label in {dataset.ann_dir}',
             'add the label or remove the image', missing))
     if dataset.ann_dir and osp.isdir(dataset.ann_dir) and not dataset.split and (
             getattr(dataset, 'few_shot', None) is None):
-        wanted = {label for _, label in split.pairs}
-        left = [path for path in _files(dataset.ann_dir, dataset.seg_map_suffix)
+        wanted = {label for _, label in files.pairs}
+        left = [path for path in _scan(dataset.ann_dir, dataset.seg_map_suffix)
                 if path not in wanted]
         if left:
             findings.append(fault(PART, f'the label has no image in {dataset.img_dir}',
                                   'add the image or remove the label', left))
-    others = [path for path in _files(dataset.img_dir, IMAGE_SUFFIXES)
+    others = [path for path in _scan(dataset.img_dir, IMAGE_SUFFIXES)
               if not path.endswith(dataset.img_suffix)]
     if others:
         findings.append(fault(
-            PART, f'it is not read: images of data.{split.name} end in {dataset.img_suffix}',
+            PART, f'it is not read: images of data.{files.split} end in {dataset.img_suffix}',
             'rename it, or set img_suffix', others))
-    strange = defaultdict(list)
-    for image, _ in split.pairs:
-        found = images.check_name(osp.basename(image))
-        if found:
-            strange[found].append(image.encode('utf-8', 'backslashreplace').decode())
-    for (level, trouble), paths in strange.items():
-        make = fault if level == 'fault' else warning
-        findings.append(make(PART, trouble.message, trouble.way_out, paths))
-    return findings
+    problems: Problems = defaultdict(list)
+    for image, _ in files.pairs:
+        plain = image.encode('utf-8', 'backslashreplace').decode()
+        _add(problems, plain, faults.check_name(osp.basename(image)))
+    return findings + _as_findings(problems)
 
 
-def _files(folder: str, suffix: str | tuple) -> list[str]:
+def _scan(folder: str, suffix: str | tuple) -> list[str]:
     return [osp.join(folder, name) for name in sorted(mmcv.scandir(
         folder, suffix, recursive=True, case_sensitive=False))]
 
 
-def _check_files(split: Split, seconds: float) -> list[Finding]:
-    """Headers of all files, pixels of a random part; the same kind of fault is one finding."""
-    troubles: dict[Trouble, list[str]] = defaultdict(list)
-    order = list(split.pairs)
+def _add(problems: Problems, path: str, problem: Problem | None) -> None:
+    if problem is not None:
+        problems[problem].append(path)
+
+
+def _check_files(files: DatasetFiles, seconds: float) -> list[Finding]:
+    """Checks the headers of all files and the pixels of a random part."""
+    problems: Problems = defaultdict(list)
+    order = list(files.pairs)
     random.Random(0).shuffle(order)
     end = time.monotonic() + seconds
     headers_end = time.monotonic() + seconds / 2
@@ -159,92 +162,101 @@ def _check_files(split: Split, seconds: float) -> list[Finding]:
     for image, label in order:
         if time.monotonic() > headers_end:
             break
-        ok = _check_headers(image, label, troubles)
-        if ok:
+        if _check_headers(image, label, problems):
             sound.append((image, label))
     for image, label in sound:
         if time.monotonic() > end:
             break
-        _check_pixels(split, image, label, troubles)
-        split.decoded += 1
-    return [fault(PART, trouble.message, trouble.way_out, sorted(paths))
-            for trouble, paths in troubles.items()]
-
-
-def _check_headers(image: str, label: str | None, troubles: dict) -> bool:
-    headers = [_look(image, images.check_image, troubles)]
-    if label is not None and osp.isfile(label):
-        headers.append(_look(label, images.check_label, troubles))
-    if None in headers:
-        return False
-    if len(headers) == 2 and headers[0].size != headers[1].size:
-        sizes = ['{}x{}'.format(*header.size) for header in headers]
-        troubles[Trouble(f'it has {sizes[0]} pixels, its label {sizes[1]}',
-                         'replace the one that is wrong')].append(image)
-        return False
-    return True
-
-
-def _look(path: str, check, troubles: dict) -> Header | None:
-    found = images.read_header(path)
-    if isinstance(found, Header):
-        trouble = check(found)
-        if trouble is None:
-            return found
-        found = trouble
-    troubles[found].append(path)
-    return None
-
-
-def _check_pixels(split: Split, image: str, label: str | None, troubles: dict) -> None:
-    pixels = images.decode(image)
-    if isinstance(pixels, Trouble):
-        troubles[pixels].append(image)
-        return
-    split.pixels[f'{pixels.shape}{hash(pixels.tobytes())}'] = image
-    if label is None or not osp.isfile(label):
-        return
-    labels = images.decode(label)
-    if isinstance(labels, np.ndarray) and split.dataset.label_map is None:
-        labels = images.check_values(labels, len(split.dataset.CLASSES),
-                                     bool(split.dataset.reduce_zero_label))
-    if isinstance(labels, Trouble):
-        troubles[labels].append(label)
-
-
-def _check_leaks(splits: list[Split]) -> list[Finding]:
-    """Images that are trained on and tested on: by name, by bytes, by pixels."""
-    findings = []
-    trained = next((s for s in splits if s.name == 'train'), None)
-    for other in splits:
-        if trained is None or other is trained:
-            continue
-        if osp.realpath(trained.dataset.img_dir) == osp.realpath(other.dataset.img_dir) and not (
-                trained.dataset.split or other.dataset.split):
-            findings.append(fault(
-                PART, f'data.train and data.{other.name} read the same folder',
-                f'set data.{other.name}.img_dir and ann_dir', trained.dataset.img_dir))
-            continue
-        findings += _leaks(trained, other)
-    for split in splits:
-        twice = [pair for pair in _same_bytes(
-            [image for image, _ in split.pairs]) if pair[0] != pair[1]]
-        if twice:
-            findings.append(warning(
-                PART, f'it has the same content as {osp.basename(twice[0][1])}, also in '
-                f'data.{split.name}', 'remove one of them', [first for first, _ in twice]))
+        _check_pixels(files, image, label, problems)
+        files.decoded += 1
+    findings = _as_findings(problems)
+    if 0 < files.decoded == len(problems.get(faults.problem('nothing labelled'), ())):
+        findings.append(fault(PART, 'no label that was read has a pixel of a class',
+                              'check the labels and reduce_zero_label', files.dataset.ann_dir))
     return findings
 
 
-def _leaks(trained: Split, other: Split) -> list[Finding]:
-    way_out = f'remove it from data.train or data.{other.name}'
-    stems = {_stem(image): image for image, _ in trained.pairs}
+def _check_headers(image: str, label: str | None, problems: Problems) -> bool:
+    """Checks the headers of a pair; returns whether its pixels can be read."""
+    found = _read_header(image, problems)
+    if label is None or not osp.isfile(label):
+        return found is not None
+    other = _read_header(label, problems, is_label=True)
+    if found is None or other is None:
+        return False
+    pair = faults.check_pair(found.loaded_size, other.stored_size, found.orientation)
+    _add(problems, image, pair)
+    return pair is None or pair.level != faults.FAULT
+
+
+def _read_header(path: str, problems: Problems, is_label: bool = False) -> Header | None:
+    """Reads and checks a header; None if it has a fault."""
+    header = images.read_header(path, is_label)
+    if isinstance(header, Problem):
+        _add(problems, path, header)
+        return None
+    found = faults.check_label(header) if is_label else faults.check_image(header)
+    for problem in found:
+        _add(problems, path, problem)
+    return None if any(problem.level == faults.FAULT for problem in found) else header
+
+
+def _check_pixels(files: DatasetFiles, image: str, label: str | None, problems: Problems) -> None:
+    pixels = images.decode(image)
+    if isinstance(pixels, Problem):
+        _add(problems, image, pixels)
+        return
+    files.pixels[f'{pixels.shape}{hash(pixels.tobytes())}'] = image
+    if label is None or not osp.isfile(label):
+        return
+    labels, dataset = images.decode(label), files.dataset
+    if isinstance(labels, Problem):
+        _add(problems, label, labels)
+    elif dataset.label_map is None:
+        zero_is_ignored = bool(dataset.reduce_zero_label)
+        last = len(dataset.CLASSES) - (not zero_is_ignored)
+        _add(problems, label, faults.check_values(labels, last, zero_is_ignored))
+
+
+def _check_leaks(opened: list[DatasetFiles]) -> list[Finding]:
+    """Finds images that are trained on and tested on: by name, by content, by pixels."""
+    findings = []
+    trained = [files for files in opened if files.split == 'train']
+    for other in opened:
+        if other.split == 'train' or not trained:
+            continue
+        shared = next((files for files in trained if _same_folder(files, other)), None)
+        if shared is not None:
+            findings.append(fault(
+                PART, f'data.train and data.{other.split} read the same folder',
+                f'set data.{other.split}.img_dir and ann_dir', shared.dataset.img_dir))
+        else:
+            findings += _leaks(trained, other)
+    for name in dict.fromkeys(files.split for files in opened):
+        twice = _same_content([image for files in opened if files.split == name
+                               for image, _ in files.pairs])
+        if twice:
+            findings.append(warning(
+                PART, f'it has the same content as {osp.basename(twice[0][1])}, also in '
+                f'data.{name}', 'remove one of them', [first for first, _ in twice]))
+    return findings
+
+
+def _same_folder(one: DatasetFiles, other: DatasetFiles) -> bool:
+    return osp.realpath(one.dataset.img_dir) == osp.realpath(other.dataset.img_dir) and not (
+        one.dataset.split or other.dataset.split)
+
+
+def _leaks(trained: list[DatasetFiles], other: DatasetFiles) -> list[Finding]:
+    way_out = f'remove it from data.train or data.{other.split}'
+    train_images = [image for files in trained for image, _ in files.pairs]
+    stems = {_stem(image) for image in train_images}
     named = [image for image, _ in other.pairs if _stem(image) in stems]
-    copies = {image: twin for image, twin in _same_bytes(
-        [image for image, _ in other.pairs], [image for image, _ in trained.pairs])}
+    copies = dict(_same_content([image for image, _ in other.pairs], train_images))
+    train_pixels = {key: image for files in trained for key, image in files.pixels.items()}
     for key, image in other.pixels.items():
-        if key in trained.pixels:
-            copies.setdefault(image, trained.pixels[key])
+        if key in train_pixels:
+            copies.setdefault(image, train_pixels[key])
     findings = []
     copies = {image: twin for image, twin in copies.items() if image not in named}
     if named:
@@ -260,9 +272,9 @@ def _stem(path: str) -> str:
     return osp.splitext(osp.basename(path))[0]
 
 
-def _same_bytes(paths: Iterable[str], others: Iterable[str] | None = None
-                ) -> list[tuple[str, str]]:
-    """(path, other of the same content); only files of one size are read."""
+def _same_content(paths: Iterable[str], others: Iterable[str] | None = None
+                  ) -> list[tuple[str, str]]:
+    """Finds (path, other path of the same content); only files of one size are read."""
     known = defaultdict(list)
     for path in others if others is not None else paths:
         if osp.isfile(path):
@@ -279,7 +291,7 @@ def _same_bytes(paths: Iterable[str], others: Iterable[str] | None = None
         for other in alike:
             if other == path:
                 if others is None:
-                    break  # what comes after has been or will be compared with this one
+                    break  # those behind it have been or will be compared with this one
                 continue
             if os.path.getsize(path) and digest(path) == digest(other):
                 pairs.append((path, other))
@@ -287,15 +299,18 @@ def _same_bytes(paths: Iterable[str], others: Iterable[str] | None = None
     return pairs
 
 
-def _check_pipelines(cfg: Config, splits: list[Split]) -> list[Finding]:
-    """Takes a sample of each split through its own pipeline."""
+def _check_pipelines(cfg: Config, names: list[str]) -> list[Finding]:
+    """Takes a sample of each data set through its own pipeline, and of those around it."""
     findings = []
-    for split in splits:
+    for name in names:
+        build = build_train_dataset if name == 'train' else build_test_dataset
         try:
-            build_dataset(cfg.data[split.name], dict(test_mode=split.name != 'train'))[0]
+            dataset = build(cfg.data[name])
+            for part in dict.fromkeys([*innermost_datasets(dataset), dataset]):
+                part[0]
         except InputError as error:
-            findings.append(_as_finding(split.name, error))
+            findings.append(_as_finding(name, error))
         except Exception as error:  # whatever a step raises, the pipeline is what does not work
             findings.append(fault(PART, f'its first sample fails: {error!r}',
-                                  'correct the pipeline', f'data.{split.name}.pipeline'))
+                                  'correct the pipeline', f'data.{name}.pipeline'))
     return findings

@@ -1,9 +1,9 @@
-"""The step of a deep network from the steps of two shallow ones.
+"""Computes the memory of a deep network's step from the steps of two shallow ones.
 
-The blocks of a vision transformer are equal. At a given place of a step - in one of the first
-blocks, in one of the last, in the heads, in the optimizer - what is there grows by the same amount
-with each block that is put in between, and so do the operations. In between, memory only rises or
-only falls, so its peak is at such a place. Two depths give the line, and the line any other depth.
+The blocks of a vision transformer are equal. At a given site of a step (in one of the first blocks,
+in one of the last, in the heads, in the optimizer) each additional block in between adds the same
+number of bytes, and the same number of operations. Between these sites memory only rises or only
+falls, so that the peak is at one of them. Two depths therefore determine any other.
 """
 import copy
 from collections import Counter
@@ -15,118 +15,124 @@ import torch
 from mmcv import Config
 from torch import Tensor, nn
 
-from ..distributed.parallelize import Engine, read_blocks
+from ..distributed.options import Engine
+from ..distributed.parallelize import read_blocks
 from ..models.backbones.intern_vit import InternViT6B
 from .memory_tracker import AllocationSite, MemoryTracker
 
-EDGE = 2  # blocks at either end that are places of their own; more where FSDP2 prefetches more
-# Numbers of places that are no block at an end; a depth is added to the last.
+EDGE = 2  # blocks at either end that are sites of their own; more where FSDP2 prefetches more
+# Numbers of sites that are no block at an end; the depth is added to the last of them.
 EMBEDDING, REST, BETWEEN = -1000, 1000, 10_000
 
 
 @dataclass
-class Step:
-    """What the tracker says of a step.
+class StepTrace:
+    """What the tracker recorded of a step.
 
     Attributes:
-        peaks: AllocationSite -> bytes by kind.
-        offloaded: The same, with what FSDP2 offloads in the host's memory.
-        counts: Bytes of states.
-        flops: By dtype.
-        moved_bytes: Of other operations.
+        peaks: Bytes by kind, for each allocation site.
+        offloaded: The same with FSDP2's shards in the host's memory.
+        counts: Bytes of weights, gradients and optimizer state.
+        flops: Floating-point operations by dtype.
+        moved_bytes: Bytes that other operations read and write.
     """
     peaks: dict[AllocationSite, dict[str, int]]
     offloaded: dict[AllocationSite, dict[str, int]]
-    counts: dict[str, int]
+    counts: Counter[str]
     flops: dict[torch.dtype, int]
     moved_bytes: int
 
 
-def depths(cfg: Config, engine: Engine, edge: int) -> tuple[int, ...]:
-    """Blocks that are read: two numbers to follow a step with, and the network's own; or just that.
+def traced_depths(cfg: Config, engine: Engine, edge: int) -> tuple[int, int] | None:
+    """Returns two numbers of read blocks to trace; None for a network that is no deeper.
 
-    The differences are multiples of ``engine.checkpoint_every``.
+    Their difference is ``engine.checkpoint_every``, and so is a divisor of that to the network's.
     """
-    read = max(_outs(cfg)) + 1
-    few = 2 * edge + len(_outs(cfg)) - 1
-    few += (read - few) % engine.checkpoint_every
-    more = few + engine.checkpoint_every
-    return (few, more, read) if more < read else (read,)
+    shallow = 2 * edge + len(_out_indices(cfg)) - 1
+    shallow += (num_read(cfg) - shallow) % engine.checkpoint_every
+    deeper = shallow + engine.checkpoint_every
+    return (shallow, deeper) if deeper < num_read(cfg) else None
 
 
-def cut(cfg: Config, read: int, edge: int) -> Config:
-    """A config of ``read`` blocks that are read; those that are not stay.
+def num_read(cfg: Config) -> int:
+    """Returns the number of blocks up to the last whose output is read."""
+    return max(_out_indices(cfg)) + 1
 
-    The last map stays that of the last block, the others come right after the first ``edge``.
+
+def with_depth(cfg: Config, read: int, edge: int) -> Config:
+    """Returns a config with ``read`` blocks that are read, and as many unread ones as before.
+
+    The last feature map remains that of the last block read; the others come right after the first
+    ``edge`` blocks.
     """
     cfg = copy.deepcopy(cfg)  # Config.copy shares what is inside
-    outs = _outs(cfg)
-    backbone = cfg.model.backbone
-    if read == max(outs) + 1:
-        return cfg
-    backbone.depth = _depth(cfg) - max(outs) - 1 + read
-    backbone.out_indices = [*range(edge, edge + len(outs) - 1), read - 1]
+    backbone, indices = cfg.model.backbone, _out_indices(cfg)
+    backbone.depth = backbone.get('depth', 48) - num_read(cfg) + read
+    backbone.out_indices = [*range(edge, edge + len(indices) - 1), read - 1]
     if not isinstance(backbone.get('use_flash_attn', True), bool):
         backbone.use_flash_attn = backbone.use_flash_attn[:backbone.depth]
     return cfg
 
 
-def extended(few: Step, more: Step, times: float) -> Step:
-    """The step of a network that is ``times`` as much deeper than ``few`` as ``more`` is."""
+def extrapolate(shallow: StepTrace, deeper: StepTrace, factor: float) -> StepTrace:
+    """Returns the step of a network that has ``factor`` times as many additional blocks.
+
+    Args:
+        shallow: Step that the blocks are added to.
+        deeper: Step with additional blocks.
+        factor: Additional blocks of the network, as a multiple of those of ``deeper``.
+    """
     def line(a: dict, b: dict) -> Counter:
-        return Counter({key: round(a[key] + (b[key] - a[key]) * times) for key in a if key in b})
+        return Counter({key: round(a[key] + (b[key] - a[key]) * factor) for key in a if key in b})
 
     def lines(a: dict[AllocationSite, dict],
               b: dict[AllocationSite, dict]) -> dict[AllocationSite, dict]:
-        return {place: dict(line(a[place], b[place])) for place in a if place in b}
+        return {site: dict(line(a[site], b[site])) for site in a if site in b}
 
-    return Step(lines(few.peaks, more.peaks), lines(few.offloaded, more.offloaded),
-                line(few.counts, more.counts), line(few.flops, more.flops),
-                round(few.moved_bytes + (more.moved_bytes - few.moved_bytes) * times))
+    return StepTrace(
+        lines(shallow.peaks, deeper.peaks), lines(shallow.offloaded, deeper.offloaded),
+        line(shallow.counts, deeper.counts), line(shallow.flops, deeper.flops),
+        round(shallow.moved_bytes + (deeper.moved_bytes - shallow.moved_bytes) * factor))
 
 
 @contextmanager
-def watched(model: nn.Module, tracker: MemoryTracker, edge: int) -> Iterator[None]:
-    """Tells the tracker where a step is: in which part of the network, forward and backward.
+def track_sites(model: nn.Module, tracker: MemoryTracker, edge: int) -> Iterator[None]:
+    """Tells the tracker which part of the network a step is in, forward and backward.
 
-    The first ``edge`` blocks have the numbers 0, 1 ..., the last ones -1, -2 ...; those between
-    have one that tells the depth, so that it is none that two depths share.
+    The first ``edge`` blocks have the numbers 0, 1 ..., the last ones -1, -2 ...; those in between
+    share one that depends on the depth, so that two depths have no such site in common.
     """
     def enter(phase: str, number: int, kind: str) -> None:
-        tracker.where = kind
-        tracker.at(phase, number)
+        tracker.kind = kind
+        tracker.enter_site(phase, number)
 
-    def place(i: int) -> int:
+    def number(i: int) -> int:
         from_end = i - len(blocks)
         return i if i < edge else from_end if from_end >= -edge else BETWEEN + len(blocks)
 
-    def before(i: int, tokens: Tensor) -> None:
+    def before_block(i: int, tokens: Tensor) -> None:
         if torch._C._current_graph_task_id() != -1:
             return  # recomputed
-        enter('forward', place(i), 'activations')
-        if tokens.requires_grad:  # its gradient is there: the block before it is next
-            number = place(i - 1) if i else EMBEDDING
-            tokens.register_hook(lambda _: tracker.at('backward', number))
+        enter('forward', number(i), 'activations')
+        if tokens.requires_grad:  # once its gradient is computed, the block before it is next
+            previous = number(i - 1) if i else EMBEDDING
+            tokens.register_hook(lambda _: tracker.enter_site('backward', previous))
 
     backbone = model.backbone
     blocks = read_blocks(model) if isinstance(backbone, InternViT6B) else []
     hooks = [backbone.register_forward_pre_hook(
-                 lambda *_: enter('forward', EMBEDDING, 'activations')),
+                 lambda *_: enter('forward', EMBEDDING, 'activations'), prepend=True),
              backbone.register_forward_hook(lambda *_: enter('forward', REST, 'head'))]
-    hooks += [block.register_forward_pre_hook(lambda _, inputs, i=i: before(i, inputs[0]))
+    hooks += [block.register_forward_pre_hook(lambda _, inputs, i=i: before_block(i, inputs[0]))
               for i, block in enumerate(blocks)]
-    tracker.where = 'head'
+    tracker.kind = 'head'
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
-        tracker.where = 'activations'  # what is recomputed is the backbone's
+        tracker.kind = 'activations'  # what is recomputed is the backbone's
 
 
-def _depth(cfg: Config) -> int:
-    return cfg.model.backbone.get('depth', 48)
-
-
-def _outs(cfg: Config) -> list[int]:
+def _out_indices(cfg: Config) -> list[int]:
     return list(cfg.model.backbone.get('out_indices', (7, 11, 15, 23)))

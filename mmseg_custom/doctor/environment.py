@@ -1,5 +1,4 @@
-"""Libraries, kernels, collectives, and room for checkpoints and for the loader's workers."""
-import copy
+"""Libraries, kernels, collectives, disk space for checkpoints, and shared memory for loaders."""
 import os
 import os.path as osp
 import platform
@@ -13,51 +12,51 @@ import torch
 import torch.distributed as dist
 from mmcv import Config
 
-from ..engine.config import default_work_dir, loader_options
+from ..distributed.memory import FP32, moments_of
+from ..engine.build import build_network
+from ..engine.config import loader_options
 from ..layers.attention import select_kernel
 from ..layers.norm import rms_norm_class
+from ..units import MIB, format_bytes
 from .findings import Finding, fault, warning
-from .memory import GIB, MIB, Plan
-from .weights import build_network
+from .run_shape import RunShape
 
 PART = 'environment'
-LEAST_TORCH = (2, 6)
+MIN_TORCH = (2, 6)
 SHM = '/dev/shm'
-PREFETCH = 2  # batches that a worker of torch's loader has ready
-SLACK = 64 * MIB  # of a disk, that logs and records take
+PREFETCH = 2  # batches that each worker of torch's loader keeps ready
+LOGS = 64 * MIB  # of a disk, for logs and records
 
 
-def check_environment(cfg: Config, config_path: str,
-                      plan: Plan) -> tuple[list[Finding], dict]:
-    """Looks at everything around the run.
+def check_environment(cfg: Config, shape: RunShape) -> tuple[list[Finding], dict]:
+    """Checks libraries, kernels, collectives, disk and shared memory.
 
     Args:
-        cfg: The config.
-        config_path: Names the work dir where the config does not.
-        plan: What the run is to be.
+        cfg: Resolved config of the run.
+        shape: Sizes of the run.
 
     Returns:
         (findings, figures).
     """
     kernel = select_kernel(cfg.model.backbone.get('use_flash_attn', True))
+    norm = rms_norm_class()
     figures = dict(
         python=platform.python_version(), torch=torch.__version__, numpy=np.__version__,
         mmcv=mmcv.__version__, mmseg=mmseg.__version__, cpus=os.cpu_count(),
         gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         attention='torch SDPA' if kernel.__name__ == 'sdpa' else 'flash-attn',
-        rms_norm=f'{rms_norm_class().__module__.split(".")[0]}.{rms_norm_class().__name__}',
+        rms_norm=f'{norm.__module__.split(".")[0]}.{norm.__name__}',
         nccl=dist.is_nccl_available(), gloo=dist.is_gloo_available())
-    findings = _check_versions() + _check_collectives(plan)
-    for found, more in (_check_disk(cfg, config_path), _check_shared_memory(cfg, plan)):
-        findings += found
-        figures.update(more)
-    return findings, figures
+    disk, disk_figures = _check_disk(cfg)
+    shm, shm_figures = _check_shared_memory(cfg, shape)
+    return [*_check_versions(), *_check_collectives(shape), *disk, *shm], {
+        **figures, **disk_figures, **shm_figures}
 
 
 def _check_versions() -> list[Finding]:
     findings = []
     version = tuple(int(part) for part in torch.__version__.split('.')[:2])
-    if version < LEAST_TORCH:
+    if version < MIN_TORCH:
         findings.append(fault(PART, f'PyTorch {torch.__version__} is too old (expected 2.6 or '
                               'newer)', 'pip install -U torch torchvision'))
     if not mmseg.__version__.startswith('0.30') or not mmcv.__version__.startswith('1.'):
@@ -67,25 +66,23 @@ def _check_versions() -> list[Finding]:
     return findings
 
 
-def _check_collectives(plan: Plan) -> list[Finding]:
-    if plan.ranks == 1:
+def _check_collectives(shape: RunShape) -> list[Finding]:
+    if shape.ranks == 1:
         return []
-    name = 'nccl' if plan.device == 'cuda' and torch.cuda.is_available() else 'gloo'
-    found = dist.is_nccl_available() if name == 'nccl' else dist.is_gloo_available()
-    if not found:
-        return [fault(PART, f'this PyTorch has no {name}, which {plan.ranks} processes need',
+    name = 'nccl' if shape.device == 'cuda' and torch.cuda.is_available() else 'gloo'
+    if not (dist.is_nccl_available() if name == 'nccl' else dist.is_gloo_available()):
+        return [fault(PART, f'this PyTorch has no {name}, which {shape.ranks} processes need',
                       'install a PyTorch with it, or run in one process')]
     gpus = torch.cuda.device_count()
-    if plan.device == 'cuda' and gpus and plan.ranks > gpus:
-        return [warning(PART, f'{gpus} GPU(s) here, {plan.ranks} asked for',
+    if shape.device == 'cuda' and gpus and shape.ranks > gpus:
+        return [warning(PART, f'{gpus} GPU(s) here, {shape.ranks} asked for',
                         'start on several nodes: NNODES in the README')]
     return []
 
 
-def _check_disk(cfg: Config, config_path: str) -> tuple[list[Finding], dict]:
-    """Room for the checkpoints that are kept, the best, and the one that is being written."""
-    work_dir = cfg.get('work_dir') or default_work_dir(config_path)
-    folder = osp.abspath(work_dir)
+def _check_disk(cfg: Config) -> tuple[list[Finding], dict]:
+    """Checks the disk space for checkpoints: those kept, the best, and the one being written."""
+    folder = osp.abspath(cfg.work_dir)
     while not osp.isdir(folder):
         folder = osp.dirname(folder)
     each = checkpoint_bytes(cfg)
@@ -95,15 +92,15 @@ def _check_disk(cfg: Config, config_path: str) -> tuple[list[Finding], dict]:
     kept = options.get('max_keep_ckpts', -1)
     count = (min(kept, total) if kept > 0 else total) + 1
     count += bool((cfg.get('evaluation') or {}).get('save_best'))
-    needed, free = each * count + SLACK, shutil.disk_usage(folder).free
-    figures = dict(work_dir=work_dir, checkpoint_bytes=each, checkpoints=count, disk_free=free)
+    needed, free = each * count + LOGS, shutil.disk_usage(folder).free
+    figures = dict(work_dir=cfg.work_dir, checkpoint_bytes=each, checkpoints=count, disk_free=free)
     findings = []
     if not os.access(folder, os.W_OK):
         findings.append(fault(PART, 'the work dir cannot be written', 'chmod, or --work-dir',
                               folder))
     if free < needed:
         findings.append(fault(
-            PART, f'{free / GIB:.1f} GiB are free for {count} checkpoints of {each / GIB:.2f} GiB '
+            PART, f'{format_bytes(free)} are free for {count} checkpoints of {format_bytes(each)} '
             '(kept, best and the one being written)',
             'free space, set checkpoint_config.max_keep_ckpts, or give another --work-dir',
             folder))
@@ -111,32 +108,32 @@ def _check_disk(cfg: Config, config_path: str) -> tuple[list[Finding], dict]:
 
 
 def checkpoint_bytes(cfg: Config) -> int:
-    """The size of one checkpoint: trained weights and the optimizer's state.
+    """Returns the size of a checkpoint: trained weights and the optimizer's state, in float32.
 
-    Weights of a frozen backbone are left to their file; without one they are kept.
+    A frozen backbone is not part of it where it was loaded from a file.
     """
-    model = build_network(copy.deepcopy(cfg))
+    model = build_network(cfg, on_meta=True)
     backbone_file = cfg.model.backbone.get('pretrained')
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.nbytes for p in model.parameters() if not p.requires_grad)
-    moments = 0 if (cfg.get('optimizer') or {}).get('type') == 'SGD' else 2
-    return 4 * trained * (1 + moments) + (0 if backbone_file else frozen) + sum(
+    moments = moments_of(cfg.get('optimizer') or {})
+    return FP32 * trained * (1 + moments) + (0 if backbone_file else frozen) + sum(
         b.nbytes for b in model.buffers())
 
 
-def _check_shared_memory(cfg: Config, plan: Plan) -> tuple[list[Finding], dict]:
-    """Workers hand batches over in shared memory, which containers keep small."""
+def _check_shared_memory(cfg: Config, shape: RunShape) -> tuple[list[Finding], dict]:
+    """Checks the shared memory that workers pass batches in, which is small in containers."""
     workers = loader_options(cfg, 'train').get('workers_per_gpu', 0)
-    local = min(plan.ranks, plan.per_node)
-    sample = prod(plan.crop) * (3 * 4 + 8)  # float32 image, int64 labels
-    needed = sample * plan.images * PREFETCH * workers * local
+    local = min(shape.ranks, shape.per_node)
+    sample = prod(shape.crop) * (3 * 4 + 8)  # float32 image, int64 labels
+    needed = sample * shape.images * PREFETCH * workers * local
     if not workers or not osp.isdir(SHM):
         return [], {}
     free = shutil.disk_usage(SHM).free
     findings = []
     if free < needed:
         findings.append(fault(
-            PART, f'{free / MIB:.0f} MiB are free, {local} x {workers} loader workers need '
-            f'{needed / MIB:.0f} MiB', 'start the container with --shm-size=8g or --ipc=host, or '
+            PART, f'{format_bytes(free)} are free, {local} x {workers} loader workers need '
+            f'{format_bytes(needed)}', 'start the container with --shm-size=8g or --ipc=host, or '
             'set data.workers_per_gpu lower', SHM))
     return findings, dict(shm_free=free, shm_needed=needed)

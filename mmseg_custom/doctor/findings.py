@@ -1,22 +1,22 @@
-"""One thing that the doctor found."""
+"""A fault or a warning of the doctor."""
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 FAULT, WARNING = 'fault', 'warning'
-MAX_SUBJECTS = 20  # names that a finding keeps of those it is about
+MAX_SUBJECTS = 20  # files or keys that a finding lists
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong, where, and the way out.
+    """A problem, what it concerns, and the way out.
 
     Attributes:
-        level: 'fault' (the run would fail or be worth little) or 'warning'.
+        level: 'fault' (the run would fail, or its result be of little use) or 'warning'.
         part: 'config', 'data', 'weights', 'environment' or 'memory'.
         message: What was found and what was expected.
         way_out: What to do.
-        subjects: The files or keys that it is about, the first ``MAX_SUBJECTS`` of them.
-        count: How many there are.
+        subjects: Files or config keys that are concerned, at most ``MAX_SUBJECTS`` of them.
+        count: Number of all that are concerned.
     """
     level: str
     part: str
@@ -26,24 +26,19 @@ class Finding:
     count: int = 0
 
     def line(self) -> str:
-        """The finding in one line."""
-        where = self.subjects[0] if self.subjects else ''
+        """Formats the finding in one line."""
         more = f' (and {self.count - 1} more)' if self.count > 1 else ''
-        return f'{where}{more}: {self.message}; {self.way_out}' if where else (
-            f'{self.message}; {self.way_out}')
-
-    def as_dict(self) -> dict:
-        """The finding for --json."""
-        return asdict(self)
+        subject = f'{self.subjects[0]}{more}: ' if self.subjects else ''
+        return f'{subject}{self.message}; {self.way_out}'
 
 
 def fault(part: str, message: str, way_out: str, subjects: str | Iterable[str] = ()) -> Finding:
-    """A finding that stops a run."""
+    """Creates a finding that stands in the way of a run."""
     return _finding(FAULT, part, message, way_out, subjects)
 
 
 def warning(part: str, message: str, way_out: str, subjects: str | Iterable[str] = ()) -> Finding:
-    """A finding that a user should know and may live with."""
+    """Creates a finding that does not stand in the way of a run."""
     return _finding(WARNING, part, message, way_out, subjects)
 
 

@@ -1,61 +1,71 @@
-"""The doctor's page, and the same for programs."""
+"""The report of the doctor as a page of text, and as JSON for programs."""
 import json
+from dataclasses import asdict
 
 import torch
 
-from .checks import Examination
+from ..units import GIB, MIB, format_bytes
+from .checks import Report
 from .findings import FAULT
-from .memory import GIB, MIB
+from .memory import MemoryEstimate
 from .memory_tracker import KINDS
 
 SHOWN = 12  # findings on the page
+JSON_KEYS = {'master weights': 'masters'}  # the key that programs have always read
 
 
-def page(found: Examination, name: str) -> str:
-    """One page of text."""
-    lines = [f'{name}', *_data(found), *_weights(found), *_environment(found), *_memory(found),
-             *_time(found), '']
-    findings = sorted(found.findings, key=lambda f: f.level != FAULT)
+def page(report: Report, name: str) -> str:
+    """Formats one page of text."""
+    lines = [name, *_data(report), *_weights(report), *_environment(report),
+             *_memory(report), *_time(report), '']
+    findings = sorted(report.findings, key=lambda f: f.level != FAULT)
     lines += [f'{f.level.upper():<8}{f.part}: {f.line()}' for f in findings[:SHOWN]]
     if len(findings) > SHOWN:
         lines.append(f'        ... and {len(findings) - SHOWN} more: --json lists all')
-    for advice in found.advice:
-        lines.append(f'  fits: {advice}')
+    lines += [f'  fits: {advice}' for advice in report.advice]
     faults = sum(f.level == FAULT for f in findings)
-    lines.append('healthy: nothing stands against this run' if found.healthy
-                 else f'{faults} fault(s)')
+    lines.append('healthy: no faults found' if report.healthy else f'{faults} fault(s)')
     return '\n'.join(lines)
 
 
-def as_json(found: Examination, name: str) -> str:
-    """Everything, for programs."""
-    plan = found.plan
+def as_json(report: Report, name: str) -> str:
+    """Formats all results for programs."""
+    shape = report.shape
     content = dict(
-        config=name, healthy=found.healthy, findings=[f.as_dict() for f in found.findings],
-        data=found.data, weights=found.weights, environment=found.environment,
-        memory=dict(device=plan.device, ranks=plan.ranks, images=plan.images, crop=plan.crop,
-                    memory_bytes=plan.memory, usable_bytes=plan.usable,
-                    modes=[{**mode.as_dict(), 'flops': {str(d).removeprefix('torch.'): n
-                                                        for d, n in mode.flops.items()},
-                            'seconds': found.seconds.get(mode.name)}
-                           for mode in found.modes]) if plan else None,
-        rates=found.rates, advice=found.advice)
+        config=name, healthy=report.healthy, findings=[asdict(f) for f in report.findings],
+        data=report.data, weights=report.weights, environment=report.environment,
+        memory=dict(device=shape.device, ranks=shape.ranks, images=shape.images, crop=shape.crop,
+                    memory_bytes=shape.memory, usable_bytes=shape.usable,
+                    modes=[_estimate_as_dict(each, report.seconds.get(each.name))
+                           for each in report.estimates]) if shape else None,
+        rates=report.rates, advice=report.advice)
     return json.dumps(content, indent=1)
 
 
-def _data(found: Examination) -> list[str]:
+def _estimate_as_dict(estimate: MemoryEstimate, seconds: float | None) -> dict:
+    return dict(
+        name=estimate.name, engine=estimate.engine, checkpointing=estimate.checkpointing,
+        offload=estimate.offload, chosen=estimate.chosen, fits=estimate.fits,
+        peak_bytes=estimate.peak,
+        parts={JSON_KEYS.get(kind, kind): count for kind, count in estimate.parts.items()},
+        host_bytes=estimate.host, when=estimate.when,
+        flops={str(d).removeprefix('torch.'): n for d, n in estimate.flops.items()},
+        seconds=seconds)
+
+
+def _data(report: Report) -> list[str]:
     splits = [f'{split} {n["images"]} images ({n["decoded"]} decoded)'
-              for split, n in found.data.items()]
+              for split, n in report.data.items()]
     return [f'data         {", ".join(splits)}'] if splits else []
 
 
-def _weights(found: Examination) -> list[str]:
+def _weights(report: Report) -> list[str]:
     return [f'weights      {path}: {figures["values_read"]:.0%} of the values read'
-            for path, figures in found.weights.items()]
+            for path, figures in report.weights.items()]
 
 
-def _environment(found: Examination) -> list[str]:
-    env = found.environment
+def _environment(report: Report) -> list[str]:
+    env = report.environment
     if not env:
         return []
     return [
@@ -63,41 +73,40 @@ def _environment(found: Examination) -> list[str]:
         f'{env["mmseg"]}; {env["cpus"]} CPUs, {", ".join(env["gpus"]) or "no GPU"}',
         f'             attention: {env["attention"]}; RMSNorm: {env["rms_norm"]}; nccl: '
         f'{"yes" if env["nccl"] else "no"}, gloo: {"yes" if env["gloo"] else "no"}',
-        f'disk         {env["checkpoints"]} checkpoints of {env["checkpoint_bytes"] / MIB:,.0f} '
-        f'MiB; {env["disk_free"] / GIB:,.1f} GiB free for {env["work_dir"]}']
+        f'disk         {env["checkpoints"]} checkpoints of {format_bytes(env["checkpoint_bytes"])};'
+        f' {format_bytes(env["disk_free"])} free for {env["work_dir"]}']
 
 
-def _memory(found: Examination) -> list[str]:
-    plan = found.plan
-    if not found.modes:
+def _memory(report: Report) -> list[str]:
+    shape, estimates = report.shape, report.estimates
+    if shape is None or not estimates:
         return []
-    unit, unit_name = (GIB, 'GiB') if max(m.peak for m in found.modes) > 4 * GIB else (MIB, 'MiB')
-    each = f'of each of {plan.ranks} GPU(s)' if plan.device == 'cuda' else (
-        f'of each of {plan.ranks} process(es) on the CPU')
-    room = f'; {plan.usable / GIB:.1f} GiB are there' if plan.usable else ''
-    lines = ['', f'memory       predicted peak {each}, {plan.images} images of '
-             f'{plan.crop[0]}x{plan.crop[1]}, in {unit_name}{room}',
-             f'  {"":<32}{"peak":>8}' + ''.join(f'{k[:9]:>10}' for k in KINDS)]
-    for mode in found.modes:
-        mark = '*' if mode.chosen else ' '
-        fits = '' if mode.fits is None else '  fits' if mode.fits else '  too large'
-        host = f'  + {mode.host / GIB:.1f} GiB host' if mode.host else ''
-        lines.append(f'{mark} {mode.name:<32}{mode.peak / unit:>8.1f}' + ''.join(
-            f'{mode.parts[k] / unit:>10.1f}' for k in KINDS) + fits + host)
+    unit, unit_name = (GIB, 'GiB') if max(e.peak for e in estimates) > 4 * GIB else (MIB, 'MiB')
+    devices = f'{shape.ranks} GPU(s)' if shape.device == 'cuda' else (
+        f'{shape.ranks} process(es) on the CPU')
+    available = f'; {format_bytes(shape.usable)} are available' if shape.usable else ''
+    lines = ['', f'memory       predicted peak of each of {devices}, {shape.images} images of '
+             f'{shape.crop[0]}x{shape.crop[1]}, in {unit_name}{available}',
+             f'  {"":<32}{"peak":>8}' + ''.join(f'  {kind:>8}' for kind in KINDS)]
+    for each in estimates:
+        mark = '*' if each.chosen else ' '
+        fits = '' if each.fits is None else '  fits' if each.fits else '  too large'
+        host = f'  + {each.host / GIB:.1f} GiB host' if each.host else ''
+        lines.append(f'{mark} {each.name:<32}{each.peak / unit:>8.1f}' + ''.join(
+            f'  {each.parts[kind] / unit:>{max(len(kind), 8)}.1f}' for kind in KINDS) + fits + host)
     return [*lines, '  * is what the config runs']
 
 
-def _time(found: Examination) -> list[str]:
-    chosen = found.chosen
-    if chosen is None:
+def _time(report: Report) -> list[str]:
+    shape, chosen = report.shape, report.chosen
+    if shape is None or chosen is None:
         return []
-    flops = sum(chosen.flops.values())
-    text = f'time         {flops / 1e12:.3g} TFLOP an iteration and process'
-    if not found.seconds:
+    text = f'time         {sum(chosen.flops.values()) / 1e12:.3g} TFLOP per iteration and process'
+    if not report.seconds:
         return [text + '; no GPU here to measure a rate on (--tflops gives one)']
-    where = ('given' if not torch.cuda.is_available() and found.plan.device == 'cuda'
-             else 'measured here')
-    rates = ', '.join(f'{rate / 1e12:.3g} TFLOP/s in {dtype}' for dtype, rate in
-                      found.rates.items())
-    return [text, f'             about {found.seconds[chosen.name]:.3g} s at {rates} ({where}), '
+    source = ('given' if not torch.cuda.is_available() and shape.device == 'cuda'
+              else 'measured here')
+    rates = ', '.join(f'{rate / 1e12:.3g} TFLOP/s in {dtype}'
+                      for dtype, rate in report.rates.items())
+    return [text, f'             about {report.seconds[chosen.name]:.3g} s at {rates} ({source}), '
             'without communication and loading']

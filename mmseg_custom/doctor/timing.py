@@ -1,31 +1,32 @@
-"""Time of an iteration: counted operations over rates that are measured here, in a second or two.
+"""Time of an iteration: counted operations over rates that are measured in a second or two.
 
     time = sum over dtypes of FLOPs / rate of a matrix product of the MLP's shape
            + bytes that all other operations move / rate of a copy
 
-Communication is left out: it runs beside the arithmetic as far as it can.
+Communication is left out: most of it overlaps with the arithmetic.
 """
-import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch.nn import functional as F  # noqa: N812
+from torch.utils.benchmark import Timer
 
-from .memory import Mode
+from .memory import MemoryEstimate
 
-LEAST = 0.25  # seconds of a measurement
-COPIED = 64 << 20  # bytes
+MIN_SECONDS = 0.25  # of a measurement
+COPIED_BYTES = 64 << 20
 
 
 def measure_rates(device: str, width: int, tokens: int,
                   dtypes: list[torch.dtype]) -> tuple[dict[torch.dtype, float], float]:
-    """Measures this machine.
+    """Measures the rates of this machine.
 
     Args:
         device: 'cuda' or 'cpu'.
-        width: D of the backbone.
-        tokens: Of an image.
-        dtypes: To measure products in.
+        width: Width D of the backbone.
+        tokens: Tokens of a batch.
+        dtypes: Dtypes of the matrix products.
 
     Returns:
         (FLOP/s by dtype, bytes/s that a copy reads and writes).
@@ -34,30 +35,22 @@ def measure_rates(device: str, width: int, tokens: int,
     for dtype in dtypes:
         x = torch.randn(tokens, width, device=device).to(dtype)
         weight = torch.randn(4 * width, width, device=device).to(dtype)
-        seconds = _seconds(lambda x=x, weight=weight: F.linear(x, weight), device)
+        seconds = _seconds(partial(F.linear, x, weight))
         rates[dtype] = 2 * tokens * width * 4 * width / seconds
-    source = torch.ones(COPIED // 4, device=device)
+    source = torch.ones(COPIED_BYTES // 4, device=device)
     target = torch.empty_like(source)
-    return rates, 2 * COPIED / _seconds(lambda: target.copy_(source), device)
+    return rates, 2 * COPIED_BYTES / _seconds(lambda: target.copy_(source))
 
 
-def seconds_of(mode: Mode, rates: dict[torch.dtype, float], bandwidth: float) -> float:
-    """Seconds of an iteration."""
+def seconds_of(estimate: MemoryEstimate, rates: dict[torch.dtype, float],
+               bandwidth: float) -> float:
+    """Computes the seconds of an iteration."""
     fallback = min(rates.values())
-    return sum(count / rates.get(dtype, fallback) for dtype, count in mode.flops.items()) + (
-        mode.moved_bytes / bandwidth)
+    return sum(count / rates.get(dtype, fallback) for dtype, count in estimate.flops.items()) + (
+        estimate.moved_bytes / bandwidth)
 
 
-def _seconds(step: Callable[[], object], device: str) -> float:
-    """The shortest of several runs."""
-    best, end = float('inf'), None
-    while end is None or time.monotonic() < end:
-        start = time.perf_counter()
-        step()
-        if device == 'cuda':
-            torch.cuda.synchronize()
-        if end is None:  # the first run warms up
-            end = time.monotonic() + LEAST
-        else:
-            best = min(best, time.perf_counter() - start)
-    return best if best < float('inf') else time.perf_counter() - start
+def _seconds(step: Callable[[], object]) -> float:
+    """Returns the seconds of the fastest of several runs."""
+    timer = Timer('step()', globals=dict(step=step), num_threads=torch.get_num_threads())
+    return min(timer.blocked_autorange(min_run_time=MIN_SECONDS).times)

@@ -1,11 +1,9 @@
-"""The weights of a config: form, architecture, names, shapes, and as many values as time allows."""
-import copy
+"""The weights of a config: format, architecture, names, shapes, and values as time allows."""
 import time
 from math import prod
 
 import torch
 from mmcv import Config
-from mmseg.models import build_segmentor
 from torch import nn
 
 from ..checkpoint import provenance
@@ -15,29 +13,28 @@ from ..checkpoint.lazy import LazyStateDict
 from ..checkpoint.load import check_fit, may_miss_pyramid, open_backbone_weights
 from ..checkpoint.provenance import bytes_of
 from ..checkpoint.segmentor import find_backbone
-from ..engine.build import build_on_meta
+from ..engine.build import build_network
 from ..errors import InputError
 from .findings import Finding, fault, warning
 
 PART = 'weights'
-SMALL = 1 << 20  # elements; smaller tensors are read first, and they are the most telling
+SMALL = 1 << 20  # elements; smaller tensors are read first, since they cover the most layers
 
 
 def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict]:
-    """Looks at the pretrained file, or at the checkpoint that the run starts from.
+    """Checks the pretrained file, and the checkpoint that the run starts from.
 
     Args:
-        cfg: The config.
-        seconds: To spend on reading values at most, about.
+        cfg: Config of the run.
+        seconds: Approximate time limit for reading values.
 
     Returns:
-        (findings, figures: the files, their bytes, and the share of the values that was read).
+        (findings, figures: bytes of each file, and the share of its values that was read).
     """
-    cfg = copy.deepcopy(cfg)  # Config.copy shares what is inside
     pretrained = cfg.model.backbone.get('pretrained')
     start = cfg.get('resume_from') or cfg.get('load_from')
     findings, figures = [], {}
-    model = build_network(cfg)
+    model = build_network(cfg, on_meta=True)
     end = time.monotonic() + seconds
     for path, check in ((start, _open_checkpoint), (pretrained, _open_backbone)):
         if path is None:
@@ -57,14 +54,6 @@ def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict
     return findings, figures
 
 
-def build_network(cfg: Config) -> nn.Module:
-    """Builds the segmentor without memory or files; changes the config that it gets."""
-    cfg.model.pretrained = cfg.model.backbone.pretrained = None
-    with build_on_meta(cfg):
-        return build_segmentor(cfg.model, train_cfg=cfg.get('train_cfg'),
-                               test_cfg=cfg.get('test_cfg'))
-
-
 def _open_backbone(model: nn.Module, path: str) -> LazyStateDict:
     weights = open_backbone_weights(path)
     check_fit(weights, model.backbone.state_dict(keep_vars=True), may_miss_pyramid(weights))
@@ -72,7 +61,7 @@ def _open_backbone(model: nn.Module, path: str) -> LazyStateDict:
 
 
 def _open_checkpoint(model: nn.Module, path: str) -> LazyStateDict:
-    """A checkpoint may leave its backbone to the backbone's own file."""
+    """Checks a checkpoint, and the file that its frozen backbone is read from, if there is one."""
     checkpoint = open_checkpoint(path)
     record = checkpoint.backbone_record
     if record is not None:
@@ -86,7 +75,7 @@ def _open_checkpoint(model: nn.Module, path: str) -> LazyStateDict:
 
 
 def _check_values(weights: LazyStateDict, end: float) -> tuple[float, list[Finding]]:
-    """Reads values until the time is over: small tensors first, then large ones, spread out."""
+    """Reads values until the time is over: small tensors first, then large ones of all depths."""
     sizes = {name: prod(tensor.shape) for name, tensor in weights.items()}
     large = [name for name in sizes if sizes[name] > SMALL]
     spread = [name for step in range(7) for name in large[step::7]]

@@ -1,4 +1,4 @@
-"""The batch of an optimizer step: samples of a process x processes x accumulated batches."""
+"""The batch of an optimizer step: samples per process x processes x accumulated batches."""
 from dataclasses import dataclass
 
 from mmcv import Config
@@ -9,12 +9,12 @@ from .config import loader_options
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of an optimizer step.
+    """Batch of an optimizer step.
 
     Attributes:
-        samples: Images that a process takes at once.
-        ranks: Processes.
-        accumulation: Batches whose gradients a process adds up.
+        samples: Number of images in a forward pass of one process.
+        ranks: Number of processes.
+        accumulation: Number of forward passes whose gradients a process accumulates.
     """
     samples: int
     ranks: int = 1
@@ -22,26 +22,26 @@ class Batch:
 
     @property
     def images(self) -> int:
-        """Images of an optimizer step, over all processes."""
+        """Number of images in an optimizer step, over all processes."""
         return self.samples * self.ranks * self.accumulation
 
     def __str__(self) -> str:
         return (f'batch: {self.images} images a step = {self.samples} a process x {self.ranks} '
-                f'process(es) x {self.accumulation} accumulated; the learning rate is the one of '
+                f'process(es) x {self.accumulation} accumulated; the learning rate is that of '
                 'the config')
 
 
 def split_batch(total: int, ranks: int, samples: int) -> Batch:
-    """Divides a batch over processes.
+    """Splits a batch among processes.
 
     Args:
-        total: Images of an optimizer step.
-        ranks: Processes.
-        samples: Images that a process takes at once, if that divides its part; else the largest
-            number below that does.
+        total: Number of images in an optimizer step.
+        ranks: Number of processes.
+        samples: Largest number of images in a forward pass of one process. The result has the
+            largest number up to this one that divides the share of a process.
 
     Raises:
-        InputError: If the processes cannot have equal parts.
+        InputError: If the processes cannot have equal shares.
     """
     if total < 1 or total % ranks:
         near = sorted({max(total // ranks, 1) * ranks, (total // ranks + 1) * ranks})
@@ -53,12 +53,12 @@ def split_batch(total: int, ranks: int, samples: int) -> Batch:
 
 
 def resolve_batch(cfg: Config, ranks: int) -> Batch:
-    """Reads the batch off a config: ``total_batch``, or else ``accumulation``.
+    """Reads the batch from a config: from ``total_batch``, or else ``accumulation``.
 
-    The learning rate stays what the config says.
+    The learning rate is not scaled.
 
     Raises:
-        InputError: If the batch cannot be divided, or the optimizer's hook does not accumulate.
+        InputError: If the batch cannot be split, or the optimizer hook does not accumulate.
     """
     samples, accumulation = loader_options(cfg, 'train')['samples_per_gpu'], cfg.get(
         'accumulation', 1)
@@ -69,6 +69,6 @@ def resolve_batch(cfg: Config, ranks: int) -> Batch:
         batch = split_batch(cfg.total_batch, ranks, samples)
     hook = (cfg.get('optimizer_config') or {}).get('type', 'OptimizerHook')
     if batch.accumulation > 1 and hook != 'OptimizerHook':
-        raise InputError(f'optimizer_config.type={hook!r} does not add up {batch.accumulation} '
-                         'batches: leave the type out')
+        raise InputError(f'optimizer_config.type={hook!r} does not accumulate '
+                         f'{batch.accumulation} batches: leave the type out')
     return batch

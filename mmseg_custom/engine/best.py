@@ -17,27 +17,27 @@ NAME = 'best.json'
 
 
 def write(folder: str, iteration: int, hook_msgs: dict) -> None:
-    """Records what is known after the evaluation of an iteration.
+    """Records the best score after the evaluation of an iteration.
 
     Raises:
-        SaveError: If it could not be written; the record before is still there.
+        SaveError: If it could not be written; the previous record is kept.
     """
     with atomic_path(osp.join(folder, NAME)) as part, open(part, 'w') as file:
         json.dump({'iter': iteration, 'hook_msgs': plain(hook_msgs)}, file)
 
 
 def read(folder: str, iteration: int) -> dict | None:
-    """Returns what was known after the evaluation of an iteration; None without such a record."""
+    """Returns the record of the evaluation of an iteration; None if there is none."""
     try:
         with open(osp.join(folder, NAME)) as file:
             record = json.load(file)
         return record['hook_msgs'] if record['iter'] == iteration else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None  # then the evaluation is made again
+        return None  # The run then repeats the evaluation.
 
 
 def remove(folder: str) -> None:
-    """Removes the record of an earlier run, when a new one starts in its folder."""
+    """Removes the record of an earlier run when a new run starts in its folder."""
     path = osp.join(folder, NAME)
     if osp.exists(path):
         os.remove(path)

@@ -1,4 +1,4 @@
-"""Run -> segmentor: built without waste, in its dtypes, with its weights, on its device."""
+"""Builds the segmentor of a run: in its dtypes, with its weights, on its device."""
 import copy
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -25,12 +25,12 @@ def build_network(cfg: Config, *, pretrained: bool = False, on_meta: bool = Fals
     """Builds the segmentor of a config.
 
     Args:
-        cfg: Config; it stays as it is.
-        pretrained: Whether its pretrained file is read.
-        on_meta: Whether a network on a backbone of this package takes neither memory nor time,
-            until a checkpoint brings its weights. (Other backbones may compute buffers when they
-            are built.)
-        trained: Whether the segmentor gets its ``train_cfg``.
+        cfg: Config; it is not changed.
+        pretrained: Whether to load the pretrained file.
+        on_meta: Whether to build on the meta device, without memory, until a checkpoint provides
+            the weights. This holds for backbones of this package; others may compute buffers when
+            they are built.
+        trained: Whether to build with ``train_cfg``.
     """
     options = copy.deepcopy(cfg.model)
     if not pretrained:
@@ -45,15 +45,16 @@ def build_network(cfg: Config, *, pretrained: bool = False, on_meta: bool = Fals
 
 def build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None = None
                 ) -> nn.Module:
-    """Builds the segmentor with its weights, in the dtypes that it trains in, and wraps it.
+    """Builds the segmentor of a training run with its weights, and wraps it.
 
-    Where it is sharded, no process holds all weights in float32 at any time: those of files are
-    mapped, shared by the processes of a node, and become float32 block by block; from the folder
-    of a sharded checkpoint each process reads its shards.
+    If it is sharded, no process holds all weights in float32 at any time: weights in files are
+    memory-mapped, shared by the processes of a node, and converted to float32 block by block; from
+    a sharded checkpoint, each process reads its shards.
 
     Args:
         run: The run.
-        before_wrapping: Function of the segmentor with its weights, before it is on its device.
+        before_wrapping: Function that is called with the segmentor when its weights are loaded,
+            before it moves to its device.
 
     Returns:
         The wrapped segmentor.
@@ -63,10 +64,10 @@ def build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None 
     model = build_network(cfg, pretrained=not complete, on_meta=complete)
     if not complete:
         init_heads(model)
-    kind, dtype = choose_engine(run.engine, model), compute_dtype(cfg, model)
+    kind = choose_engine(run.engine, model)
     sharded = kind == 'fsdp2'
-    if dtype is not None:
-        apply_precision(model, dtype, run.device, store=not sharded, masters=master_dtype(cfg))
+    apply_precision(model, compute_dtype(cfg, model), run.device, store=not sharded,
+                    master_dtype=master_dtype(cfg))
     by_shards = checkpoint is not None and sharded and complete and checkpoint.is_sharded
     if checkpoint is not None and not by_shards:
         load_segmentor(model, checkpoint, verify=is_first_of_node(), as_stored=sharded)
@@ -82,18 +83,18 @@ def build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None 
 
 
 def init_heads(model: nn.Module) -> None:
-    """Initialises what a segmentor has beside its backbone, and other backbones than ours."""
+    """Initialises the heads of a segmentor, and its backbone if it is not of this package."""
     for name, child in model.named_children():
-        # mmcv would start by taking the mean of each of 5.9 billion parameters, for its log.
+        # mmcv would first compute the mean of every parameter for its log, 5.9 billion values.
         if name != 'backbone' or not hasattr(child, 'freeze_vit'):
             child.init_weights()
 
 
 def compute_dtype(cfg: Config, model: nn.Module) -> torch.dtype | None:
-    """Returns what the backbone computes in; None for a backbone without a policy.
+    """Returns the dtype that the backbone computes in; None if it has no precision policy.
 
     ``precision='bf16' | 'fp16' | 'fp32'`` in the config decides, else the precision hook among
-    ``custom_hooks``, else what the backbone was built in.
+    ``custom_hooks``, else the dtype that the backbone was built in.
 
     Raises:
         InputError: If ``precision`` is none of the three.
@@ -112,10 +113,10 @@ def compute_dtype(cfg: Config, model: nn.Module) -> torch.dtype | None:
 def master_dtype(cfg: Config) -> torch.dtype:
     """Returns the dtype of the backbone's master weights.
 
-    It is float32 for all optimizers but the low-memory one.
+    It is float32 for all optimizers except the low-memory one.
 
     Raises:
-        InputError: If that one is asked for with another precision than bfloat16.
+        InputError: If the low-memory optimizer is combined with a precision other than bfloat16.
     """
     if (cfg.get('optimizer') or {}).get('type') != low_memory.NAME:
         return torch.float32
@@ -126,10 +127,10 @@ def master_dtype(cfg: Config) -> torch.dtype:
 
 
 def check_finite(model: nn.Module) -> None:
-    """Reads every weight.
+    """Checks that all weights are finite.
 
     Raises:
-        InputError: Naming the first that holds NaN or infinity.
+        InputError: If a weight holds NaN or infinity; the message names it.
     """
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
@@ -138,7 +139,7 @@ def check_finite(model: nn.Module) -> None:
 
 
 def hash_ahead(backbone: nn.Module) -> None:
-    """Starts to hash the file of a frozen backbone, so that the first checkpoint need not wait."""
+    """Starts hashing the file of a frozen backbone, so the first checkpoint does not wait."""
     source = weights_source_of(backbone)
     frozen = any(not p.requires_grad for p in backbone.parameters())
     if source is not None and frozen and get_dist_info()[0] == 0:

@@ -1,4 +1,4 @@
-"""The classes of a network, of a data set and of a checkpoint, compared."""
+"""Compares the classes of a network, a data set and a checkpoint."""
 from collections.abc import Sequence
 
 from mmcv import Config
@@ -10,7 +10,7 @@ from ..errors import InputError
 
 
 def differing_heads(cfg: Config, classes: Sequence[str]) -> list[tuple[str, int]]:
-    """Returns (key, value) of each ``num_classes`` that is not the number of classes."""
+    """Returns (key, value) of each ``num_classes`` that differs from the number of classes."""
     found = []
     for key in ('decode_head', 'auxiliary_head'):
         heads = cfg.model.get(key) or []
@@ -22,10 +22,12 @@ def differing_heads(cfg: Config, classes: Sequence[str]) -> list[tuple[str, int]
 
 
 def check_heads(cfg: Config, classes: Sequence[str]) -> None:
-    """Compares the heads with the classes of the training data.
+    """Checks that the heads have the number of classes of the training data.
+
+    More classes than that give a warning.
 
     Raises:
-        InputError: If a head has fewer classes, which a loss meets as an index out of range.
+        InputError: If a head has fewer classes; labels would be out of range for the loss.
     """
     for key, number in differing_heads(cfg, classes):
         text = (f'{key} is {number}, and the training data has {len(classes)} classes '
@@ -40,11 +42,12 @@ def check_trained_classes(checkpoint: Checkpoint, dataset: Dataset) -> None:
     """Refuses a checkpoint that was trained on other classes than those of the data set.
 
     Args:
-        checkpoint: Checkpoint to test; one that does not name its classes passes.
+        checkpoint: Checkpoint to test; one without names of classes is accepted.
         dataset: Data set to test on.
 
     Raises:
-        InputError: With both numbers, and the first class that differs where they are equal.
+        InputError: If the classes differ. The message has both numbers and, if these are equal,
+            the first class that differs.
     """
     theirs, ours = ([str(name).strip().lower() for name in names or ()]
                     for names in (checkpoint.meta.get('CLASSES'), dataset.CLASSES))
@@ -56,5 +59,5 @@ def check_trained_classes(checkpoint: Checkpoint, dataset: Dataset) -> None:
         number, (their, our) = next((i, pair) for i, pair in enumerate(zip(theirs, ours))
                                     if pair[0] != pair[1])
         line += f', but class {number} is {their!r} in the one and {our!r} in the other'
-    raise InputError(f'{line}: test it on the data that it was trained for (data.test), or give a '
-                     'checkpoint of these classes')
+    raise InputError(f'{line}: test it on the data set that it was trained on (data.test), or give '
+                     'a checkpoint with these classes')

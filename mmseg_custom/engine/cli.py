@@ -1,4 +1,4 @@
-"""What the command-line tools share: common options, the start of a run, errors in one line."""
+"""Code shared by the command-line tools: options, the start of a run, one-line errors."""
 import argparse
 import json
 import logging
@@ -26,10 +26,9 @@ from .sweep.records import seed_of_sweep
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a tool; an error in the input becomes one line and exit code 1.
+    """Runs a tool; reports an error in the input in one line, with exit code 1.
 
-    A traceback is printed for anything else, and for everything with ``--debug`` or at the log
-    level DEBUG.
+    Other errors are raised with their traceback; with ``--debug``, or at log level DEBUG, all are.
     """
     try:
         main()
@@ -39,7 +38,7 @@ def run(main: Callable[[], None]) -> None:
         rank, world_size = get_dist_info()
         if message is None and world_size > 1 and lost_rank(error):
             message = 'the connection to another process is lost; its message says why'
-            time.sleep(3)  # the launcher is to see first who failed first
+            time.sleep(3)  # The launcher must hear first from the process that failed first.
         tell_launcher(message or f'{type(error).__name__}: {error}')
         if message is None or debug:
             raise
@@ -47,7 +46,7 @@ def run(main: Callable[[], None]) -> None:
         sys.stdout.flush()
         print(f'{who}: {message}', file=sys.stderr, flush=True)
         if world_size > 1:
-            os._exit(1)  # the others may be waiting in a collective; the launcher ends them
+            os._exit(1)  # The others may be waiting in a collective; the launcher ends them.
         sys.exit(1)
     finally:
         if dist.is_available() and dist.is_initialized():
@@ -55,13 +54,13 @@ def run(main: Callable[[], None]) -> None:
 
 
 def explain(error: BaseException) -> str | None:
-    """Returns the one line for an error in the input; None for any other error."""
+    """Returns the one-line message of an error in the input; None for any other error."""
     if isinstance(error, KeyboardInterrupt):
         return ': '.join(filter(None, ('interrupted', str(error))))
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, InputError):
-            # A loader's worker sends its whole traceback as the message: the last line counts.
+            # The message of a loader worker is its whole traceback; the error is in the last line.
             return str(cause).strip().splitlines()[-1].split('InputError: ')[-1]
         if isinstance(cause, OSError) and cause.filename is not None:
             return f'{cause.filename}: {cause.strerror}'
@@ -70,7 +69,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def tell_launcher(message: str) -> None:
-    """Writes why this process fails where torchrun looks for it, and repeats it."""
+    """Writes why this process fails to the file from which torchrun reports it."""
     path = os.environ.get('TORCHELASTIC_ERROR_FILE')
     if path:
         with open(path, 'w') as file:
@@ -79,7 +78,7 @@ def tell_launcher(message: str) -> None:
 
 
 def lost_rank(error: BaseException) -> bool:
-    """Returns whether an error of torch's collectives says that another process is gone."""
+    """Returns whether an error of torch's collectives means that another process is gone."""
     return isinstance(error, dist.DistError) or isinstance(error, RuntimeError) and any(
         word in str(error) for word in ('gloo/', 'Gloo', 'NCCL', 'Connection closed by peer',
                                         'Connection reset by peer'))
@@ -88,7 +87,7 @@ def lost_rank(error: BaseException) -> bool:
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options that training and testing have in common, mmseg 0.30's and our own."""
     parser.add_argument('--device', choices=('cuda', 'cpu'),
-                        help='default: cuda where there is a GPU')
+                        help='default: cuda if there is a GPU')
     parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
     parser.add_argument('--check-finite', action='store_true',
                         help='refuse weights that hold NaN or infinity (reads them all)')
@@ -99,24 +98,24 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
                         'optimizer.lr=1e-4 data.samples_per_gpu=4 model.backbone.out_indices=[23]')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
-                        help=argparse.SUPPRESS)  # old launchers pass it
+                        help=argparse.SUPPRESS)  # Old launchers pass it.
     gpus = parser.add_mutually_exclusive_group()
-    gpus.add_argument('--gpu-id', type=int, default=0, help='the GPU of a run in one process')
-    gpus.add_argument('--gpu-ids', type=int, nargs='+', help='deprecated: the first is taken')
+    gpus.add_argument('--gpu-id', type=int, default=0, help='GPU of a run in one process')
+    gpus.add_argument('--gpu-ids', type=int, nargs='+', help='deprecated: only the first is used')
     gpus.add_argument('--gpus', type=int, help='deprecated: one process uses one GPU')
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options that runs and sweeps have in common."""
     parser.add_argument('--auto-resume', action='store_true',
-                        help='resume from the newest whole checkpoint in the work dir')
+                        help='resume from the newest complete checkpoint in the work dir')
     parser.add_argument('--total-batch', type=int, metavar='N', help='images of an optimizer step '
-                        'over all processes: works out samples per process and accumulation')
-    parser.add_argument('--no-validate', action='store_true', help='no evaluation while training')
+                        'over all processes: sets the samples per process and the accumulation')
+    parser.add_argument('--no-validate', action='store_true', help='no evaluation during training')
     parser.add_argument('--seed', type=int,
                         help='default: that of the resumed run, else a new one')
     parser.add_argument('--diff_seed', '--diff-seed', action='store_true',
-                        help='another seed on every rank')
+                        help='a different seed on every rank')
     parser.add_argument('--deterministic', action='store_true',
                         help='deterministic cuDNN kernels')
 
@@ -126,9 +125,9 @@ def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val
     """Sets up device, process group and log, and prepares the run of a command line.
 
     Args:
-        args: Command line with the options of :func:`add_common_arguments`.
-        splits: Data sets to build.
-        log: Whether a log file is written into the work dir, which is then this run's alone.
+        args: Parsed command line with the options of :func:`add_common_arguments`.
+        splits: Data sets to build: 'train', 'val', 'test'.
+        log: Whether to lock the work dir for this run and to write a log file into it.
         **settings: Settings that replace those of the config.
 
     Raises:
@@ -154,7 +153,7 @@ def _start(cfg: Config, options: RunOptions, log: bool) -> str:
     if options.launcher != 'none':
         backend = cfg.get('dist_params', {}).get('backend') or 'nccl'
         if (cfg.get('engine') or {}).get('cpu_offload'):
-            backend = f'cpu:gloo,cuda:{backend}'  # the norm of offloaded gradients is of the CPU
+            backend = f'cpu:gloo,cuda:{backend}'  # gloo reduces the norm of offloaded gradients.
         init_process_group(options.launcher, options.device, backend)
     elif options.device == 'cuda':
         torch.cuda.set_device(options.gpu_id)

@@ -1,4 +1,4 @@
-"""Config file + command line -> the config of a run: resolved once, then read and never written."""
+"""Loads the config of a run and resolves it, once; after that it is read and never written."""
 import copy
 import importlib.util
 import os.path as osp
@@ -15,10 +15,10 @@ def load_config(path: str, options: dict | None = None) -> Config:
     """Reads a config and applies ``--cfg-options``.
 
     Raises:
-        InputError: If the file is not there or is no config.
+        InputError: If the file does not exist or is not a config.
     """
     if not osp.isfile(path):
-        raise InputError(f'config {path} does not exist: see configs/ for those that do')
+        raise InputError(f'config {path} does not exist: see configs/ for the recipes')
     try:
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(options or {})
@@ -39,19 +39,19 @@ def default_work_dir(path: str) -> str:
 def resolve_config(cfg: Config, options: RunOptions) -> tuple[Config, list[str]]:
     """Gives every setting of a run its final value.
 
-    Configs of the original, and older ones of mmseg, are brought to the keys that are read here.
+    Keys of InternVL's and of older mmseg configs are translated to those that are read here.
 
     Args:
-        cfg: Config as loaded; it stays as it is.
+        cfg: Config as loaded; it is not changed.
         options: Options of the command line, which take precedence.
 
     Returns:
-        The resolved config, and a line for each setting that means something else than it says.
+        Resolved config, and a log line for each setting that has no or another effect.
 
     Raises:
         InputError: If ``--aug-test`` is asked for and the test pipeline has no such step.
     """
-    filename, cfg = cfg.filename, copy.deepcopy(cfg)  # Config.copy shares what is inside
+    filename, cfg = cfg.filename, copy.deepcopy(cfg)  # with its nested dicts
     work_dir = options.work_dir or (None if options.checkpoint else cfg.get('work_dir'))
     cfg.work_dir = work_dir or default_work_dir(filename or 'config.py')
     for name in ('load_from', 'resume_from', 'total_batch'):
@@ -69,7 +69,7 @@ def resolve_config(cfg: Config, options: RunOptions) -> tuple[Config, list[str]]
 def _without_deepspeed(cfg: Config) -> list[str]:
     if cfg.get('checkpoint_config'):
         cfg.checkpoint_config.pop('deepspeed', None)
-    return (["deepspeed=True of the config is not needed: the engine here is PyTorch's own"]
+    return (["deepspeed=True of the config is not needed: PyTorch's own engines are used"]
             if cfg.get('deepspeed') else [])
 
 
@@ -83,8 +83,8 @@ def _without_tensorboard(cfg: Config) -> list[str]:
 
 
 def _best_by_miou(cfg: Config) -> list[str]:
-    # mmseg returns aAcc first, and 'auto' takes the first: the original kept the checkpoint with
-    # the best pixel accuracy.
+    # mmseg returns aAcc first and 'auto' takes the first metric, so InternVL's code kept the
+    # checkpoint with the best pixel accuracy.
     if cfg.setdefault('evaluation', {}).get('save_best') != 'auto':
         return []
     cfg.evaluation['save_best'] = 'mIoU'
@@ -92,7 +92,7 @@ def _best_by_miou(cfg: Config) -> list[str]:
 
 
 def _augment_test(cfg: Config) -> None:
-    """Sets ``--aug-test``: six scales and flips, as mmseg has them."""
+    """Adds six scales and flips to the test pipeline, as mmseg's ``--aug-test`` does."""
     for step in cfg.data.test.pipeline:
         if step.type == 'MultiScaleFlipAug':
             step.img_ratios = TTA_RATIOS

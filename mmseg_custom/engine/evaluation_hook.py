@@ -22,8 +22,8 @@ from .predict import predict_all
 class SegEvalHook(EvalHook):
     """Evaluates on all ranks, persists the best score across restarts, and drops NaN classes.
 
-    Scores are kept as floats: PyTorch from 2.6 on loads checkpoints with ``weights_only=True``,
-    which refuses numpy scalars, so that with a numpy score no later checkpoint could be read.
+    Scores are floats, because PyTorch 2.6 and newer load checkpoints with ``weights_only=True``,
+    which refuses numpy scalars: with a numpy score, no later checkpoint could be read.
 
     Args:
         loader: Loader of the validation data.
@@ -42,10 +42,10 @@ class SegEvalHook(EvalHook):
         self.device, self.broadcast_bn_buffer = device, broadcast_bn_buffer
 
     def before_epoch(self, runner: BaseRunner) -> None:
-        """Makes the evaluation that was due when the run was interrupted."""
+        """Repeats the evaluation that was due when the run was interrupted."""
         if not self.is_due(runner):
             return
-        runner.logger.info('the evaluation of iteration %d was not finished: it is made now',
+        runner.logger.info('the evaluation of iteration %d was not finished: it is repeated now',
                            runner.iter)
         with rewound(runner):
             self._do_evaluate(runner)
@@ -54,7 +54,7 @@ class SegEvalHook(EvalHook):
                     hook.log(runner)
 
     def is_due(self, runner: BaseRunner) -> bool:
-        """Returns whether the last iteration has an evaluation that is not made yet."""
+        """Returns whether the evaluation of the last iteration is still due."""
         if self.by_epoch or runner.iter == 0 or getattr(runner, 'evaluated', None) == runner.iter:
             return False
         with rewound(runner):
@@ -66,11 +66,14 @@ class SegEvalHook(EvalHook):
             self.take(runner, found)
 
     def predict(self, models: Sequence[nn.Module], **options) -> list[list]:
-        """Returns the results of each model: of the whole data set on rank 0.
+        """Predicts the validation data with each model.
 
         Args:
             models: Wrapped segmentors.
             **options: Options of :func:`.predict.predict_all`.
+
+        Returns:
+            Results of each model; on rank 0, those of the whole data set.
         """
         if self.broadcast_bn_buffer:
             for model in models:
@@ -83,11 +86,11 @@ class SegEvalHook(EvalHook):
                 predict_all(models, self.dataloader, self.device, keep, **options)]
 
     def take(self, runner: BaseRunner, results: list) -> None:
-        """Measures results, logs the metrics and saves the best checkpoint.
+        """Evaluates results, logs the metrics and saves the best checkpoint.
 
         Args:
             runner: Runner of the model.
-            results: Results of the whole data set on rank 0; they do not matter elsewhere.
+            results: Results of the whole data set on rank 0; ignored on other ranks.
         """
         score = None
         runner.log_buffer.clear()
@@ -95,7 +98,7 @@ class SegEvalHook(EvalHook):
             runner.log_buffer.output['eval_iter_num'] = len(self.dataloader)
             score = self.evaluate(runner, results)
         sharded = is_sharded(runner.model)
-        if sharded:  # all ranks save
+        if sharded:  # All ranks save.
             score = broadcast_from_rank0(score)
         if self.save_best and (sharded or runner.rank == 0) and score is not None:
             self._save_ckpt(runner, score)
@@ -106,7 +109,7 @@ class SegEvalHook(EvalHook):
         score = super().evaluate(runner, results)
         output = runner.log_buffer.output
         for name in [name for name, value in output.items() if value != value]:
-            del output[name]  # NaN: the class is neither in the ground truth nor predicted
+            del output[name]  # NaN: the class is neither in the ground truth nor predicted.
         return None if score is None else float(score)
 
     def _persist(self, runner: BaseRunner) -> None:
@@ -118,7 +121,10 @@ class SegEvalHook(EvalHook):
                 runner.logger.error('the best score is lost if the run is interrupted: %s', error)
 
     def _save_ckpt(self, runner: BaseRunner, score: float) -> None:
-        """Saves the best checkpoint; mmcv removes the one before first, and may then have none."""
+        """Saves the best checkpoint, and only then removes the previous one.
+
+        mmcv removes it first, and has no best checkpoint if saving fails.
+        """
         record = runner.meta.setdefault('hook_msgs', {})
         if not self.compare_func(score, record.get('best_score', self.init_value_map[self.rule])):
             return
@@ -133,12 +139,12 @@ class SegEvalHook(EvalHook):
             runner.save_checkpoint(self.out_dir, name, create_symlink=False)
         except SaveError as error:
             runner.meta['hook_msgs'] = previous
-            runner.logger.error('the best checkpoint stays the one before: %s', error)
+            runner.logger.error('the previous best checkpoint is kept: %s', error)
             return
         self.best_ckpt_path = path
         if before and before != path and osp.exists(before) and runner.rank == 0 and (
                 osp.abspath(osp.dirname(before)) == osp.abspath(self.out_dir)):
-            remove_checkpoint(before)  # not that of the run it came from
+            remove_checkpoint(before)  # One in another work dir, resumed from, is kept.
         runner.logger.info('best %s so far: %.4f, saved as %s', self.key_indicator, score, path)
 
 
@@ -153,7 +159,7 @@ def rewound(runner: BaseRunner) -> Iterator[None]:
 
 
 def broadcast_batch_norm(model: nn.Module) -> None:
-    """Gives all ranks the batch norm statistics of rank 0, as mmseg's evaluation does."""
+    """Broadcasts the batch norm statistics of rank 0 to all ranks, as mmseg's evaluation does."""
     if get_dist_info()[1] == 1:
         return
     for module in model.modules():

@@ -18,29 +18,29 @@ from ..files import SaveError
 class _PrecisionHook(Hook):
     """Applies the precision policy before the first iteration.
 
-    Our own tools have applied it by then, before the optimizer and DDP were built; mmseg's tools
-    have not.
+    The tools of this project apply it earlier, before the optimizer and DDP are built; mmseg's
+    tools do not.
     """
 
     dtype: torch.dtype
 
     def before_run(self, runner: BaseRunner) -> None:
-        """Stores and computes as :mod:`mmseg_custom.distributed.precision` says."""
+        """Applies the policy: see :mod:`mmseg_custom.distributed.precision`."""
         apply_precision(unwrap(runner.model), self.dtype)
 
 
 @HOOKS.register_module()
 class ToBFloat16Hook(_PrecisionHook):
-    """The backbone computes in bfloat16, the heads in float32; trained weights stay float32."""
+    """Lets the backbone compute in bfloat16, the heads in float32; trained weights stay float32."""
 
     dtype = torch.bfloat16
 
 
 @HOOKS.register_module()
 class ToFloat16Hook(_PrecisionHook):
-    """The backbone computes in float16, the heads in float32; trained weights stay float32.
+    """Lets the backbone compute in float16, the heads in float32; trained weights stay float32.
 
-    Meant for frozen backbones on GPUs without bfloat16: gradients are not scaled.
+    Intended for frozen backbones on GPUs without bfloat16: gradients are not scaled.
     """
 
     dtype = torch.float16
@@ -48,10 +48,10 @@ class ToFloat16Hook(_PrecisionHook):
 
 @HOOKS.register_module('OptimizerHook', force=True)
 class SegOptimizerHook(OptimizerHook):
-    """mmcv's hook for gradients of several batches, and for shards of gradients.
+    """Extends mmcv's hook to accumulated and to sharded gradients.
 
-    The runner has run the backward pass of the other batches of the iteration by the time the last
-    one comes here; so the gradients are cleared before the first.
+    The runner runs the backward pass of all batches of an iteration but the last, which is left to
+    this hook. The gradients are therefore cleared before the iteration.
     """
 
     def before_train_iter(self, runner: BaseRunner) -> None:
@@ -59,7 +59,7 @@ class SegOptimizerHook(OptimizerHook):
         runner.optimizer.zero_grad()
 
     def after_train_iter(self, runner: BaseRunner) -> None:
-        """Runs the backward pass of the last batch, clips, and takes the optimizer's step."""
+        """Runs the last backward pass, clips the gradients, and takes the optimizer step."""
         if self.detect_anomalous_params:
             self.detect_anomalous_parameters(runner.outputs['loss'], runner)
         (runner.outputs['loss'] / getattr(runner, 'accumulation', 1)).backward()
@@ -71,10 +71,10 @@ class SegOptimizerHook(OptimizerHook):
 
 def clip_gradients(model: nn.Module, max_norm: float, norm_type: float = 2.0,
                    error_if_nonfinite: bool = False, foreach: bool | None = None) -> float:
-    """Scales the gradients to a norm, over all parameters and ranks, of at most ``max_norm``.
+    """Clips the gradients to a norm of at most ``max_norm``, over all parameters and ranks.
 
     Returns:
-        The norm before.
+        Norm before clipping.
     """
     parameters = [p for p in model.parameters() if p.grad is not None]
     norm = get_total_norm([p.grad for p in parameters], norm_type, error_if_nonfinite, foreach)
@@ -86,29 +86,29 @@ def clip_gradients(model: nn.Module, max_norm: float, norm_type: float = 2.0,
 
 @HOOKS.register_module('CheckpointHook', force=True)
 class SegCheckpointHook(CheckpointHook):
-    """mmcv's hook that trains on when a checkpoint cannot be written, and removes none then."""
+    """Extends mmcv's hook: if saving fails, training continues and no checkpoint is removed."""
 
     def _save_checkpoint(self, runner: BaseRunner) -> None:
         try:
             if is_sharded(runner.model):
-                path = runner.save_checkpoint(  # on all ranks
+                path = runner.save_checkpoint(  # called on all ranks
                     self.out_dir, save_optimizer=self.save_optimizer, **self.args)
                 runner.meta.setdefault('hook_msgs', {})['last_ckpt'] = path
             else:
-                super()._save_checkpoint(runner)  # on rank 0
+                super()._save_checkpoint(runner)  # which saves on rank 0
         except SaveError as error:
-            runner.logger.error('training goes on without a checkpoint: %s', error)
+            runner.logger.error('training continues without this checkpoint: %s', error)
             return
         if self.max_keep_ckpts > 0 and runner.rank == 0 and not self.by_epoch:
             remove_older(self.out_dir, runner.iter + 1, self.max_keep_ckpts)
 
 
 def remove_older(folder: str, done: int, kept: int) -> None:
-    """Removes all but the newest checkpoints of the iterations up to one.
+    """Removes all but the newest checkpoints of the iterations up to a given one.
 
     Args:
-        folder: Folder of the checkpoints, those of preemptions included.
-        done: Last iteration that counts.
+        folder: Folder of the checkpoints, including those written at a preemption.
+        done: Last iteration whose checkpoint counts.
         kept: Number of checkpoints to keep.
     """
     numbers = {name: re.fullmatch(r'iter_(\d+)\.(?:pth|dcp)', name) for name in os.listdir(folder)}

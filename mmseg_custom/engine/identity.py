@@ -1,8 +1,8 @@
-"""What makes two runs the same run, so that one may be resumed from the other.
+"""The identity of a run: a run can only be resumed from a checkpoint with the same identity.
 
-The parts are written into every checkpoint (``meta['run']``) and compared when a run is resumed.
-What does not change the result of a step is no part of it: intervals, logs, folders, the length of
-the run, test settings, the number of ranks (as long as their steps hold as many images).
+Its parts are written into every checkpoint (``meta['run']``) and compared when a run is resumed.
+What does not change the result of a step is not part of it: intervals, logs, folders, the length of
+the run, test settings, the number of ranks (if a step has the same number of images).
 """
 import hashlib
 import json
@@ -12,35 +12,35 @@ from typing import Any
 from mmcv import Config
 from torch.utils.data import Dataset
 
-from ..datasets.nesting import few_shot_lists, image_names
+from ..datasets.nesting import few_shot_lists, image_names, named_pipelines
 from ..errors import InputError
 
 STEP_IMAGES = 'images a step'
 SECTIONS = ('model', 'optimizer', 'optimizer_config', 'lr_config', 'precision', 'feature_cache')
-# The checkpoint says where the weights come from; nothing reads pretrain_size; the others change
-# speed or testing alone.
+# The checkpoint records the source of the weights; nothing reads pretrain_size; 'dir' is the folder
+# of a feature cache; the others only change speed, testing or the initial weights.
 HARMLESS = {'pretrained', 'pretrain_size', 'test_cfg', 'with_cp', 'use_flash_attn', 'init_cfg',
             'dir'}
 FEW_SHOT = 'few-shot list'
-# Recorded, not compared: the list of images, which is compared, differs where this does.
+# Recorded but not compared: where it differs, the list of images differs too.
 RECORDED = {FEW_SHOT}
 
 
 def identity(cfg: Config, dataset: Dataset, step_images: int, seed: int,
              diff_seed: bool = False) -> dict[str, str]:
-    """Returns the parts of a run by their names: 'model.backbone.depth' -> '48'.
+    """Returns the identity of a run, name -> part: 'model.backbone.depth' -> '48'.
 
     Args:
         cfg: Resolved config of the run.
         dataset: Training data.
-        step_images: Images of an optimizer step, on all ranks together.
+        step_images: Number of images in an optimizer step, over all ranks.
         seed: Seed that the ranks share.
-        diff_seed: Whether each rank adds its number to it.
+        diff_seed: Whether each rank adds its number to the seed.
     """
     parts: dict[str, str] = {}
     for section in SECTIONS:
         _flatten(section, cfg.get(section), parts)
-    for name, pipeline in _pipelines(cfg.data.train):
+    for name, pipeline in named_pipelines(cfg.data.train):
         parts[f'data.train.{name}'] = _text(pipeline)
     names = image_names(dataset)
     digest = hashlib.sha256('\n'.join(names).encode()).hexdigest()
@@ -55,15 +55,15 @@ def identity(cfg: Config, dataset: Dataset, step_images: int, seed: int,
 
 def refuse_another(before: Mapping[str, str] | None, now: Mapping[str, str],
                    checkpoint: str) -> None:
-    """Compares a run with the one that wrote a checkpoint.
+    """Refuses to resume a run from a checkpoint of another run.
 
     Args:
-        before: Identity in the checkpoint; None if another program wrote it.
+        before: Identity in the checkpoint; None if another program wrote it, which is accepted.
         now: Identity of this run.
         checkpoint: Path of the checkpoint, for the message.
 
     Raises:
-        InputError: Naming the first part that differs, and both its values.
+        InputError: If a part differs; the message has the first such part and both values.
     """
     if before is None:
         return
@@ -76,20 +76,9 @@ def refuse_another(before: Mapping[str, str] | None, now: Mapping[str, str],
         restore = (f'give --total-batch {before[key]}' if key == STEP_IMAGES and key in before
                    else 'restore the setting')
         raise InputError(
-            f'{checkpoint} is of another run: {key} was {before.get(key, "not set")} and is '
+            f'{checkpoint} belongs to another run: {key} was {before.get(key, "not set")} and is '
             f'{now.get(key, "not set")} here{more}; {restore} to resume, or start a new '
             'run from its weights with --load-from and another --work-dir')
-
-
-def _pipelines(data: Any, name: str = '') -> list[tuple[str, list]]:
-    """Returns (name, pipeline) of each in ``data.train``, which may nest data sets."""
-    if isinstance(data, (list, tuple)):
-        return [found for i, part in enumerate(data) for found in _pipelines(part, f'{name}{i}.')]
-    if not isinstance(data, dict):
-        return []
-    own = [(f'{name}pipeline', data['pipeline'])] if 'pipeline' in data else []
-    return own + [found for key in ('dataset', 'datasets') if key in data
-                  for found in _pipelines(data[key], f'{name}{key}.')]
 
 
 def _flatten(name: str, value: Any, parts: dict[str, str]) -> None:
@@ -97,7 +86,7 @@ def _flatten(name: str, value: Any, parts: dict[str, str]) -> None:
         for key in sorted(value, key=str):
             if key not in HARMLESS:
                 _flatten(f'{name}.{key}', value[key], parts)
-    elif value is not None:  # None says as much as nothing
+    elif value is not None:  # None means the same as a missing key.
         parts[name] = _text(value)
 
 

@@ -1,4 +1,4 @@
-"""Images of any source -> labels, with a config and a checkpoint and without a data set.
+"""Labels images from any source with a config and a checkpoint, without a data set.
 
 Letters: `H W` pixels, `K` classes.
 """
@@ -19,16 +19,16 @@ class Predictor:
     """Labels images, one at a time, with the test pipeline of a config.
 
     Attributes:
-        classes: K names.
-        palette: RGB (K, 3), 0..255.
+        classes: Names of the K classes.
+        palette: RGB colours (K, 3), 0..255.
         first_label: Number of the first class in label files: 1 where 0 means "other", as in
             ADE20K, else 0.
 
     Args:
-        cfg: Config; of its data only names are read, no file.
+        cfg: Config; the files of its data sets are not read.
         checkpoint: Checkpoint of a segmentor, or 'none' for the untrained network.
         device: 'cuda' or 'cpu'.
-        backbone: Backbone file for a checkpoint without it.
+        backbone: Backbone file, for a checkpoint without the backbone.
     """
 
     def __init__(self, cfg: Config, checkpoint: str, device: str, backbone: str | None = None):
@@ -42,7 +42,7 @@ class Predictor:
         known = palette is not None and len(palette) == len(self.classes)
         self.palette = np.asarray(palette) if known else _some_colours(len(self.classes))
         self.first_label = int(_zero_is_other(cfg))
-        model.cfg = Config(dict(data=dict(test=test)))  # of which mmseg builds the pipeline
+        model.cfg = Config(dict(data=dict(test=test)))  # mmseg builds the pipeline from it.
         self._model = model.to(device).eval()
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -58,11 +58,11 @@ class Predictor:
 
 
 def _classes_of(test: dict, head: dict) -> tuple[list[str], list | None]:
-    """Returns names and colours of the classes in ``data.test``, without its files."""
+    """Returns names and colours of the classes of ``data.test``, without reading its files."""
     kind = DATASETS.get(test.get('type'))
     if kind is None:
-        raise InputError(f'data.test.type={test.get("type")!r} of the config is no data set that '
-                         'is registered')
+        raise InputError(f'data.test.type={test.get("type")!r} of the config is not a registered '
+                         'data set')
     classes, palette = test.get('classes'), test.get('palette') or getattr(kind, 'PALETTE', None)
     if isinstance(classes, str):
         classes = mmcv.list_from_file(classes)
@@ -74,11 +74,11 @@ def _classes_of(test: dict, head: dict) -> tuple[list[str], list | None]:
 
 
 def _some_colours(count: int) -> np.ndarray:
-    """Returns colours for classes that have none, always the same."""
+    """Returns fixed random colours, for classes without a palette."""
     return np.random.default_rng(42).integers(0, 256, (count, 3))
 
 
 def _zero_is_other(cfg: Config) -> bool:
-    """Returns whether label files keep 0 for what is no class, as the training pipeline says."""
+    """Returns whether 0 in label files is no class: ``reduce_zero_label`` of the pipeline."""
     train = innermost_options(cfg.data.get('train') or {})[0]
     return any(step.get('reduce_zero_label') for step in train.get('pipeline', []))

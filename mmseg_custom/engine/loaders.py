@@ -1,4 +1,4 @@
-"""Data loaders of training and of tests."""
+"""Builds the data loaders of training and testing."""
 import signal
 from functools import partial
 
@@ -20,14 +20,14 @@ def build_train_loader(run: Run, samples: Dataset, done: int = 0) -> DataLoader:
 
     Args:
         run: The run.
-        samples: Samples that are indexed by (position in the stream, index of the image).
-        done: Iterations that are done already.
+        samples: Data set that is indexed by (position in the stream, index of the image).
+        done: Number of iterations done already.
     """
     rank, world_size = get_dist_info()
     batch, workers = run.batch.samples, loader_options(run.cfg, 'train')['workers_per_gpu']
     if len(samples) < batch * world_size:
-        get_root_logger().warning('%d images are fewer than one step of %d: images repeat within '
-                                  'a step', len(samples), batch * world_size)
+        get_root_logger().warning('%d images are fewer than the %d of one step: images repeat '
+                                  'within a step', len(samples), batch * world_size)
     start = done * run.batch.accumulation * batch
     return DataLoader(
         samples, batch_size=batch, num_workers=workers,
@@ -38,13 +38,13 @@ def build_train_loader(run: Run, samples: Dataset, done: int = 0) -> DataLoader:
 
 
 def build_test_loader(run: Run, split: str, skip_unread: bool = False) -> DataLoader:
-    """Builds the loader of 'val' or 'test': images in order, distributed over the ranks.
+    """Builds the loader of 'val' or 'test', with the images in order, split among the ranks.
 
     Args:
-        run: The run; ``data.test_dataloader=dict(samples_per_gpu=4)`` of its config has images of
-            any sizes share batches of windows.
+        run: The run. With ``data.test_dataloader=dict(samples_per_gpu=4)`` in its config, windows
+            of several images, of any sizes, share a batch.
         split: 'val' or 'test'.
-        skip_unread: Whether samples that cannot be read are marked, instead of raising an error.
+        skip_unread: Whether to mark samples that cannot be read instead of raising an error.
     """
     _, world_size = get_dist_info()
     dataset = run.data[split]
@@ -58,6 +58,6 @@ def build_test_loader(run: Run, split: str, skip_unread: bool = False) -> DataLo
 
 
 def _ignore_stop_signals(worker: int) -> None:
-    """Leaves it to the main process of a test what Ctrl-C and other signals end."""
+    """Ignores Ctrl-C and other stop signals in a loader worker; its main process handles them."""
     shield_worker(worker)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""One training run a work dir: a second one would overwrite the checkpoints of the first."""
+"""Locks a work dir: a second training run in it would overwrite the checkpoints of the first."""
 import fcntl
 import os
 import socket
@@ -9,19 +9,19 @@ LOCK = '.lock'
 
 
 def lock_work_dir(work_dir: str) -> None:
-    """Takes the work dir for this process until it ends, however it ends.
+    """Locks the work dir for this process until it ends, however it ends.
 
-    A record lock is what the kernel takes back when its process dies, and what forked workers of
-    the loader do not hold on to. The file stays; what it says counts only while it is locked.
+    The lock is a record lock: the kernel releases it when the process dies, and forked loader
+    workers do not inherit it. The file stays; its content is valid only while it is locked.
 
     Args:
-        work_dir: It is there. Call this in one process of the job.
+        work_dir: Existing folder, which only one process of the job may lock.
 
     Raises:
-        InputError: If another process has it.
+        InputError: If another process holds the lock.
     """
     path = os.path.join(work_dir, LOCK)
-    # Never closed: closing any descriptor of the file would give the lock back.
+    # It is never closed, because closing any descriptor of the file would release the lock.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""What the command line says of a run, beside its config."""
+"""Options of a run that the command line sets."""
 import argparse
 from dataclasses import dataclass, fields
 
@@ -9,28 +9,28 @@ UNTRAINED = 'none'
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of a run that are no settings of its config.
+    """Options of a run on the command line.
 
-    Those that are (``work_dir``, ``load_from``, ``resume_from``, ``engine``, ``total_batch``) go
-    into the config when it is resolved.
+    Those that are also settings of a config (``work_dir``, ``load_from``, ``resume_from``,
+    ``engine``, ``total_batch``) are written into it when it is resolved.
 
     Attributes:
         device: Device that the run computes on, 'cuda' or 'cpu'.
         launcher: Launcher of the processes: 'none', 'pytorch', 'slurm' or 'mpi'.
-        gpu_id: Index of the GPU of a run in one process.
+        gpu_id: Index of the GPU, for a run in one process.
         work_dir: Folder of logs, checkpoints and results.
-        load_from: Checkpoint that the weights are taken from.
-        resume_from: Checkpoint that the run is resumed from.
-        auto_resume: Whether the run is resumed from the newest whole checkpoint of its work dir.
+        load_from: Checkpoint to take the weights from.
+        resume_from: Checkpoint to resume from.
+        auto_resume: Whether to resume from the newest complete checkpoint in the work dir.
         checkpoint: Checkpoint to test; 'none' for the untrained network.
-        engine: How the run is spread over its processes: see :class:`..distributed.Engine`.
-        total_batch: Images of an optimizer step, over all processes.
-        seed: Seed of all generators; None for that of the resumed run, or else a new one.
+        engine: Type of the engine that distributes the run: see :class:`..distributed.Engine`.
+        total_batch: Number of images in an optimizer step, over all processes.
+        seed: Seed of all generators; None for the seed of the resumed run, or else a new one.
         diff_seed: Whether each rank has a seed of its own.
-        deterministic: Whether cuDNN is restricted to deterministic kernels.
-        no_validate: Whether evaluation during training is left out.
-        check_finite: Whether weights that hold NaN or infinity are refused.
-        aug_test: Whether testing takes several scales and flips.
+        deterministic: Whether to restrict cuDNN to deterministic kernels.
+        no_validate: Whether to train without evaluations.
+        check_finite: Whether to refuse weights that hold NaN or infinity.
+        aug_test: Whether to test with several scales and flips.
     """
     device: str = 'cpu'
     launcher: str = 'none'
@@ -51,10 +51,10 @@ class RunOptions:
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> 'RunOptions':
-        """Takes the options of a command line.
+        """Reads the options from a parsed command line.
 
         Raises:
-            InputError: If a GPU is asked for and there is none.
+            InputError: If a GPU is requested and there is none.
         """
         given = vars(args)
         options = {field.name: given[field.name] for field in fields(cls) if field.name in given}

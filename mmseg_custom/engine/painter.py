@@ -1,4 +1,4 @@
-"""Pictures of predictions over their images, shown or written during a test run."""
+"""Paints predictions over their images, to be shown or written during a test run."""
 import os.path as osp
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class Painter:
 
     Attributes:
         palette: RGB colours of the classes.
-        folder: Folder of pictures named like the images; None writes none.
-        show: Whether a window is opened for each.
+        folder: Folder for the pictures, which are named like the images; None writes none.
+        show: Whether to open a window for each picture.
         opacity: Opacity of the paint, in (0, 1].
     """
     palette: Sequence

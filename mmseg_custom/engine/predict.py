@@ -1,6 +1,6 @@
-"""The one loop over a data set: tests, evaluations during training, and sweeps.
+"""Predicts a data set: the one loop of tests, evaluations during training, and sweeps.
 
-    batch -> label maps of each segmentor -> what is kept of them -> gathered on rank 0
+    batch -> label maps of each segmentor -> results to keep -> gathered on rank 0
 
 Letters: `N` images of a batch, `H W` pixels.
 """
@@ -33,19 +33,21 @@ from .samples import SkippingDataset
 Keep = Callable[[list[np.ndarray], list[int]], Sequence]
 Paint = Callable[[nn.Module, Tensor, dict, np.ndarray], None]
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-ONE_KEYSTROKE = 2.  # seconds: a terminal signals every process, and a launcher its own once more
+# Seconds in which a second signal belongs to the same Ctrl-C: the terminal signals every process,
+# and the launcher signals its own processes again.
+ONE_KEYSTROKE = 2.
 
 
 @dataclass
 class Predictions:
-    """What was predicted so far.
+    """Predictions of a data set so far.
 
     Attributes:
-        total: Images in the data set.
-        results: Index of an image -> what was kept of its prediction.
-        skipped: Index of an image -> why it could not be read.
+        total: Number of images in the data set.
+        results: Index of an image -> result of its prediction.
+        skipped: Index of an image -> reason why it could not be read.
         seconds: Wall-clock time of the loop, on the slowest rank.
-        memory: Peak memory in bytes, of the process that took most: see
+        memory: Peak memory in bytes, of the process that used most: see
             :func:`..evaluation.run_info.peak_memory`.
         stopped_by: Error that ended a test run early; KeyboardInterrupt for a signal.
     """
@@ -57,14 +59,14 @@ class Predictions:
     stopped_by: BaseException | None = None
 
     def in_order(self) -> list:
-        """Returns the results in the order of the data set; skipped images have none."""
+        """Returns the results in the order of the data set, without skipped images."""
         return [self.results[index] for index in sorted(self.results)]
 
     def gather(self) -> 'Predictions':
-        """Joins the predictions of all ranks on rank 0, each image once; called on all ranks.
+        """Gathers the predictions of all ranks on rank 0, each image once; called on all ranks.
 
         Returns:
-            Those of all ranks on rank 0, this rank's on the others.
+            Predictions of all ranks on rank 0, of this rank on the others.
         """
         parts = gather_to_rank0(self)
         if parts is None or len(parts) == 1:
@@ -80,20 +82,20 @@ class Predictions:
 
 def predict(model: nn.Module, loader: DataLoader, device: str, keep: Keep | None = None,
             paint: Paint | None = None) -> Predictions:
-    """Runs a test: whatever ends it early, the results so far come out.
+    """Predicts a data set in a test; if something ends it early, returns the results so far.
 
-    That may be a sample that cannot be read, Ctrl-C, or a signal of the scheduler.
+    This may be a sample that cannot be read, Ctrl-C, or a signal from the scheduler.
 
     Args:
         model: Segmentor from :func:`.test.load_model`.
         loader: Loader from :func:`.loaders.build_test_loader`.
         device: 'cuda' or 'cpu'.
-        keep: Function of label maps (H, W) and the indices of their images, whose results are
-            kept, such as a data set's ``pre_eval``; default: the label maps themselves.
+        keep: Function that turns label maps (H, W) and the indices of their images into the
+            results, such as a data set's ``pre_eval``; default: the label maps are the results.
         paint: Function that shows or writes a picture.
 
     Returns:
-        What was predicted: of all ranks on rank 0; of this rank on others, and after a stop.
+        Predictions of all ranks on rank 0; of this rank on the others, and if it was stopped.
     """
     model = model.cuda() if device == 'cuda' else model
     found = Predictions(len(loader.dataset))
@@ -109,7 +111,7 @@ def predict(model: nn.Module, loader: DataLoader, device: str, keep: Keep | None
 def predict_all(models: Sequence[nn.Module], loader: DataLoader, device: str,
                 keep: Keep | None = None, after_batch: Callable[[], object] = lambda: None,
                 description: str = '') -> list[Predictions]:
-    """Predicts a data set with one or several segmentors in training, wrapped or not.
+    """Predicts a data set with one or several segmentors during training, wrapped or not.
 
     Args:
         models: Segmentors on their device.
@@ -117,10 +119,10 @@ def predict_all(models: Sequence[nn.Module], loader: DataLoader, device: str,
         device: See :func:`predict`.
         keep: See :func:`predict`.
         after_batch: Function that is called after each batch.
-        description: Words beside the progress bar.
+        description: Text beside the progress bar.
 
     Returns:
-        What each of them predicted: of all ranks on rank 0, of this rank on the others.
+        Predictions of each segmentor: of all ranks on rank 0, of this rank on the others.
     """
     found = [Predictions(len(loader.dataset)) for _ in models]
     with ExitStack() as stack:
@@ -135,10 +137,10 @@ def _fill(found: Sequence[Predictions], models: Sequence[nn.Module], loader: Dat
           device: str, keep: Keep | None, paint: Paint | None = None,
           after_batch: Callable[[], object] = lambda: None,
           stopped: Callable[[], bool] = lambda: False, description: str = '') -> None:
-    """Goes over this rank's part of a data set.
+    """Predicts this rank's part of a data set into ``found``, one entry per segmentor.
 
     Raises:
-        KeyboardInterrupt: If it was stopped, after the batch at work.
+        KeyboardInterrupt: If it was stopped, after the current batch.
     """
     _, ranks = get_dist_info()
     start, total = time.perf_counter(), len(loader.dataset)
@@ -155,7 +157,8 @@ def _fill(found: Sequence[Predictions], models: Sequence[nn.Module], loader: Dat
                 for own, model in zip(found, models):
                     _take(own, model, read, batch, device, keep, loader.dataset, paint)
                 after_batch()
-                bar.update(min(len(indices) * ranks, total - bar.n))  # the others are as far
+                # The other ranks are taken to be as far as this one.
+                bar.update(min(len(indices) * ranks, total - bar.n))
                 if stopped():
                     raise KeyboardInterrupt
     finally:
@@ -165,8 +168,8 @@ def _fill(found: Sequence[Predictions], models: Sequence[nn.Module], loader: Dat
 
 def _take(found: Predictions, model: nn.Module, indices: list[int | None], batch: dict,
           device: str, keep: Keep | None, dataset: Dataset, paint: Paint | None) -> None:
-    """Predicts the images of a batch, and keeps what is to be kept."""
-    # Ranks with a sharded model predict equally often: also what the sampler has padded with.
+    """Predicts the images of a batch and stores their results."""
+    # Ranks with a sharded model must predict equally often, so they predict the padding, too.
     positions = [i for i, index in enumerate(indices) if index is not None or is_sharded(model)]
     if not positions:
         return
@@ -177,7 +180,7 @@ def _take(found: Predictions, model: nn.Module, indices: list[int | None], batch
             continue
         try:
             found.results[index] = keep([labels[n]], [index])[0] if keep else labels[n]
-        except InputError as error:  # of its label
+        except InputError as error:  # The label cannot be read.
             if not isinstance(dataset, SkippingDataset):
                 raise
             _skip(found, index, str(error))
@@ -203,12 +206,12 @@ def predict_labels(model: nn.Module, images: list, metas: list[list[dict]]) -> l
 
 
 def save_partial(found: Predictions, path: str, dataset: Dataset) -> str:
-    """Writes the results of a run that was stopped: a pickle of plain Python and numpy.
+    """Writes the results of a stopped run to a pickle of plain Python and numpy objects.
 
-    ``dict(indices, filenames, results, skipped, total)``, all of this rank.
+    It holds ``dict(indices, filenames, results, skipped, total)`` of this rank.
 
     Returns:
-        One line that says what there is.
+        One line that says what was written.
     """
     indices = sorted(found.results)
     with _handled_by(signal.SIG_IGN), atomic_path(path) as part, open(part, 'wb') as file:
@@ -220,7 +223,7 @@ def save_partial(found: Predictions, path: str, dataset: Dataset) -> str:
 
 
 def name_of(dataset: Dataset, index: int) -> str:
-    """Returns the file name of an image, or its number in data sets that have no names."""
+    """Returns the file name of an image, or its index if the data set has no names."""
     infos = getattr(dataset, 'img_infos', None)
     return infos[index]['filename'] if infos else str(index)
 
@@ -232,7 +235,7 @@ def _skip(found: Predictions, index: int | None, message: str) -> None:
 
 
 def _indices(loader: DataLoader) -> Iterator[list[int | None]]:
-    """Yields the indices of each batch; None where the sampler pads to equal parts of the ranks."""
+    """Yields the indices of each batch; None stands for the padding that makes ranks equal."""
     rank, world_size = get_dist_info()
     position = rank if world_size > 1 else 0
     for batch in loader.batch_sampler or ():
@@ -244,7 +247,7 @@ def _indices(loader: DataLoader) -> Iterator[list[int | None]]:
 
 
 def _unpack(batch: dict, positions: list[int], device: str) -> tuple[list, list]:
-    """Returns some images of a batch on the device, and their metas, view by view."""
+    """Moves some images of a batch to the device; returns them and their metas, view by view."""
     images, metas = [], []
     for view, meta in zip(batch['img'], batch['img_metas']):
         view = view.data[0] if isinstance(view, DataContainer) else view
@@ -255,7 +258,10 @@ def _unpack(batch: dict, positions: list[int], device: str) -> tuple[list, list]
 
 @contextmanager
 def _stoppable() -> Iterator[list[float]]:
-    """Lets a signal end a loop after its batch: it fills the list. A second one ends it at once."""
+    """Yields a list that a stop signal fills, to end a loop after its batch.
+
+    A second signal ends the loop at once.
+    """
     asked: list[float] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -263,8 +269,8 @@ def _stoppable() -> Iterator[list[float]]:
         if asked and now - asked[0] > ONE_KEYSTROKE:
             raise KeyboardInterrupt
         if not asked:
-            get_root_logger().warning('%s: stopping after the images at work; once more stops at '
-                                      'once', signal.Signals(number).name)
+            get_root_logger().warning('%s: stopping after the current batch; a second signal stops '
+                                      'at once', signal.Signals(number).name)
             asked.append(now)
 
     with _handled_by(note):
@@ -274,7 +280,7 @@ def _stoppable() -> Iterator[list[float]]:
 @contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], object] | signal.Handlers
                 ) -> Iterator[None]:
-    """Replaces the handlers of the signals that stop a run, in the main thread, which gets them."""
+    """Replaces the handlers of the stop signals, in the main thread, which receives them."""
     here = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, handler) for number in STOP_SIGNALS} if here else {}
     try:

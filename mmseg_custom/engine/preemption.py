@@ -1,8 +1,8 @@
-"""Ends a run in good order when it is asked to: SIGTERM and SIGUSR1.
+"""Stops a run cleanly on SIGTERM and SIGUSR1.
 
-Every rank may be signalled or only one, at any moment. At the end of the iteration the ranks agree,
-the checkpoint is written, and all of them exit with code 75, which tells whoever started the run
-(dist_train.sh, slurm_train.sh) that it can be resumed with ``--auto-resume``.
+All ranks or only one may be signalled, at any moment. At the end of the iteration the ranks agree
+to stop, the checkpoint is written, and all of them exit with code 75, which tells the launcher
+(dist_train.sh, slurm_train.sh) that the run can be resumed with ``--auto-resume``.
 """
 import atexit
 import logging
@@ -17,15 +17,15 @@ from mmcv.runner.hooks import LoggerHook
 
 from ..distributed.parallelize import is_sharded
 
-PREEMPTED = 75  # the exit code; EX_TEMPFAIL of sysexits.h: try again later
+PREEMPTED = 75  # exit code; EX_TEMPFAIL of sysexits.h: try again later
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Preemption:
-    """Signals that ask a run to stop, and the exit that all ranks take together.
+    """Stop signals of this process, and the exit that all ranks take together.
 
     Attributes:
-        signal: Signal that this process got; None so far.
+        signal: Signal that this process has received, or None.
     """
 
     def __init__(self):
@@ -33,8 +33,8 @@ class Preemption:
         self._group: dist.ProcessGroup | None = None
 
     def listen(self) -> None:
-        """Takes over the signals; to be called in the main thread."""
-        atexit.register(end_workers)  # before multiprocessing's own, which was registered earlier
+        """Installs the signal handlers; called in the main thread."""
+        atexit.register(end_workers)  # runs before multiprocessing's own, registered earlier
         for number in SIGNALS:
             signal.signal(number, self._note)
 
@@ -43,12 +43,12 @@ class Preemption:
         return self.signal is not None
 
     def join(self) -> None:
-        """Makes the group in which ranks agree: on the CPU, where no GPU has to wait for it."""
+        """Creates the group in which ranks agree, on the CPU, so that no GPU waits for it."""
         if _grouped() and dist.get_backend() != 'gloo':
             self._group = dist.new_group(backend='gloo')
 
     def agree(self) -> int | None:
-        """Returns the signal that any rank has got."""
+        """Returns the signal that any rank has received, or None."""
         if not _grouped():
             return self.signal
         number = torch.tensor(self.signal or 0)
@@ -56,15 +56,15 @@ class Preemption:
         return int(number) or None
 
     def exit(self, number: int, iteration: int, logger: logging.Logger) -> None:
-        """Ends this process, once all ranks have come here with their checkpoint written.
+        """Ends this process once all ranks are here; the checkpoint is written by then.
 
         Raises:
             SystemExit: With code 75.
         """
         logger.warning('stopped by %s after iteration %d, the checkpoint is written; resume with '
                        '--auto-resume', signal.Signals(number).name, iteration)
-        # The launcher ends the others with a signal as soon as one has ended: from here on it must
-        # not change their exit code, and Python gives its own handlers up while it shuts down.
+        # As soon as one process has ended, the launcher ends the others with a signal, which must
+        # not change their exit code. Python's own handlers do not run while it shuts down.
         ignore_signals()
         if _grouped():
             dist.barrier(group=self._group)
@@ -75,20 +75,20 @@ class Preemption:
 
 
 class PreemptionHook(Hook):
-    """Stops a run after the iteration in which a rank was asked to.
+    """Stops a run after the iteration in which a rank has received a stop signal.
 
-    It comes before the evaluation, which may last: the one that was due in that iteration is made
-    when the run is resumed.
+    The hook runs before the evaluation, which may take long. An evaluation that was due in that
+    iteration is made when the run is resumed.
 
     Args:
-        preemption: Signals of this process.
+        preemption: Stop signals of this process.
     """
 
     def __init__(self, preemption: Preemption):
         self.preemption = preemption
 
     def before_run(self, runner: BaseRunner) -> None:
-        """Makes the group in which ranks agree."""
+        """Creates the group in which ranks agree."""
         self.preemption.join()
 
     def after_train_iter(self, runner: BaseRunner) -> None:
@@ -96,12 +96,12 @@ class PreemptionHook(Hook):
 
         Raises:
             SystemExit: With code 75, once the checkpoint is written.
-            SaveError: If it could not be.
+            SaveError: If it could not be written.
         """
         number = self.preemption.agree()
         if number is None:
             return
-        for hook in runner.hooks:  # those that would come after
+        for hook in runner.hooks:  # They would run after this hook.
             if isinstance(hook, LoggerHook):
                 hook.after_train_iter(runner)
         if runner.rank == 0 or is_sharded(runner.model):
@@ -110,18 +110,18 @@ class PreemptionHook(Hook):
 
 
 def shield_worker(_worker: int) -> None:
-    """Keeps a loader worker alive when the whole job is signalled, until the last step.
+    """Keeps a loader worker alive until the last step when the whole job is signalled.
 
-    It ends with its loader, or when its process is gone; see :func:`end_workers`.
+    The worker ends with its loader, or with its main process: see :func:`end_workers`.
     """
     ignore_signals()
 
 
 def end_workers() -> None:
-    """Ends shielded workers that are left when the process exits.
+    """Ends shielded workers that are still alive when the process exits.
 
-    After an error something may still hold their loader. Python would end them by SIGTERM then,
-    which they ignore, and wait for them for ever.
+    After an error, something may still hold their loader. Python would then end them by SIGTERM,
+    which they ignore, and wait for them forever.
     """
     for child in multiprocessing.active_children():
         if child.daemon:

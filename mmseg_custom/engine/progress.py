@@ -1,4 +1,4 @@
-"""Progress bars of long work, on rank 0."""
+"""Progress bars, on rank 0."""
 import sys
 
 from mmcv.runner import get_dist_info
@@ -6,13 +6,13 @@ from tqdm import tqdm
 
 
 def progress_bar(total: int, unit: str, description: str = '', initial: int = 0) -> tqdm:
-    """Returns a bar that is drawn on rank 0 alone, and seldom where the output is a file.
+    """Returns a progress bar, drawn on rank 0 only, and less often if the output is a file.
 
     Args:
-        total: Number of units of the whole work.
+        total: Total number of units.
         unit: Name of a unit.
-        description: What is being done.
-        initial: Units that are done already.
+        description: Text beside the bar.
+        initial: Number of units done already.
     """
     return tqdm(total=total, unit=unit, desc=description or None, initial=initial,
                 disable=get_dist_info()[0] > 0 or not total,

@@ -1,10 +1,10 @@
-"""Stateless randomness: every draw follows from the seed and from where it is drawn.
+"""Stateless random numbers: they depend only on the seed and on where in a run they are drawn.
 
-A sample's augmentation follows from (seed, position of the sample in the stream of images), an
-iteration's dropout and drop path from (seed, iteration). No generator's state outlives a sample or
+The augmentation of a sample depends on (seed, position of the sample in the stream of images), the
+dropout and drop path of an iteration on (seed, iteration). No generator state outlives a sample or
 an iteration. A resumed run therefore draws what the uninterrupted one would have drawn, without
-any state in its checkpoint, on any number of ranks and loader workers, and whatever else drew in
-between (an evaluation, a hook, a restarted loader).
+any state in its checkpoint, on any number of ranks and loader workers, and whatever else draws
+random numbers in between (an evaluation, a hook, a restarted loader).
 """
 import random
 from collections.abc import Iterator
@@ -18,19 +18,19 @@ from torch.utils.data import Dataset
 
 from ..distributed.collectives import broadcast_from_rank0
 
-SAMPLE, ITERATION = 0, 1  # what is seeded, so that sample 5 and iteration 5 differ
+SAMPLE, ITERATION = 0, 1  # kinds of seeds, so that sample 5 and iteration 5 differ
 
 
 def seed_process(seed: int | None, diff_seed: bool = False, deterministic: bool = False) -> int:
     """Seeds all generators of this process at the start of a run.
 
     Args:
-        seed: Seed of the run; None draws one, the same on all ranks.
-        diff_seed: Whether the rank is added to the seed of the generators.
-        deterministic: Whether cuDNN is restricted to deterministic kernels.
+        seed: Seed of the run; None chooses one, the same on all ranks.
+        diff_seed: Whether to add the rank to the seed of the generators.
+        deterministic: Whether to restrict cuDNN to deterministic kernels.
 
     Returns:
-        The seed that the ranks share.
+        Seed that the ranks share.
     """
     rank, _ = get_dist_info()
     if seed is None:
@@ -47,13 +47,13 @@ def seed_process(seed: int | None, diff_seed: bool = False, deterministic: bool 
 
 
 def seed_generators(*key: int) -> int:
-    """Seeds Python's, numpy's and torch's CPU generator from where a run stands.
+    """Seeds Python's, numpy's and torch's CPU generator from a position in a run.
 
     Args:
-        *key: Numbers of 0 and more: seed of the run, what is seeded, and its number.
+        *key: Non-negative numbers: seed of the run, kind of the seed, position.
 
     Returns:
-        The seed of torch's generator, for those of other devices.
+        Seed of torch's generator, for the generators of other devices.
     """
     words = np.random.SeedSequence(key).generate_state(3)
     random.seed(int(words[0]))
@@ -63,7 +63,7 @@ def seed_generators(*key: int) -> int:
 
 
 class SeededSamples(Dataset):
-    """A data set that is indexed by (position in the stream, index of the image).
+    """Data set that is indexed by (position in the stream, index of the image).
 
     Args:
         dataset: Data set whose pipeline draws from the global generators, as mmseg's steps do.
@@ -77,7 +77,7 @@ class SeededSamples(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
-        """Returns the sample, augmented as its position says; the caller's generators stay."""
+        """Returns the sample, augmented for its position; the generators keep their state."""
         position, index = key
         with _generators_kept():
             seed_generators(self.seed, SAMPLE, position)
@@ -95,7 +95,7 @@ class SeedHook(Hook):
         self.seed = seed
 
     def before_train_iter(self, runner: BaseRunner) -> None:
-        """Seeds from the number of the iteration."""
+        """Seeds the generators from the seed and the number of the iteration."""
         torch.cuda.manual_seed_all(seed_generators(self.seed, ITERATION, runner.iter))
 
 

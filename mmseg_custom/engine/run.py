@@ -1,8 +1,8 @@
-"""Config + options -> the run: all that training, sweeps, caches, tests and the doctor start from.
+"""Prepares the run that training, sweeps, caches, tests and the doctor start from.
 
     resolved config -> batch, engine -> checkpoint -> seed -> data sets -> identity -> Run
 
-A run is typed and immutable: what comes after this reads it, and never writes the config.
+A run is typed and immutable: later code reads it, and never writes to the config.
 """
 import os.path as osp
 from collections.abc import Collection, Mapping
@@ -19,7 +19,7 @@ from ..checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint.work_dir import newest_whole, remove_leftovers
 from ..datasets.build import build_test_dataset, build_train_dataset
 from ..distributed.collectives import broadcast_from_rank0
-from ..distributed.parallelize import Engine
+from ..distributed.options import Engine
 from ..version import __version__
 from .batch import Batch, resolve_batch
 from .classes import check_heads, check_trained_classes
@@ -30,19 +30,19 @@ from .randomness import seed_process
 
 @dataclass(frozen=True)
 class Run:
-    """What a run consists of.
+    """A prepared run.
 
     Attributes:
-        cfg: Resolved config; nobody writes it.
-        options: Options of the command line that are no settings.
-        engine: How the run is spread over its processes.
-        batch: Images of an optimizer step.
+        cfg: Resolved config, which is never written to.
+        options: Options of the command line.
+        engine: Engine that distributes the run over its processes.
+        batch: Batch of an optimizer step.
         seed: Seed that the ranks share.
-        data: Data sets by split: 'train', 'val' (where training is validated), 'test'.
-        checkpoint: Opened checkpoint that the run is resumed from, or that brings its weights.
+        data: Data sets by split: 'train', 'val' (evaluated during training), 'test'.
+        checkpoint: Opened checkpoint that the run is resumed from, or that provides its weights.
         resumed: Whether the run is resumed from its checkpoint.
-        identity: What makes it this run: see :mod:`.identity`.
-        timestamp: Time in the names of its logs.
+        identity: Parts that a resumed run must share with its checkpoint: see :mod:`.identity`.
+        timestamp: Timestamp in the names of its logs.
     """
     cfg: Config
     options: RunOptions
@@ -72,34 +72,35 @@ class Run:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What a checkpoint says about its run, in plain strings, lists and numbers."""
+        """Metadata of its checkpoints, in plain strings, lists and numbers."""
         data = self.data['train']
         return dict(config=self.cfg.pretty_text, CLASSES=list(data.CLASSES), PALETTE=data.PALETTE,
                     mmseg_version=mmseg_version, internvit_seg_version=__version__,
                     seed=self.seed, run=dict(self.identity))
 
     def with_config(self, cfg: Config) -> 'Run':
-        """Returns the same run with another resolved config, and so with another identity."""
+        """Returns the same run with another resolved config, and the identity that follows."""
         return replace(self, cfg=cfg, identity=identity(
             cfg, self.data['train'], self.batch.images, self.seed, self.options.diff_seed))
 
 
 def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('train', 'val'),
                 ranks: int | None = None, timestamp: str | None = None) -> Run:
-    """Reads and checks what a run needs, once; called on all ranks.
+    """Prepares a run: opens its checkpoint, builds its data sets, and checks that they fit.
 
-    Seeds the generators of this process, too. Without splits nothing is read from the disk.
+    Called once, on all ranks. It also seeds the generators of this process. Without ``splits``,
+    nothing is read from the disk.
 
     Args:
         cfg: Resolved config: see :func:`.config.resolve_config`.
         options: Options of the command line.
         splits: Data sets to build: 'train', 'val', 'test'.
-        ranks: Processes of the run; default: those of the process group.
-        timestamp: Time in the names of the logs.
+        ranks: Number of processes of the run; default: the size of the process group.
+        timestamp: Timestamp in the names of the logs.
 
     Raises:
         InputError: If something in the config, the data or the checkpoint is wrong, or the
-            checkpoint to resume from is of another run.
+            checkpoint to resume from belongs to another run.
     """
     engine = Engine.of(cfg.get('engine'))
     batch = resolve_batch(cfg, ranks or get_dist_info()[1])
@@ -132,11 +133,11 @@ def _checkpoint_path(cfg: Config, options: RunOptions) -> tuple[str | None, bool
     """Finds the checkpoint of a run.
 
     Returns:
-        Its path, and whether the run is resumed from it.
+        Path of the checkpoint, and whether the run is resumed from it.
     """
     if options.checkpoint:
         return (None if options.checkpoint == UNTRAINED else options.checkpoint), False
-    if cfg.get('sweep'):  # each head has checkpoints of its own
+    if cfg.get('sweep'):  # Each head has its own checkpoints.
         return None, False
     rank, _ = get_dist_info()
     if rank == 0 and osp.isdir(cfg.work_dir):

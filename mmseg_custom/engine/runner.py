@@ -1,4 +1,4 @@
-"""mmcv's iteration-based runner with checkpoints that are whole, small and readable."""
+"""mmcv's iteration-based runner, with accumulation of gradients and with our checkpoints."""
 import os.path as osp
 from collections import Counter
 from contextlib import nullcontext
@@ -14,24 +14,24 @@ from ..checkpoint import (
     save_sharded,
 )
 from ..checkpoint.shard_reader import SUFFIX
+from ..compat.feature_batches import batch_for
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import is_sharded, no_sync, unwrap
-from ..models.frozen_features import as_inputs
 from . import best
 
 
 @RUNNERS.register_module('IterBasedRunner', force=True)
 class SegRunner(IterBasedRunner):
-    """Takes the place of mmcv's runner, also where mmseg's own tools build it.
+    """Replaces mmcv's runner, also where mmseg's own tools build it.
 
-    mmcv 1.7 writes a checkpoint in place (a kill in the middle destroys the file of that name and
-    may leave none as ``latest.pth``), with the frozen backbone in it, with the number of the
-    iteration before, and resumes by default onto a CUDA device.
+    mmcv 1.7 writes a checkpoint in place, so that a kill destroys the file of that name and may
+    leave no ``latest.pth``. It includes the frozen backbone, records the number of the previous
+    iteration, and resumes onto a CUDA device by default.
 
     Args:
-        accumulation: Batches whose gradients are added up in an iteration, which is always one step
-            of the optimizer. What is logged is their mean.
+        accumulation: Number of batches whose gradients are accumulated in an iteration, which is
+            always one optimizer step. Logged values are means over these batches.
         **kwargs: Arguments of mmcv's runner.
 
     Attributes:
@@ -46,7 +46,7 @@ class SegRunner(IterBasedRunner):
         self.evaluated: int | None = None
 
     def train(self, data_loader: Any, **kwargs) -> None:
-        """Runs one iteration; the last of its batches is left to the optimizer's hook."""
+        """Runs one iteration; the optimizer hook runs the backward pass of its last batch."""
         self.model.train()
         self.mode = 'train'
         self.data_loader = data_loader
@@ -58,7 +58,7 @@ class SegRunner(IterBasedRunner):
         for left in reversed(range(self.accumulation)):
             with no_sync(self.model) if left else nullcontext():
                 self.outputs = self.model.train_step(
-                    as_inputs(self.data_batch), self.optimizer, **kwargs)
+                    batch_for(unwrap(self.model), self.data_batch), self.optimizer, **kwargs)
                 if left:
                     (self.outputs['loss'] / self.accumulation).backward()
                     self.data_batch = next(data_loader)
@@ -74,24 +74,24 @@ class SegRunner(IterBasedRunner):
 
     @property
     def checkpoint_suffix(self) -> str:
-        """End of the names of checkpoints: '.dcp' for a folder that all ranks write, or '.pth'."""
+        """Suffix of checkpoints: '.dcp' for a folder that all ranks write, else '.pth'."""
         return SUFFIX if is_sharded(self.model) else '.pth'
 
     def save_checkpoint(self, out_dir: str, filename_tmpl: str = 'iter_{}.pth',
                         meta: dict | None = None, save_optimizer: bool = True,
                         create_symlink: bool = True) -> str:
-        """Saves a checkpoint of the iterations done so far; of a sharded model, on all ranks.
+        """Saves a checkpoint after the current iteration; on all ranks if the model is sharded.
 
         Args:
             out_dir: Folder of the checkpoint.
             filename_tmpl: Name of the checkpoint, with a placeholder for the number of iterations;
                 its suffix becomes ``checkpoint_suffix``.
-            meta: Metadata beside the runner's own.
-            save_optimizer: Whether the optimizer's state is saved with it.
-            create_symlink: Whether ``latest.pth`` is to point to it.
+            meta: Metadata in addition to the runner's own.
+            save_optimizer: Whether to save the optimizer state.
+            create_symlink: Whether to link ``latest.pth`` to the checkpoint.
 
         Returns:
-            The path of the checkpoint.
+            Path of the checkpoint.
 
         Raises:
             SaveError: If it could not be written; earlier files are unchanged.
@@ -107,17 +107,17 @@ class SegRunner(IterBasedRunner):
 
     def resume(self, checkpoint: str, resume_optimizer: bool = True,
                map_location: str = 'default') -> None:
-        """Loads a checkpoint, and resumes after its last iteration; for mmseg's own tools."""
+        """Loads a checkpoint and resumes after its last iteration; mmseg's own tools call this."""
         self.restore(load_segmentor(unwrap(self.model), checkpoint, verify=is_first_of_node(),
                                     logger=self.logger), resume_optimizer)
 
     def restore(self, checkpoint: Checkpoint, resume_optimizer: bool = True) -> None:
-        """Restores everything but the weights.
+        """Restores everything except the weights.
 
         Args:
-            checkpoint: Opened checkpoint. From a sharded one, each rank reads its shards of the
-                optimizer's state. The record of the best score lies beside it.
-            resume_optimizer: Whether the optimizer's state is restored.
+            checkpoint: Opened checkpoint, with the record of the best score beside it. From a
+                sharded checkpoint, each rank reads its shards of the optimizer state.
+            resume_optimizer: Whether to restore the optimizer state.
         """
         meta = checkpoint.meta
         self._epoch = meta['epoch']

@@ -8,18 +8,18 @@ from torch.utils.data import Sampler
 class InfiniteSampler(Sampler):
     """Endless shuffled passes over a data set, distributed over the ranks.
 
-    The passes form one stream of indices that depends on the seed alone; rank r of R takes every
-    R-th from the r-th on. Runs with the same global batch therefore see the same images in the same
-    iteration, on any number of ranks, and a position in the stream says where a run stands. Workers
-    are not restarted at the end of an epoch. An index comes with its position, from which the
-    sample's augmentation follows (:class:`.randomness.SeededSamples`).
+    The passes form one stream of indices that depends only on the seed; rank r of R takes every
+    R-th index, starting at the r-th. Runs with the same global batch therefore see the same images
+    in the same iteration, on any number of ranks, and a run is resumed from a position in the
+    stream. Workers are not restarted at the end of an epoch. Each index is yielded with its
+    position, which determines the augmentation (:class:`.randomness.SeededSamples`).
 
     Args:
-        length: Images in the data set.
+        length: Number of images in the data set.
         seed: Seed of the shuffles.
         rank: Rank of this process.
         world_size: Number of ranks.
-        start: Indices of this rank to skip, when a run is resumed.
+        start: Number of indices of this rank to skip when a run is resumed.
     """
 
     def __init__(self, length: int, seed: int, rank: int = 0, world_size: int = 1,
@@ -38,7 +38,7 @@ class InfiniteSampler(Sampler):
                 position += self.world_size
 
     def __len__(self) -> int:
-        """Returns the indices of this rank in one pass."""
+        """Returns the number of indices of this rank in one pass."""
         return max(self.length // self.world_size, 1)
 
 

@@ -1,4 +1,4 @@
-"""Samples of a test: batches of images of any sizes, and samples that cannot be read."""
+"""Samples in testing: batches of images of any sizes, and samples that cannot be read."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,13 +14,13 @@ class UnreadSample:
     """Stands in for a sample that cannot be read.
 
     Attributes:
-        message: Why it cannot be read.
+        message: Reason why it cannot be read.
     """
     message: str
 
 
 class SkippingDataset(Dataset):
-    """A data set with an :class:`UnreadSample` in the place of what cannot be read."""
+    """Data set that returns an :class:`UnreadSample` for a sample that cannot be read."""
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
@@ -29,7 +29,7 @@ class SkippingDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict | UnreadSample:
-        """Returns the sample, or why it cannot be read."""
+        """Returns the sample, or the reason why it cannot be read."""
         try:
             return self.dataset[index]
         except InputError as error:
@@ -37,12 +37,12 @@ class SkippingDataset(Dataset):
 
 
 def collate_views(samples: list[dict | UnreadSample]) -> dict:
-    """Collates samples of test pipelines as mmcv does, also images of different sizes.
+    """Collates samples of a test pipeline like mmcv, but also images of different sizes.
 
     Returns:
-        Key -> one entry a view. A view of ``img`` is a tensor (N, 3, H, W), or holds a list of N
-        images (3, H, W) where sizes differ. Where samples cannot be read, ``unread`` says why:
-        position -> message.
+        Key -> one entry per view. A view of ``img`` is a tensor (N, 3, H, W), or a container with a
+        list of N images (3, H, W) if their sizes differ. ``unread`` has the samples that cannot be
+        read: position -> message.
     """
     read = [sample for sample in samples if not isinstance(sample, UnreadSample)]
     batch = {key: [_collate_view(view) for view in zip(*(sample[key] for sample in read))]

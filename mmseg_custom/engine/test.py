@@ -1,4 +1,4 @@
-"""Config + checkpoint -> segmentor of a test run; the loop itself is in predict.py."""
+"""Builds the segmentor of a test run; the loop over the data is in predict.py."""
 import os.path as osp
 
 import torch
@@ -19,8 +19,8 @@ def build_test_model(run: Run, backbone: str | None = None) -> nn.Module:
 
     Args:
         run: Run with test data and, unless the untrained network is tested, a checkpoint.
-        backbone: Backbone file for a checkpoint without it; default: the recorded one, or the
-            pretrained file of the config.
+        backbone: Backbone file, for a checkpoint without the backbone; default: the pretrained
+            file of the config, or the file that the checkpoint records.
 
     Raises:
         InputError: If the checkpoint does not fit, or the network has another number of classes
@@ -38,10 +38,10 @@ def build_test_model(run: Run, backbone: str | None = None) -> nn.Module:
 
 def load_model(cfg: Config, checkpoint: Checkpoint | None, device: str, num_classes: int,
                backbone: str | None = None) -> nn.Module:
-    """Builds a segmentor for testing, from a checkpoint alone.
+    """Builds a segmentor for testing, with the weights of a checkpoint.
 
     Args:
-        cfg: Config; pretrained files in it are not read.
+        cfg: Config; its pretrained file is only read if the checkpoint is without the backbone.
         checkpoint: Opened checkpoint; None for the untrained network of seed 0.
         device: Device that it will compute on, 'cuda' or 'cpu'.
         num_classes: Number of classes of the data.
@@ -55,10 +55,8 @@ def load_model(cfg: Config, checkpoint: Checkpoint | None, device: str, num_clas
     model = build_network(cfg, on_meta=checkpoint is not None, trained=False)
     if checkpoint is None:
         model.init_weights()
-    model.requires_grad_(False)  # nothing is trained: no weight needs float32
-    dtype = compute_dtype(cfg, model)
-    if dtype is not None:
-        apply_precision(model, dtype, device)
+    model.requires_grad_(False)  # Nothing is trained, so no weight needs float32.
+    apply_precision(model, compute_dtype(cfg, model), device)
     if checkpoint is not None:
         pretrained = cfg.model.get('backbone', {}).get('pretrained')
         if backbone is None and pretrained and osp.exists(pretrained):

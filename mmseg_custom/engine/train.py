@@ -1,4 +1,4 @@
-"""Run -> model -> optimizer -> runner -> hooks: one training run."""
+"""Trains a segmentor: run -> model -> optimizer -> runner -> hooks."""
 import copy
 import logging
 from functools import partial
@@ -27,8 +27,8 @@ def train(run: Run) -> None:
         run: Run with training data, and with validation data if it is to be evaluated.
 
     Raises:
-        InputError: If something in the config cannot work.
-        SystemExit: With code 75, if it was stopped by a signal.
+        InputError: If something in the config is wrong.
+        SystemExit: With code 75 if it is stopped by a signal.
     """
     logger = get_root_logger()
     preemption = Preemption()
@@ -60,7 +60,7 @@ def train(run: Run) -> None:
 
 def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
                           **options) -> IterBasedRunner:
-    """Builds optimizer and runner, without evaluation, preemption and custom hooks.
+    """Builds optimizer and runner, without the evaluation, preemption and custom hooks.
 
     Args:
         run: The run.
@@ -69,7 +69,7 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
         **options: Options of the runner and of its ``checkpoint_config`` that replace the
             config's.
     """
-    cfg = copy.deepcopy(run.cfg)  # mmcv takes the types out of the hooks' settings
+    cfg = copy.deepcopy(run.cfg)  # mmcv removes the types from the hooks' settings.
     checkpoints = options.pop('checkpoint_config', cfg.get('checkpoint_config'))
     optimizer = build_optimizer(model, cfg.optimizer)
     defaults = dict(model=model, optimizer=optimizer, work_dir=run.work_dir, logger=logger,
@@ -98,5 +98,5 @@ def register_custom_hooks(runner: IterBasedRunner, run: Run) -> None:
         priority = options.pop('priority', 'NORMAL')
         hook = build_from_cfg(options, HOOKS)
         if isinstance(hook, (ToBFloat16Hook, ToFloat16Hook)):
-            continue  # the model was built in the precision that they, or the config, ask for
+            continue  # The model was built in the precision of these hooks, or of the config.
         runner.register_hook(hook, priority=priority)

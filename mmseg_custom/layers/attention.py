@@ -16,13 +16,13 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v (B, N, heads, d) 
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """PyTorch's scaled dot product attention, for every device and dtype."""
+    """Runs PyTorch's scaled dot product attention, on every device and in every dtype."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 def _on_flash(flash_attn_func: Callable) -> Kernel:
-    """Runs a flash-attn kernel where it can run, and SDPA on the CPU and in float32."""
+    """Returns a kernel that uses flash-attn where it can, and SDPA on the CPU and in float32."""
 
     def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if not q.is_cuda or q.dtype not in (torch.float16, torch.bfloat16):
@@ -37,8 +37,9 @@ def _on_flash(flash_attn_func: Callable) -> Kernel:
 def select_kernel(use_flash_attn: bool) -> Kernel:
     """Chooses the attention kernel, once for a process, and logs the choice.
 
-    ``use_flash_attn=True`` asks for the fastest kernel that is here: flash-attn 3 on a Hopper GPU,
-    flash-attn 2, or PyTorch's SDPA. Nothing that is missing is an error.
+    Args:
+        use_flash_attn: Whether to use the fastest kernel that is installed: flash-attn 3 on a
+            Hopper GPU, flash-attn 2, or PyTorch's SDPA. Nothing that is missing is an error.
     """
     kernel, name = sdpa, 'torch SDPA'
     if use_flash_attn and torch.cuda.is_available():
@@ -72,10 +73,10 @@ class Attention(nn.Module):
 
     Args:
         dim: D.
-        num_heads: Heads; must divide D.
+        num_heads: Number of heads; must divide D.
         qkv_bias: Whether q, k and v have a bias. The output projection always has one.
         qk_normalization: Whether q and k are normalised.
-        norm_type: Of those two norms: see :func:`.norm.build_norm`.
+        norm_type: Type of those two norms: see :func:`.norm.build_norm`.
         use_flash_attn: See :func:`select_kernel`.
 
     Raises:

@@ -15,8 +15,8 @@ class LayerScale(nn.Module):
 
     Args:
         dim: D.
-        init_values: Start of the factors.
-        force_fp32: Multiply in float32 and round once, as some published recipes ask.
+        init_values: Initial value of the factors.
+        force_fp32: Whether to multiply in float32 and round once, as some published recipes do.
     """
 
     def __init__(self, dim: int, init_values: float, force_fp32: bool = False):
@@ -34,8 +34,8 @@ class LayerScale(nn.Module):
 class GELU(nn.GELU):
     """The exact (erf) GELU; overwrites its input where autograd does not need it.
 
-    Meant for the MLP, where nothing else reads the first layer's output: at width 3200 that saves
-    the largest buffer of the network, 33 MB a crop of 504 pixels in bfloat16.
+    For the MLP, where nothing else reads the first layer's output: at width 3200 that saves the
+    largest buffer of the network, 33 MB a crop of 504 pixels in bfloat16.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,14 +50,14 @@ class Block(nn.Module):
 
     Args:
         dim: D.
-        num_heads: Heads of the attention.
+        num_heads: Number of attention heads.
         mlp_ratio: Width of the MLP over D.
         qkv_bias: See :class:`.attention.Attention`.
         qk_normalization: See :class:`.attention.Attention`.
-        norm_type: Of all norms: see :func:`.norm.build_norm`.
-        init_values: Start of the layer scale; 0 or None for no layer scale.
+        norm_type: Type of all norms: see :func:`.norm.build_norm`.
+        init_values: Initial layer scale; 0 or None for no layer scale.
         layerscale_force_fp32: See :class:`LayerScale`.
-        drop_path: Probability with which a branch of a sample is dropped in training.
+        drop_path: Stochastic depth rate: probability that a branch of a sample is dropped.
         use_flash_attn: See :func:`.attention.select_kernel`.
     """
 
@@ -87,7 +87,7 @@ class Block(nn.Module):
         return x
 
     def _add(self, x: Tensor, scale: nn.Module, branch: Tensor) -> Tensor:
-        """X + drop_path(scale(branch)), in one pass over memory where nothing is to be learned."""
+        """Computes x + drop_path(scale(branch)), in one pass over memory without autograd."""
         plain = isinstance(scale, LayerScale) and not scale.force_fp32
         if plain and not self.training and not torch.is_grad_enabled():
             return torch.addcmul(x, scale.gamma, branch)

@@ -1,4 +1,4 @@
-"""Four strides from one: the simple pyramid on the maps of a plain vision transformer.
+"""Four strides from one: the simple feature pyramid of a plain vision transformer.
 
 B batch, C channels, h w patch grid.
 """
@@ -8,11 +8,13 @@ from torch import nn
 
 from .norm import EPS, LayerNorm2d
 
+LEVELS = ('up1', 'up2', 'up3', 'up4')  # names of the modules, in order of their strides
+
 
 def build_pyramid(dim: int, with_final_norm: bool = False) -> dict[str, nn.Sequential]:
-    """The modules ``up1`` to ``up4``: (B, C, h, w) -> 4x, 2x, 1x and 1/2 of the grid.
+    """Builds the modules ``up1`` to ``up4``: (B, C, h, w) -> 4x, 2x, 1x and 1/2 of the grid.
 
-    At a patch of 14 pixels these are the strides 3.5, 7, 14 and 28. The names and the places in
+    At a patch of 14 pixels these are the strides 3.5, 7, 14 and 28. The names and the positions in
     each sequence (``up1.0``, ``up1.1``, ``up1.3``, ``up2.0``) are the published parameter names.
 
     Args:
@@ -26,18 +28,18 @@ def build_pyramid(dim: int, with_final_norm: bool = False) -> dict[str, nn.Seque
     def upsample() -> nn.Module:
         return nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2)
 
-    levels = dict(
-        up1=nn.Sequential(upsample(), LayerNorm2d(dim, eps=EPS), nn.GELU(), upsample(), final()),
-        up2=nn.Sequential(upsample(), final()),
-        up3=nn.Sequential(nn.Identity(), final()),
-        up4=nn.Sequential(nn.MaxPool2d(kernel_size=2, stride=2), final()))
-    for level in levels.values():
+    levels = [
+        nn.Sequential(upsample(), LayerNorm2d(dim, eps=EPS), nn.GELU(), upsample(), final()),
+        nn.Sequential(upsample(), final()),
+        nn.Sequential(nn.Identity(), final()),
+        nn.Sequential(nn.MaxPool2d(kernel_size=2, stride=2), final())]
+    for level in levels:
         level.apply(_init)
-    return levels
+    return dict(zip(LEVELS, levels))
 
 
 def _init(module: nn.Module) -> None:
-    """He initialisation over the fan out of the deconvolutions."""
+    """Initialises deconvolutions as He et al., over their fan out."""
     if isinstance(module, nn.ConvTranspose2d):
         fan_out = math.prod(module.kernel_size) * module.out_channels
         nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))

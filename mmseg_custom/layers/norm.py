@@ -1,4 +1,4 @@
-"""The norms of the network: RMSNorm or LayerNorm over tokens, LayerNorm over channels of a map.
+"""The norms of the network: RMSNorm or LayerNorm of tokens, LayerNorm over channels of a grid.
 
 N tokens, D width; B batch, C channels, h w patch grid.
 """
@@ -15,7 +15,7 @@ EPS = 1e-6
 
 @cache
 def rms_norm_class() -> type[nn.Module]:
-    """The RMSNorm to build with: apex's fused kernel when it is installed, else torch's.
+    """Returns the RMSNorm to build with: apex's fused kernel where installed, else torch's.
 
     Both hold one parameter, ``weight`` (D,), and take their statistics in float32 (Zhang and
     Sennrich, "Root Mean Square Layer Normalization", 2019). The choice is made once and logged.

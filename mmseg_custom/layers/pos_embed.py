@@ -20,8 +20,8 @@ def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, int],
 
     Args:
         pos_embed: (1, P + N, D), P prefix tokens (the class token) and a square grid of N.
-        grid: (h, w) to resample to, in patches.
-        num_prefix_tokens: P, passed through as they are.
+        grid: Target grid (h, w) in patches.
+        num_prefix_tokens: P; these tokens are passed through unchanged.
 
     Returns:
         (1, P + h*w, D).
@@ -37,26 +37,26 @@ def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, int],
                          'expected a square grid')
     if (side, side) == tuple(grid):
         return pos_embed
-    maps = patches.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, D, side, side)
-    maps = F.interpolate(maps, size=tuple(grid), mode='bicubic', align_corners=False)
-    patches = maps.flatten(2).transpose(1, 2).to(pos_embed.dtype)  # (1, h*w, D)
+    square = patches.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, D, side, side)
+    resampled = F.interpolate(square, size=tuple(grid), mode='bicubic', align_corners=False)
+    patches = resampled.flatten(2).transpose(1, 2).to(pos_embed.dtype)  # (1, h*w, D)
     return torch.cat([prefix, patches], dim=1)
 
 
 class PosEmbedCache:
-    """Keeps the resampled embedding of each grid while the embedding itself does not change.
+    """Caches the resampled embedding of each grid while the embedding itself does not change.
 
     Testing meets the same few grids again and again, and a bicubic resampling at width 3200 costs
-    more than the patch embedding. Nothing is kept while gradients flow through the embedding, and
-    an entry is dropped when the embedding was written to, moved or replaced.
+    more than the patch embedding. Nothing is cached while gradients flow through the embedding, and
+    all entries are dropped when the embedding was written to, moved or replaced.
 
     Args:
-        max_grids: Grids kept at most; the oldest goes first.
+        max_grids: Largest number of cached grids; the oldest is dropped first.
     """
 
     def __init__(self, max_grids: int = 16):
         self.max_grids = max_grids
-        self._source = None
+        self._source: tuple | None = None  # of the cached entries
         self._grids: dict[tuple[int, int], Tensor] = {}
 
     def __call__(self, pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -74,9 +74,6 @@ class PosEmbedCache:
                 self._grids.pop(next(iter(self._grids)))
             self._grids[grid] = resample_pos_embed(pos_embed, grid)
         return self._grids[grid]
-
-    def __deepcopy__(self, memo: dict) -> 'PosEmbedCache':
-        return type(self)(self.max_grids)
 
     def __getstate__(self) -> dict:
         return dict(max_grids=self.max_grids, _source=None, _grids={})

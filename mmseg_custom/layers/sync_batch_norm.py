@@ -48,7 +48,7 @@ class CPUSyncBatchNorm(_BatchNorm):
 
 
 def sync_batch_norm_on_cpu(module: nn.Module) -> nn.Module:
-    """Puts :class:`CPUSyncBatchNorm` in the place of every ``nn.SyncBatchNorm``.
+    """Replaces every ``nn.SyncBatchNorm`` inside a module by :class:`CPUSyncBatchNorm`.
 
     Parameters and buffers stay the same objects.
     """

@@ -2,13 +2,15 @@
 
 A linear head gives 36x36 logits for a crop of 504x504: upsampled, 150 classes take 152 MB an image,
 several times over for softmax and gradients. Here a strip of rows is upsampled, its losses and its
-gradient are computed at once and brought back to the patch grid, and the strip is forgotten.
+gradient are computed at once and brought back to the patch grid, and the strip is freed.
 Bilinear upsampling is linear in rows and in columns, U = R L C^T, so the gradient of L is R^T G C.
 
-B images, K classes, h w grid of the logits, H W pixels of the labels; N maps of logits (images of
-one or of several heads), s rows of the grid that a strip of r rows of pixels reads.
+B images, K classes, h w grid of the logits, H W pixels of the labels; N logit maps (images times
+heads), s rows of the grid that a strip of r rows of pixels reads.
 """
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -16,15 +18,26 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 # Floats of a strip: what the caches of a core hold, and what keeps a GPU busy for a launch. The CPU
-# takes one map at a time: what it gives is then the same, bit for bit, whatever is beside it.
+# takes one logit map at a time, so that its result does not depend on the others, bit for bit.
 STRIP_FLOATS = {'cpu': 2**20, 'cuda': 2**25}
 EPS = torch.finfo(torch.float32).eps
+_sized_for: ContextVar[str | None] = ContextVar('sized_for', default=None)
+
+
+@contextmanager
+def strips_sized_for(device_type: str) -> Iterator[None]:
+    """Gives strips the size that they have on 'cpu' or 'cuda', to count its memory elsewhere."""
+    token = _sized_for.set(device_type)
+    try:
+        yield
+    finally:
+        _sized_for.reset(token)
 
 
 def upsampled_cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int = 255,
                             align_corners: bool = False, class_weight: Tensor | None = None,
                             avg_non_ignore: bool = False) -> tuple[Tensor, Tensor]:
-    """What ``interpolate``, cross-entropy and accuracy give, in strips.
+    """Computes cross-entropy and accuracy of logits that are upsampled to the labels, in strips.
 
     The same numbers as with mmseg 0.30's ``CrossEntropyLoss`` and ``accuracy`` up to rounding, for
     any number of heads on the same images. Differentiable once, in the logits.
@@ -32,14 +45,14 @@ def upsampled_cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int
     Args:
         logits: (..., B, K, h, w), any number of heads in front. Computed with in float32.
         labels: (B, H, W), integers.
-        ignore_index: The label that has no loss.
-        align_corners: Of the bilinear upsampling.
+        ignore_index: Label without a loss.
+        align_corners: Option of the bilinear upsampling.
         class_weight: (K,), factors of the losses.
-        avg_non_ignore: The mean is over the pixels that are not ignored, instead of all.
+        avg_non_ignore: Whether the mean is over the pixels that are not ignored, instead of all.
 
     Returns:
-        Of each head (...), the mean loss, and the accuracy in percent of the pixels that are not
-        ignored.
+        Mean loss (...) and accuracy (...) of each head, the latter in percent of the pixels that
+        are not ignored.
     """
     heads, shape = logits.shape[:-4], logits.shape[-4:]
     loss, accuracy = _UpsampledCrossEntropy.apply(
@@ -80,27 +93,27 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
 
 def _strips(logits: Tensor, targets: Tensor, weights: Tensor, valid: Tensor, align_corners: bool,
             gradient: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Goes over all strips of all maps.
+    """Computes all strips of all logit maps.
 
     Args:
-        logits: (N, K, h, w); map n is of image n % B.
+        logits: (N, K, h, w); logit map n belongs to image n % B.
         targets: (B, H, W), ignored ones set to any class.
         weights: (B, H, W), factor of each pixel's loss.
         valid: (B, H, W), which pixels are not ignored.
-        align_corners: Of the upsampling.
+        align_corners: Option of the upsampling.
         gradient: (N, K, h, w) zeros, which the gradient of the loss is added to.
 
     Returns:
         The sums (N,) of the weighted losses, and of the pixels that are right, in float64.
     """
-    (maps, classes, h, w), (images, height, width) = logits.shape, targets.shape
+    (count, classes, h, w), (images, height, width) = logits.shape, targets.shape
     to_rows = _interpolation(h, height, align_corners, logits)  # R (H, h)
     to_columns = _interpolation(w, width, align_corners, logits).T.contiguous()  # C^T (w, W)
-    sums = logits.new_zeros(2, maps, dtype=torch.float64)
-    budget = STRIP_FLOATS.get(logits.device.type, STRIP_FLOATS['cuda'])
+    sums = logits.new_zeros(2, count, dtype=torch.float64)
+    budget = STRIP_FLOATS.get(_sized_for.get() or logits.device.type, STRIP_FLOATS['cuda'])
     read = _rows_read(h, height, align_corners)
-    together = 1 if logits.device.type == 'cpu' else maps
-    for group, rows in _plan(maps, height, classes * width, budget, together):
+    together = 1 if logits.device.type == 'cpu' else count
+    for group, rows in _plan(count, height, classes * width, budget, together):
         image = torch.arange(group.start, group.stop, device=logits.device) % images
         source = slice(read[rows.start][0], read[rows.stop - 1][1] + 1)
         strip = to_rows[rows, source]  # (r, s)
@@ -119,13 +132,13 @@ def _strips(logits: Tensor, targets: Tensor, weights: Tensor, valid: Tensor, ali
 
 def _cross_entropy_(logits: Tensor, targets: Tensor, weights: Tensor,
                     valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and hits of a strip, summed over its pixels; its logits become their own gradient.
+    """Computes loss and hits of a strip, summed over its pixels; logits become their gradient.
 
     Args:
         logits: (r, n, K, W), overwritten.
-        targets: (r, n, W), and so are the others.
-        weights: Factor of each pixel's loss.
-        valid: Which pixels count for the hits.
+        targets: (r, n, W), classes.
+        weights: (r, n, W), factor of each pixel's loss.
+        valid: (r, n, W), which pixels count for the hits.
 
     Returns:
         Two (n,), float64.
@@ -141,28 +154,28 @@ def _cross_entropy_(logits: Tensor, targets: Tensor, weights: Tensor,
     return loss.sum((0, 2), dtype=torch.float64), hits.sum((0, 2), dtype=torch.float64)
 
 
-def _plan(maps: int, height: int, row_floats: int, budget: int,
+def _plan(count: int, height: int, row_floats: int, budget: int,
           together: int) -> Iterator[tuple[slice, slice]]:
-    """Cuts N maps of H rows into (maps, rows) of about ``budget`` floats: tall before wide."""
+    """Cuts N logit maps of H rows into parts of about ``budget`` floats, tall before wide."""
     rows = min(max(budget // row_floats, 1), height)
     rows = -(-height // -(-height // rows))  # equal strips
     group = min(max(budget // (row_floats * rows), 1), together)
-    for first in range(0, maps, group):
+    for first in range(0, count, group):
         for top in range(0, height, rows):
-            yield (slice(first, min(first + group, maps)), slice(top, min(top + rows, height)))
+            yield (slice(first, min(first + group, count)), slice(top, min(top + rows, height)))
 
 
 def _interpolation(size: int, to: int, align_corners: bool, like: Tensor) -> Tensor:
-    """(to, size): torch's own linear interpolation, as a matrix."""
+    """Returns torch's own linear interpolation as a matrix (to, size)."""
     unit = torch.eye(size, dtype=torch.float32, device=like.device)
     return F.interpolate(unit[None], to, mode='linear', align_corners=align_corners)[0].T
 
 
 def _rows_read(size: int, to: int, align_corners: bool) -> list[tuple[int, int]]:
-    """The first and the last row that each row of :func:`_interpolation` reads, or one more.
+    """Returns the first and last row that each row of :func:`_interpolation` reads, or one more.
 
     From the formula rather than from the matrix, which a GPU would have to be asked for.
     """
     scale = (size - 1) / max(to - 1, 1) if align_corners else size / to
-    places = [i * scale if align_corners else max((i + 0.5) * scale - 0.5, 0) for i in range(to)]
-    return [(max(int(place - 1e-3), 0), min(int(place + 1e-3) + 1, size - 1)) for place in places]
+    centres = [i * scale if align_corners else max((i + 0.5) * scale - 0.5, 0) for i in range(to)]
+    return [(max(int(x - 1e-3), 0), min(int(x + 1e-3) + 1, size - 1)) for x in centres]

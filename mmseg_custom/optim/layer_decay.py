@@ -12,11 +12,11 @@ _EMBEDDINGS = ('backbone.cls_token', 'backbone.pos_embed', 'backbone.mask_token'
 
 
 def depth_of(name: str, num_layers: int) -> int:
-    """The depth of a segmentor's parameter.
+    """Returns the depth of a segmentor's parameter.
 
     Args:
         name: Parameter name as in the state dict, ``backbone.blocks.3.norm1.weight``.
-        num_layers: Blocks L of the backbone.
+        num_layers: Number of blocks L of the backbone.
     """
     if name in _EMBEDDINGS or name.startswith('backbone.patch_embed'):
         return 0

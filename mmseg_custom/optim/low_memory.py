@@ -1,7 +1,7 @@
-"""AdamW for weights that are stored in bfloat16 alone: half the bytes of training, or less.
+"""AdamW for trained weights that are stored in bfloat16 alone: at most half the bytes.
 
 ====================  =========  ==========  ==============  =====
-bytes for a weight    stored in  gradient    both moments    sum
+bytes per weight      stored in  gradient    both moments    sum
 ====================  =========  ==========  ==============  =====
 AdamW                 4          4           8               16
 LowMemoryAdamW        2          2           4 (bf16)        8
@@ -13,9 +13,9 @@ so that many small steps move a weight as far as they should on average, where r
 nearest would undo each of them. 8-bit moments are quantised by blocks of 256 (Dettmers et al.,
 "8-bit Optimizers via Block-wise Quantization", 2022).
 
-What is here fits torchao to mmcv and to checkpoints: learning rates are plain numbers, and moments
-are float32 in a state dict. On as many processes as wrote it the quantised ones come back as they
-were; on another number blocks are others, and are quantised anew.
+The adapter fits torchao to mmcv and to checkpoints: learning rates are plain numbers, and moments
+are float32 in a state dict. Quantised moments are restored bit by bit on the number of processes
+that saved them; another number has other blocks, which are quantised anew.
 """
 from contextlib import AbstractContextManager, nullcontext
 
@@ -37,9 +37,9 @@ def low_memory_adamw(params: list, state: str = '8bit', **options) -> Optimizer:
 
     Args:
         params: Parameters or groups of them.
-        state: '8bit' or 'bf16': what the moments of bfloat16 weights are kept in. Those of float32
-            weights (heads) are kept in float32, or in 8 bits.
-        **options: Of AdamW: ``lr``, ``betas``, ``eps``, ``weight_decay``.
+        state: Format of the moments of bfloat16 weights, '8bit' or 'bf16'; those of float32 weights
+            (heads) are then in 8 bits or in float32.
+        **options: Options of AdamW: ``lr``, ``betas``, ``eps``, ``weight_decay``.
 
     Raises:
         InputError: If torchao is not installed, or ``state`` is neither.
@@ -52,14 +52,14 @@ def low_memory_adamw(params: list, state: str = '8bit', **options) -> Optimizer:
         raise InputError(f'optimizer.type={NAME!r} needs torchao, which is not installed: pip '
                          "install torchao, or use optimizer.type='AdamW'") from error
     base = optim.AdamW8bit if state == '8bit' else optim._AdamW
-    return type(NAME, (_PlainOutside, base), {})(params, bf16_stochastic_round=True, **options)
+    return type(NAME, (_TorchAOAdapter, base), {})(params, bf16_stochastic_round=True, **options)
 
 
-class _PlainOutside:
-    """What is between torchao's optimizers and the rest; see the module."""
+class _TorchAOAdapter:
+    """Base class in front of torchao's optimizers that fits them to mmcv; see the module."""
 
     def add_param_group(self, param_group: dict) -> None:
-        """Keeps the learning rate a number, which mmcv's hooks may replace by another."""
+        """Keeps the learning rate a number, as mmcv's hooks expect."""
         rate = param_group.get('lr', self.defaults['lr'])
         super().add_param_group(param_group)
         self.param_groups[-1]['lr'] = rate
@@ -77,19 +77,19 @@ class _PlainOutside:
                 group['lr'] = rate
 
     def _stance(self) -> AbstractContextManager:
-        """On the CPU nothing is compiled: for each shape that takes longer than a tiny run."""
+        """Turns compilation off on the CPU: for each shape it takes longer than a tiny run."""
         on_cpu = self.param_groups[0]['params'][0].device.type == 'cpu'
         return torch.compiler.set_stance('force_eager') if on_cpu else nullcontext()
 
     def state_dict(self) -> dict:
-        """The state with float32 in the place of quantised tensors."""
+        """Returns the state with float32 tensors in the place of quantised ones."""
         content = super().state_dict()
         content['state'] = {index: {name: _dequantised(value) for name, value in values.items()}
                             for index, values in content['state'].items()}
         return content
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Takes over a state, and quantises what is quantised here."""
+        """Loads a state, and quantises the moments that are quantised here."""
         super().load_state_dict({**state_dict, 'state': {}})
         parameters = [p for group in self.param_groups for p in group['params']]
         for index, values in state_dict['state'].items():
@@ -104,7 +104,7 @@ class _PlainOutside:
 
 
 def _restore(state: Tensor, values: Tensor) -> None:
-    """Writes values into a state; those that came out of a quantised one come out again.
+    """Copies values into a state so that those of a quantised one are restored exactly.
 
     torchao scales a block to a largest absolute value of 1, but has no code for -1: where the
     largest is negative, the scale was larger than the values say, by one over the lowest code.

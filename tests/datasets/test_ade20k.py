@@ -61,14 +61,14 @@ def test_label_out_of_range(own_data, split, read):
     labels = np.array(Image.open(path))
     labels[5, 5:8] = 203
     Image.fromarray(labels).save(path)
-    with pytest.raises(InputError, match=rf'label 203 in .*{path.name}: expected 0..150 \(3 pix'):
+    with pytest.raises(InputError, match=rf'{path.name} holds 203 \(3 pixels\): expected 0..150'):
         read(build(own_data, split))
 
 
 def test_coloured_label(own_data):
     path = own_data / 'annotations/training/ADE_train_00000001.png'
     Image.open(path).convert('RGB').save(path)
-    with pytest.raises(InputError, match=r'shape \(\d+, \d+, 3\): expected one channel'):
+    with pytest.raises(InputError, match='is RGB, a picture in colours: expected one channel'):
         build(own_data)[0]
 
 
@@ -86,7 +86,7 @@ def test_label_of_16_bits(own_data, split, read):
 def test_label_of_another_size(own_data):
     path = own_data / 'annotations/training/ADE_train_00000001.png'
     Image.fromarray(np.ones((20, 30), np.uint8)).save(path)
-    with pytest.raises(InputError, match=r'00000001.jpg has \d+ x \d+ pixels .* 20 x 30: '):
+    with pytest.raises(InputError, match=r'01.jpg has \d+ x \d+ pixels .* 20 x 30; .*01.png'):
         build(own_data)[0]
 
 
@@ -97,7 +97,7 @@ def test_image_that_its_exif_tag_turns_away_from_its_label(own_data):
     path = own_data / 'images/training/ADE_train_00000001.jpg'
     image.save(path, exif=exif)
     label.save(own_data / 'annotations/training/ADE_train_00000001.png')
-    with pytest.raises(InputError, match='has 40 x 30 pixels .* 30 x 40, because its EXIF tag'):
+    with pytest.raises(InputError, match='has 40 x 30 pixels .* turn .* EXIF orientation 6'):
         build(own_data)[0]
     label.transpose(Image.Transpose.ROTATE_270).save(
         own_data / 'annotations/training/ADE_train_00000001.png')

@@ -14,7 +14,7 @@ from mmcv import Config
 from mmseg.datasets import build_dataset
 from PIL import Image
 
-from mmseg_custom.datasets.prepare import LAYOUTS, Options, convert, prepare
+from mmseg_custom.datasets.prepare import LAYOUTS, PrepareOptions, convert, prepare
 from mmseg_custom.errors import InputError
 
 CONFIGS = {'cityscapes': 'cityscapes', 'coco_stuff164k': 'coco_stuff164k',
@@ -75,7 +75,7 @@ def load(name: str, out, split='train'):
 
 
 def ready(name, out, *archives, **options):
-    return prepare(name, archives, Options(str(out), subset=True, **options))
+    return prepare(name, archives, PrepareOptions(str(out), subset=True, **options))
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_cityscapes(cityscapes, tmp_path):
 
 def test_cityscapes_in_two_steps_and_what_is_missing_of_it(cityscapes, tmp_path):
     with pytest.raises(InputError, match='2 samples: expected 2,975; fetch'):
-        prepare('cityscapes', cityscapes, Options(str(tmp_path / 'whole')))
+        prepare('cityscapes', cityscapes, PrepareOptions(str(tmp_path / 'whole')))
     out = tmp_path / 'cityscapes'
     with pytest.raises(InputError, match='4 faults'):
         ready('cityscapes', out, cityscapes[0])

@@ -7,7 +7,8 @@ import torch.distributed as dist
 from mmcv import ConfigDict
 from mmseg.models import build_segmentor
 
-from mmseg_custom.distributed.parallelize import Engine, parallelize
+from mmseg_custom.distributed.options import Engine
+from mmseg_custom.distributed.parallelize import parallelize
 from mmseg_custom.distributed.precision import apply_precision
 
 

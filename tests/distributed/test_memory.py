@@ -14,7 +14,8 @@ from mmseg_custom.distributed.memory import (
     state_bytes,
     storage_of,
 )
-from mmseg_custom.distributed.parallelize import Engine, parallelize
+from mmseg_custom.distributed.options import Engine
+from mmseg_custom.distributed.parallelize import parallelize
 from mmseg_custom.distributed.precision import apply_precision
 
 WIDTH = 32
@@ -44,11 +45,11 @@ def test_shares_are_those_of_fsdp2(four_ranks, frozen):
     apply_precision(model, torch.bfloat16)
     wrapped = parallelize(model, 'cpu', Engine('fsdp2'))
     shards = [(p.requires_grad, p.to_local()) for p in wrapped.parameters()]
-    assert predicted.masters == sum(t.nbytes for trained, t in shards if trained)
+    assert predicted.master_weights == sum(t.nbytes for trained, t in shards if trained)
     buffers = sum(b.nbytes for b in model.buffers())
     assert predicted.frozen == buffers + sum(t.nbytes for trained, t in shards if not trained)
-    assert predicted.gradients == predicted.masters and (
-        predicted.optimizer == 2 * predicted.masters)
+    assert predicted.gradients == predicted.master_weights and (
+        predicted.optimizer == 2 * predicted.master_weights)
 
 
 def test_one_process_holds_what_it_trains_with():
@@ -56,11 +57,11 @@ def test_one_process_holds_what_it_trains_with():
     weights = sum(p.numel() for p in model.parameters())
     for kind in ('single', 'ddp'):
         states = state_bytes(model, kind, 8)
-        assert (states.masters, states.gradients, states.optimizer) == (
+        assert (states.master_weights, states.gradients, states.optimizer) == (
             4 * weights, 4 * weights, 8 * weights)
     head = sum(p.numel() for p in model.decode_head.parameters())
     small = state_bytes(model, 'single', 1, storage=Storage(2, 2, 4))
-    assert small.masters == 2 * (weights - head) + 4 * head  # heads stay float32
+    assert small.master_weights == 2 * (weights - head) + 4 * head  # heads stay float32
 
 
 def test_what_is_at_work():
@@ -77,16 +78,17 @@ def test_what_is_at_work():
     assert ahead[2] - ahead[1] == ahead[1] - ahead[0] == 2 * block
 
 
-def test_offloaded_states_are_the_hosts():
-    states = state_bytes(segmentor(), 'fsdp2', 4, Engine(cpu_offload=True))
-    assert states.on_gpu == states.working
-    assert states.on_gpu + states.on_host == sum(states.parts().values())
+@pytest.mark.parametrize('optimizer, moments', [
+    (dict(type='AdamW', constructor='CustomLayerDecayOptimizerConstructor', fused=True,
+          paramwise_cfg=dict(num_layers=48, layer_decay_rate=0.95)), 2),
+    (dict(type='Adam', amsgrad=True), 3), (dict(type='SGD', momentum=0.9), 1),
+    (dict(type='SGD'), 0), (dict(type='Adagrad'), 1), (dict(type='LowMemoryAdamW'), 2)])
+def test_moments_are_those_that_an_optimizer_keeps(optimizer, moments):
+    assert moments_of(optimizer) == moments
 
 
 def test_small_helpers():
     assert share([torch.empty(10, 3), torch.empty(1, 7), torch.empty(())], 4) == 9 + 7 + 1
-    assert [moments_of(o) for o in (dict(type='AdamW'), dict(type='SGD', momentum=0.9),
-                                    dict(type='SGD'))] == [2, 1, 0]
     assert storage_of(dict(type='SGD', momentum=0.9)) == Storage(4, 4, 4, 4)
     assert storage_of(dict(type='LowMemoryAdamW', state='bf16')) == Storage(2, 2, 4, 8)
     assert storage_of(dict(type='LowMemoryAdamW')).optimizer == 2 + 8 / 256

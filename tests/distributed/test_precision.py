@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -33,12 +36,12 @@ def test_trained_weights_are_float32_and_compute_in_bfloat16():
 
 
 def test_gradients_are_those_of_bfloat16_weights():
-    plain, masters = segmentor(with_cp=True), segmentor(with_cp=True)
-    masters.backbone.load_state_dict(plain.backbone.state_dict())
-    apply_precision(masters, torch.bfloat16)
-    for model in (plain, masters):
+    plain, cast = segmentor(with_cp=True), segmentor(with_cp=True)
+    cast.backbone.load_state_dict(plain.backbone.state_dict())
+    apply_precision(cast, torch.bfloat16)
+    for model in (plain, cast):
         model.backbone.train()(IMAGES)[-1].sum().backward()
-    for (name, a), b in zip(plain.backbone.named_parameters(), masters.backbone.parameters()):
+    for (name, a), b in zip(plain.backbone.named_parameters(), cast.backbone.parameters()):
         if name not in ('pos_embed', 'cls_token'):  # these two sum over the batch in float32
             assert torch.equal(a.grad.float(), b.grad), name
 
@@ -56,25 +59,48 @@ def test_frozen_weights_stay_bfloat16_and_the_pyramid_trains_in_float32():
 def test_applying_twice_changes_nothing():
     model = segmentor()
     apply_precision(model, torch.bfloat16)
-    forward, parameters = model.backbone.blocks[0].forward, list(model.parameters())
+    expected, parameters = model.backbone.eval()(IMAGES)[-1], list(model.parameters())
     apply_precision(model, torch.bfloat16)
-    assert model.backbone.blocks[0].forward is forward
+    assert len(model.backbone.blocks[0]._forward_pre_hooks) == 1
+    assert torch.equal(model.backbone(IMAGES)[-1], expected)
     assert all(a is b for a, b in zip(parameters, model.parameters()))
 
 
-def test_names_and_masters_survive_an_error_inside():
+def test_a_copy_computes_on_its_own_weights():
+    model = segmentor()
+    apply_precision(model, torch.bfloat16)
+    expected = model.backbone.eval()(IMAGES)[-1]
+    copies = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    for other in copies:
+        assert torch.equal(other.backbone(IMAGES)[-1], expected)
+        apply_precision(other, torch.bfloat16)
+        assert len(other.backbone.blocks[0]._forward_pre_hooks) == 1
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_names_and_master_weights_survive_an_error_inside():
     model = segmentor()
     apply_precision(model, torch.bfloat16)
     with pytest.raises(RuntimeError):
         model.backbone.blocks[0](torch.zeros(1, 2, 5))
+    hook = model.backbone.blocks[0].mlp.register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.backbone(IMAGES)
+    hook.remove()
+    model.backbone(IMAGES)  # puts them back
     assert {p.dtype for p in model.backbone.parameters()} == {torch.float32}
     assert 'blocks.0.attn.qkv.weight' in dict(model.backbone.named_parameters())
 
 
-@pytest.mark.parametrize('masters', [False, True])
-def test_small_steps_move_the_weights_only_with_masters(masters):
+@pytest.mark.parametrize('master_weights', [False, True])
+def test_small_steps_move_only_master_weights(master_weights):
     model = segmentor()
-    if masters:
+    if master_weights:
         apply_precision(model, torch.bfloat16)
     weight = model.backbone.blocks[0].mlp.fc1.weight
     start = weight.detach().clone()
@@ -84,7 +110,7 @@ def test_small_steps_move_the_weights_only_with_masters(masters):
         model.backbone.train()(IMAGES)[-1].square().mean().backward()
         optimizer.step()
     moved = (weight != start).float().mean().item()
-    assert moved > 0.95 if masters else moved < 0.5
+    assert moved > 0.95 if master_weights else moved < 0.5
 
 
 def test_cpu_without_bfloat16_computes_in_float32_on_rounded_weights(monkeypatch):
@@ -98,8 +124,8 @@ def test_cpu_without_bfloat16_computes_in_float32_on_rounded_weights(monkeypatch
     tested.backbone.load_state_dict(trained.backbone.state_dict())
     exact = segmentor().backbone.float()
     exact.load_state_dict(tested.backbone.state_dict())
-    maps = [x.eval()(IMAGES)[-1] for x in (trained.backbone, tested.backbone, exact)]
-    assert torch.equal(maps[0], maps[1]) and torch.equal(maps[0], maps[2])
+    found = [x.eval()(IMAGES)[-1] for x in (trained.backbone, tested.backbone, exact)]
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
     assert {p.dtype for p in tested.backbone.parameters()} == {torch.bfloat16}
     trained.backbone.train()(IMAGES)[-1].sum().backward()
     assert trained.backbone.pos_embed.grad.abs().sum() > 0

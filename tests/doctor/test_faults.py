@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.data import draw_data, write_config
 from mmcv import Config
+from mmseg.models import build_segmentor
 from PIL import Image
 
 from mmseg_custom.doctor import environment
@@ -16,7 +17,7 @@ from mmseg_custom.doctor.checks import check_network
 from mmseg_custom.doctor.data import check_data
 from mmseg_custom.doctor.environment import check_environment
 from mmseg_custom.doctor.findings import FAULT, WARNING
-from mmseg_custom.doctor.memory import Plan
+from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.doctor.weights import check_weights
 from mmseg_custom.engine.config import load_config
 from mmseg_custom.models import InternViT6B
@@ -73,6 +74,10 @@ def turned(image, path):
     image.save(path, exif=exif)
 
 
+def unlabelled(image, path):
+    Image.new('L', image.size).save(path)
+
+
 def same_pixels(data: Path):
     content = (data / IMAGE).read_bytes()
     comment = b'\xff\xfe\x00\x09another'
@@ -99,25 +104,23 @@ DATA_FAULTS = {
     'image cut short': (lambda d: cut(d / IMAGE, .6), r'00000002.jpg.*cut short'),
     'label cut short': (lambda d: cut(d / LABEL, .6), r'00000002.png.*cut short'),
     'web page': (lambda d: (d / IMAGE).write_bytes(b'<html>not found</html>'),
-                 r'00000002.jpg.*no image'),
+                 r'00000002.jpg.*no known image'),
     'damaged inside': (lambda d: (d / LABEL).write_bytes(
         (lambda b: b[:60] + bytes(20) + b[80:])((d / LABEL).read_bytes())),
         r'00000002.png.*(decoded|opened)'),
     'label 151': (lambda d: rewrite(d / LABEL, label_value(151)),
-                  r'00000002.png.*151 \(expected 0..150; 3 pixels'),
+                  r'00000002.png.*holds 151 \(3 pixels\): expected 0..150'),
     'RGB label': (lambda d: rewrite(d / LABEL, lambda i, p: i.convert('RGB').save(p)),
-                  r'00000002.png.*RGB picture'),
+                  r'00000002.png.*is RGB, a picture in colours'),
     '16-bit label': (lambda d: rewrite(d / LABEL, lambda i, p: Image.fromarray(
-        np.array(i).astype(np.uint16) * 256).save(p)), r'00000002.png.*16 or more bits'),
+        np.array(i).astype(np.uint16) * 256).save(p)), r'00000002.png.*16 bits a pixel'),
     'JPEG label': (lambda d: rewrite(d / LABEL, lambda i, p: i.save(p, format='JPEG')),
                    r'00000002.png.*JPEG'),
-    'nothing labelled': (lambda d: rewrite(d / LABEL, lambda i, p: Image.new('L', i.size).save(p)),
-                         r'00000002.png.*all are ignored'),
+    'nothing labelled': (lambda d: [rewrite(path, unlabelled) for path in d.glob(
+        'annotations/training/*.png')], r'annotations/training: no label .* has a pixel of a cl'),
     'other size': (lambda d: rewrite(d / LABEL, lambda i, p: i.resize((50, 60), 0).save(p)),
-                   r'00000002.jpg.*its label 50x60'),
-    'EXIF orientation': (lambda d: rewrite(d / IMAGE, turned), r'00000002.jpg.*orientation is 6'),
-    'CMYK': (lambda d: rewrite(d / IMAGE, lambda i, p: i.convert('CMYK').save(p)),
-             r'00000002.jpg.*CMYK'),
+                   r'00000002.jpg.*its label 60 x 50'),
+    'EXIF orientation': (lambda d: rewrite(d / IMAGE, turned), r'00000002.jpg.*orientation 6'),
     'other suffix': (lambda d: rewrite(d / IMAGE, lambda i, p: i.save(
         d / 'images/training/ADE_train_00000077.jpeg')), r'00000077.jpeg.*not read'),
     'same name in both splits': (same_name, r'ADE_train_00000001.jpg.*of this name'),
@@ -143,7 +146,7 @@ def test_names_that_are_not_ascii_are_a_warning(data):
     for path in (data / IMAGE, data / LABEL):
         path.rename(path.with_stem('stra\u00dfe'))
     findings, _ = check_data(config(data))
-    assert not lines(findings) and 'stra\u00dfe.jpg: its name is not ASCII' in lines(
+    assert not lines(findings) and 'stra\u00dfe.jpg: it has a name that is not ASCII' in lines(
         findings, WARNING)
 
 
@@ -226,9 +229,20 @@ def test_number_of_classes_must_be_that_of_the_data(data):
 def test_disk_and_shared_memory_must_suffice(data, monkeypatch):
     cfg = config(data, work_dir=str(data.parent))
     cfg.data.workers_per_gpu = 4
-    plan = Plan('cpu', 2, 2, (112, 112))
-    assert not check_environment(cfg, 'config.py', plan)[0]
+    shape = RunShape('cpu', 2, 2, (112, 112))
+    assert not check_environment(cfg, shape)[0]
     usage = shutil.disk_usage('/')._replace(free=1000)
     monkeypatch.setattr(environment.shutil, 'disk_usage', lambda path: usage)
-    found = lines(check_environment(cfg, 'config.py', plan)[0])
-    assert 'checkpoints of' in found and '/dev/shm: 0 MiB are free' in found
+    found = lines(check_environment(cfg, shape)[0])
+    assert 'checkpoints of' in found and '/dev/shm: 0.977 KiB are free' in found
+
+
+@pytest.mark.parametrize('optimizer, moments', [
+    (dict(type='AdamW'), 2), (dict(type='SGD', momentum=0.9), 1), (dict(type='SGD'), 0)])
+def test_checkpoints_hold_the_moments_of_the_optimizer(data, optimizer, moments):
+    cfg = weights_config(data)
+    cfg.optimizer = dict(optimizer, lr=0.1)
+    head = build_segmentor(cfg.model).decode_head
+    trained = sum(p.numel() for p in head.parameters())
+    expected = 4 * trained * (1 + moments) + sum(b.nbytes for b in head.buffers())
+    assert environment.checkpoint_bytes(cfg) == expected

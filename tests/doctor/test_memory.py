@@ -1,5 +1,4 @@
 """Predicted peaks against those of real steps: on the CPU by resident memory, on GPUs by torch."""
-import copy
 import json
 import os
 import subprocess
@@ -12,13 +11,17 @@ from mmcv import Config
 from mmseg.models import build_segmentor
 
 from mmseg_custom.distributed.memory import state_bytes
-from mmseg_custom.distributed.parallelize import Engine
+from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.doctor import memory
-from mmseg_custom.doctor.memory import GIB, MIB, Plan, plan_of, predict
-from mmseg_custom.doctor.weights import build_network
+from mmseg_custom.doctor.memory import estimate, predict
+from mmseg_custom.doctor.run_shape import RunShape, run_shape_of
+from mmseg_custom.engine.build import build_network
 from mmseg_custom.engine.config import load_config
+from mmseg_custom.engine.options import RunOptions
+from mmseg_custom.engine.run import prepare_run
 from mmseg_custom.errors import InputError
+from mmseg_custom.units import GIB, MIB
 
 CROP = (112, 112)
 NORM = dict(type='SyncBN', requires_grad=True)
@@ -94,15 +97,22 @@ def measure(names: list[str]) -> dict[str, int]:
 def predicted(name: str, device: str = 'cpu'):
     model, images, engine, ranks = CASES[name]
     cfg = config(segmentor(**model), images, engine)
-    modes = predict(cfg, plan_of(cfg, device, ranks, None))
-    return next(mode for mode in modes if mode.chosen)
+    return chosen(predict(cfg, shape_of(cfg, device, ranks)))
+
+
+def shape_of(cfg: Config, device: str, ranks: int) -> RunShape:
+    return run_shape_of(prepare_run(cfg, RunOptions(device=device), (), ranks), None)
+
+
+def chosen(estimates):
+    return next(each for each in estimates if each.chosen)
 
 
 def check(names: list[str]) -> None:
     for name, peak in measure(names).items():
-        mode = predicted(name)
-        assert mode.peak == pytest.approx(peak, rel=0.1), (
-            f'{name}: predicted {mode.peak / MIB:.0f}, measured {peak / MIB:.0f} MiB')
+        expected = predicted(name).peak
+        assert expected == pytest.approx(peak, rel=0.1), (
+            f'{name}: predicted {expected / MIB:.0f}, measured {peak / MIB:.0f} MiB')
 
 
 def test_predicts_the_peak_of_a_real_step():
@@ -110,7 +120,7 @@ def test_predicts_the_peak_of_a_real_step():
 
 
 @pytest.mark.slow
-def test_predicts_the_peak_of_every_mode():
+def test_predicts_the_peak_of_every_strategy():
     check([name for name in CASES if name not in QUICK])
 
 
@@ -119,7 +129,7 @@ def test_predicts_the_peak_of_every_mode():
 @pytest.mark.parametrize('name', [name for name in CASES if CASES[name][2] == 'single'])
 def test_predicts_the_peak_on_a_gpu(name):
     model, images, _, _ = CASES[name]
-    mode = predicted(name, 'cuda')
+    expected = predicted(name, 'cuda').peak
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -133,30 +143,30 @@ def test_predicts_the_peak_on_a_gpu(name):
         optimizer.zero_grad()
         network.train_step(batch, optimizer)['loss'].backward()
         optimizer.step()
-    assert mode.peak == pytest.approx(torch.cuda.max_memory_allocated() - before, rel=0.1)
+    assert expected == pytest.approx(torch.cuda.max_memory_allocated() - before, rel=0.1)
 
 
 def test_parts_are_those_of_the_weights():
     cfg = config(segmentor(64, 'linear', depth=2), 2, 'fsdp2')
-    modes = predict(cfg, Plan('cuda', 4, 2, CROP, memory=80 * GIB))
-    names = [mode.name for mode in modes]
+    estimates = predict(cfg, RunShape('cuda', 4, 2, CROP, memory=80 * GIB))
+    names = [each.name for each in estimates]
     assert names == ['ddp + checkpointing', 'ddp', 'fsdp2 + checkpointing', 'fsdp2',
                      'fsdp2 + offload + checkpointing', 'fsdp2 + offload']
-    assert [mode.name for mode in modes if mode.chosen] == ['fsdp2 + checkpointing']
+    assert chosen(estimates).name == 'fsdp2 + checkpointing'
     model = build_segmentor(cfg.model)
     count = sum(p.numel() for p in model.parameters())
-    by_name = dict(zip(names, modes))
+    by_name = dict(zip(names, estimates))
     whole, sharded = by_name['ddp'], by_name['fsdp2']
-    assert whole.parts['masters'] == whole.parts['gradients'] == 4 * count
+    assert whole.parts['master weights'] == whole.parts['gradients'] == 4 * count
     assert whole.parts['optimizer'] == pytest.approx(8 * count, rel=0.01)
-    assert sharded.parts['masters'] == pytest.approx(count, rel=0.1)  # padded
+    assert sharded.parts['master weights'] == pytest.approx(count, rel=0.1)  # padded
     offloaded = by_name['fsdp2 + offload']
-    assert offloaded.parts['masters'] == offloaded.parts['optimizer'] == 0
+    assert offloaded.parts['master weights'] == offloaded.parts['optimizer'] == 0
     assert offloaded.host == pytest.approx(4 * count, rel=0.1)
     assert by_name['ddp + checkpointing'].parts['activations'] < whole.parts['activations']
     again = [by_name[name].flops[torch.bfloat16] for name in ('ddp + checkpointing', 'ddp')]
     assert again[0] == pytest.approx(4 / 3 * again[1], rel=0.06)  # the forward pass twice
-    assert all(mode.fits for mode in modes)
+    assert all(each.fits for each in estimates)
 
 
 @pytest.mark.parametrize('engine, with_cp', [
@@ -166,25 +176,25 @@ def test_two_shallow_networks_tell_what_a_deep_one_takes(engine, with_cp, monkey
     model['backbone']['out_indices'] = [2, 5, 8, 10]  # the last block is not read
     cfg = config(model, 2, engine)
     cfg.engine.checkpoint_every = 2
-    plan, kind = Plan('cuda', 4, 2, CROP), Engine(**cfg.engine)
-    fast = memory._trace(cfg, plan, kind, with_cp)
-    monkeypatch.setattr(memory, 'depths', lambda *_: (11,))
-    whole = memory._trace(cfg, plan, kind, with_cp)
-    for a, b in zip(fast, whole, strict=True):
+    shape, kind = RunShape('cuda', 4, 2, CROP), Engine(**cfg.engine)
+    extrapolated = estimate(cfg, shape, kind, with_cp)
+    monkeypatch.setattr(memory, 'traced_depths', lambda *_: None)
+    traced = estimate(cfg, shape, kind, with_cp)
+    for a, b in zip(extrapolated, traced, strict=True):
         assert a.when == b.when and a.host == b.host
         assert a.peak == pytest.approx(b.peak, rel=0.01)
         assert sum(a.flops.values()) == pytest.approx(sum(b.flops.values()), rel=0.001)
         assert a.moved_bytes == pytest.approx(b.moved_bytes, rel=0.01)
 
 
-def test_low_memory_optimizer_halves_the_masters():
+def test_low_memory_optimizer_halves_the_master_weights():
     cfg = config(segmentor(64, 'linear', depth=2), 2, 'ddp')
-    plan = Plan('cuda', 2, 2, CROP)
-    usual = next(mode for mode in predict(cfg, plan) if mode.chosen)
+    shape = RunShape('cuda', 2, 2, CROP)
+    usual = chosen(predict(cfg, shape))
     cfg.optimizer = dict(type='LowMemoryAdamW', lr=1e-4)
-    low = next(mode for mode in predict(cfg, plan) if mode.chosen)
+    low = chosen(predict(cfg, shape))
     backbone = sum(p.numel() for p in build_segmentor(cfg.model).backbone.parameters())
-    for part in ('masters', 'gradients'):
+    for part in ('master weights', 'gradients'):
         assert usual.parts[part] - low.parts[part] == 2 * backbone
     assert low.parts['optimizer'] == pytest.approx(usual.parts['optimizer'] / 4, rel=0.05)
 
@@ -196,17 +206,18 @@ def test_states_are_those_of_the_recipes(frozen):
     cfg = load_config(str(path))
     for ranks in (1, 8, 32):
         engine = 'ddp' if frozen else 'single' if ranks == 1 else 'fsdp2'
-        mode, = memory._trace(cfg, plan_of(cfg, 'cuda', ranks, None), Engine(engine), True)[:1]
-        states = state_bytes(build_network(copy.deepcopy(cfg)), engine, ranks)
-        assert mode.parts['masters'] == pytest.approx(states.masters, rel=0.02)
-        if mode.when != 'start':
-            assert mode.parts['optimizer'] == pytest.approx(states.optimizer, rel=0.02)
+        shape = shape_of(cfg, 'cuda', ranks)
+        predicted, *_ = estimate(cfg, shape, Engine(engine), True)
+        states = state_bytes(build_network(cfg, on_meta=True), engine, ranks)
+        assert predicted.parts['master weights'] == pytest.approx(states.master_weights, rel=0.02)
+        if predicted.when != 'start':
+            assert predicted.parts['optimizer'] == pytest.approx(states.optimizer, rel=0.02)
 
 
 def test_what_does_not_run_is_an_error():
     cfg = config(segmentor(64, 'linear', depth=2), 2, 'single')
     with pytest.raises(ValueError, match='multiples of the 14-pixel patch'):
-        predict(cfg, Plan('cpu', 1, 2, (100, 112)))
+        predict(cfg, RunShape('cpu', 1, 2, (100, 112)))
     cfg.engine = dict(type='deepspeed')
     with pytest.raises(InputError, match="engine.type='deepspeed'"):
-        predict(cfg, Plan('cpu', 1, 2, CROP))
+        predict(cfg, RunShape('cpu', 1, 2, CROP))

@@ -34,7 +34,8 @@ def test_total_batch_comes_before_accumulation():
 @pytest.mark.parametrize('keys, message', [
     (dict(accumulation=0), 'accumulation=0: expected 1 or more'),  # 0 is not "one"
     (dict(accumulation='2'), "accumulation='2'"),
-    (dict(accumulation=2, optimizer_config=dict(type='Fp16OptimizerHook')), 'does not add up 2'),
+    (dict(accumulation=2, optimizer_config=dict(type='Fp16OptimizerHook')),
+     'does not accumulate 2'),
 ])
 def test_wrong_input(keys, message):
     with pytest.raises(InputError, match=message):

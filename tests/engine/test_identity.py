@@ -41,5 +41,5 @@ def test_may_change(harmless):
      'list of images was 2 images, SHA-256 .* and is 1 images'),
 ])
 def test_may_not_change(changes, message):
-    with pytest.raises(InputError, match=f'^a.pth is of another run: {message}'):
+    with pytest.raises(InputError, match=f'^a.pth belongs to another run: {message}'):
         refuse_another(parts(), parts(**changes), 'a.pth')

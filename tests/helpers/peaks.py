@@ -23,7 +23,8 @@ import mmseg_custom  # noqa: F401 - registers, before mmseg
 from mmseg.models import build_segmentor  # isort: skip
 from helpers.commands import free_port
 
-from mmseg_custom.distributed.parallelize import Engine, parallelize
+from mmseg_custom.distributed.options import Engine
+from mmseg_custom.distributed.parallelize import parallelize
 from mmseg_custom.distributed.precision import apply_precision
 
 STEPS = 3

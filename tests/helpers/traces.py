@@ -3,7 +3,7 @@
     python tests/helpers/traces.py FOLDER PORT NAME=JSON ...
 
 With ``save`` a run saves a checkpoint of that name in the folder after half of its iterations; with
-``resume`` and ``start`` it goes on from one. Each NAME.pth in the folder then holds ``losses`` (one
+``resume`` and ``start`` it resumes from one. Each NAME.pth in the folder then holds ``losses`` (one
 an iteration, the mean over all processes), ``norms`` (of the gradients), ``state_dict`` (whole
 tensors) and ``map`` (labels of a picture). Forked before autograd has threads, the processes share
 one import of the libraries.
@@ -32,21 +32,20 @@ from mmseg_custom.checkpoint import (
     save_sharded,
 )
 from mmseg_custom.distributed import precision
+from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.parallelize import (
-    Engine,
     choose_engine,
     evaluation_mode,
     is_sharded,
     no_sync,
     parallelize,
-    unsharded,
 )
 from mmseg_custom.engine.hooks import clip_gradients
 
 DEFAULTS = dict(ranks=1, engine='auto', iters=20, dtype='float32', accumulation=1, norm=True,
                 clip=1.0, checkpoint_every=1, prefetch=1, depth=4, unread=0, hybrid=False,
-                cpu_offload=False, defer_reduce=False, compile=False, save=None, resume=None,
-                start=0, native=False, frozen=False)
+                cpu_offload=False, compile=False, save=None, resume=None, start=0, native=False,
+                frozen=False)
 GLOBAL_BATCH, SIDE, CLASSES = 4, 28, 5
 
 
@@ -65,7 +64,6 @@ def segmentor(norm: bool, depth: int, unread: int, frozen: bool) -> torch.nn.Mod
         auxiliary_head=dict(type='FCNHead', in_channels=32, in_index=2, num_convs=1,
                             concat_input=False, with_norm=norm, **head),
         test_cfg=dict(mode='slide', crop_size=(SIDE, SIDE), stride=(14, 14))))
-
 
 
 def batch_of(iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,7 +87,7 @@ def train(rank: int, options: dict, path: Path, port: int) -> None:
     if options['native']:  # as on hardware with instructions for bfloat16
         precision.is_fast_on_cpu = lambda dtype: True
     engine = Engine.of(dict(type=options['engine'], **{name: options[name] for name in (
-        'checkpoint_every', 'prefetch', 'hybrid', 'cpu_offload', 'defer_reduce', 'compile')}))
+        'checkpoint_every', 'prefetch', 'hybrid', 'cpu_offload', 'compile')}))
     sharded = choose_engine(engine, model) == 'fsdp2'
     precision.apply_precision(model, getattr(torch, options['dtype']), 'cpu', store=not sharded)
     checkpoint = open_checkpoint(resume) if resume else None
@@ -113,7 +111,7 @@ def train(rank: int, options: dict, path: Path, port: int) -> None:
             if steps == 1:
                 mine = slice(rank, None, ranks)
             batch = dict(img=images[mine], gt_semantic_seg=labels[mine], img_metas=[{}])
-            with no_sync(model) if step < steps - 1 else torch.enable_grad():
+            with no_sync(model) if step < steps - 1 else nullcontext():
                 outputs = model.train_step(batch, optimizer)
                 (outputs['loss'] / steps).backward()
             losses[-1] += outputs['log_vars']['loss'] / steps
@@ -127,15 +125,16 @@ def train(rank: int, options: dict, path: Path, port: int) -> None:
     image = batch_of(0)[0][:1].repeat(1, 1, 1, 1 + rank)  # ranks have different numbers of windows
     meta = dict.fromkeys(('ori_shape', 'img_shape', 'pad_shape'), (*image.shape[2:], 3))
     meta['flip'] = False
-    maps = []
-    for ready in (unsharded, evaluation_mode):
-        with ready(model), torch.no_grad():
-            maps += model(img=[image], img_metas=[[meta]], return_loss=False)
-    assert (maps[0] == maps[1]).all()
+    labels = []
+    for lockstep in (True, False):
+        model.module.tests_in_lockstep = lockstep  # without it the model is gathered
+        with evaluation_mode(model), torch.no_grad():
+            labels += model(img=[image], img_metas=[[meta]], return_loss=False)
+    assert (labels[0] == labels[1]).all()
     state = {name: value.full_tensor() if isinstance(value, DTensor) else value
              for name, value in model.module.state_dict().items()}
     if rank == 0:
-        torch.save(dict(losses=losses, norms=norms, state_dict=state, map=torch.tensor(maps[0])),
+        torch.save(dict(losses=losses, norms=norms, state_dict=state, map=torch.tensor(labels[0])),
                    path)
     if dist.is_initialized():
         dist.destroy_process_group()

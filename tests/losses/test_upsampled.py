@@ -69,8 +69,8 @@ def test_several_heads_at_once():
 
 def test_maps_together_as_a_gpu_takes_them(monkeypatch):
     plan = upsampled._plan
-    monkeypatch.setattr(upsampled, '_plan', lambda maps, height, floats, budget, together: plan(
-        maps, height, floats, 2 * height * floats, maps))
+    monkeypatch.setattr(upsampled, '_plan', lambda count, height, floats, budget, together: plan(
+        count, height, floats, 2 * height * floats, count))
     logits, labels = sample()
     heads = torch.stack([logits, -logits])
     found = upsampled_cross_entropy(heads, labels)
@@ -101,6 +101,16 @@ def test_large_logits_and_nan():
     assert upsampled_cross_entropy(broken, labels)[0].isnan()
     both = upsampled_cross_entropy(torch.stack([broken, logits]), labels)[0]
     assert both.isnan().tolist() == [True, False]  # a head does no harm to another
+
+
+def test_strips_have_the_size_of_another_device(monkeypatch):
+    budgets, plan = [], upsampled._plan
+    monkeypatch.setattr(upsampled, '_plan', lambda count, height, floats, budget, together: (
+        budgets.append(budget) or plan(count, height, floats, budget, together)))
+    with upsampled.strips_sized_for('cuda'):
+        upsampled_cross_entropy(*sample())
+    upsampled_cross_entropy(*sample())
+    assert budgets == [upsampled.STRIP_FLOATS['cuda'], upsampled.STRIP_FLOATS['cpu']]
 
 
 def test_strips_cover_each_row_once():

@@ -42,7 +42,7 @@ def test_preempted_and_requeued(slurm, tmp_path):
     job = re.search(r'Submitted batch job (\d+)', text).group(1)
     wait_for(tmp_path / 'run/iter_2.pth', seconds=150)
     subprocess.run(['scancel', '--signal=USR1', job], env=slurm, check=True)
-    wait_for(log, 'back into the queue')
+    wait_for(log, 'checkpoint written, requeued')
     assert not (tmp_path / 'run/iter_8.pth').exists()
     wait_for(tmp_path / 'run/iter_8.pth', seconds=200)
     end = time.monotonic() + 60

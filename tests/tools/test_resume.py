@@ -115,7 +115,7 @@ def test_launcher(config, whole, tmp_path):
     text = log.read_text()
     assert 'the process of rank 1 was killed by signal 9' in text
     assert text.strip().splitlines()[-1] == (
-        'the run was stopped by a signal and can go on with --auto-resume')
+        'the run was stopped by a signal and can be resumed with --auto-resume')
 
     port = free_port()
     nodes = [dist_train(tmp_path / f'node{i}.txt', *command, '--auto-resume', *spread(2),

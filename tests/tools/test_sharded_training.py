@@ -33,7 +33,7 @@ def trained(tmp_path_factory) -> Path:
     text = run('sh', 'dist_train.sh', folder / 'config.py', 2, '--work-dir', folder / 'run',
                '--seed', 0, '--total-batch', 8, PORT=port())
     assert 'engine: fsdp2 (the backbone is trained), 2 process(es)' in text
-    assert '8 images a step = 2 a process x 2 process(es) x 2 added up' in text
+    assert '8 images a step = 2 a process x 2 process(es) x 2 accumulated' in text
     assert 'grad_norm: ' in text
     return folder
 

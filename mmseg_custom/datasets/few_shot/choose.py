@@ -11,13 +11,13 @@ EXPECTED = "few_shot=dict(fraction='1/16', seed=0)"
 
 @dataclass(frozen=True)
 class FewShotList:
-    """A list as it was drawn.
+    """Names of the images that were chosen.
 
     Attributes:
-        names: In the order in which they are taken.
-        total: Number of names that they were taken from.
-        seed: Of the order.
-        sha256: Of the names, see :func:`.lists.list_hash`.
+        names: File names without suffix, in the order of their rank.
+        total: Number of names that they were chosen from.
+        seed: Seed of the order.
+        sha256: Hash of the names, see :func:`.lists.list_hash`.
     """
     names: tuple[str, ...]
     total: int
@@ -26,7 +26,7 @@ class FewShotList:
 
     @property
     def fraction(self) -> str | None:
-        """Of ADE20K, if this is one of the published lists: '1/16'."""
+        """Fraction of ADE20K ('1/16') if this is a published list, else None."""
         known = hashes().get(str(self.seed), {})
         return next((key for key, value in known.items() if value == self.sha256), None)
 
@@ -37,37 +37,37 @@ class FewShotList:
 
 
 def choose(names: Iterable[str], count: int, seed: int = 0) -> FewShotList:
-    """Takes ``count`` of the names, the same on every machine and in every run.
+    """Chooses ``count`` of the names, the same on every machine and in every run.
 
-    The published list of the seed comes first, as far as its names are there; then the others, by
-    the rule that the list was made with. A smaller choice is part of every larger one of the same
-    seed, whatever else is among the names.
+    Names of the seed's published list come first, then the others, both in the order of their
+    rank. A smaller choice is part of every larger one of the same seed, whatever else is among the
+    names.
 
     Args:
         names: File names without suffix.
-        count: Names to take; all of them where there are fewer.
-        seed: Another seed gives another order.
+        count: Number of names to choose; all of them where there are fewer.
+        seed: Seed of the order.
     """
-    place = {name: i for i, name in enumerate(published(seed))}
-    names = list(names)
-    order = sorted(names, key=lambda name: (place.get(name, len(place)), rank(name, seed)))
+    first, names = frozenset(published(seed)), list(names)
+    order = sorted(names, key=lambda name: (name not in first, rank(name, seed)))
     chosen = tuple(order[:count])
     return FewShotList(chosen, len(names), seed, list_hash(chosen))
 
 
-def settle(max_image_num: int | None, few_shot: dict | None, total: int) -> tuple[int, int] | None:
-    """What a data set's options ask for.
+def read_options(max_image_num: int | None, few_shot: dict | None,
+                 total: int) -> tuple[int, int] | None:
+    """Reads the few-shot options of a data set.
 
     Args:
-        max_image_num: Number of images, of seed 0.
+        max_image_num: Number of images to keep, in the order of seed 0.
         few_shot: ``fraction`` ('1/16' or a number in (0, 1]) and ``seed`` (0).
-        total: Number of images that are there; 1/16 of them is rounded down.
+        total: Number of images in the data set; a fraction of it is rounded down.
 
     Returns:
         (number of images, seed), or None for all images.
 
     Raises:
-        InputError: If it is none of these, both, or no image at all.
+        InputError: If both are given, if one means nothing, or if no image would be left.
     """
     if few_shot is None:
         if max_image_num is None:

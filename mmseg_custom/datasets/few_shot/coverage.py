@@ -2,33 +2,36 @@
 
 N images, K classes.
 """
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from mmseg.datasets import build_dataset
 from prettytable import PrettyTable
 from torch.utils.data import Dataset
 
 from ...errors import InputError
+from ..build import build_train_dataset
 from ..ground_truth import read_ground_truth
+from ..nesting import innermost_options
 from ..workers import in_processes
-from .choose import FewShotList, choose, settle
+from .choose import FewShotList, choose, read_options
 
 COLUMNS = ('list', 'seed', 'images', 'classes shown', 'rarest class shown', 'not shown', 'SHA-256')
-_dataset: Dataset | None = None  # of a worker
+_dataset: Any = None  # the data set that a worker process reads
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What a list shows.
+    """Classes that the images of a list show.
 
     Attributes:
-        name: Of the list: '1/16'.
+        name: Name of the list: '1/16'.
         chosen: The list.
-        classes: K names.
-        images: (K,) number of images that show a class.
-        pixels: (K,) number of pixels of a class.
+        classes: K class names.
+        images: Number of images that show each class, (K,).
+        pixels: Number of pixels of each class, (K,).
     """
     name: str
     chosen: FewShotList
@@ -37,15 +40,15 @@ class Coverage:
     pixels: np.ndarray
 
     def missing(self) -> list[str]:
-        """Names of the classes that no image shows."""
-        return [self.classes[i].strip() for i in np.flatnonzero(self.images == 0)]
+        """Returns the names of the classes that no image shows."""
+        return [self.classes[i].strip() for i in np.flatnonzero(self.images == 0).tolist()]
 
     def rarest(self) -> str:
-        """The class that is shown by the fewest images, and by how many."""
+        """Returns the class that the fewest images show, and their number."""
         shown = np.flatnonzero(self.images)
         if not len(shown):
             return 'none'
-        i = shown[np.argmin(self.images[shown])]
+        i = int(shown[np.argmin(self.images[shown])])
         return f'{self.classes[i].strip()} ({self.images[i]})'
 
 
@@ -54,23 +57,26 @@ def report(train: dict, fractions: Sequence[str], seeds: Sequence[int],
     """Reads the labels of all images once, and counts the classes of each list.
 
     Args:
-        train: ``data.train`` of a config; few-shot options in it are left out.
-        fractions: '1/16' and the like; '1' for all images.
-        seeds: Of the lists.
-        workers: Processes that read.
+        train: ``data.train`` of a config; few-shot options in it are ignored.
+        fractions: Fractions of the data ('1/16'); '1' for all images.
+        seeds: Seeds of the lists.
+        workers: Number of processes that read labels.
 
     Raises:
-        InputError: For a part that is none, or labels that cannot be read.
+        InputError: For a fraction outside (0, 1], or labels that cannot be read.
     """
-    options = {key: value for key, value in train.items()
-               if key not in ('max_image_num', 'few_shot')}
-    dataset = build_dataset({**options, 'pipeline': []})
-    if not hasattr(dataset, 'img_infos'):
-        raise InputError(f'data.train is a {type(dataset).__name__}: expected one data set')
+    found_options = innermost_options(train)
+    if len(found_options) > 1:
+        raise InputError(f'data.train concatenates {len(found_options)} data sets: expected one')
+    [options] = found_options
+    dataset = build_train_dataset({**{key: value for key, value in options.items()
+                                      if key not in ('max_image_num', 'few_shot')}, 'pipeline': []})
     stems = [info['filename'].rpartition('.')[0] for info in dataset.img_infos]
-    wanted = [dict(fraction=fraction, seed=seed) for fraction in fractions for seed in seeds]
-    lists = [(few_shot['fraction'], choose(stems, *settle(None, few_shot, len(stems))))
-             for few_shot in wanted]
+    lists = []
+    for fraction, seed in itertools.product(fractions, seeds):
+        wanted = read_options(None, dict(fraction=fraction, seed=seed), len(stems))
+        if wanted is not None:
+            lists.append((fraction, choose(stems, *wanted)))
     pixels = _count(dataset, workers)  # (N, K)
     rows = {stem: i for i, stem in enumerate(stems)}
     found = []
@@ -82,12 +88,12 @@ def report(train: dict, fractions: Sequence[str], seeds: Sequence[int],
 
 
 def _count(dataset: Dataset, workers: int) -> np.ndarray:
-    """Pixels of each class in each image: (N, K)."""
+    """Counts the pixels of each class in each image: (N, K)."""
     return np.stack(list(in_processes(_count_one, range(len(dataset)), workers, 'labels',
-                                      _take, (dataset,))))
+                                      _set_dataset, (dataset,))))
 
 
-def _take(dataset: Dataset) -> None:
+def _set_dataset(dataset: Dataset) -> None:
     global _dataset
     _dataset = dataset
 
@@ -98,7 +104,7 @@ def _count_one(index: int) -> np.ndarray:
 
 
 def table(found: Sequence[Coverage], each_class: bool = False) -> str:
-    """A line for each list; and if asked for, one for each class with its images in each list."""
+    """Formats a line for each list and, with ``each_class``, one for each class."""
     lists = PrettyTable(COLUMNS)
     lists.align = 'l'
     for one in found:

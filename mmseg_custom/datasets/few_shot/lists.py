@@ -1,73 +1,64 @@
-"""The published lists of ADE20K: the rule that made them, and the files that hold them.
+"""The published lists of ADE20K: the rule that gives them, and the hashes that they have.
 
 Names are ranked by the SHA-256 of ``seed/name``. A name's rank depends on nothing else: neither on
 the other names nor on a run's random state. So the same rule serves other data sets, and a part of
-ADE20K keeps the order of the whole.
+ADE20K keeps the order of the whole. ADE20K's training names are numbered, so that the rule gives
+the lists without the data set.
 """
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-from ...errors import InputError
+from ...files import atomic_write
 
-FOLDER = Path(__file__).parent
-HASHES = FOLDER / 'hashes.json'
+HASHES = Path(__file__).with_name('hashes.json')
 SEEDS = range(5)
-TRAIN_IMAGES = 20210
-FRACTIONS = {f'1/{n}': TRAIN_IMAGES // n for n in (16, 8, 4, 2)}  # -> number of images
+TRAIN_NAMES = tuple(f'ADE_train_{i:08d}' for i in range(1, 20211))
+FRACTIONS = {f'1/{n}': len(TRAIN_NAMES) // n for n in (16, 8, 4, 2)}  # -> number of images
 
 
 def rank(name: str, seed: int) -> bytes:
-    """What names are sorted by."""
+    """Returns the key that names are sorted by."""
     return hashlib.sha256(f'{seed}/{name}'.encode(errors='surrogateescape')).digest()
-
-
-def generate(seed: int) -> list[str]:
-    """The first half of ADE20K's training names, in the order of ``seed``."""
-    names = (f'ADE_train_{i:08d}' for i in range(1, TRAIN_IMAGES + 1))
-    return sorted(names, key=lambda name: rank(name, seed))[:max(FRACTIONS.values())]
-
-
-def list_path(seed: int) -> Path:
-    """The file of a seed."""
-    return FOLDER / f'ade20k_seed{seed}.txt'
 
 
 @functools.cache
 def published(seed: int) -> tuple[str, ...]:
-    """The list in the file of a seed, checked; empty for a seed that has none.
-
-    Raises:
-        InputError: If the file is not there or is not what was published.
-    """
+    """Returns the list of a seed: half of ADE20K's training names; empty for other seeds."""
     if seed not in SEEDS:
         return ()
-    path = list_path(seed)
-    try:
-        names = tuple(path.read_text(encoding='ascii').splitlines())
-    except (OSError, UnicodeDecodeError):
-        names = ()
-    if list_hash(names) != hashes()[str(seed)]['1/2']:
-        raise InputError(f'few-shot list {path} is not the published one (its SHA-256 differs from '
-                         f'{HASHES.name}): install the package anew, or write the list again with '
-                         '`python tools/few_shot.py write`')
-    return names
+    return tuple(sorted(TRAIN_NAMES, key=lambda name: rank(name, seed))[:max(FRACTIONS.values())])
 
 
 @functools.cache
 def hashes() -> dict[str, dict[str, str]]:
-    """Seed -> fraction -> SHA-256 of the list."""
+    """Returns seed -> fraction -> SHA-256 of the published list."""
     return json.loads(HASHES.read_text())
 
 
+def list_text(names: Iterable[str]) -> bytes:
+    """Returns the content of a list's file: one name a line."""
+    return ''.join(f'{name}\n' for name in names).encode(errors='surrogateescape')
+
+
 def list_hash(names: Iterable[str]) -> str:
-    """SHA-256 of names, each with a line break behind it."""
-    text = ''.join(f'{name}\n' for name in names)
-    return hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()
+    """Returns the SHA-256 of a list, as ``sha256sum`` prints it for the file."""
+    return hashlib.sha256(list_text(names)).hexdigest()
 
 
-def hashes_of(names: Sequence[str]) -> dict[str, str]:
-    """Fraction -> SHA-256 of the head of ``names`` that is its list."""
-    return {fraction: list_hash(names[:count]) for fraction, count in FRACTIONS.items()}
+def write(folder: str | Path) -> None:
+    """Writes the published list of each seed, and their hashes.
+
+    Args:
+        folder: Folder for ``ade20k_seed0.txt`` .. ``ade20k_seed4.txt`` and ``hashes.json``.
+
+    Raises:
+        SaveError: If a file cannot be written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in SEEDS:
+        atomic_write(folder / f'ade20k_seed{seed}.txt', list_text(published(seed)))
+    atomic_write(folder / HASHES.name, HASHES.read_bytes())

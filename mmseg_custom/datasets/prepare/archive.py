@@ -1,7 +1,7 @@
-"""Archives as they arrive: zip, tar, a folder or a single file, checked before anything is written.
+"""Archives: zip, tar, a folder or a single file, checked before anything is written.
 
-An archive that is cut short, is of another kind, or has members that would land outside the target
-is refused whole.
+An archive is refused as a whole if it is cut short, of another kind, or has members that would land
+outside the target.
 """
 import gzip
 import lzma
@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, Any
 
 from ...errors import InputError
 
@@ -27,23 +27,23 @@ class Member:
     """A file in a source.
 
     Attributes:
-        name: With '/' between folders.
-        bytes: Its size.
-        crc: CRC-32 of its content, where the archive holds it.
-        handle: What the source finds it by.
+        name: Path in the source, with '/' between folders.
+        bytes: Size in bytes.
+        crc: CRC-32 of the content; None where the archive does not hold it.
+        handle: Object by which the source finds the member.
     """
     name: str
     bytes: int
     crc: int | None
-    handle: object
+    handle: Any
 
 
 class Source:
     """A zip, a tar, a folder or a file.
 
     Attributes:
-        members: The files in it.
-        errors: What reading a damaged one raises; see :meth:`damaged`.
+        members: Files in the source.
+        errors: Exceptions that reading a damaged source raises; see :meth:`damaged`.
     """
     errors: tuple[type[Exception], ...] = ()
 
@@ -51,19 +51,19 @@ class Source:
         self.path = path
         self.members: list[Member] = []
 
-    def read(self, wanted: set[str]) -> Iterator[tuple[Member, BinaryIO]]:
+    def read(self, wanted: set[str]) -> Iterator[tuple[Member, IO[bytes]]]:
         """Opens the wanted members, one after the other, in the order of the source."""
         raise NotImplementedError
 
     def error(self, what: str) -> InputError:
-        """An error about this source."""
+        """Makes an error about this source."""
         return InputError(f'archive {self.path} {what}')
 
     def damaged(self, error: Exception, where: str = '') -> InputError:
-        """What one of ``errors`` means."""
+        """Makes an error of one of ``errors``."""
         size = os.path.getsize(self.path)
-        return self.error(f'is cut short or damaged{where} ({size:,} bytes; {error}): go on with '
-                          'the download (`wget -c`) or fetch it again')
+        return self.error(f'is cut short or damaged{where} ({size:,} bytes; {error}): '
+                          'continue the download (`wget -c`) or fetch it again')
 
 
 def open_source(path: str) -> Source:
@@ -104,7 +104,7 @@ def _kind(path: str) -> str:
 
 
 def check_name(name: str, source: Source) -> str:
-    """A member's name in its plain form.
+    """Normalizes a member's name.
 
     Raises:
         InputError: If it would land outside the folder that the archive is unpacked to.
@@ -140,7 +140,7 @@ class ZipSource(Source):
                                  'folder')
             self.members.append(Member(name, info.file_size, info.CRC, info))
 
-    def read(self, wanted: set[str]) -> Iterator[tuple[Member, BinaryIO]]:
+    def read(self, wanted: set[str]) -> Iterator[tuple[Member, IO[bytes]]]:
         """Opens the wanted members."""
         with zipfile.ZipFile(self.path) as archive:
             for member in self.members:
@@ -150,7 +150,7 @@ class ZipSource(Source):
 
 
 def _decoded(info: zipfile.ZipInfo) -> str:
-    """A name as it was meant: old tools write UTF-8 and do not set its flag."""
+    """Decodes a name; old tools write UTF-8 and do not set its flag."""
     if info.flag_bits & UTF8_FLAG or info.filename.isascii():
         return info.filename
     try:
@@ -160,7 +160,7 @@ def _decoded(info: zipfile.ZipInfo) -> str:
 
 
 class TarSource(Source):
-    """A tar file, compressed or not; it is read from its start to its end."""
+    """A tar file, compressed or not, which is read from its start to its end."""
     errors = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
     def __init__(self, path: str):
@@ -185,17 +185,18 @@ class TarSource(Source):
             while archive.fileobj.read(1 << 20):
                 pass  # to the end, where a compressed file has its check sum
 
-    def read(self, wanted: set[str]) -> Iterator[tuple[Member, BinaryIO]]:
+    def read(self, wanted: set[str]) -> Iterator[tuple[Member, IO[bytes]]]:
         """Opens the wanted members."""
         with tarfile.open(self.path) as archive:
             for info in archive:
                 name = check_name(info.name, self)
-                if info.isfile() and name in wanted:
-                    yield Member(name, info.size, None, info), archive.extractfile(info)
+                file = archive.extractfile(info) if info.isfile() and name in wanted else None
+                if file is not None:
+                    yield Member(name, info.size, None, info), file
 
 
 class FolderSource(Source):
-    """A folder that somebody unpacked."""
+    """A folder that an archive was unpacked to."""
 
     def __init__(self, path: str):
         super().__init__(path)
@@ -207,7 +208,7 @@ class FolderSource(Source):
                     inside = os.path.relpath(file, path).replace(os.sep, '/')
                     self.members.append(Member(inside, os.path.getsize(file), None, file))
 
-    def read(self, wanted: set[str]) -> Iterator[tuple[Member, BinaryIO]]:
+    def read(self, wanted: set[str]) -> Iterator[tuple[Member, IO[bytes]]]:
         """Opens the wanted files."""
         for member in self.members:
             if member.name in wanted:
@@ -215,7 +216,7 @@ class FolderSource(Source):
                     yield member, file
 
     def error(self, what: str) -> InputError:
-        """An error about this folder."""
+        """Makes an error about this folder."""
         return InputError(f'folder {self.path} {what}')
 
 

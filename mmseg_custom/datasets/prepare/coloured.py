@@ -1,4 +1,4 @@
-"""Labels that are pictures in colours -> labels of class numbers."""
+"""Labels in colours -> labels of class numbers."""
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,18 +10,19 @@ from PIL import Image
 from ...errors import InputError
 from ...files import atomic_write
 from ..description import Colour, Description
+from ..faults import UNREADABLE, undecodable
+from ..ground_truth import IGNORE_INDEX
 from ..workers import in_processes
-from .samples import IGNORED, UNREADABLE
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A label to make.
+class ColouredLabel:
+    """A label to convert.
 
     Attributes:
-        source: The label in colours.
-        target: Where the numbers belong.
-        numbers: Colour -> number.
+        source: Path of the label in colours.
+        target: Path of the label to write.
+        numbers: Colour -> class number.
     """
     source: Path
     target: Path
@@ -29,52 +30,51 @@ class Picture:
 
 
 def make_labels(description: Description, workers: int) -> int:
-    """Makes the labels that are missing or older than their picture.
+    """Converts the labels that are missing or older than their source.
 
     Returns:
-        Their number.
+        The number of labels that were written.
 
     Raises:
-        InputError: If a picture has a colour of no class, or cannot be read.
+        InputError: If a source has a colour of no class, or cannot be decoded.
     """
     numbers = {colour: i for i, colour in enumerate(description.classes.values())}
-    numbers.update((colour, IGNORED) for colour in description.ignored)
+    numbers.update((colour, IGNORE_INDEX) for colour in description.ignored)
     jobs = []
     for part in description.parts.values():
-        if part.coloured is None:
+        if part.coloured is None or part.labels is None:
             continue
         for source in sorted(part.coloured.rglob(f'*{description.label_suffix}')):
             target = part.labels / source.relative_to(part.coloured)
             if not target.is_file() or target.stat().st_mtime_ns < source.stat().st_mtime_ns:
-                jobs.append(Picture(source, target, numbers))
+                jobs.append(ColouredLabel(source, target, numbers))
     return sum(in_processes(make_label, jobs, workers, 'colours -> numbers')) if jobs else 0
 
 
-def make_label(picture: Picture) -> int:
-    """Makes one.
+def make_label(label: ColouredLabel) -> int:
+    """Converts a label; returns 1.
 
     Raises:
-        InputError: If the picture has a colour of no class, or cannot be read.
+        InputError: If the source has a colour of no class, or cannot be decoded.
     """
     try:
-        with Image.open(picture.source) as image:
+        with Image.open(label.source) as image:
             pixels = np.array(image.convert('RGB')).astype(np.int64)  # (H, W, 3)
     except UNREADABLE as error:
-        raise InputError(f'label {picture.source} cannot be decoded ({error}): replace '
-                         'it') from error
-    colours, places = np.unique(pixels @ (65536, 256, 1), return_inverse=True)
+        raise InputError(f'label {label.source} {undecodable(error)}') from error
+    colours, indices = np.unique(pixels @ (65536, 256, 1), return_inverse=True)
     found = []
     for code in colours.tolist():
         colour = (code >> 16, code >> 8 & 255, code & 255)
-        if colour not in picture.numbers:
-            count = int((colours[places] == code).sum())
-            raise InputError(f'label {picture.source} has {count} pixels in the colour '
+        if colour not in label.numbers:
+            count = int((colours[indices] == code).sum())
+            raise InputError(f'label {label.source} has {count} pixels in the colour '
                              f'{list(colour)}, which is of no class: add it to the classes, or to '
                              '`ignored`; a JPEG blurs colours and cannot be used')
-        found.append(picture.numbers[colour])
-    labels = np.array(found, np.uint8)[places].reshape(pixels.shape[:2])
+        found.append(label.numbers[colour])
+    labels = np.array(found, np.uint8)[indices].reshape(pixels.shape[:2])
     file = io.BytesIO()
     Image.fromarray(labels).save(file, 'PNG')
-    picture.target.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(picture.target, file.getvalue())
+    label.target.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(label.target, file.getvalue())
     return 1

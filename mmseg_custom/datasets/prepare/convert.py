@@ -1,24 +1,25 @@
 """Labels as they are published -> labels as they are trained on, by mmseg's own converters.
 
-The converters are the scripts of mmseg's wheel, in `mmseg/.mim/tools/convert_datasets`; what is
-called is what they do to one file. It goes into a folder of its own first and is renamed, so that a
-label that is there is whole, and a run that was stopped goes on.
+The converters are the scripts of mmseg's wheel, in `mmseg/.mim/tools/convert_datasets`, of which
+the functions for one file are called. A label is written to a temporary folder and renamed: one
+that has its name is whole, and a run that was stopped can be resumed.
 """
 import functools
-import importlib.util
 import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import mmseg
 
 from ...errors import InputError
 from ...files import atomic_write
 from ..workers import in_processes
-from .layouts import Layout
+from .layouts import DatasetLayout
 
 STAGE = '.converting'
 SCRIPTS = Path(mmseg.__file__).parent / '.mim/tools/convert_datasets'
@@ -30,20 +31,20 @@ NEEDS = {
     'pascal_context59': ('pascal_context', 'detail', DETAIL),
     'voc2012': ('voc_aug', 'scipy', 'scipy'),
 }
-_details: dict[str, object] = {}  # Pascal Context: split -> Detail, for forked workers
+_details: dict[str, Any] = {}  # Pascal Context: split -> Detail, for forked workers
 
 
 @dataclass(frozen=True)
-class Job:
+class Conversion:
     """One label to convert.
 
     Attributes:
-        data_set: Whose converter is called.
-        function: Of the converter.
-        arguments: Of the function; they make it write ``staged``.
-        source: What is converted, for messages.
-        staged: Where the function writes.
-        target: Where the label belongs.
+        data_set: Data set whose converter is called.
+        function: Name of the converter's function.
+        arguments: Arguments of the function, with which it writes ``staged``.
+        source: Path of the published label, for messages.
+        staged: Path that the function writes to.
+        target: Path of the converted label.
     """
     data_set: str
     function: str
@@ -55,16 +56,16 @@ class Job:
 
 @functools.cache
 def script(data_set: str) -> ModuleType:
-    """The converter that mmseg has for a data set.
+    """Loads mmseg's converter for a data set.
 
     Raises:
-        InputError: If it lacks a package.
+        InputError: If a package that it needs is missing.
     """
     name, package, install = NEEDS[data_set]
-    spec = importlib.util.spec_from_file_location(f'mmseg_convert_{name}', SCRIPTS / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
+    loader = SourceFileLoader(f'mmseg_convert_{name}', str(SCRIPTS / f'{name}.py'))
+    module = ModuleType(loader.name)
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except ImportError as error:
         other = '' if error.name == package else f' ({error})'
         raise InputError(f'converting the labels of {data_set} needs the package {package}{other}: '
@@ -72,17 +73,17 @@ def script(data_set: str) -> ModuleType:
     return module
 
 
-def require(layout: Layout, coming: Sequence[str]) -> None:
-    """Checks that the labels that are to come can be converted, before anything is unpacked."""
+def require(layout: DatasetLayout, coming: Sequence[str]) -> None:
+    """Checks that new labels can be converted, before anything is unpacked."""
     if layout.name != 'voc2012' or any(path.startswith('sbd/') for path in coming):
         script(layout.name)
 
 
-def labels(layout: Layout, root: Path, workers: int) -> int:
-    """Converts the labels that are not there yet.
+def labels(layout: DatasetLayout, root: Path, workers: int) -> int:
+    """Converts the labels that are not converted yet.
 
     Returns:
-        Their number.
+        The number of labels that were written.
 
     Raises:
         InputError: If one cannot be converted, or a package is missing.
@@ -109,7 +110,7 @@ def _is_there(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def _convert(job: Job) -> int:
+def _convert(job: Conversion) -> int:
     try:
         arguments = [_details.get(word, word) if isinstance(word, str) else word
                      for word in job.arguments]
@@ -123,7 +124,7 @@ def _convert(job: Job) -> int:
     return 1
 
 
-def _cityscapes(root: Path, stage: Path) -> list[Job]:
+def _cityscapes(root: Path, stage: Path) -> list[Conversion]:
     """Polygons -> the 19 classes that are scored. The converter writes beside the polygons."""
     jobs = []
     for split in ('train', 'val'):  # the polygons of test are dummies
@@ -132,25 +133,25 @@ def _cityscapes(root: Path, stage: Path) -> list[Job]:
             beside.parent.mkdir(parents=True, exist_ok=True)
             beside.symlink_to(source.resolve())
             name = source.name.replace('_polygons.json', '_labelTrainIds.png')
-            jobs.append(Job('cityscapes', 'convert_json_to_label', (str(beside),), source,
-                            beside.with_name(name), source.with_name(name)))
+            jobs.append(Conversion('cityscapes', 'convert_json_to_label', (str(beside),), source,
+                                   beside.with_name(name), source.with_name(name)))
     return jobs
 
 
-def _coco_stuff(root: Path, stage: Path) -> list[Job]:
+def _coco_stuff(root: Path, stage: Path) -> list[Conversion]:
     """Ids with gaps -> 0..170."""
     jobs = []
     for split in ('train2017', 'val2017'):
         for source in sorted((root / 'annotations' / split).glob('*.png')):
             if not source.stem.endswith('_labelTrainIds'):
                 name = f'{source.stem}_labelTrainIds.png'
-                jobs.append(Job('coco_stuff164k', 'convert_to_trainID',
-                                (str(source), str(stage), split == 'train2017'), source,
-                                stage / split / name, source.with_name(name)))
+                jobs.append(Conversion('coco_stuff164k', 'convert_to_trainID',
+                                       (str(source), str(stage), split == 'train2017'), source,
+                                       stage / split / name, source.with_name(name)))
     return jobs
 
 
-def _pascal_context(root: Path, stage: Path) -> list[Job]:
+def _pascal_context(root: Path, stage: Path) -> list[Conversion]:
     """One JSON of all labels -> a file for each, and the lists of the splits."""
     source = root / 'trainval_merged.json'
     if not source.is_file():
@@ -164,13 +165,13 @@ def _pascal_context(root: Path, stage: Path) -> list[Job]:
         _write_list(root / f'ImageSets/SegmentationContext/{split}.txt', names)
         for image in images:
             name = image['file_name'].replace('jpg', 'png')
-            jobs.append(Job('pascal_context59', 'generate_labels',
-                            (image, f'detail {split}', str(stage)), source, stage / name,
-                            root / 'SegmentationClassContext' / name))
+            jobs.append(Conversion('pascal_context59', 'generate_labels',
+                                   (image, f'detail {split}', str(stage)), source, stage / name,
+                                   root / 'SegmentationClassContext' / name))
     return jobs
 
 
-def _voc_aug(root: Path, stage: Path) -> list[Job]:
+def _voc_aug(root: Path, stage: Path) -> list[Conversion]:
     """Labels of SBD, where they were given: MATLAB -> PNG, and the lists aug and trainaug."""
     folder = root / 'sbd'
     if not folder.is_dir():
@@ -180,8 +181,9 @@ def _voc_aug(root: Path, stage: Path) -> list[Job]:
     aug = _read_list(folder / 'train.txt') | _read_list(folder / 'val.txt')
     _write_list(sets / 'aug.txt', sorted(aug - train - val))
     _write_list(sets / 'trainaug.txt', sorted((aug | train) - val))
-    return [Job('voc2012', 'convert_mat', (source.name, str(source.parent), str(stage)), source,
-                stage / f'{source.stem}.png', root / 'SegmentationClassAug' / f'{source.stem}.png')
+    return [Conversion('voc2012', 'convert_mat', (source.name, str(source.parent), str(stage)),
+                       source, stage / f'{source.stem}.png',
+                       root / 'SegmentationClassAug' / f'{source.stem}.png')
             for source in sorted((folder / 'cls').glob('*.mat'))]
 
 

@@ -1,7 +1,7 @@
-"""The manifest of a prepared data set: what is there, with hashes.
+"""The manifest of a prepared data set: its files with their hashes.
 
-    data/ade/ade20k.manifest.json       written at the end, when nothing was found at fault
-    data/ade/ade20k.faults.txt          instead of it, when something was: one line each
+    data/ade/ade20k.manifest.json       written at the end, when no fault was found
+    data/ade/ade20k.faults.txt          written instead of it otherwise, one fault a line
 
 A data set that has a manifest was whole and without fault when that was written.
 """
@@ -12,24 +12,24 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...files import atomic_write
-from .layouts import Layout
+from .layouts import DatasetLayout
 
 VERSION = 1
 
 
 @dataclass
-class Manifest:
-    """What was found.
+class PreparedManifest:
+    """Files and notes of a data set without fault.
 
     Attributes:
-        data_set: Name of its layout.
-        root: Folder that the paths start at, as seen from the manifest.
+        data_set: Name of the layout.
+        root: Folder that the paths start at, relative to the manifest.
         splits: Name -> number of samples.
         files: Path -> (size in bytes, SHA-256).
-        notes: Kind -> what loading deals with by itself, one line each.
-        sha256: Of the lines 'SHA-256  path' in the order of the paths, as sha256sum prints them:
-            one line that says whether two copies are the same.
-        version: Of this form.
+        notes: Kind -> notes, one line each, see :mod:`..faults`.
+        sha256: Hash of the lines 'SHA-256  path' in the order of the paths, as sha256sum prints
+            them. Two copies of a data set are the same if it is.
+        version: Version of this format.
     """
     data_set: str
     root: str
@@ -44,30 +44,30 @@ class Manifest:
         self.sha256 = hashlib.sha256(lines.encode(errors='surrogateescape')).hexdigest()
 
 
-def manifest_path(out: Path, layout: Layout) -> Path:
-    """Where the manifest of a data set is."""
+def manifest_path(out: Path, layout: DatasetLayout) -> Path:
+    """Returns the path of the manifest of a data set."""
     return out / f'{layout.name}.manifest.json'
 
 
-def faults_path(out: Path, layout: Layout) -> Path:
-    """Where the faults of a data set are listed."""
+def faults_path(out: Path, layout: DatasetLayout) -> Path:
+    """Returns the path of the list of faults of a data set."""
     return out / f'{layout.name}.faults.txt'
 
 
-def read_manifest(path: Path) -> Manifest | None:
-    """A manifest; None if there is none, or one of another version or damaged."""
+def read_manifest(path: Path) -> PreparedManifest | None:
+    """Reads a manifest; None if there is none, or one of another version or damaged."""
     try:
         content = json.loads(path.read_text())
         if content['version'] != VERSION:
             return None
         content['files'] = {name: tuple(entry) for name, entry in content['files'].items()}
-        return Manifest(**content)
+        return PreparedManifest(**content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Writes it, one file a line.
+def write_manifest(path: Path, manifest: PreparedManifest) -> None:
+    """Writes a manifest, one file a line.
 
     Raises:
         InputError: If it cannot be written; what was there is still there.

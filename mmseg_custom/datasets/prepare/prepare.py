@@ -1,9 +1,9 @@
 """The steps of preparing a data set, in their order.
 
-1. Open the archives: their form, their names, what they are. Nothing is written before this.
-2. Plan: which member goes where, and whether all that is needed will be there.
+1. Open and check the archives. Nothing is written before this.
+2. Plan: find the members that are needed, and check that the data set will be complete.
 3. Unpack what is missing.
-4. Convert labels, where the published ones are not what is trained on.
+4. Convert labels that are trained on in another form than they are published.
 5. Verify every sample.
 6. Write the manifest, or the list of faults.
 """
@@ -22,34 +22,24 @@ from ..description import read_description
 from . import convert
 from .archive import Source, open_source
 from .coloured import make_labels
-from .layouts import LAYOUTS, Layout, Split
-from .manifest import Manifest, faults_path, manifest_path, read_manifest, write_manifest
-from .unpack import Plan, unpack
-from .verify import Report, count_faults, verify
+from .layouts import LAYOUTS, DatasetLayout, SplitLayout
+from .manifest import PreparedManifest, faults_path, manifest_path, read_manifest, write_manifest
+from .unpack import ExtractionPlan, unpack
+from .verify import VerificationReport, count_faults, verify
 
 LOCK = '.prepare.lock'
 SHOWN = 10  # faults on the screen; all are in the file
-NOTES = {
-    'CMYK': 'CMYK images: loading converts them to RGB; colours may differ a little from those '
-            'that other programs show',
-    'EXIF': 'images that their EXIF tag turns or mirrors: loading does so too, and labels must be '
-            'drawn on the turned image; look at one of them',
-    '16-bit image': 'images of 16 bits: loading keeps the upper 8',
-    'nothing labelled': 'labels in which everything is ignored',
-    'names beyond ASCII': 'names beyond ASCII: they work here; other tools may stumble',
-    'twins': 'images that are there twice, byte for byte',
-}
 
 
 @dataclass(frozen=True)
-class Options:
-    """How to prepare.
+class PrepareOptions:
+    """Options of the command line.
 
     Attributes:
-        out: Folder; default: the layout's.
-        subset: Any number of samples will do.
-        link: Link to the files of folders instead of copying them.
-        workers: Processes that convert and verify.
+        out: Folder to prepare the data set in; default: the layout's.
+        subset: Whether to accept any number of samples.
+        link: Whether to link to the files of folders instead of copying them.
+        workers: Number of processes that convert and verify.
     """
     out: str | None = None
     subset: bool = False
@@ -57,20 +47,21 @@ class Options:
     workers: int = 1
 
 
-def prepare(name: str, paths: Sequence[str], options: Options) -> Manifest:
-    """Prepares a data set; run again after a stop, it goes on.
+def prepare(name: str, paths: Sequence[str], options: PrepareOptions) -> PreparedManifest:
+    """Prepares a data set; one that was stopped is resumed.
 
     Args:
-        name: Of a layout.
-        paths: Archives, or folders they were unpacked to, all of them or what is missing still.
-        options: See there.
+        name: Name of a layout.
+        paths: Archives, or folders they were unpacked to; those that were given before may be left
+            out.
+        options: Options of the command line.
 
     Returns:
         The manifest, which has been written as well.
 
     Raises:
-        InputError: If an archive is not what it should be, the target cannot be written, or a
-            sample has a fault; all faults are in ``OUT/NAME.faults.txt`` then.
+        InputError: If an archive is damaged or another one, the target cannot be written, or a
+            sample has a fault. All faults are listed in ``OUT/NAME.faults.txt``.
     """
     layout = LAYOUTS[name]
     out = Path(options.out or layout.out)
@@ -94,12 +85,12 @@ def prepare(name: str, paths: Sequence[str], options: Options) -> Manifest:
         return _conclude(layout, out, options, report)
 
 
-def prepare_own(path: str, options: Options) -> Manifest:
-    """Prepares one's own data set, where it is: makes labels out of pictures, and verifies.
+def prepare_own(path: str, options: PrepareOptions) -> PreparedManifest:
+    """Prepares one's own data set in place: converts labels in colours, and verifies.
 
     Args:
-        path: The YAML file that describes it.
-        options: Of which ``workers`` counts.
+        path: Path of the YAML file that describes it.
+        options: Options of the command line; all but ``workers`` are ignored.
 
     Returns:
         The manifest, which has been written beside the file.
@@ -109,48 +100,48 @@ def prepare_own(path: str, options: Options) -> Manifest:
     """
     description = read_description(path)
     out = description.path.parent
-    splits = tuple(Split(name, 0, os.path.relpath(part.images, out),
+    splits = tuple(SplitLayout(name, 0, os.path.relpath(part.images, out),
                          os.path.relpath(part.labels, out))
                    for name, part in description.parts.items() if part.labels is not None)
-    layout = Layout(
+    layout = DatasetLayout(
         description.path.stem, path, str(out), '.', splits, (), len(description.classes) - 1,
-        description.image_suffix, description.label_suffix)
+        image_suffix=description.image_suffix, label_suffix=description.label_suffix)
     options = replace(options, out=None, subset=True)
     with _locked(out):
         before = read_manifest(manifest_path(out, layout))
         made = make_labels(description, options.workers)
         if made:
-            get_root_logger().info('%d labels made out of pictures', made)
+            get_root_logger().info('%d labels converted from colours', made)
         return _conclude(layout, out, options, verify(layout, out, True, options.workers, before))
 
 
 def _is_root(path: str, root: Path) -> bool:
-    """Whether a path is the target itself, also by another name or a link."""
+    """Tells whether a path is the target itself, also by another name or a link."""
     return root.is_dir() and os.path.isdir(path) and os.path.samefile(path, root)
 
 
-def plan(layout: Layout, sources: Sequence[Source]) -> list[Plan]:
-    """Says which members go where.
+def plan(layout: DatasetLayout, sources: Sequence[Source]) -> list[ExtractionPlan]:
+    """Finds the members that are needed, and their paths below the root.
 
     Raises:
-        InputError: If a source has nothing that is needed.
+        InputError: If a source has no member that is needed.
     """
     plans = []
     for source in sources:
-        places = {member.name: layout.place(member.name) for member in source.members}
-        targets = {name: place for name, place in places.items() if place is not None}
+        paths = {member.name: layout.target_of(member.name) for member in source.members}
+        targets = {name: path for name, path in paths.items() if path is not None}
         if not targets:
             raise source.error(f'is not {layout.title}: {_describe(source)}; expected '
                                f'{_wanted(layout)}')
-        plans.append(Plan(source, targets))
+        plans.append(ExtractionPlan(source, targets))
     return plans
 
 
 def _describe(source: Source) -> str:
-    """What a source holds, in a few words."""
+    """Describes the content of a source, for a message."""
     names = [member.name for member in source.members]
     for layout in LAYOUTS.values():
-        if sum(layout.place(name) is not None for name in names) > len(names) // 2:
+        if sum(layout.target_of(name) is not None for name in names) > len(names) // 2:
             return (f'it looks like {layout.title}, which `prepare_data.py {layout.name}` '
                     'takes')
     if not names:
@@ -162,13 +153,13 @@ def _describe(source: Source) -> str:
     return f'it holds {len(names):,} files in {some} (such as {names[0]})'
 
 
-def _wanted(layout: Layout) -> str:
+def _wanted(layout: DatasetLayout) -> str:
     needed = [archive for archive in layout.archives if not archive.optional]
     return ' and '.join(f'{archive.name} ({archive.url})' for archive in needed)
 
 
-def _check_whole(layout: Layout, root: Path, plans: Sequence[Plan]) -> None:
-    """Refuses what would not be whole, before it is unpacked."""
+def _check_whole(layout: DatasetLayout, root: Path, plans: Sequence[ExtractionPlan]) -> None:
+    """Refuses a data set that would not be complete, before it is unpacked."""
     coming = {place for one in plans for place in one.targets.values()}
     for split in layout.splits:
         if split.listed:
@@ -184,12 +175,13 @@ def _check_whole(layout: Layout, root: Path, plans: Sequence[Plan]) -> None:
             raise InputError(faults[0] + needs)
 
 
-def _conclude(layout: Layout, out: Path, options: Options, report: Report) -> Manifest:
+def _conclude(layout: DatasetLayout, out: Path, options: PrepareOptions,
+              report: VerificationReport) -> PreparedManifest:
     logger = get_root_logger()
     listing, path = faults_path(out, layout), manifest_path(out, layout)
     for kind, lines in report.notes.items():
         if lines:
-            logger.warning('%d %s: %s', len(lines), NOTES[kind], _printable(lines[0]))
+            logger.warning('%s: %d, such as %s', kind, len(lines), _printable(lines[0]))
     if not sum(report.splits.values()):
         wanted = f': give {_wanted(layout)}' if layout.archives else ''
         report.faults.append(f'{out / layout.root} holds no sample, of an image ending in '
@@ -203,7 +195,7 @@ def _conclude(layout: Layout, out: Path, options: Options, report: Report) -> Ma
         many = '1 fault' if len(faults) == 1 else f'{len(faults):,} faults'
         raise InputError(f'{many}, listed in {listing}: correct the files, then check them with '
                          f'`{_check_command(layout, out, options)}`')
-    manifest = Manifest(layout.name, layout.root, report.splits, report.files,
+    manifest = PreparedManifest(layout.name, layout.root, report.splits, report.files,
                         {kind: lines for kind, lines in report.notes.items() if lines})
     write_manifest(path, manifest)
     listing.unlink(missing_ok=True)
@@ -212,8 +204,8 @@ def _conclude(layout: Layout, out: Path, options: Options, report: Report) -> Ma
     return manifest
 
 
-def _check_command(layout: Layout, out: Path, options: Options) -> str:
-    """The command that verifies a data set where it is."""
+def _check_command(layout: DatasetLayout, out: Path, options: PrepareOptions) -> str:
+    """Returns the command that verifies a data set in place."""
     if not layout.archives:
         return f'python tools/prepare_data.py custom {layout.title}'
     where = f' --out {out}' if options.out else ''
@@ -227,10 +219,10 @@ def _printable(text: str) -> str:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Keeps a second run away from the same folder.
+    """Locks the folder against a second run.
 
-    A record lock: the kernel takes it back when the run ends, however it ends, and forked workers,
-    which outlive a killed run for a moment, do not hold it.
+    The kernel releases a record lock when the run ends, however it ends, and forked workers, which
+    outlive a killed run for a moment, do not hold it.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -1,20 +1,24 @@
-"""Members -> files: what is there already is left alone, so that a run that was stopped goes on.
+"""Members of archives -> files. Files that are there already stay, so that a run can be resumed.
 
-A file is written under a temporary name and renamed: one that has its name is whole, but for a
-loss of power. That is why what is there is compared, by CRC-32 or byte by byte, and not trusted.
+A file is written under a temporary name and renamed, and is not flushed one by one: after a loss of
+power it may have its name and not its content. Files that are there are therefore compared, by
+CRC-32 or byte by byte.
 """
 import errno
 import os
 import shutil
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from tqdm import tqdm
 
 from ...errors import InputError
+from ...files import PART
+from ...units import format_bytes
 from .archive import FolderSource, Member, Source
 
 CHUNK = 1 << 20
@@ -23,11 +27,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Where the members of a source go.
+class ExtractionPlan:
+    """Members of a source that are needed.
 
     Attributes:
-        source: Where they are.
+        source: Archive or folder that holds them.
         targets: Name of a member -> path below the root.
     """
     source: Source
@@ -35,17 +39,17 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """Size of all of them."""
+        """Size of all these members."""
         return sum(member.bytes for member in self.source.members if member.name in self.targets)
 
 
-def unpack(plans: Iterable[Plan], root: Path, link: bool = False) -> int:
+def unpack(plans: Iterable[ExtractionPlan], root: Path, link: bool = False) -> int:
     """Writes what is missing below ``root``.
 
     Args:
-        plans: What goes where.
-        root: It is made if it is not there.
-        link: Link to the files of folders instead of copying them.
+        plans: Members to write, for each source.
+        root: Folder to write to; it is made if it is not there.
+        link: Whether to link to the files of folders instead of copying them.
 
     Returns:
         The number of files that were written.
@@ -68,12 +72,12 @@ def unpack(plans: Iterable[Plan], root: Path, link: bool = False) -> int:
                 written += _unpack_one(plan, root, link, bar)
         os.sync()  # once, and not for each of 44,000 files: a new run compares them all
     except OSError as error:
-        raise _explained(error, root) from error
+        raise _as_input_error(error, root) from error
     return written
 
 
-def _make_folders(plan: Plan, root: Path) -> None:
-    """Makes the folders, none of which may be a link that leads out of the root."""
+def _make_folders(plan: ExtractionPlan, root: Path) -> None:
+    """Makes the folders; refuses one that is a link out of the root."""
     inside = root.resolve()
     for folder in sorted({str(Path(target).parent) for target in plan.targets.values()}):
         path = root / folder
@@ -86,8 +90,8 @@ def _make_folders(plan: Plan, root: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
-def _missing(plan: Plan, root: Path) -> int:
-    """Bytes that have to be written, going by sizes, in whole blocks of the disk."""
+def _missing(plan: ExtractionPlan, root: Path) -> int:
+    """Counts the bytes to write, in whole blocks of the disk; files are compared by size."""
     return sum(-(-member.bytes // BLOCK) * BLOCK for member in plan.source.members
                if member.name in plan.targets
                and _size(root / plan.targets[member.name]) != member.bytes)
@@ -100,15 +104,12 @@ def _size(path: Path) -> int:
 def _check_space(needed: int, root: Path) -> None:
     free = shutil.disk_usage(root).free
     if needed > free:
-        raise InputError(f'{root} has {_text(free)} free, and {_text(needed)} are needed: make '
-                         'room, or choose another disk with --out')
+        raise InputError(f'{root} has {format_bytes(free, decimal=True)} free, and '
+                         f'{format_bytes(needed, decimal=True)} are needed: make room, or choose '
+                         'another disk with --out')
 
 
-def _text(count: int) -> str:
-    return f'{count / 1e9:.1f} GB' if count >= 1e9 else f'{count / 1e6:.1f} MB'
-
-
-def _unpack_one(plan: Plan, root: Path, link: bool, bar: tqdm) -> int:
+def _unpack_one(plan: ExtractionPlan, root: Path, link: bool, bar: tqdm) -> int:
     link = link and isinstance(plan.source, FolderSource)
     wanted = set()
     for member in plan.source.members:
@@ -123,20 +124,20 @@ def _unpack_one(plan: Plan, root: Path, link: bool, bar: tqdm) -> int:
     try:
         for member, file in plan.source.read(wanted):
             name = member.name
-            written += _bring(member, file, root / plan.targets[name], link, bar)
+            written += _extract(member, file, root / plan.targets[name], link, bar)
     except plan.source.errors as error:
         raise plan.source.damaged(error, f' after or at {name}' if name else '') from error
     return written
 
 
-def _bring(member: Member, file: BinaryIO, path: Path, link: bool, bar: tqdm) -> bool:
-    """Writes a member or links to it, unless it is there; returns whether it was not."""
+def _extract(member: Member, file: IO[bytes], path: Path, link: bool, bar: tqdm) -> bool:
+    """Writes a member or links to it; returns False if it was there already."""
     if link:
         bar.update(member.bytes)
         return _link(member, path)
     if member.crc is None and _size(path) == member.bytes and _same(path, file, bar):
         return False
-    _write(member, file, path, bar)
+    _write(file, path, bar)
     return True
 
 
@@ -148,8 +149,8 @@ def _crc(path: Path) -> int:
     return crc
 
 
-def _same(path: Path, file: BinaryIO, bar: tqdm) -> bool:
-    """Compares a file with a member, which is at its start again if they differ."""
+def _same(path: Path, file: IO[bytes], bar: tqdm) -> bool:
+    """Compares a file with a member, which is rewound if they differ."""
     with open(path, 'rb') as other:
         while data := file.read(CHUNK):
             if other.read(len(data)) != data:
@@ -159,32 +160,41 @@ def _same(path: Path, file: BinaryIO, bar: tqdm) -> bool:
     return True
 
 
-def _write(member: Member, file: BinaryIO, path: Path, bar: tqdm) -> None:
-    part = path.with_name(path.name + '.part')
-    try:
-        with open(part, 'wb') as target:
-            while data := file.read(CHUNK):
-                target.write(data)
-                bar.update(len(data))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+def _write(file: IO[bytes], path: Path, bar: tqdm) -> None:
+    with _renamed(path) as part, open(part, 'wb') as target:
+        while data := file.read(CHUNK):
+            target.write(data)
+            bar.update(len(data))
 
 
 def _link(member: Member, path: Path) -> bool:
     source = os.path.abspath(member.handle)
     if path.is_symlink() and os.readlink(path) == source:
         return False
-    part = path.with_name(path.name + '.part')
-    part.unlink(missing_ok=True)
-    os.symlink(source, part)
-    os.replace(part, path)
+    with _renamed(path) as part:
+        os.symlink(source, part)
     return True
 
 
-def _explained(error: OSError, root: Path) -> InputError:
+@contextmanager
+def _renamed(path: Path) -> Iterator[Path]:
+    """Gives a temporary name beside a file; renames at the end.
+
+    Unlike :func:`...files.atomic_path` it does not flush each of 44,000 files, and it passes on
+    what reading a damaged archive raises, which may be an OSError too.
+    """
+    part = path.with_name(path.name + PART)
+    part.unlink(missing_ok=True)
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _as_input_error(error: OSError, root: Path) -> InputError:
     if error.errno in FULL:
         return InputError(f'the disk of {root} is full ({error.strerror}): what was written is '
-                          'whole; make room and run the command again, it goes on')
+                          'whole; make room and run the command again to resume')
     return InputError(f'{error.filename or root}: {error.strerror or error}; choose another folder '
                       'with --out')

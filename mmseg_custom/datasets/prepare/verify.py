@@ -1,4 +1,4 @@
-"""Counts, pairs, and each sample of a data set that lies in its folders."""
+"""Counts, pairs and samples of a data set that lies in its folders."""
 import os
 import unicodedata
 from collections import defaultdict
@@ -7,21 +7,22 @@ from pathlib import Path
 
 import mmcv
 
+from ..faults import FAULT, Problem, check_name
 from ..workers import in_processes
-from .layouts import Layout, Split
-from .manifest import Manifest
-from .samples import Finding, Sample, inspect
+from .layouts import DatasetLayout, SplitLayout
+from .manifest import PreparedManifest
+from .samples import SampleFiles, SampleReport, inspect
 
 
 @dataclass
-class Report:
-    """What was found.
+class VerificationReport:
+    """What was found in a data set.
 
     Attributes:
         splits: Name -> number of samples.
         files: Path below the root -> (size in bytes, SHA-256).
-        faults: One line each.
-        notes: Kind -> one line each.
+        faults: Faults, one line each.
+        notes: Kind -> notes, one line each.
     """
     splits: dict[str, int] = field(default_factory=dict)
     files: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -29,22 +30,19 @@ class Report:
     notes: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
 
-def verify(layout: Layout, root: Path, subset: bool, workers: int,
-           before: Manifest | None = None) -> Report:
-    """Looks at every file of a data set.
+def verify(layout: DatasetLayout, root: Path, subset: bool, workers: int,
+           before: PreparedManifest | None = None) -> VerificationReport:
+    """Checks every file of a data set.
 
     Args:
-        layout: What it should look like.
-        root: Where it is.
-        subset: Any number of samples will do.
-        workers: Processes.
-        before: What was found the last time; files that have not changed since are hashed and not
+        layout: Folders and counts to expect.
+        root: Folder of the data set.
+        subset: Whether to accept any number of samples.
+        workers: Number of processes.
+        before: Manifest of the last time; files that have not changed since are hashed and not
             decoded.
-
-    Returns:
-        What was found; nothing is changed on the disk.
     """
-    report = Report()
+    report = VerificationReport()
     pairs = []
     for split in layout.splits:
         stems = find_samples(layout, root, split, report)
@@ -57,8 +55,9 @@ def verify(layout: Layout, root: Path, subset: bool, workers: int,
                    f'{split.labels}/{stem}{layout.label_suffix}') for stem in stems]
     pairs = sorted(set(pairs))
     known = before.files if before else {}
-    jobs = [Sample(str(root / image), str(root / label), layout.last_label, _known(known, paths))
-            for paths in pairs for image, label in [paths]]
+    jobs = [SampleFiles(str(root / image), str(root / label), layout.last_label,
+                        layout.zero_is_ignored, _known(known, (image, label)))
+            for image, label in pairs]
     if jobs:
         for paths, found in zip(pairs, in_processes(inspect, jobs, workers, 'checking')):
             _add(report, paths, found, before, root)
@@ -71,25 +70,25 @@ def _known(files: dict, paths: tuple[str, str]) -> tuple:
     return tuple(entries) if len(entries) == 2 else ()
 
 
-def _add(report: Report, paths: tuple[str, str], found: Finding, before: Manifest | None,
-         root: Path) -> None:
+def _add(report: VerificationReport, paths: tuple[str, str], found: SampleReport,
+         before: PreparedManifest | None, root: Path) -> None:
     report.files.update(zip(paths, found.files))
     report.faults += found.faults
     for kind, text in found.notes.items():
         report.notes[kind].append(text.replace(f'{root}{os.sep}', ''))
-    if not found.checked:
+    if before is not None and not found.checked:
         for kind, lines in before.notes.items():
             report.notes[kind] += [line for line in lines if line.startswith(paths)
                                    and line not in report.notes[kind] and kind != 'twins']
 
 
-def find_samples(layout: Layout, root: Path, split: Split, report: Report) -> list[str]:
-    """What image and label of the samples of a split have in common in their names."""
+def find_samples(layout: DatasetLayout, root: Path, split: SplitLayout,
+                 report: VerificationReport) -> list[str]:
+    """Pairs the images and labels of a split; returns what their names have in common."""
     if split.listed:
         return _listed(layout, root, split, report)
     images = _stems(root / split.images, layout.image_suffix)
     labels = _stems(root / split.labels, layout.label_suffix)
-    report.faults += _odd_names(root / split.images, images)
     normal = {unicodedata.normalize('NFC', name) for name in labels - images}
     for name in sorted(images - labels):
         twin = unicodedata.normalize('NFC', name) in normal
@@ -102,13 +101,21 @@ def find_samples(layout: Layout, root: Path, split: Split, report: Report) -> li
     for name in sorted(labels - images):
         report.faults.append(f'label {root / split.labels / (name + layout.label_suffix)} has no '
                              'image: add it or remove the label')
-    both = sorted(images & labels)
-    report.notes['names beyond ASCII'] += [f'{split.images}/{name}{layout.image_suffix}'
-                                           for name in both if not name.isascii()]
-    return both
+    for name in sorted(images):
+        _add_name(report, f'{split.images}/{name}{layout.image_suffix}', check_name(name))
+    return sorted(images & labels)
 
 
-def _listed(layout: Layout, root: Path, split: Split, report: Report) -> list[str]:
+def _add_name(report: VerificationReport, path: str, problem: Problem | None) -> None:
+    plain = os.fsencode(path).decode(errors='replace')
+    if problem is not None and problem.level == FAULT:
+        report.faults.append(f'image {plain} {problem}')
+    elif problem is not None:
+        report.notes[problem.kind].append(f'{plain} {problem.message}')
+
+
+def _listed(layout: DatasetLayout, root: Path, split: SplitLayout,
+            report: VerificationReport) -> list[str]:
     try:
         lines = (root / split.listed).read_text().split()
     except FileNotFoundError:
@@ -135,19 +142,8 @@ def _stems(folder: Path, suffix: str) -> set[str]:
     return {name.removesuffix(suffix) for name in mmcv.scandir(str(folder), suffix, recursive=True)}
 
 
-def _odd_names(folder: Path, names: set[str]) -> list[str]:
-    faults = []
-    for name in sorted(names):
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            plain = os.fsencode(name).decode(errors='replace')
-            faults.append(f'image {folder}/{plain}: its name is no UTF-8: rename image and label')
-    return faults
-
-
-def count_faults(split: Split, stems: list[str] | set[str]) -> list[str]:
-    """What is missing from a split, or too much in it."""
+def count_faults(split: SplitLayout, stems: list[str] | set[str]) -> list[str]:
+    """Compares the samples of a split with the published ones; returns no fault or one."""
     if len(stems) == split.count:
         return []
     text = f'{split.name} has {len(stems):,} samples: expected {split.count:,}'
@@ -164,9 +160,9 @@ def _first(names: list[str]) -> str:
     return f'{names[0]}{more}'
 
 
-def _note_twins(report: Report, pairs: list[tuple[str, str]]) -> None:
+def _note_twins(report: VerificationReport, pairs: list[tuple[str, str]]) -> None:
     """Notes images that are there twice, which matters most across splits."""
-    first = {}
+    first: dict[str, str] = {}
     for image, _ in pairs:
         digest = report.files.get(image, (0, ''))[1]
         if digest and digest in first:

@@ -1,4 +1,4 @@
-"""Computes and writes the shards that a cache lacks, together with other processes that do.
+"""Computes and writes the missing shards of a cache; several processes share the work.
 
 B crops, C channels, h w patch grid, H W pixels.
 """
@@ -20,7 +20,8 @@ from ..preemption import PREEMPTED, shield_worker
 from ..progress import progress_bar
 from .views import AugmentedViews
 
-BATCH = 4  # crops at once, the same for everyone: sums in another order differ in their last bits
+# Crops in a forward pass. It is fixed, because sums in another order differ in their last bits.
+BATCH = 4
 POLL_SECONDS = 0.5
 
 
@@ -28,13 +29,13 @@ class Filler:
     """Fills a cache.
 
     Args:
-        cache: Cache with its folder.
+        cache: Cache whose folder exists.
         views: Number of views of each image.
-        crops: Crops that are cached.
+        crops: Crops to cache.
         model: Segmentor whose backbone is on the device.
         device: 'cuda' or 'cpu'.
         workers: Number of processes that load crops.
-        asked_to_stop: Function that is called between batches.
+        asked_to_stop: Function that is called between batches and returns whether to stop.
     """
 
     def __init__(self, cache: FeatureCache, views: int, crops: AugmentedViews, model: nn.Module,
@@ -43,15 +44,15 @@ class Filler:
         self.device, self.workers, self.asked_to_stop = device, workers, asked_to_stop
 
     def fill(self, rank: int = 0, world_size: int = 1) -> None:
-        """Writes what is missing, and waits for what other processes write.
+        """Writes the missing shards, and waits for those that other processes write.
 
         Args:
-            rank: Rank of this process, which decides where it starts, so that ranks do not try the
-                same shards.
+            rank: Rank of this process. Ranks start at different shards, so that they do not try to
+                claim the same ones.
             world_size: Number of ranks.
 
         Raises:
-            SystemExit: With code 75, if it was asked to stop; what was written is kept.
+            SystemExit: With code 75 if the process is asked to stop; written shards are kept.
             SaveError: If a shard could not be written.
         """
         missing = self.cache.missing(self.views)
@@ -62,12 +63,12 @@ class Filler:
                 self._write(missing[start:] + missing[:start], bar, total)
                 missing = self.cache.missing(self.views)
                 bar.update(total - sum(map(self._records, missing)) - bar.n)
-                if missing:  # others write them, or had them and died
+                if missing:  # Other processes are writing them, or claimed them and died.
                     self._stop_if_asked()
                     time.sleep(POLL_SECONDS)
 
     def _write(self, shards: list[Shard], bar: tqdm, total: int) -> None:
-        """Writes those shards that no other process writes."""
+        """Writes the shards that no other process has claimed."""
         claimed = self._claimed(shards)
         first = next(claimed, None)
         if first is None:
@@ -76,7 +77,7 @@ class Filler:
         loader: DataLoader = DataLoader(self.crops, batch_sampler=sampler, num_workers=self.workers,
                             pin_memory=self.device == 'cuda', worker_init_fn=shield_worker)
         writing: Future | None = None
-        with ThreadPoolExecutor(1) as writer:  # the next shard is computed meanwhile
+        with ThreadPoolExecutor(1) as writer:  # The next shard is computed meanwhile.
             for images, labels in loader:
                 shard, rows = sampler.batches.popleft()
                 if rows.start == 0:
@@ -92,19 +93,19 @@ class Filler:
                 writing.result()
 
     def _claimed(self, shards: list[Shard]) -> Iterator[Shard]:
-        """Claims one shard after another, when they are asked for."""
+        """Yields the missing shards one by one, each claimed for this process."""
         present = set(self.cache.present())
         for shard in shards:
             if shard in present or not self.cache.claim(shard):
                 continue
             present = set(self.cache.present())
-            if shard in present:  # another process has written it since
+            if shard in present:  # Another process has written it since.
                 self.cache.release(shard)
             else:
                 yield shard
 
     def _compute(self, data: ShardData, rows: slice, images: Tensor, labels: Tensor) -> None:
-        """(B, 3, H, W) -> feature maps (B, C, h, w) -> rows of a shard."""
+        """Computes feature maps (B, C, h, w) of images (B, 3, H, W) into rows of a shard."""
         features = frozen_features(self.model, dict(
             img=images.to(self.device, non_blocking=True)))
         for rows_of_level, level in zip(data.maps, features, strict=True):
@@ -120,16 +121,16 @@ class Filler:
 
     def _stop_if_asked(self) -> None:
         if self.asked_to_stop():
-            get_root_logger().warning('stopped while the feature cache was filled: what is '
-                                      'written is kept, and the next run continues from there')
+            get_root_logger().warning('stopped while filling the feature cache: written '
+                                      'shards are kept, and the next run computes the others')
             raise SystemExit(PREEMPTED)
 
 
 class _ShardSampler:
-    """Yields the batches of shards to a loader, whose workers are ahead of what is written.
+    """Yields the batches of shards, and records them, because loader workers run ahead.
 
     Attributes:
-        batches: (shard, rows in it) of the batches that were yielded, in their order.
+        batches: (shard, rows in it) of the batches that were yielded, in order.
     """
 
     def __init__(self, cache: FeatureCache, shards: Iterable[Shard]):

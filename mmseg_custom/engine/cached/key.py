@@ -1,8 +1,9 @@
 """The key of a cache: everything that its content depends on, and nothing else.
 
-Two runs with the same key share a cache; any difference makes another one. Left out is what does
-not change the frozen feature maps: the head and the pyramid, the run's own seed and schedule, the
-number of ranks and workers, where the data lie, the kernels (whose last bits may differ).
+Two runs with the same key share a cache; runs with different keys do not. The key leaves out what
+does not change the frozen feature maps: the head and the pyramid, the run's own seed and schedule,
+the number of ranks and workers, the location of the data, and the kernels (whose last bits may
+differ).
 """
 import hashlib
 import inspect
@@ -22,10 +23,11 @@ from ..build import compute_dtype
 from ..identity import HARMLESS
 from ..run import Run
 
-# Settings of the backbone that come after the frozen feature maps, or that a frozen one ignores.
+# Settings of the backbone that act after the frozen feature maps, or that have no effect on them.
 AFTER = {'with_fpn', 'with_final_norm', 'freeze_vit', 'drop_path_rate', 'pretrain_size',
          'unfreeze_pos_embed'}
-LOCATIONS = {'data_root', 'img_dir', 'ann_dir', 'split', 'max_image_num', 'few_shot'}  # -> the list
+# Settings that the key leaves out, because it holds the names of the images that they lead to.
+LOCATIONS = {'data_root', 'img_dir', 'ann_dir', 'split', 'max_image_num', 'few_shot'}
 
 
 def describe(run: Run, model: nn.Module, seed: int) -> dict:
@@ -52,23 +54,22 @@ def check_frozen(model: nn.Module) -> None:
     """Refuses a backbone whose feature maps change in training.
 
     Raises:
-        InputError: Naming the setting.
+        InputError: If it is such a backbone; the message names the setting.
     """
     backbone = model.backbone
     if not hasattr(backbone, 'frozen_features'):
         raise InputError(f'feature_cache: the backbone {type(backbone).__name__} has no frozen '
                          'feature maps: expected InternViT6B; leave feature_cache out')
-    if any(p.requires_grad for name, p in backbone.named_parameters()
-           if not name.startswith('up')):
+    if any(p.requires_grad for _, p in backbone.named_trunk_parameters()):
         raise InputError('feature_cache: the backbone is trained, its feature maps change with '
                          'every step: set model.backbone.freeze_vit=True (and '
                          'unfreeze_pos_embed=False), or leave feature_cache out')
 
 
 def weights_of(backbone: nn.Module) -> str:
-    """Returns the SHA-256 of the file of a backbone's frozen weights, or of the weights."""
+    """Returns the SHA-256 of the file with the frozen weights of a backbone, or of the weights."""
     source = weights_source_of(backbone)
-    frozen = {name: p for name, p in backbone.named_parameters() if not name.startswith('up')}
+    frozen = dict(backbone.named_trunk_parameters())
     if source is not None and frozen.keys() <= set(source.names):
         return f'file, SHA-256 {sha256_of(source.path)}'
     digest = hashlib.sha256()
@@ -80,7 +81,7 @@ def weights_of(backbone: nn.Module) -> str:
 
 
 def images_of(dataset: Dataset) -> str:
-    """Returns the number of images, and a hash of their names and of their files' sizes."""
+    """Returns the number of images, and a hash of their names and file sizes."""
     names, digest = image_names(dataset), hashlib.sha256()
     digest.update('\n'.join(names).encode())
     for path in file_paths(dataset):
@@ -89,7 +90,7 @@ def images_of(dataset: Dataset) -> str:
 
 
 def differences(of: dict, other: dict) -> list[str]:
-    """Returns the names of what differs between two keys."""
+    """Returns the names of the entries in which two keys differ."""
     found = []
     for name in sorted({*of, *other}):
         ours, theirs = of.get(name), other.get(name)
@@ -102,7 +103,7 @@ def differences(of: dict, other: dict) -> list[str]:
 
 
 def _settings(cfg: Config, backbone: nn.Module) -> Any:
-    """Returns the backbone's settings with the defaults of those that the config leaves out."""
+    """Returns the settings of the backbone, including defaults that the config leaves out."""
     parameters = inspect.signature(type(backbone).__init__).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     return _without({**defaults, **cfg.model.backbone}, AFTER | HARMLESS)

@@ -1,4 +1,4 @@
-"""Run -> its cache: found, checked, compared with the free disk, filled."""
+"""Opens the feature cache of a run: checks it, compares it with the free disk, and fills it."""
 import logging
 import os
 import shutil
@@ -29,25 +29,26 @@ from .views import AugmentedViews, CachedViews
 
 def open_cache(run: Run, model: nn.Module,
                asked_to_stop: Callable[[], bool] = lambda: False) -> CachedViews:
-    """Opens the cache of a run's ``feature_cache``; what is missing is computed first.
+    """Opens the cache of a run, after computing what is missing.
 
     Called on all ranks, which share the work.
 
     Args:
         run: The run.
         model: Segmentor with its weights, in its dtypes, wrapped and on its device.
-        asked_to_stop: Function that says between batches whether to end with code 75.
+        asked_to_stop: Function that is called between batches and returns whether to exit with
+            code 75.
 
     Raises:
-        InputError: For wrong settings, a backbone that is not frozen or is in shards, crops of
-            different sizes, or a disk without room; nothing is written then.
+        InputError: If the settings are wrong, the backbone is trained or sharded, crops differ in
+            size, or the disk has no room; nothing is written then.
         SaveError: If a file could not be written.
     """
     rank, world_size = get_dist_info()
     settings = CacheSettings.of(run.cfg.feature_cache)
     if is_sharded(model):
-        raise InputError("feature_cache with engine 'fsdp2': a frozen backbone that is read from a "
-                         "cache needs no shards; use engine 'ddp' or 'auto'")
+        raise InputError("feature_cache with engine 'fsdp2': the feature maps are read from the "
+                         "cache, the backbone needs no sharding; use engine 'ddp' or 'auto'")
     model = unwrap(model)
     crops = AugmentedViews(run.data['train'], settings.seed)
     described: Any = _describe(run, model, crops, settings) if rank == 0 else None
@@ -77,10 +78,10 @@ def open_cache(run: Run, model: nn.Module,
 
 
 def drop_unneeded_blocks(run: Run, model: nn.Module) -> None:
-    """Frees the blocks of a backbone whose feature maps all lie in the cache.
+    """Frees the blocks of a backbone if the cache holds all of its feature maps.
 
-    For runs without validation, before the model moves to its device. Nothing happens where records
-    are missing or unchecked, or where no file holds the blocks for checkpoints and tests.
+    Called in runs without validation, before the model moves to its device. The blocks are kept if
+    records are missing or unchecked, or if no file holds the blocks for checkpoints and tests.
 
     Args:
         run: The run.
@@ -99,8 +100,8 @@ def drop_unneeded_blocks(run: Run, model: nn.Module) -> None:
                   and cache.is_complete(settings.views))
     if broadcast_from_rank0(enough):
         drop_blocks(model.backbone)
-        get_root_logger().info('feature cache: it is complete, and nothing is validated: the '
-                               'blocks of the backbone are not kept in memory')
+        get_root_logger().info('feature cache: it is complete, and the run has no validation: the '
+                               'blocks of the backbone are freed')
 
 
 def _describe(run: Run, model: nn.Module, crops: AugmentedViews,
@@ -114,7 +115,7 @@ def _describe(run: Run, model: nn.Module, crops: AugmentedViews,
 
 
 def _check(cache: FeatureCache, rank: int, world_size: int) -> None:
-    """Reads the shards that were not read since they were written, and removes corrupt ones."""
+    """Checks the shards that have not been read since they were written; removes corrupt ones."""
     shards = cache.unchecked()[rank::world_size]
     with progress_bar(len(shards), 'file', 'feature cache: checking') as bar:
         for shard in shards:
@@ -122,9 +123,9 @@ def _check(cache: FeatureCache, rank: int, world_size: int) -> None:
                 cache.check(shard)
             except CorruptShard as error:
                 cache.remove(shard)
-                # On any rank: mmseg's logger is quiet on all but the first.
+                # mmseg's logger shows only errors on ranks other than 0.
                 get_root_logger().log(logging.WARNING if rank == 0 else logging.ERROR,
-                                      'feature cache: %s is corrupt (%s): it is computed anew',
+                                      'feature cache: %s is corrupt (%s): it is computed again',
                                       cache.path_of(shard), error)
             bar.update()
 
@@ -154,12 +155,12 @@ def _announce(cache: FeatureCache, settings: CacheSettings, key: dict) -> None:
     if not os.path.exists(cache.folder) and others:
         nearest = sorted(others, key=lambda names: len(names))[0]
         get_root_logger().info(
-            'feature cache: it is new; of %d other(s) there, the nearest differs in %s',
+            'feature cache: a new one; of %d other(s) there, the nearest differs in %s',
             len(others), ', '.join(nearest) or 'the layout of its records')
 
 
 def _existing(path: str) -> str:
-    """Returns the folder itself, or the first existing one above it."""
+    """Returns the folder itself, or the nearest existing folder above it."""
     path = os.path.abspath(path)
     while not os.path.isdir(path):
         path = os.path.dirname(path)

@@ -7,16 +7,16 @@ from ...feature_cache.layout import DTYPES
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """The cache that a run trains on.
+    """Settings of the cache that a run trains on.
 
     Attributes:
-        dir: Folder of caches, of any number of configs and runs.
-        views: Augmented crops of each image. A cache that holds more serves as well, and one that
-            holds fewer is extended.
+        dir: Folder that holds caches, of any number of configs and runs.
+        views: Number of augmented crops of each image. A cache with more crops is used as it is;
+            one with fewer is extended.
         dtype: Dtype of the stored feature maps: 'bf16', 'fp16' or 'fp32'.
-        seed: Seed of the augmentation. It is not the run's, so that runs of all seeds share a
-            cache. Where both are the same, the first ``views`` passes of a run see the very crops
-            that it would see without a cache.
+        seed: Seed of the augmentation. It is separate from the run's seed, so that runs with
+            different seeds share a cache. If both are equal, the first ``views`` passes of a run
+            use the same crops as without a cache.
     """
     dir: str
     views: int = 8
@@ -28,7 +28,7 @@ class CacheSettings:
         """Reads ``feature_cache`` of a config.
 
         Raises:
-            InputError: For an unknown key or value, or without ``dir``.
+            InputError: If a key or value is unknown, or ``dir`` is missing.
         """
         options = dict(options)
         refuse_unknown('feature_cache', options, [field.name for field in fields(cls)])

@@ -1,4 +1,4 @@
-"""The crops that a cache is made of, and its samples in training.
+"""The crops that a cache is computed from, and its samples in training.
 
 C channels, h w patch grid, H W pixels.
 """
@@ -19,15 +19,16 @@ KEPT = {'img', 'gt_semantic_seg'}
 
 
 class AugmentedViews(Dataset):
-    """(view, image) -> its crop, which depends on them, the seed and the list of images alone.
+    """Augmented crops of a data set, indexed by (view, image).
 
-    View v of an image is augmented like that image in the v-th pass of an uncached run with this
-    seed. With as many views as a run makes passes, a cache therefore changes nothing.
+    A crop depends only on its index, the seed and the list of images. View v of an image is
+    augmented like that image in the v-th pass of an uncached run with this seed. A cache with as
+    many views as a run makes passes therefore changes nothing.
 
     Args:
         dataset: Training data with its pipeline.
         seed: Seed of the views.
-        crop: Size (H, W) that every crop must have; None for any.
+        crop: Size (H, W) that every crop must have; None allows any.
     """
 
     def __init__(self, dataset: Dataset, seed: int, crop: tuple[int, int] | None = None):
@@ -35,14 +36,14 @@ class AugmentedViews(Dataset):
         self.names = image_names(dataset)
 
     def __len__(self) -> int:
-        """Returns the number of images; each has any number of views."""
+        """Returns the number of images; the number of views has no limit."""
         return len(self.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Returns the crop (3, H, W) and its labels (H, W) in uint8.
 
         Raises:
-            InputError: If the pipeline gives something else than these two, another size, or labels
+            InputError: If the pipeline collects other keys, or a crop has another size or labels
                 above 255.
         """
         view, image = key
@@ -50,7 +51,7 @@ class AugmentedViews(Dataset):
         sample = self.samples[position, image]
         if set(sample) - {'img_metas'} != KEPT:
             raise InputError(f'feature_cache: the training pipeline collects {sorted(sample)}: '
-                             f'expected {sorted(KEPT)}, which a cache keeps')
+                             f'expected {sorted(KEPT)}, which a cache holds')
         crop, labels = sample['img'].data, sample['gt_semantic_seg'].data[0]
         size = tuple(labels.shape)
         if tuple(crop.shape[1:]) != size or self.crop not in (None, size):
@@ -60,16 +61,16 @@ class AugmentedViews(Dataset):
                              'with RandomCrop and Pad to one size')
         if labels.max() > 255:
             raise InputError(f'feature_cache: label {int(labels.max())} in {self.names[image]}: '
-                             'expected 0..255, a cache keeps a byte a pixel')
+                             'expected 0..255, because a cache stores a byte per pixel')
         return crop, labels.to(torch.uint8)
 
 
 class CachedViews(Dataset):
-    """The samples of a cache, indexed like :class:`..randomness.SeededSamples`.
+    """Samples of a cache, indexed like :class:`..randomness.SeededSamples`.
 
     Args:
         cache: Filled cache.
-        views: Views of each image, which the passes over the data take in turns.
+        views: Number of views of each image, which the passes over the data use in turn.
         dataset: Training data, for the names of the images.
     """
 
@@ -80,10 +81,10 @@ class CachedViews(Dataset):
         return self.cache.layout.images
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
-        """Returns the sample as a pipeline ends with it, with ``feats`` instead of ``img``.
+        """Returns the sample that the pipeline would give, with ``feats`` instead of ``img``.
 
         Raises:
-            InputError: If its shard is corrupt.
+            InputError: If the shard is corrupt.
         """
         position, image = key
         features, labels = self.cache.read(image, position // len(self) % self.views)

@@ -1,22 +1,22 @@
 """Sweeps: one pass of a frozen backbone trains many heads.
 
 - ``settings``: ``sweep=dict(...)`` of a config
-- ``grid``: settings -> combinations, each with the config of a run of its own
+- ``grid``: settings -> combinations, each with the config of a single run
 - ``backbone``: the frozen part that all heads share; it computes its feature maps once
-- ``probe``: one head: model, optimizer, runner, log and checkpoints of a run of its own
-- ``rounds``: which heads are trained together, and from which iteration on
-- ``train``: the heads of a round, in step with each other
-- ``records``: what is recorded in the folders of a sweep and its heads
+- ``probe``: one head, with its own model, optimizer, runner, log and checkpoints
+- ``rounds``: which heads are trained together, and from which iteration
+- ``train``: trains the heads of a round, iteration by iteration
+- ``records``: the records in the folders of a sweep and its heads
 - ``report``: table, plot and JSON
 
-A head goes through what it would go through in a run of its own: the same runner, hooks, draws and
-arithmetic. A work dir afterwards:
+A head is trained exactly as in a run of its own: with the same runner, hooks, random numbers and
+arithmetic. The resulting work dir:
 
-    sweep.json  sweep.png          the results; the table is in the log
-    linear_l47_lr4e-05_wd0/        as the work dir of a run of its own, and
-      config.py                    with which tools/test.py and tools/train.py take the checkpoints
+    sweep.json  sweep.png          results; the table is in the log
+    linear_l47_lr4e-05_wd0/        like the work dir of a single run, and also
+      config.py                    config for tools/test.py and tools/train.py
       evaluations.json             iteration -> mIoU, mAcc, aAcc
-      result.json                  once it is finished, or was stopped
+      result.json                  outcome, once the head is finished or was stopped
 """
 from .grid import combinations
 from .train import sweep

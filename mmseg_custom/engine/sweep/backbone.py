@@ -1,4 +1,4 @@
-"""The frozen part that the heads of a sweep share, and what stands in for it in each of them.
+"""The frozen backbone that the heads of a sweep share, and its substitute in each of them.
 
 B images or windows, D width, h w patch grid.
 """
@@ -18,15 +18,15 @@ from ..run import Run
 
 
 class SharedBackbone:
-    """A frozen backbone that computes the feature maps of a crop or a window once for all heads.
+    """Computes the feature maps of a crop or a window once for all heads, with a frozen backbone.
 
     Args:
-        run: Run of any of the heads.
+        run: Run of one of the heads; any of them will do.
         layers: Indices of the blocks that any head reads.
 
     Attributes:
-        holder: Module with the backbone as ``backbone``, for what expects a segmentor.
-        layers: See above.
+        holder: Module with the backbone as ``backbone``, for functions that expect a segmentor.
+        layers: Indices of the blocks that any head reads.
     """
 
     def __init__(self, run: Run, layers: Sequence[int]):
@@ -34,7 +34,7 @@ class SharedBackbone:
         options.update(out_indices=list(layers), with_fpn=False)
         self.holder, self.layers = nn.Module(), list(layers)
         self.holder.backbone = build_backbone(options)
-        self._generator_state = torch.get_rng_state()  # from which a run alone builds its head
+        self._generator_state = torch.get_rng_state()  # A single run builds its head from here.
         apply_precision(self.holder, compute_dtype(run.cfg, self.holder), run.device)
         if run.options.check_finite:
             check_finite(self.holder)
@@ -50,13 +50,14 @@ class SharedBackbone:
         torch.set_rng_state(self._generator_state)
 
     def of_batch(self, batch: dict) -> list[Tensor]:
-        """Returns the feature maps (B, D, h, w) of a training batch, one a layer."""
+        """Returns the feature maps (B, D, h, w) of a training batch, one per layer."""
         return frozen_features(self.holder, batch)
 
     def of_windows(self, windows: Tensor) -> list[Tensor]:
-        """Returns the feature maps of windows (B, 3, H, W), one a layer; kept until :meth:`clear`.
+        """Returns the feature maps of windows (B, 3, H, W), one per layer.
 
-        Heads cut the same windows out of an image, though not always as many at once.
+        They are kept until :meth:`clear`, because all heads use the same windows of an image,
+        though not always in batches of the same size.
         """
         keys = [(x.shape, x.cpu().numpy().tobytes()) for x in windows]
         new = [i for i, key in enumerate(keys) if key not in self._windows]
@@ -77,33 +78,32 @@ class SharedBackbone:
 
 
 class TrainedPart(nn.Module):
-    """Stands in for the backbone in a head's segmentor: the pyramid, if there is one.
+    """Replaces the backbone in a head's segmentor by its trained part: the pyramid, if any.
 
-    Wrappers, optimizers and modes then see nothing of the frozen billions.
+    Wrappers, optimizers and ``train()`` then do not see the frozen parameters.
 
     Args:
-        complete: Backbone with the shared frozen part.
-        shared: What computes the feature maps of windows.
+        complete: Complete backbone, on the shared frozen weights.
+        shared: Backbone that computes the feature maps of windows.
 
     Attributes:
-        positions: Positions of the feature maps that this head reads, among the shared ones.
+        positions: Positions among the shared feature maps of those that this head reads.
     """
 
     def __init__(self, complete: InternViT6B, shared: SharedBackbone):
         super().__init__()
         self.positions = shared.positions_of(complete.out_indices)
-        self._frozen = (complete, shared)  # in a tuple, and so no submodules
-        for name, child in complete.named_children():
-            if name.startswith('up'):
-                self.add_module(name, child)
+        self._frozen = (complete, shared)  # a tuple, so that they are not submodules
+        for name, level in complete.pyramid.items():
+            self.add_module(name, level)
 
     @property
     def complete(self) -> InternViT6B:
-        """The backbone with its frozen part."""
+        """Complete backbone, with its frozen part."""
         return self._frozen[0]
 
     def forward(self, images: Tensor | list[Tensor]) -> list[Tensor]:
-        """Windows (B, 3, H, W), or the feature maps (B, D, h, w) of this head -> its inputs."""
+        """Returns the head's inputs, from windows (B, 3, H, W) or feature maps (B, D, h, w)."""
         complete, shared = self._frozen
         if isinstance(images, Tensor):
             features = shared.of_windows(images)
@@ -113,7 +113,7 @@ class TrainedPart(nn.Module):
 
 @contextmanager
 def completed(model: nn.Module) -> Iterator[nn.Module]:
-    """Gives a head's segmentor its complete backbone, for checkpoints."""
+    """Puts the complete backbone into a head's segmentor, for checkpoints."""
     part = model.backbone
     model.backbone = part.complete
     try:

@@ -1,4 +1,4 @@
-"""Settings of a sweep -> its combinations, each with the config of a run of its own."""
+"""Expands the settings of a sweep into combinations, each with the config of a single run."""
 import copy
 import os.path as osp
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from mmcv import Config, ConfigDict
 from ...errors import InputError
 from .settings import SweepSettings
 
-DEFAULTS = dict(embed_dim=3200, depth=48)  # of the backbone
+DEFAULTS = dict(embed_dim=3200, depth=48)  # default options of the backbone
 OUR_MODELS = osp.join(osp.dirname(__file__), '..', '..', '..', 'configs', '_base_', 'models')
 
 
@@ -19,7 +19,7 @@ class Combination:
     """One head of a sweep.
 
     Attributes:
-        name: Name of its folder, made of what is varied.
+        name: Name of its folder, made from its settings.
         settings: Name of a varied setting -> its value.
         cfg: Config with which tools/train.py would train this head alone.
     """
@@ -29,15 +29,15 @@ class Combination:
 
 
 def combinations(cfg: Config) -> list[Combination]:
-    """Returns all combinations of ``cfg.sweep``, the last of its lists varying fastest.
+    """Returns all combinations of ``cfg.sweep``; the last of its lists varies fastest.
 
     Args:
-        cfg: Config with ``sweep`` and ``work_dir``. Models with other heads are looked for in the
-            ``_base_`` above its file.
+        cfg: Config with ``sweep`` and ``work_dir``. Models with other heads are searched for in
+            the nearest ``_base_`` folder above its file.
 
     Raises:
-        InputError: For settings that cannot be, a backbone that is not frozen, or a head for which
-            there is no model.
+        InputError: If a setting is invalid, the backbone is trained, or there is no model with one
+            of the heads.
     """
     settings = SweepSettings.of(cfg.sweep)
     _check_frozen(cfg)
@@ -94,8 +94,9 @@ def _combination(cfg: Config, model: dict, varied: dict) -> Combination:
 def _layers(settings: SweepSettings, model: dict) -> list:
     """Returns the values of ``layers`` for a head; [None] for the model's own.
 
-    UPerNet takes the lists of four blocks; else the single blocks, if they are four; else the
-    blocks of its model (for one that is not the config's own, the last of each quarter).
+    UPerNet reads the lists of four blocks; without any, the single blocks if they are four;
+    otherwise the blocks of its model. For a model that is not the config's own, these are the last
+    of each quarter of the network.
     """
     given = settings.layers
     if not given:
@@ -123,17 +124,17 @@ def _check_frozen(cfg: Config) -> None:
     backbone = cfg.model.backbone
     if backbone.get('type') != 'InternViT6B':
         raise InputError(f'sweep: model.backbone.type={backbone.get("type")!r}: expected '
-                         'InternViT6B, whose frozen maps heads can share')
+                         'InternViT6B, whose frozen feature maps heads can share')
     if not backbone.get('freeze_vit') or backbone.get('unfreeze_pos_embed'):
-        raise InputError('sweep: the backbone is trained, and heads cannot share its maps: set '
-                         'model.backbone.freeze_vit=True (and unfreeze_pos_embed=False)')
+        raise InputError('sweep: the backbone is trained, and heads cannot share its feature maps: '
+                         'set model.backbone.freeze_vit=True (and unfreeze_pos_embed=False)')
 
 
 def _model_file(head: str, cfg: Config, settings: SweepSettings) -> Config:
-    """Returns the config of the model with a head, for backbones of the same width.
+    """Finds the config of a model with a head, for backbones of the same width.
 
     Raises:
-        InputError: If there is none.
+        InputError: If there is no such config.
     """
     if head in settings.models:
         file = settings.models[head]
@@ -154,7 +155,7 @@ def _model_file(head: str, cfg: Config, settings: SweepSettings) -> Config:
 
 
 def _base_models(path: str) -> list[str]:
-    """Returns the files in the nearest ``_base_/models`` above a config, and this project's."""
+    """Returns the files in the nearest ``_base_/models`` above a config, then in this project's."""
     folder, above = None, osp.abspath(path)
     while folder is None and osp.dirname(above) != above:
         above = osp.dirname(above)
@@ -169,7 +170,7 @@ def _option(model: dict, name: str) -> int:
 
 
 def _with_head(cfg: Config, other: Config) -> ConfigDict:
-    """Returns the model of a config with the heads and pyramid of another, for its classes."""
+    """Returns the model of a config with the heads and pyramid of another, for the same classes."""
     model = copy.deepcopy(cfg.model)
     classes = model.decode_head.num_classes
     model.decode_head = copy.deepcopy(other.model.decode_head)
@@ -180,7 +181,7 @@ def _with_head(cfg: Config, other: Config) -> ConfigDict:
     for name in ('with_fpn', 'with_final_norm'):
         model.backbone[name] = other.model.backbone.get(name, False)
     depth = _option(model, 'depth')
-    # Of all blocks, those that the recipes read: the last of each quarter; 11, 23, 35, 47 of 48.
+    # The recipes read the last block, or the last of each quarter: 11, 23, 35, 47 of 48.
     model.backbone.out_indices = [round(depth * i / 4) - 1 for i in (
         (1, 2, 3, 4) if model.backbone.with_fpn else (4,))]
     return model

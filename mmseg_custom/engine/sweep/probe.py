@@ -1,4 +1,4 @@
-"""One head of a sweep: the model, optimizer, runner and hooks of a run of its own."""
+"""One head of a sweep, with its own model, optimizer, runner and hooks."""
 import copy
 import logging
 import math
@@ -31,12 +31,12 @@ from .records import record_scores
 
 
 class Diverged(Exception):
-    """The loss of a head is not finite any more."""
+    """Signals that the loss of a head is no longer finite."""
 
 
 @RUNNERS.register_module()
 class ProbeRunner(SegRunner):
-    """A runner whose checkpoints hold what those of a run alone hold."""
+    """Runner whose checkpoints have the content of those of a single run."""
 
     def save_checkpoint(self, *args, **kwargs) -> str:
         """Saves the complete segmentor: see :class:`SegRunner`."""
@@ -44,7 +44,7 @@ class ProbeRunner(SegRunner):
             return super().save_checkpoint(*args, **kwargs)
 
     def train(self, data_loader: Any, **kwargs) -> None:
-        """Runs one iteration, which mmcv's loop of a run alone would count from 0."""
+        """Runs one iteration, counted from 0 as in mmcv's loop of a single run."""
         self._inner_iter = 0
         super().train(data_loader, **kwargs)
 
@@ -53,10 +53,10 @@ class DivergenceHook(Hook):
     """Stops a head before NaN reaches its weights, moments and checkpoints."""
 
     def after_train_iter(self, runner: BaseRunner) -> None:
-        """Checks the loss, which is the mean of all ranks: they stop together.
+        """Checks the loss; it is the mean over all ranks, so that they stop together.
 
         Raises:
-            Diverged: If it is NaN or infinite.
+            Diverged: If the loss is NaN or infinite.
         """
         loss = runner.outputs['log_vars']['loss']
         if not math.isfinite(loss):
@@ -64,7 +64,7 @@ class DivergenceHook(Hook):
 
 
 class ProbeEvalHook(SegEvalHook):
-    """Measures results that one pass over the images predicts for all heads.
+    """Evaluates the results of one head, from a pass over the images for all heads.
 
     Attributes:
         score: mIoU of the last evaluation, on rank 0.
@@ -73,13 +73,13 @@ class ProbeEvalHook(SegEvalHook):
     score: float | None = None
 
     def before_epoch(self, runner: BaseRunner) -> None:
-        """Does nothing: the sweep makes up for an evaluation that was interrupted."""
+        """Does nothing: the sweep repeats an interrupted evaluation."""
 
     def after_train_iter(self, runner: BaseRunner) -> None:
         """Does nothing: the sweep evaluates all heads in one pass over the images."""
 
     def take(self, runner: BaseRunner, results: list) -> None:
-        """Measures, logs and records the results of a pass over the images."""
+        """Evaluates the results of a pass over the images, logs and records the metrics."""
         with rewound(runner):
             super().take(runner, results)
             if runner.rank == 0:
@@ -92,22 +92,22 @@ class ProbeEvalHook(SegEvalHook):
 
 
 class Probe:
-    """One head, trained an iteration at a time.
+    """One head of a sweep, trained one iteration at a time.
 
     Args:
         name: Name of its folder.
-        run: Run of this head alone; with validation data if it is to be evaluated.
+        run: Run of this head, with validation data if it is to be evaluated.
         shared: Frozen backbone.
         checkpoint: Path of the checkpoint to resume from.
     """
 
     def __init__(self, name: str, run: Run, shared: SharedBackbone, checkpoint: str | None = None):
         self.name, self.run = name, run
-        self.loss = math.nan  # of the last iteration
+        self.loss = math.nan  # loss of the last iteration
         logger = _logger(name, run)
         opened = open_checkpoint(checkpoint) if checkpoint else None
-        # A kill between the removals of two heads could leave them without a checkpoint of a common
-        # iteration: the sweep removes older ones once all heads have theirs.
+        # If each head removed its older checkpoints, a kill could leave two heads without a
+        # checkpoint of a common iteration. The sweep removes them once all heads have saved.
         saving = dict(run.cfg.get('checkpoint_config') or {})
         self._kept, self._interval = saving.pop('max_keep_ckpts', -1), saving.get('interval', 1)
         with _silenced():
@@ -119,11 +119,11 @@ class Probe:
             self.positions = model.backbone.positions
             model = parallelize(model, run.device, run.engine,
                                 run.cfg.get('find_unused_parameters', False),
-                                masters=master_dtype(run.cfg))
+                                master_dtype=master_dtype(run.cfg))
             self.runner = build_training_runner(
                 run, model, logger, type=ProbeRunner.__name__,
                 checkpoint_config=saving if run.cfg.get('checkpoint_config') else None)
-        self.runner.register_hook(DivergenceHook(), priority='HIGH')  # before the optimizer's
+        self.runner.register_hook(DivergenceHook(), priority='HIGH')  # before the optimizer hook
         self.evaluation: ProbeEvalHook | None = None
         if 'val' in run.data:
             self.evaluation = build_evaluation(run, ProbeEvalHook)
@@ -148,7 +148,7 @@ class Probe:
         """Trains for one iteration on batches with the feature maps of all layers.
 
         Raises:
-            Diverged: If its loss is not finite; its weights are those before.
+            Diverged: If the loss is not finite; the weights are unchanged.
         """
         self.runner.train(batches.for_positions(self.positions))
         self.loss = self.runner.outputs['log_vars']['loss']
@@ -161,7 +161,7 @@ class Probe:
                 self.runner.save_checkpoint(self.runner.work_dir)
 
     def remove_older(self) -> None:
-        """Removes older checkpoints; called once all heads have theirs of the last iteration."""
+        """Removes older checkpoints; called once all heads have saved the last iteration."""
         done = self.runner.iter
         if self._kept > 0 and self.runner.rank == 0 and done % max(self._interval, 1) == 0:
             remove_older(self.runner.work_dir, done, self._kept)
@@ -180,11 +180,11 @@ class Probe:
 
 
 class IterationBatches:
-    """The batches of an iteration, with feature maps, for one head after another.
+    """Batches of an iteration, with feature maps, for one head after another.
 
     Args:
         batches: Batches with ``feats``, the feature maps of all layers.
-        length: Batches of a pass over the data.
+        length: Number of batches in a pass over the data.
     """
 
     epoch = 0
@@ -207,14 +207,14 @@ class IterationBatches:
 
 
 def _build(run: Run, shared: SharedBackbone) -> nn.Module:
-    """Builds the segmentor as a run alone would, on the shared backbone."""
+    """Builds the segmentor as a single run would, on the shared backbone."""
     cfg = run.cfg
     options = copy.deepcopy(cfg.model)
     options.backbone.pretrained = shared.network
     shared.restore_generator()
     model = build_segmentor(options, train_cfg=cfg.get('train_cfg'), test_cfg=cfg.get('test_cfg'))
     init_heads(model)
-    apply_precision(model, compute_dtype(cfg, model), run.device, masters=master_dtype(cfg))
+    apply_precision(model, compute_dtype(cfg, model), run.device, master_dtype=master_dtype(cfg))
     return model
 
 
@@ -233,7 +233,7 @@ def _silenced() -> Iterator[None]:
 
 
 def _logger(name: str, run: Run) -> logging.Logger:
-    """Opens the log of a head, in a file of its folder; on rank 0."""
+    """Opens the log of a head in its folder, on rank 0."""
     logger = logging.getLogger(f'mmseg.sweep.{name}')
     logger.propagate = False
     logger.setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""What is recorded beside the checkpoints and logs of a sweep's heads; written on rank 0."""
+"""Records of a sweep and its heads, beside their checkpoints and logs; written on rank 0."""
 import json
 import os
 import os.path as osp
@@ -8,19 +8,19 @@ from mmcv.runner import get_dist_info
 from ...checkpoint.metadata import plain
 from ...files import atomic_path
 
-SWEEP = 'sweep.json'  # the sweep's seed and results, in its own work dir
+SWEEP = 'sweep.json'  # seed and results of the sweep, in its work dir
 RESULT = 'result.json'  # state ('finished' or 'diverged'), iterations, reason, loss, run
 SCORES = 'evaluations.json'  # iteration -> mIoU, mAcc, aAcc
 METRICS = ('mIoU', 'mAcc', 'aAcc')
 
 
 def read_result(folder: str) -> dict | None:
-    """Returns what became of a head; None while it is trained."""
+    """Returns the outcome of a head; None while it is being trained."""
     return _read(osp.join(folder, RESULT))
 
 
 def write_result(folder: str, **result: object) -> None:
-    """Records what became of a head."""
+    """Records the outcome of a head."""
     if get_dist_info()[0] == 0:
         write_json(osp.join(folder, RESULT), result)
 
@@ -34,7 +34,7 @@ def remove_records(folder: str) -> None:
 
 
 def record_scores(folder: str, iteration: int, metrics: dict) -> None:
-    """Adds the metrics of an evaluation."""
+    """Adds the metrics of an evaluation to those of earlier ones."""
     scores = read_scores(folder)
     scores[iteration] = plain({key: metrics[key] for key in METRICS if key in metrics})
     write_json(osp.join(folder, SCORES), scores)
@@ -51,7 +51,7 @@ def seed_of_sweep(work_dir: str) -> int | None:
 
 
 def write_json(path: str, content: dict) -> None:
-    """Writes a JSON file whole."""
+    """Writes a JSON file, whole or not at all."""
     with atomic_path(path) as part, open(part, 'w') as file:
         json.dump(content, file, indent=1)
 

@@ -1,6 +1,6 @@
-"""The results of a sweep: a table in the log, ``sweep.json``, ``sweep.png``.
+"""Reports the results of a sweep: a table in the log, ``sweep.json``, ``sweep.png``.
 
-They are read from the heads' own logs and folders, so that those of a resumed sweep are complete.
+Results are read from the heads' own logs and folders, so that a resumed sweep reports all of them.
 """
 import json
 import os.path as osp
@@ -22,7 +22,7 @@ COLUMNS = dict(head='head', layers='layers', lr='lr', weight_decay='decay')
 
 
 def report(work_dir: str, seed: int, found: Sequence[Combination]) -> list[dict]:
-    """Writes table, plot and JSON, on rank 0.
+    """Writes the table, the plot and the JSON file, on rank 0.
 
     Args:
         work_dir: Folder of the sweep.
@@ -33,7 +33,7 @@ def report(work_dir: str, seed: int, found: Sequence[Combination]) -> list[dict]
         For each head: ``name``, ``settings``, ``state`` ('finished', 'diverged' or 'started'),
         ``iterations``, ``reason`` of a stop, ``loss`` (the last logged one), ``mIoU`` (the last),
         ``best_mIoU``, ``best_iteration``, ``config`` and ``checkpoint`` (the best one, else the
-        newest), with None for what there is not.
+        newest). Missing values are None.
 
     Raises:
         SaveError: If a file could not be written.
@@ -87,7 +87,7 @@ def table(heads: Sequence[dict]) -> str:
 def draw(scored: Sequence[dict]) -> Figure:
     """Draws a panel for each varied setting: the mIoU of every head over its values.
 
-    Dots are heads, bars the means of a value, the star is the best head.
+    Dots are heads, a bar is the mean of the heads with a value, the star is the best head.
     """
     varied = [key for key in COLUMNS
               if len({label(head['settings'].get(key, '')) for head in scored}) > 1] or ['head']
@@ -131,7 +131,7 @@ def _describe(combination: Combination) -> dict:
 
 
 def _logged_losses(folder: str) -> dict[int, float]:
-    """Returns iteration -> the loss that was logged for it last."""
+    """Returns iteration -> its last logged loss."""
     losses = {}
     for path in sorted(glob(osp.join(folder, '*.log.json'))):
         with open(path) as file:
@@ -143,7 +143,7 @@ def _logged_losses(folder: str) -> dict[int, float]:
 
 
 def _spread(scored: Sequence[dict]) -> dict | None:
-    """Returns least, most, mean and standard deviation of the heads' best mIoU."""
+    """Returns minimum, maximum, mean and standard deviation of the heads' best mIoU."""
     if not scored:
         return None
     values = [head['best_mIoU'] for head in scored]
@@ -152,7 +152,7 @@ def _spread(scored: Sequence[dict]) -> dict | None:
 
 
 def _by_setting(scored: Sequence[dict]) -> dict:
-    """Returns setting -> value -> the spread of the heads that have it."""
+    """Returns setting -> value -> spread of the heads with this value."""
     return {key: {value: _spread([head for head in scored if _value(head, key) == value])
                   for value in _values(scored, key)}
             for key in COLUMNS if any(key in head['settings'] for head in scored)}

@@ -1,4 +1,4 @@
-"""Which heads are trained together, and from which iteration on."""
+"""Assigns heads to rounds: which are trained together, and from which iteration."""
 import json
 import os
 import os.path as osp
@@ -11,14 +11,14 @@ from mmseg.utils import get_root_logger
 
 from ...checkpoint.work_dir import is_whole
 from ...distributed.collectives import broadcast_from_rank0, gather_to_all
-from ...distributed.memory import moments_of, state_bytes
+from ...distributed.memory import state_bytes, storage_of
 from ...errors import InputError
 from ...models.segmentors.batching import free_bytes
 from ...units import format_bytes
 from ..build import build_network
 from .grid import Combination
 
-FOR_ACTIVATIONS = 0.25  # of the free memory; one head at a time has any
+FOR_ACTIVATIONS = 0.25  # share of the free memory; only one head at a time has activations
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Round:
     """Heads that are trained on one pass over the stream of batches.
 
     Attributes:
-        heads: Heads, each with the checkpoint that it is resumed from.
-        start: Iterations that they have done.
+        heads: Heads, each with the checkpoint that it is resumed from, or None.
+        start: Number of iterations done.
     """
     heads: list[tuple[Combination, str | None]]
     start: int
@@ -37,17 +37,17 @@ def assign_rounds(found: Sequence[Combination], device: str, auto_resume: bool,
                   heads_at_once: int | None = None) -> list[Round]:
     """Assigns the heads that are not finished to rounds.
 
-    Heads start from their checkpoints; those of a killed round have one of a common iteration and
-    are resumed together, those of later rounds start.
+    The heads of an interrupted round have checkpoints of a common iteration and are resumed
+    together from these; heads of later rounds start from the beginning.
 
     Args:
         found: All heads that are not finished.
-        device: 'cuda' or 'cpu', which holds the backbone already.
-        auto_resume: Whether heads are resumed from what is in the work dir.
-        heads_at_once: Largest number of heads in a round; default: what fits in memory.
+        device: 'cuda' or 'cpu'; the backbone is there already.
+        auto_resume: Whether to resume heads from the checkpoints in the work dir.
+        heads_at_once: Largest number of heads in a round; default: as many as fit in memory.
 
     Raises:
-        InputError: If one head alone does not fit.
+        InputError: If a single head does not fit.
     """
     saved = broadcast_from_rank0([_checkpoints(one.cfg.work_dir) if auto_resume else {}
                                   for one in found])
@@ -68,7 +68,7 @@ def assign_rounds(found: Sequence[Combination], device: str, auto_resume: bool,
 
 
 def _checkpoints(folder: str) -> dict[int, str]:
-    """Returns iteration -> the whole checkpoint of it."""
+    """Returns iteration -> path of its complete checkpoint."""
     names = os.listdir(folder) if osp.isdir(folder) else []
     numbers = {name: re.fullmatch(r'iter_(\d+)\.pth', name) for name in names}
     paths = {int(number.group(1)): osp.join(folder, name)
@@ -77,7 +77,7 @@ def _checkpoints(folder: str) -> dict[int, str]:
 
 
 def _split(heads: list, needed: dict[str, int], room: int, at_once: int | None) -> list[list]:
-    """Splits a list of heads so that the states of each part fit."""
+    """Splits a list of heads into parts whose states fit in memory."""
     parts: list[list] = []
     left = 0
     for head in heads:
@@ -101,13 +101,13 @@ def _announce(found: Sequence[Combination], rounds: list[Round], needed: dict[st
                 'states of heads\n%s', len(found), format_bytes(sum(needed.values())),
                 format_bytes(free), format_bytes(room), '\n'.join(heads))
     if len(rounds) > 1:
-        logger.info('sweep: the heads go in %d rounds, each a pass of the backbone of its own: %s',
-                    len(rounds), '; '.join(
+        logger.info('sweep: the heads are trained in %d rounds, each with its own pass of the '
+                    'backbone: %s', len(rounds), '; '.join(
                         f'{len(r.heads)} head(s) from iteration {r.start}' for r in rounds))
 
 
 def _state_bytes(found: Sequence[Combination]) -> dict[str, int]:
-    """Returns head -> bytes of its weights, gradients and the optimizer's state."""
+    """Returns head -> bytes of its weights, gradients and optimizer state."""
     counted: dict[str, int] = {}
     needed = {}
     for one in found:
@@ -115,16 +115,16 @@ def _state_bytes(found: Sequence[Combination]) -> dict[str, int]:
         key = json.dumps([model.decode_head, model.get('auxiliary_head'), model.backbone],
                          sort_keys=True, default=str)
         if key not in counted:
-            parts = state_bytes(build_network(one.cfg, on_meta=True), 'single', 1,
-                                moments=moments_of(one.cfg.optimizer)).parts()
-            counted[key] = sum(parts.values()) - parts['frozen'] - parts['working']
+            states = state_bytes(build_network(one.cfg, on_meta=True), 'single', 1,
+                                 storage=storage_of(one.cfg.optimizer))
+            counted[key] = states.master_weights + states.gradients + states.optimizer
         needed[one.name] = counted[key]
     return needed
 
 
 def _free_bytes(device: str) -> int:
-    """Returns what a rank may allocate: the least of all ranks."""
+    """Returns the number of bytes that each rank can allocate: the minimum over the ranks."""
     free = free_bytes(torch.device(device))
-    if device == 'cpu':  # which the ranks of a node share
+    if device == 'cpu':  # The ranks of a node share its memory.
         free //= int(os.environ.get('LOCAL_WORLD_SIZE', 1))
     return min(gather_to_all(free))

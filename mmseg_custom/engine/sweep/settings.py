@@ -8,16 +8,16 @@ HEADS = ('linear', 'upernet')
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """What a sweep varies; an empty list leaves the config's own value.
+    """Settings that a sweep varies; an empty list keeps the config's own value.
 
     Attributes:
         lr: Learning rates.
         weight_decay: Weight decays.
-        layers: Indices of the blocks that heads read: a number is for linear heads, four numbers
-            are for UPerNet.
+        layers: Indices of the blocks that heads read: one number for linear heads, four for
+            UPerNet.
         head: 'linear' (batch norm and a 1x1 classifier), 'upernet' (feature pyramid and UPerNet).
-        models: Head -> config file whose model has it, for heads that are not the config's own;
-            default: the one in ``_base_/models`` with a backbone of the same width.
+        models: Head -> config file with its model, for heads that are not the config's own;
+            default: the file in ``_base_/models`` with a backbone of the same width.
         heads_at_once: Largest number of heads in a round; default: as many as fit in memory.
     """
     lr: list = field(default_factory=list)
@@ -32,7 +32,7 @@ class SweepSettings:
         """Reads ``sweep`` of a config.
 
         Raises:
-            InputError: For an unknown key, or a value that cannot be.
+            InputError: If a key is unknown or a value is invalid.
         """
         known = [field.name for field in fields(cls)]
         refuse_unknown('sweep', options, known)

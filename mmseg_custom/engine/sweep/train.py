@@ -1,4 +1,4 @@
-"""Trains all heads of a sweep, round by round, in step with each other."""
+"""Trains the heads of a sweep, round by round; those of a round advance together."""
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -27,16 +27,17 @@ from .settings import SweepSettings
 
 
 def sweep(run: Run) -> list[dict]:
-    """Trains all combinations of a config's ``sweep``; the process group and log are set up.
+    """Trains all combinations of a sweep; the process group and the log are set up already.
 
     Args:
         run: Run with ``sweep`` in its config.
 
     Returns:
-        The results, a dict for each head: see :mod:`.report`.
+        Results, one dict per head: see :mod:`.report`.
 
     Raises:
-        InputError: If something in the config is wrong, or a checkpoint is of another run.
+        InputError: If something in the config is wrong, or a checkpoint belongs to another
+            run.
     """
     preemption = Preemption()
     preemption.listen()
@@ -63,31 +64,31 @@ def sweep(run: Run) -> list[dict]:
 
 
 def _check(run: Run) -> None:
-    """Refuses what a sweep cannot do.
+    """Refuses settings that a sweep does not support.
 
     Raises:
-        InputError: Naming the key.
+        InputError: If there is such a setting; the message names it.
     """
     if run.engine.type == 'fsdp2':
         raise InputError("engine 'fsdp2': the backbone of a sweep is frozen, and each process "
                          'holds all of it: use auto, single or ddp')
     if run.cfg.get('load_from') or run.cfg.get('resume_from'):
-        raise InputError('a sweep trains its heads from their own start: leave load_from and '
-                         'resume_from out; --auto-resume resumes what is in the work dir')
+        raise InputError('a sweep does not start its heads from a checkpoint: leave load_from and '
+                         'resume_from out; --auto-resume resumes the sweep in the work dir')
     if run.cfg.runner.type != 'IterBasedRunner':
         raise InputError(f'runner.type={run.cfg.runner.type!r}: a sweep counts iterations: '
                          'expected IterBasedRunner')
 
 
 def _reading_all(run: Run, shared: SharedBackbone) -> Run:
-    """Returns a head's run with a config that reads the feature maps of all heads."""
+    """Returns the run of a head, changed to read the feature maps of all heads."""
     cfg = Config(run.cfg._cfg_dict.deepcopy(), filename=run.cfg.filename)
     cfg.model.backbone.update(out_indices=shared.layers, with_fpn=False)
     return run.with_config(cfg)
 
 
 def _is_done(run: Run, auto_resume: bool) -> bool:
-    """Returns whether nothing is left to do for a head.
+    """Returns whether the training of a head is done.
 
     Raises:
         InputError: If its folder belongs to another run.
@@ -105,7 +106,7 @@ def _is_done(run: Run, auto_resume: bool) -> bool:
 
 def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: SharedBackbone,
                  preemption: Preemption, title: str) -> None:
-    """Trains the heads of a round; those that diverge drop out."""
+    """Trains the heads of a round; heads that diverge are stopped."""
     probes = [Probe(one.name, runs[one.name], shared, checkpoint)
               for one, checkpoint in part.heads]
     for probe in probes:
@@ -146,13 +147,13 @@ def _stream(loader: DataLoader, shared: SharedBackbone, device: str) -> Iterator
 
 
 def _step(probe: Probe, batches: IterationBatches) -> bool:
-    """Trains a head for an iteration; returns whether it has not diverged."""
+    """Trains a head for one iteration; returns False if it diverged."""
     try:
         probe.step(batches)
     except Diverged as error:
         runner = probe.runner
         get_root_logger().error('%s is stopped, the others train on: %s; its checkpoints, if it '
-                                'has any, are from before; try a smaller learning rate',
+                                'has any, are of earlier iterations; try a smaller learning rate',
                                 probe.name, error)
         runner.logger.error('stopped: %s', error)
         write_result(probe.run.work_dir, state='diverged', iterations=runner.iter,
@@ -181,7 +182,7 @@ def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone) -> None:
                                 description=f'evaluation of {len(due)} head(s)')
     for (probe, evaluation), own in zip(due, results):
         evaluation.take(probe.runner, own)
-    # One line on rank 0: the heads' own logs have the rest.
+    # Rank 0 logs one line; the heads' own logs have the details.
     scores = [(evaluation.score, probe.name) for probe, evaluation in due
               if evaluation.score is not None]
     if scores:

@@ -1,9 +1,9 @@
-"""InternViT as a segmentation backbone: image -> tokens -> blocks -> maps.
+"""InternViT as a segmentation backbone: image -> tokens -> blocks -> feature maps.
 
 B batch, H W pixels, h w patch grid, N = h*w patch tokens, D width. A class token stands in front of
-the patch tokens, and is left out of the maps.
+the patch tokens, and is left out of the feature maps.
 """
-import difflib
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -15,9 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 from ...checkpoint.load import load_backbone
 from ...checkpoint.provenance import set_weights_source, weights_source_of
-from ...errors import InputError
+from ...errors import InputError, refuse_unknown
 from ...layers.block import Block
-from ...layers.feature_pyramid import build_pyramid
+from ...layers.feature_pyramid import LEVELS, build_pyramid
 from ...layers.patch_embed import PatchEmbed
 from ...layers.pos_embed import PosEmbedCache
 
@@ -30,45 +30,47 @@ class InternViT6B(BaseModule):
     depth=24, qkv_bias=True, qk_normalization=False, norm_type='layer_norm'``.
 
     Parameters are built in bfloat16, never in float32 first, and computing follows the parameters:
-    ``.float()`` gives a float32 network. Training with float32 masters is the precision policy's
-    affair (:mod:`mmseg_custom.distributed.precision`).
+    ``.float()`` gives a float32 network. The precision policy adds float32 master weights for
+    training (:mod:`mmseg_custom.distributed.precision`).
 
     Args:
         in_chans: Channels of the image.
         patch_size: Side of a patch in pixels.
-        img_size: Side in pixels of the square image that the position embedding is stored for.
-            Images of other sizes are welcome: the embedding is resampled to their grid.
+        img_size: Side in pixels of the square image that the position embedding is stored for; it
+            is resampled to the grid of images of other sizes.
         pretrain_size: Side in pixels that the pretrained file was trained at. Kept for configs; the
             grid is read from the file itself.
         qkv_bias: Whether the q, k, v projection has a bias.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 in the first.
+        drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0 in the
+            first.
         embed_dim: Width D.
         num_heads: Attention heads.
         mlp_ratio: Width of the MLP over D.
-        init_values: Start of the layer scale; 0 or None for none.
+        init_values: Initial layer scale; 0 or None for no layer scale.
         qk_normalization: Whether q and k are normalised, over all D channels.
-        depth: Blocks.
-        use_flash_attn: Ask for the fastest attention kernel that is here; a list asks block by
-            block. Never an error: see :func:`...layers.attention.select_kernel`.
-        with_cp: Activation checkpointing of every block in training (of every k-th block where
-            the attribute ``checkpoint_every`` is set to k).
-        layerscale_force_fp32: Multiply the layer scale in float32.
-        out_indices: Blocks (from 0) whose tokens become maps, given in ascending order.
-        freeze_vit: Freeze everything but the pyramid. The frozen part stays in eval mode, runs
-            without autograd and stops after the last block that is read.
-        with_fpn: Turn the four maps into a pyramid of strides 3.5, 7, 14 and 28 pixels
+        depth: Number of blocks.
+        use_flash_attn: Whether blocks use the fastest attention kernel that is installed; a list
+            says it block by block. Never an error: see
+            :func:`...layers.attention.select_kernel`.
+        with_cp: Whether activations are recomputed in training (activation checkpointing); see
+            :meth:`set_checkpointing`.
+        layerscale_force_fp32: Whether the layer scale is multiplied in float32.
+        out_indices: Blocks (from 0, ascending) whose tokens become feature maps.
+        freeze_vit: Whether everything but the pyramid is frozen. The frozen part stays in eval
+            mode, runs without autograd and stops after the last block that is read.
+        with_fpn: Whether the four feature maps become a pyramid of strides 3.5, 7, 14 and 28 pixels
             (for a patch of 14).
-        with_final_norm: A layer norm over channels at the end of each level of the pyramid.
-        norm_type: 'rms_norm' or 'layer_norm', of all norms in the blocks.
+        with_final_norm: Whether each level of the pyramid ends with a layer norm over channels.
+        norm_type: Type of all norms in the blocks, 'rms_norm' or 'layer_norm'.
         pretrained: File or folder with weights: see :func:`mmseg_custom.checkpoint.load_backbone`.
-            Or a network of the same sizes: its frozen parts become this one's too, not copied.
-        layerscale_no_force_fp32: The opposite of ``layerscale_force_fp32``, as the configs of 2024
-            have it.
-        unfreeze_pos_embed: Train the position embedding of a frozen network.
+            Or a network of the same sizes, whose frozen parts are shared, not copied.
+        layerscale_no_force_fp32: Opposite of ``layerscale_force_fp32``, a key of the configs of
+            2024.
+        unfreeze_pos_embed: Whether the position embedding of a frozen network is trained.
 
     Raises:
         InputError: For an unknown argument, ``out_indices`` that do not exist, a pyramid without
-            four maps, or a pretrained file that does not fit.
+            four feature maps, or a pretrained file that does not fit.
     """
 
     def __init__(self, in_chans: int = 3, patch_size: int = 14, img_size: int = 224,
@@ -83,8 +85,8 @@ class InternViT6B(BaseModule):
                  layerscale_no_force_fp32: bool | None = None, unfreeze_pos_embed: bool = False,
                  **unknown):
         super().__init__()
-        if unknown:
-            raise InputError(_unknown_arguments(type(self), unknown))
+        known = [name for name in inspect.signature(type(self)).parameters if name != 'unknown']
+        refuse_unknown('model.backbone', unknown, known)
         _check_out_indices(out_indices, depth, with_fpn)
         if layerscale_no_force_fp32 is not None:
             layerscale_force_fp32 = not layerscale_no_force_fp32
@@ -92,7 +94,7 @@ class InternViT6B(BaseModule):
         self.patch_size, self.img_size, self.pretrain_size = patch_size, img_size, pretrain_size
         self.out_indices = list(out_indices)
         self.with_cp, self.with_fpn, self.freeze_vit = with_cp, with_fpn, freeze_vit
-        self.checkpoint_every = 1
+        self.set_checkpointing(every_kth=1)
 
         # A file brings all these parameters: on the meta device they cost nothing until it does.
         with _default_dtype(torch.bfloat16), torch.device('meta') if pretrained else nullcontext():
@@ -120,88 +122,107 @@ class InternViT6B(BaseModule):
         elif pretrained:
             load_backbone(self, pretrained)
         if freeze_vit:
-            for name, parameter in self.named_parameters():
-                trained = name.startswith('up') or (name == 'pos_embed' and unfreeze_pos_embed)
-                parameter.requires_grad = trained
+            for name, parameter in self.named_trunk_parameters():
+                parameter.requires_grad = name == 'pos_embed' and unfreeze_pos_embed
             self.train()
 
     def _share(self, other: 'InternViT6B') -> None:
-        """Takes over the very modules and parameters of another network, but for its pyramid."""
+        """Uses the modules and parameters of another network's trunk as this one's."""
         for name, child in other.named_children():
-            if not name.startswith('up'):
+            if name not in LEVELS:
                 setattr(self, name, child)
         self.cls_token, self.pos_embed = other.cls_token, other.pos_embed
         set_weights_source(self, weights_source_of(other))
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the parameters."""
+        """Dtype of the parameters."""
         return self.patch_embed.proj.weight.dtype
 
+    @property
+    def pyramid(self) -> dict[str, nn.Module]:
+        """Levels of the feature pyramid by name, in order of their strides; empty without one."""
+        return {name: getattr(self, name) for name in LEVELS} if self.with_fpn else {}
+
+    def named_trunk_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yields names and parameters before the pyramid: the part that ``freeze_vit`` freezes."""
+        for name, parameter in self.named_parameters():
+            if name.partition('.')[0] not in LEVELS:
+                yield name, parameter
+
+    def set_checkpointing(self, every_kth: int) -> None:
+        """Sets which blocks recompute their activations in training, where ``with_cp`` is set.
+
+        Args:
+            every_kth: 1 for all blocks, 2 for every second one, and so on.
+        """
+        self._checkpoint_every = every_kth
+
     def init_weights(self) -> None:
-        """Nothing is left to do: the constructor initialised or loaded every parameter."""
+        """Does nothing: the constructor initialised or loaded every parameter."""
 
     def train(self, mode: bool = True) -> 'InternViT6B':
-        """Sets the training mode; what is frozen stays in eval mode."""
+        """Sets the training mode; frozen parts stay in eval mode."""
         super().train(mode)
         # Casts and gathered shards are new tensors each time, at addresses that may repeat.
         self.positions = PosEmbedCache()
         if self.freeze_vit:
             for name, child in self.named_children():
-                if not name.startswith('up'):
+                if name not in LEVELS:
                     child.eval()
         return self
 
     def forward(self, images: Tensor | Sequence[Tensor],
                 before_pyramid: bool = False) -> list[Tensor]:
-        """Computes the maps of a batch.
+        """Computes the feature maps of a batch.
 
         Args:
-            images: (B, in_chans, H, W), normalised; H and W multiples of ``patch_size``. Or what
-                :meth:`frozen_features` returned for them: then only the pyramid is left to do.
-            before_pyramid: Return what goes into the pyramid.
+            images: (B, in_chans, H, W), normalised; H and W multiples of ``patch_size``. Or the
+                result of :meth:`frozen_features` for them, which only the pyramid is applied to.
+            before_pyramid: Whether the inputs of the pyramid are returned.
 
         Returns:
-            One float32 map (B, D, h, w) for each of ``out_indices``; with the pyramid, four at
-            4x, 2x, 1x and 1/2 of that grid.
+            One float32 feature map (B, D, h, w) for each of ``out_indices``; with the pyramid, four
+            at 4x, 2x, 1x and 1/2 of that grid.
 
         Raises:
             ValueError: If a side is not a multiple of the patch.
         """
-        maps = self._maps(images) if isinstance(images, Tensor) else self._cast(images)
+        features = self._trunk(images) if isinstance(images, Tensor) else self._cast(images)
         if self.with_fpn and not before_pyramid:
-            maps = [level(x) for level, x in zip((self.up1, self.up2, self.up3, self.up4), maps)]
-        return [x.contiguous().float() for x in maps]
+            features = [level(x) for level, x in zip(self.pyramid.values(), features)]
+        return [x.contiguous().float() for x in features]
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> list[Tensor]:
-        """The maps that depend on the frozen weights alone: those before the pyramid.
+        """Computes the feature maps before the pyramid, which depend on frozen weights alone.
 
         Args:
-            images: As :meth:`forward` takes them.
+            images: (B, in_chans, H, W), as for :meth:`forward`.
 
         Returns:
-            One float32 map (B, D, h, w) for each of ``out_indices``.
+            One float32 feature map (B, D, h, w) for each of ``out_indices``.
         """
-        return self(images, True)
+        return self(images, before_pyramid=True)
 
     def frozen_feature_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
-        """(D, h, w) of each of :meth:`frozen_features` for images of (height, width) pixels."""
+        """Returns (D, h, w) of each of :meth:`frozen_features` for images of these pixels."""
         grid = (height // self.patch_size, width // self.patch_size)
         return [(self.embed_dim, *grid)] * len(self.out_indices)
 
-    def _maps(self, images: Tensor) -> list[Tensor]:
-        """(B, in_chans, H, W) -> a map (B, D, h, w) for each of ``out_indices``."""
+    def _trunk(self, images: Tensor) -> list[Tensor]:
+        """(B, in_chans, H, W) -> a feature map (B, D, h, w) for each of ``out_indices``."""
         frozen = self.freeze_vit and not self.pos_embed.requires_grad
         with torch.no_grad() if frozen else nullcontext():
             tokens, grid = self.patch_embed(images)  # (B, N, D)
             tokens = self._add_positions(tokens, grid)  # (B, 1 + N, D)
             outs = self._run_blocks(tokens)
-            return [_to_map(out, grid) for out in outs]  # (B, D, h, w)
+            # (B, 1 + N, D) -> (B, D, h, w), without the class token
+            return [out[:, 1:].transpose(1, 2).unflatten(2, grid) for out in outs]
 
-    def _cast(self, maps: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Maps from outside in the dtype that the pyramid's parameters are stored in."""
-        return [x.to(self.up1[0].weight.dtype) for x in maps] if self.with_fpn else maps
+    def _cast(self, features: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Casts given feature maps to the dtype that the pyramid's parameters are stored in."""
+        return [x.to(self.up1[0].weight.dtype) for x in features] if self.with_fpn else features
 
     def _add_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, D) -> (B, 1 + N, D): puts the class token in front and adds the positions."""
@@ -210,14 +231,14 @@ class InternViT6B(BaseModule):
         return torch.cat([cls_token, tokens], dim=1) + positions
 
     def _run_blocks(self, tokens: Tensor) -> list[Tensor]:
-        """Runs the blocks up to the last one that is read; returns the tokens after those read."""
+        """Runs the blocks up to the last one that is read; returns the tokens of those read."""
         if not self.blocks:
-            raise RuntimeError('the blocks of this backbone were let go: it trains on a feature '
+            raise RuntimeError('the blocks of this backbone were dropped: it trains on a feature '
                                'cache; build it again for images')
         outs = []
         recompute = self.with_cp and self.training and torch.is_grad_enabled()
         for i, block in enumerate(self.blocks[:max(self.out_indices) + 1]):
-            if recompute and i % self.checkpoint_every == 0:
+            if recompute and i % self._checkpoint_every == 0:
                 tokens = checkpoint(block, tokens, use_reentrant=False)
             else:
                 tokens = block(tokens)
@@ -226,14 +247,9 @@ class InternViT6B(BaseModule):
         return outs
 
 
-def _to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(B, 1 + N, D) -> (B, D, h, w), without the class token."""
-    return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
-
-
 @contextmanager
 def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Builds parameters in ``dtype`` from the start: casting afterwards would hold both."""
+    """Builds parameters in ``dtype`` from the start; a cast afterwards would hold both copies."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -249,15 +265,4 @@ def _check_out_indices(out_indices: Sequence[int], depth: int, with_fpn: bool) -
                          f'between 0 and depth - 1 = {depth - 1}')
     if with_fpn and len(out_indices) != 4:
         raise InputError(f'out_indices {list(out_indices)}: with_fpn=True makes a pyramid of '
-                         f'exactly 4 maps, not {len(out_indices)}')
-
-
-def _unknown_arguments(cls: type, unknown: dict) -> str:
-    """One line that names the unknown arguments and their nearest known names."""
-    known = [name for name in cls.__init__.__annotations__ if name != 'return']
-    hints = []
-    for name in unknown:
-        near = difflib.get_close_matches(name, known, n=1)
-        hints.append(f'{name!r}' + (f' (did you mean {near[0]!r}?)' if near else ''))
-    return (f'unknown key in model.backbone: {", ".join(hints)}; '
-            f'known keys: {", ".join(known)}')
+                         f'exactly 4 feature maps, not {len(out_indices)}')

@@ -17,13 +17,13 @@ class FCNHead(UpsampledLoss, MMSegFCNHead):
     channels, then a 1x1 classifier.
 
     Args:
-        num_convs: Convolutions before the classifier.
-        kernel_size: Of these convolutions.
-        concat_input: Concatenate the input and the output of the convolutions.
-        dilation: Of these convolutions.
-        with_norm: A batch norm over the channels before the classifier: SyncBN, which is plain
-            batch norm in a single process.
-        **kwargs: Of ``mmseg.models.decode_heads.decode_head.BaseDecodeHead``.
+        num_convs: Number of convolutions before the classifier.
+        kernel_size: Kernel size of these convolutions.
+        concat_input: Whether the classifier reads the input beside the output of the convolutions.
+        dilation: Dilation of these convolutions.
+        with_norm: Whether a batch norm over the channels precedes the classifier: SyncBN, which is
+            plain batch norm in a single process.
+        **kwargs: Arguments of ``mmseg.models.decode_heads.decode_head.BaseDecodeHead``.
     """
 
     def __init__(self, num_convs: int = 2, kernel_size: int = 3, concat_input: bool = True,
@@ -36,5 +36,5 @@ class FCNHead(UpsampledLoss, MMSegFCNHead):
         self.norm = nn.SyncBatchNorm(self.channels) if with_norm else nn.Identity()
 
     def _forward_feature(self, inputs: list[Tensor]) -> Tensor:
-        """Maps [(B, C_i, h_i, w_i)] -> features (B, channels, h, w), ready to classify."""
+        """Feature maps [(B, C_i, h_i, w_i)] -> inputs of the classifier (B, channels, h, w)."""
         return self.norm(super()._forward_feature(inputs))

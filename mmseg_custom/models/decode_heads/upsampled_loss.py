@@ -1,4 +1,4 @@
-"""The loss of a decode head, in strips wherever it is mmseg's plain cross-entropy.
+"""The loss of a decode head, computed in strips where it is mmseg's plain cross-entropy.
 
 B images, K classes, h w grid of the logits, H W pixels.
 """
@@ -10,10 +10,10 @@ from ...losses import upsampled_cross_entropy
 
 
 class UpsampledLoss(BaseDecodeHead):
-    """Goes in front of a decode head of mmseg, and takes its loss over."""
+    """Mixin for a decode head of mmseg that replaces its loss, in front of its class."""
 
     def losses(self, seg_logit: Tensor, seg_label: Tensor) -> dict[str, Tensor]:
-        """Loss and accuracy, by the names that mmseg gives them.
+        """Computes loss and accuracy, under mmseg's names.
 
         Args:
             seg_logit: (B, K, h, w).
@@ -26,18 +26,18 @@ class UpsampledLoss(BaseDecodeHead):
 
 
 def in_strips(head: nn.Module) -> bool:
-    """Whether the loss of a head is one that :func:`head_losses` computes."""
+    """Returns whether the loss of a head is one that :func:`head_losses` computes."""
     loss = head.loss_decode
     return (type(loss) is CrossEntropyLoss and loss.reduction == 'mean' and head.sampler is None
             and not loss.use_sigmoid and not loss.use_mask)
 
 
 def head_losses(head: nn.Module, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The weighted loss and the accuracy in percent, (...) each, with the settings of a head.
+    """Computes the weighted loss (...) and the accuracy (...) in percent, with a head's settings.
 
     Args:
-        head: For which :func:`in_strips` holds.
-        logits: (..., B, K, h, w): of this head, or of several whose losses are the same.
+        head: Decode head for which :func:`in_strips` holds.
+        logits: (..., B, K, h, w), logits of this head or of several with the same loss.
         labels: (B, 1, H, W).
     """
     weight = head.loss_decode.class_weight

@@ -1,8 +1,7 @@
 """mmseg's encoder-decoder with a test path of its own: images -> windows -> batches -> labels.
 
-Training, configs, weights and the labels are mmseg's; what differs is time and memory. A stands for
-the views of an image in multi-scale testing, N images, K classes, H W pixels, h w cells of the
-head's logits.
+Training, configs, weights and labels are those of mmseg; time and memory differ. A views of an
+image in multi-scale testing, N images, K classes, H W pixels, h w cells of the head's logits.
 """
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from .windows import Axis, View, boxes, labels_of, window_starts
 
 @dataclass
 class _Job:
-    """One view of one image on its way: its windows, and the logits that they have so far."""
+    """One view of one image: its windows, and the logits computed so far."""
     image: Tensor  # (3, H, W)
     meta: dict
     rows: Axis
@@ -30,7 +29,7 @@ class _Job:
     logits: Tensor | None = None  # (K, windows * h, windows * w)
 
     def put(self, i: int, j: int, cells: Tensor) -> None:
-        """Takes the logits (K, h, w) of the window in row i and column j."""
+        """Stores the logits (K, h, w) of the window in row i and column j."""
         classes, height, width = cells.shape
         if self.logits is None:
             self.logits = cells.new_empty(classes, len(self.rows.starts) * height,
@@ -38,7 +37,7 @@ class _Job:
         self.logits[:, i * height:(i + 1) * height, j * width:(j + 1) * width] = cells
 
     def view(self, align_corners: bool) -> View:
-        """The logits with the weights that lead to the pixels of the output."""
+        """Returns the logits with their weights for each pixel of the output."""
         cells = [size // len(axis.starts) for size, axis in
                  zip(self.logits.shape[1:], (self.rows, self.columns))]
         return View(self.logits, self.rows.matrix(cells[0], align_corners),
@@ -52,33 +51,44 @@ class InternViTSegmentor(EncoderDecoder):
     The labels are those of mmseg's ``slide_inference`` and ``whole_inference``, with flips and the
     mean of probabilities over the views (``aug_test``), up to rounding. Windows of all views of all
     images of a batch go through the network together, and the logits of every pixel are never
-    there: see :mod:`.windows`.
+    computed at once: see :mod:`.windows`.
 
-    ``test_cfg`` has one more key: ``window_batch``, the number of windows at once; without it, it
-    follows from the free memory.
-
-    Attributes:
-        lockstep: Whether all processes of the group test at the same time with weights in shards:
-            every one then runs the network equally often, on windows of zeros where it has none
-            left. They must call this segmentor equally often.
-
+    ``test_cfg`` has one more key: ``window_batch``, the window batch size; by default it follows
+    from the free memory.
     """
 
-    lockstep = False
+    tests_in_lockstep = True  # read where sharded models are tested
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._batch = WindowBatch()
 
+    def forward(self, img: Tensor | list | None = None, img_metas: list | None = None,
+                return_loss: bool = True, feats: list[Tensor] | None = None, **kwargs):
+        """Computes losses or, with ``return_loss=False``, label maps: see :meth:`forward_test`.
+
+        Args:
+            img: Images (B, 3, H, W) in training; the views of images in testing.
+            img_metas: Metas of the images, dicts as mmseg's ``Collect`` makes them.
+            return_loss: Whether this is training.
+            feats: Feature maps of the images in the place of ``img``, from a feature cache.
+            **kwargs: ``gt_semantic_seg`` (B, 1, H, W) in training; options of testing.
+        """
+        inputs = img if feats is None else feats  # the backbone takes either
+        return super().forward(inputs, img_metas, return_loss, **kwargs)
+
     def forward_test(self, imgs: Sequence, img_metas: Sequence, rescale: bool = True,
-                     **_kwargs) -> list[np.ndarray]:
-        """The label maps of a batch of images.
+                     lockstep: bool = False, **_kwargs) -> list[np.ndarray]:
+        """Computes the label maps of a batch of images.
 
         Args:
             imgs: A views, each (N, 3, H, W), or a list of N images (3, H, W) of any sizes.
             img_metas: A lists of N dicts, as mmseg's ``Collect`` makes them.
-            rescale: Return labels of the original images; else of what the network saw, where
-                there is one view.
+            rescale: Whether labels have the size of the original images; else they have that of
+                the network's input, for a single view.
+            lockstep: Whether all processes of the group test at the same time with weights in
+                shards. Each then runs the network equally often, on windows of zeros where it has
+                none left; they must call this segmentor equally often.
 
         Returns:
             N label maps (H, W), int64.
@@ -97,18 +107,8 @@ class InternViTSegmentor(EncoderDecoder):
         self._batch.ask(self.test_cfg.get('window_batch'))
         views = [[self._job(image, meta, rescale) for image, meta in zip(images, metas)]
                  for images, metas in zip(imgs, img_metas)]
-        self._run([job for jobs in views for job in jobs])
+        self._run([job for jobs in views for job in jobs], lockstep)
         return [self._labels(jobs) for jobs in zip(*views)]
-
-    def simple_test(self, img: Tensor, img_meta: list[dict],
-                    rescale: bool = True) -> list[np.ndarray]:
-        """One view; see :meth:`forward_test`."""
-        return self.forward_test([img], [img_meta], rescale)
-
-    def aug_test(self, imgs: list, img_metas: list[list[dict]],
-                 rescale: bool = True) -> list[np.ndarray]:
-        """Several views; see :meth:`forward_test`."""
-        return self.forward_test(imgs, img_metas, rescale)
 
     def _job(self, image: Tensor, meta: dict, rescale: bool) -> _Job:
         """Plans the windows of one view of one image, (3, H, W) or (1, 3, H, W)."""
@@ -127,43 +127,35 @@ class InternViTSegmentor(EncoderDecoder):
                 length, kept, meta['ori_shape'][i] if rescale else length,
                 side=min(crop, length), starts=window_starts(length, crop, stride),
                 flipped=direction == flipped_by))
-        return _Job(image, meta, *axes)
+        return _Job(image, meta, rows=axes[0], columns=axes[1])
 
-    def _run(self, jobs: list[_Job]) -> None:
-        """Brings the windows of all jobs through the network, those of one shape together."""
+    def _run(self, jobs: list[_Job], lockstep: bool) -> None:
+        """Runs the network on the windows of all jobs, those of one shape together."""
         waiting: dict[tuple[int, int], list] = {}
         for job in jobs:
             for i, j, y, x in boxes(job.rows, job.columns):
                 waiting.setdefault((job.rows.side, job.columns.side), []).append((job, i, j, y, x))
         device = jobs[0].image.device
         idle = next(iter(waiting))
-        while self._goes_on(bool(waiting), device):
+        while _any_rank(bool(waiting), device) if lockstep else waiting:
             if not waiting:  # here, but another process has windows left
-                self._cells(torch.zeros(1, 3, *idle, device=device), [jobs[0].meta])
+                self._cells(torch.zeros(1, 3, *idle, device=device), [jobs[0].meta], lockstep)
                 continue
             shape, windows = next(iter(waiting.items()))
-            del windows[:self._run_batch(shape, windows)]
+            del windows[:self._run_batch(shape, windows, lockstep)]
             if not windows:
                 del waiting[shape]
 
-    def _goes_on(self, more: bool, device: torch.device) -> bool:
-        """Whether the network has to run: for windows here or, in lockstep, anywhere."""
-        if not self.lockstep:
-            return more
-        flag = torch.tensor(int(more), device=device)
-        dist.all_reduce(flag, dist.ReduceOp.MAX)
-        return bool(flag)
-
-    def _run_batch(self, shape: tuple[int, int], windows: list) -> int:
+    def _run_batch(self, shape: tuple[int, int], windows: list, lockstep: bool) -> int:
         """Runs the first windows of a list; returns how many."""
         batch = windows[:self._batch.size(shape)]
         device = batch[0][0].image.device
         try:
             with self._batch.measured(shape, device):
                 cells = self._cells(torch.stack([job.image[:, y, x] for job, _, _, y, x in batch]),
-                                    [job.meta for job, *_ in batch])
+                                    [job.meta for job, *_ in batch], lockstep)
         except torch.cuda.OutOfMemoryError:
-            if len(batch) == 1 or self.lockstep:
+            if len(batch) == 1 or lockstep:
                 raise
             self._batch.halve(shape)
             return 0
@@ -171,25 +163,32 @@ class InternViTSegmentor(EncoderDecoder):
             job.put(i, j, own)
         return len(batch)
 
-    def _cells(self, windows: Tensor, metas: list[dict]) -> Tensor:
-        """The head's logits (B, K, h, w) of windows (B, 3, H, W), float32.
+    def _cells(self, windows: Tensor, metas: list[dict], lockstep: bool) -> Tensor:
+        """Computes the head's logits (B, K, h, w) of windows (B, 3, H, W), in float32.
 
         On the CPU the head takes one window at a time: how some of its products are added up
         depends on the size of the batch. The backbone's do not.
         """
-        maps = self.extract_feat(windows)
-        if windows.device.type != 'cpu' or self.lockstep:
-            return self._decode_head_forward_test(maps, metas).float()
+        features = self.extract_feat(windows)
+        if windows.device.type != 'cpu' or lockstep:
+            return self._decode_head_forward_test(features, metas).float()
         return torch.cat([
-            self._decode_head_forward_test([m[i:i + 1] for m in maps], metas[i:i + 1]).float()
+            self._decode_head_forward_test([x[i:i + 1] for x in features], metas[i:i + 1]).float()
             for i in range(len(windows))])
 
     def _labels(self, jobs: Sequence[_Job]) -> np.ndarray:
-        """The label map of an image, from its views."""
+        """Computes the label map of an image from its views."""
         with _exact_products():
             labels = labels_of([job.view(self.align_corners) for job in jobs],
                                getattr(self.decode_head, 'threshold', None))
         return labels.numpy().astype(np.int64)
+
+
+def _any_rank(value: bool, device: torch.device) -> bool:
+    """Returns whether a value is true on any rank."""
+    flag = torch.tensor(int(value), device=device)
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return bool(flag)
 
 
 def _check(test_cfg: dict) -> None:
@@ -215,7 +214,7 @@ def _check(test_cfg: dict) -> None:
 
 @contextmanager
 def _exact_products() -> Iterator[None]:
-    """Products of float32 in float32, also where a run lets a GPU take TF32 for its network."""
+    """Computes float32 products in float32, even where a run allows TF32 for its network."""
     settings = torch.backends.cuda.matmul
     # allow_tf32 is what PyTorch before 2.9 has.
     name, exact = (('fp32_precision', 'ieee') if hasattr(settings, 'fp32_precision')

@@ -1,4 +1,4 @@
-"""Windows of an image, and the way from their logits to labels, without the logits of every pixel.
+"""From the logits of windows to the labels of an image, without the logits of every pixel.
 
 mmseg enlarges the logits of each window to the window's pixels, averages windows where they
 overlap, crops padding, and resizes the result to the original image: all of it linear, and one
@@ -6,9 +6,9 @@ axis after the other. So with the logits of all windows side by side in one matr
 
     logits at the pixels of the output  =  rows (H, R) @ logits (R, C) @ columns (C, W)
 
-where the two matrices hold everything: enlarging, overlap, crop, resize and flip. They are almost
-empty: a pixel depends on a handful of cells. Tiles of the output are computed from the cells that
-they depend on, and become labels at once.
+where the two matrices hold everything: enlarging, overlap, crop, resize and flip. They are sparse:
+a pixel depends on a handful of cells. Tiles of the output are computed from the cells that they
+depend on, and become labels at once.
 
 K classes, H W pixels of the output, R C rows and columns of cells, S P rows and pixels of a tile.
 """
@@ -23,21 +23,21 @@ from torch.nn import functional as F
 
 # Pixels of a tile: on the CPU its logits stay in the cache, on a GPU there are few large products.
 TILE_PIXELS = {'cpu': 4096, 'cuda': 2**18}
-LEAST_ROWS = 12  # of pixels in a tile on the CPU, where cells are closer than that
-SAFETY = 1e-5  # of the largest logit: far above what rounding changes in a sum of a few products
+LEAST_ROWS = 12  # rows of pixels in a tile on the CPU, where cells are closer than that
+SAFETY = 1e-5  # share of the largest logit: far above the rounding error of a sum of few products
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of an image as the windows see it.
+    """One axis of an image, cut into windows.
 
     Attributes:
-        length: Pixels of the image that the network sees.
-        kept: Of these, pixels without padding.
+        length: Pixels of the network's input.
+        kept: Those pixels of it that are not padding.
         target: Pixels of the output.
         side: Pixels of a window.
         starts: First pixel of each window.
-        flipped: Whether the network sees this axis reversed.
+        flipped: Whether this axis of the network's input is reversed.
     """
     length: int
     kept: int
@@ -47,15 +47,15 @@ class Axis:
     flipped: bool = False
 
     def pitch(self, cells: int) -> float:
-        """Pixels of the output from cell to cell of a window."""
+        """Returns the distance of two cells of a window in pixels of the output."""
         return self.target / self.kept * self.side / cells
 
     def matrix(self, cells: int, align_corners: bool) -> Tensor:
-        """The weights (target, windows * cells) of the cells of all windows for each pixel.
+        """Returns the weights (target, windows * cells) of the cells of all windows in each pixel.
 
         Args:
-            cells: Of each window, as the head gives them.
-            align_corners: Of both resizes, from cells to pixels and to the output.
+            cells: Number of the head's cells in a window.
+            align_corners: Option of both resizes, from cells to pixels and to the output.
         """
         window = _resized(torch.eye(cells), self.side, align_corners)
         merged = torch.zeros(len(self.starts), cells, self.length)
@@ -69,7 +69,7 @@ class Axis:
 
 
 def window_starts(length: int, crop: int, stride: int) -> tuple[int, ...]:
-    """Where windows start along an axis, as mmseg's ``slide_inference`` has it.
+    """Returns the first pixel of each window of an axis, as mmseg's ``slide_inference`` does.
 
     The last one is moved back to end with the image; an image shorter than the crop is one window.
     """
@@ -78,7 +78,7 @@ def window_starts(length: int, crop: int, stride: int) -> tuple[int, ...]:
 
 
 def _resized(lines: Tensor, size: int, align_corners: bool) -> Tensor:
-    """Lines (n, length) at another length, by PyTorch's own interpolation and rounding."""
+    """Resizes lines (n, length) with PyTorch's own interpolation and rounding."""
     return F.interpolate(lines[None], size, mode='linear', align_corners=align_corners)[0]
 
 
@@ -88,9 +88,9 @@ class View:
 
     Attributes:
         logits: (K, R, C), the windows side by side.
-        rows: (H, R), see :class:`Axis`; on the CPU.
-        columns: (W, C); on the CPU.
-        pitch: Pixels of the output from one row of cells to the next.
+        rows: (H, R), result of :meth:`Axis.matrix`; on the CPU.
+        columns: (W, C), the same for columns; on the CPU.
+        pitch: Distance of two rows of cells in pixels of the output.
     """
     logits: Tensor
     rows: Tensor
@@ -99,13 +99,13 @@ class View:
 
 
 def labels_of(views: Sequence[View], threshold: float | None = None) -> Tensor:
-    """The labels (H, W) of an image from all its views, on the CPU.
+    """Computes the labels (H, W) of an image from all its views; they are on the CPU.
 
-    One view: the class of the largest logit. Several: of the largest mean probability.
+    One view: the class of the largest logit. Several: the class of the largest mean probability.
 
     Args:
-        views: All of the same output size.
-        threshold: Of the probability, for a network with one output channel (K = 1).
+        views: Views of the same output size.
+        threshold: Least probability of class 1 in a network with one output channel (K = 1).
     """
     classes = len(views[0].logits)
     height, width = len(views[0].rows), len(views[0].columns)
@@ -141,8 +141,8 @@ def labels_of(views: Sequence[View], threshold: float | None = None) -> Tensor:
 def _each(work: Callable[[slice], None], strips: list[slice], threads: int) -> None:
     """Works on strips, several at a time on the CPU, each in one thread.
 
-    The steps of a tile are too short to share one out over threads: they would wait for each other
-    after every step.
+    The steps of a tile are too short to split over threads, which would wait for each other after
+    every step.
     """
     if threads == 1 or len(strips) == 1:
         for strip in strips:
@@ -151,7 +151,7 @@ def _each(work: Callable[[slice], None], strips: list[slice], threads: int) -> N
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for _ in pool.map(work, strips):
             pass
-    torch.set_num_threads(threads)  # threads to come would start with that of the last one
+    torch.set_num_threads(threads)  # later threads would start with the setting of the last one
 
 
 def _tiles(view: View, device: str) -> tuple[list[slice], list[slice]]:
@@ -175,7 +175,7 @@ def _tiles(view: View, device: str) -> tuple[list[slice], list[slice]]:
 
 
 def _used(weights: Tensor, view: View) -> tuple[Tensor, Tensor]:
-    """The cells that a slice of the output depends on: their weights and their positions."""
+    """Returns weights and positions of the cells that a slice of the output depends on."""
     used = weights.any(0).nonzero().flatten()
     device = view.logits.device
     return weights[:, used].to(device), used.to(device)
@@ -183,7 +183,7 @@ def _used(weights: Tensor, view: View) -> tuple[Tensor, Tensor]:
 
 def _logits(band: tuple[Tensor, Tensor], block: tuple[Tensor, Tensor],
             classes: Tensor | None = None) -> Tensor:
-    """The logits (K, S*P) of a tile, or of some of its classes."""
+    """Computes the logits (K, S*P) of a tile, or of some of its classes."""
     (rows, cells), (columns, used) = band, block
     cells = cells.index_select(2, used)  # (K, r, c)
     if classes is not None:
@@ -193,7 +193,7 @@ def _logits(band: tuple[Tensor, Tensor], block: tuple[Tensor, Tensor],
 
 
 def _mean(tile: list, probability) -> Tensor:
-    """The mean probabilities (K, S*P) of a tile over the views."""
+    """Computes the mean probabilities (K, S*P) of a tile over the views."""
     total = probability(_logits(*tile[0]))
     for band, block in tile[1:]:
         total += probability(_logits(band, block))
@@ -201,7 +201,7 @@ def _mean(tile: list, probability) -> Tensor:
 
 
 def _label_pruned(band: tuple[Tensor, Tensor], block: tuple[Tensor, Tensor]) -> Tensor:
-    """The labels (S*P) of a tile, from the classes alone that can win in it.
+    """Computes the labels (S*P) of a tile from the classes that can win in it.
 
     A logit of the tile is a mean of those of the cells that it depends on. A class whose largest
     one there is below the smallest one of another class has no pixel.
@@ -217,10 +217,10 @@ def _label_pruned(band: tuple[Tensor, Tensor], block: tuple[Tensor, Tensor]) -> 
 
 
 def first_argmax_(values: Tensor) -> Tensor:
-    """``values.argmax(0)`` of (K, P) without NaN, in a sixth of the time on the CPU.
+    """Computes ``values.argmax(0)`` of (K, P) without NaN in a sixth of the time on the CPU.
 
-    PyTorch's own goes from class to class by pixel. These four steps are vectorized, which a
-    comparison in place is, and one that gives booleans is not. Overwrites the values.
+    PyTorch's own goes from class to class by pixel. These four steps are vectorized; a comparison
+    in place is, one with a boolean result is not. Overwrites the values.
     """
     rank = torch.arange(len(values), 0, -1, dtype=values.dtype)[:, None]
     best = values.eq_(values.amax(0)).mul_(rank).amax(0)  # the highest rank of the largest
@@ -228,7 +228,7 @@ def first_argmax_(values: Tensor) -> Tensor:
 
 
 def boxes(rows: Axis, columns: Axis) -> Iterator[tuple[int, int, slice, slice]]:
-    """The windows of an image: number of row and column, and their pixels."""
+    """Yields the windows of an image: row and column number, and slices of their pixels."""
     for i, y in enumerate(rows.starts):
         for j, x in enumerate(columns.starts):
             yield i, j, slice(y, y + rows.side), slice(x, x + columns.side)

@@ -210,7 +210,7 @@ def test_without_validation_the_blocks_are_let_go(run, model, tmp_path, monkeypa
     assert len(spared.blocks) == 0
     again = open_cache(run, model)
     assert again.cache.folder == filled.cache.folder
-    with pytest.raises(RuntimeError, match='the blocks of this backbone were let go'):
+    with pytest.raises(RuntimeError, match='the blocks of this backbone were dropped'):
         spared.frozen_features(torch.zeros(1, 3, 56, 56))
     save_checkpoint(model, saved)
     whole = build_model(replace(run, checkpoint=open_checkpoint(saved)))

@@ -35,15 +35,15 @@ def copy_weights(source: InternVLVisionModel, target: InternViT6B, tmp_path) -> 
     (dict(qk_normalization=False, qkv_bias=True, norm_type='layer_norm'),
      dict(use_qk_norm=False, attention_bias=True, norm_type='layer_norm')),
 ], ids=['6B', 'without q/k norm', '300M'])
-def test_maps_equal_transformers(ours, theirs, tmp_path):
+def test_feature_maps_equal_transformers(ours, theirs, tmp_path):
     network = build(**ours).eval()
     model = reference(**theirs)
     copy_weights(model, network, tmp_path)
     images = torch.randn(2, 3, 56, 56)
     with torch.no_grad():
         expected = model(images, output_hidden_states=True).hidden_states
-        maps = network(images)
-    for i, found in zip(TINY['out_indices'], maps):
+        features = network(images)
+    for i, found in zip(TINY['out_indices'], features):
         # hidden_states[0] is the embedding, hidden_states[i + 1] what block i returns
         tokens = expected[i + 1][:, 1:].transpose(1, 2).reshape(2, 96, 4, 4)
         assert (found - tokens).norm() / tokens.norm() < 1e-5
@@ -101,7 +101,8 @@ def test_frozen_network_stays_in_eval_mode_and_out_of_autograd():
     network.train()
     assert not network.blocks[3].training and network.up1.training
     trained = {name.split('.')[0] for name, p in network.named_parameters() if p.requires_grad}
-    assert trained == {'up1', 'up2'}
+    assert trained == {'up1', 'up2'} and list(network.pyramid) == ['up1', 'up2', 'up3', 'up4']
+    assert len(dict(network.named_trunk_parameters())) + 6 + 2 == len(list(network.parameters()))
     images = torch.randn(1, 3, 56, 56)
     first, second = network(images), network(images)
     assert all(torch.equal(a, b) for a, b in zip(first, second))  # no drop path
@@ -144,7 +145,7 @@ def test_parameter_names_are_the_file_format():
     (dict(dept=4), "'dept'.*did you mean 'depth'"),
     (dict(out_indices=[4]), 'between 0 and depth - 1 = 3'),
     (dict(out_indices=[2, 1]), 'ascending'),
-    (dict(with_fpn=True), 'exactly 4 maps, not 2'),
+    (dict(with_fpn=True), 'exactly 4 feature maps, not 2'),
 ])
 def test_wrong_arguments_are_named(changes, message):
     with pytest.raises(InputError, match=message):
@@ -160,11 +161,11 @@ def test_names_of_the_2024_configs():
 
 
 @pytest.mark.parametrize('pyramid', [False, True])
-def test_frozen_maps_go_the_rest_of_the_way(pyramid):
+def test_frozen_features_go_the_rest_of_the_way(pyramid):
     network = build(freeze_vit=True, with_fpn=pyramid,
                     out_indices=[0, 1, 2, 3] if pyramid else [1, 3]).train()
     images = torch.randn(2, 3, 56, 56)
-    maps = network.frozen_features(images)
-    assert all(not x.requires_grad and x.shape == (2, 96, 4, 4) for x in maps)
-    for expected, found in zip(network(images), network(maps), strict=True):
+    features = network.frozen_features(images)
+    assert all(not x.requires_grad and x.shape == (2, 96, 4, 4) for x in features)
+    for expected, found in zip(network(images), network(features), strict=True):
         assert torch.equal(found, expected) and found.requires_grad == expected.requires_grad

@@ -162,11 +162,11 @@ def test_a_gpu_that_is_full_gets_half(monkeypatch):
     expected = labels(model, [view])
     cells, sizes = model._cells, []
 
-    def limited(windows, metas):
+    def limited(windows, *args):
         sizes.append(len(windows))
         if len(windows) > 2:
             raise torch.cuda.OutOfMemoryError
-        return cells(windows, metas)
+        return cells(windows, *args)
 
     monkeypatch.setattr(model, '_cells', limited)
     assert np.array_equal(labels(model, [view]), expected)
@@ -208,7 +208,7 @@ def test_wrong_test_cfg(options, message):
 def test_training_is_that_of_mmseg():
     ours, theirs = (model.train() for model in pair())
     image, meta = sample(56, 56)
-    truth = torch.randint(CLASSES, (1, 1, 56, 56))
-    batch = dict(img=image, img_metas=[meta], gt_semantic_seg=truth)
+    labels = torch.randint(CLASSES, (1, 1, 56, 56))
+    batch = dict(img=image, img_metas=[meta], gt_semantic_seg=labels)
     assert torch.equal(ours(**batch)['decode.loss_ce'], theirs(**batch)['decode.loss_ce'])
     assert list(ours.state_dict()) == list(theirs.state_dict())

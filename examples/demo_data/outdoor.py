@@ -84,7 +84,7 @@ def park(canvas, rng):
 
 
 def _place(canvas, rng, ground, things, shore=None):
-    """Draw the things, from the farthest to the nearest; none stands above the `shore` line."""
+    """Draws the things, from the farthest to the nearest; none stands above the `shore` line."""
     for thing in sorted(things, key=lambda thing: thing.near):
         cx, metre = thing.across * canvas.width, thing.near * canvas.height
         base = ground.line(metre)

@@ -1,7 +1,7 @@
 """Writes the demo set to disk, in ADE20K's layout, and keeps it consistent.
 
     OUT/ADEChallengeData2016/
-        demo.json                                   what is here, see `Manifest`
+        demo.json                                   what is here, see `DemoManifest`
         images/{training,validation}/ADE_{train,val}_00000001.jpg
         annotations/{training,validation}/ADE_{train,val}_00000001.png
 
@@ -18,8 +18,9 @@ import mmcv
 from mmseg.utils import get_root_logger
 from PIL import Image
 
-from ...errors import InputError
-from ...files import atomic_write
+from mmseg_custom.errors import InputError
+from mmseg_custom.files import atomic_write
+
 from .scene import draw_scene
 
 GENERATOR = 1  # raise it with every change of what is drawn: sets of another version are redrawn
@@ -31,12 +32,12 @@ Task = tuple[str, str, int, int, int]  # folder, name without suffix, seed, spli
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """What a folder holds.
+class DemoManifest:
+    """Content of a folder.
 
     Attributes:
         generator: Version of the drawing code.
-        seed: Of the whole set.
+        seed: Seed of the whole set.
         train: Number of training images.
         val: Number of validation images.
         complete: Whether all of them were written.
@@ -49,7 +50,7 @@ class Manifest:
 
 
 def make_demo_data(out: str, train: int, val: int, seed: int, force: bool = False) -> str:
-    """Draw the demo set, or what is missing of it.
+    """Draws the demo set, or what is missing of it.
 
     Args:
         out: Folder that the set's folder is made in.
@@ -69,7 +70,7 @@ def make_demo_data(out: str, train: int, val: int, seed: int, force: bool = Fals
         if value < least:
             raise InputError(f'{name} {value}: expected {least} or more')
     root = Path(out) / FOLDER
-    wanted = Manifest(GENERATOR, seed, train, val, True)
+    wanted = DemoManifest(GENERATOR, seed, train, val, True)
     logger = get_root_logger()
     try:
         found = _read_manifest(root)
@@ -87,11 +88,11 @@ def make_demo_data(out: str, train: int, val: int, seed: int, force: bool = Fals
     return str(root)
 
 
-def _read_manifest(root: Path) -> Manifest | None:
-    """The manifest of a folder that this tool filled; None for a folder without images."""
+def _read_manifest(root: Path) -> DemoManifest | None:
+    """Reads the manifest of a folder; None for a folder without images."""
     path = root / 'demo.json'
     try:
-        return Manifest(**json.loads(path.read_text()))
+        return DemoManifest(**json.loads(path.read_text()))
     except FileNotFoundError:
         if any(root.glob('images/*/*')):
             raise InputError(f'{root} holds images that this tool did not draw (there is no '
@@ -102,8 +103,8 @@ def _read_manifest(root: Path) -> Manifest | None:
                          '--out') from None
 
 
-def _same_pictures(found: Manifest, wanted: Manifest, root: Path) -> bool:
-    """Whether the images of `found` are part of `wanted`; false if its version is outdated."""
+def _same_pictures(found: DemoManifest, wanted: DemoManifest, root: Path) -> bool:
+    """Tells whether the images of `found` are part of `wanted`."""
     if found.generator != wanted.generator:
         return False
     if found.seed != wanted.seed:
@@ -116,7 +117,7 @@ def _same_pictures(found: Manifest, wanted: Manifest, root: Path) -> bool:
     return True
 
 
-def _tasks(manifest: Manifest) -> Iterator[Task]:
+def _tasks(manifest: DemoManifest) -> Iterator[Task]:
     for number, (folder, short) in enumerate(SPLITS):
         for index in range(getattr(manifest, short)):
             yield folder, f'ADE_{short}_{index + 1:08d}', manifest.seed, number, index
@@ -131,7 +132,7 @@ def _is_drawn(root: Path, folder: str, name: str) -> bool:
 
 
 def _remove_others(root: Path, tasks: Iterable[Task]) -> None:
-    """Remove all images but those of `tasks`, and what a killed run left half written.
+    """Removes all images but those of `tasks`, and what a killed run left half written.
 
     This comes before the manifest names another seed: no picture is ever taken for one of that.
     """
@@ -141,7 +142,7 @@ def _remove_others(root: Path, tasks: Iterable[Task]) -> None:
             path.unlink()
 
 
-def _draw_all(root: Path, wanted: Manifest, tasks: list[Task]) -> None:
+def _draw_all(root: Path, wanted: DemoManifest, tasks: list[Task]) -> None:
     for kind in ('images', 'annotations'):
         for folder, _ in SPLITS:
             (root / kind / folder).mkdir(parents=True, exist_ok=True)
@@ -164,6 +165,6 @@ def _write_image(path: Path, image: Image.Image, **options) -> None:
     atomic_write(path, data.getvalue())
 
 
-def _write_manifest(root: Path, manifest: Manifest, complete: bool) -> None:
+def _write_manifest(root: Path, manifest: DemoManifest, complete: bool) -> None:
     content = {**asdict(manifest), 'complete': complete}
     atomic_write(root / 'demo.json', (json.dumps(content, indent=2) + '\n').encode())

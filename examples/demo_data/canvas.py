@@ -27,7 +27,7 @@ class Canvas:
         self.light = float(rng.random() * 2 - 1)
 
     def fill(self, mask, colour, label):
-        """Paint a region with hard edges.
+        """Paints a region with hard edges.
 
         Args:
             mask (ndarray): the region, bool (H, W).
@@ -38,13 +38,13 @@ class Canvas:
         self.labels[mask] = label
 
     def shadow(self, cx, cy, rx, ry, strength):
-        """Darken a soft ellipse: where an object stands. The labels stay."""
+        """Darkens a soft ellipse: where an object stands. The labels stay."""
         u = (self.x - cx + self.light * rx * .4) / rx
         v = (self.y - cy) / ry
         self.image *= 1 - strength * np.clip(1.2 - u * u - v * v, 0, 1)[..., None]
 
     def glow(self, cx, cy, radius, strength):
-        """Brighten the surroundings of a lamp, warmer than white. The labels stay."""
+        """Brightens the surroundings of a lamp, warmer than white. The labels stay."""
         u, v = (self.x - cx) / radius, (self.y - cy) / radius
         halo = strength / (1 + 3 * (u * u + v * v))
         self.image += halo[..., None] * np.array([1., .86, .62])
@@ -54,7 +54,7 @@ class Sprite:
     """One object: parts are painted one over the other, then the outline gets its label."""
 
     def __init__(self, canvas, left, top, right, bottom):
-        """Open the window of the canvas that holds the object; edges in pixels."""
+        """Opens the window of the canvas that holds the object; edges in pixels."""
         x0, y0 = max(0, int(left) - 3), max(0, int(top) - 3)
         x1, y1 = min(canvas.width, int(right) + 4), min(canvas.height, int(bottom) + 4)
         rows, columns = slice(y0, max(y0, y1)), slice(x0, max(x0, x1))
@@ -67,7 +67,7 @@ class Sprite:
         self.shade = 1 + .3 * canvas.light * u - .13 * v
 
     def part(self, distance, colour, texture=1.0):
-        """Paint one part.
+        """Paints one part.
 
         Args:
             distance (ndarray): signed distance to the part's edge in pixels, (h, w).
@@ -79,7 +79,7 @@ class Sprite:
         np.minimum(self.outline, distance, out=self.outline)
 
     def close(self, label, rim=0.0):
-        """Label everything that was painted.
+        """Labels everything that was painted.
 
         Args:
             label (int): the object's class.

@@ -13,7 +13,7 @@ class Noise:
     """Smooth value noise over a random lattice that all textures of one image share."""
 
     def __init__(self, rng):
-        """Draw the lattice.
+        """Draws the lattice.
 
         Args:
             rng (np.random.Generator): the image's own source of randomness.

@@ -16,7 +16,7 @@ LONG_SIDE = 260  # pixels, at most
 
 
 def draw_scene(seed, split, index):
-    """Draw one scene.
+    """Draws one scene.
 
     Args:
         seed (int): of the whole set, 0 or more.
@@ -28,7 +28,8 @@ def draw_scene(seed, split, index):
         class, else a number of `classes.DRAWN`.
     """
     rng = np.random.Generator(np.random.PCG64([seed, split, index]))
-    canvas = Canvas(*_draw_size(rng), rng)
+    height, width = _draw_size(rng)
+    canvas = Canvas(height, width, rng)
     LAYOUTS[index % len(LAYOUTS)](canvas, rng)
     return _expose(canvas, rng), canvas.labels
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_custom.datasets.demo import classes, write
-from mmseg_custom.datasets.demo.scene import LAYOUTS, LONG_SIDE, SHORT_SIDE, draw_scene
-from mmseg_custom.datasets.demo.write import make_demo_data
+from examples.demo_data import classes, write
+from examples.demo_data.scene import LAYOUTS, LONG_SIDE, SHORT_SIDE, draw_scene
+from examples.demo_data.write import make_demo_data
 from mmseg_custom.errors import InputError
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'

@@ -69,7 +69,7 @@ def lounge(canvas, rng):
 
 
 def _shell(canvas, rng):
-    """Paint the walls, the floor and the ceiling."""
+    """Paints the walls, the floor and the ceiling."""
     room = Room(canvas, rng)
     x, y = canvas.x, canvas.y
     reach = [(x - room.vx) / (room.right - room.vx) + 0 * y,
@@ -178,7 +178,7 @@ def _pendant(canvas, rng, room):
 
 
 def _place(canvas, rng, room, things):
-    """Draw the things, from the far wall to the camera."""
+    """Draws the things, from the far wall to the camera."""
     for thing in sorted(things, key=lambda thing: thing.near):
         base = min(room.vy + thing.near * (room.bottom - room.vy), canvas.height * 1.02)
         near = (base - room.vy) / (room.bottom - room.vy)

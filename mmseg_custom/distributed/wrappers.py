@@ -1,0 +1,90 @@
+"""Wrappers that mmcv's runner and mmseg's tests drive: one process, DDP or FSDP2, on CPU or GPU."""
+import torch
+from mmcv.parallel import MMDataParallel
+from mmcv.parallel.registry import MODULE_WRAPPERS
+from mmcv.parallel.scatter_gather import scatter_kwargs
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def wrap_alone(model: nn.Module, device: str) -> nn.Module:
+    """Moves a segmentor to its device and wraps it for one process, or for testing in several."""
+    if device == 'cuda':
+        return MMDataParallel(model.cuda(), device_ids=[torch.cuda.current_device()])
+    wrapped = MMDataParallel(model)
+    wrapped.device_ids = []  # by default torch's DataParallel takes every GPU of the machine
+    return wrapped
+
+
+@MODULE_WRAPPERS.register_module()
+class SegmentorDDP(DistributedDataParallel):
+    """torch's DDP with the methods that mmcv's runner calls, on GPUs and on the CPU.
+
+    mmcv 1.7's own wrapper goes around torch's forward, through attributes that torch 2 no longer
+    has, and asserts CUDA. Here a step runs inside torch's forward, so that DDP sees its losses.
+    """
+
+    def __init__(self, module: nn.Module, device: str, **kwargs):
+        self._target_devices = _target_devices(device)
+        super().__init__(module, device_ids=self._target_devices if device == 'cuda' else None,
+                         **kwargs)
+
+    def forward(self, *inputs, **kwargs):
+        """Unpacks mmcv's DataContainers onto the device, then runs the module."""
+        inputs, kwargs = scatter_kwargs(inputs, kwargs, self._target_devices)
+        if not self.training:  # nothing to reduce: ranks may differ in their number of windows
+            return self.module(*inputs[0], **kwargs[0])
+        return super().forward(*inputs[0], **kwargs[0])
+
+    def train_step(self, *inputs, **kwargs):
+        """Runs the module's ``train_step`` inside DDP's forward."""
+        # DDP's forward calls the module's forward and nothing else, so the step takes its place
+        # for one call. A module in between would change the names of all parameters.
+        module = self.module
+
+        def forward(*args, **kws):
+            del module.forward  # the step itself calls the module
+            return module.train_step(*args, **kws)
+
+        module.forward = forward
+        try:
+            return self(*inputs, **kwargs)
+        finally:
+            module.__dict__.pop('forward', None)
+
+
+@MODULE_WRAPPERS.register_module()
+class SegmentorFSDP(nn.Module):
+    """A segmentor sharded by :func:`fully_shard`, with the methods that mmcv's runner calls.
+
+    The steps of mmseg's segmentors call the segmentor itself, whose hooks gather and reduce.
+    """
+
+    def __init__(self, module: nn.Module, device: str):
+        super().__init__()
+        self.module = module
+        self._target_devices = _target_devices(device)
+
+    def forward(self, *inputs, **kwargs):
+        """Unpacks mmcv's DataContainers onto the device, then runs the module.
+
+        Segmentors that can test in lockstep do, unless ``lockstep=False`` is given: with weights
+        in shards, every rank waits for the others in every layer.
+        """
+        testing = not kwargs.get('return_loss', True)
+        if testing and getattr(self.module, 'tests_in_lockstep', False):
+            kwargs.setdefault('lockstep', True)
+        return self._call(self.module, inputs, kwargs)
+
+    def train_step(self, *inputs, **kwargs):
+        """Runs the module's ``train_step``."""
+        return self._call(self.module.train_step, inputs, kwargs)
+
+    def _call(self, function, inputs: tuple, kwargs: dict):
+        inputs, kwargs = scatter_kwargs(inputs, kwargs, self._target_devices)
+        return function(*inputs[0], **kwargs[0])
+
+
+def _target_devices(device: str) -> list[int]:
+    """Devices that mmcv's scatter puts tensors on; it calls the CPU -1."""
+    return [torch.cuda.current_device() if device == 'cuda' else -1]

@@ -1,0 +1,169 @@
+"""A training step on fake tensors, as one process of a run takes it, under the memory tracker."""
+import copy
+from collections import Counter
+from contextlib import nullcontext
+
+import torch
+from mmcv import Config
+from mmcv.cnn.utils import revert_sync_batchnorm
+from mmcv.runner import build_optimizer
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
+
+from ..distributed.memory import state_bytes, storage_of
+from ..distributed.options import Engine
+from ..distributed.parallelize import heads, shard
+from ..distributed.precision import apply_precision, move_casts_to_fsdp
+from ..engine.build import build_network, compute_dtype, master_dtype
+from ..layers.sync_batch_norm import sync_batch_norm_on_cpu
+from ..optim.low_memory import NAME as LOW_MEMORY
+from .depth import REST, StepTrace, track_sites
+from .memory_tracker import STATES, MemoryTracker, peaks
+from .run_shape import RunShape
+from .simulation import simulate_device, simulate_processes
+
+
+def trace_step(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool,
+               edge: int) -> StepTrace:
+    """Runs one training step on fake tensors.
+
+    Args:
+        cfg: Config of the run; its pretrained file is not read.
+        shape: Sizes of the run.
+        engine: Engine, 'auto' resolved.
+        checkpointing: Whether the backbone's activations are recomputed.
+        edge: Blocks at either end that are allocation sites of their own.
+    """
+    cfg = copy.deepcopy(cfg)  # Config.copy shares what is inside
+    tracker = MemoryTracker(copying_collectives=shape.device == 'cpu')
+    processes = nullcontext() if engine.type == 'single' else simulate_processes(
+        shape.ranks, shape.per_node if engine.hybrid else None)
+    with processes as mesh, simulate_device(shape.device):
+        model = _build(cfg, shape, checkpointing, engine)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            model.to_empty(device='cpu')
+            with tracker:
+                _shard(model, cfg, engine, tracker, mesh)
+                states = _run(model, cfg, shape, engine, tracker, edge)
+                counts = _count_bytes(model, cfg, states)
+                frozen = {tracker.number(_local(p)) for p in model.parameters()
+                          if not p.requires_grad}
+    return _summarize(tracker, counts, frozen, shape, engine)
+
+
+def _build(cfg: Config, shape: RunShape, checkpointing: bool, engine: Engine) -> nn.Module:
+    """Builds the segmentor on the meta device, with the dtypes that it trains in."""
+    if cfg.model.backbone.type == 'InternViT6B':
+        cfg.model.backbone.with_cp = checkpointing
+    model = build_network(cfg, on_meta=True)
+    apply_precision(model, compute_dtype(cfg, model), shape.device,
+                    master_dtype=master_dtype(cfg))
+    if hasattr(model.backbone, 'set_checkpointing'):
+        model.backbone.set_checkpointing(engine.checkpoint_every)
+    if shape.device == 'cpu' and shape.ranks > 1:
+        return sync_batch_norm_on_cpu(model)
+    # torch's SyncBatchNorm runs on GPUs alone, and keeps what plain batch norm keeps.
+    return revert_sync_batchnorm(model)
+
+
+def _shard(model: nn.Module, cfg: Config, engine: Engine, tracker: MemoryTracker,
+           mesh: DeviceMesh | None) -> None:
+    """Applies FSDP2 where that is the engine, and tags all weights."""
+    tracker.tag(model.buffers(), 'weights')
+    if engine.type == 'fsdp2':
+        shard(model, 'cpu', engine, *move_casts_to_fsdp(model.backbone), master_dtype(cfg), mesh)
+    for parameter in model.parameters():
+        tracker.tag((_local(parameter),),
+                    'master weights' if parameter.requires_grad else 'weights')
+    model.train()
+
+
+def _run(model: nn.Module, cfg: Config, shape: RunShape, engine: Engine, tracker: MemoryTracker,
+         edge: int) -> list[Tensor]:
+    """Runs forward pass, backward pass and optimizer; returns the optimizer's state."""
+    height, width = shape.crop
+    images = torch.empty(shape.images, 3, height, width)
+    labels = torch.empty(shape.images, 1, height, width, dtype=torch.long)
+    batch = dict(img=images, gt_semantic_seg=labels, img_metas=[{}] * shape.images)
+    tracker.tag((images, labels), 'activations')
+    optimizer = None if cfg.optimizer.type == LOW_MEMORY else build_optimizer(
+        model, cfg.optimizer)
+    with track_sites(model, tracker, edge):
+        loss = model.train_step(batch, None)['loss']
+    tracker.enter_site('backward', REST)
+    loss.backward()
+    tracker.kind = 'workspace'
+    tracker.tag((_local(p.grad) for p in model.parameters() if p.grad is not None), 'gradients')
+    tracker.enter_site('optimizer')
+    if optimizer is None:  # that one's tensor types cannot be fake
+        moments = state_bytes(model, engine.type, shape.ranks, engine,
+                              storage=storage_of(cfg.optimizer)).optimizer
+        states = [torch.empty(moments, dtype=torch.uint8)]
+    else:
+        states = _step(optimizer, shape)
+    tracker.tag(states, 'optimizer')
+    return states
+
+
+def _step(optimizer: torch.optim.Optimizer, shape: RunShape) -> list[Tensor]:
+    """Takes a step, and returns the tensors of the optimizer's state.
+
+    Parameters are replaced by their shards: DTensors would run each operation once more, on whole
+    tensors, to learn its shapes. The groups themselves are formed by mmcv, by the model's names.
+    """
+    for group in optimizer.param_groups:
+        group['params'] = [_local_parameter(p) for p in group['params']]
+        # On GPUs torch's optimizers update all tensors of a group at once.
+        if shape.device == 'cuda' and not group.get('fused') and group.get('foreach', 0) is None:
+            group['foreach'] = True
+    optimizer.step()
+    return [value for values in optimizer.state.values()
+            for value in values.values() if isinstance(value, Tensor)]
+
+
+def _count_bytes(model: nn.Module, cfg: Config, states: list[Tensor]) -> Counter:
+    """Counts bytes by kind, of the largest shard, and of the network before it was sharded."""
+    counts = Counter(optimizer=sum(state.nbytes for state in states),
+                     weights=sum(buffer.nbytes for buffer in model.buffers()))
+    dtype = compute_dtype(cfg, model) or torch.float32  # of the backbone as it is built
+    for name, parameter in model.named_parameters():
+        size = _local(parameter).nbytes
+        counts['built'] += parameter.numel() * (
+            dtype.itemsize if name.startswith('backbone.') else parameter.itemsize)
+        for kind in ('master weights',) if parameter.requires_grad else ('frozen', 'weights'):
+            counts[kind] += size
+        if parameter.grad is not None:
+            counts['gradients'] += _local(parameter.grad).nbytes
+    units = [*getattr(model.backbone, 'blocks', ()), *heads(model)]
+    counts['largest shard'] = max(
+        (sum(_local(p).nbytes for p in unit.parameters()) for unit in units), default=0)
+    return counts
+
+
+def _summarize(tracker: MemoryTracker, counts: Counter, frozen: set[int], shape: RunShape,
+               engine: Engine) -> StepTrace:
+    def numbers(*kinds: str) -> set[int]:
+        return {n for n, kind in enumerate(tracker.kinds) if kind in kinds}
+
+    # DDP's buckets, and accumulation, keep all gradients from step to step.
+    kept = engine.type == 'ddp' or shape.accumulation > 1
+    permanent = numbers('optimizer', 'gradients') if kept else numbers('optimizer')
+    offloaded = peaks(tracker, offloaded=numbers(*STATES) | frozen) if (
+        engine.type == 'fsdp2') else {}
+    return StepTrace(peaks(tracker, permanent=permanent), offloaded, counts, tracker.flops,
+                     tracker.moved_bytes)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
+
+
+def _local_parameter(parameter: nn.Parameter) -> nn.Parameter:
+    """Returns this process's shard of a parameter, with its gradient."""
+    if not isinstance(parameter, DTensor):
+        return parameter
+    local = nn.Parameter(parameter._local_tensor)
+    local.grad = None if parameter.grad is None else _local(parameter.grad)
+    return local

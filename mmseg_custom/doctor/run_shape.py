@@ -1,0 +1,57 @@
+"""The devices, batch and crop of a run."""
+from dataclasses import dataclass
+
+from mmcv import Config
+
+from ..datasets.nesting import innermost_options
+from ..engine.run import Run
+from ..units import GIB
+
+RESERVE = GIB  # CUDA context, NCCL, and what a GPU named "80 GB" lacks of it
+FRAGMENTATION = 0.03  # share of the memory that PyTorch's allocator loses between blocks
+
+
+@dataclass(frozen=True)
+class RunShape:
+    """The sizes of a run.
+
+    Attributes:
+        device: 'cuda' or 'cpu'.
+        ranks: Number of processes, one for each GPU.
+        images: Images of a process in one forward pass.
+        crop: Height and width of an image, in pixels.
+        per_node: Processes of a node, for ``engine.hybrid``.
+        accumulation: Batches whose gradients are added up for one step.
+        memory: Bytes of a GPU (of the host, for 'cpu'); None if not known.
+    """
+    device: str
+    ranks: int
+    images: int
+    crop: tuple[int, int]
+    per_node: int = 8
+    accumulation: int = 1
+    memory: int | None = None
+
+    @property
+    def usable(self) -> int | None:
+        """Bytes that tensors may fill."""
+        if self.memory is None or self.device == 'cpu':
+            return self.memory
+        return int(self.memory * (1 - FRAGMENTATION)) - RESERVE
+
+
+def run_shape_of(run: Run, memory: int | None) -> RunShape:
+    """Returns the sizes of a run on devices with an amount of memory, in bytes."""
+    batch = run.batch
+    return RunShape(run.device, batch.ranks, batch.samples, crop_of(run.cfg),
+                    accumulation=batch.accumulation, memory=memory)
+
+
+def crop_of(cfg: Config) -> tuple[int, int]:
+    """Returns height and width, in pixels, of the training images after their pipeline."""
+    for step in reversed(innermost_options(cfg.data.train)[0].get('pipeline') or []):
+        size = step.get('size') or step.get('crop_size')
+        if step['type'] in ('Pad', 'PadShortSide', 'RandomCrop') and size is not None:
+            return (size, size) if isinstance(size, int) else tuple(size)
+    size = cfg.get('crop_size') or (cfg.model.backbone.get('img_size', 224),) * 2
+    return tuple(size)

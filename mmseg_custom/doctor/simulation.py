@@ -1,0 +1,61 @@
+"""Devices and processes that are not there, for a training step on fake tensors of the CPU."""
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.overrides import TorchFunctionMode
+
+from ..errors import InputError
+from ..losses.upsampled import strips_sized_for
+
+
+@contextmanager
+def simulate_device(device: str) -> Iterator[None]:
+    """Runs a step on fake tensors of the CPU with the memory that it needs on a device.
+
+    On a GPU losses are computed in larger strips.
+    """
+    with _InferenceTensors(), strips_sized_for(device):
+        yield
+
+
+@contextmanager
+def simulate_processes(ranks: int, per_node: int | None = None) -> Iterator[DeviceMesh]:
+    """Initialises a process group of which only this process exists.
+
+    Args:
+        ranks: Number of processes.
+        per_node: Processes of a node, for a mesh of nodes and their processes; default: all
+            processes in one row.
+
+    Yields:
+        The mesh of all processes.
+
+    Raises:
+        InputError: If this process is a part of a real group.
+    """
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+    if dist.is_initialized():
+        raise InputError('the doctor simulates a process group: run it by itself, not under a '
+                         'launcher')
+    dist.init_process_group('fake', store=FakeStore(), rank=0, world_size=ranks)
+    try:
+        if per_node and ranks % per_node == 0:
+            yield init_device_mesh('cpu', (ranks // per_node, per_node),
+                                   mesh_dim_names=('replicate', 'shard'))
+        else:
+            yield init_device_mesh('cpu', (ranks,), mesh_dim_names=('shard',))
+    finally:
+        dist.destroy_process_group()
+
+
+class _InferenceTensors(TorchFunctionMode):
+    """Presents all tensors as inference tensors, which the cache of position embeddings skips.
+
+    It compares the addresses of other tensors, and fake ones have none.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return True if func is Tensor.is_inference else func(*args, **(kwargs or {}))
