@@ -48,7 +48,7 @@ def build_test_loader(run: Run, split: str, skip_unread: bool = False) -> DataLo
     rank, world_size = get_dist_info()
     dataset = run.data[split]
     options = {'persistent_workers': False, **loader_options(run.cfg, split)}
-    sampler = DistributedSampler(dataset, world_size, rank, shuffle=False)
+    sampler: DistributedSampler = DistributedSampler(dataset, world_size, rank, shuffle=False)
     return DataLoader(
         SkippingDataset(dataset) if skip_unread else dataset, sampler=sampler,
         batch_size=options.pop('samples_per_gpu'), num_workers=options.pop('workers_per_gpu'),

@@ -9,7 +9,7 @@ from mmseg_custom.feature_cache import FeatureCache, RecordLayout, Shard, manage
 from mmseg_custom.feature_cache.shards import CorruptShard, ShardData
 from mmseg_custom.units import format_bytes
 
-LAYOUT = RecordLayout(images=5, maps=((4, 2, 2), (4, 1, 1)), crop=(8, 8), dtype='bf16',
+LAYOUT = RecordLayout(images=5, shapes=((4, 2, 2), (4, 1, 1)), crop=(8, 8), dtype='bf16',
                       shard_records=2)
 OF = dict(weights='a', backbone=dict(depth=2))
 
