@@ -67,11 +67,11 @@ def fill(folder: str, model: nn.Module, records: int) -> FeatureCache:
 
 
 class Bench:
-    """What is timed.
+    """Steps to be timed.
 
     Args:
-        model: From :func:`build`.
-        cache: From :func:`fill`.
+        model: Segmentor of :func:`build`.
+        cache: Cache of :func:`fill`.
         device: 'cuda' or 'cpu'.
     """
 

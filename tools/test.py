@@ -126,7 +126,7 @@ def stop(error: BaseException, found: Predictions, dataset: CustomDataset, path:
         raise KeyboardInterrupt(line)
     print(f'\nstopped: {line}')
     if isinstance(error, InputError):
-        print('--skip-bad-images goes on without samples that cannot be read')
+        print('use --skip-bad-images to skip samples that cannot be read')
     raise error
 
 
