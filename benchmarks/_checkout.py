@@ -42,8 +42,8 @@ class CommandError(Exception):
     """A command that failed.
 
     Args:
-        command: What was run.
-        text: What it printed, of which the end is kept.
+        command: Command line.
+        text: Output, of which the end is kept.
     """
 
     def __init__(self, command: str, text: str):

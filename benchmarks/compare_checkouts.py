@@ -53,7 +53,7 @@ FEW_SHOT_SCRIPT = """
 import json, sys
 from pathlib import Path
 from mmseg_custom.datasets import few_shot
-lists = getattr(few_shot, 'published', few_shot.generate)
+lists = getattr(few_shot, 'published', None) or few_shot.generate
 found = {f'{part} seed {seed}': list(lists(seed))[:count]
          for seed in few_shot.SEEDS for part, count in few_shot.FRACTIONS.items()}
 Path(sys.argv[1]).write_text(json.dumps(found))

@@ -20,15 +20,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from mmcv import Config, ConfigDict  # noqa: E402
+from mmcv import ConfigDict  # noqa: E402
 from torch import nn  # noqa: E402
 
 import mmseg_custom  # noqa: E402,F401 - before mmseg, which needs its stand-in
+from mmseg_custom.engine.config import load_config, resolve_config  # noqa: E402
+from mmseg_custom.engine.loaders import build_test_loader  # noqa: E402
+from mmseg_custom.engine.options import RunOptions  # noqa: E402
 from mmseg_custom.engine.predict import predict  # noqa: E402
-from mmseg_custom.engine.test import build_test_loader, load_model  # noqa: E402
+from mmseg_custom.engine.run import prepare_run  # noqa: E402
+from mmseg_custom.engine.test import build_test_model  # noqa: E402
 from mmseg_custom.units import MIB  # noqa: E402
 
-from mmseg.datasets import build_dataset  # noqa: E402, I001, isort: skip
 from mmseg.models import build_segmentor  # noqa: E402, I001, isort: skip
 
 KINDS = dict(mmseg='EncoderDecoder', ours='InternViTSegmentor')
@@ -116,11 +119,13 @@ def compare_data(config: str, checkpoint: str, device: str) -> dict[str, dict]:
     """Computes the metrics of both segmentors on the test data of a config, in float32."""
     metrics = {}
     for kind in KINDS:
-        cfg = Config.fromfile(config)
-        cfg.model.type, cfg.precision, cfg.data.test.test_mode = KINDS[kind], 'fp32', True
-        dataset = build_dataset(cfg.data.test)
-        found = predict(load_model(cfg, checkpoint, dataset, device),
-                        build_test_loader(cfg, dataset, device, 'test'), device, dataset.pre_eval)
+        options = RunOptions(device=device, checkpoint=checkpoint)
+        settings = {'model.type': KINDS[kind], 'precision': 'fp32'}
+        cfg, _ = resolve_config(load_config(config, settings), options)
+        run = prepare_run(cfg, options, ['test'])
+        dataset = run.data['test']
+        found = predict(build_test_model(run), build_test_loader(run, 'test'), device,
+                        dataset.pre_eval)
         if found.stopped_by is not None:
             raise found.stopped_by
         values = dataset.evaluate(found.in_order(), logger='silent')

@@ -59,7 +59,7 @@ def fill(folder: str, model: nn.Module, records: int) -> FeatureCache:
     cache.begin({}, {})
     for shard in cache.shards(1):
         data = ShardData.empty(layout, len(layout.images_of(shard.number)))
-        for tensor in data.maps:
+        for tensor in data.features:
             tensor.normal_()
         data.labels.random_(0, 150)
         cache.write(Shard(*shard), data)
@@ -67,11 +67,11 @@ def fill(folder: str, model: nn.Module, records: int) -> FeatureCache:
 
 
 class Bench:
-    """What is timed.
+    """Steps to be timed.
 
     Args:
-        model: From :func:`build`.
-        cache: From :func:`fill`.
+        model: Segmentor of :func:`build`.
+        cache: Cache of :func:`fill`.
         device: 'cuda' or 'cpu'.
     """
 

@@ -26,8 +26,11 @@ from torch.distributed.tensor import DTensor  # noqa: E402
 
 import mmseg_custom  # noqa: E402,F401 - before mmseg, which needs its stand-in
 from mmseg_custom.distributed.memory import state_bytes, storage_of  # noqa: E402
-from mmseg_custom.distributed.options import Engine  # noqa: E402
-from mmseg_custom.engine.train import build_model  # noqa: E402
+from mmseg_custom.distributed.options import AUTO  # noqa: E402
+from mmseg_custom.engine.batch import Batch  # noqa: E402
+from mmseg_custom.engine.build import build_model  # noqa: E402
+from mmseg_custom.engine.options import RunOptions  # noqa: E402
+from mmseg_custom.engine.run import Run  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / 'configs/intern_vit_6b'
@@ -74,7 +77,7 @@ def measure(rank: int, ranks: int, args: argparse.Namespace, port: int, results)
         dist.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=ranks)
     before = resident_bytes()
     torch.manual_seed(0)
-    model = build_model(config(args.width, args.depth), 'cpu', Engine())
+    model = build_model(Run(config(args.width, args.depth), RunOptions(), AUTO, Batch(1, ranks)))
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-5, foreach=False)
     images = torch.randn(1, 3, SIDE, SIDE)

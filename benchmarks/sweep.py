@@ -13,6 +13,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,11 +25,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 import mmseg_custom  # noqa: F401 - registers
-from mmseg_custom.distributed.options import Engine
+from mmseg_custom.distributed.options import AUTO
 from mmseg_custom.distributed.parallelize import unwrap
+from mmseg_custom.engine.batch import Batch
+from mmseg_custom.engine.options import RunOptions
+from mmseg_custom.engine.run import Run
 from mmseg_custom.engine.sweep.backbone import SharedBackbone
 from mmseg_custom.engine.sweep.grid import combinations
-from mmseg_custom.engine.sweep.probe import Batches, Probe
+from mmseg_custom.engine.sweep.probe import IterationBatches, Probe
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = (ROOT / 'configs/intern_vit_6b/linear_probing'
@@ -39,20 +43,21 @@ TARGETS = {8: 1.15, 32: 1.5}
 
 
 def build(device: str, blocks: int, work_dir: str) -> tuple[SharedBackbone, list[Probe]]:
-    """A backbone of some blocks with random weights, and 32 linear heads on the last of them."""
+    """Builds some blocks with random weights, and 32 linear heads on the last of them."""
     cfg = Config.fromfile(str(RECIPE))
     cfg.model.backbone.update(depth=blocks, out_indices=[blocks - 1], pretrained=None)
     cfg.optimizer.paramwise_cfg.num_layers = blocks
-    cfg.update(dict(work_dir=work_dir, seed=0, checkpoint_config=None, log_config=dict(
+    cfg.update(dict(work_dir=work_dir, checkpoint_config=None, log_config=dict(
         interval=50, hooks=[dict(type='TextLoggerHook', by_epoch=False)])))
     cfg.sweep = dict(lr=[1e-5 * (i + 1) for i in range(max(HEADS))])
-    found = combinations(cfg, str(RECIPE))
-    torch.manual_seed(0)
-    shared = SharedBackbone(found[0].cfg, [blocks - 1], device)
-    shared.network.to(device)
     names = SimpleNamespace(CLASSES=('class',) * CLASSES, PALETTE=[[0, 0, 0]] * CLASSES)
-    probes = [Probe(one, shared, names, device, Engine(), {}, 1, 'benchmark', None, None)
-              for one in found]
+    run = Run(cfg, RunOptions(device=device), AUTO, Batch(CROPS), data=dict(train=names),
+              timestamp='benchmark')
+    found = combinations(cfg)
+    torch.manual_seed(0)
+    shared = SharedBackbone(run, [blocks - 1])
+    shared.network.to(device)
+    probes = [Probe(one.name, replace(run, cfg=one.cfg), shared) for one in found]
     for probe in probes:
         probe.start()
     return shared, probes
@@ -71,7 +76,7 @@ def timed(work: Callable[[], object], device: str) -> float:
 
 def train(probes: list[Probe], batch: dict) -> None:
     """One iteration of some heads."""
-    batches = Batches([batch], 10**4)
+    batches = IterationBatches([batch], 10**4)
     for probe in probes:
         probe.step(batches)
 

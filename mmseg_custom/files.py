@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .units import format_bytes
+
 PART = '.part'
 
 
@@ -137,7 +139,7 @@ def as_save_error(error: BaseException, path: str) -> SaveError:
     if 'enforce fail' in reason or 'iostream' in reason:  # all that torch says then
         reason = 'writing it failed midway'
     if os.path.isdir(folder):
-        reason += f'; {shutil.disk_usage(folder).free / 2**20:.0f} MiB were free on its disk'
+        reason += f'; {format_bytes(shutil.disk_usage(folder).free)} were free on its disk'
     else:
         reason = f'the folder {folder} does not exist'
     return SaveError(getattr(error, 'errno', None) or errno.EIO,

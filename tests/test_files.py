@@ -45,7 +45,7 @@ def test_an_error_leaves_the_earlier_folder(error, raised, tmp_path):
     path = str(tmp_path / 'x')
     with atomic_folder(path) as part:
         atomic_write(os.path.join(part, 'file'), 'one')
-    with pytest.raises(raised, match='MiB were free on its disk' if raised is SaveError else 'x'):
+    with pytest.raises(raised, match='iB were free on its disk' if raised is SaveError else 'x'):
         with atomic_folder(path) as part:
             atomic_write(os.path.join(part, 'file'), 'two')
             raise error

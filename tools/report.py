@@ -34,10 +34,10 @@ def main() -> None:
     args = parse_args()
     if args.images < 0:
         raise InputError(f'--images {args.images}: expected 0 or more')
-    results = [read_results(path) for path in (args.results, args.other) if path]
-    out = args.out or osp.splitext(results[-1].path)[0] + (
-        '_compared.html' if args.other else '.html')
-    write_report(out, *results, images=args.images)
+    a = read_results(args.results)
+    b = read_results(args.other) if args.other else None
+    out = args.out or osp.splitext((b or a).path)[0] + ('_compared.html' if b else '.html')
+    write_report(out, a, b, args.images)
     print(out)
 
 

@@ -2,6 +2,7 @@
 import argparse
 import os.path as osp
 from functools import partial
+from typing import NoReturn
 
 import _root  # noqa: F401
 import mmcv
@@ -81,7 +82,7 @@ def main() -> None:
     loader = build_test_loader(run, 'test', args.skip_bad_images)
     found = predict(model, loader, run.device, keep, paint)
     if found.stopped_by is not None:
-        stop(found, dataset, osp.join(run.work_dir, f'partial_{run.timestamp}'))
+        stop(found.stopped_by, found, dataset, osp.join(run.work_dir, f'partial_{run.timestamp}'))
     if get_dist_info()[0] == 0:
         write(args, run, found, options)
 
@@ -116,17 +117,17 @@ def write(args: argparse.Namespace, run: Run, found: Predictions, options: dict)
         print(f'metrics: {path} (tools/report.py makes a page of them)')
 
 
-def stop(found: Predictions, dataset: CustomDataset, path: str) -> None:
+def stop(error: BaseException, found: Predictions, dataset: CustomDataset, path: str) -> NoReturn:
     """Saves the results of a run that ended early, says so, and raises what ended it."""
     rank, world_size = get_dist_info()
     line = save_partial(found, f'{path}_rank{rank}.pkl' if world_size > 1 else f'{path}.pkl',
                         dataset)
-    if isinstance(found.stopped_by, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt):
         raise KeyboardInterrupt(line)
     print(f'\nstopped: {line}')
-    if isinstance(found.stopped_by, InputError):
-        print('--skip-bad-images goes on without samples that cannot be read')
-    raise found.stopped_by
+    if isinstance(error, InputError):
+        print('use --skip-bad-images to skip samples that cannot be read')
+    raise error
 
 
 if __name__ == '__main__':

@@ -18,10 +18,10 @@ class Thing(NamedTuple):
     """One object before it is drawn; the scene decides what its units are.
 
     Attributes:
-        draw: The function that draws it.
-        across: Where it stands, as a share of the width.
-        near: How near it is: what is near hides what is far.
-        tall: Its height.
+        draw: Function that draws it.
+        across: Horizontal position, as a share of the width.
+        near: Nearness to the viewer; near objects hide far ones.
+        tall: Height.
     """
     draw: Callable
     across: float

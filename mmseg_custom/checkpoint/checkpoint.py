@@ -23,10 +23,10 @@ class Checkpoint:
 
     Attributes:
         path: File, or folder of a sharded checkpoint.
-        meta: What it says about its run; empty for a file of another program.
+        meta: Description of its run, as mmcv saves it; empty for a file of another program.
         weights: Its own tensors, without the prefix of a data-parallel wrapper.
         optimizer: State dict of the optimizer, if it has one; lazy tensors if it is sharded.
-        others: What else the file holds, by its keys.
+        others: Remaining entries of the file, by key.
         reader: Reader of a sharded checkpoint's folder, None for a file.
     """
     path: str

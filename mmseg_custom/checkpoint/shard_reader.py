@@ -42,7 +42,7 @@ class ShardReader(dcp.FileSystemReader):
         folder: Folder of the checkpoint.
 
     Attributes:
-        metadata: Which part of which tensor is where.
+        metadata: Location of each part of each tensor.
         weights: The weights, whole, by their names in the model.
 
     Raises:

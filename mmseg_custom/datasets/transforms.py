@@ -25,7 +25,7 @@ class SETR_Resize(Resize):  # noqa: N801 - the name that published configs use
 
     Args:
         img_scale: (long, short) in pixels, or a list of them.
-        multiscale_mode: How to draw from a list: 'range' or 'value'.
+        multiscale_mode: 'range' to draw between two scales, 'value' to draw one of a list.
         ratio_range: Range of a random factor on ``img_scale``.
         keep_ratio: Whether the aspect ratio is kept.
         crop_size: (H, W) in pixels; needed with ``setr_multi_scale``.

@@ -3,6 +3,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -115,20 +116,21 @@ def shard(model: nn.Module, device: str, engine: Engine, param_dtype: torch.dtyp
     """
     if mesh is None:
         mesh = build_mesh(device, engine.hybrid)
-    common = dict(mesh=mesh, offload_policy=CPUOffloadPolicy(pin_memory=device == 'cuda')
-                  if engine.cpu_offload else OffloadPolicy())
+    fsdp = partial(fully_shard, mesh=mesh,
+                   offload_policy=CPUOffloadPolicy(pin_memory=device == 'cuda')
+                   if engine.cpu_offload else OffloadPolicy())
     casting = MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=torch.float32,
                                    cast_forward_inputs=cast_inputs)
     for block in _blocks(model):
         store_master_weights(block, master_dtype)
-        fully_shard(block, mp_policy=casting, **common)
+        fsdp(block, mp_policy=casting)
     for head in heads(model):
         store_master_weights(head)
-        fully_shard(head, mp_policy=MixedPrecisionPolicy(reduce_dtype=torch.float32), **common)
+        fsdp(head, mp_policy=MixedPrecisionPolicy(reduce_dtype=torch.float32))
         register_fsdp_forward_method(head, 'forward_test')  # mmseg's calls forward, not the head
     store_master_weights(model.backbone, master_dtype)
     # Images stay float32: windows are merged in their dtype. The patch embedding casts them.
-    fully_shard(model, mp_policy=replace(casting, cast_forward_inputs=False), **common)
+    fsdp(model, mp_policy=replace(casting, cast_forward_inputs=False))
     _leave_meta(model, device, engine.cpu_offload)
     if engine.prefetch:
         _prefetch(read_blocks(model), engine.prefetch)

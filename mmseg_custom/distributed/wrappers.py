@@ -31,10 +31,10 @@ class SegmentorDDP(DistributedDataParallel):
 
     def forward(self, *inputs, **kwargs):
         """Unpacks mmcv's DataContainers onto the device, then runs the module."""
-        inputs, kwargs = scatter_kwargs(inputs, kwargs, self._target_devices)
+        args, options = scatter_kwargs(inputs, kwargs, self._target_devices)
         if not self.training:  # nothing to reduce: ranks may differ in their number of windows
-            return self.module(*inputs[0], **kwargs[0])
-        return super().forward(*inputs[0], **kwargs[0])
+            return self.module(*args[0], **options[0])
+        return super().forward(*args[0], **options[0])
 
     def train_step(self, *inputs, **kwargs):
         """Runs the module's ``train_step`` inside DDP's forward."""
@@ -81,8 +81,8 @@ class SegmentorFSDP(nn.Module):
         return self._call(self.module.train_step, inputs, kwargs)
 
     def _call(self, function, inputs: tuple, kwargs: dict):
-        inputs, kwargs = scatter_kwargs(inputs, kwargs, self._target_devices)
-        return function(*inputs[0], **kwargs[0])
+        args, options = scatter_kwargs(inputs, kwargs, self._target_devices)
+        return function(*args[0], **options[0])
 
 
 def _target_devices(device: str) -> list[int]:

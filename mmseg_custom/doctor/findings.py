@@ -13,7 +13,7 @@ class Finding:
     Attributes:
         level: 'fault' (the run would fail, or its result be of little use) or 'warning'.
         part: 'config', 'data', 'weights', 'environment' or 'memory'.
-        message: What was found and what was expected.
+        message: Value found and value expected.
         way_out: What to do.
         subjects: Files or config keys that are concerned, at most ``MAX_SUBJECTS`` of them.
         count: Number of all that are concerned.

@@ -4,9 +4,8 @@ from functools import partial
 
 from mmcv.parallel import collate
 from mmcv.runner import get_dist_info
-from mmseg.datasets import build_dataloader
 from mmseg.utils import get_root_logger
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from .config import loader_options
 from .preemption import shield_worker
@@ -46,15 +45,15 @@ def build_test_loader(run: Run, split: str, skip_unread: bool = False) -> DataLo
         split: 'val' or 'test'.
         skip_unread: Whether to mark samples that cannot be read instead of raising an error.
     """
-    _, world_size = get_dist_info()
+    rank, world_size = get_dist_info()
     dataset = run.data[split]
     options = {'persistent_workers': False, **loader_options(run.cfg, split)}
-    loader = build_dataloader(SkippingDataset(dataset) if skip_unread else dataset,
-                              dist=world_size > 1, shuffle=False,
-                              pin_memory=run.device == 'cuda', **options)
-    loader.collate_fn = collate_views
-    loader.worker_init_fn = shield_worker if split == 'val' else _ignore_stop_signals
-    return loader
+    sampler: DistributedSampler = DistributedSampler(dataset, world_size, rank, shuffle=False)
+    return DataLoader(
+        SkippingDataset(dataset) if skip_unread else dataset, sampler=sampler,
+        batch_size=options.pop('samples_per_gpu'), num_workers=options.pop('workers_per_gpu'),
+        collate_fn=collate_views, pin_memory=run.device == 'cuda',
+        worker_init_fn=shield_worker if split == 'val' else _ignore_stop_signals, **options)
 
 
 def _ignore_stop_signals(worker: int) -> None:

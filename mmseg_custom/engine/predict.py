@@ -237,7 +237,7 @@ def _skip(found: Predictions, index: int | None, message: str) -> None:
 def _indices(loader: DataLoader) -> Iterator[list[int | None]]:
     """Yields the indices of each batch; None stands for the padding that makes ranks equal."""
     rank, world_size = get_dist_info()
-    position = rank if world_size > 1 else 0
+    position = rank
     for batch in loader.batch_sampler or ():
         indices: list[int | None] = []
         for index in batch:

@@ -73,7 +73,7 @@ def miou_interval(intersect: np.ndarray, union: np.ndarray,
         return None
     means = np.concatenate([mean_over_classes(iou(counts @ intersect, counts @ union))
                             for counts in _draws(len(intersect), draws)])
-    return tuple(float(end) for end in np.nanquantile(means, _tails()))
+    return _interval(means)
 
 
 def class_intervals(intersect: np.ndarray, union: np.ndarray, draws: int = DRAWS) -> np.ndarray:
@@ -102,13 +102,13 @@ def compare(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray],
         draws: Number of draws R.
     """
     areas = np.hstack([*a, *b]).astype(np.float64)  # (N, 4K)
-    per_class, means = [], []
+    blocks = []
     for counts in _draws(len(areas), draws):
         i_a, u_a, i_b, u_b = np.hsplit(counts @ areas, 4)
         before, after = iou(i_a, u_a), iou(i_b, u_b)
-        per_class.append((after - before).astype(np.float32))
-        means.append(mean_over_classes(after) - mean_over_classes(before))
-    per_class, means = np.concatenate(per_class), np.concatenate(means)
+        blocks.append(((after - before).astype(np.float32),
+                       mean_over_classes(after) - mean_over_classes(before)))
+    per_class, means = (np.concatenate(parts) for parts in zip(*blocks))  # (R, K), (R,)
     before, after = (iou(i.sum(0), u.sum(0)) for i, u in (a, b))
     images = ((a[1] > 0) | (b[1] > 0)).sum(0)
     p = _p_values(per_class)
@@ -117,7 +117,7 @@ def compare(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray],
     significant[known] = _benjamini_hochberg(p[known], 1 - LEVEL)
     return Comparison(
         miou=float(mean_over_classes(after) - mean_over_classes(before)),
-        miou_range=tuple(float(end) for end in np.nanquantile(means, _tails())),
+        miou_range=_interval(means),
         miou_p=float(_p_values(means[:, None])[0]), iou=after - before,
         iou_range=_quantiles(per_class), iou_p=p, images=images, significant=significant)
 
@@ -134,6 +134,12 @@ def _draws(images: int, draws: int) -> Iterator[np.ndarray]:
 
 def _tails() -> list[float]:
     return [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    """Computes the ends of the 95 % interval of a metric (R,)."""
+    low, high = np.nanquantile(values, _tails())
+    return float(low), float(high)
 
 
 def _quantiles(values: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from ..datasets.ground_truth import read_ground_truth
 from ..errors import InputError
 from .bootstrap import DRAWS, LEVEL, SEED, mean_over_classes, miou_interval
 from .per_image import PerImage
-from .record import ImageRecord, measure
+from .record import are_image_records, measure
 
 MMSEG_METRICS = ('mIoU', 'mDice', 'mFscore')
 BOUNDARY = 'mBIoU'
@@ -73,14 +73,19 @@ def evaluate(dataset: Dataset, records: list[tuple], metrics: Sequence[str],
     Returns:
         ``metric``: name -> value, 0..1, 'IoU.wall' for a class, as mmseg names it; and
         ``interval``: the 95 % interval of mIoU and its method, if the records have areas.
+
+    Raises:
+        ValueError: If mBIoU is asked for and the records have no boundary bands.
     """
     values = dict(dataset.evaluate(
         records, metric=[name for name in metrics if name != BOUNDARY] or ['mIoU'], **options))
-    if not all(isinstance(record, ImageRecord) for record in records):
+    if not are_image_records(records):
         return dict(metric=values)
     images, classes = PerImage.of(records), dataset.CLASSES
     if BOUNDARY in metrics:
         found = images.boundary_iou()
+        if found is None:
+            raise ValueError(f'{BOUNDARY}: expected records of pre_eval(..., boundary=True)')
         values[BOUNDARY] = round(float(mean_over_classes(found)), 4)
         values.update({f'BIoU.{name}': round(float(value), 4)
                        for name, value in zip(classes, found)})

@@ -46,14 +46,14 @@ class PerImage:
     def of(cls, records: Sequence[ImageRecord]) -> 'PerImage':
         """Concatenates the records of images."""
         pairs = np.concatenate([record.pairs for record in records])
-        measured = all(record.boundary is not None for record in records)
+        boundary = [record.boundary for record in records if record.boundary is not None]
         return cls(
             names=np.array([record.name for record in records]),
             ends=np.cumsum([len(record.pairs) for record in records]),
             ground_truth=pairs[:, 0].astype(np.uint16),
             prediction=pairs[:, 1].astype(np.uint16),
             pixels=np.concatenate([record.pixels for record in records]),
-            boundary=np.stack([record.boundary for record in records]) if measured else
+            boundary=np.stack(boundary) if len(boundary) == len(records) else
             np.zeros((0, 3, 0), np.int64),
             maps=np.frombuffer(b''.join(record.maps for record in records), np.uint8),
             map_ends=np.cumsum([len(record.maps) for record in records]))

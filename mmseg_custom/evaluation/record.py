@@ -2,6 +2,9 @@
 
 Letters: `H W` pixels, `K` classes, `E` entries: pairs of a true and a predicted class that occur.
 """
+from collections.abc import Sequence
+from typing import TypeGuard
+
 import cv2
 import numpy as np
 import torch
@@ -14,7 +17,7 @@ from .boundary import boundary_areas
 PICTURE_SIDE = 512  # pixels, longest side of the label maps that are kept for pictures
 
 
-class ImageRecord(tuple):
+class ImageRecord(tuple[Tensor, ...]):
     """The four areas of an image that mmseg's ``pre_eval`` returns, with more as attributes.
 
     The tuple is what ``CustomDataset.evaluate`` takes: the pixels (K,) of intersection, union,
@@ -29,14 +32,16 @@ class ImageRecord(tuple):
         maps: PNG file with the ground truth above the prediction, (2h, w), h and w at most 512.
     """
 
-    def __new__(cls, areas: tuple[Tensor, ...], name: str = '', pairs: np.ndarray | None = None,
-                pixels: np.ndarray | None = None, boundary: np.ndarray | None = None,
-                maps: bytes = b''):
-        """Creates the tuple; all but the areas has defaults, for pickle sets it afterwards."""
-        record = super().__new__(cls, areas)
-        record.name, record.pairs, record.pixels = name, pairs, pixels
-        record.boundary, record.maps = boundary, maps
-        return record
+    name: str
+    pairs: np.ndarray
+    pixels: np.ndarray
+    boundary: np.ndarray | None
+    maps: bytes
+
+
+def are_image_records(records: Sequence[tuple]) -> TypeGuard[Sequence[ImageRecord]]:
+    """Returns whether no record comes from a data set's own ``pre_eval``."""
+    return all(isinstance(record, ImageRecord) for record in records)
 
 
 def measure(prediction: np.ndarray, ground_truth: np.ndarray, classes: int, name: str = '',
@@ -72,20 +77,28 @@ def measure(prediction: np.ndarray, ground_truth: np.ndarray, classes: int, name
     hit, predicted, labelled = np.diagonal(table), table.sum(0), table[:classes].sum(1)
     areas = tuple(torch.from_numpy(area.astype(np.float32))
                   for area in (hit, predicted + labelled - hit, predicted, labelled))
-    return ImageRecord(
-        areas, name, np.stack(np.divmod(entries, classes), 1), table.reshape(-1)[entries],
-        boundary_areas(prediction, np.where(counted, ground_truth, -1), classes)
-        if boundary else None,
-        _encode_maps(ground_truth, prediction, counted, classes))
+    record = ImageRecord(areas)
+    record.name, record.pairs = name, np.stack(np.divmod(entries, classes), 1)
+    record.pixels = table.reshape(-1)[entries]
+    record.boundary = boundary_areas(
+        prediction, np.where(counted, ground_truth, -1), classes) if boundary else None
+    record.maps = _encode_maps(ground_truth, prediction, counted, classes)
+    return record
 
 
 def decode_maps(maps: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Decodes ground truth and prediction (h, w) of a record, at most 512 pixels, for pictures.
 
     Ignored pixels have the highest value of the file, 255 or 65535.
+
+    Raises:
+        InputError: If the bytes are no PNG file.
     """
     both = cv2.imdecode(np.frombuffer(maps, np.uint8), cv2.IMREAD_UNCHANGED)
-    return tuple(np.split(both, 2))
+    if both is None:
+        raise InputError('the label maps of an image cannot be decoded: run tools/test.py again')
+    ground_truth, prediction = np.split(both, 2)
+    return ground_truth, prediction
 
 
 def _encode_maps(ground_truth: np.ndarray, prediction: np.ndarray, counted: np.ndarray,

@@ -28,7 +28,7 @@ from ..errors import InputError
 from ..files import atomic_write
 from .confusion import image_scores
 from .per_image import PerImage
-from .record import ImageRecord
+from .record import are_image_records
 from .run_info import describe_checkpoint, hardware, versions
 
 
@@ -106,7 +106,7 @@ def write_results(path: str, evaluation: Mapping[str, dict], records: Sequence[t
         peak_memory_bytes=dict(memory), hardware=hardware(device), versions=versions(),
         classes=[name.strip() for name in dataset.CLASSES],
         palette=np.asarray(dataset.PALETTE).tolist(), settings=cfg._cfg_dict.to_dict())
-    if records and all(isinstance(record, ImageRecord) for record in records):
+    if records and are_image_records(records):
         per_image = osp.splitext(path)[0] + '.npz'
         PerImage.of(records).save(per_image)
         content.update(per_image=osp.basename(per_image),

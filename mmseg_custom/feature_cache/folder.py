@@ -166,7 +166,7 @@ class FeatureCache:
             raise InputError(f'feature cache: {self.path_of(shard)} is corrupt ({error}) and is '
                              'removed: start the run again (--auto-resume resumes it), it computes '
                              'the file anew') from error
-        return [tensor[row] for tensor in data.maps], data.labels[row]
+        return [tensor[row] for tensor in data.features], data.labels[row]
 
     def check(self, shard: Shard) -> None:
         """Reads a whole shard.

@@ -18,23 +18,23 @@ class RecordLayout:
 
     Attributes:
         images: Number of images in the data set; each view has one record of each.
-        maps: Shape (C, h, w) of each feature map.
+        shapes: Shape (C, h, w) of each feature map.
         crop: Shape (H, W) of the labels, which take a byte a pixel.
         dtype: Dtype of the feature maps: 'bf16', 'fp16' or 'fp32'.
         shard_records: Records in a file, all of one view; the last file of a view may hold fewer.
     """
     images: int
-    maps: tuple[tuple[int, int, int], ...]
+    shapes: tuple[tuple[int, int, int], ...]
     crop: tuple[int, int]
     dtype: str
     shard_records: int
 
     @classmethod
-    def of(cls, images: int, maps: tuple[tuple[int, int, int], ...], crop: tuple[int, int],
+    def of(cls, images: int, shapes: tuple[tuple[int, int, int], ...], crop: tuple[int, int],
            dtype: str) -> 'RecordLayout':
         """Returns a layout with as many records in a file as is sensible."""
-        one = cls(images, maps, crop, dtype, 1)
-        return cls(images, maps, crop, dtype,
+        one = cls(images, shapes, crop, dtype, 1)
+        return cls(images, shapes, crop, dtype,
                    max(1, min(SHARD_RECORDS, SHARD_BYTES // one.record_bytes)))
 
     @classmethod
@@ -45,7 +45,8 @@ class RecordLayout:
 
     def plain(self) -> dict:
         """Returns the layout as JSON has it."""
-        return asdict(self)
+        return {'maps' if name == 'shapes' else name: value
+                for name, value in asdict(self).items()}
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -55,7 +56,7 @@ class RecordLayout:
     @property
     def record_bytes(self) -> int:
         """Bytes of one crop: its feature maps and its labels."""
-        return sum(map(prod, self.maps)) * self.torch_dtype.itemsize + prod(self.crop)
+        return sum(map(prod, self.shapes)) * self.torch_dtype.itemsize + prod(self.crop)
 
     @property
     def shards(self) -> int:

@@ -27,11 +27,11 @@ class ShardData:
     """The records of a file.
 
     Attributes:
-        maps: Feature maps, (n, C, h, w) each; views of the file where they are read from one.
+        features: Feature maps, (n, C, h, w) each; views of the file where they are read from one.
         labels: Labels, (n, H, W) uint8.
         crc32: Checksum of each record.
     """
-    maps: tuple[Tensor, ...]
+    features: tuple[Tensor, ...]
     labels: Tensor
     crc32: tuple[int, ...] = ()
 
@@ -39,13 +39,13 @@ class ShardData:
     def empty(cls, layout: RecordLayout, records: int) -> 'ShardData':
         """Allocates memory for records."""
         return cls(tuple(torch.empty(records, *shape, dtype=layout.torch_dtype)
-                         for shape in layout.maps),
+                         for shape in layout.shapes),
                    torch.empty(records, *layout.crop, dtype=torch.uint8))
 
     def checksum(self, row: int) -> int:
         """Computes the CRC-32 of a record."""
         value = 0
-        for tensor in (*self.maps, self.labels):
+        for tensor in (*self.features, self.labels):
             value = zlib.crc32(tensor[row].view(torch.uint8).numpy().data, value)
         return value
 
@@ -65,7 +65,7 @@ def write_shard(path: str, data: ShardData) -> None:
     Raises:
         SaveError: If it could not be written; nothing is left of it then.
     """
-    tensors = {f'maps.{i}': tensor for i, tensor in enumerate(data.maps)}
+    tensors = {f'maps.{i}': tensor for i, tensor in enumerate(data.features)}
     crc32 = [data.checksum(row) for row in range(len(data.labels))]
     with atomic_path(path) as part:
         try:
@@ -84,13 +84,13 @@ def open_shard(path: str, layout: RecordLayout, records: int) -> ShardData:
     """
     try:
         with safe_open(path, 'pt') as file:
-            names = [f'maps.{i}' for i in range(len(layout.maps))]
+            names = [f'maps.{i}' for i in range(len(layout.shapes))]
             data = ShardData(tuple(map(file.get_tensor, names)), file.get_tensor('labels'),
                              tuple(json.loads(file.metadata()['crc32'])))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptShard(f'it cannot be read ({error})') from error
     expected = ShardData.empty(layout, 0)
-    for found, wanted in zip((*data.maps, data.labels), (*expected.maps, expected.labels)):
+    for found, wanted in zip((*data.features, data.labels), (*expected.features, expected.labels)):
         if found.shape != (records, *wanted.shape[1:]) or found.dtype != wanted.dtype:
             raise CorruptShard(f'it holds {tuple(found.shape)} {found.dtype} where '
                                f'{(records, *wanted.shape[1:])} {wanted.dtype} was expected')

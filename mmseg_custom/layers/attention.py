@@ -41,7 +41,8 @@ def select_kernel(use_flash_attn: bool) -> Kernel:
         use_flash_attn: Whether to use the fastest kernel that is installed: flash-attn 3 on a
             Hopper GPU, flash-attn 2, or PyTorch's SDPA. Nothing that is missing is an error.
     """
-    kernel, name = sdpa, 'torch SDPA'
+    kernel: Kernel = sdpa
+    name = 'torch SDPA'
     if use_flash_attn and torch.cuda.is_available():
         found = _find_flash_attn(torch.cuda.get_device_capability()[0])
         if found is not None:

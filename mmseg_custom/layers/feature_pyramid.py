@@ -43,4 +43,5 @@ def _init(module: nn.Module) -> None:
     if isinstance(module, nn.ConvTranspose2d):
         fan_out = math.prod(module.kernel_size) * module.out_channels
         nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

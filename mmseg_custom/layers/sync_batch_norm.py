@@ -38,11 +38,12 @@ class CPUSyncBatchNorm(_BatchNorm):
         return x
 
     def _update_running_stats(self, mean: Tensor, var: Tensor) -> None:
-        if not self.track_running_stats:
+        batches = self.num_batches_tracked
+        if (not self.track_running_stats or batches is None or self.running_mean is None
+                or self.running_var is None):
             return
-        self.num_batches_tracked.add_(1)
-        momentum = (self.momentum if self.momentum is not None
-                    else 1.0 / float(self.num_batches_tracked))
+        batches.add_(1)
+        momentum = self.momentum if self.momentum is not None else 1.0 / float(batches)
         self.running_mean.lerp_(mean, momentum)
         self.running_var.lerp_(var, momentum)
 

@@ -17,7 +17,9 @@ The adapter fits torchao to mmcv and to checkpoints: learning rates are plain nu
 are float32 in a state dict. Quantised moments are restored bit by bit on the number of processes
 that saved them; another number has other blocks, which are quantised anew.
 """
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from mmcv.runner import OPTIMIZERS
@@ -55,8 +57,10 @@ def low_memory_adamw(params: list, state: str = '8bit', **options) -> Optimizer:
     return type(NAME, (_TorchAOAdapter, base), {})(params, bf16_stochastic_round=True, **options)
 
 
-class _TorchAOAdapter:
+class _TorchAOAdapter(Optimizer):
     """Base class in front of torchao's optimizers that fits them to mmcv; see the module."""
+
+    _new_buffer: Callable[..., Tensor]  # method of torchao's optimizers
 
     def add_param_group(self, param_group: dict) -> None:
         """Keeps the learning rate a number, as mmcv's hooks expect."""
@@ -103,7 +107,7 @@ class _TorchAOAdapter:
             self.state[parameter] = state
 
 
-def _restore(state: Tensor, values: Tensor) -> None:
+def _restore(state: Any, values: Tensor) -> None:
     """Copies values into a state so that those of a quantised one are restored exactly.
 
     torchao scales a block to a largest absolute value of 1, but has no code for -1: where the
@@ -129,7 +133,8 @@ def _is_quantised(tensor: Tensor) -> bool:
     return isinstance(tensor, OptimState8bit)
 
 
-def _local(tensor: Tensor) -> Tensor:
+def _local(tensor: Tensor) -> Any:
+    """Returns this process's part of a tensor: a plain one, or one of torchao's types."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

@@ -33,7 +33,8 @@ def choose_rows(dataset: CustomDataset, count: int) -> list[int]:
     """
     if count < 1:
         raise InputError(f'--rows {count}: expected 1 or more')
-    chosen, shown = [], set()
+    chosen: list[int] = []
+    shown: set[int] = set()
     for stretch in np.array_split(np.arange(len(dataset)), min(count, len(dataset))):
         found = {int(i): set(np.unique(read_ground_truth(dataset, i))) - {IGNORE_INDEX}
                  for i in stretch}

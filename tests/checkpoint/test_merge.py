@@ -85,6 +85,16 @@ def test_a_split_checkpoint_of_the_original_in_float32(tmp_path):
     assert same(again.state_dict(), model.state_dict())
 
 
+def test_what_else_a_file_holds_is_kept(trained, tmp_path):
+    model, path, flat = trained
+    full, small = str(tmp_path / 'full.pth'), str(tmp_path / 'small.pth')
+    torch.save(dict(meta={}, state_dict=model.state_dict(), ema=dict(x=torch.ones(2))), full)
+    split(full, small, flat)
+    assert torch.load(small)['ema']['x'].tolist() == [1, 1]
+    merge(small, str(tmp_path / 'again.pth'))
+    assert torch.load(tmp_path / 'again.pth')['ema']['x'].tolist() == [1, 1]
+
+
 def test_another_backbone_is_refused(trained, tmp_path):
     _, path, _ = trained
     (tmp_path / 'other').mkdir()

@@ -7,6 +7,7 @@ from helpers.logs import logged
 from helpers.tiny_networks import Segmentor, same, tiny, write_flat
 from safetensors.torch import save_file
 
+from mmseg_custom.checkpoint.checkpoint import open_checkpoint
 from mmseg_custom.checkpoint.provenance import weights_source_of
 from mmseg_custom.checkpoint.save import save_checkpoint
 from mmseg_custom.checkpoint.segmentor import load_segmentor, read_checkpoint
@@ -153,6 +154,17 @@ def test_another_backbone_is_refused(tmp_path):
         load_segmentor(Segmentor(pretrained=other), path)
     with pytest.raises(InputError, match='is another one'):
         read_checkpoint(path, backbone=other)
+
+
+def test_an_open_checkpoint_loads_again_though_its_file_is_gone(tmp_path):
+    original, path = train_frozen(tmp_path)
+    checkpoint = open_checkpoint(path)
+    os.remove(path)
+    assert not checkpoint.holds_backbone and checkpoint.weights.keys() == {
+        f'decode_head.{name}' for name in original.decode_head.state_dict()}
+    for model, leave_out in ((Segmentor(), ['decode_head.']), (on_meta(), [])):
+        assert load_segmentor(model, checkpoint, leave_out=leave_out) is checkpoint
+    assert same(model.state_dict(), original.state_dict())
 
 
 def test_safetensors_of_a_segmentor_load(tmp_path):

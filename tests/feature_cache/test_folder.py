@@ -9,7 +9,7 @@ from mmseg_custom.feature_cache import FeatureCache, RecordLayout, Shard, manage
 from mmseg_custom.feature_cache.shards import CorruptShard, ShardData
 from mmseg_custom.units import format_bytes
 
-LAYOUT = RecordLayout(images=5, maps=((4, 2, 2), (4, 1, 1)), crop=(8, 8), dtype='bf16',
+LAYOUT = RecordLayout(images=5, shapes=((4, 2, 2), (4, 1, 1)), crop=(8, 8), dtype='bf16',
                       shard_records=2)
 OF = dict(weights='a', backbone=dict(depth=2))
 
@@ -25,7 +25,7 @@ def cache(tmp_path) -> FeatureCache:
 
 def records(number: int) -> ShardData:
     data = ShardData.empty(LAYOUT, len(LAYOUT.images_of(number)))
-    for tensor in (*data.maps, data.labels):
+    for tensor in (*data.features, data.labels):
         tensor.copy_(torch.randint(0, 99, tensor.shape))
     return data
 
@@ -50,7 +50,7 @@ def test_records_are_what_was_written(cache):
     data = records(2)
     cache.write(Shard(1, 2), data)
     maps, labels = cache.read(image=4, view=1)
-    assert all(map(torch.equal, maps, [tensor[0] for tensor in data.maps]))
+    assert all(map(torch.equal, maps, [tensor[0] for tensor in data.features]))
     assert torch.equal(labels, data.labels[0]) and labels.dtype == torch.uint8
     assert [x.dtype for x in maps] == [torch.bfloat16] * 2
     assert cache.missing(2) == [Shard(1, 0), Shard(1, 1)] and len(cache.missing(3)) == 5
@@ -69,7 +69,7 @@ def test_sizes():
 def test_another_key_is_another_folder(tmp_path):
     names = {FeatureCache.of(str(tmp_path), of, layout).folder for of, layout in [
         (OF, LAYOUT), (dict(OF, weights='b'), LAYOUT), (dict(OF, backbone=dict(depth=3)), LAYOUT),
-        (OF, RecordLayout(5, LAYOUT.maps, LAYOUT.crop, 'fp16', 2))]}
+        (OF, RecordLayout(5, LAYOUT.shapes, LAYOUT.crop, 'fp16', 2))]}
     assert len(names) == 4
 
 

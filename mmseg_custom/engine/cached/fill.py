@@ -108,7 +108,7 @@ class Filler:
         """Computes feature maps (B, C, h, w) of images (B, 3, H, W) into rows of a shard."""
         features = frozen_features(self.model, dict(
             img=images.to(self.device, non_blocking=True)))
-        for rows_of_level, level in zip(data.maps, features, strict=True):
+        for rows_of_level, level in zip(data.features, features, strict=True):
             rows_of_level[rows] = level.to(rows_of_level.dtype)
         data.labels[rows] = labels
 

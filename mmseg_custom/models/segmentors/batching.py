@@ -8,6 +8,7 @@ import torch
 from mmseg.utils import get_root_logger
 
 from ...errors import InputError
+from ...units import format_bytes
 
 # More pixels at once are no faster: a window of 504x504 keeps two cores busy, sixteen a GPU.
 USEFUL_PIXELS = {'cpu': 504 ** 2, 'cuda': 16 * 504 ** 2}
@@ -61,8 +62,8 @@ class WindowBatch:
         useful = USEFUL_PIXELS.get(device.type, USEFUL_PIXELS['cuda']) // (shape[0] * shape[1])
         free = SHARE_OF_FREE * free_bytes(device)
         self._measured[shape] = max(1, min(useful, int(free / taken)))
-        get_root_logger().debug('windows of %dx%d: %.1f MiB each, %d at once', *shape,
-                                taken / 2**20, self._measured[shape])
+        get_root_logger().debug('windows of %dx%d: %s each, %d at once', *shape,
+                                format_bytes(taken), self._measured[shape])
 
 
 def free_bytes(device: torch.device) -> int:

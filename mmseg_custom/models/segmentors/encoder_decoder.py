@@ -38,6 +38,7 @@ class _Job:
 
     def view(self, align_corners: bool) -> View:
         """Returns the logits with their weights for each pixel of the output."""
+        assert self.logits is not None  # every window has been put
         cells = [size // len(axis.starts) for size, axis in
                  zip(self.logits.shape[1:], (self.rows, self.columns))]
         return View(self.logits, self.rows.matrix(cells[0], align_corners),
@@ -180,7 +181,7 @@ class InternViTSegmentor(EncoderDecoder):
         """Computes the label map of an image from its views."""
         with _exact_products():
             labels = labels_of([job.view(self.align_corners) for job in jobs],
-                               getattr(self.decode_head, 'threshold', None))
+                               self.decode_head.threshold if self.out_channels == 1 else None)
         return labels.numpy().astype(np.int64)
 
 

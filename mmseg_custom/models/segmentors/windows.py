@@ -105,7 +105,8 @@ def labels_of(views: Sequence[View], threshold: float | None = None) -> Tensor:
 
     Args:
         views: Views of the same output size.
-        threshold: Least probability of class 1 in a network with one output channel (K = 1).
+        threshold: Least probability of class 1 in a network with one output channel (K = 1); None
+            in one with several.
     """
     classes = len(views[0].logits)
     height, width = len(views[0].rows), len(views[0].columns)
@@ -124,7 +125,7 @@ def labels_of(views: Sequence[View], threshold: float | None = None) -> Tensor:
             bands.append((weights, view.logits.index_select(1, used)))
         for i, x in enumerate(columns):
             tile = [(band, blocks[i]) for band, blocks in zip(bands, column_blocks)]
-            if classes == 1:
+            if threshold is not None:
                 found = _mean(tile, torch.sigmoid)[0] > threshold
             elif len(views) > 1:
                 found = argmax(_mean(tile, partial(torch.softmax, dim=0)))

@@ -1,15 +1,16 @@
 """Numbers as the page shows them; also filters of its templates."""
 import math
+from typing import TypeGuard
 
 
 def percent(value: float | None, digits: int = 1) -> str:
     """Formats a share of 0..1 in percent; a dash for a missing one."""
-    return '–' if is_missing(value) else f'{100 * value:.{digits}f}'
+    return f'{100 * value:.{digits}f}' if is_known(value) else '–'
 
 
 def points(value: float | None, digits: int = 2) -> str:
     """Formats a difference in percentage points, with its sign (a true minus)."""
-    return '–' if is_missing(value) else f'{100 * value:+.{digits}f}'.replace('-', '−')
+    return f'{100 * value:+.{digits}f}'.replace('-', '−') if is_known(value) else '–'
 
 
 def number(value: float) -> str:
@@ -17,6 +18,6 @@ def number(value: float) -> str:
     return f'{int(value):,}'.replace(',', '\u202f')
 
 
-def is_missing(value: float | None) -> bool:
-    """Whether there is no value: None, nan or infinity."""
-    return value is None or not math.isfinite(value)
+def is_known(value: float | None) -> TypeGuard[float]:
+    """Returns whether there is a value, rather than None, nan or infinity."""
+    return value is not None and math.isfinite(value)

@@ -10,7 +10,7 @@ import numpy as np
 from ...evaluation.bootstrap import Comparison, class_intervals, iou
 from ...evaluation.confusion import costly_pairs
 from ...evaluation.results import Results
-from .numbers import is_missing, number, percent, points
+from .numbers import is_known, number, percent, points
 
 _PAIRS = 25
 
@@ -38,7 +38,7 @@ class Cell:
         """The value as script.js reads it."""
         if isinstance(self.value, str):
             return self.value
-        return '' if is_missing(self.value) else f'{self.value:.6g}'
+        return f'{self.value:.6g}' if is_known(self.value) else ''
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,11 @@ def classes_of_one(results: Results) -> Table:
                ('Images', 'that show it in the ground truth'), ('Pixels', 'labelled with it'),
                ('Share', 'of all labelled pixels, percent')]
     rows = []
-    for k in sorted(np.flatnonzero(union), key=lambda k: -found[k]):
+    for k in sorted(np.flatnonzero(union).tolist(), key=lambda k: -found[k]):
         pixels, images = labelled[:, k].sum(), (labelled[:, k] > 0).sum()
         rows.append([
-            _class(results, k), _barred(percent(found[k]), found[k], _bar(found[k], ends[:, k])),
+            _class(results, k),
+            _barred(percent(found[k]), found[k], _bar(found[k], ends[:, k].tolist())),
             Cell(f'{percent(ends[0, k])} – {percent(ends[1, k])}', ends[0, k]),
             Cell(percent(recall[k]), recall[k]),
             *([Cell(percent(edges[k]), edges[k])] if edges is not None else []),
@@ -91,7 +92,8 @@ def classes_of_two(a: Results, b: Results, found: Comparison) -> Table:
                            '(Benjamini-Hochberg); at least 6 images'),
                ('p', 'two-sided'), ('Images', 'that show it'), ('Pixels', 'labelled with it')]
     rows = []
-    for k in sorted(np.flatnonzero(union), key=lambda k: -np.nan_to_num(found.iou[k], nan=-2)):
+    for k in sorted(np.flatnonzero(union).tolist(),
+                    key=lambda k: -np.nan_to_num(found.iou[k], nan=-2)):
         low, high = found.iou_range[:, k]
         sign = found.significant[k] * np.sign(found.iou[k]) if known[k] else 0
         word, mark = {1: ('▲ better', 'better'), -1: ('▼ worse', 'worse')}.get(
@@ -110,7 +112,8 @@ def classes_of_two(a: Results, b: Results, found: Comparison) -> Table:
 def confusions(results: Results, title: str = 'Confusions that cost most') -> Table:
     """Lists the pairs of classes that cost most mIoU."""
     confusion = results.images.confusion(len(results.classes))
-    pairs = costly_pairs(confusion, *(area.sum(0) for area in results.areas), _PAIRS)
+    intersect, union = (area.sum(0) for area in results.areas)
+    pairs = costly_pairs(confusion, intersect, union, _PAIRS)
     columns = [('There is', 'the true class'), ('Taken for', 'the predicted class'),
                ('Cost', 'points of mIoU that would be gained if these pixels alone were right'),
                ('Share', 'of the pixels of the true class, percent'), ('Pixels', 'how many')]
@@ -142,18 +145,18 @@ def _absent(results: Results, union: np.ndarray) -> str:
 
 def _bar(value: float, ends: Sequence[float] | None = None) -> Bar | None:
     """Makes a bar from 0 to a value of 0..1."""
-    if is_missing(value):
+    if not is_known(value):
         return None
     return Bar((0, value), ends if ends is not None and np.isfinite(ends).all() else None)
 
 
 def _two_sided_bar(value: float, ends: Sequence[float], scale: float) -> Bar | None:
     """Makes a bar to the left (worse) or right (better) of the middle; `scale` fills a half."""
-    if is_missing(value) or scale <= 0:
+    if not is_known(value) or scale <= 0:
         return None
 
-    def place(pair: Sequence[float]) -> np.ndarray:
-        return (np.clip(np.asarray(pair) / scale, -1, 1) + 1) / 2
+    def place(pair: Sequence[float]) -> list[float]:
+        return ((np.clip(np.asarray(pair) / scale, -1, 1) + 1) / 2).tolist()
 
     return Bar(place(sorted((0, value))), place(ends) if np.isfinite(ends).all() else None,
                'better' if value > 0 else 'worse')
