@@ -21,7 +21,7 @@ def features(hub: InternVLVisionModel, images: torch.Tensor, block: int) -> torc
 
 @pytest.mark.parametrize('family', FAMILIES)
 def test_from_transformers_to_us(family, tmp_path):
-    """A model made by transformers gives the same maps here, from every block."""
+    """A model made by transformers gives the same feature maps here, from every block."""
     hub = InternVLVisionModel(InternVLVisionConfig(
         hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=128,
         image_size=56, norm_type='rms_norm' if family == '6b' else 'layer_norm',
@@ -33,8 +33,8 @@ def test_from_transformers_to_us(family, tmp_path):
     model.load_state_dict(_in_float(family, tmp_path))
     images = torch.randn(2, 3, 56, 56)
     with torch.no_grad():
-        maps = model(images)
-    for block, ours in enumerate(maps):
+        features = model(images)
+    for block, ours in enumerate(features):
         torch.testing.assert_close(ours, features(hub, images, block), rtol=1e-5, atol=1e-5)
 
 
@@ -48,7 +48,7 @@ def _in_float(family: str, tmp_path) -> dict:
 @pytest.mark.parametrize('size', [56, 84])
 @pytest.mark.parametrize('family', FAMILIES)
 def test_from_us_to_transformers(family, size, tmp_path):
-    """File -> ours -> folder -> transformers: the same maps, at another size of image too."""
+    """File -> ours -> folder -> transformers: the same feature maps, at any size of image."""
     model = tiny(family)
     torch.save(model.state_dict(), tmp_path / 'ours.pth')
     convert(str(tmp_path / 'ours.pth'), str(tmp_path / 'hub'), 'hf', num_heads=2,

@@ -80,7 +80,7 @@ def test_safetensors_are_what_the_library_would_write(tmp_path):
     assert ours.read_bytes() == theirs.read_bytes()
 
 
-def test_each_tensor_is_made_when_it_is_written_and_let_go_before_the_next(tmp_path):
+def test_each_tensor_is_made_when_it_is_written_and_freed_before_the_next(tmp_path):
     events = []
 
     def tensor(name: str) -> LazyTensor:

@@ -70,7 +70,7 @@ def test_mmcv_reads_a_small_checkpoint_as_a_whole_one(tmp_path):
     assert same(model.state_dict(), trained.state_dict())
 
 
-def test_a_resumed_run_goes_on_with_small_checkpoints(tmp_path):
+def test_a_resumed_run_writes_small_checkpoints(tmp_path):
     flat = write_flat(tmp_path)
     trained = Segmentor(pretrained=flat, freeze_vit=True)
     save_checkpoint(trained, 'iter_1.pth', meta=dict(iter=1))

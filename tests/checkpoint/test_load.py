@@ -169,7 +169,7 @@ def test_training_does_not_write_to_the_file(form, tmp_path):
         assert file.read() == before
 
 
-def test_converting_lets_go_of_the_file_and_the_tensors_stay_right(tmp_path):
+def test_converting_closes_the_file_and_the_tensors_stay_right(tmp_path):
     torch.manual_seed(0)
     wide = dict(embed_dim=512, num_heads=4)  # 3 blocks of 12.6 MB in float32
     original = tiny(**wide)

@@ -49,7 +49,7 @@ def copy(folder, tmp_path) -> Path:
 
 @pytest.mark.parametrize('name', ['two_again', 'one_from_two', 'two_from_one',
                                   'one_sharded_from_two'])
-def test_training_goes_on_as_if_nothing_had_been(folder, name):
+def test_training_is_resumed_as_if_uninterrupted(folder, name):
     whole = torch.load(folder / 'two.pth')
     resumed = torch.load(folder / f'{name}.pth')
     torch.testing.assert_close(resumed['losses'], whole['losses'][2:], rtol=1e-5, atol=0)
@@ -57,7 +57,7 @@ def test_training_goes_on_as_if_nothing_had_been(folder, name):
         torch.testing.assert_close(resumed['state_dict'][key], tensor, rtol=0, atol=1e-4)
 
 
-def test_same_number_of_processes_goes_on_bit_by_bit(folder):
+def test_same_number_of_processes_resumes_bit_by_bit(folder):
     whole, resumed = torch.load(folder / 'two.pth'), torch.load(folder / 'two_again.pth')
     assert resumed['losses'] == whole['losses'][2:]
     assert all(torch.equal(t, resumed['state_dict'][n]) for n, t in whole['state_dict'].items())

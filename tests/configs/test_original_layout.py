@@ -24,7 +24,7 @@ LINEAR_HEAD = """dict(
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0))"""
 UPER_HEAD = 'dict(num_classes=150, in_channels=[3200, 3200, 3200, 3200], channels=1536)'
 AUX_HEAD = 'dict(num_classes=150, in_channels=3200, channels=1536)'
-AUX_HEAD_OF_MAP_1 = 'dict(num_classes=150, in_channels=3200, channels=1536, in_index=1)'
+AUX_HEAD_OF_LAYER_1 = 'dict(num_classes=150, in_channels=3200, channels=1536, in_index=1)'
 
 TEMPLATE = """
 _base_ = ['../../_base_/models/{model}.py', '../../_base_/datasets/ade20k_504x504{subset}.py',
@@ -81,7 +81,7 @@ RECIPES = [
     ('head_tuning/upernet_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5_frozen', dict(
         FULL_DATA, model='upernet_r50', weight_decay=0.05, layer_decay=1.0,
         backbone=f'freeze_vit=True, drop_path_rate=0.0, {FOUR_MAPS}',
-        heads=f'decode_head={UPER_HEAD}, auxiliary_head={AUX_HEAD_OF_MAP_1}')),
+        heads=f'decode_head={UPER_HEAD}, auxiliary_head={AUX_HEAD_OF_LAYER_1}')),
     ('full_tuning/upernet_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5', dict(
         FULL_DATA, model='upernet_r50', weight_decay=0.05, layer_decay=0.95,
         backbone=f'freeze_vit=False, drop_path_rate=0.4, {FOUR_MAPS}',

@@ -57,7 +57,7 @@ def test_hashes_that_must_never_change(tmp_path):
         '40032ad4a8755988512f7ef3d0593272a053c8230b4b5684fd5dd357c502edbb')
 
 
-def test_choosing_takes_the_published_list_then_goes_on_by_its_rule():
+def test_choosing_takes_the_published_list_then_follows_its_rule():
     chosen = choose(reversed(ALL), 15000, seed=2)
     assert chosen.names[:10105] == published(2) and chosen.fraction is None
     assert choose(ALL, 2526, seed=2).names == published(2)[:2526]

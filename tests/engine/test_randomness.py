@@ -24,7 +24,7 @@ def test_a_sample_follows_from_its_position_alone():
     assert all(len(set(first) & set(other)) == 1 for other in others)  # the index
 
 
-def test_the_caller_draws_on_undisturbed():
+def test_the_generators_of_the_caller_are_undisturbed():
     def draw():
         return random.random(), np.random.rand(), torch.rand(1).item()
     samples = SeededSamples(Draws(), seed=7)

@@ -17,7 +17,7 @@ def test_each_pass_is_a_permutation():
 
 
 @pytest.mark.parametrize('ranks', [2, 3, 10])
-def test_ranks_deal_out_one_stream(ranks):
+def test_ranks_share_one_stream(ranks):
     parts = [take(5, rank=r, world_size=ranks) for r in range(ranks)]
     assert [i for row in zip(*parts) for i in row] == take(5 * ranks)
 

@@ -49,10 +49,10 @@ def damage(path: str, offset: int) -> None:
 def test_records_are_what_was_written(cache):
     data = records(2)
     cache.write(Shard(1, 2), data)
-    maps, labels = cache.read(image=4, view=1)
-    assert all(map(torch.equal, maps, [tensor[0] for tensor in data.features]))
+    features, labels = cache.read(image=4, view=1)
+    assert all(map(torch.equal, features, [tensor[0] for tensor in data.features]))
     assert torch.equal(labels, data.labels[0]) and labels.dtype == torch.uint8
-    assert [x.dtype for x in maps] == [torch.bfloat16] * 2
+    assert [x.dtype for x in features] == [torch.bfloat16] * 2
     assert cache.missing(2) == [Shard(1, 0), Shard(1, 1)] and len(cache.missing(3)) == 5
     assert os.stat(cache.path_of(Shard(1, 2))).st_mode & 0o444 == (
         os.stat(cache.folder).st_mode & 0o444)

@@ -4,8 +4,8 @@
 
 prints a line of JSON: NAME -> bytes of resident memory at the peak over what the process held
 before the network was built. JSON: ``model`` (a segmentor's config), ``crop``, ``images``,
-``engine``, ``ranks``, ``optimizer``; as ``engine.train`` puts a run together. The allocator is told
-to give memory back at once (start with MALLOC_MMAP_THRESHOLD_=65536).
+``engine``, ``ranks``, ``optimizer``; as ``engine.train`` puts a run together. The allocator returns
+memory at once (start with MALLOC_MMAP_THRESHOLD_=65536).
 """
 import gc
 import json
@@ -37,7 +37,7 @@ def memory_bytes(field: str) -> int:
 
 
 def warm_up(case: dict) -> None:
-    """Lets the libraries take what they keep for good: a step on an image of four patches."""
+    """Makes the libraries allocate what they keep: a step on an image of four patches."""
     model = build_segmentor(ConfigDict(case['model']))
     apply_precision(model, torch.bfloat16, 'cpu')
     batch = dict(img=torch.randn(2, 3, 28, 28), img_metas=[{}] * 2,

@@ -8,8 +8,8 @@ from mmseg_custom.layers.pos_embed import PosEmbedCache, resample_pos_embed
 def test_is_bicubic_without_antialiasing_also_when_it_shrinks():
     embed = torch.randn(1, 1 + 16, 8)
     found = resample_pos_embed(embed, (3, 2))
-    maps = embed[:, 1:].transpose(1, 2).reshape(1, 8, 4, 4)
-    expected = F.interpolate(maps, (3, 2), mode='bicubic', align_corners=False, antialias=False)
+    grid = embed[:, 1:].transpose(1, 2).reshape(1, 8, 4, 4)
+    expected = F.interpolate(grid, (3, 2), mode='bicubic', align_corners=False, antialias=False)
     assert torch.equal(found[:, 1:].transpose(1, 2).reshape(1, 8, 3, 2), expected)
     assert torch.equal(found[:, :1], embed[:, :1])
 

@@ -67,7 +67,7 @@ def test_several_heads_at_once():
         assert torch.allclose(heads.grad[i], alone.grad, rtol=1e-4, atol=1e-8)
 
 
-def test_maps_together_as_a_gpu_takes_them(monkeypatch):
+def test_feature_maps_together_as_on_a_gpu(monkeypatch):
     plan = upsampled._plan
     monkeypatch.setattr(upsampled, '_plan', lambda count, height, floats, budget, together: plan(
         count, height, floats, 2 * height * floats, count))
@@ -78,7 +78,7 @@ def test_maps_together_as_a_gpu_takes_them(monkeypatch):
         assert_same([part[i] for part in found], in_full(alone, labels), logits)
 
 
-def test_a_map_is_the_same_in_any_company():
+def test_an_image_has_the_same_gradient_in_any_batch():
     logits, labels = sample(images=8)
     found = torch.autograd.grad(upsampled_cross_entropy(logits, labels)[0], logits)[0]
     half = torch.autograd.grad(upsampled_cross_entropy(logits[4:], labels[4:])[0], logits)[0]
@@ -114,9 +114,9 @@ def test_strips_have_the_size_of_another_device(monkeypatch):
 
 
 def test_strips_cover_each_row_once():
-    for height, maps, budget in [(504, 2, 2**20), (7, 5, 10), (1, 1, 1), (100, 64, 10**7)]:
-        seen = torch.zeros(maps, height)
-        for group, rows in upsampled._plan(maps, height, 150 * 504, budget, maps):
+    for height, count, budget in [(504, 2, 2**20), (7, 5, 10), (1, 1, 1), (100, 64, 10**7)]:
+        seen = torch.zeros(count, height)
+        for group, rows in upsampled._plan(count, height, 150 * 504, budget, count):
             seen[group, rows] += 1
         assert seen.eq(1).all()
 

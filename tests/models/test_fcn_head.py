@@ -12,10 +12,10 @@ LINEAR = dict(type='FCNHead', in_channels=16, channels=16, num_convs=0, concat_i
 def test_linear_head_is_batch_norm_and_a_classifier():
     head = build_head(LINEAR).train()
     nn.init.normal_(head.norm.weight)
-    maps = torch.randn(4, 16, 6, 6)
-    normed = nn.functional.batch_norm(maps, None, None, head.norm.weight, head.norm.bias, True)
+    features = torch.randn(4, 16, 6, 6)
+    normed = nn.functional.batch_norm(features, None, None, head.norm.weight, head.norm.bias, True)
     expected = nn.functional.conv2d(normed, head.conv_seg.weight, head.conv_seg.bias)
-    assert torch.allclose(head([maps]), expected, atol=1e-5)
+    assert torch.allclose(head([features]), expected, atol=1e-5)
     assert head.norm.running_mean.abs().sum() > 0
 
 
@@ -31,8 +31,8 @@ def test_without_norm_it_is_the_head_of_mmseg():
     theirs = MMSegFCNHead(**options).eval()
     ours = build_head(dict(type='FCNHead', **options)).eval()
     ours.load_state_dict(theirs.state_dict())
-    maps = [torch.randn(2, 8, 6, 6)]
-    assert torch.equal(ours(maps), theirs(maps))
+    features = [torch.randn(2, 8, 6, 6)]
+    assert torch.equal(ours(features), theirs(features))
 
 
 def test_builds_no_convolution_that_it_drops(monkeypatch):

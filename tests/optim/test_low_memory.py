@@ -1,4 +1,4 @@
-"""AdamW on bfloat16 weights: torchao's, and what surrounds it here."""
+"""AdamW on bfloat16 weights: torchao's, and how it is built here."""
 import sys
 
 import pytest

@@ -43,7 +43,7 @@ def test_resumed_and_on_two_ranks(zygote, config, tmp_path):
                          *spread(1))
     assert 'of which 108 kB are still to be written' in first and verified(
         config.parent / 'cache') == 3
-    # Killed after iteration 4: it goes on with what is in the cache, in the same order.
+    # Killed after iteration 4: it is resumed on what is in the cache, in the same order.
     shutil.copytree(whole, again, symlinks=True)
     for path in [*again.glob('iter_[68]*'), *again.glob('best*')]:
         path.unlink()

@@ -110,18 +110,18 @@ def test_colour_alone_does_not_tell_the_class(scenes):
         return colours @ np.array([64, 8, 1]), np.concatenate([lab.ravel() for _, lab in part])
 
     half = len(scenes) // 2
-    (colours, labels), (new_colours, truth) = flat(scenes[:half]), flat(scenes[half:])
+    (colours, labels), (new_colours, ground_truth) = flat(scenes[:half]), flat(scenes[half:])
     counts = np.zeros((512, 151))
     np.add.at(counts, (colours, labels), 1)
     guess = counts[:, 1:].argmax(1)[new_colours] + 1
-    guess, truth = guess[truth > 0], truth[truth > 0]
-    iou = [np.sum((guess == k) & (truth == k)) / np.sum((guess == k) | (truth == k))
+    guess, ground_truth = guess[ground_truth > 0], ground_truth[ground_truth > 0]
+    iou = [np.sum((guess == k) & (ground_truth == k)) / np.sum((guess == k) | (ground_truth == k))
            for k in classes.DRAWN]
     assert 0.05 < np.mean(iou) < 0.35
 
 
 def test_a_complete_set_is_left_alone(own, monkeypatch):
-    monkeypatch.setattr(write, '_draw_one', lambda *args: pytest.fail('drawn again'))
+    monkeypatch.setattr(write, 'draw_scene', lambda *args: pytest.fail('drawn again'))
     make_demo_data(str(own.parent), 7, 2, seed=3)
 
 
@@ -142,15 +142,14 @@ def test_a_set_cut_short_is_completed(tmp_path, drawn, monkeypatch):
         if len(calls) == 3:
             raise KeyboardInterrupt
         calls.append(args)
-        return draw_one(*args)
+        return draw_scene(*args)
 
-    draw_one = write._draw_one
-    monkeypatch.setattr(write, '_draw_one', draw_three)
+    monkeypatch.setattr(write, 'draw_scene', draw_three)
     with pytest.raises(KeyboardInterrupt):
         make_demo_data(str(tmp_path), 7, 2, seed=3)
     root = tmp_path / write.FOLDER
     assert not json.loads((root / 'demo.json').read_text())['complete']
-    monkeypatch.setattr(write, '_draw_one', draw_one)
+    monkeypatch.setattr(write, 'draw_scene', draw_scene)
     make_demo_data(str(tmp_path), 7, 2, seed=3)
     assert hashes(root) == hashes(drawn)
     assert json.loads((root / 'demo.json').read_text())['complete']
@@ -179,7 +178,8 @@ def test_an_outdated_set_is_redrawn(own, monkeypatch):
     manifest = own / 'demo.json'
     manifest.write_text(manifest.read_text().replace('"generator": 1', '"generator": 0'))
     drawn_again = []
-    monkeypatch.setattr(write, '_draw_one', lambda *args: drawn_again.append(args))
+    monkeypatch.setattr(write, 'draw_scene', lambda *args: (
+        drawn_again.append(args) or draw_scene(*args)))
     make_demo_data(str(own.parent), 7, 2, seed=3)
     assert len(drawn_again) == 9
 

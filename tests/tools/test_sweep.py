@@ -75,7 +75,7 @@ def test_a_head_is_what_it_is_alone(zygote, whole, tmp_path, ranks, name):
     assert alone['run'] == swept['run']
 
 
-def test_what_diverges_is_stopped_and_told(whole):
+def test_what_diverges_is_stopped_and_reported(whole):
     results = json.loads((whole(1) / 'sweep.json').read_text())
     heads = {head['name']: head for head in results['heads']}
     assert list(heads) == [LINEAR_HEAD, DIVERGED[0], UPERNET, DIVERGED[1]]
@@ -95,7 +95,7 @@ def test_what_diverges_is_stopped_and_told(whole):
 
 @pytest.mark.slow
 def test_preempted_on_two_ranks(zygote, config, whole, tmp_path):
-    """All heads are saved, code 75; then all go on, and the diverged ones stay stopped."""
+    """All heads are saved, code 75; then all are resumed, and the diverged ones stay stopped."""
     work_dir = tmp_path / 'run'
     arguments = [config, '--work-dir', work_dir, '--auto-resume', *spread(2)]
     processes = zygote.start_training(tmp_path / 'first.txt', *arguments, '--seed', 5, ranks=2)
@@ -111,7 +111,7 @@ def test_preempted_on_two_ranks(zygote, config, whole, tmp_path):
 
 
 def test_killed_while_heads_are_saved(zygote, config, whole, tmp_path):
-    """One head has a checkpoint more than the other: they go on from the last that both have."""
+    """One head has a checkpoint more than the other: both resume from the last that both have."""
     work_dir = tmp_path / 'run'
     shutil.copytree(whole(1), work_dir, symlinks=True)
     for name, last in ((LINEAR_HEAD, 6), (UPERNET, 4)):

@@ -82,7 +82,7 @@ def test_names_are_escaped(folder, monkeypatch):
     assert '<script>alert' not in text and '<img src=x' not in text and '<b>.jpg' not in text
 
 
-def test_pictures_go_on_without_the_photos(folder):
+def test_pictures_are_made_without_the_photos(folder):
     results = read_results(str(folder / 'a.json'))
     results.run['image_folder'] = '/gone'
     write_report(str(folder / 'gone.html'), results, images=1)

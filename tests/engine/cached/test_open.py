@@ -116,7 +116,7 @@ def test_batches_of_the_loader_train_the_heads(run, model, filled):
     assert batch['img_metas'].data[0][0]['ori_filename'].startswith('ADE_train')
 
 
-def test_what_is_there_is_read_and_more_views_are_added(run, model, filled, tmp_path, monkeypatch):
+def test_what_is_cached_is_read_and_views_are_added(run, model, filled, tmp_path, monkeypatch):
     monkeypatch.setattr(opening.Filler, 'fill', None)  # nothing to fill: an error if it were
     assert len(open_in(filled, run, model)) == 5 and open_in(filled, run, model, views=1).views == 1
     monkeypatch.undo()

@@ -29,7 +29,7 @@ def test_a_panel_for_each_setting_that_varies():
     assert [text.get_text() for text in panels[0].get_xticklabels()] == ['1e-05', '4e-05']
 
 
-def test_what_is_told_is_what_lies_in_the_folders(tmp_path, caplog):
+def test_the_report_is_read_from_the_folders_of_the_heads(tmp_path, caplog):
     found = [Combination(f'lr{lr:g}', dict(lr=lr), Config(dict(work_dir=f'{tmp_path}/lr{lr:g}')))
              for lr in (1e-3, 1e-2, 1e-1)]
     for one, scores in zip(found, ({5: 0.2, 10: 0.3}, {5: 0.5, 10: 0.4}, {})):

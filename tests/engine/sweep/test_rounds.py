@@ -45,7 +45,7 @@ def test_what_does_not_fit_is_refused_with_the_numbers(heads, monkeypatch):
         assigned(heads[:1], monkeypatch, free=LINEAR // 2)
 
 
-def test_heads_go_on_from_the_last_checkpoint_that_all_have(heads, monkeypatch, tmp_path):
+def test_heads_resume_from_the_last_checkpoint_that_all_have(heads, monkeypatch, tmp_path):
     names = [one.name for one in heads[:3]]
     save(tmp_path, names[0], 2, 4, 6)
     save(tmp_path, names[1], 2, 4)
@@ -55,7 +55,7 @@ def test_heads_go_on_from_the_last_checkpoint_that_all_have(heads, monkeypatch, 
     assert assigned(heads[:3], monkeypatch) == [(2, names[:2]), (0, names[2:])]
 
 
-def test_heads_without_a_common_iteration_go_on_one_by_one(heads, monkeypatch, tmp_path):
+def test_heads_without_a_common_iteration_resume_one_by_one(heads, monkeypatch, tmp_path):
     names = [one.name for one in heads[:2]]
     save(tmp_path, names[0], 6)
     save(tmp_path, names[1], 4)
