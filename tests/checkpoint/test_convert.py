@@ -33,8 +33,8 @@ def test_from_transformers_to_us(family, tmp_path):
     model.load_state_dict(_in_float(family, tmp_path))
     images = torch.randn(2, 3, 56, 56)
     with torch.no_grad():
-        features = model(images)
-    for block, ours in enumerate(features):
+        outputs = model(images)
+    for block, ours in enumerate(outputs):
         torch.testing.assert_close(ours, features(hub, images, block), rtol=1e-5, atol=1e-5)
 
 
