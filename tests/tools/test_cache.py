@@ -68,8 +68,7 @@ def test_another_cache_is_another_run(zygote, config, tmp_path):
     arguments = ['--work-dir', tmp_path / 'run', '--seed', 5, '--auto-resume', *spread(1),
                  '--cfg-options', 'runner.max_iters=2', f'feature_cache.dir={tmp_path}/cache']
     zygote.train(config, *arguments)
-    text = zygote.train(config, *arguments, 'feature_cache.views=2',
-                        code=1)
+    text = zygote.train(config, *arguments, 'feature_cache.views=2', code=1)
     assert 'feature_cache.views was 3 and is 2 here' in text
 
 
