@@ -7,6 +7,7 @@ A run is typed and immutable: later code reads it, and never writes to the confi
 import os.path as osp
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from mmcv import Config
@@ -123,10 +124,11 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
     return run
 
 
-def _build_data(cfg: Config, options: RunOptions, splits: Collection[str]) -> dict[str, Dataset]:
+def _build_data(cfg: Config, options: RunOptions, splits: Collection[str]
+                ) -> Mapping[str, Dataset]:
     builders = dict(train=build_train_dataset, val=build_test_dataset, test=build_test_dataset)
-    return {split: builders[split](cfg.data[split]) for split in splits
-            if not (split == 'val' and options.no_validate)}
+    return MappingProxyType({split: builders[split](cfg.data[split]) for split in splits
+                             if not (split == 'val' and options.no_validate)})
 
 
 def _checkpoint_path(cfg: Config, options: RunOptions) -> tuple[str | None, bool]:
