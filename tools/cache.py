@@ -42,7 +42,7 @@ def build(args: argparse.Namespace) -> None:
         raise InputError(f'config {args.config} has no feature_cache: give it one, e.g. '
                          '--cfg-options feature_cache.dir=/scratch/features')
     args.work_dir = args.work_dir or CacheSettings.of(settings).dir
-    run = cli.start_run(args, splits=('train',), log=False)
+    run = cli.start_run(args, splits=('train',), owns_work_dir=False)
     open_cache(run, build_model(run))
 
 

@@ -1,7 +1,7 @@
 """Makes a grid of images, ground truth and predictions: tools/demo_grid.py CONFIG LABELS OUT.png.
 
 LABELS is a folder of predictions, as `tools/test.py CONFIG CHECKPOINT --format-only
---eval-options imgfile_prefix=LABEL_FOLDER` writes them.
+--eval-options imgfile_prefix=LABELS` writes them.
 """
 import argparse
 

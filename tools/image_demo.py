@@ -16,6 +16,7 @@ from mmseg_custom.distributed.launch import choose_device
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import default_work_dir, load_config
 from mmseg_custom.engine.inference import Predictor
+from mmseg_custom.engine.options import UNTRAINED
 from mmseg_custom.errors import InputError
 from mmseg_custom.visualization.files import read_image, save_labels, save_with_legend
 from mmseg_custom.visualization.overlay import blend
@@ -67,7 +68,7 @@ def main() -> None:
     """Labels the images one by one and writes label maps and overlays."""
     args = parse_args()
     images, cfg = images_in(args.images), load_config(args.config, args.cfg_options)
-    if args.checkpoint != 'none' and not osp.exists(args.checkpoint):
+    if args.checkpoint != UNTRAINED and not osp.exists(args.checkpoint):
         raise InputError(f'checkpoint {args.checkpoint} does not exist')
     out = args.out or osp.join(default_work_dir(args.config), 'image_demo')
     predictor = Predictor(cfg, args.checkpoint, choose_device(args.device), args.backbone)

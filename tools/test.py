@@ -61,7 +61,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Prepares the run, predicts, and writes what was asked for."""
     args = parse_args()
-    run = cli.start_run(args, splits=('test',), log=False)
+    run = cli.start_run(args, splits=('test',), owns_work_dir=False)
     dataset = run.data['test']
     on_files = args.format_only or args.eval == ['cityscapes']
     if on_files and type(dataset).format_results is CustomDataset.format_results:

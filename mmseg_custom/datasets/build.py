@@ -21,4 +21,7 @@ def build_test_dataset(options: Any) -> Dataset:
     Args:
         options: A config of a data set, or a list of them, which are concatenated.
     """
-    return build_dataset(copy.deepcopy(options), dict(test_mode=True))
+    options = copy.deepcopy(options)
+    for one in options if isinstance(options, (list, tuple)) else [options]:
+        one.pop('test_mode', None)  # as in mmseg's tools, whatever it was in the config
+    return build_dataset(options, dict(test_mode=True))

@@ -87,6 +87,17 @@ def image_names(dataset: Dataset) -> list[str]:
     return names
 
 
+def sample_names(dataset: Dataset) -> list[str]:
+    """Lists the image of each sample of a data set, again where it is repeated."""
+    inner = innermost_datasets(dataset)
+    if inner == [dataset]:
+        names = image_names(dataset)
+    else:
+        parts = getattr(dataset, 'datasets', None) or [dataset.dataset]
+        names = [name for part in parts for name in sample_names(part)]
+    return [names[i % len(names)] for i in range(len(dataset))]
+
+
 def file_paths(dataset: Dataset) -> list[str]:
     """Lists the paths of images and labels in the data set's order, each label after its image."""
     return [path for inner in innermost_datasets(dataset)

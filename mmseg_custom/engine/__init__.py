@@ -1,4 +1,4 @@
-"""Registers the runner and the hooks; runs are started from :mod:`.train` and :mod:`.test`."""
+"""Registers the runner and the hooks; runs are prepared in :mod:`.run`."""
 from .hooks import SegCheckpointHook, SegOptimizerHook, ToBFloat16Hook, ToFloat16Hook
 from .runner import SegRunner
 

@@ -34,7 +34,9 @@ def build_network(cfg: Config, *, pretrained: bool = False, on_meta: bool = Fals
     """
     options = copy.deepcopy(cfg.model)
     if not pretrained:
-        options.pretrained = options.backbone.pretrained = None
+        for part in (options, options.backbone):  # some of mmseg's backbones know no such option
+            if part.get('pretrained') is not None:
+                part.pretrained = None
     if not trained:
         options.train_cfg = None
     on_meta = on_meta and options.backbone.type == 'InternViT6B'

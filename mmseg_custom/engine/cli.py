@@ -6,7 +6,7 @@ import os
 import os.path as osp
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 import torch
@@ -121,34 +121,35 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val'),
-              log: bool = True, **settings: object) -> Run:
+              owns_work_dir: bool = True, sweep: Mapping[str, object] | None = None) -> Run:
     """Sets up device, process group and log, and prepares the run of a command line.
 
     Args:
         args: Parsed command line with the options of :func:`add_common_arguments`.
         splits: Data sets to build: 'train', 'val', 'test'.
-        log: Whether to lock the work dir for this run and to write a log file into it.
-        **settings: Settings that replace those of the config.
+        owns_work_dir: See :class:`.options.RunOptions`.
+        sweep: Settings of a sweep that replace those of the config.
 
     Raises:
         InputError: If something in the command line, the config or the data is wrong.
     """
-    options = RunOptions.of(args)
+    options = replace(RunOptions.of(args), owns_work_dir=owns_work_dir)
     cfg = load_config(args.config, args.cfg_options)
-    cfg.merge_from_dict(settings)
+    if sweep is not None:
+        cfg.sweep = {**(cfg.get('sweep') or {}), **sweep}
     cfg, notes = resolve_config(cfg, options)
-    timestamp = _start(cfg, options, log)
+    timestamp = _start(cfg, options)
     for note in notes:
         get_root_logger().info('%s', note)
     if cfg.get('sweep') and options.seed is None and options.auto_resume:
         options = replace(options, seed=broadcast_from_rank0(seed_of_sweep(cfg.work_dir)))
     run = prepare_run(cfg, options, splits, timestamp=timestamp)
-    if log and get_dist_info()[0] == 0:
-        cfg.dump(osp.join(cfg.work_dir, osp.basename(args.config)))
+    if owns_work_dir and get_dist_info()[0] == 0:
+        run.record.dump(osp.join(cfg.work_dir, osp.basename(args.config)))
     return run
 
 
-def _start(cfg: Config, options: RunOptions, log: bool) -> str:
+def _start(cfg: Config, options: RunOptions) -> str:
     """Sets up device, process group and log; returns the timestamp that names the log."""
     if options.launcher != 'none':
         backend = cfg.get('dist_params', {}).get('backend') or 'nccl'
@@ -162,15 +163,15 @@ def _start(cfg: Config, options: RunOptions, log: bool) -> str:
     rank, world_size = get_dist_info()
     if rank == 0:
         os.makedirs(cfg.work_dir, exist_ok=True)
-        if log:
+        if options.owns_work_dir:
             lock_work_dir(cfg.work_dir)
     if world_size > 1:
         dist.barrier()
-    logger = get_root_logger(osp.join(cfg.work_dir, f'{timestamp}.log') if log else None,
-                             cfg.get('log_level', 'INFO'))
+    logger = get_root_logger(osp.join(cfg.work_dir, f'{timestamp}.log')
+                             if options.owns_work_dir else None, cfg.get('log_level', 'INFO'))
     logger.propagate = False
     setup_multi_processes(cfg)
-    if log:
+    if options.owns_work_dir:
         env = '\n'.join(f'{key}: {value}' for key, value in collect_env().items())
         logger.info('environment\n%s', env)
     return timestamp

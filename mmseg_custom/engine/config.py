@@ -56,7 +56,7 @@ def resolve_config(cfg: Config, options: RunOptions) -> tuple[Config, list[str]]
     cfg.work_dir = work_dir or default_work_dir(filename or 'config.py')
     for name in ('load_from', 'resume_from', 'total_batch'):
         given = getattr(options, name)
-        cfg[name] = cfg.get(name) if given is None else given
+        cfg[name] = cfg.get(name) if given in (None, '') else given
     if options.engine:
         cfg.engine = {**(cfg.get('engine') or {}), 'type': options.engine}
     if cfg.get('runner') is None and cfg.get('total_iters') is not None:

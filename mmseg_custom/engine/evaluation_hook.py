@@ -62,8 +62,8 @@ class SegEvalHook(EvalHook):
 
     def _do_evaluate(self, runner: BaseRunner) -> None:
         if self._should_evaluate(runner):
-            found, = self.predict([runner.model])
-            self.take(runner, found)
+            self.latest_results, = self.predict([runner.model])
+            self.take(runner, self.latest_results)
 
     def predict(self, models: Sequence[nn.Module], **options) -> list[list]:
         """Predicts the validation data with each model.

@@ -1,4 +1,5 @@
 """Builds the data loaders of training and testing."""
+import atexit
 import signal
 from functools import partial
 
@@ -8,7 +9,7 @@ from mmseg.utils import get_root_logger
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from .config import loader_options
-from .preemption import shield_worker
+from .preemption import end_workers, shield_worker
 from .run import Run
 from .sampler import InfiniteSampler
 from .samples import SkippingDataset, collate_views
@@ -45,14 +46,18 @@ def build_test_loader(run: Run, split: str, skip_unread: bool = False) -> DataLo
         split: 'val' or 'test'.
         skip_unread: Whether to mark samples that cannot be read instead of raising an error.
     """
+    atexit.register(end_workers)  # An error in one of them must not leave the others behind.
     rank, world_size = get_dist_info()
     dataset = run.data[split]
-    options = {'persistent_workers': False, **loader_options(run.cfg, split)}
+    options = {'persistent_workers': False, 'pin_memory': run.device == 'cuda',
+               **loader_options(run.cfg, split)}
+    for name in ('dist', 'num_gpus', 'seed', 'shuffle'):  # of mmseg's builder, without effect here
+        options.pop(name, None)
     sampler: DistributedSampler = DistributedSampler(dataset, world_size, rank, shuffle=False)
     return DataLoader(
         SkippingDataset(dataset) if skip_unread else dataset, sampler=sampler,
         batch_size=options.pop('samples_per_gpu'), num_workers=options.pop('workers_per_gpu'),
-        collate_fn=collate_views, pin_memory=run.device == 'cuda',
+        collate_fn=collate_views,
         worker_init_fn=shield_worker if split == 'val' else _ignore_stop_signals, **options)
 
 

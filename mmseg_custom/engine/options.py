@@ -23,7 +23,8 @@ class RunOptions:
         resume_from: Checkpoint to resume from.
         auto_resume: Whether to resume from the newest complete checkpoint in the work dir.
         checkpoint: Checkpoint to test; 'none' for the untrained network.
-        engine: Type of the engine that distributes the run: see :class:`..distributed.Engine`.
+        engine: Type of the engine that distributes the run: see
+            :class:`..distributed.options.Engine`.
         total_batch: Number of images in an optimizer step, over all processes.
         seed: Seed of all generators; None for the seed of the resumed run, or else a new one.
         diff_seed: Whether each rank has a seed of its own.
@@ -31,6 +32,8 @@ class RunOptions:
         no_validate: Whether to train without evaluations.
         check_finite: Whether to refuse weights that hold NaN or infinity.
         aug_test: Whether to test with several scales and flips.
+        owns_work_dir: Whether this is a training, which locks its work dir, writes its log there
+            and may be resumed from it; a test or a cache build is not.
     """
     device: str = 'cpu'
     launcher: str = 'none'
@@ -48,6 +51,7 @@ class RunOptions:
     no_validate: bool = False
     check_finite: bool = False
     aug_test: bool = False
+    owns_work_dir: bool = True
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> 'RunOptions':

@@ -87,7 +87,7 @@ def predict(model: nn.Module, loader: DataLoader, device: str, keep: Keep | None
     This may be a sample that cannot be read, Ctrl-C, or a signal from the scheduler.
 
     Args:
-        model: Segmentor from :func:`.test.load_model`.
+        model: Segmentor from :func:`.test.build_test_model`.
         loader: Loader from :func:`.loaders.build_test_loader`.
         device: 'cuda' or 'cpu'.
         keep: Function that turns label maps (H, W) and the indices of their images into the

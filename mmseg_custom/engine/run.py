@@ -38,7 +38,7 @@ class Run:
         options: Options of the command line.
         engine: Engine that distributes the run over its processes.
         batch: Batch of an optimizer step.
-        seed: Seed that the ranks share.
+        seed: Seed that the ranks share; a test needs none.
         data: Data sets by split: 'train', 'val' (evaluated during training), 'test'.
         checkpoint: Opened checkpoint that the run is resumed from, or that provides its weights.
         resumed: Whether the run is resumed from its checkpoint.
@@ -72,12 +72,19 @@ class Run:
         return self.seed + (get_dist_info()[0] if self.options.diff_seed else 0)
 
     @property
+    def record(self) -> Config:
+        """Copy of the config with the seed, as it is kept beside and in the checkpoints."""
+        cfg = Config(self.cfg._cfg_dict.deepcopy(), filename=self.cfg.filename)
+        cfg.seed = self.seed
+        return cfg
+
+    @property
     def meta(self) -> dict[str, Any]:
         """Metadata of its checkpoints, in plain strings, lists and numbers."""
         data = self.data['train']
-        return dict(config=self.cfg.pretty_text, CLASSES=list(data.CLASSES), PALETTE=data.PALETTE,
-                    mmseg_version=mmseg_version, internvit_seg_version=__version__,
-                    seed=self.seed, run=dict(self.identity))
+        return dict(config=self.record.pretty_text, CLASSES=list(data.CLASSES),
+                    PALETTE=data.PALETTE, mmseg_version=mmseg_version,
+                    internvit_seg_version=__version__, seed=self.seed, run=dict(self.identity))
 
     def with_config(self, cfg: Config) -> 'Run':
         """Returns the same run with another resolved config, and the identity that follows."""
@@ -103,25 +110,34 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
         InputError: If something in the config, the data or the checkpoint is wrong, or the
             checkpoint to resume from belongs to another run.
     """
-    engine = Engine.of(cfg.get('engine'))
-    batch = resolve_batch(cfg, ranks or get_dist_info()[1])
+    ranks = ranks or get_dist_info()[1]
+    tests = 'test' in splits  # Settings of the training are not read then.
+    trains = options.owns_work_dir and not tests
     path, resumed = _checkpoint_path(cfg, options) if splits else (None, False)
     checkpoint = open_checkpoint(path) if path else None
-    seed = options.seed
-    if seed is None and checkpoint is not None and resumed:
-        seed = checkpoint.meta.get('seed')
-    seed = seed_process(seed, options.diff_seed, options.deterministic)
-    run = Run(cfg, options, engine, batch, seed, _build_data(cfg, options, splits), checkpoint,
-              resumed, timestamp=timestamp)
+    run = Run(cfg, options,
+              engine=Engine() if tests else Engine.of(cfg.get('engine')),
+              batch=resolve_batch(cfg, ranks) if trains else Batch(1, ranks),
+              seed=0 if tests else _seed(options, checkpoint if resumed else None),
+              data=_build_data(cfg, options, splits),
+              checkpoint=checkpoint, resumed=resumed, timestamp=timestamp)
     if 'test' in run.data and checkpoint is not None:
         check_trained_classes(checkpoint, run.data['test'])
     if 'train' in run.data:
-        get_root_logger().info('%s', batch)
+        if trains:
+            get_root_logger().info('%s', run.batch)
         check_heads(cfg, run.data['train'].CLASSES)
         run = run.with_config(cfg)
         if checkpoint is not None and resumed:
             refuse_another(checkpoint.meta.get('run'), run.identity, checkpoint.path)
     return run
+
+
+def _seed(options: RunOptions, resumed: Checkpoint | None) -> int:
+    seed = options.seed
+    if seed is None and resumed is not None:
+        seed = resumed.meta.get('seed')
+    return seed_process(seed, options.diff_seed, options.deterministic)
 
 
 def _build_data(cfg: Config, options: RunOptions, splits: Collection[str]
@@ -139,6 +155,8 @@ def _checkpoint_path(cfg: Config, options: RunOptions) -> tuple[str | None, bool
     """
     if options.checkpoint:
         return (None if options.checkpoint == UNTRAINED else options.checkpoint), False
+    if not options.owns_work_dir:
+        return cfg.get('load_from'), False
     if cfg.get('sweep'):  # Each head has its own checkpoints.
         return None, False
     rank, _ = get_dist_info()

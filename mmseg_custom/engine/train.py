@@ -3,12 +3,20 @@ import copy
 import logging
 from functools import partial
 
-from mmcv.runner import HOOKS, IterBasedRunner, build_optimizer, build_runner, get_dist_info
+from mmcv.runner import (
+    HOOKS,
+    RUNNERS,
+    IterBasedRunner,
+    build_optimizer,
+    build_runner,
+    get_dist_info,
+)
 from mmcv.utils import build_from_cfg
 from mmseg.utils import get_root_logger
 from torch import nn
 
 from ..distributed.parallelize import unwrap
+from ..errors import InputError
 from . import best
 from .build import build_model, hash_ahead
 from .cached import drop_unneeded_blocks, open_cache
@@ -18,6 +26,7 @@ from .loaders import build_test_loader, build_train_loader
 from .preemption import Preemption, PreemptionHook
 from .randomness import SeededSamples, SeedHook
 from .run import Run
+from .runner import SegRunner
 
 
 def train(run: Run) -> None:
@@ -68,6 +77,9 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
         logger: Logger of the run.
         **options: Options of the runner and of its ``checkpoint_config`` that replace the
             config's.
+
+    Raises:
+        InputError: If the runner does not accumulate batches, and has to.
     """
     cfg = copy.deepcopy(run.cfg)  # mmcv removes the types from the hooks' settings.
     checkpoints = options.pop('checkpoint_config', cfg.get('checkpoint_config'))
@@ -76,6 +88,9 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
                     meta=run.meta)
     if run.batch.accumulation > 1:
         defaults['accumulation'] = run.batch.accumulation
+        if not issubclass(RUNNERS.get(cfg.runner.type), SegRunner):
+            raise InputError(f'runner.type={cfg.runner.type!r} does not accumulate '
+                             f'{run.batch.accumulation} batches: expected IterBasedRunner')
     runner = build_runner({**cfg.runner, **options}, defaults)
     runner.timestamp = run.timestamp
     runner.register_training_hooks(cfg.lr_config, cfg.get('optimizer_config', {}), checkpoints,
@@ -86,8 +101,9 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
 
 def build_evaluation(run: Run, hook: type[SegEvalHook] = SegEvalHook) -> SegEvalHook:
     """Builds the hook that evaluates during training, as ``evaluation`` of the config says."""
+    runner = RUNNERS.get(run.cfg.runner.type)
     options = {**run.cfg.get('evaluation', {}),
-               'by_epoch': run.cfg.runner['type'] == 'EpochBasedRunner'}
+               'by_epoch': not issubclass(runner, IterBasedRunner)}
     return hook(build_test_loader(run, 'val'), run.device, **options)
 
 

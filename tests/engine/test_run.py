@@ -6,6 +6,7 @@ import torch
 from helpers.data import prepare, write_config
 from helpers.nesting import NESTINGS, WRAPPERS
 from helpers.runs import SMALL
+from mmcv import Config
 
 from mmseg_custom.checkpoint import open_checkpoint
 from mmseg_custom.engine.config import load_config
@@ -65,3 +66,39 @@ def test_nested_data_are_identified_and_trained_on(config, tmp_path, kind):
     assert any('pipeline' in name for name in run.identity)
     train(run)
     assert open_checkpoint(str(tmp_path / 'work/iter_1.pth')).meta['run'] == run.identity
+
+
+def test_a_test_reads_no_setting_of_the_training(config, tmp_path):
+    settings = {'total_batch': 7, 'accumulation': 0, 'engine.type': 'unknown',
+                'data.test.test_mode': False}
+    run = prepare(config, ['test'], settings, checkpoint='none', work_dir=str(tmp_path / 'work'))
+    assert len(run.data['test']) == 3 and run.data['test'].test_mode
+    with pytest.raises(InputError):
+        prepare(config, ['train'], settings, work_dir=str(tmp_path / 'work'))
+
+
+def test_what_owns_no_work_dir_is_not_resumed_from_it(config, tmp_path):
+    work_dir = tmp_path / 'work'
+    work_dir.mkdir()
+    (work_dir / 'iter_9.pth.part').touch()  # a training is saving it
+    settings = {'resume_from': 'no/such/file.pth', 'sweep.lr': [1e-3, 1e-4]}
+    given = dict(work_dir=str(work_dir), owns_work_dir=False)
+    assert prepare(config, ['train'], settings, **given).checkpoint is None
+    with pytest.raises(InputError, match='no/such/weights.pth'):
+        prepare(config, ['train'], settings, load_from='no/such/weights.pth', **given)
+    assert (work_dir / 'iter_9.pth.part').exists()
+    run = prepare(config, ['train'], {'sweep.lr': [1e-3, 1e-4]}, work_dir=str(work_dir))
+    assert run.checkpoint is None and not run.resumed
+
+
+def test_the_record_has_the_seed(config, tmp_path):
+    run = prepare(config, ['train'], work_dir=str(tmp_path / 'work'), seed=5)
+    assert Config.fromstring(run.meta['config'], '.py').seed == run.record.seed == 5
+    assert 'seed' not in run.cfg
+
+
+def test_other_runners_do_not_accumulate(config, tmp_path):
+    run = prepare(config, settings={'accumulation': 2, 'runner.type': 'EpochBasedRunner'},
+                  work_dir=str(tmp_path / 'work'), no_validate=True)
+    with pytest.raises(InputError, match="'EpochBasedRunner' does not accumulate 2 batches"):
+        train(run)

@@ -9,7 +9,7 @@ from mmcv.parallel import DataContainer
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...datasets.nesting import image_names
+from ...datasets.nesting import sample_names
 from ...errors import InputError
 from ...feature_cache import FeatureCache
 from ..randomness import SeededSamples
@@ -33,7 +33,7 @@ class AugmentedViews(Dataset):
 
     def __init__(self, dataset: Dataset, seed: int, crop: tuple[int, int] | None = None):
         self.samples, self.seed, self.crop = SeededSamples(dataset, seed), seed, crop
-        self.names = image_names(dataset)
+        self.names = sample_names(dataset)
 
     def __len__(self) -> int:
         """Returns the number of images; the number of views has no limit."""
@@ -75,7 +75,7 @@ class CachedViews(Dataset):
     """
 
     def __init__(self, cache: FeatureCache, views: int, dataset: Dataset):
-        self.cache, self.views, self.names = cache, views, image_names(dataset)
+        self.cache, self.views, self.names = cache, views, sample_names(dataset)
 
     def __len__(self) -> int:
         return self.cache.layout.images

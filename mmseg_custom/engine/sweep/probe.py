@@ -22,7 +22,7 @@ from ...distributed.precision import apply_precision
 from .. import best
 from ..build import compute_dtype, init_heads, master_dtype
 from ..evaluation_hook import SegEvalHook, rewound
-from ..hooks import remove_older
+from ..hooks import SegCheckpointHook, remove_older
 from ..run import Run
 from ..runner import SegRunner
 from ..train import build_evaluation, build_training_runner, register_custom_hooks
@@ -78,13 +78,17 @@ class ProbeEvalHook(SegEvalHook):
     def after_train_iter(self, runner: BaseRunner) -> None:
         """Does nothing: the sweep evaluates all heads in one pass over the images."""
 
+    def evaluate(self, runner: BaseRunner, results: list) -> float | None:
+        """Returns the score; records the metrics before the evaluation counts as finished."""
+        score = super().evaluate(runner, results)
+        self.score = runner.log_buffer.output.get('mIoU')
+        record_scores(runner.work_dir, runner.iter + 1, runner.log_buffer.output)
+        return score
+
     def take(self, runner: BaseRunner, results: list) -> None:
-        """Evaluates the results of a pass over the images, logs and records the metrics."""
+        """Evaluates the results of a pass over the images, and logs the metrics."""
         with rewound(runner):
             super().take(runner, results)
-            if runner.rank == 0:
-                self.score = runner.log_buffer.output.get('mIoU')
-                record_scores(runner.work_dir, runner.iter + 1, runner.log_buffer.output)
             for hook in runner.hooks:
                 if isinstance(hook, LoggerHook) and runner.log_buffer.ready:
                     hook.log(runner)
@@ -164,7 +168,9 @@ class Probe:
         """Removes older checkpoints; called once all heads have saved the last iteration."""
         done = self.runner.iter
         if self._kept > 0 and self.runner.rank == 0 and done % max(self._interval, 1) == 0:
-            remove_older(self.runner.work_dir, done, self._kept)
+            for hook in self.runner.hooks:
+                if isinstance(hook, SegCheckpointHook):
+                    remove_older(hook.out_dir, done, self._kept)
 
     def finish(self) -> None:
         """Calls the hooks after the last iteration."""

@@ -111,6 +111,16 @@ class InternViTSegmentor(EncoderDecoder):
         self._run([job for jobs in views for job in jobs], lockstep)
         return [self._labels(jobs) for jobs in zip(*views)]
 
+    def simple_test(self, img: Tensor, img_meta: list[dict],
+                    rescale: bool = True) -> list[np.ndarray]:
+        """Computes the label maps of one view: see :meth:`forward_test`."""
+        return self.forward_test([img], [img_meta], rescale)
+
+    def aug_test(self, imgs: list, img_metas: list[list[dict]],
+                 rescale: bool = True) -> list[np.ndarray]:
+        """Computes the label maps of several views: see :meth:`forward_test`."""
+        return self.forward_test(imgs, img_metas, rescale)
+
     def _job(self, image: Tensor, meta: dict, rescale: bool) -> _Job:
         """Plans the windows of one view of one image, (3, H, W) or (1, 3, H, W)."""
         image = image.reshape(image.shape[-3:])

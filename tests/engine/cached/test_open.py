@@ -241,13 +241,8 @@ def test_keys_of_nested_data(model, shared_data, tmp_path):
     assert all(differences(a, b) for a, b in itertools.combinations(keys, 2))
 
 
-REPEATED = pytest.mark.xfail(raises=IndexError, strict=True, reason='CachedViews has a name for '
-                             'each image, and RepeatDataset more samples than images')
-
-
 @pytest.mark.parametrize('kind', [
-    'list', 'lists of folders', pytest.param('RepeatDataset', marks=REPEATED),
-    pytest.param('list of nested', marks=REPEATED)])
+    'list', 'lists of folders', 'RepeatDataset', 'list of nested'])
 def test_nested_data_are_cached(model, shared_data, tmp_path, kind):
     run, length = nested_run(kind, shared_data, tmp_path), NESTINGS[kind].length
     cached, plain = open_in(tmp_path, run, model, views=1), SeededSamples(run.data['train'], 0)
