@@ -123,6 +123,7 @@ def end_workers() -> None:
     After an error, something may still hold their loader. Python would then end them by SIGTERM,
     which they ignore, and wait for them forever.
     """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises for a killed worker
     for child in multiprocessing.active_children():
         if child.daemon:
             child.kill()

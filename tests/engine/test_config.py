@@ -23,7 +23,7 @@ def test_options_take_precedence_and_the_config_stays(config):
     assert (resolved.load_from, resolved.total_batch, resolved.resume_from) == ('a.pth', 16, None)
     assert resolved.engine == dict(type='fsdp2', prefetch=2)
     assert resolved.work_dir == './work_dirs/some' and notes == []
-    assert resolve_config(cfg, RunOptions(load_from=''))[0].load_from == 'a.pth'  # an unset variable
+    assert resolve_config(cfg, RunOptions(load_from=''))[0].load_from == 'a.pth'
     assert cfg.pretty_text == before
 
 
