@@ -53,6 +53,27 @@ def test_file_that_cannot_be_decoded(own_data):
         build(own_data)[1]
 
 
+@pytest.mark.parametrize('what, name', [('image', 'images/training/ADE_train_00000001.jpg'),
+                                        ('label', 'annotations/training/ADE_train_00000001.png')])
+def test_file_that_vanished_after_it_was_listed(own_data, what, name):
+    dataset = build(own_data)
+    (own_data / name).unlink()
+    with pytest.raises(InputError, match=rf'{what} .*{name} cannot be decoded \(No such file'):
+        dataset[0]
+    dataset.pipeline.transforms[0].file_client_args = dict(backend='petrel')
+    with pytest.raises(Exception) as error:  # a file elsewhere has not vanished from the disk
+        dataset[0]
+    assert not isinstance(error.value, InputError)
+
+
+def test_a_test_without_labels_fails_with_its_own_error(own_data):
+    dataset = build(own_data, 'validation', test_mode=True)
+    (own_data / 'annotations/validation/ADE_val_00000001.png').unlink()
+    dataset.pipeline.transforms[:] = [lambda results: 1 // 0]
+    with pytest.raises(ZeroDivisionError):
+        dataset[0]
+
+
 @pytest.mark.parametrize('split, read', [
     ('training', lambda dataset: dataset[0]),
     ('validation', lambda dataset: dataset.get_gt_seg_map_by_idx(0))])
