@@ -50,12 +50,14 @@ class CheckedDataset(CustomDataset):
             self.label_map = {old: IGNORE_INDEX if new == -1 else new
                               for old, new in self.label_map.items()}
         num_classes = len(self.CLASSES)
-        self._check_raw = CheckLabels(num_classes + bool(self.reduce_zero_label), False)
+        raw_classes = num_classes + bool(self.reduce_zero_label)
+        self._check_raw = CheckLabels(raw_classes, False)
         steps = self.pipeline.transforms
-        for i in reversed(range(len(steps))):
-            if isinstance(steps[i], LoadAnnotations):
-                reduced = steps[i].reduce_zero_label
-                steps.insert(i + 1, CheckLabels(num_classes) if reduced else self._check_raw)
+        for i, step in reversed(list(enumerate(steps))):
+            if isinstance(step, LoadAnnotations):
+                reduced = bool(step.reduce_zero_label)
+                steps.insert(i + 1, CheckLabels(num_classes if reduced else raw_classes, reduced,
+                                                as_stored=type(step) is LoadAnnotations))
 
     def _choose(self, max_image_num: int | None, few_shot: dict | None) -> FewShotList | None:
         stems = [osp.splitext(info['filename'])[0] for info in self.img_infos]

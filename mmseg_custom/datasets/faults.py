@@ -190,24 +190,31 @@ def check_label(header: Header) -> list[Problem]:
     return [problem('JPEG label')] if header.format == 'JPEG' else []
 
 
-def check_loaded_label(labels: np.ndarray, path: str, num_classes: int,
-                       shift: int = 0) -> Problem | None:
-    """Finds the first fault of a label as loaded; of its file, the header is read.
+def check_loaded_label(labels: np.ndarray, path: str, num_classes: int, shift: int = 0,
+                       as_stored: bool = True) -> Problem | None:
+    """Finds the first fault of a label as loaded.
 
     Args:
         labels: Label map (H, W): 0..K-1 or the ignore index.
         path: File that it was loaded from; one that is not on the disk is not read.
         num_classes: Number of classes K.
         shift: Number that loading subtracted; messages hold the numbers of the file.
+        as_stored: Whether loading takes the numbers of the file as they are, so that the file's
+            header is judged too. Otherwise it may make class numbers of colours.
     """
-    try:
-        with open(path, 'rb') as file:
-            found = check_label(read_header(file, is_label=True))
-    except UNREADABLE:
-        found = []
+    found = _check_label_file(path) if as_stored or labels.ndim != 2 else []
     if not found and labels.ndim != 2:
         found = [problem('label in colours', mode=f'of the shape {labels.shape}')]
     return found[0] if found else check_range(labels, num_classes, shift)
+
+
+def _check_label_file(path: str) -> list[Problem]:
+    """Finds the fault that a label's file shows in its header; none if it cannot be read."""
+    try:
+        with open(path, 'rb') as file:
+            return check_label(read_header(file, is_label=True))
+    except UNREADABLE:
+        return []
 
 
 def check_range(labels: np.ndarray, num_classes: int, shift: int = 0) -> Problem | None:

@@ -88,11 +88,13 @@ class CheckLabels:
     Args:
         num_classes: Number of classes K; labels are 0..K-1, and 255 where they are ignored.
         reduce_zero_label: Whether 1 was subtracted on loading; only for the wording.
+        as_stored: See :func:`.faults.check_loaded_label`.
     """
 
-    def __init__(self, num_classes: int, reduce_zero_label: bool = True):
+    def __init__(self, num_classes: int, reduce_zero_label: bool = True, as_stored: bool = True):
         self.num_classes = num_classes
         self.shift = 1 if reduce_zero_label else 0
+        self.as_stored = as_stored
 
     def __call__(self, results: dict) -> dict:
         """Checks ``gt_semantic_seg``, as loaded."""
@@ -113,7 +115,8 @@ class CheckLabels:
         Raises:
             InputError: If it has a fault.
         """
-        found = check_loaded_label(labels, path, self.num_classes, self.shift)
+        found = check_loaded_label(labels, path, self.num_classes, self.shift,
+                                   self.as_stored)
         if found is not None:
             raise InputError(f'label {path} {found}')
 

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 from mmseg.datasets import build_dataset
+from mmseg.datasets.builder import PIPELINES
+from mmseg.datasets.pipelines import LoadAnnotations
 from PIL import Image
 
 from mmseg_custom.errors import InputError
@@ -91,6 +93,27 @@ def test_coloured_label(own_data):
     Image.open(path).convert('RGB').save(path)
     with pytest.raises(InputError, match='is RGB, a picture in colours: expected one channel'):
         build(own_data)[0]
+
+
+@PIPELINES.register_module()
+class LoadRedAsClass(LoadAnnotations):
+    def __call__(self, results):
+        labels = super().__call__(results)['gt_semantic_seg']
+        results['gt_semantic_seg'] = labels[..., 0] if labels.ndim == 3 else labels
+        return results
+
+
+def test_coloured_label_that_a_step_of_ones_own_understands(own_data):
+    path = own_data / 'annotations/training/ADE_train_00000001.png'
+    labels = np.array(Image.open(path))
+    steps = [LOAD[0], dict(type='LoadRedAsClass')]
+    dataset = build_dataset(dict(type='ADE20KDataset', data_root=str(own_data), pipeline=steps,
+                                 img_dir='images/training', ann_dir='annotations/training'))
+    Image.fromarray(np.stack([labels] * 3, -1)).save(path)
+    assert np.array_equal(dataset[0]['gt_semantic_seg'], labels)
+    Image.fromarray(np.stack([labels + 200] * 3, -1)).save(path)
+    with pytest.raises(InputError, match='expected 0..150'):  # its numbers are checked
+        dataset[0]
 
 
 @pytest.mark.parametrize('split, read', [
