@@ -1,5 +1,6 @@
 """Preparing ADE20K from an archive: what is refused, what is found, and what a stop leaves."""
 import errno
+import hashlib
 import io
 import json
 import logging
@@ -26,7 +27,11 @@ from tqdm import tqdm
 
 from mmseg_custom.datasets import faults as fault_list
 from mmseg_custom.datasets.prepare import LAYOUTS, PrepareOptions, prepare, verify
-from mmseg_custom.datasets.prepare.manifest import PreparedManifest, read_manifest
+from mmseg_custom.datasets.prepare.manifest import (
+    PreparedManifest,
+    read_manifest,
+    write_manifest,
+)
 from mmseg_custom.errors import InputError
 
 NAME = 'ADEChallengeData2016'
@@ -397,6 +402,23 @@ def test_a_damaged_manifest_is_made_again(archive, out):
     path.write_text(path.read_text()[:300])
     assert ready(out, archive) == first
     assert json.loads(path.read_text())['sha256'] == first.sha256
+
+
+def test_after_a_manifest_of_another_version_everything_is_checked_once(drawn, out):
+    shutil.copytree(drawn, out / NAME)
+    (out / NAME / IMAGE).write_bytes(jpeg('CMYK'))
+    (out / NAME / LABEL).write_bytes(png(ONES * 151))
+    path, content = out / 'ade20k.manifest.json', contents(out / NAME)
+    files = {name: (len(data), hashlib.sha256(data).hexdigest()) for name, data in content.items()}
+    write_manifest(path, PreparedManifest('ade20k', NAME, {}, files, {
+        'CMYK JPEG': [f'{IMAGE} is a CMYK JPEG']}, version=1))
+    with pytest.raises(InputError, match='1 fault'):
+        ready(out, out / NAME)
+    (out / NAME / LABEL).write_bytes(png(ONES))
+    write_manifest(path, PreparedManifest('ade20k', NAME, {}, files, {
+        'CMYK JPEG': [f'{IMAGE} is a CMYK JPEG']}, version=1))
+    notes = ready(out, out / NAME).notes
+    assert list(notes) == ['CMYK'] and len(notes['CMYK']) == 1
 
 
 def ready_with_own_lock(*args, **options) -> None:
