@@ -19,7 +19,7 @@ from mmseg.utils import get_root_logger
 from PIL import Image
 
 from mmseg_custom.errors import InputError
-from mmseg_custom.files import atomic_write
+from mmseg_custom.files import SaveError, atomic_write
 
 from .scene import draw_scene
 
@@ -81,6 +81,8 @@ def make_demo_data(out: str, train: int, val: int, seed: int, force: bool = Fals
             return str(root)
         _remove_others(root, _tasks(wanted) if keep else ())
         _draw_all(root, wanted, missing)
+    except SaveError as error:
+        raise InputError(f'{error}; choose another folder with --out') from error
     except OSError as error:
         raise InputError(f'{error.filename or root} cannot be written: '
                          f'{error.strerror or error}; choose another folder with --out') from error

@@ -365,7 +365,8 @@ def test_pairs_names_and_twins(drawn, out):
     lines = '\n'.join(faults(out))
     assert 'ADE_train_00000002.jpg has no label: expected ' in lines
     assert 'ADE_train_00000003.png has no image: ' in lines
-    assert 'NFC and NFD' in lines and 'has a name that is not UTF-8' in lines
+    assert 'NFC and NFD' in lines
+    assert f'image {folder}/images/training/caf\ufffd.jpg has a name that is not UTF-8' in lines
 
 
 def test_names_beyond_ascii_work(drawn, out, tmp_path):
@@ -419,6 +420,15 @@ def test_after_a_manifest_of_another_version_everything_is_checked_once(drawn, o
         'CMYK JPEG': [f'{IMAGE} is a CMYK JPEG']}, version=1))
     notes = ready(out, out / NAME).notes
     assert list(notes) == ['CMYK'] and len(notes['CMYK']) == 1
+
+
+def test_a_manifest_that_cannot_be_written(tmp_path):
+    path = tmp_path / 'missing/ade20k.manifest.json'
+    with pytest.raises(InputError) as error:
+        write_manifest(path, PreparedManifest('ade20k', NAME, {}, {}))
+    assert str(error.value) == (
+        f'{path} was not written (the folder {path.parent} does not exist); earlier files are '
+        'unchanged: make room, or allow writing there, and run the command again')
 
 
 def ready_with_own_lock(*args, **options) -> None:

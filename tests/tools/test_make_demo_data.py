@@ -1,4 +1,5 @@
 """The demo data: the same bytes every time, valid labels, and a folder that stays consistent."""
+import errno
 import hashlib
 import json
 from pathlib import Path
@@ -218,3 +219,14 @@ def test_tool_says_in_one_line_that_it_cannot_write(tmp_path, run_tool):
     code, _, error = run_tool('make_demo_data.py', '--out', blocked, '--train', 1, '--val', 1)
     assert code == 1 and error.strip().count('\n') == 0
     assert str(blocked) in error and 'cannot be written' in error and '--out' in error
+
+
+def test_a_disk_that_fills_up_is_one_clear_sentence(tmp_path, monkeypatch):
+    def replace(part, path):
+        raise OSError(errno.ENOSPC, 'No space left on device', str(part))
+
+    monkeypatch.setattr('os.replace', replace)
+    with pytest.raises(InputError, match=r'demo.json was not written \(No space left on device; '
+                       '[^)]* on its disk\\); earlier files are unchanged; choose another folder '
+                       'with --out$'):
+        make_demo_data(str(tmp_path), 1, 1, seed=0)

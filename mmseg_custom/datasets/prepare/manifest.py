@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import InputError
-from ...files import atomic_write
+from ...files import SaveError, atomic_write
 from .layouts import DatasetLayout
 
 VERSION = 2  # raise it when kinds of faults or notes change: then everything is checked again
@@ -79,6 +79,6 @@ def write_manifest(path: Path, manifest: PreparedManifest) -> None:
     text = json.dumps(head, indent=2)[:-2] + ',\n  "files": {\n' + lines + '\n  }\n}\n'
     try:
         atomic_write(path, text.encode())
-    except OSError as error:
-        raise InputError(f'{path} cannot be written ({error.strerror}): make room and run the '
-                         'command again') from error
+    except SaveError as error:
+        raise InputError(f'{error}: make room, or allow writing there, and run the command '
+                         'again') from error

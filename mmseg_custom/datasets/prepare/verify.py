@@ -102,14 +102,14 @@ def find_samples(layout: DatasetLayout, root: Path, split: SplitLayout,
         report.faults.append(f'label {root / split.labels / (name + layout.label_suffix)} has no '
                              'image: add it or remove the label')
     for name in sorted(images):
-        _add_name(report, f'{split.images}/{name}{layout.image_suffix}', check_name(name))
+        _add_name(report, root, f'{split.images}/{name}{layout.image_suffix}', check_name(name))
     return sorted(images & labels)
 
 
-def _add_name(report: VerificationReport, path: str, problem: Problem | None) -> None:
+def _add_name(report: VerificationReport, root: Path, path: str, problem: Problem | None) -> None:
     plain = os.fsencode(path).decode(errors='replace')
     if problem is not None and problem.level == FAULT:
-        report.faults.append(f'image {plain} {problem}')
+        report.faults.append(f'image {root / plain} {problem}')
     elif problem is not None:
         report.notes[problem.kind].append(f'{plain} {problem.message}')
 
