@@ -42,6 +42,11 @@ class Checkpoint:
         return self.reader is not None
 
     @property
+    def is_taken(self) -> bool:
+        """Whether tensors of the file are parameters of a model, which may change them."""
+        return not self.weights.taken.isdisjoint(self.weights)
+
+    @property
     def backbone_record(self) -> dict | None:
         """``meta['backbone']`` of a small checkpoint, None for a classic one."""
         return backbone_record_of(self.meta)

@@ -10,6 +10,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+
 
 def release_pages(tensor: Tensor) -> None:
     """Frees the memory of a mapped tensor that was read; its next use reads the file again.
@@ -42,17 +44,19 @@ class LazyTensor:
         read: Function that returns the tensor, on the CPU.
         release: Function that frees the memory of what ``read`` returned, if that is a view of a
             file; whoever keeps the view does not call it.
+        is_shared: Whether ``read`` returns the same memory each time.
     """
     shape: tuple[int, ...]
     dtype: torch.dtype
     read: Callable[[], Tensor]
     release: Callable[[], object] = lambda: None
+    is_shared: bool = False
 
     @classmethod
     def of(cls, tensor: Tensor, mapped: bool = False) -> 'LazyTensor':
         """Wraps a tensor that is there already, or is a view of a mapped file."""
         release = functools.partial(release_pages, tensor) if mapped else cls.release
-        return cls(tuple(tensor.shape), tensor.dtype, lambda: tensor, release)
+        return cls(tuple(tensor.shape), tensor.dtype, lambda: tensor, release, is_shared=True)
 
     @property
     def nbytes(self) -> int:
@@ -108,7 +112,7 @@ def concatenate(tensors: Sequence[LazyTensor]) -> LazyTensor:
     first, *others = tensors
     if not others:
         return first
-    quantised = [tensor.dtype for tensor in others if tensor.dtype.itemsize < 2]
+    quantised = [tensor.dtype for tensor in others if tensor.dtype not in FLOATS]
     dtype = (quantised or [first.dtype])[0]  # so that whoever refuses quantised weights sees it
     shape = (sum(tensor.shape[0] for tensor in tensors), *first.shape[1:])
     return compute(lambda *parts: torch.cat(parts).to(dtype), tensors, shape, dtype)
@@ -121,6 +125,7 @@ class LazyStateDict(dict[str, LazyTensor]):
         path: Name of the file, for messages.
         unknown: Names in the file that belong to the network but that no model has.
         not_opened: Names that a folder's index lists in files of which nothing is needed.
+        taken: Names of the tensors whose memory a model has as its own; common to all copies.
     """
 
     def __init__(self, path: str, tensors: Mapping[str, LazyTensor],
@@ -129,7 +134,10 @@ class LazyStateDict(dict[str, LazyTensor]):
         self.path = path
         self.unknown = list(unknown)
         self.not_opened = list(not_opened)
+        self.taken: set[str] = set()
 
     def copy(self) -> 'LazyStateDict':
         """Returns another dict of the same tensors."""
-        return LazyStateDict(self.path, self, self.unknown, self.not_opened)
+        copied = LazyStateDict(self.path, self, self.unknown, self.not_opened)
+        copied.taken = self.taken
+        return copied

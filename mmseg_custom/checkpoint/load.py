@@ -27,10 +27,8 @@ from .keys import (
     summarize,
     to_native,
 )
-from .lazy import LazyStateDict, concatenate
+from .lazy import FLOATS, LazyStateDict, concatenate
 from .provenance import WeightsSource, set_weights_source
-
-FLOATS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
 def load_backbone(backbone: nn.Module, path: str, *, dtype: torch.dtype | None = None,
@@ -104,7 +102,7 @@ def fill(module: nn.Module, weights: LazyStateDict, dtype: torch.dtype | None = 
 
     Args:
         module: Backbone or segmentor.
-        weights: Weights to load.
+        weights: Weights to load; those that become parameters themselves are noted as ``taken``.
         dtype: See :func:`load_backbone`.
         check_finite: See :func:`load_backbone`.
         may_miss: Function that returns whether the parameter of a name may be missing in the file.
@@ -126,6 +124,8 @@ def fill(module: nn.Module, weights: LazyStateDict, dtype: torch.dtype | None = 
             refuse_nonfinite(placed, name, weights.path)
         if placed.data_ptr() != tensor.data_ptr() or tensor.shape != lazy.shape:
             lazy.release()
+        elif lazy.is_shared:
+            weights.taken.add(name)
 
 
 def check_fit(weights: LazyStateDict, targets: Mapping[str, Tensor],

@@ -31,7 +31,8 @@ def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: 
 
     Args:
         model: Segmentor, unwrapped.
-        checkpoint: Checkpoint, or its path.
+        checkpoint: Checkpoint, or its path. One whose tensors another model has taken for its own
+            is opened again by its path.
         backbone: Backbone's file for a small checkpoint; default: the file that the model's
             backbone was loaded from, else the recorded one, there or beside the checkpoint.
         leave_out: Beginnings of names that keep the model's own values, e.g. 'decode_head.conv_seg'
@@ -52,8 +53,8 @@ def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: 
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = open_checkpoint(checkpoint)
     held = provenance.weights_source_of(getattr(model, 'backbone', None))
-    weights, source = complete(
-        checkpoint, backbone or (held.path if held else None), verify, logger)
+    opened = open_checkpoint(checkpoint.path) if checkpoint.is_taken else checkpoint
+    weights, source = complete(opened, backbone or (held.path if held else None), verify, logger)
     _leave_out(weights, leave_out, model)
     kept = tuple(leave_out)
     record = checkpoint.backbone_record

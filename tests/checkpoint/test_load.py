@@ -302,6 +302,17 @@ def test_quantised(dtype, form, tmp_path):
             str(dtype).removeprefix('torch.'), 'bfloat16')
 
 
+@pytest.mark.parametrize('dtype', [torch.int8, torch.int32])
+@pytest.mark.parametrize('part', ['k', 'v'])
+def test_a_quantised_part_beside_a_query_of_floats(part, dtype, tmp_path):
+    weights = renamed(tiny().state_dict(), TRANSFORMERS)
+    [name] = [name for name in weights if '.1.' in name and f'.{part}_proj.weight' in name]
+    weights[name] = weights[name].to(dtype)
+    path = str(tmp_path / 'x.safetensors')
+    save_file(weights, path)
+    refused(path, 'blocks.1.attn.qkv.weight', str(dtype).removeprefix('torch.'))
+
+
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 def test_not_finite(value, tmp_path):
     weights = tiny().state_dict()

@@ -167,6 +167,30 @@ def test_an_open_checkpoint_loads_again_though_its_file_is_gone(tmp_path):
     assert same(model.state_dict(), original.state_dict())
 
 
+@pytest.mark.parametrize('build', [Segmentor, on_meta])
+def test_models_of_one_open_checkpoint_share_nothing(build, tmp_path):
+    original = Segmentor()
+    checkpoint = open_checkpoint(write_classic(tmp_path, original))
+    first = on_meta()
+    load_segmentor(first, checkpoint)
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.fill_(7)
+    second = build()
+    assert load_segmentor(second, checkpoint) is checkpoint
+    assert same(second.state_dict(), original.state_dict())
+    assert all((parameter == 7).all() for parameter in first.parameters())
+
+
+def test_an_open_checkpoint_whose_tensors_are_taken_needs_its_file(tmp_path):
+    path = write_classic(tmp_path, Segmentor())
+    checkpoint = open_checkpoint(path)
+    load_segmentor(on_meta(), checkpoint)
+    os.remove(path)
+    with pytest.raises(InputError, match='classic.pth: no such file'):
+        load_segmentor(Segmentor(), checkpoint)
+
+
 def test_safetensors_of_a_segmentor_load(tmp_path):
     original = Segmentor()
     path = str(tmp_path / 'x.safetensors')
