@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..files import atomic_path, atomic_write
 from .lazy import LazyTensor
 
@@ -67,6 +68,7 @@ def write_safetensors(path: str, tensors: Mapping[str, LazyTensor],
         progress: Function that is called after each tensor with its bytes.
 
     Raises:
+        InputError: If a tensor has a dtype that is not written; nothing is written then.
         SaveError: If it cannot be written; what was at the path is still there.
     """
     names = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
@@ -74,6 +76,9 @@ def write_safetensors(path: str, tensors: Mapping[str, LazyTensor],
     offset = 0
     for name in names:
         tensor = tensors[name]
+        if tensor.dtype not in SAFETENSORS_DTYPES:
+            raise InputError(f'{path}: {name} is {str(tensor.dtype).removeprefix("torch.")}, which '
+                             'is not written to safetensors: give a name that ends in .pth')
         header[name] = dict(dtype=SAFETENSORS_DTYPES[tensor.dtype], shape=list(tensor.shape),
                             data_offsets=[offset, offset + tensor.nbytes])
         offset += tensor.nbytes
@@ -140,9 +145,10 @@ class _Pickler(pickle.Pickler):
         if not isinstance(obj, _Record):
             return None
         tensor = obj.tensor
-        storage = getattr(torch, torch.storage._dtype_to_storage_type_map()[tensor.dtype])
+        typed = _storage_type(tensor.dtype)
         self.tensors.append(tensor)
-        return ('storage', storage, str(len(self.tensors) - 1), 'cpu', prod(tensor.shape))
+        return ('storage', typed or torch.UntypedStorage, str(len(self.tensors) - 1), 'cpu',
+                prod(tensor.shape) if typed else tensor.nbytes)
 
     def reducer_override(self, obj: Any) -> Any:
         """Rebuilds tensors by the function that torch's own files name."""
@@ -151,8 +157,16 @@ class _Pickler(pickle.Pickler):
         if not isinstance(obj, LazyTensor):
             return NotImplemented
         strides = [prod(obj.shape[i + 1:]) for i in range(len(obj.shape))]
-        return torch._utils._rebuild_tensor_v2, (
-            _Record(obj), 0, obj.shape, tuple(strides), False, OrderedDict())
+        arguments: tuple = (_Record(obj), 0, obj.shape, tuple(strides), False, OrderedDict())
+        if _storage_type(obj.dtype):
+            return torch._utils._rebuild_tensor_v2, arguments
+        return torch._utils._rebuild_tensor_v3, (*arguments, obj.dtype)
+
+
+def _storage_type(dtype: torch.dtype) -> type | None:
+    """Returns torch's class of a storage of a dtype; newer dtypes, such as float8, have none."""
+    name = torch.storage._dtype_to_storage_type_map().get(dtype)
+    return getattr(torch, name) if name else None
 
 
 @dataclass(frozen=True, eq=False)

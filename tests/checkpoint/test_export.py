@@ -13,6 +13,7 @@ from mmseg_custom.checkpoint.export import (
 )
 from mmseg_custom.checkpoint.lazy import LazyTensor
 from mmseg_custom.checkpoint.work_dir import is_whole
+from mmseg_custom.errors import InputError
 from mmseg_custom.files import SaveError
 
 TENSORS = dict(
@@ -44,6 +45,23 @@ def test_a_pth_is_what_torch_would_write(mmap, tmp_path):
     assert is_whole(path)
     with zipfile.ZipFile(path) as file:
         assert file.testzip() is None  # checksums too
+
+
+@pytest.mark.parametrize('mmap', [False, True])
+@pytest.mark.parametrize('dtype', [torch.float8_e4m3fn, torch.uint16, torch.complex64])
+def test_a_pth_holds_newer_dtypes_too(dtype, mmap, tmp_path):
+    tensor = torch.arange(6.).view(2, 3).to(dtype)
+    write_pth(str(tmp_path / 'x.pth'), dict(x=tensor, y=LazyTensor.of(tensor), z=torch.ones(2)))
+    read = torch.load(tmp_path / 'x.pth', weights_only=True, mmap=mmap)
+    assert read['x'].dtype == read['y'].dtype == dtype and read['z'].tolist() == [1, 1]
+    assert read['x'].tolist() == read['y'].tolist() == tensor.tolist()
+
+
+def test_a_dtype_that_is_not_written_to_safetensors(tmp_path):
+    path = tmp_path / 'x.safetensors'
+    with pytest.raises(InputError, match='x.safetensors: odd is float8_e4m3fn, .* ends in .pth'):
+        write_safetensors(str(path), lazy(dict(odd=torch.ones(2).to(torch.float8_e4m3fn))))
+    assert not path.exists()
 
 
 def test_the_pth_is_aligned_like_torchs(tmp_path):
