@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import InputError
-from .files import WRAPPERS, find_weights, safe_load
+from .files import find_weights, safe_load, wrapper_of
 from .keys import BACKBONE, DIALECTS, summarize
 from .lazy import LazyStateDict
 from .shard_reader import HEADER, ShardReader, is_sharded_checkpoint
@@ -73,11 +73,12 @@ class Checkpoint:
             weights = LazyStateDict(path, {name.removeprefix('module.'): tensor
                                            for name, tensor in weights.items()})
         _check_names(weights)
-        if not any(isinstance(content.get(name), dict) for name in WRAPPERS):
+        wrapper = wrapper_of(content)
+        if wrapper is None:
             content = {}  # it is the state dict itself
         meta = content.get('meta')
         others = {name: value for name, value in content.items()
-                  if name not in ('meta', 'optimizer', *WRAPPERS)}
+                  if name not in ('meta', 'optimizer', wrapper)}
         return cls(path, meta if isinstance(meta, dict) else {}, weights,
                    content.get('optimizer'), others)
 

@@ -87,10 +87,9 @@ def find_weights(content: dict, mapped: bool, path: str) -> LazyStateDict:
     Raises:
         InputError: If there is none.
     """
-    for name in WRAPPERS:
-        if isinstance(content.get(name), dict):
-            content = content[name]
-            break
+    wrapper = wrapper_of(content)
+    if wrapper is not None:
+        content = content[wrapper]
     if not content:
         raise InputError(f'{path} holds {_brief(content)}: expected a dict of tensors, flat or '
                          f'under {", ".join(map(repr, WRAPPERS))}')
@@ -101,6 +100,11 @@ def find_weights(content: dict, mapped: bool, path: str) -> LazyStateDict:
                              f'{", ".join(map(repr, WRAPPERS))})')
     return LazyStateDict(path, {name: LazyTensor.of(tensor, mapped)
                                 for name, tensor in content.items()})
+
+
+def wrapper_of(content: dict) -> str | None:
+    """Finds the key under which a file keeps its weights; None if they are at the top."""
+    return next((name for name in WRAPPERS if isinstance(content.get(name), dict)), None)
 
 
 def sniff(path: str) -> str:

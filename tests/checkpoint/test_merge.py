@@ -88,11 +88,24 @@ def test_a_split_checkpoint_of_the_original_in_float32(tmp_path):
 def test_what_else_a_file_holds_is_kept(trained, tmp_path):
     model, path, flat = trained
     full, small = str(tmp_path / 'full.pth'), str(tmp_path / 'small.pth')
-    torch.save(dict(meta={}, state_dict=model.state_dict(), ema=dict(x=torch.ones(2))), full)
+    others = dict(ema=dict(x=torch.ones(2).to(torch.float8_e4m3fn)), model='InternViT',
+                  module=dict(note='x'))  # entries that could hold the weights, and do not
+    torch.save(dict(meta={}, state_dict=model.state_dict(), **others), full)
     split(full, small, flat)
-    assert torch.load(small)['ema']['x'].tolist() == [1, 1]
     merge(small, str(tmp_path / 'again.pth'))
-    assert torch.load(tmp_path / 'again.pth')['ema']['x'].tolist() == [1, 1]
+    for written in (torch.load(small), torch.load(tmp_path / 'again.pth')):
+        assert written.keys() == {'meta', 'state_dict', *others}
+        assert written['ema']['x'].dtype == torch.float8_e4m3fn
+        assert written['ema']['x'].tolist() == [1, 1]
+        assert written['model'] == 'InternViT' and written['module'] == dict(note='x')
+
+
+def test_weights_under_another_key_are_written_once(trained, tmp_path):
+    model, _, flat = trained
+    full, small = str(tmp_path / 'full.pth'), str(tmp_path / 'small.pth')
+    torch.save(dict(model=model.state_dict()), full)
+    split(full, small, flat)
+    assert torch.load(small).keys() == {'meta', 'state_dict'}
 
 
 def test_another_backbone_is_refused(trained, tmp_path):
