@@ -92,16 +92,17 @@ def storage_of(optimizer: dict) -> Storage:
 def moments_of(optimizer: dict) -> int:
     """Returns the number of tensors that the optimizer of a config keeps per weight.
 
-    Takes a step with it on a module of one weight vector, whatever optimizer it is.
+    Takes a step with it on a module of one weight matrix, whatever optimizer it is: some take
+    matrices only.
     """
     if optimizer['type'] == low_memory.NAME:  # an AdamW; torchao may not be installed here
         return 2
     options = {name: value for name, value in optimizer.items() if name not in STATELESS}
-    module = nn.LayerNorm(3, bias=False)
+    module = nn.Linear(3, 2, bias=False)
     built = build_optimizer(module, options)
-    module.weight.grad = torch.zeros(3)
+    module.weight.grad = torch.zeros(2, 3)
     built.step()
-    return sum(isinstance(value, Tensor) and value.shape == (3,)
+    return sum(isinstance(value, Tensor) and value.shape == (2, 3)
                for value in built.state[module.weight].values())
 
 

@@ -80,6 +80,11 @@ def test_moments_are_those_that_an_optimizer_keeps(optimizer, moments):
     assert moments_of(optimizer) == moments
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, 'Muon'), reason='this PyTorch has no Muon')
+def test_an_optimizer_that_takes_matrices_alone():
+    assert moments_of(dict(type='Muon')) == 1
+
+
 def test_small_helpers():
     assert share([torch.empty(10, 3), torch.empty(1, 7), torch.empty(())], 4) == 9 + 7 + 1
     assert storage_of(dict(type='SGD', momentum=0.9)) == Storage(4, 4, 4, 4)
