@@ -7,6 +7,7 @@ from mmcv import Config
 from mmseg.datasets.builder import DATASETS
 
 from ..datasets.nesting import innermost_options
+from ..distributed.memory import moments_of
 from ..engine.build import build_network
 from ..engine.classes import differing_heads
 from ..engine.options import RunOptions
@@ -76,7 +77,7 @@ def run_checks(cfg: Config, options: RunOptions, ranks: int, memory: int | None,
     findings, report.data = check_data(cfg)
     report.findings += findings
     progress('weights')
-    findings = check_network(cfg)
+    findings = check_network(cfg) + check_optimizer(cfg)
     report.findings += findings
     if findings:
         return report
@@ -106,6 +107,21 @@ def check_network(cfg: Config) -> list[Finding]:
         'config', f'the head has {number} classes, the data {len(classes)}',
         f'set num_classes={len(classes)}', key)
         for classes in all_classes for key, number in differing_heads(cfg, classes)]
+
+
+def check_optimizer(cfg: Config) -> list[Finding]:
+    """Checks that the optimizer can be built and takes a step."""
+    options = cfg.get('optimizer') or {}
+    if 'type' not in options:
+        return [fault('config', 'no type is given', 'set it, e.g. optimizer.type=AdamW',
+                      'optimizer')]
+    try:
+        moments_of(options)
+    except Exception as error:  # whatever an optimizer raises, its options are what is wrong
+        reason = (str(error.args[0] if error.args else error).splitlines() or [repr(error)])[0]
+        return [fault('config', f'{options["type"]} does not work with these options: {reason}',
+                      'correct optimizer.type or the options beside it', 'optimizer')]
+    return []
 
 
 def training_classes(cfg: Config) -> list[tuple[str, ...]]:

@@ -116,7 +116,7 @@ def checkpoint_bytes(cfg: Config) -> int:
     backbone_file = cfg.model.backbone.get('pretrained')
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.nbytes for p in model.parameters() if not p.requires_grad)
-    moments = moments_of(cfg.get('optimizer') or {})
+    moments = moments_of(cfg.optimizer)
     return FP32 * trained * (1 + moments) + (0 if backbone_file else frozen) + sum(
         b.nbytes for b in model.buffers())
 

@@ -14,7 +14,7 @@ from mmseg.models import build_segmentor
 from PIL import Image
 
 from mmseg_custom.doctor import environment
-from mmseg_custom.doctor.checks import check_network
+from mmseg_custom.doctor.checks import check_network, check_optimizer
 from mmseg_custom.doctor.data import check_data
 from mmseg_custom.doctor.environment import check_environment
 from mmseg_custom.doctor.findings import FAULT, WARNING
@@ -224,6 +224,17 @@ def test_number_of_classes_must_be_that_of_the_data(data):
     assert 'num_classes: the head has 149 classes, the data 150' in lines(check_network(wrong))
     more = config(data, **{'model.decode_head.num_classes': 151})
     assert 'num_classes: the head has 151 classes, the data 150' in lines(check_network(more))
+
+
+@pytest.mark.parametrize('options, says', [
+    (dict(type='Lion'), 'Lion does not work with these options: Lion is not in the optimizer'),
+    (dict(type='AdamW', momentum=0.9), "AdamW .* unexpected keyword argument 'momentum'"),
+    (dict(type='AdamW', lr=-1), 'AdamW .* Invalid learning rate: -1'), ({}, 'no type is given')])
+def test_an_optimizer_that_cannot_be_built_is_named(data, options, says):
+    cfg = config(data)
+    assert not check_optimizer(cfg)
+    cfg.optimizer = options
+    assert re.match(f'optimizer: {says}', lines(check_optimizer(cfg)))
 
 
 def test_disk_and_shared_memory_must_suffice(data, monkeypatch):
