@@ -1,11 +1,11 @@
 """How data sets nest: the one walk over data sets that repeat or concatenate others.
 
     RepeatDataset, MultiImageMixDataset     hold one data set, under ``dataset``
-    ConcatDataset                           holds several, under ``datasets``
     data.train = [dict(...), dict(...)]     is built as a ConcatDataset
     img_dir, ann_dir or split is a list     one config that is built as a ConcatDataset
 
-Each may hold any other. The innermost ones list the files.
+Each may hold any other. The innermost ones list the files. A ConcatDataset holds its data sets as
+``datasets``; mmseg builds none from a config of that type.
 """
 import copy
 import os.path as osp
@@ -41,9 +41,8 @@ def innermost_options(options: Any) -> list[dict]:
     """
     if isinstance(options, (list, tuple)):
         return [inner for part in options for inner in innermost_options(part)]
-    for key in ('dataset', 'datasets'):
-        if key in options:
-            return innermost_options(options[key])
+    if 'dataset' in options:
+        return innermost_options(options['dataset'])
     lengths = {key: len(options[key]) for key in FOLDERS
                if isinstance(options.get(key), (list, tuple))}
     if not lengths:
@@ -72,8 +71,7 @@ def named_pipelines(options: Any, name: str = '') -> list[tuple[str, list]]:
     if not isinstance(options, dict):
         return []
     own = [(f'{name}pipeline', options['pipeline'])] if 'pipeline' in options else []
-    return own + [found for key in ('dataset', 'datasets') if key in options
-                  for found in named_pipelines(options[key], f'{name}{key}.')]
+    return own + named_pipelines(options.get('dataset'), f'{name}dataset.')
 
 
 def image_names(dataset: Dataset) -> list[str]:
@@ -116,4 +114,3 @@ def few_shot_lists(dataset: Dataset) -> list:
     """Lists the :class:`.few_shot.FewShotList` of each innermost data set that has one."""
     found = [getattr(inner, 'few_shot', None) for inner in innermost_datasets(dataset)]
     return [chosen for chosen in found if chosen is not None]
-

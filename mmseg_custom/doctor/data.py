@@ -1,7 +1,7 @@
 """Checks the data of a config: pairs, headers, pixels, label values, and leaks between the splits.
 
-Names and headers are checked of every file; pixels are decoded of a random part where there are
-more than fit into the time. Data sets that repeat or concatenate others are checked one by one.
+Names are checked of every file; headers, for half of the time, and then pixels, of as many in
+random order as fit into it. Data sets that repeat or concatenate others are checked one by one.
 """
 import os
 import os.path as osp
@@ -95,7 +95,11 @@ def _open(split: str, options: dict) -> DatasetFiles:
         raise InputError(f'type={options.get("type")!r} is no data set that is registered')
     unchecked = type(kind.__name__, (kind,), dict(_check_pairs=staticmethod(lambda *_: None)))
     arguments = {k: v for k, v in options.items() if k != 'type'}
-    dataset = unchecked(**{**arguments, 'test_mode': split != 'train'})
+    try:
+        dataset = unchecked(**{**arguments, 'test_mode': split != 'train'})
+    except TypeError as error:  # of an option that it does not know, or that is missing
+        raise InputError(f'{options["type"]} cannot be built: {error}; correct its '
+                         'options') from error
     if not len(dataset):
         raise InputError(f'{dataset.img_dir} holds no {dataset.img_suffix} file')
     return DatasetFiles(split, dataset, list(sample_paths(dataset)))
@@ -152,7 +156,7 @@ def _add(problems: Problems, path: str, problem: Problem | None) -> None:
 
 
 def _check_files(files: DatasetFiles, seconds: float) -> list[Finding]:
-    """Checks the headers of all files and the pixels of a random part."""
+    """Checks headers for half of the time, then pixels of those without fault, in random order."""
     problems: Problems = defaultdict(list)
     order = list(files.pairs)
     random.Random(0).shuffle(order)

@@ -62,6 +62,13 @@ def test_options_are_those_of_the_innermost_data_sets(nested):
     assert innermost_options(Config(dict(train=options)).train) == inner
 
 
+def test_a_config_of_type_concat_dataset_holds_no_others(own_data):
+    options = dict(type='ConcatDataset', datasets=[plain(own_data)])
+    with pytest.raises(AttributeError):  # mmseg takes data sets there, and not their configs
+        build_train_dataset(options)
+    assert innermost_options(options) == [options] and named_pipelines(options) == []
+
+
 def test_few_shot_options_hold_for_each_data_set(own_data):
     train = plain(own_data, few_shot=dict(fraction='1/3'))
     found = few_shot_lists(build_train_dataset(repeated([{**train, **FOLDERS}, plain(own_data)])))

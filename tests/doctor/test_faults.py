@@ -157,6 +157,12 @@ def test_same_folder_for_training_and_validation(data):
     assert 'read the same folder' in lines(check_data(cfg)[0])
 
 
+def test_option_that_a_data_set_does_not_know_is_named(data):
+    cfg = config(data, **{'data.train.max_images': 3})
+    assert re.search("data.train: ADE20KDataset cannot be built: .*'max_images'; correct its opt",
+                     lines(check_data(cfg)[0]))
+
+
 def test_pipeline_that_fails_is_named(data):
     cfg = config(data)
     cfg.data.train.pipeline[2] = dict(type='Resize', img_scale=(0, 0))
