@@ -79,7 +79,11 @@ def convert(source: str, target: str, form: str, *, dtype: torch.dtype | None = 
 
 
 def refuse_existing(target: str) -> None:
-    """Refuses to overwrite a file or folder."""
+    """Refuses to overwrite a file or folder.
+
+    Raises:
+        InputError: If it exists.
+    """
     if os.path.exists(target):
         raise InputError(f'{target} exists: remove it first, or give another name')
 

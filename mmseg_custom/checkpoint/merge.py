@@ -29,7 +29,8 @@ def merge(path: str, target: str, backbone: str | None = None, *,
         show_progress: Whether to draw a progress bar on the terminal.
 
     Raises:
-        InputError: If the checkpoint is classic already, or the backbone is another.
+        InputError: If the target exists, a file cannot be read, the checkpoint is classic already,
+            or the backbone is another.
         SaveError: If the target cannot be written.
     """
     refuse_existing(target)
@@ -61,7 +62,8 @@ def split(path: str, target: str, backbone: str) -> tuple[int, int]:
         (tensors left out, tensors kept).
 
     Raises:
-        InputError: If nothing can be left out.
+        InputError: If the target exists, a file cannot be read, the checkpoint is small already,
+            or nothing can be left out.
         SaveError: If the target cannot be written.
     """
     refuse_existing(target)

@@ -18,7 +18,7 @@ def wrap_alone(model: nn.Module, device: str) -> nn.Module:
 
 @MODULE_WRAPPERS.register_module()
 class SegmentorDDP(DistributedDataParallel):
-    """torch's DDP with the methods that mmcv's runner calls, on GPUs and on the CPU.
+    """torch's DDP with what mmcv's runner calls in training, on GPUs and on the CPU.
 
     mmcv 1.7's own wrapper goes around torch's forward, through attributes that torch 2 no longer
     has, and asserts CUDA. Here a step runs inside torch's forward, so that DDP sees its losses.
@@ -55,7 +55,7 @@ class SegmentorDDP(DistributedDataParallel):
 
 @MODULE_WRAPPERS.register_module()
 class SegmentorFSDP(nn.Module):
-    """A segmentor sharded by :func:`fully_shard`, with the methods that mmcv's runner calls.
+    """A segmentor sharded by :func:`.parallelize.shard`, with what mmcv's runner calls in training.
 
     The steps of mmseg's segmentors call the segmentor itself, whose hooks gather and reduce.
     """

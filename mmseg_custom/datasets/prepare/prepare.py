@@ -101,7 +101,7 @@ def prepare_own(path: str, options: PrepareOptions) -> PreparedManifest:
     description = read_description(path)
     out = description.path.parent
     splits = tuple(SplitLayout(name, 0, os.path.relpath(part.images, out),
-                         os.path.relpath(part.labels, out))
+                               os.path.relpath(part.labels, out))
                    for name, part in description.parts.items() if part.labels is not None)
     layout = DatasetLayout(
         description.path.stem, path, str(out), '.', splits, (), len(description.classes) - 1,
@@ -196,7 +196,7 @@ def _conclude(layout: DatasetLayout, out: Path, options: PrepareOptions,
         raise InputError(f'{many}, listed in {listing}: correct the files, then check them with '
                          f'`{_check_command(layout, out, options)}`')
     manifest = PreparedManifest(layout.name, layout.root, report.splits, report.files,
-                        {kind: lines for kind, lines in report.notes.items() if lines})
+                                {kind: lines for kind, lines in report.notes.items() if lines})
     write_manifest(path, manifest)
     listing.unlink(missing_ok=True)
     counts = ', '.join(f'{count:,} {name}' for name, count in manifest.splits.items())

@@ -7,4 +7,4 @@ from .upsampled_loss import UpsampledLoss
 
 @HEADS.register_module(force=True)
 class UPerHead(UpsampledLoss, MMSegUPerHead):
-    """``mmseg.models.decode_heads.UPerHead`` with :class:`.UpsampledLoss`."""
+    """``mmseg.models.decode_heads.UPerHead`` with :class:`.upsampled_loss.UpsampledLoss`."""
