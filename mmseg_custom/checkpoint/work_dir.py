@@ -58,17 +58,29 @@ def is_whole(path: str) -> bool:
         return False
 
 
+def checkpoints_in(folder: str, unit: str = 'iter') -> list[tuple[int, str]]:
+    """Lists the checkpoints in a folder, whole or not, in ascending order.
+
+    Args:
+        folder: Folder of the checkpoints; one that does not exist has none.
+        unit: 'iter' or 'epoch', the beginning of their names.
+
+    Returns:
+        (number of the iteration or epoch, path) of each.
+    """
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    numbers = {name: re.fullmatch(rf'{unit}_(\d+)\.(?:pth|dcp)', name) for name in names}
+    return sorted((int(number.group(1)), os.path.join(folder, name))
+                  for name, number in numbers.items() if number)
+
+
 def newest_whole(work_dir: str) -> str | None:
     """Returns the checkpoint of the highest iteration (or epoch) that was written to its end.
 
     The names count, not ``latest.pth``, which may be older. Newer ones that were cut short are
     named in a warning.
     """
-    found = []
-    for name in os.listdir(work_dir) if os.path.isdir(work_dir) else []:
-        number = re.fullmatch(r'(?:iter|epoch)_(\d+)\.(?:pth|dcp)', name)
-        if number:
-            found.append((int(number.group(1)), os.path.join(work_dir, name)))
+    found = [*checkpoints_in(work_dir), *checkpoints_in(work_dir, 'epoch')]
     for _, path in sorted(found, reverse=True):
         if is_whole(path):
             return path

@@ -1,15 +1,11 @@
 """Hooks of the mmcv runner: precision, the optimizer's step, checkpoints."""
-import os
-import os.path as osp
-import re
-
 import torch
 from mmcv.runner import HOOKS, BaseRunner, CheckpointHook, Hook, OptimizerHook
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from ..checkpoint.work_dir import remove_checkpoint
+from ..checkpoint.work_dir import checkpoints_in, remove_checkpoint
 from ..distributed.parallelize import is_sharded, unwrap
 from ..distributed.precision import apply_precision
 from ..files import SaveError
@@ -111,8 +107,6 @@ def remove_older(folder: str, done: int, kept: int) -> None:
         done: Last iteration whose checkpoint counts.
         kept: Number of checkpoints to keep.
     """
-    numbers = {name: re.fullmatch(r'iter_(\d+)\.(?:pth|dcp)', name) for name in os.listdir(folder)}
-    found = sorted((int(number.group(1)), name) for name, number in numbers.items()
-                   if number and int(number.group(1)) <= done)
-    for _, name in found[:-kept]:
-        remove_checkpoint(osp.join(folder, name))
+    found = [path for number, path in checkpoints_in(folder) if number <= done]
+    for path in found[:-kept]:
+        remove_checkpoint(path)

@@ -1,15 +1,13 @@
 """Assigns heads to rounds: which are trained together, and from which iteration."""
 import json
 import os
-import os.path as osp
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from mmseg.utils import get_root_logger
 
-from ...checkpoint.work_dir import is_whole
+from ...checkpoint.work_dir import checkpoints_in, is_whole
 from ...distributed.collectives import broadcast_from_rank0, gather_to_all
 from ...distributed.memory import state_bytes, storage_of
 from ...errors import InputError
@@ -69,11 +67,8 @@ def assign_rounds(found: Sequence[Combination], device: str, auto_resume: bool,
 
 def _checkpoints(folder: str) -> dict[int, str]:
     """Returns iteration -> path of its complete checkpoint."""
-    names = os.listdir(folder) if osp.isdir(folder) else []
-    numbers = {name: re.fullmatch(r'iter_(\d+)\.pth', name) for name in names}
-    paths = {int(number.group(1)): osp.join(folder, name)
-             for name, number in numbers.items() if number}
-    return {number: path for number, path in paths.items() if is_whole(path)}
+    return {number: path for number, path in checkpoints_in(folder)
+            if path.endswith('.pth') and is_whole(path)}
 
 
 def _split(heads: list, needed: dict[str, int], room: int, at_once: int | None) -> list[list]:
