@@ -1,5 +1,4 @@
 """Builds the data loaders of training and testing."""
-import atexit
 import signal
 from functools import partial
 
@@ -9,7 +8,7 @@ from mmseg.utils import get_root_logger
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from .config import loader_options
-from .preemption import end_workers, shield_worker
+from .preemption import shield_worker
 from .run import Run
 from .sampler import InfiniteSampler
 from .samples import SkippingDataset, collate_views
@@ -46,7 +45,6 @@ def build_test_loader(run: Run, split: str, skip_unread: bool = False) -> DataLo
         split: 'val' or 'test'.
         skip_unread: Whether to mark samples that cannot be read instead of raising an error.
     """
-    atexit.register(end_workers)  # An error in one of them must not leave the others behind.
     rank, world_size = get_dist_info()
     dataset = run.data[split]
     options = {'persistent_workers': False, 'pin_memory': run.device == 'cuda',

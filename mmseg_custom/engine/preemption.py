@@ -34,7 +34,6 @@ class Preemption:
 
     def listen(self) -> None:
         """Installs the signal handlers; called in the main thread."""
-        atexit.register(end_workers)  # runs before multiprocessing's own, registered earlier
         for number in SIGNALS:
             signal.signal(number, self._note)
 
@@ -123,10 +122,16 @@ def end_workers() -> None:
     After an error, something may still hold their loader. Python would then end them by SIGTERM,
     which they ignore, and wait for them forever.
     """
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises for a killed worker
-    for child in multiprocessing.active_children():
-        if child.daemon:
-            child.kill()
+    workers = [child for child in multiprocessing.active_children() if child.daemon]
+    if workers:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises for a killed worker
+    for worker in workers:
+        worker.kill()
+
+
+# Whoever shields workers needs it. It runs before multiprocessing's own, which torch's import has
+# registered.
+atexit.register(end_workers)
 
 
 def ignore_signals() -> None:
