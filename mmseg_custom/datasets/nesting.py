@@ -21,10 +21,8 @@ FOLDERS = ('img_dir', 'ann_dir', 'split')
 
 def innermost_datasets(dataset: Dataset) -> list[Dataset]:
     """Lists the data sets that one repeats or concatenates, in order; a plain one is its own."""
-    parts = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    if hasattr(dataset, 'img_infos') or parts[0] is None:
-        return [dataset]
-    return [inner for part in parts for inner in innermost_datasets(part)]
+    parts = _parts(dataset)
+    return [inner for part in parts for inner in innermost_datasets(part)] if parts else [dataset]
 
 
 def innermost_options(options: Any) -> list[dict]:
@@ -87,12 +85,9 @@ def image_names(dataset: Dataset) -> list[str]:
 
 def sample_names(dataset: Dataset) -> list[str]:
     """Lists the image of each sample of a data set, again where it is repeated."""
-    inner = innermost_datasets(dataset)
-    if inner == [dataset]:
-        names = image_names(dataset)
-    else:
-        parts = getattr(dataset, 'datasets', None) or [dataset.dataset]
-        names = [name for part in parts for name in sample_names(part)]
+    parts = _parts(dataset)
+    names = ([name for part in parts for name in sample_names(part)] if parts
+             else image_names(dataset))
     return [names[i % len(names)] for i in range(len(dataset))]
 
 
@@ -114,3 +109,11 @@ def few_shot_lists(dataset: Dataset) -> list:
     """Lists the :class:`.few_shot.FewShotList` of each innermost data set that has one."""
     found = [getattr(inner, 'few_shot', None) for inner in innermost_datasets(dataset)]
     return [chosen for chosen in found if chosen is not None]
+
+
+def _parts(dataset: Dataset) -> list[Dataset]:
+    """Lists the data sets that a wrapper holds directly; none for a plain data set."""
+    if hasattr(dataset, 'img_infos'):
+        return []
+    held = getattr(dataset, 'dataset', None)
+    return getattr(dataset, 'datasets', None) or ([] if held is None else [held])
