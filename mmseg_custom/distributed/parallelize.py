@@ -201,8 +201,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Lets ranks test a wrapped model on different images with different numbers of windows.
 
     A sharded segmentor that cannot test in lockstep (mmseg's own) is gathered on every rank, so
-    that none waits for another. Others need nothing: ranks whose segmentor
-    is sharded test in lockstep.
+    that none waits for another. The others need nothing.
     """
     gathered = is_sharded(model) and not getattr(model.module, 'tests_in_lockstep', False)
     groups = [m for m in model.modules() if isinstance(m, FSDPModule)] if gathered else []

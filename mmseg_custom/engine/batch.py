@@ -60,8 +60,8 @@ def resolve_batch(cfg: Config, ranks: int) -> Batch:
     Raises:
         InputError: If the batch cannot be split, or the optimizer hook does not accumulate.
     """
-    samples, accumulation = loader_options(cfg, 'train')['samples_per_gpu'], cfg.get(
-        'accumulation', 1)
+    samples = loader_options(cfg, 'train')['samples_per_gpu']
+    accumulation = cfg.get('accumulation', 1)
     if not isinstance(accumulation, int) or accumulation < 1:
         raise InputError(f'accumulation={accumulation!r}: expected 1 or more batches')
     batch = Batch(samples, ranks, accumulation)

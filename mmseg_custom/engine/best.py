@@ -11,7 +11,7 @@ import os
 import os.path as osp
 
 from ..checkpoint.metadata import plain
-from ..files import atomic_path
+from ..files import atomic_write
 
 NAME = 'best.json'
 
@@ -22,8 +22,8 @@ def write(folder: str, iteration: int, hook_msgs: dict) -> None:
     Raises:
         SaveError: If it could not be written; the previous record is kept.
     """
-    with atomic_path(osp.join(folder, NAME)) as part, open(part, 'w') as file:
-        json.dump({'iter': iteration, 'hook_msgs': plain(hook_msgs)}, file)
+    record = {'iter': iteration, 'hook_msgs': plain(hook_msgs)}
+    atomic_write(osp.join(folder, NAME), json.dumps(record))
 
 
 def read(folder: str, iteration: int) -> dict | None:

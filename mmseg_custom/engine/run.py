@@ -4,6 +4,7 @@
 
 A run is typed and immutable: later code reads it, and never writes to the config.
 """
+import copy
 import os.path as osp
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -74,7 +75,7 @@ class Run:
     @property
     def record(self) -> Config:
         """Copy of the config with the seed, as it is kept beside and in the checkpoints."""
-        cfg = Config(self.cfg._cfg_dict.deepcopy(), filename=self.cfg.filename)
+        cfg = copy.deepcopy(self.cfg)
         cfg.seed = self.seed
         return cfg
 

@@ -6,6 +6,7 @@ from functools import partial
 from mmcv.runner import (
     HOOKS,
     RUNNERS,
+    BaseRunner,
     IterBasedRunner,
     build_optimizer,
     build_runner,
@@ -57,7 +58,7 @@ def train(run: Run) -> None:
     runner.register_hook(PreemptionHook(preemption), priority='LOW')
     if 'val' in run.data:
         # After the optimizer and the log; mmcv's hooks of the same priority run in this order too.
-        runner.register_hook(build_evaluation(run), priority='LOW')
+        runner.register_hook(build_evaluation(run, runner), priority='LOW')
     register_custom_hooks(runner, run)
     if run.resumed:
         runner.restore(run.checkpoint)
@@ -88,7 +89,8 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
                     meta=run.meta)
     if run.batch.accumulation > 1:
         defaults['accumulation'] = run.batch.accumulation
-        if not issubclass(RUNNERS.get(cfg.runner.type), SegRunner):
+        kind = RUNNERS.get(cfg.runner.type)
+        if kind is None or not issubclass(kind, SegRunner):
             raise InputError(f'runner.type={cfg.runner.type!r} does not accumulate '
                              f'{run.batch.accumulation} batches: expected IterBasedRunner')
     runner = build_runner({**cfg.runner, **options}, defaults)
@@ -99,11 +101,11 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
     return runner
 
 
-def build_evaluation(run: Run, hook: type[SegEvalHook] = SegEvalHook) -> SegEvalHook:
+def build_evaluation(run: Run, runner: BaseRunner,
+                     hook: type[SegEvalHook] = SegEvalHook) -> SegEvalHook:
     """Builds the hook that evaluates during training, as ``evaluation`` of the config says."""
-    runner = RUNNERS.get(run.cfg.runner.type)
     options = {**run.cfg.get('evaluation', {}),
-               'by_epoch': not issubclass(runner, IterBasedRunner)}
+               'by_epoch': not isinstance(runner, IterBasedRunner)}
     return hook(build_test_loader(run, 'val'), run.device, **options)
 
 

@@ -1,5 +1,5 @@
-# Head tuning at the sizes of InternViT-6B: a frozen backbone; feature pyramid and
-# UPerNet learn.
+# Head tuning at the sizes of InternViT-6B: the backbone is frozen, the feature pyramid and UPerNet
+# are trained.
 _base_ = [
     '../models/upernet_intern_vit_6b.py',
     '../schedules/adamw_80k.py',

@@ -78,7 +78,7 @@ def write_manifest(path: Path, manifest: PreparedManifest) -> None:
                        for name, entry in sorted(manifest.files.items()))
     text = json.dumps(head, indent=2)[:-2] + ',\n  "files": {\n' + lines + '\n  }\n}\n'
     try:
-        atomic_write(path, text.encode())
+        atomic_write(path, text)
     except SaveError as error:
         raise InputError(f'{error}: make room, or allow writing there, and run the command '
                          'again') from error

@@ -188,7 +188,7 @@ def _conclude(layout: DatasetLayout, out: Path, options: PrepareOptions,
                              f'{layout.image_suffix} and a label in {layout.label_suffix}{wanted}')
     if report.faults:
         faults = [_printable(line) for line in report.faults]
-        atomic_write(listing, ''.join(f'{line}\n' for line in faults).encode())
+        atomic_write(listing, ''.join(f'{line}\n' for line in faults))
         path.unlink(missing_ok=True)
         for line in faults[:SHOWN]:
             logger.error('%s', line)

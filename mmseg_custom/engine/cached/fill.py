@@ -74,8 +74,9 @@ class Filler:
         if first is None:
             return
         sampler = _ShardSampler(self.cache, chain([first], claimed))
-        loader: DataLoader = DataLoader(self.crops, batch_sampler=sampler, num_workers=self.workers,
-                            pin_memory=self.device == 'cuda', worker_init_fn=shield_worker)
+        loader: DataLoader = DataLoader(
+            self.crops, batch_sampler=sampler, num_workers=self.workers,
+            pin_memory=self.device == 'cuda', worker_init_fn=shield_worker)
         writing: Future | None = None
         with ThreadPoolExecutor(1) as writer:  # The next shard is computed meanwhile.
             for images, labels in loader:

@@ -130,7 +130,7 @@ class Probe:
         self.runner.register_hook(DivergenceHook(), priority='HIGH')  # before the optimizer hook
         self.evaluation: ProbeEvalHook | None = None
         if 'val' in run.data:
-            self.evaluation = build_evaluation(run, ProbeEvalHook)
+            self.evaluation = build_evaluation(run, self.runner, ProbeEvalHook)
             self.runner.register_hook(self.evaluation, priority='LOW')
         register_custom_hooks(self.runner, run)
         if opened is not None:

@@ -6,7 +6,7 @@ import os.path as osp
 from mmcv.runner import get_dist_info
 
 from ...checkpoint.metadata import plain
-from ...files import atomic_path
+from ...files import atomic_write
 
 SWEEP = 'sweep.json'  # seed and results of the sweep, in its work dir
 RESULT = 'result.json'  # state ('finished' or 'diverged'), iterations, reason, loss, run
@@ -52,8 +52,7 @@ def seed_of_sweep(work_dir: str) -> int | None:
 
 def write_json(path: str, content: dict) -> None:
     """Writes a JSON file, whole or not at all."""
-    with atomic_path(path) as part, open(part, 'w') as file:
-        json.dump(content, file, indent=1)
+    atomic_write(path, json.dumps(content, indent=1))
 
 
 def _read(path: str) -> dict | None:

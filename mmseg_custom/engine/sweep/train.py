@@ -1,8 +1,8 @@
 """Trains the heads of a sweep, round by round; those of a round advance together."""
+import copy
 from collections.abc import Iterator, Sequence
 
 import torch
-from mmcv import Config
 from mmcv.parallel.scatter_gather import scatter_kwargs
 from mmseg.utils import get_root_logger
 from torch.utils.data import DataLoader, Dataset
@@ -82,7 +82,7 @@ def _check(run: Run) -> None:
 
 def _reading_all(run: Run, shared: SharedBackbone) -> Run:
     """Returns the run of a head, changed to read the feature maps of all heads."""
-    cfg = Config(run.cfg._cfg_dict.deepcopy(), filename=run.cfg.filename)
+    cfg = copy.deepcopy(run.cfg)
     cfg.model.backbone.update(out_indices=shared.layers, with_fpn=False)
     return run.with_config(cfg)
 

@@ -46,7 +46,7 @@ def write_report(path: str, a: Results, b: Results | None = None, images: int = 
                                tables.confusions(b, 'Confusions that cost most in B')],
                        galleries=pictures.changed(a, b, images))
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    atomic_write(path, text.encode())
+    atomic_write(path, text)
 
 
 def _render(template: str, **context: object) -> str:
