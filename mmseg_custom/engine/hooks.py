@@ -1,7 +1,7 @@
 """Hooks of the mmcv runner: precision, the optimizer's step, checkpoints."""
 import torch
 from mmcv.runner import HOOKS, BaseRunner, CheckpointHook, Hook, OptimizerHook
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
@@ -66,18 +66,18 @@ class SegOptimizerHook(OptimizerHook):
 
 
 def clip_gradients(model: nn.Module, max_norm: float, norm_type: float = 2.0,
-                   error_if_nonfinite: bool = False, foreach: bool | None = None) -> float:
+                   error_if_nonfinite: bool = False, foreach: bool | None = None) -> Tensor:
     """Clips the gradients to a norm of at most ``max_norm``, over all parameters and ranks.
 
     Returns:
-        Norm before clipping.
+        Norm before clipping, (), on the device of the gradients: nothing here waits for it.
     """
     parameters = [p for p in model.parameters() if p.grad is not None]
     norm = get_total_norm([p.grad for p in parameters], norm_type, error_if_nonfinite, foreach)
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
     clip_grads_with_norm_(parameters, max_norm, norm, foreach)
-    return float(norm)
+    return norm
 
 
 @HOOKS.register_module('CheckpointHook', force=True)

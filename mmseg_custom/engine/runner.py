@@ -18,7 +18,9 @@ from ..compat.feature_batches import batch_for
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import is_sharded, no_sync, unwrap
+from ..models import InternViTSegmentor
 from . import best
+from .log_buffer import DeferredLogBuffer
 
 
 @RUNNERS.register_module('IterBasedRunner', force=True)
@@ -35,15 +37,18 @@ class SegRunner(IterBasedRunner):
         **kwargs: Arguments of mmcv's runner.
 
     Attributes:
+        defers_log: Whether losses are read from the device only when a line of the log is due.
         evaluated: Iteration that the run was resumed from, if its evaluation had been finished.
     """
 
     meta: dict | None
+    defers_log = True
 
     def __init__(self, *args, accumulation: int = 1, **kwargs):
         super().__init__(*args, **kwargs)
         self.accumulation = accumulation
         self.evaluated: int | None = None
+        self.log_buffer = DeferredLogBuffer()
 
     def train(self, data_loader: Any, **kwargs) -> None:
         """Runs one iteration; the optimizer hook runs the backward pass of its last batch."""
@@ -53,6 +58,8 @@ class SegRunner(IterBasedRunner):
         self._epoch = data_loader.epoch
         self.data_batch = next(data_loader)
         self.call_hook('before_train_iter')
+        if self.defers_log and isinstance(unwrap(self.model), InternViTSegmentor):
+            kwargs['defer_log'] = True
         log_vars: Counter[str] = Counter()
         samples = 0
         for left in reversed(range(self.accumulation)):
@@ -66,7 +73,7 @@ class SegRunner(IterBasedRunner):
             for name, value in self.outputs['log_vars'].items():
                 log_vars[name] += value / self.accumulation
         self.outputs.update(log_vars=dict(log_vars), num_samples=samples)
-        self.log_buffer.update(self.outputs['log_vars'], samples)
+        self.log_buffer.update(self.outputs['log_vars'], samples, mean_over_ranks=True)
         self.call_hook('after_train_iter')
         del self.data_batch
         self._inner_iter += 1

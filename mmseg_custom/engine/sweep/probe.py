@@ -38,6 +38,8 @@ class Diverged(Exception):
 class ProbeRunner(SegRunner):
     """Runner whose checkpoints have the content of those of a single run."""
 
+    defers_log = False  # The loss of every iteration decides whether a head goes on.
+
     def save_checkpoint(self, *args, **kwargs) -> str:
         """Saves the complete segmentor: see :class:`SegRunner`."""
         with completed(unwrap(self.model)):
