@@ -1,0 +1,359 @@
+"""A CUDA device that is not there: steps run on fake tensors, and say what they would do.
+
+Fake tensors have a device, a shape and a dtype, and no memory. They refuse operations that mix
+devices. Three more things make a whole training run on them, on a machine without a GPU:
+
+- The autograd engine has no thread for a CUDA device here. ``_OnCuda`` tells C++ alone that all
+  tensors are the CPU's, so that it stays in the calling thread; Python sees the fake device.
+- What C++ would decide by the device is decided in Python: moves between devices, attention.
+- ``simulate_cuda`` replaces what ``torch.cuda`` asks the driver for.
+
+Everything that makes the host wait for the device is recorded, with the line that asks for it: a
+number read from a tensor, a copy to the host, a blocking copy to the device, a shape that depends
+on values. So are the collectives, with their tensors.
+"""
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from helpers.commands import ROOT
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import _engine_run_backward
+from torch.distributed.tensor import DTensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves
+
+aten = torch.ops.aten
+MADE_BY_CPP = (aten.empty.memory_format, aten.zeros.default)
+CPU, CUDA = torch.device('cpu'), torch.device('cuda', 0)
+FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.arange, torch.eye, torch.rand,
+             torch.randn, torch.randint, torch.linspace, torch.empty_strided}
+
+# Operations of batch norm that have no fake form, or one that writes the statistics as C++ does:
+# (whether the first output is of the input's shape, number of outputs of one value per channel).
+BATCH_NORM = {
+    aten.native_batch_norm.default: (True, 2), aten.batch_norm_stats.default: (False, 2),
+    aten.batch_norm_gather_stats_with_counts.default: (False, 2),
+    aten.batch_norm_elemt.default: (True, 0),
+    aten.batch_norm_backward_reduce.default: (False, 4),
+    aten.batch_norm_backward_elemt.default: (True, 0)}
+
+
+class FakeCuda:
+    """What happened on the simulated device.
+
+    Attributes:
+        host_waits: A line of code for each time that the host waited for the device.
+        collectives: Names of the collectives between devices.
+        host_groups: Names of the process groups between hosts.
+    """
+
+    def __init__(self):
+        self.host_waits: list[str] = []
+        self.collectives: list[str] = []
+        self.host_groups: set[str] = set()
+        self.in_factory, self.moving = 0, False
+
+    def wait(self, reason: str) -> None:
+        """Records that the host waits."""
+        self.host_waits.append(f'{_asking_line()} ({reason})')
+
+    def collect(self, name: str, tensor: Tensor, on_host: bool = False) -> None:
+        """Records a collective; nccl takes tensors of its device alone, gloo those of the host.
+
+        Raises:
+            RuntimeError: For a tensor on the other side.
+        """
+        expected = 'cpu' if on_host else 'cuda'
+        if tensor.device.type != expected:
+            raise RuntimeError(f'{name} in a group of {expected}: a tensor on {tensor.device}, at '
+                               f'{_asking_line()}')
+        if not on_host:
+            self.collectives.append(name)
+
+    def exchange(self, name: str, group: dist.ProcessGroup | None) -> None:
+        """Records an exchange of Python objects; nccl takes them through the device."""
+        if group is None or group.group_name not in self.host_groups:
+            self.collectives.append(name)
+            self.wait(name)
+
+
+@contextmanager
+def on_cuda() -> Iterator[FakeCuda]:
+    """Runs code on fake tensors; ``simulate_cuda`` must be in effect where it is more than layers."""
+    seen = FakeCuda()
+    with FakeTensorMode(allow_non_fake_inputs=True), _OnCuda(seen), _Decisions(seen):
+        yield seen
+
+
+class _OnCuda(TorchDispatchMode):
+    """Answers C++ and records host waits and collectives."""
+
+    def __init__(self, seen: FakeCuda):
+        super().__init__()
+        self.seen = seen
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.ops.prim.device.default:
+            return CPU
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented  # it comes again, as an operation on the shard
+        if func is aten._local_scalar_dense.default:
+            if _on_cuda(args[0]):
+                self.seen.wait('a number is read')
+            return 1.0 if args[0].is_floating_point() else 1
+        if func is aten.nonzero.default and _on_cuda(args[0]):
+            self.seen.wait('a shape depends on values')
+            return args[0].new_zeros(args[0].numel(), args[0].ndim, dtype=torch.long)
+        if func in MADE_BY_CPP and kwargs.get('device') == CPU and (
+                not self.seen.in_factory):  # beside a tensor that C++ takes for one of the CPU
+            kwargs = {**kwargs, 'device': CUDA, 'pin_memory': False}
+        if func is aten.index.Tensor:
+            args = (args[0], [self._whole(index) for index in args[1]])
+        if func is aten._to_copy.default and _on_cuda(args[0]) and not self.seen.moving:
+            kwargs.pop('device', None)  # C++ takes it for the tensor's own
+        if func.namespace in ('c10d', '_c10d_functional') and 'wait_tensor' not in str(func):
+            self._record_collective(str(func), tree_leaves((args, kwargs)))
+        if (outputs := BATCH_NORM.get(func)) and (func is not aten.native_batch_norm.default
+                                                  or args[5]):
+            return _batch_norm(outputs, args[0])
+        out = func(*args, **kwargs)
+        self._record_copy(func, args, kwargs, out)
+        return out
+
+    def _whole(self, index: Tensor | None) -> Tensor | None:
+        """Returns the index of all elements in the place of a mask along one axis."""
+        if index is None or index.dtype != torch.bool:
+            return index
+        if _on_cuda(index):
+            self.seen.wait('a shape depends on values')
+        assert index.ndim == 1
+        return torch.empty(len(index), dtype=torch.long, device=index.device)
+
+    def _record_collective(self, name: str, arguments: list) -> None:
+        groups = [dist.ProcessGroup.unbox(value).group_name for value in arguments
+                  if isinstance(value, torch.ScriptObject) and 'ProcessGroup' in str(value._type())]
+        on_host = any(group in self.seen.host_groups for group in groups)
+        for tensor in arguments:
+            if isinstance(tensor, Tensor):
+                self.seen.collect(name, tensor, on_host)
+
+    def _record_copy(self, func, args, kwargs, out) -> None:
+        if func is aten._to_copy.default:
+            source, target = args[0], out
+            overlaps = kwargs.get('non_blocking')
+        elif func is aten.copy_.default:
+            target, source = args[:2]
+            overlaps = args[2] if len(args) > 2 else kwargs.get('non_blocking')
+        else:
+            return
+        if _on_cuda(source) and not _on_cuda(target):
+            self.seen.wait('a copy to the host')
+        elif _on_cuda(target) and not _on_cuda(source) and not overlaps:
+            self.seen.wait('a blocking copy to the device')
+
+
+class _Decisions(TorchFunctionMode):
+    """Decides in Python what C++ would decide by the device."""
+
+    def __init__(self, seen: FakeCuda):
+        super().__init__()
+        self.seen = seen
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in FACTORIES:
+            self.seen.in_factory += 1
+            try:
+                return func(*args, **kwargs)
+            finally:
+                self.seen.in_factory -= 1
+        if func is Tensor.backward:  # it may recompute, and a mode is off while it is asked
+            with self:
+                return _engine_run_backward(
+                    (args[0],), (torch.ones_like(args[0]),), False, False, (),
+                    allow_unreachable=True, accumulate_grad=True)
+        special: Callable | None = getattr(self, f'_{getattr(func, "__name__", "")}', None)
+        if func == Tensor.is_cuda.__get__:
+            return _on_cuda(args[0])
+        if special is not None and not any(issubclass(kind, DTensor) for kind in types):
+            return special(func, *args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _move(self, tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None = None,
+              non_blocking: bool = False) -> Tensor:
+        is_cuda = isinstance(device, int) or torch.device(device).type == 'cuda'
+        device = CUDA if is_cuda else torch.device(device)
+        dtype = dtype or tensor.dtype
+        if (device, dtype) == (tensor.device, tensor.dtype):
+            return tensor
+        self.seen.moving = True
+        try:
+            return aten._to_copy.default(tensor, device=device, dtype=dtype,
+                                         non_blocking=non_blocking)
+        finally:
+            self.seen.moving = False
+
+    def _to(self, _func, tensor: Tensor, *args, **kwargs) -> Tensor:
+        kwargs.pop('copy', None)
+        if args and isinstance(args[0], Tensor):
+            args = (args[0].device, args[0].dtype)
+        device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
+        return self._move(tensor, device or tensor.device, dtype, non_blocking)
+
+    def _cpu(self, _func, tensor: Tensor) -> Tensor:
+        return self._move(tensor, CPU)
+
+    def _cuda(self, _func, tensor: Tensor, device: object = None,
+              non_blocking: bool = False) -> Tensor:
+        return self._move(tensor, CUDA, None, non_blocking)
+
+    def _numpy(self, _func, tensor: Tensor):
+        if _on_cuda(tensor):
+            self.seen.wait('a copy to the host')
+        with _disable_current_modes():
+            return torch.ones(tensor.shape, dtype=tensor.dtype).numpy()
+
+    def _tensor(self, func, data, dtype=None, device=None, **kwargs) -> Tensor:
+        if device is None or not isinstance(device, int) and torch.device(device).type == 'cpu':
+            return func(data, dtype=dtype, **kwargs)
+        with _disable_current_modes():
+            values = func(data, dtype=dtype)
+        return self._move(torch.empty(values.shape, dtype=values.dtype), device)
+
+    def _new_tensor(self, _func, tensor: Tensor, data, dtype=None, device=None) -> Tensor:
+        return self._tensor(torch.tensor, data, dtype or tensor.dtype, device or tensor.device)
+
+    def _scaled_dot_product_attention(self, func, q: Tensor, k: Tensor, v: Tensor,
+                                      **kwargs) -> Tensor:
+        if not _on_cuda(q) or q.dtype == torch.float32 or kwargs:
+            return func(q, k, v, **kwargs)
+        grad = torch.is_grad_enabled() and q.requires_grad
+        return aten._scaled_dot_product_cudnn_attention(q, k, v, None, grad)[0]
+
+
+def _batch_norm(outputs: tuple[bool, int], x: Tensor) -> tuple | Tensor:
+    whole, of_channels = outputs
+    found = [torch.empty_like(x)] * whole + [
+        x.new_empty(x.shape[1], dtype=torch.float) for _ in range(of_channels)]
+    return tuple(found) if len(found) > 1 else found[0]
+
+
+def _on_cuda(value: object) -> bool:
+    return isinstance(value, Tensor) and value.device.type == 'cuda'
+
+
+def _asking_line() -> str:
+    """Returns file:line function of the innermost frame that is not this file's or torch's core."""
+    for frame in reversed(traceback.extract_stack()):
+        path = Path(frame.filename)
+        if path == Path(__file__):
+            continue
+        for root in (ROOT, *(p for p in path.parents if p.name == 'site-packages')):
+            if path.is_relative_to(root):
+                name = path.relative_to(root)
+                break
+        else:
+            continue
+        if name.parts[:1] == ('.venv',):
+            continue
+        if name.parts[0] == 'torch' and name.parts[1] not in ('optim', 'nn', 'distributed'):
+            continue
+        return f'{name}:{frame.name}'
+    return 'unknown'
+
+
+class _Stream:
+    """A stream or an event that is always done."""
+
+    def __init__(self, *_, **__):
+        self.device, self.cuda_stream = CUDA, 0
+
+    def record(self, *_) -> '_Stream':
+        return self
+
+    record_event = record
+
+    def wait_stream(self, *_) -> None:
+        pass
+
+    wait_event = wait = wait_stream
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_) -> None:
+        pass
+
+
+def simulate_cuda(monkeypatch: pytest.MonkeyPatch, gpus: int = 8) -> None:
+    """Replaces what torch asks the driver for, as on a machine with Hopper GPUs."""
+    import torch._subclasses.fake_tensor as fakes
+    bytes_free = 80 * 2**30
+    for name, value in dict(
+            is_available=lambda: True, is_initialized=lambda: True, device_count=lambda: gpus,
+            current_device=lambda: 0, set_device=lambda _: None, init=lambda: None,
+            get_device_capability=lambda *_: (9, 0), get_device_name=lambda *_: 'a fake GPU',
+            Stream=_Stream, Event=_Stream, current_stream=lambda *_: _Stream(),
+            default_stream=lambda *_: _Stream(), stream=lambda *_: nullcontext(),
+            device=lambda *_: nullcontext(), synchronize=lambda *_: None,
+            is_current_stream_capturing=lambda: False, manual_seed_all=lambda _: None, empty_cache=lambda: None,
+            memory_allocated=lambda *_, **__: 0, memory_reserved=lambda *_, **__: 0,
+            max_memory_allocated=lambda *_, **__: 0,
+            reset_peak_memory_stats=lambda *_: None,
+            mem_get_info=lambda *_: (bytes_free, bytes_free)).items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(fakes.FakeTensor, 'tolist', lambda tensor: tensor.cpu().numpy().tolist())
+    monkeypatch.setattr(fakes, 'init_gpu_context', lambda _: None)
+    monkeypatch.setattr(nn.Module, '_apply', _apply)
+    monkeypatch.setattr(Tensor, 'record_stream', lambda *_: None)
+
+
+@contextmanager
+def simulate_ranks(monkeypatch: pytest.MonkeyPatch, seen: FakeCuda, ranks: int) -> Iterator[None]:
+    """Joins a process group of which only rank 0 exists; torch's fake one, which does nothing."""
+    from torch.nn.parallel import distributed as ddp
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+    dist.init_process_group('fake', store=FakeStore(), rank=0, world_size=ranks)
+    new_group = dist.new_group
+
+    def new_group_on_host(backend: str) -> dist.ProcessGroup:
+        assert backend == 'gloo'
+        group = new_group(backend='fake')
+        seen.host_groups.add(group.group_name)
+        return group
+
+    def all_gather_object(objects: list, value: object, group: object = None) -> None:
+        seen.exchange('all_gather_object', group)
+        objects[:] = [value] * len(objects)
+
+    monkeypatch.setattr(dist, 'new_group', new_group_on_host)
+    monkeypatch.setattr(dist, 'all_gather_object', all_gather_object)
+    monkeypatch.setattr(dist, 'broadcast_object_list', lambda values, src=0, group=None:
+                        seen.exchange('broadcast_object_list', group))
+    monkeypatch.setattr(ddp, '_verify_param_shape_across_processes', lambda *_: None)
+    monkeypatch.setattr(ddp, '_sync_module_states', lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _apply(module: nn.Module, change: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+    """Replaces the tensors of a module, which torch would swap if they are fake, and cannot."""
+    for part in module.modules() if recurse else (module,):
+        for name, parameter in part._parameters.items():
+            if parameter is not None and (new := change(parameter)) is not parameter:
+                part._parameters[name] = nn.Parameter(new.detach(), parameter.requires_grad)
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = change(buffer)
+    return module

@@ -1,0 +1,144 @@
+"""Training runs of the recipes on a simulated CUDA device: real widths, few blocks."""
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from helpers.commands import ROOT
+from helpers.fake_cuda import FakeCuda
+from mmcv import Config
+from mmcv.parallel import DataContainer
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.distributed import GradBucket
+from torch.utils._python_dispatch import _disable_current_modes
+
+from mmseg_custom.distributed.parallelize import build_mesh, choose_engine, parallelize
+from mmseg_custom.distributed.precision import apply_precision
+from mmseg_custom.doctor.depth import with_depth
+from mmseg_custom.engine.build import build_network, compute_dtype, master_dtype
+from mmseg_custom.engine.config import load_config, resolve_config
+from mmseg_custom.engine.options import RunOptions
+from mmseg_custom.engine.run import Run, prepare_run
+from mmseg_custom.engine.train import build_training_runner
+
+RECIPES = {
+    'linear probing': 'linear_probing/linear_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5_frozen.py',
+    'head tuning': 'head_tuning/upernet_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5_frozen.py',
+    'few-shot': 'few_shot/linear_intern_vit_6b_504_5k_ade20k_bs16_lr4e-5_1of16.py',
+    'full tuning': 'full_tuning/upernet_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5.py'}
+EDGE = 2  # blocks before the first of several that are read
+
+
+class Classes:
+    """Stands for the training data, of which a run needs the classes here."""
+
+    CLASSES, PALETTE = tuple(f'class {i}' for i in range(150)), [[0, 0, 0]] * 150
+
+
+def recipe(name: str, blocks: int = 7, **settings) -> Config:
+    """Returns a recipe of InternViT-6B with few blocks, to be trained for three iterations.
+
+    Args:
+        name: One of ``RECIPES``.
+        blocks: Number of blocks that are read.
+        **settings: Settings that replace the recipe's, with ``__`` for dots.
+    """
+    cfg = load_config(str(ROOT / 'configs/intern_vit_6b' / RECIPES[name]))
+    cfg = with_depth(cfg, blocks, EDGE)
+    cfg.merge_from_dict({'runner.max_iters': 3, 'log_config.interval': 2,
+                         **{key.replace('__', '.'): value for key, value in settings.items()}})
+    return cfg
+
+
+def prepared(cfg: Config, work_dir: Path, ranks: int = 1) -> Run:
+    """Prepares a run on CUDA without reading data."""
+    options = RunOptions(device='cuda', seed=0, work_dir=str(work_dir))
+    run = prepare_run(resolve_config(cfg, options)[0], options, splits=(), ranks=ranks)
+    return Run(**{**vars(run), 'data': dict(train=Classes())})
+
+
+def built(run: Run, seen: FakeCuda) -> nn.Module:
+    """Builds the segmentor of a run with fake weights on the CPU, and wraps it for training."""
+    cfg = run.cfg
+    with _disable_current_modes():
+        model = build_network(cfg, on_meta=True)
+        kind = choose_engine(run.engine, model)
+        apply_precision(model, compute_dtype(cfg, model), 'cuda', store=kind != 'fsdp2',
+                        master_dtype=master_dtype(cfg))
+        mesh = build_mesh('cuda', run.engine.hybrid) if kind == 'fsdp2' else None
+    model.to_empty(device='cuda' if kind == 'fsdp2' else 'cpu')  # FSDP2 moves what it shards
+    wrapped = parallelize(model, 'cuda', run.engine, kind=kind, master_dtype=master_dtype(cfg),
+                          mesh=mesh)
+    if kind == 'ddp':
+        wrapped.register_comm_hook(seen, _reduce)
+        wrapped.reducer = _Reducer(wrapped.reducer)
+    return wrapped
+
+
+class _Reducer:
+    """DDP's reducer, which keeps its first buckets: it agrees on new ones through memory."""
+
+    def __init__(self, reducer: object):
+        self._reducer = reducer
+
+    def __getattr__(self, name: str):
+        return getattr(self._reducer, name)
+
+    def _rebuild_buckets(self) -> bool:
+        return False
+
+
+def _reduce(seen: FakeCuda, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """Takes the place of nccl in DDP."""
+    seen.collect('ddp', bucket.buffer())
+    done = torch.futures.Future()
+    done.set_result(bucket.buffer())
+    return done
+
+
+def batches(run: Run) -> Iterator[dict]:
+    """Yields batches as a loader makes them, of fake tensors on the CPU."""
+    number, side = run.batch.samples, 504
+    while True:
+        yield dict(
+            img=DataContainer([torch.empty(number, 3, side, side)], stack=True),
+            gt_semantic_seg=DataContainer(
+                [torch.empty(number, 1, side, side, dtype=torch.long)], stack=True),
+            img_metas=DataContainer([[{}] * number], cpu_only=True))
+
+
+class Loader:
+    """A loader of endless batches."""
+
+    def __init__(self, run: Run):
+        self._batches, self.epoch = batches(run), 0
+
+    def __iter__(self) -> Iterator[dict]:
+        return self._batches
+
+    def __next__(self) -> dict:
+        return next(self._batches)
+
+    def __len__(self) -> int:
+        return 100
+
+
+def train(run: Run, seen: FakeCuda, hooks=()):
+    """Trains a run with its own runner and hooks; returns the runner."""
+    logger = logging.getLogger('mmseg.fake')
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    runner = build_training_runner(run, built(run, seen), logger, checkpoint_config=None)
+    for group in runner.optimizer.param_groups:
+        group['foreach'] = True  # as on a GPU; torch does not see that fake parameters are plain
+    for hook in hooks:
+        runner.register_hook(hook, priority='LOWEST')
+    Path(run.work_dir).mkdir(exist_ok=True)
+    runner.run([Loader(run)], [('train', 1)])
+    return runner
+
+
+def is_fake(tensor: torch.Tensor) -> bool:
+    """Returns whether a tensor, or its shard, is fake."""
+    return isinstance(getattr(tensor, '_local_tensor', tensor), FakeTensor)
