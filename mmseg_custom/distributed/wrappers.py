@@ -1,19 +1,54 @@
-"""Wrappers that mmcv's runner and mmseg's tests drive: one process, DDP or FSDP2, on CPU or GPU."""
+"""Wrappers that mmcv's runner and mmseg's tests drive: one process, DDP or FSDP2, on CPU or GPU.
+
+All of them have ``output_device``, the index of their GPU, None on the CPU: mmcv's text logger puts
+the figure there that it reduces over the ranks, and a group of nccl refuses a tensor of the CPU.
+"""
 import torch
-from mmcv.parallel import MMDataParallel
 from mmcv.parallel.registry import MODULE_WRAPPERS
 from mmcv.parallel.scatter_gather import scatter_kwargs
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 
-def wrap_alone(model: nn.Module, device: str) -> nn.Module:
-    """Moves a segmentor to its device and wraps it for one process, or for testing in several."""
-    if device == 'cuda':
-        return MMDataParallel(model.cuda(), device_ids=[torch.cuda.current_device()])
-    wrapped = MMDataParallel(model)
-    wrapped.device_ids = []  # by default torch's DataParallel takes every GPU of the machine
-    return wrapped
+class _Wrapper(nn.Module):
+    """Holds a segmentor as ``module``, and gives its calls mmcv's batches unpacked on the device.
+
+    Args:
+        module: Segmentor on its device.
+        device: 'cuda', for the current GPU, or 'cpu'.
+    """
+
+    def __init__(self, module: nn.Module, device: str):
+        super().__init__()
+        self.module = module
+        self._target_devices = _target_devices(device)
+        self.output_device = self._target_devices[0] if device == 'cuda' else None
+
+    def forward(self, *inputs, **kwargs):
+        """Unpacks mmcv's DataContainers onto the device, then runs the module."""
+        return self._call(self.module, inputs, kwargs)
+
+    def train_step(self, *inputs, **kwargs):
+        """Runs the module's ``train_step``."""
+        return self._call(self.module.train_step, inputs, kwargs)
+
+    def _call(self, function, inputs: tuple, kwargs: dict):
+        args, options = scatter_kwargs(inputs, kwargs, self._target_devices)
+        return function(*args[0], **options[0])
+
+
+@MODULE_WRAPPERS.register_module()
+class SegmentorAlone(_Wrapper):
+    """A segmentor of one process.
+
+    mmcv's ``MMDataParallel`` moves a model to the GPU wherever there is one, also in a run on the
+    CPU.
+    """
+
+
+def wrap_alone(model: nn.Module, device: str) -> SegmentorAlone:
+    """Moves a segmentor to its device and wraps it for one process."""
+    return SegmentorAlone(model.to(device), device)
 
 
 @MODULE_WRAPPERS.register_module()
@@ -54,16 +89,11 @@ class SegmentorDDP(DistributedDataParallel):
 
 
 @MODULE_WRAPPERS.register_module()
-class SegmentorFSDP(nn.Module):
+class SegmentorFSDP(_Wrapper):
     """A segmentor sharded by :func:`.parallelize.shard`, with what mmcv's runner calls in training.
 
     The steps of mmseg's segmentors call the segmentor itself, whose hooks gather and reduce.
     """
-
-    def __init__(self, module: nn.Module, device: str):
-        super().__init__()
-        self.module = module
-        self._target_devices = _target_devices(device)
 
     def forward(self, *inputs, **kwargs):
         """Unpacks mmcv's DataContainers onto the device, then runs the module.
@@ -74,15 +104,7 @@ class SegmentorFSDP(nn.Module):
         testing = not kwargs.get('return_loss', True)
         if testing and getattr(self.module, 'tests_in_lockstep', False):
             kwargs.setdefault('lockstep', True)
-        return self._call(self.module, inputs, kwargs)
-
-    def train_step(self, *inputs, **kwargs):
-        """Runs the module's ``train_step``."""
-        return self._call(self.module.train_step, inputs, kwargs)
-
-    def _call(self, function, inputs: tuple, kwargs: dict):
-        args, options = scatter_kwargs(inputs, kwargs, self._target_devices)
-        return function(*args[0], **options[0])
+        return super().forward(*inputs, **kwargs)
 
 
 def _target_devices(device: str) -> list[int]:
