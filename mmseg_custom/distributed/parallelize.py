@@ -22,7 +22,7 @@ from torch.distributed.fsdp import (
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError
-from ..layers.sync_batch_norm import sync_batch_norm_on_cpu
+from ..layers.sync_batch_norm import adapt_sync_batch_norm
 from .collectives import gather_to_all
 from .options import AUTO, Engine
 from .precision import compile_blocks, move_casts_to_fsdp, store_master_weights
@@ -61,8 +61,7 @@ def parallelize(model: nn.Module, device: str, engine: Engine = AUTO,
     # 3. One process, DDP or FSDP2.
     if kind == 'single':
         return wrap_alone(model, device)
-    if device == 'cpu':
-        sync_batch_norm_on_cpu(model)
+    adapt_sync_batch_norm(model, device)
     if kind == 'ddp':
         return SegmentorDDP(
             model.cuda() if device == 'cuda' else model, device, broadcast_buffers=False,

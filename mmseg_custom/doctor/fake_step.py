@@ -17,7 +17,7 @@ from ..distributed.options import Engine
 from ..distributed.parallelize import heads, shard
 from ..distributed.precision import apply_precision, move_casts_to_fsdp
 from ..engine.build import build_network, compute_dtype, master_dtype
-from ..layers.sync_batch_norm import sync_batch_norm_on_cpu
+from ..layers.sync_batch_norm import adapt_sync_batch_norm
 from ..optim.low_memory import NAME as LOW_MEMORY
 from .depth import REST, StepTrace, track_sites
 from .memory_tracker import STATES, MemoryTracker, peaks
@@ -63,7 +63,7 @@ def _build(cfg: Config, shape: RunShape, checkpointing: bool, engine: Engine) ->
     if hasattr(model.backbone, 'set_checkpointing'):
         model.backbone.set_checkpointing(engine.checkpoint_every)
     if shape.device == 'cpu' and shape.ranks > 1:
-        return sync_batch_norm_on_cpu(model)
+        return adapt_sync_batch_norm(model, 'cpu')
     # torch's SyncBatchNorm runs on GPUs alone, and keeps what plain batch norm keeps.
     return revert_sync_batchnorm(model)
 

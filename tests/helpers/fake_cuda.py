@@ -155,9 +155,9 @@ class _OnCuda(TorchDispatchMode):
             overlaps = args[2] if len(args) > 2 else kwargs.get('non_blocking')
         else:
             return
-        if _on_cuda(source) and not _on_cuda(target):
+        if _on_cuda(source) and target.device == CPU:
             self.seen.wait('a copy to the host')
-        elif _on_cuda(target) and not _on_cuda(source) and not overlaps:
+        elif _on_cuda(target) and source.device == CPU and not overlaps:
             self.seen.wait('a blocking copy to the device')
 
 

@@ -1,11 +1,12 @@
 """Batch norm over two processes on the CPU; as a script, this file is one of them."""
 import sys
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from mmseg_custom.layers.sync_batch_norm import CPUSyncBatchNorm, sync_batch_norm_on_cpu
+from mmseg_custom.layers.sync_batch_norm import CPUSyncBatchNorm, GPUSyncBatchNorm, adapt_sync_batch_norm
 
 
 def step(norm: nn.Module, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -21,7 +22,7 @@ def train_on_a_part(path: str) -> None:
     rank = dist.get_rank()
     torch.manual_seed(0)
     x, weight = torch.randn(6, 4, 5, 5) * 3 + 2, torch.randn(6, 4, 5, 5)
-    norm = sync_batch_norm_on_cpu(nn.Sequential(nn.SyncBatchNorm(4)))[0]
+    norm = adapt_sync_batch_norm(nn.Sequential(nn.SyncBatchNorm(4)), 'cpu')[0]
     part = slice(0, 2) if rank == 0 else slice(2, 6)  # unequal parts
     out, grad = step(norm, x[part].clone(), weight[part])
     dist.all_reduce(norm.weight.grad)
@@ -43,12 +44,13 @@ def test_two_processes_equal_one_on_the_whole_batch(zygote, tmp_path):
         assert torch.allclose(parts[1][2][name], value, atol=1e-6), name
 
 
-def test_conversion_keeps_parameters_and_names():
+@pytest.mark.parametrize('device, kind', [('cpu', CPUSyncBatchNorm), ('cuda', GPUSyncBatchNorm)])
+def test_conversion_keeps_parameters_and_names(device, kind):
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sequential(nn.SyncBatchNorm(2)))
     before = dict(model.named_parameters())
     names = list(model.state_dict())
-    sync_batch_norm_on_cpu(model)
-    assert isinstance(model[1][0], CPUSyncBatchNorm)
+    adapt_sync_batch_norm(model, device)
+    assert isinstance(model[1][0], kind)
     assert list(model.state_dict()) == names
     assert all(p is before[name] for name, p in model.named_parameters())
 

@@ -1,0 +1,19 @@
+"""A simulated CUDA device for each test of this folder."""
+import pytest
+from helpers.fake_cuda import simulate_cuda
+
+from mmseg_custom.compat import _copy_stream
+from mmseg_custom.layers.attention import select_kernel
+
+CHOSEN_ONCE = (select_kernel, _copy_stream)  # for a process, by what the machine has
+
+
+@pytest.fixture(autouse=True)
+def cuda(monkeypatch):
+    """Lets torch find GPUs."""
+    for chosen in CHOSEN_ONCE:
+        chosen.cache_clear()
+    simulate_cuda(monkeypatch)
+    yield monkeypatch
+    for chosen in CHOSEN_ONCE:
+        chosen.cache_clear()

@@ -1,0 +1,62 @@
+"""Training on a simulated CUDA device: where tensors are, and where the host waits for them."""
+from collections import Counter
+from contextlib import nullcontext
+
+import pytest
+import torch
+from helpers.fake_cuda import on_cuda, simulate_ranks
+from helpers.fake_runs import RECIPES, prepared, recipe, train
+from mmcv.runner import Hook
+
+# All places of an iteration that may wait for the device: they read a line of the log.
+LOG_LINE = {'mmseg_custom/engine/log_buffer.py:read (a copy to the host)',
+            'mmseg_custom/distributed/collectives.py:gather_to_all (all_gather_object)',
+            'mmseg_custom/engine/runner.py:train (a number is read)'}  # mmcv's: memory of a rank
+
+
+class Iterations(Hook):
+    """Collects the host waits of each iteration; the first includes those of the start."""
+
+    def __init__(self, seen):
+        self.seen, self.waits = seen, []
+
+    def after_train_iter(self, runner):
+        self.waits.append(Counter(self.seen.host_waits))
+        self.seen.host_waits.clear()
+
+
+def run_on_cuda(cuda, tmp_path, name, ranks=1, **settings):
+    """Trains a recipe for three iterations; a line is logged after the second.
+
+    Returns:
+        (runner, host waits of each iteration, what was seen).
+    """
+    run = prepared(recipe(name, **settings), tmp_path / 'run', ranks)
+    with on_cuda() as seen, simulate_ranks(cuda, seen, ranks) if ranks > 1 else nullcontext():
+        iterations = Iterations(seen)
+        runner = train(run, seen, [iterations])
+    return runner, iterations.waits, seen
+
+
+def local(tensor):
+    return getattr(tensor, '_local_tensor', tensor)
+
+
+def assert_on_cuda(runner):
+    for name, tensor in runner.model.state_dict(keep_vars=True).items():
+        assert local(tensor).is_cuda, name
+    state = [value for values in runner.optimizer.state.values() for name, value in values.items()
+             if name != 'step']  # a number of the host
+    assert state and all(local(value).device.type == 'cuda' for value in state)
+
+
+@pytest.mark.parametrize('ranks', [1, 8])
+@pytest.mark.parametrize('name', RECIPES)
+def test_the_host_waits_for_a_line_of_the_log_alone(cuda, tmp_path, name, ranks):
+    runner, waits, seen = run_on_cuda(cuda, tmp_path, name, ranks)
+    print(f'{name}, {ranks} process(es): {sum(waits[2].values())} host waits in an iteration, '
+          f'{sum(waits[1].values())} more for a line of the log')
+    assert not waits[2]
+    assert waits[1].keys() <= LOG_LINE and max(waits[1].values()) == 1
+    assert_on_cuda(runner)
+    assert bool(seen.collectives) == (ranks > 1)
