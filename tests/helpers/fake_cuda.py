@@ -65,6 +65,15 @@ class FakeCuda:
         """Records that the host waits."""
         self.host_waits.append(f'{_asking_line()} ({reason})')
 
+    @contextmanager
+    def factory(self) -> Iterator[None]:
+        """Marks that Python makes a tensor, on the device that it says."""
+        self.in_factory += 1
+        try:
+            yield
+        finally:
+            self.in_factory -= 1
+
     def collect(self, name: str, tensor: Tensor, on_host: bool = False) -> None:
         """Records a collective; nccl takes tensors of its device alone, gloo those of the host.
 
@@ -110,8 +119,9 @@ class _OnCuda(TorchDispatchMode):
             if _on_cuda(args[0]):
                 self.seen.wait('a number is read')
             return 1.0 if args[0].is_floating_point() else 1
-        if func is aten.nonzero.default and _on_cuda(args[0]):
-            self.seen.wait('a shape depends on values')
+        if func is aten.nonzero.default:  # all are taken for nonzero
+            if _on_cuda(args[0]):
+                self.seen.wait('a shape depends on values')
             return args[0].new_zeros(args[0].numel(), args[0].ndim, dtype=torch.long)
         if func in MADE_BY_CPP and kwargs.get('device') == CPU and (
                 not self.seen.in_factory):  # beside a tensor that C++ takes for one of the CPU
@@ -171,11 +181,8 @@ class _Decisions(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func in FACTORIES:
-            self.seen.in_factory += 1
-            try:
+            with self.seen.factory():
                 return func(*args, **kwargs)
-            finally:
-                self.seen.in_factory -= 1
         if func is Tensor.backward:  # it may recompute, and a mode is off while it is asked
             with self:
                 return _engine_run_backward(
@@ -227,7 +234,9 @@ class _Decisions(TorchFunctionMode):
             return func(data, dtype=dtype, **kwargs)
         with _disable_current_modes():
             values = func(data, dtype=dtype)
-        return self._move(torch.empty(values.shape, dtype=values.dtype), device)
+        with self.seen.factory():
+            fake = torch.empty(values.shape, dtype=values.dtype)
+        return self._move(fake, device)
 
     def _new_tensor(self, _func, tensor: Tensor, data, dtype=None, device=None) -> Tensor:
         return self._tensor(torch.tensor, data, dtype or tensor.dtype, device or tensor.device)
@@ -335,7 +344,12 @@ def simulate_ranks(monkeypatch: pytest.MonkeyPatch, seen: FakeCuda, ranks: int) 
         seen.exchange('all_gather_object', group)
         objects[:] = [value] * len(objects)
 
+    def gather_object(value: object, objects: list, dst: int, group: object = None) -> None:
+        seen.exchange('gather_object', group)
+        objects[:] = [value] * len(objects)
+
     monkeypatch.setattr(dist, 'new_group', new_group_on_host)
+    monkeypatch.setattr(dist, 'gather_object', gather_object)
     monkeypatch.setattr(dist, 'all_gather_object', all_gather_object)
     monkeypatch.setattr(dist, 'broadcast_object_list', lambda values, src=0, group=None:
                         seen.exchange('broadcast_object_list', group))

@@ -221,7 +221,7 @@ class InternViTSegmentor(EncoderDecoder):
 
 def _any_rank(value: bool, device: torch.device) -> bool:
     """Returns whether a value is true on any rank."""
-    flag = torch.tensor(int(value), device=device)
+    flag = torch.full((), int(value), device=device)  # a blocking copy would wait for the GPU
     dist.all_reduce(flag, dist.ReduceOp.MAX)
     return bool(flag)
 

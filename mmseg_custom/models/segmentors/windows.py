@@ -179,7 +179,7 @@ def _used(weights: Tensor, view: View) -> tuple[Tensor, Tensor]:
     """Returns weights and positions of the cells that a slice of the output depends on."""
     used = weights.any(0).nonzero().flatten()
     device = view.logits.device
-    return weights[:, used].to(device), used.to(device)
+    return weights[:, used].to(device, non_blocking=True), used.to(device, non_blocking=True)
 
 
 def _logits(band: tuple[Tensor, Tensor], block: tuple[Tensor, Tensor],

@@ -1,0 +1,66 @@
+"""What the simulated device notices, and what it refuses."""
+import pytest
+import torch
+import torch.distributed as dist
+from helpers.fake_cuda import on_cuda, simulate_ranks
+from torch.nn import functional as F
+
+WAITS = {
+    'item': lambda x: x.sum().item(),
+    'float': lambda x: float(x.sum()),
+    'bool': lambda x: bool(x.any()),
+    'if': lambda x: 1 if x.sum() > 0 else 2,
+    'tolist': lambda x: x.tolist(),
+    'cpu': lambda x: x.cpu(),
+    'to': lambda x: x.to('cpu'),
+    'numpy': lambda x: x.cpu().numpy(),
+    'nonzero': lambda x: x.nonzero(),
+    'mask': lambda x: x[x[:, 0] > 0],
+    'from the host': lambda x: torch.ones(3).to('cuda'),
+    'new tensor': lambda x: x.new_tensor([1., 2.]),
+    'a tensor of numbers': lambda x: torch.tensor([1, 2], device='cuda'),
+    'copy': lambda x: x.copy_(torch.ones(4, 3)),
+}
+FREE = {
+    'arithmetic': lambda x: (x * 2 + 1).clamp(0).softmax(1).argmax(1),
+    'from pinned memory': lambda x: torch.ones(3).to('cuda', non_blocking=True),
+    'made there': lambda x: torch.zeros(3, device='cuda') + torch.arange(3, device='cuda'),
+    'numbers of the host': lambda x: torch.ones(3).sum().item(),
+    'a dtype': lambda x: x.bfloat16().to(torch.float32),
+}
+
+
+@pytest.mark.parametrize('name', WAITS)
+def test_host_waits_are_noticed(name):
+    with on_cuda() as seen:
+        WAITS[name](torch.ones(4, 3, device='cuda'))
+    assert len(seen.host_waits) == 1 and 'test_simulation.py' in seen.host_waits[0]
+
+
+@pytest.mark.parametrize('name', FREE)
+def test_other_operations_wait_for_nothing(name):
+    with on_cuda() as seen:
+        FREE[name](torch.ones(4, 3, device='cuda'))
+    assert not seen.host_waits
+
+
+def test_devices_do_not_mix():
+    with on_cuda(), pytest.raises(RuntimeError, match='two different devices'):
+        torch.ones(3, device='cuda') + torch.ones(3)
+
+
+def test_nccl_takes_no_tensors_of_the_host(cuda):
+    with on_cuda() as seen, simulate_ranks(cuda, seen, 4):
+        dist.all_reduce(torch.ones(3, device='cuda'))
+        dist.all_reduce(torch.ones(3), group=dist.new_group(backend='gloo'))
+        assert seen.collectives == ['c10d.allreduce_.default']
+        with pytest.raises(RuntimeError, match='a tensor on cpu'):
+            dist.all_reduce(torch.ones(3))
+
+
+def test_gradients_are_on_the_device():
+    with on_cuda():
+        q = torch.ones(2, 4, 9, 64, device='cuda', dtype=torch.bfloat16, requires_grad=True)
+        out = F.scaled_dot_product_attention(q, q, q)
+        F.interpolate(out.float(), (5, 32), mode='bilinear').sum().backward()
+    assert out.device.type == q.grad.device.type == 'cuda'
