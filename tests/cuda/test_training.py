@@ -11,7 +11,9 @@ from mmcv.runner import Hook
 # All places of an iteration that may wait for the device: they read a line of the log.
 LOG_LINE = {'mmseg_custom/engine/log_buffer.py:read (a copy to the host)',
             'mmseg_custom/distributed/collectives.py:gather_to_all (all_gather_object)',
-            'mmseg_custom/engine/runner.py:train (a number is read)'}  # mmcv's: memory of a rank
+            # mmcv's logger: the memory of all ranks
+            'mmseg_custom/engine/runner.py:train (a blocking copy to the device)',
+            'mmseg_custom/engine/runner.py:train (a number is read)'}
 
 
 class Iterations(Hook):
@@ -60,3 +62,18 @@ def test_the_host_waits_for_a_line_of_the_log_alone(cuda, tmp_path, name, ranks)
     assert waits[1].keys() <= LOG_LINE and max(waits[1].values()) == 1
     assert_on_cuda(runner)
     assert bool(seen.collectives) == (ranks > 1)
+
+
+@pytest.mark.parametrize('ranks', [1, 8])
+def test_accumulated_and_clipped_gradients_wait_for_nothing(cuda, tmp_path, ranks):
+    _, waits, _ = run_on_cuda(
+        cuda, tmp_path, 'few-shot', ranks, total_batch=4 * ranks,
+        optimizer_config=dict(grad_clip=dict(max_norm=1.0)), model__backbone__drop_path_rate=0.2)
+    assert not waits[2] and waits[1].keys() <= LOG_LINE
+
+
+@pytest.mark.parametrize('name', ['linear probing', 'full tuning'])
+def test_32_processes_of_4_hosts(cuda, tmp_path, name):
+    hosts = [rank // 8 for rank in range(32)]
+    runner, waits, seen = run_on_cuda(cuda, tmp_path, name, 32, engine__hybrid=True)
+    assert not waits[2]

@@ -26,7 +26,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import _engine_run_backward
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import comm
+from torch.nn.utils import clip_grad
 from torch.overrides import TorchFunctionMode
+from torch.utils import _foreach_utils
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
@@ -216,6 +219,9 @@ class _Decisions(TorchFunctionMode):
         device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
         return self._move(tensor, device or tensor.device, dtype, non_blocking)
 
+    def _get_device(self, _func, tensor: Tensor) -> int:
+        return 0 if _on_cuda(tensor) else -1
+
     def _cpu(self, _func, tensor: Tensor) -> Tensor:
         return self._move(tensor, CPU)
 
@@ -230,13 +236,11 @@ class _Decisions(TorchFunctionMode):
             return torch.ones(tensor.shape, dtype=tensor.dtype).numpy()
 
     def _tensor(self, func, data, dtype=None, device=None, **kwargs) -> Tensor:
-        if device is None or not isinstance(device, int) and torch.device(device).type == 'cpu':
-            return func(data, dtype=dtype, **kwargs)
         with _disable_current_modes():
             values = func(data, dtype=dtype)
-        with self.seen.factory():
-            fake = torch.empty(values.shape, dtype=values.dtype)
-        return self._move(fake, device)
+        with self.seen.factory():  # fakes of real tensors would keep the values, and move them
+            fake = torch.empty(values.shape, dtype=values.dtype, **kwargs)
+        return fake if device is None else self._move(fake, device)
 
     def _new_tensor(self, _func, tensor: Tensor, data, dtype=None, device=None) -> Tensor:
         return self._tensor(torch.tensor, data, dtype or tensor.dtype, device or tensor.device)
@@ -322,8 +326,18 @@ def simulate_cuda(monkeypatch: pytest.MonkeyPatch, gpus: int = 8) -> None:
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(fakes.FakeTensor, 'tolist', lambda tensor: tensor.cpu().numpy().tolist())
     monkeypatch.setattr(fakes, 'init_gpu_context', lambda _: None)
+    monkeypatch.setattr(clip_grad, '_group_tensors_by_device_and_dtype', _group_tensors)
+    monkeypatch.setattr(torch.accelerator, 'is_available', lambda: False)  # no stream of its own
+    monkeypatch.setattr(comm, 'scatter', lambda tensor, *_: (tensor.cuda(non_blocking=True),))
     monkeypatch.setattr(nn.Module, '_apply', _apply)
     monkeypatch.setattr(Tensor, 'record_stream', lambda *_: None)
+
+
+def _group_tensors(tensors: list) -> dict:
+    """Groups tensors by device, which C++ takes for the CPU."""
+    groups = _foreach_utils._group_tensors_by_device_and_dtype(tensors)
+    return {(CUDA if _on_cuda(found[0][0][0]) else device, dtype): found
+            for (device, dtype), found in groups.items()}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed import GradBucket
 from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils.data import Dataset
 
 from mmseg_custom.distributed.parallelize import build_mesh, choose_engine, parallelize
 from mmseg_custom.distributed.precision import apply_precision
@@ -30,10 +31,14 @@ RECIPES = {
 EDGE = 2  # blocks before the first of several that are read
 
 
-class Classes:
-    """Stands for the training data, of which a run needs the classes here."""
+class Images(Dataset):
+    """Stands for the training data, of which a run needs names and classes here."""
 
     CLASSES, PALETTE = tuple(f'class {i}' for i in range(150)), [[0, 0, 0]] * 150
+    img_infos = [dict(filename=f'{i}.jpg') for i in range(100)]
+
+    def __len__(self) -> int:
+        return len(self.img_infos)
 
 
 def recipe(name: str, blocks: int = 7, **settings) -> Config:
@@ -53,9 +58,10 @@ def recipe(name: str, blocks: int = 7, **settings) -> Config:
 
 def prepared(cfg: Config, work_dir: Path, ranks: int = 1) -> Run:
     """Prepares a run on CUDA without reading data."""
+    work_dir.mkdir()
     options = RunOptions(device='cuda', seed=0, work_dir=str(work_dir))
     run = prepare_run(resolve_config(cfg, options)[0], options, splits=(), ranks=ranks)
-    return Run(**{**vars(run), 'data': dict(train=Classes())})
+    return Run(**{**vars(run), 'data': dict(train=Images())})
 
 
 def built(run: Run, seen: FakeCuda) -> nn.Module:
@@ -115,7 +121,7 @@ class Loader:
         self._batches, self.epoch = batches(run), 0
 
     def __iter__(self) -> Iterator[dict]:
-        return self._batches
+        return self
 
     def __next__(self) -> dict:
         return next(self._batches)
@@ -124,7 +130,7 @@ class Loader:
         return 100
 
 
-def train(run: Run, seen: FakeCuda, hooks=()):
+def train(run: Run, seen: FakeCuda, hooks=(), loader=None, before=lambda runner: None):
     """Trains a run with its own runner and hooks; returns the runner."""
     logger = logging.getLogger('mmseg.fake')
     logger.setLevel(logging.INFO)
@@ -134,8 +140,8 @@ def train(run: Run, seen: FakeCuda, hooks=()):
         group['foreach'] = True  # as on a GPU; torch does not see that fake parameters are plain
     for hook in hooks:
         runner.register_hook(hook, priority='LOWEST')
-    Path(run.work_dir).mkdir(exist_ok=True)
-    runner.run([Loader(run)], [('train', 1)])
+    before(runner)
+    runner.run([loader or Loader(run)], [('train', 1)])
     return runner
 
 
