@@ -30,7 +30,9 @@ RUNS = dict(
     native_fsdp2=dict(ranks=2, dtype='bfloat16', native=True, iters=4),
     frozen=dict(engine='single', dtype='bfloat16', frozen=True, iters=4),
     frozen_fsdp2=dict(ranks=2, engine='fsdp2', dtype='bfloat16', frozen=True, iters=4),
-    hybrid=dict(ranks=2, norm=False, iters=3, hybrid=True),
+    hybrid=dict(ranks=4, hosts=2, norm=False, iters=3, hybrid=True),
+    hybrid_offloaded=dict(ranks=2, hosts=2, norm=False, iters=3, hybrid=True, cpu_offload=True,
+                          prefetch=0),
     native_frozen=dict(engine='single', dtype='bfloat16', native=True, frozen=True, iters=3),
     native_frozen_fsdp2=dict(ranks=2, engine='fsdp2', dtype='bfloat16', native=True, frozen=True,
                              iters=3),
@@ -67,7 +69,7 @@ def test_engines_train_alike(traces, engine):
 
 
 @pytest.mark.parametrize('name', ['added_up', 'added_up_ddp', 'added_up_fsdp2', 'hybrid',
-                                  'offloaded'])
+                                  'hybrid_offloaded', 'offloaded'])
 def test_the_way_to_the_batch_changes_nothing(traces, name):
     assert_same(traces, 'plain', name)
 
