@@ -23,14 +23,21 @@ class GPUProblem:
     """Why PyTorch can use no GPU.
 
     Attributes:
-        text: Reason and way out, in one line.
+        reason: What was found.
+        way_out: What to do.
         unexpected: Whether there is a GPU all the same, and nothing says that it is not to be
             used, so that a run on the CPU would surprise.
         worth_a_warning: Whether the machine has a card that this process does not see.
     """
-    text: str
+    reason: str
+    way_out: str
     unexpected: bool = False
     worth_a_warning: bool = False
+
+    @property
+    def text(self) -> str:
+        """Reason and way out, in one line."""
+        return f'{self.reason}: {self.way_out}'
 
 
 @dataclass(frozen=True)
@@ -90,33 +97,35 @@ def diagnose(facts: GPUFacts) -> GPUProblem:
     """Tells the reasons apart for which PyTorch can use no GPU."""
     here = facts.files > 0
     if facts.visible is not None and facts.visible.strip() in HIDDEN:
-        return GPUProblem(f'CUDA_VISIBLE_DEVICES={facts.visible!r} hides all GPUs: name one in it, '
-                          'or unset it')
+        return GPUProblem(f'CUDA_VISIBLE_DEVICES={facts.visible!r} hides all GPUs',
+                          'name one in it, or unset it')
     if facts.build is None:
-        return GPUProblem(f'this PyTorch ({torch.__version__}) was built without CUDA: install one '
-                          f'with it ({INSTALL})', here, here or facts.cards > 0)
-    error = facts.error or ''
+        return GPUProblem(f'this PyTorch ({torch.__version__}) was built without CUDA',
+                          f'install one with it ({INSTALL})', here, here or facts.cards > 0)
+    error = facts.error or 'no reason was given'
     if 'too old' in error:
-        return GPUProblem(f'the NVIDIA driver ({facts.driver or "of unknown version"}) is too old '
-                          f'for this PyTorch, which was built for CUDA {facts.build}: update the '
-                          f'driver, or install a PyTorch for an older CUDA ({INSTALL})', True, True)
-    if not here and facts.driver is None:
-        text = 'this machine has no NVIDIA GPU' if not facts.cards else (
-            f'this machine has {facts.cards} NVIDIA card(s), but no NVIDIA driver is loaded')
-        return GPUProblem(f'{text}: take a machine with a GPU and its driver', False,
-                          facts.cards > 0)
+        return GPUProblem(
+            f'the NVIDIA driver ({facts.driver or "of unknown version"}) is too old for this '
+            f'PyTorch, which was built for CUDA {facts.build}',
+            f'update the driver, or install a PyTorch for an older CUDA ({INSTALL})', True, True)
+    if not here and facts.driver is not None:
+        return GPUProblem(
+            f'an NVIDIA driver ({facts.driver}) is loaded, but this process sees no device file '
+            '/dev/nvidia*', 'start a container with --gpus all, or ask the scheduler for a GPU',
+            False, True)
     if not here:
-        return GPUProblem(f'an NVIDIA driver ({facts.driver}) is loaded, but this process sees no '
-                          'device file /dev/nvidia*: start a container with --gpus all, or ask the '
-                          'scheduler for a GPU', False, True)
+        return GPUProblem('this machine has no NVIDIA GPU' if not facts.cards else
+                          f'this machine has {facts.cards} NVIDIA card(s), but no driver for them',
+                          'take a machine with a GPU and its driver', False, facts.cards > 0)
     if facts.visible is not None and 'No CUDA GPUs' in error:
-        return GPUProblem(f'CUDA_VISIBLE_DEVICES={facts.visible!r} names no GPU of this machine, '
-                          f'which has {facts.files} (nvidia-smi -L lists them): name one of them, '
-                          'or unset it', True, True)
-    hint = ('start nvidia-fabricmanager, which this machine needs' if '802' in error
-            else 'see nvidia-smi and dmesg')
-    reason = error.strip().splitlines()[0] if error else 'no reason was given'
-    return GPUProblem(f'CUDA does not start ({reason}): {hint}', True, True)
+        return GPUProblem(
+            f'CUDA_VISIBLE_DEVICES={facts.visible!r} names no GPU of this machine, which has '
+            f'{facts.files}', 'name one of them (nvidia-smi -L lists them), or unset it', True,
+            True)
+    return GPUProblem(
+        f'CUDA does not start ({error.strip().splitlines()[0]})',
+        'start nvidia-fabricmanager, which this machine needs' if '802' in error
+        else 'see nvidia-smi and dmesg', True, True)
 
 
 def use_gpu(index: int = 0) -> None:

@@ -86,8 +86,8 @@ def init_process_group(launcher: str, device: str, params: DistParams | None = N
         Notes for the log.
 
     Raises:
-        InputError: If a variable of the launcher is not set, a node has too few GPUs, two
-            processes have the same one, or hosts cannot reach each other.
+        InputError: If a variable of the launcher is not set, not all processes join, a node has
+            too few GPUs, two processes have the same one, or hosts cannot reach each other.
     """
     params = params or DistParams()
     process = _process_of(launcher, params.port)
@@ -98,8 +98,7 @@ def init_process_group(launcher: str, device: str, params: DistParams | None = N
     rank, ranks = process.rank, process.world_size
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks))
     timeout = timedelta(minutes=params.timeout_minutes)
-    store, _, _ = next(dist.rendezvous('env://', rank, ranks, timeout=timeout))
-    store.set_timeout(timeout)
+    store = _meet(rank, ranks, timeout)
     hosts, gpus, addresses = zip(*exchange(
         dist.PrefixStore('hosts', store), rank, ranks,
         (host_id(), _gpu_name(gpu), address_towards(os.environ['MASTER_ADDR']))))
@@ -173,6 +172,27 @@ def refuse_shared_gpus(hosts: Sequence[str], gpus: Sequence[str | None]) -> None
                 f'ranks {first} and {rank} have the same GPU ({gpu}) of host {host.split()[0]}: '
                 'start one process a GPU (srun --gpus-per-task=1 gives each its own), or let them '
                 'share it with dist_params.backend=gloo')
+
+
+def _meet(rank: int, ranks: int, timeout: timedelta) -> dist.Store:
+    """Returns the store that all processes share, at MASTER_ADDR:MASTER_PORT.
+
+    Raises:
+        InputError: If the port is taken, or a process does not come.
+    """
+    try:
+        store, _, _ = next(dist.rendezvous('env://', rank, ranks, timeout=timeout))
+    except dist.DistError as error:
+        port = os.environ['MASTER_PORT']
+        if 'EADDRINUSE' in str(error):
+            raise InputError(f'port {port} of this host is taken, by another job most likely: set '
+                             'PORT to a free one, or dist_params.port under Slurm') from error
+        raise InputError(
+            f'rank {rank}: not all of {ranks} processes met at {os.environ["MASTER_ADDR"]}:{port} '
+            f'({str(error).strip().splitlines()[0]}): start all of them, let the nodes reach that '
+            'port, or raise dist_params.timeout_minutes') from error
+    store.set_timeout(timeout)
+    return store
 
 
 def _gpu_name(index: int | None) -> str | None:

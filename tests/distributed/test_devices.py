@@ -15,7 +15,7 @@ NONE_VISIBLE = 'No CUDA GPUs are available'
 
 @pytest.mark.parametrize('facts, words, unexpected, warns', [
     (GPUFacts('13.0', NO_DRIVER), 'has no NVIDIA GPU', False, False),
-    (GPUFacts('13.0', NO_DRIVER, cards=2), '2 NVIDIA card.s., but no NVIDIA driver', False, True),
+    (GPUFacts('13.0', NO_DRIVER, cards=2), '2 NVIDIA card.s., but no driver', False, True),
     (GPUFacts('13.0', NO_DRIVER, driver='580.65', cards=8),
      'this process sees no device file .*--gpus all', False, True),
     (GPUFacts('13.0', NONE_VISIBLE, visible='', files=8, driver='580.65'),

@@ -1,9 +1,11 @@
 """Joining a process group; as a script, this file is one of several processes of a Slurm job."""
 import json
 import os
+import socket
 import sys
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -57,6 +59,41 @@ def test_launcher_without_its_environment(monkeypatch):
     monkeypatch.delenv('SLURM_PROCID', raising=False)
     with pytest.raises(InputError, match='SLURM_PROCID is not set; start with'):
         launch.init_process_group('slurm', 'cpu')
+
+
+@pytest.mark.parametrize('backend, backends, bound', [
+    ('nccl', 'cpu:gloo,cuda:nccl', torch.device('cuda', 2)), ('gloo', 'gloo', None)])
+def test_group_on_gpus(monkeypatch, backend, backends, bound):
+    """The GPU is set before anything goes through the group, and nccl is bound to it."""
+    set_slurm(monkeypatch)
+    monkeypatch.setenv('SLURM_LOCALID', '2')
+    calls = []
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
+    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda i: SimpleNamespace(uuid='U'))
+    monkeypatch.setattr(launch, 'use_gpu', lambda index: calls.append(index))
+    monkeypatch.setattr(dist, 'init_process_group', lambda *names, **options: calls.append(
+        (*names, options['timeout'], options['device_id'])))
+    launch.init_process_group('slurm', 'cuda', DistParams(backend, port=int(free_port())))
+    assert calls == [2, (backends, timedelta(hours=1), bound)]
+
+
+def test_processes_that_do_not_come(monkeypatch):
+    set_slurm(monkeypatch)
+    monkeypatch.setenv('SLURM_NTASKS', '2')
+    port = free_port()
+    with pytest.raises(InputError, match=f'rank 0: not all of 2 processes met at localhost:{port} '
+                                         r'\(Timed out.*\): start all'):
+        launch.init_process_group('slurm', 'cpu', DistParams('nccl', 0.01, int(port)))
+
+
+def test_port_of_another_job(monkeypatch):
+    set_slurm(monkeypatch)
+    with socket.socket() as other:
+        other.bind(('0.0.0.0', 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(InputError, match=f'port {port} of this host is taken'):
+            launch.init_process_group('slurm', 'cpu', DistParams(port=port))
 
 
 @pytest.mark.parametrize('options, message', [
