@@ -8,7 +8,7 @@ import os.path as osp
 
 import _root  # noqa: F401
 
-from mmseg_custom.distributed.launch import choose_device
+from mmseg_custom.distributed.devices import choose_device
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import load_config
 from mmseg_custom.engine.inference import Predictor

@@ -10,6 +10,7 @@ import torch
 from mmcv import DictAction
 from mmseg.utils import get_root_logger
 
+from mmseg_custom.distributed.devices import gpu_problem
 from mmseg_custom.doctor.checks import run_checks
 from mmseg_custom.doctor.report import as_json, page
 from mmseg_custom.engine import cli
@@ -49,8 +50,11 @@ def main() -> None:
                              'than 0')
     warnings.simplefilter('ignore')
     get_root_logger().setLevel(logging.ERROR)
-    here = torch.cuda.is_available()
-    device = args.device or ('cuda' if here or args.gpu_memory else 'cpu')
+    problem = gpu_problem()
+    here = problem is None
+    # A GPU that is there and cannot be used is a fault of the environment, and no CPU.
+    on_gpus = problem is None or args.gpu_memory or problem.unexpected
+    device = args.device or ('cuda' if on_gpus else 'cpu')
     ranks = args.gpus or (torch.cuda.device_count() if device == 'cuda' and here else 1)
     options = RunOptions(device=device)
     cfg, _ = resolve_config(load_config(args.config, args.cfg_options), options)

@@ -12,7 +12,7 @@ import _root  # noqa: F401
 from mmcv import DictAction
 from tqdm import tqdm
 
-from mmseg_custom.distributed.launch import choose_device
+from mmseg_custom.distributed.devices import choose_device
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import default_work_dir, load_config
 from mmseg_custom.engine.inference import Predictor

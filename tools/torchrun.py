@@ -50,6 +50,9 @@ def launch(options: argparse.Namespace) -> int:
             text = f'the process of rank {rank} was killed by signal {-code}'
             if code == -signal.SIGKILL:
                 text += ', as the system does when memory runs out (see dmesg)'
+            elif code == -signal.SIGABRT:
+                text += (', as nccl does when a process has waited dist_params.timeout_minutes for '
+                         'the others; see its message above')
         else:
             text = (f'the process of rank {rank} failed first, with exit code {code}: '
                     f'{message_of(failure)}')

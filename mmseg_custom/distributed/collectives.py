@@ -1,4 +1,10 @@
-"""Exchanges Python values between the processes of a run; a single process keeps its own."""
+"""Exchanges Python values between the processes of a run; a single process keeps its own.
+
+Values go from the memory of one host to that of another where the process group takes tensors of
+the CPU, as those of :mod:`.launch` do, and else, in a group of nccl alone, through the current GPU.
+"""
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 import torch.distributed as dist
@@ -27,15 +33,49 @@ def gather_to_rank0(value: T) -> list[T] | None:
     """Returns the values of all ranks, in their order, on rank 0, and None on the others.
 
     Meant for values of any size: nccl would copy all of them onto the GPU of rank 0, so they go
-    through a gloo group, from the memory of one host to that of another.
+    from the memory of one host to that of another.
     """
     if _world_size() == 1:
         return [value]
     values = [value] * dist.get_world_size() if dist.get_rank() == 0 else None
-    gloo = dist.new_group(backend='gloo')
-    dist.gather_object(value, values, dst=0, group=gloo)
-    dist.destroy_process_group(gloo)
+    group = cpu_group()
+    dist.gather_object(value, values, dst=0, group=group)
+    if group is not None:
+        dist.destroy_process_group(group)
     return values
+
+
+def cpu_group() -> dist.ProcessGroup | None:
+    """Returns a group of all ranks that takes tensors of the CPU; called on all ranks.
+
+    Returns:
+        None, which stands for the default group, if that takes them; else a new group of gloo.
+    """
+    return None if 'cpu:' in dist.get_backend_config() else new_group(backend='gloo')
+
+
+def new_group(ranks: Sequence[int] | None = None, backend: str | None = None
+              ) -> dist.ProcessGroup:
+    """Creates a group with the timeout of the default one; called on all ranks.
+
+    torch would give it the timeout of its backend, 10 minutes for nccl.
+
+    Args:
+        ranks: Ranks of its processes; default: all.
+        backend: Its backend; default: that of the default group.
+    """
+    return dist.new_group(ranks and list(ranks), timeout=_timeout(), backend=backend)
+
+
+def _timeout() -> timedelta | None:
+    """Returns the timeout of the default group, which torch keeps in its backends alone."""
+    world = dist.group.WORLD
+    assert world is not None
+    for device in world._device_types:
+        options = getattr(world._get_backend(device), 'options', None)
+        if options is not None:
+            return options._timeout
+    return None
 
 
 def _world_size() -> int:

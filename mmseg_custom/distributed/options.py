@@ -19,7 +19,7 @@ class Engine:
             activation checkpointing (``with_cp=True``).
         compile: Whether each block is compiled by torch.compile.
         prefetch: Blocks ahead whose weights FSDP2 gathers; 0 leaves the number to FSDP2.
-        hybrid: Whether FSDP2 shards within a node and replicates over the nodes.
+        hybrid: Whether FSDP2 shards within a host and replicates over the hosts.
         cpu_offload: Whether FSDP2 keeps weights, gradients and optimizer state in the CPU's
             memory.
     """

@@ -1,6 +1,5 @@
 """The one place that wraps a segmentor for training, as ``engine=dict(...)`` of a config says."""
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -10,7 +9,7 @@ import torch.distributed as dist
 from mmcv.parallel import is_module_wrapper
 from mmseg.utils import get_root_logger
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
     FSDPModule,
@@ -23,7 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError
 from ..layers.sync_batch_norm import adapt_sync_batch_norm
-from .collectives import gather_to_all
+from .collectives import gather_to_all, new_group
+from .hosts import by_host, host_id
 from .options import AUTO, Engine
 from .precision import compile_blocks, move_casts_to_fsdp, store_master_weights
 from .wrappers import SegmentorDDP, SegmentorFSDP, wrap_alone
@@ -152,21 +152,45 @@ def _prefetch(blocks: list[FSDPModule], ahead: int) -> None:
 
 
 def build_mesh(device: str, hybrid: bool) -> DeviceMesh:
-    """Returns a mesh of all processes in one row or, with ``hybrid``, in one row a node.
+    """Returns a mesh of all processes in one row or, with ``hybrid``, in one row a host.
 
     Raises:
-        InputError: If the nodes have different numbers of processes.
+        InputError: If the hosts have different numbers of processes.
     """
-    ranks = dist.get_world_size()
+    assert dist.group.WORLD is not None
     if not hybrid:
-        return init_device_mesh(device, (ranks,), mesh_dim_names=('shard',))
-    local_ranks = gather_to_all(int(os.environ.get('LOCAL_RANK', 0)))
-    per_node = max(local_ranks) + 1
-    if local_ranks != [rank % per_node for rank in range(ranks)]:
-        raise InputError(f'engine.hybrid: the nodes have different numbers of processes '
-                         f'(local ranks {local_ranks}): start the same number on each')
-    return init_device_mesh(device, (ranks // per_node, per_node),
-                            mesh_dim_names=('replicate', 'shard'))
+        # torch's init_device_mesh would put nccl beside a group of gloo, also where processes
+        # share a GPU.
+        return DeviceMesh.from_group(dist.group.WORLD, device, mesh_dim_names=('shard',))
+    rows = by_host(gather_to_all(host_id()))
+    sizes = sorted({len(row) for row in rows})
+    if len(sizes) > 1:
+        raise InputError('engine.hybrid: the hosts have different numbers of processes, '
+                         f'{sizes[0]} to {sizes[-1]}: start the same number on each')
+    log = get_root_logger().warning if sizes == [1] else get_root_logger().info
+    log('engine.hybrid: %d host(s) with %d process(es) each; each host holds all weights once',
+        len(rows), sizes[0])
+    return mesh_of_rows(rows, device)
+
+
+def mesh_of_rows(rows: Sequence[Sequence[int]], device: str) -> DeviceMesh:
+    """Returns a mesh that shards within rows of ranks, and replicates over the rows.
+
+    Its groups have all backends of the default group, as offloading needs: torch's own split of a
+    bound group would keep nccl alone.
+
+    Args:
+        rows: Ranks of each host, of equal number, in ascending order.
+        device: 'cuda' or 'cpu'.
+    """
+    own = {}
+    for name, lines in (('replicate', list(zip(*rows))), ('shard', rows)):
+        for line in lines:
+            group = new_group(line)
+            if dist.get_rank() in line:
+                own[name] = group
+    return DeviceMesh.from_group(list(own.values()), device, torch.tensor(rows),
+                                 mesh_dim_names=tuple(own))
 
 
 def heads(model: nn.Module) -> Iterator[nn.Module]:

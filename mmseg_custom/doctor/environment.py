@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from mmcv import Config
 
+from ..distributed.devices import gpu_problem, missing_kernels, taken_by_others
 from ..distributed.memory import FP32, moments_of
 from ..engine.build import build_network
 from ..engine.config import loader_options
@@ -49,7 +50,7 @@ def check_environment(cfg: Config, shape: RunShape) -> tuple[list[Finding], dict
         nccl=dist.is_nccl_available(), gloo=dist.is_gloo_available())
     disk, disk_figures = _check_disk(cfg)
     shm, shm_figures = _check_shared_memory(cfg, shape)
-    return [*_check_versions(), *_check_collectives(shape), *disk, *shm], {
+    return [*_check_versions(), *check_gpus(shape), *_check_collectives(shape), *disk, *shm], {
         **figures, **disk_figures, **shm_figures}
 
 
@@ -63,6 +64,27 @@ def _check_versions() -> list[Finding]:
         findings.append(fault(PART, f'mmseg {mmseg.__version__} with mmcv {mmcv.__version__} '
                               '(expected 0.30 and 1.7)',
                               'pip install -r requirements/runtime.txt'))
+    return findings
+
+
+def check_gpus(shape: RunShape) -> list[Finding]:
+    """Checks that the GPUs of this machine can be used, and that no other process fills them."""
+    if shape.device != 'cuda':
+        return []
+    problem = gpu_problem()
+    if problem is not None:  # No GPU at all: the run is meant for another machine.
+        level = fault if shape.memory is None else warning  # --gpu-memory: meant for another, too
+        return [level(PART, problem.reason, problem.way_out)] if problem.unexpected else []
+    findings = []
+    for index in range(min(shape.ranks, torch.cuda.device_count())):
+        missing = missing_kernels(torch.cuda.get_device_capability(index),
+                                  torch.cuda.get_arch_list())
+        if missing:
+            reason, _, way_out = missing.partition(': ')
+            findings.append(fault(PART, reason, way_out, f'GPU {index}'))
+        elif (taken := taken_by_others(index)) is not None:
+            findings.append(warning(PART, taken, 'end them, or choose other GPUs by '
+                                    'CUDA_VISIBLE_DEVICES'))
     return findings
 
 

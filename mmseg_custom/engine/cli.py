@@ -6,6 +6,7 @@ import os
 import os.path as osp
 import sys
 import time
+import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
@@ -16,7 +17,9 @@ from mmcv.runner import get_dist_info
 from mmseg.utils import collect_env, get_root_logger, setup_multi_processes
 
 from ..distributed.collectives import broadcast_from_rank0
-from ..distributed.launch import init_process_group
+from ..distributed.devices import taken_by_others, use_gpu
+from ..distributed.failures import explain_failure, lost_rank
+from ..distributed.launch import DistParams, init_process_group
 from ..errors import InputError
 from .config import load_config, resolve_config
 from .lock import lock_work_dir
@@ -40,13 +43,20 @@ def run(main: Callable[[], None]) -> None:
             message = 'the connection to another process is lost; its message says why'
             time.sleep(3)  # The launcher must hear first from the process that failed first.
         tell_launcher(message or f'{type(error).__name__}: {error}')
-        if message is None or debug:
+        shows_traceback = message is None or debug
+        if world_size == 1 and shows_traceback:
             raise
-        who = f'error [rank {rank}]' if world_size > 1 else 'error'
         sys.stdout.flush()
-        print(f'{who}: {message}', file=sys.stderr, flush=True)
+        if shows_traceback:
+            traceback.print_exc()
+        else:
+            who = f'error [rank {rank}]' if world_size > 1 else 'error'
+            print(f'{who}: {message}', file=sys.stderr)
+        sys.stderr.flush()
         if world_size > 1:
-            os._exit(1)  # The others may be waiting in a collective; the launcher ends them.
+            # The others may be waiting in a collective, and the end of a group of nccl would wait
+            # for them; the launcher ends them.
+            os._exit(1)
         sys.exit(1)
     finally:
         if dist.is_available() and dist.is_initialized():
@@ -54,7 +64,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def explain(error: BaseException) -> str | None:
-    """Returns the one-line message of an error in the input; None for any other error."""
+    """Returns the line for an error in the input or of a GPU; None for any other error."""
     if isinstance(error, KeyboardInterrupt):
         return ': '.join(filter(None, ('interrupted', str(error))))
     cause: BaseException | None = error
@@ -64,6 +74,8 @@ def explain(error: BaseException) -> str | None:
             return str(cause).strip().splitlines()[-1].split('InputError: ')[-1]
         if isinstance(cause, OSError) and cause.filename is not None:
             return f'{cause.filename}: {cause.strerror}'
+        if (line := explain_failure(cause)) is not None:
+            return line
         cause = cause.__cause__ or cause.__context__
     return None
 
@@ -75,13 +87,6 @@ def tell_launcher(message: str) -> None:
         with open(path, 'w') as file:
             json.dump(dict(message=dict(message=message.strip().splitlines()[0], extraInfo=dict(
                 py_callstack='', timestamp=str(int(time.time()))))), file)
-
-
-def lost_rank(error: BaseException) -> bool:
-    """Returns whether an error of torch's collectives means that another process is gone."""
-    return isinstance(error, dist.DistError) or isinstance(error, RuntimeError) and any(
-        word in str(error) for word in ('gloo/', 'Gloo', 'NCCL', 'Connection closed by peer',
-                                        'Connection reset by peer'))
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -151,13 +156,12 @@ def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val
 
 def _start(cfg: Config, options: RunOptions) -> str:
     """Sets up device, process group and log; returns the timestamp that names the log."""
+    notes: list[str] = []
     if options.launcher != 'none':
-        backend = cfg.get('dist_params', {}).get('backend') or 'nccl'
-        if (cfg.get('engine') or {}).get('cpu_offload'):
-            backend = f'cpu:gloo,cuda:{backend}'  # gloo reduces the norm of offloaded gradients.
-        init_process_group(options.launcher, options.device, backend)
+        notes = init_process_group(options.launcher, options.device,
+                                   DistParams.of(cfg.get('dist_params')))
     elif options.device == 'cuda':
-        torch.cuda.set_device(options.gpu_id)
+        use_gpu(options.gpu_id)
     torch.backends.cudnn.benchmark = cfg.get('cudnn_benchmark', False)
     timestamp = time.strftime('%Y%m%d_%H%M%S', time.localtime())
     rank, world_size = get_dist_info()
@@ -171,6 +175,11 @@ def _start(cfg: Config, options: RunOptions) -> str:
                              if options.owns_work_dir else None, cfg.get('log_level', 'INFO'))
     logger.propagate = False
     setup_multi_processes(cfg)
+    for note in notes:
+        logger.info('%s', note)
+    if options.device == 'cuda' and (taken := taken_by_others(torch.cuda.current_device())):
+        # On ranks other than 0 mmseg's logger shows errors alone.
+        logger.log(logging.WARNING if rank == 0 else logging.ERROR, '%s', taken)
     if options.owns_work_dir:
         env = '\n'.join(f'{key}: {value}' for key, value in collect_env().items())
         logger.info('environment\n%s', env)

@@ -10,6 +10,7 @@ from mmseg.datasets import DATASETS
 
 from ..checkpoint.checkpoint import open_checkpoint
 from ..datasets.nesting import innermost_options
+from ..distributed.devices import use_gpu
 from ..errors import InputError
 from .options import UNTRAINED
 from .test import load_model
@@ -29,9 +30,14 @@ class Predictor:
         checkpoint: Checkpoint of a segmentor, or 'none' for the untrained network.
         device: 'cuda' or 'cpu'.
         backbone: Backbone file, for a checkpoint without the backbone.
+
+    Raises:
+        InputError: If the checkpoint or the config does not fit, or the GPU cannot be used.
     """
 
     def __init__(self, cfg: Config, checkpoint: str, device: str, backbone: str | None = None):
+        if device == 'cuda':
+            use_gpu()
         test = innermost_options(cfg.data.test)[0]
         classes, palette = _classes_of(test, cfg.model.decode_head)
         opened = None if checkpoint == UNTRAINED else open_checkpoint(checkpoint)

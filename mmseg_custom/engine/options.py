@@ -2,7 +2,7 @@
 import argparse
 from dataclasses import dataclass, fields
 
-from ..distributed.launch import choose_device
+from ..distributed.devices import choose_device
 
 UNTRAINED = 'none'
 
@@ -58,7 +58,7 @@ class RunOptions:
         """Reads the options from a parsed command line.
 
         Raises:
-            InputError: If a GPU is requested and there is none.
+            InputError: If a GPU is asked for, or is there, and cannot be used.
         """
         given = vars(args)
         options = {field.name: given[field.name] for field in fields(cls) if field.name in given}

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from mmcv.runner import BaseRunner, Hook
 from mmcv.runner.hooks import LoggerHook
 
+from ..distributed.collectives import cpu_group
 from ..distributed.parallelize import is_sharded
 
 PREEMPTED = 75  # exit code; EX_TEMPFAIL of sysexits.h: try again later
@@ -43,8 +44,8 @@ class Preemption:
 
     def join(self) -> None:
         """Creates the group in which ranks agree, on the CPU, so that no GPU waits for it."""
-        if _grouped() and dist.get_backend() != 'gloo':
-            self._group = dist.new_group(backend='gloo')
+        if _grouped():
+            self._group = cpu_group()
 
     def agree(self) -> int | None:
         """Returns the signal that any rank has received, or None."""

@@ -3,8 +3,11 @@ import json
 import sys
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
+from helpers.nccl_group import nccl_group
 
+from mmseg_custom.distributed import collectives
 from mmseg_custom.distributed.collectives import (
     broadcast_from_rank0,
     gather_to_all,
@@ -31,6 +34,16 @@ def test_values_of_two_processes(zygote, tmp_path):
 
 def test_one_process_keeps_its_value():
     assert (broadcast_from_rank0(3), gather_to_all(3), gather_to_rank0(3)) == (3, [3], [3])
+
+
+def test_tensors_of_the_host_in_a_group_of_nccl(monkeypatch):
+    """A group of nccl alone, as mmseg's own tools start it, needs another one beside it."""
+    monkeypatch.setattr(collectives, 'new_group', lambda backend: f'another of {backend}')
+    with nccl_group(8):
+        assert collectives.cpu_group() == 'another of gloo'
+    with nccl_group(8, host=True):
+        assert collectives.cpu_group() is None
+        dist.all_reduce(torch.ones(1))
 
 
 if __name__ == '__main__':

@@ -3,6 +3,8 @@ import json
 
 import pytest
 import torch
+import torch.distributed as dist
+from helpers.nccl_group import nccl_group
 from torch import nn
 from torch.distributed.tensor import DTensor
 
@@ -30,7 +32,9 @@ RUNS = dict(
     native_fsdp2=dict(ranks=2, dtype='bfloat16', native=True, iters=4),
     frozen=dict(engine='single', dtype='bfloat16', frozen=True, iters=4),
     frozen_fsdp2=dict(ranks=2, engine='fsdp2', dtype='bfloat16', frozen=True, iters=4),
-    hybrid=dict(ranks=2, norm=False, iters=3, hybrid=True),
+    hybrid=dict(ranks=4, hosts=2, norm=False, iters=3, hybrid=True),
+    hybrid_offloaded=dict(ranks=2, hosts=2, norm=False, iters=3, hybrid=True, cpu_offload=True,
+                          prefetch=0),
     native_frozen=dict(engine='single', dtype='bfloat16', native=True, frozen=True, iters=3),
     native_frozen_fsdp2=dict(ranks=2, engine='fsdp2', dtype='bfloat16', native=True, frozen=True,
                              iters=3),
@@ -67,7 +71,7 @@ def test_engines_train_alike(traces, engine):
 
 
 @pytest.mark.parametrize('name', ['added_up', 'added_up_ddp', 'added_up_fsdp2', 'hybrid',
-                                  'offloaded'])
+                                  'hybrid_offloaded', 'offloaded'])
 def test_the_way_to_the_batch_changes_nothing(traces, name):
     assert_same(traces, 'plain', name)
 
@@ -152,6 +156,28 @@ def test_no_process_holds_all_weights_in_float32(monkeypatch, process_group):
     block = sum(p.numel() for p in model.backbone.blocks[0].parameters())
     assert whole[:2] == [block, block]  # each is stored in shards by the time of the next
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_a_mesh_is_of_the_group_itself(monkeypatch, process_group):
+    """Torch would put nccl beside gloo; processes that share a GPU cannot have it."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert parallelize.build_mesh('cuda', hybrid=False).get_group() is dist.group.WORLD
+
+
+def test_rows_of_a_mesh_keep_the_backends():
+    with nccl_group(8, host=True):
+        mesh = parallelize.mesh_of_rows([[0, 2, 4, 6], [1, 3, 5, 7]], 'cuda')
+        assert [dist.get_process_group_ranks(mesh.get_group(name)) for name in mesh.mesh_dim_names
+                ] == [[0, 1], [0, 2, 4, 6]]
+        assert {dist.get_backend_config(mesh.get_group(name)) for name in mesh.mesh_dim_names} == {
+            'cpu:fake,cuda:fake'}
+
+
+def test_hosts_with_different_numbers_of_processes(monkeypatch, process_group):
+    monkeypatch.setattr(parallelize, 'gather_to_all', lambda host: ['a', 'a', 'b'])
+    with pytest.raises(InputError, match='engine.hybrid: the hosts have different numbers of '
+                                         'processes, 1 to 2: start'):
+        parallelize.build_mesh('cpu', hybrid=True)
 
 
 def test_sharding_without_a_process_group():

@@ -58,7 +58,7 @@ def test_logger_reduces_on_the_gpu(gpu, wrapper):
 
 
 def test_the_watch_refuses_tensors_of_the_cpu():
-    """mmcv's logger with a wrapper that names no device."""
+    """As of mmcv's logger with a wrapper that names no device."""
     with nccl_group(8) as group, FakeTensorMode(), group.watched(), pytest.raises(HostTensor):
         dist.reduce(torch.ones(1), 0)
     with nccl_group(8), pytest.raises(RuntimeError, match='No backend type associated with device'):

@@ -30,7 +30,11 @@ from torch.nn.parallel import comm
 from torch.nn.utils import clip_grad
 from torch.overrides import TorchFunctionMode
 from torch.utils import _foreach_utils
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _disable_current_modes,
+    _get_current_dispatch_mode,
+)
 from torch.utils._pytree import tree_leaves
 
 aten = torch.ops.aten
@@ -183,6 +187,8 @@ class _Decisions(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if _get_current_dispatch_mode() is None:  # tensors are real for a while
+            return func(*args, **kwargs)
         if func in FACTORIES:
             with self.seen.factory():
                 return func(*args, **kwargs)
@@ -342,16 +348,21 @@ def _group_tensors(tensors: list) -> dict:
 
 @contextmanager
 def simulate_ranks(monkeypatch: pytest.MonkeyPatch, seen: FakeCuda, ranks: int) -> Iterator[None]:
-    """Joins a process group of which only rank 0 exists; torch's fake one, which does nothing."""
+    """Joins a group of nccl, without gloo beside it, of which only rank 0 exists.
+
+    torch's fake group takes the place of both; it does nothing.
+    """
     from torch.nn.parallel import distributed as ddp
     from torch.testing._internal.distributed.fake_pg import FakeStore
-    dist.init_process_group('fake', store=FakeStore(), rank=0, world_size=ranks)
+    dist.init_process_group('cuda:fake', store=FakeStore(), rank=0, world_size=ranks)
     new_group = dist.new_group
 
-    def new_group_on_host(backend: str) -> dist.ProcessGroup:
-        assert backend == 'gloo'
-        group = new_group(backend='fake')
-        seen.host_groups.add(group.group_name)
+    def group_of(ranks: list[int] | None = None, backend: str | None = None,
+                 **_) -> dist.ProcessGroup:
+        with _disable_current_modes():
+            group = new_group(ranks, backend='cpu:fake' if backend == 'gloo' else backend)
+        if backend == 'gloo':
+            seen.host_groups.add(group.group_name)
         return group
 
     def all_gather_object(objects: list, value: object, group: object = None) -> None:
@@ -362,7 +373,7 @@ def simulate_ranks(monkeypatch: pytest.MonkeyPatch, seen: FakeCuda, ranks: int) 
         seen.exchange('gather_object', group)
         objects[:] = [value] * len(objects)
 
-    monkeypatch.setattr(dist, 'new_group', new_group_on_host)
+    monkeypatch.setattr(dist, 'new_group', group_of)
     monkeypatch.setattr(dist, 'gather_object', gather_object)
     monkeypatch.setattr(dist, 'all_gather_object', all_gather_object)
     monkeypatch.setattr(dist, 'broadcast_object_list', lambda values, src=0, group=None:

@@ -9,11 +9,13 @@ place of ``cuda:nccl``. Real tensors of the CPU then end in the error of nccl it
 type associated with device type cpu", and ``dist.get_backend_config()`` names no backend for them.
 With ``host=True`` there is one, as in the groups of a run on GPUs (``cpu:gloo,cuda:nccl``).
 
-Fake tensors carry the device that they stand for, but reach the group as tensors on the meta device,
-of which it refuses none. ``watched()`` is a dispatch mode that sees their devices before that: each
-operation of torch's two libraries of collectives (``c10d``, which ``torch.distributed`` calls, and
-``_c10d_functional``, which DTensors call) with its tensors. It must be entered inside the
-``FakeTensorMode``. It notes (name of the collective, devices of its tensors) in ``seen``.
+Fake tensors carry the device that they stand for, but reach the group as tensors on the meta
+device, of which it refuses none. ``watched()`` is a dispatch mode that sees their devices before
+that: each operation of torch's libraries of collectives (``c10d``, which ``torch.distributed``
+calls, and ``_c10d_functional``, which DTensors call) with its tensors. It must be entered inside
+the ``FakeTensorMode``. It notes (name of the collective, devices of its tensors) in ``seen``.
+DDP's constructor compares parameters over the ranks in C++, which fake ones have no memory for:
+``init_sync=False`` leaves that out.
 
 Nothing is communicated: gathered tensors hold whatever was in them, and object collectives
 (``broadcast_object_list`` ...), which a group for CUDA alone sends through the GPU, need a GPU.

@@ -2,14 +2,16 @@
 
     python tests/helpers/traces.py FOLDER NAME=JSON ...
 
-With ``save`` a run saves a checkpoint of that name in the folder after half of its iterations; with
-``resume`` and ``start`` it resumes from one. Each NAME.pth in the folder then holds ``losses`` (one
-an iteration, the mean over all processes), ``norms`` (of the gradients), ``state_dict`` (whole
-tensors) and ``map`` (labels of a picture). Forked before autograd has threads, the processes share
-one import of the libraries.
+With ``save`` a run saves a checkpoint of that name in the folder after half of its iterations;
+with ``resume`` and ``start`` it resumes from one. With ``hosts`` its processes pretend to be on
+several, dealt out in turns. Each NAME.pth in the folder then holds ``losses`` (one an iteration,
+the mean over all processes), ``norms`` (of the gradients), ``state_dict`` (whole tensors) and
+``map`` (labels of a picture). Forked before autograd has threads, the processes share one import of
+the libraries.
 """
 import json
 import multiprocessing
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -47,7 +49,7 @@ from mmseg_custom.engine.hooks import clip_gradients
 DEFAULTS = dict(ranks=1, engine='auto', iters=10, dtype='float32', accumulation=1, norm=True,
                 clip=1.0, checkpoint_every=1, prefetch=1, depth=4, unread=0, hybrid=False,
                 cpu_offload=False, compile=False, save=None, resume=None, start=0, native=False,
-                frozen=False)
+                frozen=False, hosts=1)
 GLOBAL_BATCH, SIDE, CLASSES = 4, 28, 5
 
 
@@ -74,6 +76,7 @@ def train(rank: int, options: dict, path: Path, port: str) -> None:
     """One process of one run."""
     torch.set_num_threads(1)
     ranks = options['ranks']
+    os.environ['NCCL_HOSTID'] = f'host{rank % options["hosts"]}'
     if options['engine'] != 'single':
         dist.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=ranks)
     torch.manual_seed(0)

@@ -81,7 +81,7 @@ def test_auto_resume_skips_a_checkpoint_that_was_cut_short(zygote, trained, tmp_
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['CONFIG', '--device', 'cuda'], 'no CUDA GPU'),
+    (['CONFIG', '--device', 'cuda'], 'error: --device cuda: '),
     (['CONFIG', '--cfg-options', 'model.backbone.dept=2'], "unknown key in model.backbone: 'dept'"),
     (['CONFIG', '--cfg-options', 'model.backbone.pretrained=weights.pth'],
      'pretrained file weights.pth does not exist'),

@@ -1,0 +1,25 @@
+"""How a tool ends; as a script, this file is one of two processes."""
+import torch.distributed as dist
+
+from mmseg_custom.engine import cli
+
+
+def test_an_unexpected_error_ends_its_process_at_once(zygote):
+    """Rank 0 waits for rank 1, which must not wait for rank 0 in turn, as nccl's shutdown does."""
+    text = zygote.run(__file__, ranks=2, code=1)
+    assert "AttributeError: 'NoneType' object has no attribute 'shape'" in text
+    assert 'leaves the group' not in text
+    assert 'Traceback' in text and 'error [rank 0]: the connection to another process' in text
+
+
+def fail() -> None:
+    """Fails on rank 1, on which rank 0 waits."""
+    dist.init_process_group('gloo')
+    if dist.get_rank() == 1:
+        dist.destroy_process_group = lambda: print('leaves the group')  # where nccl would wait
+        None.shape  # noqa: B018
+    dist.monitored_barrier()
+
+
+if __name__ == '__main__':
+    cli.run(fail)
