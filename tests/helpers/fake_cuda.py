@@ -267,6 +267,7 @@ def _batch_norm(outputs: tuple[bool, int], x: Tensor) -> tuple | Tensor:
 
 
 def _on_cuda(value: object) -> bool:
+    value = getattr(value, '_local_tensor', value)  # C++ made the DTensor, on the CPU as it thinks
     return isinstance(value, Tensor) and value.device.type == 'cuda'
 
 
