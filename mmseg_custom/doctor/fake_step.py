@@ -22,7 +22,7 @@ from ..optim.low_memory import NAME as LOW_MEMORY
 from .depth import REST, StepTrace, track_sites
 from .memory_tracker import STATES, MemoryTracker, peaks
 from .run_shape import RunShape
-from .simulation import simulate_device, simulate_processes
+from .simulation import simulate_device, simulate_kernels, simulate_processes
 
 
 def trace_step(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool,
@@ -58,6 +58,7 @@ def _build(cfg: Config, shape: RunShape, checkpointing: bool, engine: Engine) ->
     if cfg.model.backbone.type == 'InternViT6B':
         cfg.model.backbone.with_cp = checkpointing
     model = build_network(cfg, on_meta=True)
+    simulate_kernels(model, shape.device)
     apply_precision(model, compute_dtype(cfg, model), shape.device,
                     master_dtype=master_dtype(cfg))
     if hasattr(model.backbone, 'set_checkpointing'):

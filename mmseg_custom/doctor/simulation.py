@@ -2,8 +2,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.overrides import TorchFunctionMode
 
@@ -19,6 +20,21 @@ def simulate_device(device: str) -> Iterator[None]:
     """
     with _InferenceTensors(), strips_sized_for(device):
         yield
+
+
+def simulate_kernels(model: nn.Module, device: str) -> None:
+    """Replaces layers that keep other tensors for the backward pass on a device than on the CPU.
+
+    Fake tensors of a GPU would choose its kernels themselves, but autograd runs their backward pass
+    only where there is a GPU.
+    """
+    if device != 'cuda' or not hasattr(torch.ops.aten, '_fused_rms_norm_backward'):
+        return
+    for name, child in model.named_children():
+        if type(child) is nn.RMSNorm:
+            setattr(model, name, _FusedRMSNorm(child))
+        else:
+            simulate_kernels(child, device)
 
 
 @contextmanager
@@ -59,3 +75,34 @@ class _InferenceTensors(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         return True if func is Tensor.is_inference else func(*args, **(kwargs or {}))
+
+
+class _FusedRMSNorm(nn.Module):
+    """Allocates what PyTorch's CUDA kernel for RMSNorm allocates (2.9 and newer).
+
+    On the CPU RMSNorm consists of plain operations, which keep five float32 tensors.
+    """
+
+    def __init__(self, norm: nn.RMSNorm):
+        super().__init__()
+        self.weight = norm.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        return _FusedRMSNormKernel.apply(x, self.weight)
+
+
+class _FusedRMSNormKernel(torch.autograd.Function):
+    """(..., D), (D,) -> (..., D)."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+        y = torch.empty_like(x.contiguous())  # the kernel copies strided tokens
+        rstd = x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
+        ctx.save_for_backward(x, weight, rstd)
+        return y
+
+    @staticmethod
+    def backward(ctx, of_y: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight, _ = ctx.saved_tensors
+        return torch.empty_like(x.contiguous()), torch.empty_like(weight)
