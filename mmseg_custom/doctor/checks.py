@@ -8,6 +8,7 @@ from mmseg.datasets.builder import DATASETS
 
 from ..datasets.nesting import innermost_options
 from ..distributed.memory import moments_of
+from ..engine.batch_norm import check_batch_norm
 from ..engine.build import build_network
 from ..engine.classes import differing_heads
 from ..engine.options import RunOptions
@@ -91,7 +92,8 @@ def run_checks(cfg: Config, options: RunOptions, ranks: int, memory: int | None,
     report.findings += findings
     progress('rates')
     _predict_time(report, cfg, shape, tflops)
-    findings, report.advice = advise(report.chosen, report.estimates, shape)
+    findings, report.advice = advise(cfg, report.estimates, shape,
+                                     lambda text: progress(f'memory: {text}'))
     report.findings += findings
     return report
 
@@ -138,7 +140,9 @@ def _predict_memory(report: Report, cfg: Config, options: RunOptions, ranks: int
                     memory: int | None, progress: Callable[[str], None]) -> RunShape | None:
     """Predicts the memory of all strategies; returns None if the network does not run."""
     try:
-        report.shape = run_shape_of(prepare_run(cfg, options, splits=(), ranks=ranks), memory)
+        run = prepare_run(cfg, options, splits=(), ranks=ranks)
+        check_batch_norm(cfg, run.batch)
+        report.shape = run_shape_of(run, memory)
         report.estimates = predict(cfg, report.shape, lambda text: progress(f'memory: {text}'))
         return report.shape
     except InputError as error:

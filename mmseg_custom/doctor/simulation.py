@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from ..errors import InputError
@@ -77,6 +78,18 @@ class _InferenceTensors(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         return True if func is Tensor.is_inference else func(*args, **(kwargs or {}))
+
+
+class SimulatedSyncBatchNorm(_BatchNorm):
+    """Keeps what torch's SyncBatchNorm keeps on GPUs, where alone that runs.
+
+    That is what plain batch norm keeps, which however refuses a single value per channel.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
+        # Without the running statistics, whose variance would be divided by zero.
+        return torch.batch_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps, False)
 
 
 class _FusedRMSNorm(nn.Module):

@@ -53,13 +53,21 @@ def sync_batch_norm_on_cpu(module: nn.Module) -> nn.Module:
 
     Parameters and buffers stay the same objects.
     """
+    return replace_sync_batch_norm(module, CPUSyncBatchNorm)
+
+
+def replace_sync_batch_norm(module: nn.Module, kind: type[_BatchNorm]) -> nn.Module:
+    """Replaces every ``nn.SyncBatchNorm`` inside a module by another batch norm.
+
+    Parameters and buffers stay the same objects.
+    """
     for name, child in module.named_children():
         if isinstance(child, nn.SyncBatchNorm):
-            norm = CPUSyncBatchNorm(child.num_features, child.eps, child.momentum, child.affine,
-                                    child.track_running_stats, device='meta')
+            norm = kind(child.num_features, child.eps, child.momentum, child.affine,
+                        child.track_running_stats, device='meta')
             norm._parameters, norm._buffers = child._parameters, child._buffers
             norm.training = child.training
             setattr(module, name, norm)
         else:
-            sync_batch_norm_on_cpu(child)
+            replace_sync_batch_norm(child, kind)
     return module
