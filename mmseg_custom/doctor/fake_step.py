@@ -159,7 +159,7 @@ def _summarize(tracker: MemoryTracker, counts: Counter, frozen: set[int], shape:
     offloaded = peaks(tracker, offloaded=numbers(*STATES) | frozen) if (
         engine.type == 'fsdp2') else {}
     return StepTrace(peaks(tracker, permanent=permanent), offloaded, counts, tracker.flops,
-                     tracker.moved_bytes)
+                     tracker.calls, tracker.moved_bytes)
 
 
 def _local(tensor: Tensor) -> Tensor:
