@@ -30,6 +30,7 @@ from mmseg_custom.engine.options import RunOptions  # noqa: E402
 from mmseg_custom.engine.predict import predict  # noqa: E402
 from mmseg_custom.engine.run import prepare_run  # noqa: E402
 from mmseg_custom.engine.test import build_test_model  # noqa: E402
+from mmseg_custom.peak_memory import process_peak  # noqa: E402
 from mmseg_custom.units import MIB  # noqa: E402
 
 from mmseg.models import build_segmentor  # noqa: E402, I001, isort: skip
@@ -93,11 +94,7 @@ def peak_bytes(kind: str, output: tuple[int, int], device: str) -> int:
 def print_peak(kind: str, output: tuple[int, int], device: str) -> None:
     """Prints the peak memory of this process, which :func:`peak_bytes` started."""
     label(build(kind, device), output, device)
-    if device == 'cuda':
-        print(torch.cuda.max_memory_allocated())
-        return
-    status = Path('/proc/self/status').read_text().splitlines()
-    print(1024 * next(int(line.split()[1]) for line in status if line.startswith('VmHWM')))
+    print(process_peak(device))
 
 
 def compare(output: tuple[int, int], device: str, repeats: int) -> dict:

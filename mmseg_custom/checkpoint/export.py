@@ -153,7 +153,7 @@ class _Pickler(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         """Rebuilds tensors by the function that torch's own files name."""
         if isinstance(obj, Tensor):
-            obj = LazyTensor.of(obj.detach().cpu())
+            obj = LazyTensor(tuple(obj.shape), obj.dtype, obj.detach().cpu)
         if not isinstance(obj, LazyTensor):
             return NotImplemented
         strides = [prod(obj.shape[i + 1:]) for i in range(len(obj.shape))]

@@ -10,11 +10,10 @@ A work dir after iteration 2000 of a run with a frozen backbone:
 from collections import OrderedDict
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from ..files import atomic_path
+from .export import write_pth
 from .metadata import plain, trained_state_dict
 from .work_dir import point_latest_to
 
@@ -22,6 +21,8 @@ from .work_dir import point_latest_to
 def save_checkpoint(model: nn.Module, path: str, optimizer: Optimizer | dict | None = None,
                     meta: dict | None = None, *, link_latest: bool = False) -> None:
     """Saves a segmentor, small if its backbone is frozen, else in mmcv's classic form.
+
+    Tensors of a GPU are copied to the CPU one by one, as they are written.
 
     Args:
         model: Segmentor, wrapped or not.
@@ -38,23 +39,16 @@ def save_checkpoint(model: nn.Module, path: str, optimizer: Optimizer | dict | N
         model = model.module
     state_dict, record = trained_state_dict(model)
     meta = {**(meta or {}), **({'backbone': record} if record else {})}
-    checkpoint: dict[str, Any] = dict(
-        meta=plain(meta),
-        state_dict=OrderedDict((name, tensor.cpu()) for name, tensor in state_dict.items()))
+    checkpoint: dict[str, Any] = dict(meta=plain(meta), state_dict=OrderedDict(state_dict))
     if isinstance(optimizer, dict):
-        checkpoint['optimizer'] = {name: part.state_dict() for name, part in optimizer.items()}
+        checkpoint['optimizer'] = {name: _state_of(part) for name, part in optimizer.items()}
     elif optimizer is not None:
-        checkpoint['optimizer'] = optimizer.state_dict()
-    atomic_save(checkpoint, path)
+        checkpoint['optimizer'] = _state_of(optimizer)
+    write_pth(path, checkpoint)
     if link_latest:
         point_latest_to(path)
 
 
-def atomic_save(obj: object, path: str) -> None:
-    """Writes an object with ``torch.save``, whole or not at all.
-
-    Raises:
-        SaveError: If it failed; what was at the path is still there.
-    """
-    with atomic_path(path) as part:
-        torch.save(obj, part)
+def _state_of(optimizer: Optimizer) -> dict:
+    """Returns the state of an optimizer, with lazy tensors where it can."""
+    return getattr(optimizer, 'lazy_state_dict', optimizer.state_dict)()

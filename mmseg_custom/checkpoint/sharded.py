@@ -98,7 +98,7 @@ def load_shards(model: nn.Module, checkpoint: Checkpoint, *, check_finite: bool 
             target.zero_()
         elif target.shape != weights[name].shape:  # a position embedding of another grid
             whole = resample(weights[name].read(), target.shape[1])
-            target.copy_(_shard(whole.to(target.device), target))
+            target.copy_(_shard(whole.to(target.device), target, None))
         if check_finite:
             local = target.to_local() if isinstance(target, DTensor) else target
             refuse_nonfinite(local, name, checkpoint.path)
@@ -108,7 +108,8 @@ def load_optimizer(optimizer: Optimizer, checkpoint: Checkpoint) -> None:
     """Loads the optimizer's state; sharded parameters take their shards of it.
 
     Of a sharded checkpoint each process reads its shards alone. The parameters may be sharded or
-    not, over any number of processes.
+    not, over any number of processes. An optimizer that stores its state in another form names the
+    device that it takes it from as ``state_dict_device``.
 
     Args:
         optimizer: Optimizer of the same parameters.
@@ -118,6 +119,7 @@ def load_optimizer(optimizer: Optimizer, checkpoint: Checkpoint) -> None:
         InputError: If the optimizer has other parameters, or a file is damaged.
     """
     saved, path = checkpoint.optimizer, checkpoint.path
+    device = getattr(optimizer, 'state_dict_device', None)
     if saved is None:
         raise InputError(f'{path} holds no state of an optimizer: give it as --load-from')
     _check_groups(optimizer, saved, path)
@@ -129,8 +131,8 @@ def load_optimizer(optimizer: Optimizer, checkpoint: Checkpoint) -> None:
         for name, value in values.items():
             if isinstance(value, LazyTensor):
                 full = f'{OPTIMIZER}{index}.{name}'
-                value = to_read[full] = _memory_for(value, parameter, f'{path}: {full}')
-            state[index][name] = _shard(value, parameter)
+                value = to_read[full] = _memory_for(value, parameter, f'{path}: {full}', device)
+            state[index][name] = _shard(value, parameter, device)
     if checkpoint.reader is not None:
         checkpoint.reader.load_into(to_read)
     optimizer.load_state_dict({**saved, 'state': state})
@@ -163,23 +165,30 @@ def _check_groups(optimizer: Optimizer, state_dict: dict, path: str) -> None:
                          'the config it was trained with, or give it as --load-from')
 
 
-def _memory_for(value: LazyTensor, parameter: Tensor, where: str) -> Tensor:
-    """Returns memory for a value of a parameter's state, sharded like the parameter."""
+def _memory_for(value: LazyTensor, parameter: Tensor, where: str, device: str | None) -> Tensor:
+    """Returns memory for a value of a parameter's state, sharded like the parameter.
+
+    It is on the given device; default: on the parameter's.
+    """
     if value.shape == tuple(parameter.shape):
-        return torch.zeros_like(parameter, dtype=value.dtype, requires_grad=False)
+        return torch.zeros_like(parameter, dtype=value.dtype, device=device, requires_grad=False)
     if len(value.shape) == parameter.ndim > 0:
         raise InputError(f'{where} has shape {value.shape}, the parameter '
                          f'{tuple(parameter.shape)}: resume with the config it was trained with')
     return torch.empty(value.shape, dtype=value.dtype)
 
 
-def _shard(value: object, parameter: Tensor) -> object:
-    """Returns this process's shard of a whole value, if the parameter is sharded."""
+def _shard(value: object, parameter: Tensor, device: str | None) -> object:
+    """Returns this process's shard of a whole value, if the parameter is sharded.
+
+    It is on the given device; default: on the parameter's.
+    """
     if isinstance(value, DTensor) or not isinstance(value, Tensor) or not isinstance(
             parameter, DTensor) or value.shape != parameter.shape:
         return value
-    return distribute_tensor(value, parameter.device_mesh, parameter.placements,
-                             src_data_rank=None)  # every process has read the same file
+    shard = distribute_tensor(value, parameter.device_mesh, parameter.placements,
+                              src_data_rank=None)  # every process has read the same file
+    return shard.to(device) if device else shard
 
 
 def _rank() -> int:

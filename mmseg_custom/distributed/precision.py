@@ -12,12 +12,16 @@ with float16 or float32 in the place of bfloat16 where a config says so. Trained
 master weights because a bfloat16 number has 8 significant bits: an AdamW step of 4e-5 on a weight
 of 0.02 is mostly less than half of the last one, and the weight would never move.
 
-A CPU without instructions for bfloat16 would take ten times as long in it as in float32. There the
-weights are rounded to bfloat16 all the same, one module at a time, and the arithmetic is float32.
+A CPU without instructions for bfloat16 would take ten times as long in it as in float32, and some
+that have them take twice as long. There the weights are rounded to bfloat16 all the same, one
+module at a time, and the arithmetic is float32.
 """
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 
 import torch
+import torch.distributed as dist
 from mmseg.utils import get_root_logger
 from timm.layers import DropPath
 from torch import Tensor, nn
@@ -45,7 +49,7 @@ def apply_precision(model: nn.Module, dtype: torch.dtype | None, device: str | N
         return
     backbone = model.backbone
     device = device or next(backbone.parameters()).device.type
-    arithmetic = dtype if device != 'cpu' or is_fast_on_cpu(dtype) else torch.float32
+    arithmetic = dtype if device != 'cpu' else _arithmetic_on_cpu(dtype)
     for name, child in model.named_children():
         if name != 'backbone':
             child.float()
@@ -71,13 +75,48 @@ def store_master_weights(module: nn.Module, dtype: torch.dtype = torch.float32) 
             parameter.data = parameter.data.to(dtype)
 
 
+@cache
 def is_fast_on_cpu(dtype: torch.dtype) -> bool:
-    """Returns whether this CPU has a kernel for matrix products in ``dtype``."""
-    if dtype == torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if dtype == torch.float16:
-        return torch.ops.mkldnn._is_mkldnn_fp16_supported()
-    return True
+    """Returns whether matrix products in ``dtype`` are at least as fast as in float32 on this CPU.
+
+    Measured once in a process, in about 30 ms, where oneDNN has a kernel: what it reports as
+    supported may be slower. The seconds are those that a single thread computes, so that other
+    work on the machine does not count. Rates differ by factors of two and more in either direction,
+    and a resumed run decides alike.
+    """
+    if dtype == torch.float32:
+        return True
+    if not (torch.ops.mkldnn._is_mkldnn_bf16_supported() if dtype == torch.bfloat16
+            else torch.ops.mkldnn._is_mkldnn_fp16_supported()):
+        return False
+    return _seconds_of_product(dtype) <= _seconds_of_product(torch.float32)
+
+
+def _seconds_of_product(dtype: torch.dtype, rows: int = 128, width: int = 1024,
+                        repeats: int = 5) -> float:
+    """Returns the shortest time of a matrix product, in seconds of one thread of this CPU."""
+    x, weight = torch.ones(rows, width, dtype=dtype), torch.ones(width, width, dtype=dtype)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return min(_thread_seconds(partial(nn.functional.linear, x, weight))
+                   for _ in range(1 + repeats))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _thread_seconds(step: Callable[[], object]) -> float:
+    start = time.thread_time()
+    step()
+    return time.thread_time() - start
+
+
+def _arithmetic_on_cpu(dtype: torch.dtype) -> torch.dtype:
+    """Returns the dtype to compute in: ``dtype`` where it is fast on the CPUs of all ranks."""
+    fast = torch.tensor(int(is_fast_on_cpu(dtype)))
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(fast, dist.ReduceOp.MIN)
+    return dtype if fast else torch.float32
 
 
 class ParameterCasts:
@@ -189,7 +228,7 @@ def _log(model: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype,
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     name = str(dtype).removeprefix('torch.')
     computes = f'in {name}' if dtype == arithmetic else (
-        f'in float32 on weights rounded to {name}, for which this CPU has no instructions')
+        f'in float32 on weights rounded to {name}, which is slower on this CPU')
     get_root_logger().info(
         'precision: the backbone computes %s, the heads in float32; %s trained parameters stored '
         'in %s, %s frozen ones in %s', computes, f'{trained:,}', stored, f'{frozen:,}', name)

@@ -1,20 +1,38 @@
-"""What to change in a run that does not fit into memory."""
+"""What to change in a run that does not fit into memory; each change is predicted, too."""
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from mmcv import Config
+
+from ..engine.batch import split_batch
+from ..engine.batch_norm import find_single_value
+from ..optim import low_memory
 from ..units import GIB
 from .findings import Finding, fault
-from .memory import MemoryEstimate
+from .memory import MemoryEstimate, predict
 from .memory_tracker import STATES
 from .run_shape import RunShape
 
 
-def advise(chosen: MemoryEstimate | None, estimates: list[MemoryEstimate],
-           shape: RunShape) -> tuple[list[Finding], list[str]]:
-    """Returns a fault, and ways out, where the strategy of the config does not fit."""
-    usable = shape.usable
+def advise(cfg: Config, estimates: list[MemoryEstimate], shape: RunShape,
+           progress: Callable[[str], None] = lambda text: None) -> tuple[list[Finding], list[str]]:
+    """Returns a fault, and ways out, where the strategy of the config does not fit.
+
+    Args:
+        cfg: Resolved config of the run.
+        estimates: Memory of every strategy.
+        shape: Sizes of the run.
+        progress: Called with what comes next.
+    """
+    usable, chosen = shape.usable, next((each for each in estimates if each.chosen), None)
     if chosen is None or chosen.fits is not False or usable is None:
         return [], []
-    advice = [f'{each.name}: {each.peak / GIB:.1f} GiB ({_options_of(each)})'
-              for each in sorted(estimates, key=lambda e: (e.offload, not e.checkpointing))
-              if each.fits] or _smaller(estimates, shape, usable)
+    fitting = _fitting(estimates)
+    advice = [_describe(each) for each in fitting]
+    if all(each.offload for each in fitting):
+        advice = [*_other_settings(cfg, shape, progress), *advice]
+    advice = advice or _more_gpus(estimates, shape, usable)
     unit = 'GPU' if shape.device == 'cuda' else 'machine'
     return [fault(
         'memory', f'{chosen.name} needs {chosen.peak / GIB:.1f} GiB of the '
@@ -22,23 +40,56 @@ def advise(chosen: MemoryEstimate | None, estimates: list[MemoryEstimate],
         advice[0] if advice else 'take larger GPUs', 'engine')], advice
 
 
-def _options_of(estimate: MemoryEstimate) -> str:
+def _fitting(estimates: list[MemoryEstimate]) -> list[MemoryEstimate]:
+    """Returns what fits, the fastest first."""
+    return sorted((each for each in estimates if each.fits),
+                  key=lambda each: (each.offload, not each.checkpointing))
+
+
+def _describe(estimate: MemoryEstimate) -> str:
     options = [f'--engine {estimate.engine}']
     options += ['engine.cpu_offload=True'] if estimate.offload else []
-    return ', '.join([*options, f'model.backbone.with_cp={estimate.checkpointing}'])
+    options += [f'model.backbone.with_cp={estimate.checkpointing}']
+    return f'{estimate.name}: {estimate.peak / GIB:.1f} GiB ({", ".join(options)})'
 
 
-def _smaller(estimates: list[MemoryEstimate], shape: RunShape, usable: int) -> list[str]:
-    """Suggests fewer images at once, or more GPUs."""
-    advice, on_gpu = [], [each for each in estimates if not each.offload]
-    if shape.images > 1:
-        advice.append(f'data.samples_per_gpu=1 and --total-batch '
-                      f'{shape.images * shape.ranks * shape.accumulation} with '
-                      f'{min(on_gpu, key=lambda each: each.peak).name}')
-    for each in on_gpu if shape.device == 'cuda' else ():
+def _other_settings(cfg: Config, shape: RunShape,
+                    progress: Callable[[str], None]) -> Iterator[str]:
+    """Yields changes of batch and optimizer, with the fastest strategy that then fits."""
+    for words, changed, its_shape in _changes(cfg, shape):
+        progress(words)
+        fitting = [each for each in _fitting(predict(changed, its_shape)) if not each.offload]
+        if fitting:
+            yield f'{words} with {_describe(fitting[0])}'
+
+
+def _changes(cfg: Config, shape: RunShape) -> Iterator[tuple[str, Config, RunShape]]:
+    """Yields (settings in words, config, sizes)."""
+    total = shape.images * shape.ranks * shape.accumulation
+    # A head with a batch norm of 1x1 maps needs two images, or several processes.
+    least = 1 if find_single_value(cfg, shape.ranks) is None else 2
+    batch = split_batch(total, shape.ranks, least)
+    fewer = replace(shape, images=batch.samples, accumulation=batch.accumulation)
+    in_words = f'data.samples_per_gpu={batch.samples} and --total-batch {total}'
+    has_fewer = least <= batch.samples < shape.images
+    if has_fewer:
+        yield in_words, cfg, fewer
+    if shape.device == 'cuda' and cfg.optimizer.type == 'AdamW':
+        low = copy.deepcopy(cfg)
+        low.optimizer.type = low_memory.NAME
+        words = f'optimizer.type={low_memory.NAME} (pip install torchao)'
+        yield words, low, shape
+        if has_fewer:
+            yield f'{words}, {in_words}', low, fewer
+
+
+def _more_gpus(estimates: list[MemoryEstimate], shape: RunShape, usable: int) -> list[str]:
+    """Suggests as many GPUs as the states need, which FSDP2 shards."""
+    advice = []
+    for each in estimates if shape.device == 'cuda' else ():
         states = sum(each.parts[kind] for kind in STATES)
         room = usable - (each.peak - states)
-        if each.engine == 'fsdp2' and room > 0:
+        if each.engine == 'fsdp2' and not each.offload and room > 0:
             ranks = -(-states * shape.ranks // room)
             advice.append(f'{each.name} on {max(ranks, shape.ranks + 1)} or more GPUs')
     return advice

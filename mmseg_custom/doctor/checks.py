@@ -8,6 +8,7 @@ from mmseg.datasets.builder import DATASETS
 
 from ..datasets.nesting import innermost_options
 from ..distributed.memory import moments_of
+from ..engine.batch_norm import check_batch_norm
 from ..engine.build import build_network
 from ..engine.classes import differing_heads
 from ..engine.options import RunOptions
@@ -19,7 +20,7 @@ from .environment import check_environment
 from .findings import FAULT, Finding, fault
 from .memory import MemoryEstimate, predict
 from .run_shape import RunShape, run_shape_of
-from .timing import measure_rates, seconds_of
+from .timing import assume_rates, measure_rates, seconds_of
 from .weights import check_weights
 
 
@@ -35,7 +36,7 @@ class Report:
         shape: Sizes of the run.
         estimates: Memory of every strategy of running it.
         seconds: Seconds of an iteration by name of a strategy; empty where no rate is known.
-        rates: FLOP/s by dtype that they are computed from.
+        rates: FLOP/s by kernel that they are computed from.
         advice: Ways to change a run that does not fit.
     """
     findings: list[Finding] = field(default_factory=list)
@@ -90,8 +91,9 @@ def run_checks(cfg: Config, options: RunOptions, ranks: int, memory: int | None,
     findings, report.environment = check_environment(cfg, shape)
     report.findings += findings
     progress('rates')
-    _predict_time(report, cfg, shape, tflops)
-    findings, report.advice = advise(report.chosen, report.estimates, shape)
+    _predict_time(report, cfg, options, shape, tflops)
+    findings, report.advice = advise(cfg, report.estimates, shape,
+                                     lambda text: progress(f'memory: {text}'))
     report.findings += findings
     return report
 
@@ -138,7 +140,9 @@ def _predict_memory(report: Report, cfg: Config, options: RunOptions, ranks: int
                     memory: int | None, progress: Callable[[str], None]) -> RunShape | None:
     """Predicts the memory of all strategies; returns None if the network does not run."""
     try:
-        report.shape = run_shape_of(prepare_run(cfg, options, splits=(), ranks=ranks), memory)
+        run = prepare_run(cfg, options, splits=(), ranks=ranks)
+        check_batch_norm(cfg, run.batch)
+        report.shape = run_shape_of(run, memory)
         report.estimates = predict(cfg, report.shape, lambda text: progress(f'memory: {text}'))
         return report.shape
     except InputError as error:
@@ -151,17 +155,16 @@ def _predict_memory(report: Report, cfg: Config, options: RunOptions, ranks: int
     return None
 
 
-def _predict_time(report: Report, cfg: Config, shape: RunShape, tflops: float | None) -> None:
-    dtypes = sorted({dtype for each in report.estimates for dtype in each.flops}, key=str)
+def _predict_time(report: Report, cfg: Config, options: RunOptions, shape: RunShape,
+                  tflops: float | None) -> None:
+    calls = {kernel: call for each in report.estimates for kernel, call in each.calls.items()}
     if shape.device == 'cpu' or torch.cuda.is_available():
-        backbone = cfg.model.backbone
-        tokens = shape.crop[0] * shape.crop[1] // backbone.get('patch_size', 14) ** 2
-        rates, bandwidth = measure_rates(shape.device, backbone.get('embed_dim', 3200),
-                                         tokens * shape.images, dtypes)
+        rates, bandwidth = measure_rates(
+            shape.device, calls.values(), deterministic=options.deterministic,
+            benchmark=cfg.get('cudnn_benchmark', False) and not options.deterministic)
     elif tflops is None:
         return
-    else:  # float32 runs at about half, and memory at 3e12 bytes/s on an H100
-        rates = {d: tflops * 1e12 / (2 if d == torch.float32 else 1) for d in dtypes}
-        bandwidth = 3e12
-    report.rates = {str(dtype).removeprefix('torch.'): rate for dtype, rate in rates.items()}
+    else:
+        rates, bandwidth = assume_rates(tflops, calls)
+    report.rates = {str(kernel): rate for kernel, rate in rates.items()}
     report.seconds = {each.name: seconds_of(each, rates, bandwidth) for each in report.estimates}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..distributed.options import Engine
 from ..distributed.parallelize import read_blocks
 from ..models.backbones.intern_vit import InternViT6B
+from .kernels import Kernel, KernelCall
 from .memory_tracker import AllocationSite, MemoryTracker
 
 EDGE = 2  # blocks at either end that are sites of their own; more where FSDP2 prefetches more
@@ -33,13 +34,15 @@ class StepTrace:
         peaks: Bytes by kind, for each allocation site.
         offloaded: The same with FSDP2's shards in the host's memory.
         counts: Bytes of weights, gradients and optimizer state.
-        flops: Floating-point operations by dtype.
+        flops: Floating-point operations by kernel.
+        calls: Largest call of each kernel.
         moved_bytes: Bytes that other operations read and write.
     """
     peaks: dict[AllocationSite, dict[str, int]]
     offloaded: dict[AllocationSite, dict[str, int]]
     counts: Counter[str]
-    flops: dict[torch.dtype, int]
+    flops: dict[Kernel, int]
+    calls: dict[Kernel, KernelCall]
     moved_bytes: int
 
 
@@ -91,7 +94,7 @@ def extrapolate(shallow: StepTrace, deeper: StepTrace, factor: float) -> StepTra
 
     return StepTrace(
         lines(shallow.peaks, deeper.peaks), lines(shallow.offloaded, deeper.offloaded),
-        line(shallow.counts, deeper.counts), line(shallow.flops, deeper.flops),
+        line(shallow.counts, deeper.counts), line(shallow.flops, deeper.flops), deeper.calls,
         round(shallow.moved_bytes + (deeper.moved_bytes - shallow.moved_bytes) * factor))
 
 

@@ -17,12 +17,17 @@ from ..distributed.options import Engine
 from ..distributed.parallelize import heads, shard
 from ..distributed.precision import apply_precision, move_casts_to_fsdp
 from ..engine.build import build_network, compute_dtype, master_dtype
-from ..layers.sync_batch_norm import adapt_sync_batch_norm
+from ..layers.sync_batch_norm import CPUSyncBatchNorm, replace_sync_batch_norm
 from ..optim.low_memory import NAME as LOW_MEMORY
 from .depth import REST, StepTrace, track_sites
 from .memory_tracker import STATES, MemoryTracker, peaks
 from .run_shape import RunShape
-from .simulation import simulate_device, simulate_processes
+from .simulation import (
+    SimulatedSyncBatchNorm,
+    simulate_device,
+    simulate_kernels,
+    simulate_processes,
+)
 
 
 def trace_step(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool,
@@ -58,14 +63,15 @@ def _build(cfg: Config, shape: RunShape, checkpointing: bool, engine: Engine) ->
     if cfg.model.backbone.type == 'InternViT6B':
         cfg.model.backbone.with_cp = checkpointing
     model = build_network(cfg, on_meta=True)
+    simulate_kernels(model, shape.device)
     apply_precision(model, compute_dtype(cfg, model), shape.device,
                     master_dtype=master_dtype(cfg))
     if hasattr(model.backbone, 'set_checkpointing'):
         model.backbone.set_checkpointing(engine.checkpoint_every)
-    if shape.device == 'cpu' and shape.ranks > 1:
-        return adapt_sync_batch_norm(model, 'cpu')
-    # torch's SyncBatchNorm runs on GPUs alone, and keeps what plain batch norm keeps.
-    return revert_sync_batchnorm(model)
+    if shape.ranks == 1:
+        return revert_sync_batchnorm(model)
+    return replace_sync_batch_norm(
+        model, CPUSyncBatchNorm if shape.device == 'cpu' else SimulatedSyncBatchNorm)
 
 
 def _shard(model: nn.Module, cfg: Config, engine: Engine, tracker: MemoryTracker,
@@ -153,7 +159,7 @@ def _summarize(tracker: MemoryTracker, counts: Counter, frozen: set[int], shape:
     offloaded = peaks(tracker, offloaded=numbers(*STATES) | frozen) if (
         engine.type == 'fsdp2') else {}
     return StepTrace(peaks(tracker, permanent=permanent), offloaded, counts, tracker.flops,
-                     tracker.moved_bytes)
+                     tracker.calls, tracker.moved_bytes)
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -20,13 +20,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-import torch
 from mmcv import Config
 
 from ..distributed.options import Engine
 from ..units import MIB
 from .depth import EDGE, StepTrace, extrapolate, num_read, traced_depths, with_depth
 from .fake_step import trace_step
+from .kernels import Kernel, KernelCall
 from .memory_tracker import KINDS, STATES, AllocationSite
 from .run_shape import RunShape
 
@@ -49,7 +49,8 @@ class MemoryEstimate:
         parts: Bytes on the GPU by kind, at the peak.
         host: Bytes in the host's memory for this process, with ``offload``.
         when: Phase of the peak: 'start', 'forward', 'backward' or 'optimizer'.
-        flops: Floating-point operations of a step in one process, by dtype.
+        flops: Floating-point operations of a step in one process, by kernel.
+        calls: Largest call of each kernel.
         moved_bytes: Bytes that the other operations read and write.
         chosen: Whether the config runs this way.
         fits: Whether the memory suffices; None if it is not known.
@@ -60,7 +61,8 @@ class MemoryEstimate:
     parts: dict[str, int]
     host: int = 0
     when: str = ''
-    flops: dict[torch.dtype, int] = field(default_factory=dict)
+    flops: dict[Kernel, int] = field(default_factory=dict)
+    calls: dict[Kernel, KernelCall] = field(default_factory=dict)
     moved_bytes: int = 0
     chosen: bool = False
     fits: bool | None = None
@@ -117,7 +119,8 @@ def estimate(cfg: Config, shape: RunShape, engine: Engine,
     at_start = {**dict.fromkeys(KINDS, 0), **_at_start(trace.counts, shape, engine)}
     base = MemoryEstimate(
         engine.type, checkpointing, False, {}, moved_bytes=trace.moved_bytes * shape.accumulation,
-        flops={dtype: count * shape.accumulation for dtype, count in trace.flops.items()})
+        flops={kernel: count * shape.accumulation for kernel, count in trace.flops.items()},
+        calls=trace.calls)
     libraries = CUBLAS if shape.device == 'cuda' else ON_CPU[_trains_blocks(cfg)]
     plain = _at_peak(base, {**trace.peaks, ('start', 0): at_start}, libraries)
     if engine.type != 'fsdp2':

@@ -15,15 +15,10 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+
+from .kernels import FLOP_FORMULAS, Kernel, KernelCall, describe_call
 
 aten = torch.ops.aten
-FLOP_FORMULAS = {  # torch has none for the CPU's attention, whose arguments are the same
-    **flop_registry,
-    aten._scaled_dot_product_flash_attention_for_cpu:
-        flop_registry[aten._scaled_dot_product_flash_attention],
-    aten._scaled_dot_product_flash_attention_for_cpu_backward:
-        flop_registry[aten._scaled_dot_product_flash_attention_backward]}
 AllocationSite = tuple[str, int]  # a phase of the step, and the number of a block or part in it
 STATES = ('master weights', 'gradients', 'optimizer')  # of trained weights; FSDP2 shards them
 KINDS = ('weights', *STATES, 'activations', 'head', 'workspace')
@@ -49,7 +44,8 @@ class MemoryTracker(TorchDispatchMode):
             afterwards.
         events: (number of the storage, bytes allocated or, negative, freed), in order.
         sites: (number of events before it, allocation site), in order.
-        flops: Floating-point operations of matrix products, convolutions and attention, by dtype.
+        flops: Floating-point operations by kernel.
+        calls: Largest call of each kernel.
         moved_bytes: Bytes that all other operations read and write.
     """
 
@@ -60,7 +56,8 @@ class MemoryTracker(TorchDispatchMode):
         self.kinds: list[str] = []
         self.events: list[tuple[int, int]] = []
         self.sites: list[tuple[int, AllocationSite]] = []
-        self.flops: Counter = Counter()
+        self.flops: Counter[Kernel] = Counter()
+        self.calls: dict[Kernel, KernelCall] = {}
         self.moved_bytes = 0
         self._live: dict[int, _Allocation] = {}  # by the address of the storage
         self._empty: dict[int, _Allocation] = {}  # those among them that were created empty
@@ -160,7 +157,12 @@ class MemoryTracker(TorchDispatchMode):
     def _count(self, func, args: tuple, kwargs: dict, out: object) -> None:
         formula = FLOP_FORMULAS.get(func._overloadpacket)
         if formula is not None:
-            self.flops[args[0].dtype] += formula(*args, **kwargs, out_val=out)
+            flops = formula(*args, **kwargs, out_val=out)
+            kernel, call = describe_call(func, args, flops)
+            self.flops[kernel] += flops
+            if call is not None and (
+                    kernel not in self.calls or flops > self.calls[kernel].flops):
+                self.calls[kernel] = call
         elif not func.is_view:
             self.moved_bytes += sum(t.nbytes for t in tree_leaves((args, kwargs, out))
                                     if _has_memory(t))

@@ -1,5 +1,6 @@
 """The report of the doctor as a page of text, and as JSON for programs."""
 import json
+from collections import Counter
 from dataclasses import asdict
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from ..units import GIB, MIB, format_bytes
 from .checks import Report
 from .findings import FAULT
+from .kernels import Kernel
 from .memory import MemoryEstimate
 from .memory_tracker import KINDS
 
@@ -49,8 +51,16 @@ def _estimate_as_dict(estimate: MemoryEstimate, seconds: float | None) -> dict:
         peak_bytes=estimate.peak,
         parts={JSON_KEYS.get(kind, kind): count for kind, count in estimate.parts.items()},
         host_bytes=estimate.host, when=estimate.when,
-        flops={str(d).removeprefix('torch.'): n for d, n in estimate.flops.items()},
+        flops=_by_dtype(estimate.flops),
+        flops_by_kernel={str(kernel): count for kernel, count in estimate.flops.items()},
         seconds=seconds)
+
+
+def _by_dtype(flops: dict[Kernel, int]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for kernel, count in flops.items():
+        counts[str(kernel.dtype).removeprefix('torch.')] += count
+    return counts
 
 
 def _data(report: Report) -> list[str]:
@@ -104,9 +114,8 @@ def _time(report: Report) -> list[str]:
     text = f'time         {sum(chosen.flops.values()) / 1e12:.3g} TFLOP per iteration and process'
     if not report.seconds:
         return [text + '; no GPU here to measure a rate on (--tflops gives one)']
-    source = ('given' if not torch.cuda.is_available() and shape.device == 'cuda'
-              else 'measured here')
-    rates = ', '.join(f'{rate / 1e12:.3g} TFLOP/s in {dtype}'
-                      for dtype, rate in report.rates.items())
-    return [text, f'             about {report.seconds[chosen.name]:.3g} s at {rates} ({source}), '
-            'without communication and loading']
+    given = not torch.cuda.is_available() and shape.device == 'cuda'
+    rates = ', '.join(f'{rate / 1e12:.3g} for {kernel}' for kernel, rate in report.rates.items())
+    return [text, f'             about {report.seconds[chosen.name]:.3g} s, without communication '
+            'and loading',
+            f'             TFLOP/s {"assumed" if given else "measured here"}: {rates}']

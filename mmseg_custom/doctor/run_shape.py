@@ -1,9 +1,7 @@
 """The devices, batch and crop of a run."""
 from dataclasses import dataclass
 
-from mmcv import Config
-
-from ..datasets.nesting import innermost_options
+from ..engine.config import crop_of
 from ..engine.run import Run
 from ..units import GIB
 
@@ -45,13 +43,3 @@ def run_shape_of(run: Run, memory: int | None) -> RunShape:
     batch = run.batch
     return RunShape(run.device, batch.ranks, batch.samples, crop_of(run.cfg),
                     accumulation=batch.accumulation, memory=memory)
-
-
-def crop_of(cfg: Config) -> tuple[int, int]:
-    """Returns height and width, in pixels, of the training images after their pipeline."""
-    for step in reversed(innermost_options(cfg.data.train)[0].get('pipeline') or []):
-        size = step.get('size') or step.get('crop_size')
-        if step['type'] in ('Pad', 'PadShortSide', 'RandomCrop') and size is not None:
-            return (size, size) if isinstance(size, int) else tuple(size)
-    size = cfg.get('crop_size') or (cfg.model.backbone.get('img_size', 224),) * 2
-    return tuple(size)

@@ -1,52 +1,78 @@
-"""Time of an iteration: counted operations over rates that are measured in a second or two.
+"""Time of an iteration: counted operations over rates that are measured in a few seconds.
 
-    time = sum over dtypes of FLOPs / rate of a matrix product of the MLP's shape
+    time = sum over kernels of FLOPs / rate of the kernel's largest call
            + bytes that all other operations move / rate of a copy
 
-Communication is left out: most of it overlaps with the arithmetic.
+A kernel is a kind of operation and a dtype: :mod:`.kernels`. It is measured under the settings of
+the run. Backward passes count at the rate of the forward pass. Communication is left out: most of
+it overlaps with the arithmetic.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import torch
-from torch.nn import functional as F  # noqa: N812
 from torch.utils.benchmark import Timer
 
+from .kernels import CONVOLUTION, Kernel, KernelCall
 from .memory import MemoryEstimate
 
 MIN_SECONDS = 0.25  # of a measurement
+MOST_FLOPS = {'cpu': 2e10, 'cuda': 5e12}  # of a call that is measured
 COPIED_BYTES = 64 << 20
+# Share of float32 in the rate of bfloat16, by the peaks of NVIDIA's A100 and H100 (dense): 312 and
+# 989 TFLOP/s in bfloat16, 156 and 495 in TF32, 19.5 and 67 in float32.
+TF32_SHARE, FLOAT32_SHARE = 1 / 2, 1 / 15
+GPU_BANDWIDTH = 3e12  # bytes/s, of an H100
 
 
-def measure_rates(device: str, width: int, tokens: int,
-                  dtypes: list[torch.dtype]) -> tuple[dict[torch.dtype, float], float]:
+def measure_rates(device: str, calls: Iterable[KernelCall], benchmark: bool,
+                  deterministic: bool) -> tuple[dict[Kernel, float], float]:
     """Measures the rates of this machine.
 
     Args:
         device: 'cuda' or 'cpu'.
-        width: Width D of the backbone.
-        tokens: Tokens of a batch.
-        dtypes: Dtypes of the matrix products.
+        calls: A call of each kernel.
+        benchmark: Whether cuDNN searches for its fastest convolution, as in the run.
+        deterministic: Whether cuDNN may choose deterministic convolutions only.
 
     Returns:
-        (FLOP/s by dtype, bytes/s that a copy reads and writes).
+        (FLOP/s by kernel, bytes/s that a copy reads and writes).
     """
     rates = {}
-    for dtype in dtypes:
-        x = torch.randn(tokens, width, device=device).to(dtype)
-        weight = torch.randn(4 * width, width, device=device).to(dtype)
-        seconds = _seconds(partial(F.linear, x, weight))
-        rates[dtype] = 2 * tokens * width * 4 * width / seconds
+    # TF32 in convolutions, and float32 in products, are PyTorch's defaults, which runs keep.
+    with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark,
+                                    deterministic=deterministic), torch.no_grad():
+        for call in calls:
+            measured = call.shrunk(MOST_FLOPS[device])
+            rates[call.kernel] = measured.flops / _seconds(
+                partial(measured.run, measured.tensors(device)))
     source = torch.ones(COPIED_BYTES // 4, device=device)
     target = torch.empty_like(source)
     return rates, 2 * COPIED_BYTES / _seconds(lambda: target.copy_(source))
 
 
-def seconds_of(estimate: MemoryEstimate, rates: dict[torch.dtype, float],
+def assume_rates(tflops: float, kernels: Iterable[Kernel]) -> tuple[dict[Kernel, float], float]:
+    """Assumes the rates of a GPU that is not here, from its 10^12 FLOP/s in bfloat16.
+
+    Convolutions of float32 tensors run in TF32, at half of that; their products and attention in
+    float32, at a fifteenth.
+
+    Returns:
+        (FLOP/s by kernel, bytes/s that a copy reads and writes).
+    """
+    def share(kernel: Kernel) -> float:
+        if kernel.dtype != torch.float32:
+            return 1
+        return TF32_SHARE if kernel.kind == CONVOLUTION else FLOAT32_SHARE
+
+    return {kernel: share(kernel) * tflops * 1e12 for kernel in kernels}, GPU_BANDWIDTH
+
+
+def seconds_of(estimate: MemoryEstimate, rates: Mapping[Kernel, float],
                bandwidth: float) -> float:
     """Computes the seconds of an iteration."""
     fallback = min(rates.values())
-    return sum(count / rates.get(dtype, fallback) for dtype, count in estimate.flops.items()) + (
+    return sum(count / rates.get(kernel, fallback) for kernel, count in estimate.flops.items()) + (
         estimate.moved_bytes / bandwidth)
 
 

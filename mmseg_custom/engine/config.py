@@ -5,6 +5,7 @@ import os.path as osp
 
 from mmcv import Config
 
+from ..datasets.nesting import innermost_options
 from ..errors import InputError
 from .options import RunOptions
 
@@ -109,3 +110,13 @@ def loader_options(cfg: Config, split: str) -> dict:
     if split != 'train':
         shared['samples_per_gpu'] = 1
     return {**shared, **cfg.data.get(f'{split}_dataloader', {})}
+
+
+def crop_of(cfg: Config) -> tuple[int, int]:
+    """Returns height and width, in pixels, of the training images after their pipeline."""
+    for step in reversed(innermost_options(cfg.data.train)[0].get('pipeline') or []):
+        size = step.get('size') or step.get('crop_size')
+        if step['type'] in ('Pad', 'PadShortSide', 'RandomCrop') and size is not None:
+            return (size, size) if isinstance(size, int) else tuple(size)
+    size = cfg.get('crop_size') or (cfg.model.backbone.get('img_size', 224),) * 2
+    return tuple(size)

@@ -1,6 +1,14 @@
-"""Hooks of the mmcv runner: precision, the optimizer's step, checkpoints."""
+"""Hooks of the mmcv runner: precision, the optimizer's step, checkpoints, the log."""
 import torch
-from mmcv.runner import HOOKS, BaseRunner, CheckpointHook, Hook, OptimizerHook
+import torch.distributed as dist
+from mmcv.runner import (
+    HOOKS,
+    BaseRunner,
+    CheckpointHook,
+    Hook,
+    OptimizerHook,
+    TextLoggerHook,
+)
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -9,6 +17,8 @@ from ..checkpoint.work_dir import checkpoints_in, remove_checkpoint
 from ..distributed.parallelize import is_sharded, unwrap
 from ..distributed.precision import apply_precision
 from ..files import SaveError
+from ..peak_memory import process_peak
+from ..units import MIB
 
 
 class _PrecisionHook(Hook):
@@ -78,6 +88,21 @@ def clip_gradients(model: nn.Module, max_norm: float, norm_type: float = 2.0,
         norm = norm.full_tensor()
     clip_grads_with_norm_(parameters, max_norm, norm, foreach)
     return norm
+
+
+@HOOKS.register_module('TextLoggerHook', force=True)
+class SegTextLoggerHook(TextLoggerHook):
+    """Logs the peak memory of the process, also after evaluations have measured parts of it."""
+
+    def _get_max_memory(self, runner: BaseRunner) -> int:
+        """Returns the largest peak of all ranks in MiB, that of a GPU or, on the CPU, 0."""
+        device = getattr(runner.model, 'output_device', None)
+        if device is None:  # a run on the CPU of a machine that has a GPU
+            return 0
+        peak = torch.full((), process_peak(torch.device('cuda', device)) // MIB, device='cuda')
+        if runner.world_size > 1:
+            dist.all_reduce(peak, dist.ReduceOp.MAX)
+        return int(peak)
 
 
 @HOOKS.register_module('CheckpointHook', force=True)

@@ -21,7 +21,9 @@ from ..checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint.work_dir import newest_whole, remove_leftovers
 from ..datasets.build import build_test_dataset, build_train_dataset
 from ..distributed.collectives import broadcast_from_rank0
+from ..distributed.compiler import require_compiler
 from ..distributed.options import Engine
+from ..optim import low_memory
 from ..version import __version__
 from .batch import Batch, resolve_batch
 from .classes import check_heads, check_trained_classes
@@ -126,6 +128,7 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
         check_trained_classes(checkpoint, run.data['test'])
     if 'train' in run.data:
         if trains:
+            _check_compiler(run)
             get_root_logger().info('%s', run.batch)
         check_heads(cfg, run.data['train'].CLASSES)
         run = run.with_config(cfg)
@@ -139,6 +142,16 @@ def _seed(options: RunOptions, resumed: Checkpoint | None) -> int:
     if seed is None and resumed is not None:
         seed = resumed.meta.get('seed')
     return seed_process(seed, options.diff_seed, options.deterministic)
+
+
+def _check_compiler(run: Run) -> None:
+    """Checks that kernels can be compiled where the run has that done on a GPU."""
+    if run.device != 'cuda':
+        return
+    if run.engine.compile:
+        require_compiler('engine.compile=True')
+    if (run.cfg.get('optimizer') or {}).get('type') == low_memory.NAME:
+        require_compiler(f'optimizer.type={low_memory.NAME!r}')
 
 
 def _build_data(cfg: Config, options: RunOptions, splits: Collection[str]

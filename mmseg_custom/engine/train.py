@@ -19,6 +19,7 @@ from torch import nn
 from ..distributed.parallelize import unwrap
 from ..errors import InputError
 from . import best
+from .batch_norm import check_batch_norm
 from .build import build_model, hash_ahead
 from .cached import drop_unneeded_blocks, open_cache
 from .evaluation_hook import SegEvalHook
@@ -41,6 +42,7 @@ def train(run: Run) -> None:
         SystemExit: With code 75 if it is stopped by a signal.
     """
     logger = get_root_logger()
+    check_batch_norm(run.cfg, run.batch)
     preemption = Preemption()
     preemption.listen()
     if not run.resumed and get_dist_info()[0] == 0:

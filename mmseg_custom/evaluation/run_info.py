@@ -1,8 +1,6 @@
 """Facts about a run: checkpoint, versions, hardware, peak memory."""
 import os
 import platform
-import resource
-import sys
 
 import cv2
 import mmcv
@@ -13,6 +11,7 @@ from mmcv.runner import get_dist_info
 
 from ..checkpoint.provenance import sha256_of, sha256_of_all
 from ..checkpoint.shard_reader import is_sharded_checkpoint
+from ..peak_memory import process_peak
 from ..version import __version__
 
 
@@ -56,10 +55,9 @@ def peak_memory(device: str) -> dict[str, int]:
 
     ``host`` is the resident memory, ``gpu`` that of PyTorch's tensors.
     """
-    unit = 1 if sys.platform == 'darwin' else 1024
-    peak = dict(host=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    peak = dict(host=process_peak('cpu'))
     if device == 'cuda':
-        peak['gpu'] = torch.cuda.max_memory_allocated()
+        peak['gpu'] = process_peak('cuda')
     return peak
 
 

@@ -1,4 +1,4 @@
-"""Batch norm over all processes: of GPUs without torch's host waits, of the CPU, where torch raises.
+"""Batch norm over all processes: on GPUs without host waits, and on the CPU, where torch raises.
 
 B batch, C channels, h w grid.
 """
@@ -80,20 +80,23 @@ def _no_empty_batches() -> Iterator[None]:
 
 
 def adapt_sync_batch_norm(module: nn.Module, device: str) -> nn.Module:
-    """Replaces every ``nn.SyncBatchNorm`` inside a module by this file's for 'cuda' or 'cpu'.
+    """Replaces every ``nn.SyncBatchNorm`` inside a module by the one for 'cuda' or 'cpu'."""
+    return replace_sync_batch_norm(
+        module, CPUSyncBatchNorm if device == 'cpu' else GPUSyncBatchNorm)
+
+
+def replace_sync_batch_norm(module: nn.Module, kind: type[_BatchNorm]) -> nn.Module:
+    """Replaces every ``nn.SyncBatchNorm`` inside a module by another batch norm.
 
     Parameters and buffers stay the same objects.
     """
-    kind = CPUSyncBatchNorm if device == 'cpu' else GPUSyncBatchNorm
     for name, child in module.named_children():
         if isinstance(child, nn.SyncBatchNorm):
             norm = kind(child.num_features, child.eps, child.momentum, child.affine,
                         child.track_running_stats, device='meta')
             norm._parameters, norm._buffers = child._parameters, child._buffers
             norm.training = child.training
-            if isinstance(norm, GPUSyncBatchNorm):
-                norm.process_group = child.process_group
             setattr(module, name, norm)
         else:
-            adapt_sync_batch_norm(child, device)
+            replace_sync_batch_norm(child, kind)
     return module

@@ -110,9 +110,10 @@ def _strips(logits: Tensor, targets: Tensor, weights: Tensor, valid: Tensor, ali
     to_rows = _interpolation(h, height, align_corners, logits)  # R (H, h)
     to_columns = _interpolation(w, width, align_corners, logits).T.contiguous()  # C^T (w, W)
     sums = logits.new_zeros(2, count, dtype=torch.float64)
-    budget = STRIP_FLOATS.get(_sized_for.get() or logits.device.type, STRIP_FLOATS['cuda'])
+    device_type = _sized_for.get() or logits.device.type
+    budget = STRIP_FLOATS.get(device_type, STRIP_FLOATS['cuda'])
     read = _rows_read(h, height, align_corners)
-    together = 1 if logits.device.type == 'cpu' else count
+    together = 1 if device_type == 'cpu' else count
     for group, rows in _plan(count, height, classes * width, budget, together):
         image = torch.arange(group.start, group.stop, device=logits.device) % images
         source = slice(read[rows.start][0], read[rows.stop - 1][1] + 1)

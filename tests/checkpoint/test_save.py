@@ -8,9 +8,10 @@ from helpers.logs import logged
 from helpers.tiny_networks import Segmentor, same, tiny, write_flat
 from mmcv.runner import save_checkpoint as mmcv_save_checkpoint
 
+from mmseg_custom.checkpoint.export import write_pth
 from mmseg_custom.checkpoint.files import safe_load
 from mmseg_custom.checkpoint.metadata import plain, trained_state_dict
-from mmseg_custom.checkpoint.save import atomic_save, save_checkpoint
+from mmseg_custom.checkpoint.save import save_checkpoint
 from mmseg_custom.checkpoint.work_dir import (
     is_whole,
     newest_whole,
@@ -22,7 +23,7 @@ from mmseg_custom.files import SaveError
 
 def write_checkpoint(folder, number: int, kind: str = 'iter') -> str:
     path = str(folder / f'{kind}_{number}.pth')
-    atomic_save(dict(meta=dict(iter=number), state_dict=dict(x=torch.arange(1000.))), path)
+    write_pth(path, dict(meta=dict(iter=number), state_dict=dict(x=torch.arange(1000.))))
     return path
 
 
@@ -127,7 +128,7 @@ def test_latest_is_a_copy_where_there_are_no_links(tmp_path, monkeypatch):
 
 def test_a_link_in_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    atomic_save(dict(x=1), 'iter_1.pth')
+    write_pth('iter_1.pth', dict(x=1))
     point_latest_to('iter_1.pth')
     assert safe_load('latest.pth')[0] == dict(x=1)
 
@@ -151,7 +152,7 @@ def test_a_full_disk_leaves_the_earlier_file_and_the_process_alive(count, number
     with open(path, 'rb') as file:
         before = file.read()
     with pytest.raises(SaveError, match='iter_1.pth was not written .* files are unchanged$'):
-        atomic_save({str(i): torch.zeros(numbers) for i in range(count)}, path)
+        write_pth(path, {str(i): torch.zeros(numbers) for i in range(count)})
     with open(path, 'rb') as file:
         assert file.read() == before
     assert os.listdir(tmp_path) == ['iter_1.pth']
@@ -159,7 +160,7 @@ def test_a_full_disk_leaves_the_earlier_file_and_the_process_alive(count, number
 
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(SaveError, match=r'no/x.pth was not written .*does not exist'):
-        atomic_save({}, str(tmp_path / 'no' / 'x.pth'))
+        write_pth(str(tmp_path / 'no' / 'x.pth'), {})
 
 
 @pytest.mark.parametrize('kept', [0.999, 0.9, 0.5, 0.01, 0])

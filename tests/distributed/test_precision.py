@@ -1,14 +1,18 @@
 import copy
+import functools
 import pickle
+import time
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from mmseg_custom.distributed import precision
 from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.models import InternViT6B
 
+MEASURED = precision.is_fast_on_cpu
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 28 * 28).reshape(2, 3, 28, 28)
 
 
@@ -111,6 +115,59 @@ def test_small_steps_move_only_master_weights(master_weights):
         optimizer.step()
     moved = (weight != start).float().mean().item()
     assert moved > 0.95 if master_weights else moved < 0.5
+
+
+@pytest.fixture
+def measuring(monkeypatch):
+    """Lets the real function measure, once more."""
+    monkeypatch.setattr(precision, 'is_fast_on_cpu', functools.cache(MEASURED.__wrapped__))
+    return precision.is_fast_on_cpu
+
+
+@pytest.mark.parametrize('ratio, fast', [(2.0, False), (0.4, True)])
+def test_the_faster_dtype_is_measured_and_not_asked_for(measuring, monkeypatch, ratio, fast):
+    monkeypatch.setattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: True)
+    measured = []
+
+    def seconds(dtype: torch.dtype) -> float:
+        measured.append(dtype)
+        return ratio if dtype == torch.bfloat16 else 1.0
+
+    monkeypatch.setattr(precision, '_seconds_of_product', seconds)
+    assert measuring(torch.bfloat16) is measuring(torch.bfloat16) is fast
+    assert len(measured) == 2  # once in a process
+    assert measuring(torch.float32) is True
+    model = segmentor()
+    apply_precision(model, torch.bfloat16)
+    casts = precision.ParameterCasts.of(model.backbone.blocks[0])
+    assert casts.arithmetic == (torch.bfloat16 if fast else torch.float32)
+
+
+def test_what_is_not_supported_is_not_measured(measuring, monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, '_is_mkldnn_bf16_supported', lambda: False)
+    monkeypatch.setattr(precision, '_seconds_of_product', None)
+    assert measuring(torch.bfloat16) is False
+
+
+def test_a_measurement_takes_milliseconds_and_leaves_the_threads():
+    threads, start = torch.get_num_threads(), time.thread_time()
+    seconds = precision._seconds_of_product(torch.float32)
+    assert 0 < seconds < time.thread_time() - start < 1
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize('others_are_fast', [True, False])
+def test_all_ranks_compute_in_the_dtype_that_is_fast_on_all_of_them(monkeypatch, others_are_fast):
+    def all_reduce(flag, operation):
+        assert operation == dist.ReduceOp.MIN and flag.device.type == 'cpu'
+        flag.fill_(min(int(flag), others_are_fast))
+
+    monkeypatch.setattr(dist, 'is_initialized', lambda: True)
+    monkeypatch.setattr(dist, 'all_reduce', all_reduce)
+    model = segmentor()
+    apply_precision(model, torch.bfloat16)
+    casts = precision.ParameterCasts.of(model.backbone.blocks[0])
+    assert casts.arithmetic == (torch.bfloat16 if others_are_fast else torch.float32)
 
 
 def test_cpu_without_bfloat16_computes_in_float32_on_rounded_weights(monkeypatch):

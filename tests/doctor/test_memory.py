@@ -15,6 +15,7 @@ from mmseg_custom.distributed.memory import state_bytes
 from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.doctor import memory
+from mmseg_custom.doctor.kernels import PRODUCT, Kernel
 from mmseg_custom.doctor.memory import estimate, predict
 from mmseg_custom.doctor.run_shape import RunShape, run_shape_of
 from mmseg_custom.engine.build import build_network
@@ -155,7 +156,8 @@ def test_parts_are_those_of_the_weights():
     assert offloaded.parts['master weights'] == offloaded.parts['optimizer'] == 0
     assert offloaded.host == pytest.approx(4 * count, rel=0.1)
     assert by_name['ddp + checkpointing'].parts['activations'] < whole.parts['activations']
-    again = [by_name[name].flops[torch.bfloat16] for name in ('ddp + checkpointing', 'ddp')]
+    products = Kernel(PRODUCT, torch.bfloat16)
+    again = [by_name[name].flops[products] for name in ('ddp + checkpointing', 'ddp')]
     assert again[0] == pytest.approx(4 / 3 * again[1], rel=0.06)  # the forward pass twice
     assert all(each.fits for each in estimates)
 

@@ -4,6 +4,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F  # noqa: N812
 
+from mmseg_custom.doctor.kernels import ATTENTION, CONVOLUTION, PRODUCT, Kernel
 from mmseg_custom.doctor.memory_tracker import MemoryTracker, peaks
 
 MB = 10**6
@@ -49,11 +50,24 @@ def test_storages_that_are_resized_are_counted_as_they_are(tracker):
     assert found == {0: MB, 1: 3 * MB // 2, 2: 3 * MB // 2, 3: 0}
 
 
-def test_arithmetic_is_counted_by_dtype(tracker):
+def test_arithmetic_is_counted_by_kernel(tracker):
     x, weight = torch.zeros(8, 16), torch.zeros(32, 16)
     F.linear(x, weight)
+    F.linear(x, weight, torch.zeros(32))
+    F.linear(x[:1].bfloat16(), weight.bfloat16())
     F.linear(x.bfloat16(), weight.bfloat16())
-    assert tracker.flops == {torch.float32: 2 * 8 * 16 * 32, torch.bfloat16: 2 * 8 * 16 * 32}
+    images, kernels = torch.zeros(2, 3, 10, 10), torch.zeros(4, 3, 3, 3, requires_grad=True)
+    F.conv2d(images, kernels, padding=1).sum().backward()
     q = torch.zeros(1, 2, 8, 16)
     F.scaled_dot_product_attention(q, q, q)
-    assert tracker.flops[torch.float32] == 2 * 8 * 16 * 32 + 2 * 2 * (2 * 8 * 8 * 16)
+    product, convolution, attention = 2 * 8 * 16 * 32, 2 * 2 * 100 * 4 * 27, 4 * 2 * 8 * 8 * 16
+    assert tracker.flops == {
+        Kernel(PRODUCT, torch.float32): 2 * product,
+        Kernel(PRODUCT, torch.bfloat16): product * 9 // 8,
+        Kernel(CONVOLUTION, torch.float32): 2 * convolution,  # with the gradient of the kernels
+        Kernel(ATTENTION, torch.float32): attention}
+    assert {kernel: (call.flops, call.shapes) for kernel, call in tracker.calls.items()} == {
+        Kernel(PRODUCT, torch.float32): (product, ((8, 16), (32, 16))),
+        Kernel(PRODUCT, torch.bfloat16): (product, ((8, 16), (32, 16))),
+        Kernel(CONVOLUTION, torch.float32): (convolution, ((2, 3, 10, 10), (4, 3, 3, 3))),
+        Kernel(ATTENTION, torch.float32): (attention, ((1, 2, 8, 16),) * 3)}

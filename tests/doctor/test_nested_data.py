@@ -5,8 +5,7 @@ from helpers.data import SMALL_LINEAR, draw_data, write_config
 from helpers.nesting import NESTINGS, WRAPPERS
 
 from mmseg_custom.doctor.checks import check_network, run_checks, training_classes
-from mmseg_custom.doctor.run_shape import crop_of
-from mmseg_custom.engine.config import load_config
+from mmseg_custom.engine.config import crop_of, load_config
 from mmseg_custom.engine.options import RunOptions
 
 RECIPES = sorted((ROOT / 'configs').glob('[!_]*/**/*.py'))

@@ -10,7 +10,9 @@ from mmcv import Config
 
 from mmseg_custom.checkpoint import open_checkpoint
 from mmseg_custom.engine.config import load_config
+from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.engine.preemption import Preemption
+from mmseg_custom.engine.run import prepare_run
 from mmseg_custom.engine.train import train
 from mmseg_custom.errors import InputError
 
@@ -53,6 +55,19 @@ def test_a_resume_opens_the_checkpoint_once(config, tmp_path, monkeypatch):
     assert opened == [f'{work_dir}/iter_2.pth']
     with pytest.raises(InputError, match='belongs to another run: seed was 1 and is 2 here'):
         prepare(config, settings=settings, work_dir=work_dir, auto_resume=True, seed=2)
+
+
+@pytest.mark.parametrize('setting', [{'engine.compile': True},
+                                     {'optimizer.type': 'LowMemoryAdamW'}])
+def test_a_gpu_without_a_compiler_is_refused_before_weights_are_read(config, tmp_path, monkeypatch,
+                                                                     setting):
+    monkeypatch.setenv('PATH', str(tmp_path))
+    monkeypatch.delenv('CC', raising=False)
+    cfg = load_config(str(config), setting)
+    cfg.work_dir = str(tmp_path)
+    prepare_run(cfg, RunOptions(device='cpu'))
+    with pytest.raises(InputError, match=f'{next(iter(setting))}=.* no C compiler'):
+        prepare_run(cfg, RunOptions(device='cuda'))
 
 
 @pytest.mark.parametrize('kind', WRAPPERS)

@@ -1,11 +1,21 @@
 """AdamW on bfloat16 weights: torchao's, and how it is built here."""
 import sys
+import weakref
 
 import pytest
 import torch
 from mmcv import Config
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.tensor import DTensor, Shard
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+from torch.utils._pytree import tree_leaves
 
+from mmseg_custom.checkpoint.checkpoint import Checkpoint
+from mmseg_custom.checkpoint.lazy import LazyStateDict, LazyTensor
+from mmseg_custom.checkpoint.save import save_checkpoint
+from mmseg_custom.checkpoint.sharded import load_optimizer
+from mmseg_custom.doctor.simulation import simulate_processes
 from mmseg_custom.engine.build import master_dtype
 from mmseg_custom.errors import InputError
 from mmseg_custom.optim.low_memory import low_memory_adamw
@@ -67,6 +77,105 @@ def test_a_state_dict_brings_it_back_bit_by_bit(state, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole, resumed))
     assert optimizer.state_dict()['state'][0]['exp_avg_sq'].equal(
         second.state_dict()['state'][0]['exp_avg_sq'])
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of a device that tensors made inside take together."""
+
+    def __init__(self, device: str):
+        super().__init__()
+        self.device, self.now, self.peak = device, 0, 0
+        self._seen = weakref.WeakKeyDictionary()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and tensor.device.type == self.device and (
+                    not is_traceable_wrapper_subclass(tensor)):
+                storage = tensor.untyped_storage()
+                if storage not in self._seen:
+                    self._seen[storage] = True
+                    self.now += storage.nbytes()
+                    weakref.finalize(storage, self._free, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return out
+
+    def _free(self, nbytes: int) -> None:
+        self.now -= nbytes
+
+
+@pytest.fixture
+def on_fake_gpu():
+    """Fake tensors of a GPU; the tables of the 8-bit codes are computed before."""
+    pytest.importorskip('torchao')
+    from torchao.optim.subclass_8bit import get_qmap_signed, get_qmap_unsigned
+    get_qmap_signed(), get_qmap_unsigned()
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def with_moments(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """An optimizer with the state that its first step makes."""
+    optimizer = build(parameters, '8bit')
+    for parameter in parameters:
+        optimizer.state[parameter] = dict(
+            step=torch.tensor(1.0), exp_avg=optimizer._new_buffer(parameter, True),
+            exp_avg_sq=optimizer._new_buffer(parameter, False))
+    return optimizer
+
+
+def test_a_state_dict_takes_a_gpu_the_memory_of_one_tensor(on_fake_gpu):
+    count, numbers = 16, 128 * 1024
+    with on_fake_gpu:
+        optimizer = with_moments([nn.Parameter(torch.empty(
+            128, 1024, dtype=torch.bfloat16, device='cuda')) for _ in range(count)])
+        with LiveBytes('cuda') as gpu:
+            state = optimizer.state_dict()['state']
+    assert {value.device.type for values in state.values() for value in values.values()} == {'cpu'}
+    assert state[0]['exp_avg'].dtype == torch.float32
+    assert gpu.peak <= 4 * 4 * numbers < count * 2 * 4 * numbers / 4  # of all of them in float32
+
+
+def test_a_file_is_written_moment_by_moment(tmp_path):
+    parameters = [nn.Parameter(torch.randn(64, 128).bfloat16()) for _ in range(8)]
+    optimizer = build(parameters, '8bit')
+    train(parameters, optimizer, range(2))
+    with LiveBytes('cpu') as host:
+        save_checkpoint(nn.ParameterList(parameters), str(tmp_path / 'x.pth'), optimizer)
+    assert host.peak < 8 * 64 * 128 * 4
+    saved = torch.load(tmp_path / 'x.pth', weights_only=True)['optimizer']
+    for index, values in optimizer.state_dict()['state'].items():
+        assert all(torch.equal(saved['state'][index][name], v) for name, v in values.items())
+
+
+def test_shards_are_saved_from_the_cpu_and_loaded_from_there(on_fake_gpu):
+    """As DTensors of the GPUs' mesh with parts on the CPU, which torch's checkpoints take."""
+    count, shape = 64, (64, 128)
+    with simulate_processes(2, device='cuda') as mesh, on_fake_gpu:
+        parameters = [nn.Parameter(DTensor.from_local(torch.empty(
+            shape, dtype=torch.bfloat16, device='cuda'), mesh, [Shard(0)], run_check=False))
+            for _ in range(count)]
+        optimizer = with_moments(parameters)
+        saved = optimizer.state_dict()
+        moment = saved['state'][0]['exp_avg']
+        assert isinstance(moment, DTensor) and moment.device_mesh is mesh
+        assert moment.to_local().device.type == 'cpu' and moment.to_local().shape == shape
+        for whole in (torch.empty(128, 128), LazyTensor((128, 128), torch.float32, torch.empty)):
+            found = Reader()
+            state = {i: dict(step=1.0, exp_avg=whole, exp_avg_sq=whole) for i in range(count)}
+            with LiveBytes('cuda') as gpu:
+                load_optimizer(optimizer, Checkpoint(
+                    'x', {}, LazyStateDict('x', {}), {**saved, 'state': state}, reader=found))
+            assert gpu.peak < 0.7 * count * 2 * 4 * 64 * 128  # of all shards in float32
+            assert {t.to_local().device.type for t in found.tensors} <= {'cpu'}
+            restored = optimizer.state[parameters[0]]['exp_avg'].to_local()
+            assert restored.codes.device.type == 'cuda' and restored.shape == shape
+
+
+class Reader:
+    """Stands for the reader of a folder: remembers what it was to fill."""
+
+    def load_into(self, tensors: dict) -> None:
+        self.tensors = list(tensors.values())
 
 
 def test_wrong_input(monkeypatch):

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...distributed.collectives import broadcast_from_rank0
 from ...errors import InputError
+from ..batch_norm import check_batch_norm
 from ..build import hash_ahead
 from ..cached import open_cache
 from ..identity import refuse_another
@@ -44,6 +45,8 @@ def sweep(run: Run) -> list[dict]:
     _check(run)
     found = combinations(run.cfg)
     runs = {one.name: run.with_config(one.cfg) for one in found}
+    for head in runs.values():
+        check_batch_norm(head.cfg, run.batch)
     shared = SharedBackbone(runs[found[0].name], union_of_layers(found))
     hash_ahead(shared.network)
     samples: Dataset = SeededSamples(run.data['train'], run.seed)

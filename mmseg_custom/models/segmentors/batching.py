@@ -1,5 +1,4 @@
 """The window batch size: how many windows go through the network at once."""
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +7,7 @@ import torch
 from mmseg.utils import get_root_logger
 
 from ...errors import InputError
+from ...peak_memory import begin_measurement, measured_peak
 from ...units import format_bytes
 
 # More pixels at once are no faster: a window of 504x504 keeps two cores busy, sixteen a GPU.
@@ -56,9 +56,9 @@ class WindowBatch:
         if self._asked or shape in self._measured:
             yield
             return
-        before = _in_use(device)
+        before = begin_measurement(device)
         yield
-        taken = max(_peak(device) - before, 1)
+        taken = max(measured_peak(device) - before, 1)
         useful = USEFUL_PIXELS.get(device.type, USEFUL_PIXELS['cuda']) // (shape[0] * shape[1])
         free = SHARE_OF_FREE * free_bytes(device)
         self._measured[shape] = max(1, min(useful, int(free / taken)))
@@ -71,25 +71,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == 'cuda':
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return _field('/proc/meminfo', 'MemAvailable')
-
-
-def _in_use(device: torch.device) -> int:
-    if device.type == 'cuda':
-        return torch.cuda.memory_allocated(device)
-    return _field('/proc/self/status', 'VmRSS')
-
-
-def _peak(device: torch.device) -> int:
-    """Returns the most bytes that were in use so far, at least those of the last run."""
-    if device.type == 'cuda':
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _field(path: str, name: str) -> int:
-    """Reads a line of kilobytes from a file of /proc, as bytes."""
-    for line in Path(path).read_text().splitlines():
-        if line.startswith(f'{name}:'):
-            return int(line.split()[1]) * 1024
-    raise OSError(f'{path} has no {name}')
+    for line in Path('/proc/meminfo').read_text().splitlines():
+        if line.startswith('MemAvailable:'):
+            return int(line.split()[1]) * 1024  # from kilobytes
+    raise OSError('/proc/meminfo has no MemAvailable')

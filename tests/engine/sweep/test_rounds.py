@@ -1,7 +1,7 @@
 import pytest
 from mmcv import Config
 
-from mmseg_custom.checkpoint.save import atomic_save
+from mmseg_custom.checkpoint.export import write_pth
 from mmseg_custom.engine.sweep import rounds
 from mmseg_custom.engine.sweep.grid import combinations
 from mmseg_custom.errors import InputError
@@ -27,7 +27,7 @@ def assigned(heads, monkeypatch, free=2**30, auto_resume=True, **options):
 def save(tmp_path, name, *iterations):
     (tmp_path / name).mkdir()
     for iteration in iterations:
-        atomic_save(dict(iter=iteration), str(tmp_path / name / f'iter_{iteration}.pth'))
+        write_pth(str(tmp_path / name / f'iter_{iteration}.pth'), dict(iter=iteration))
 
 
 def test_what_fits_goes_together(heads, monkeypatch):

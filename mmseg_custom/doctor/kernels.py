@@ -1,0 +1,102 @@
+"""The kernels that do the arithmetic of a step: matrix products, convolutions and attention.
+
+Their rates differ by far: on a GPU, PyTorch computes convolutions of float32 tensors in TF32 and
+their matrix products in float32. Operations are therefore counted by kind of kernel and dtype, and
+the largest call of each is kept, to be measured.
+"""
+from dataclasses import dataclass, replace
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+from torch.utils.flop_counter import flop_registry
+
+aten = torch.ops.aten
+FLOP_FORMULAS = {  # torch has none for the CPU's attention, whose arguments are the same
+    **flop_registry,
+    aten._scaled_dot_product_flash_attention_for_cpu:
+        flop_registry[aten._scaled_dot_product_flash_attention],
+    aten._scaled_dot_product_flash_attention_for_cpu_backward:
+        flop_registry[aten._scaled_dot_product_flash_attention_backward]}
+PRODUCT, CONVOLUTION, ATTENTION = 'matrix products', 'convolutions', 'attention'
+
+
+class Kernel(NamedTuple):
+    """A kind of kernels, and the dtype of what they read."""
+    kind: str
+    dtype: torch.dtype
+
+    def __str__(self) -> str:
+        return f'{self.kind} in {str(self.dtype).removeprefix("torch.")}'
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """A call of a kernel, without its tensors.
+
+    Attributes:
+        kernel: The kernel.
+        flops: Floating-point operations of the call.
+        shapes: Shapes of its inputs: (m, k) and (n, k) of a product, the second to be transposed;
+            images and weights of a convolution; q, k and v of attention.
+        options: Arguments of ``torch.convolution`` that follow the bias.
+    """
+    kernel: Kernel
+    flops: int
+    shapes: tuple[tuple[int, ...], ...]
+    options: tuple = ()
+
+    def shrunk(self, flops: float) -> 'KernelCall':
+        """Returns a call of fewer rows, images or heads, of about as many operations at most."""
+        shapes = [list(shape) for shape in self.shapes]
+        # Which axes may be shorter, and down to what; of a product, its many rows suffice.
+        axes = {PRODUCT: [(0, 256)], CONVOLUTION: [(0, 1), (2, 32), (3, 32)],
+                ATTENTION: [(0, 1), (1, 1)]}[self.kernel.kind]
+        now = float(self.flops)
+        for axis, least in axes:
+            before = shapes[0][axis]
+            after = min(before, max(least, int(before * flops / now)))
+            for shape in shapes if self.kernel.kind == ATTENTION else shapes[:1]:
+                shape[axis] = after
+            now *= after / before
+        return replace(self, flops=round(now), shapes=tuple(map(tuple, shapes)))
+
+    def tensors(self, device: str) -> list[Tensor]:
+        """Draws the inputs."""
+        return [torch.randn(shape, device=device).to(self.kernel.dtype) for shape in self.shapes]
+
+    def run(self, tensors: list[Tensor]) -> Tensor:
+        """Runs the kernel on its inputs."""
+        if self.kernel.kind == PRODUCT:
+            return F.linear(*tensors)
+        if self.kernel.kind == CONVOLUTION:
+            return torch.convolution(*tensors, None, *self.options)
+        return F.scaled_dot_product_attention(*tensors)
+
+
+def describe_call(func, args: tuple, flops: int) -> tuple[Kernel, KernelCall | None]:
+    """Returns the kernel of an operation with a FLOP formula, and its call if it can be repeated.
+
+    Backward passes of convolutions and attention, and transposed convolutions, are not repeated.
+    """
+    name, dtype = func._overloadpacket.__name__, args[0].dtype
+    if 'convolution' in name or 'conv2d' in name:
+        kernel = Kernel(CONVOLUTION, dtype)
+        if name == 'convolution' and not args[6]:  # transposed
+            return kernel, KernelCall(kernel, flops, _shapes(args[:2]), tuple(args[3:9]))
+    elif 'attention' in name:
+        kernel = Kernel(ATTENTION, dtype)
+        if 'backward' not in name:
+            return kernel, KernelCall(kernel, flops, _shapes(args[:3]))
+    else:
+        kernel = Kernel(PRODUCT, dtype)
+        a, b = args[1:3] if 'add' in name else args[:2]
+        m, k, n = prod(a.shape[:-1]), a.shape[-1], b.shape[-1]
+        return kernel, KernelCall(kernel, flops, ((m, k), (n, k)))
+    return kernel, None
+
+
+def _shapes(tensors: tuple[Tensor, ...]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(tensor.shape) for tensor in tensors)

@@ -1,0 +1,74 @@
+"""What the doctor advises where a run does not fit."""
+import copy
+import re
+from dataclasses import replace
+
+import pytest
+from helpers.tiny_networks import segmentor_config
+from mmcv import Config
+
+from mmseg_custom.doctor.advice import advise
+from mmseg_custom.doctor.memory import MemoryEstimate, predict
+from mmseg_custom.doctor.run_shape import FRAGMENTATION, RESERVE, RunShape
+from mmseg_custom.engine.batch_norm import find_single_value
+from mmseg_custom.units import GIB, MIB
+
+CROP = (112, 112)
+
+
+def config() -> Config:
+    """Head tuning with a UPerNet."""
+    model = segmentor_config(
+        'upernet', heads=dict(norm_cfg=dict(type='SyncBN'), channels=64), freeze_vit=True,
+        embed_dim=64, img_size=112)
+    return Config(dict(
+        model=model, optimizer=dict(type='AdamW', lr=1e-4), precision='bf16',
+        data=dict(train=dict(pipeline=[dict(type='Pad', size=CROP)]))))
+
+
+def chosen(estimates: list[MemoryEstimate]) -> MemoryEstimate:
+    return next(each for each in estimates if each.chosen)
+
+
+def peak_of(cfg: Config, images: int, ranks: int) -> int:
+    return chosen(predict(cfg, RunShape('cuda', ranks, images, CROP, accumulation=2))).peak
+
+
+def with_room_for(cfg: Config, images: int, ranks: int) -> int:
+    """Bytes of a GPU that a run with so many images just fits."""
+    return int((peak_of(cfg, images, ranks) + RESERVE) / (1 - FRAGMENTATION)) + MIB
+
+
+@pytest.mark.parametrize('ranks, least', [(1, 2), (2, 1)])
+def test_advises_no_fewer_images_than_batch_norm_needs(ranks, least):
+    cfg = config()
+    shape = RunShape('cuda', ranks, 8, CROP, memory=with_room_for(cfg, least, ranks))
+    estimates = predict(cfg, shape)
+    assert chosen(estimates).fits is False
+    faults, _ = advise(cfg, estimates, shape)
+    found = re.search(r'data.samples_per_gpu=(\d+) and --total-batch (\d+) with (\w+): ',
+                      faults[0].way_out)
+    assert found and (int(found[1]), int(found[2])) == (least, 8 * ranks)
+    assert find_single_value(cfg, ranks) is None or least > 1
+    again = predict(cfg, replace(shape, images=least, accumulation=8 // least))
+    assert {each.name: each for each in again}[found[3]].fits
+
+
+def test_advises_the_low_memory_optimizer_before_offloading():
+    cfg = config()
+    low = copy.deepcopy(cfg)
+    low.optimizer.type = 'LowMemoryAdamW'
+    shape = RunShape('cuda', 1, 2, CROP, memory=with_room_for(low, 2, 1))
+    _, advice = advise(cfg, predict(cfg, shape), shape)
+    assert advice[0].startswith('optimizer.type=LowMemoryAdamW (pip install torchao) with single')
+
+
+def test_advises_nothing_where_it_fits():
+    cfg = config()
+    shape = RunShape('cuda', 1, 2, CROP, memory=80 * GIB)
+    assert advise(cfg, predict(cfg, shape), shape) == ([], [])
+
+
+def test_simulates_one_image_where_processes_share_the_statistics():
+    for device in ('cuda', 'cpu'):
+        assert chosen(predict(config(), RunShape(device, 2, 1, CROP))).peak > 0
