@@ -19,6 +19,7 @@ from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.launch import init_process_group
 from ..errors import InputError
 from .config import load_config, resolve_config
+from .determinism import NO_KERNEL, use_deterministic_kernels
 from .lock import lock_work_dir
 from .options import RunOptions
 from .run import Run, prepare_run
@@ -64,6 +65,9 @@ def explain(error: BaseException) -> str | None:
             return str(cause).strip().splitlines()[-1].split('InputError: ')[-1]
         if isinstance(cause, OSError) and cause.filename is not None:
             return f'{cause.filename}: {cause.strerror}'
+        if isinstance(cause, RuntimeError) and NO_KERNEL in str(cause):
+            return (f'--deterministic: {str(cause).split()[0]} has no deterministic kernel on this '
+                    'GPU; train with --no-deterministic')
         cause = cause.__cause__ or cause.__context__
     return None
 
@@ -116,8 +120,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
                         help='default: that of the resumed run, else a new one')
     parser.add_argument('--diff_seed', '--diff-seed', action='store_true',
                         help='a different seed on every rank')
-    parser.add_argument('--deterministic', action='store_true',
-                        help='deterministic cuDNN kernels')
+    parser.add_argument('--deterministic', action=argparse.BooleanOptionalAction, default=False,
+                        help='deterministic kernels on a GPU, so that a resumed run is exact; '
+                        'dist_train.sh sets it')
 
 
 def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val'),
@@ -151,6 +156,9 @@ def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val
 
 def _start(cfg: Config, options: RunOptions) -> str:
     """Sets up device, process group and log; returns the timestamp that names the log."""
+    torch.backends.cudnn.benchmark = cfg.get('cudnn_benchmark', False)
+    if options.deterministic:
+        use_deterministic_kernels(options.device)
     if options.launcher != 'none':
         backend = cfg.get('dist_params', {}).get('backend') or 'nccl'
         if (cfg.get('engine') or {}).get('cpu_offload'):
@@ -158,7 +166,6 @@ def _start(cfg: Config, options: RunOptions) -> str:
         init_process_group(options.launcher, options.device, backend)
     elif options.device == 'cuda':
         torch.cuda.set_device(options.gpu_id)
-    torch.backends.cudnn.benchmark = cfg.get('cudnn_benchmark', False)
     timestamp = time.strftime('%Y%m%d_%H%M%S', time.localtime())
     rank, world_size = get_dist_info()
     if rank == 0:
