@@ -33,7 +33,8 @@ def use_deterministic_kernels(device: str) -> None:
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when cuBLAS starts
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    torch.utils.deterministic.fill_uninitialized_memory = False  # Nothing here reads it.
+    # Nothing here reads such memory. (torch gives this module its properties by another class.)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
@@ -43,20 +44,22 @@ def settle_determinism(model: nn.Module) -> None:
     Does nothing unless :func:`use_deterministic_kernels` was called in this process.
 
     Args:
-        model: Segmentor, not wrapped.
+        model: Segmentor, not wrapped. With several in a process, the first that is not known to be
+            exact decides for all.
     """
     if not torch.are_deterministic_algorithms_enabled():
         return
     unknown = _unknown_parts(model)
-    strict = not unknown and _differentiates_attention(model.backbone)
-    torch.use_deterministic_algorithms(True, warn_only=not strict)
     if unknown:
+        torch.use_deterministic_algorithms(False)  # Where nothing is exact, nothing is slower.
         get_root_logger().warning(
-            '--deterministic: not known to be exact on a GPU with %s, and the backward pass of '
-            'attention may differ in the last bits', ', '.join(unknown))
-    else:
-        get_root_logger().info('--deterministic: all kernels of a training step are, %s', (
-            'attention uses the flash kernel' if strict else 'the backbone is frozen'))
+            '--deterministic: with %s a run is not known to be exact on a GPU; only the kernels of '
+            'cuDNN and cuBLAS are deterministic', ', '.join(unknown))
+        return
+    strict = _differentiates_attention(model.backbone)
+    torch.use_deterministic_algorithms(True, warn_only=not strict)
+    get_root_logger().info('--deterministic: all kernels of a training step are, %s', (
+        'attention uses the flash kernel' if strict else 'the backbone is frozen'))
 
 
 def _unknown_parts(model: nn.Module) -> list[str]:

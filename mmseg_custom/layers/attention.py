@@ -56,7 +56,8 @@ def select_kernel(use_flash_attn: bool) -> Kernel:
         use_flash_attn: Whether flash-attn is used by this rule; else SDPA. Nothing that is missing
             is an error.
     """
-    name, kernel, reason = 'torch SDPA', sdpa, f'use_flash_attn={use_flash_attn}'
+    kernel: Kernel = sdpa
+    name, reason = 'torch SDPA', f'use_flash_attn={use_flash_attn}'
     if use_flash_attn and torch.cuda.is_available():
         name, kernel, why = _fastest_kernel(torch.cuda.get_device_capability(), sdpa_backend())
         reason += f', {why}'

@@ -8,11 +8,13 @@ else PyTorch's own kernels run.
 
 B batch, C channels, h w grid of the input, H W grid of the output.
 """
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Size = tuple[int, int]
+Size = Sequence[int]  # of two
 
 
 def resize_bilinear(maps: Tensor, size: Size, align_corners: bool = False) -> Tensor:
@@ -48,7 +50,7 @@ class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
         return _along_both(maps, size, F.adaptive_avg_pool1d)
 
 
-def _along_both(maps: Tensor, size: Size, operation) -> Tensor:
+def _along_both(maps: Tensor, size: Size, operation: Callable[[Tensor, int], Tensor]) -> Tensor:
     """Applies a linear operation along both axes, as two matrix products.
 
     Args:

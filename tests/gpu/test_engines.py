@@ -59,7 +59,7 @@ def test_two_ranks_on_one_card(zygote, device, small_config, single, tmp_path, e
     processes = zygote.start(
         log, 'tools/train.py', small_config, '--work-dir', tmp_path / 'run', '--device', device,
         *EXACT, '--launcher', 'slurm', '--engine', engine, *SETTINGS, 'dist_params.backend=gloo',
-        ranks=2)
+        ranks=2, limit=90)
     codes, text = [zygote.wait(process) for process in processes], log.read_text()
     if codes != [0, 0] and device == 'cuda' and (refused := REFUSED.search(text)):
         pytest.skip(f'{engine} over gloo on CUDA tensors: {refused.group().strip()[:200]}')

@@ -1,4 +1,4 @@
-"""With --deterministic, a run that is resumed on a GPU ends as the uninterrupted one, bit for bit."""
+"""With --deterministic, a resumed run ends on a GPU as the uninterrupted one, bit for bit."""
 import shutil
 from pathlib import Path
 

@@ -27,8 +27,9 @@ def tool(run_tool, device):
     return tool
 
 
-def test_test(tool, run_tool, small_config, checkpoint, tmp_path):
-    options = [small_config, checkpoint, '--eval', 'mIoU', 'mBIoU', '--work-dir']
+def test_test(tool, run_tool, exact_float32, small_config, checkpoint, tmp_path):
+    options = [small_config, checkpoint, '--eval', 'mIoU', 'mBIoU', '--cfg-options',
+               'precision=fp32', '--work-dir']
     tool('test.py', *options, tmp_path / 'here')
     code, *_ = run_tool('test.py', *options, tmp_path / 'cpu', '--device', 'cpu')
     metrics = [json.loads(next((tmp_path / name).glob('eval_*.json')).read_text())['metric']

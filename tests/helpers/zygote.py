@@ -6,6 +6,7 @@ process that has computed with several threads cannot be forked safely.
 """
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,7 @@ class Zygote:
         self._ask(None)  # imported
 
     def start(self, log: Path, script: Path | str, *arguments: object, ranks: int = 1,
-              cwd: Path = ROOT) -> list[int]:
+              cwd: Path = ROOT, limit: int = 600) -> list[int]:
         """Starts a script on some ranks; returns their process numbers.
 
         Ranks are told apart as by torchrun, or with ``--launcher slurm`` as by a Slurm that shows
@@ -39,8 +40,10 @@ class Zygote:
             *arguments: Words of its command line.
             ranks: Number of processes.
             cwd: Working directory.
+            limit: Seconds after which a rank that still runs is killed, by signal 14.
         """
-        job = dict(argv=[str(ROOT / script), *map(str, arguments)], log=str(log), cwd=str(cwd))
+        job = dict(argv=[str(ROOT / script), *map(str, arguments)], log=str(log), cwd=str(cwd),
+                   limit=limit)
         group = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
         envs: list[dict] = [{}]
         if 'slurm' in arguments:
@@ -97,6 +100,7 @@ def _become(job: dict) -> None:
     for number in (1, 2):
         os.dup2(log, number)
     os.setsid()
+    signal.alarm(job['limit'])
     os.environ.update(job['env'])
     os.chdir(job['cwd'])
     sys.argv = job['argv']
