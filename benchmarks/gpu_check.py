@@ -165,8 +165,8 @@ def table(outcomes: list[Outcome]) -> str:
     lines = []
     for outcome in outcomes:
         lines += ['', f'{outcome.part}: {outcome.state}, {outcome.seconds:.0f} s']
-        lines += [f'  {name:<44}{value:.4g}' if isinstance(value, float) else
-                  f'  {name:<44}{value}' for name, value in flat(outcome.figures)]
+        lines += [f'  {name:<44} {value:.4g}' if isinstance(value, float) else
+                  f'  {name:<44} {value}' for name, value in flat(outcome.figures)]
         lines += [f'  ! {flag}' for flag in outcome.flags]
     lines += ['', f'{"part":<18}{"state":<12}{"s":>5}']
     lines += [f'{outcome.part:<18}{outcome.state:<12}{outcome.seconds:>5.0f}'
