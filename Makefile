@@ -2,7 +2,7 @@
 # PYTHON=/path/to/python3.12 picks the interpreter that .venv is made with.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu test-slurm lint clean
+.PHONY: help setup demo test test-slow test-gpu gpu-pack gpu-check test-slurm lint clean
 
 # The commands of the project call `python` (or $PYTHON): let it be the one in .venv.
 RUN = PYTHON=python PATH="$(CURDIR)/.venv/bin:$$PATH"
@@ -24,6 +24,14 @@ test-slow: setup ## run the tests that take longer
 
 test-gpu: setup ## run the tests that need a CUDA device
 	@$(RUN) python -m pytest -m gpu
+
+gpu-pack: setup ## copy what a GPU machine without a network lacks into build/gpu-packages (docs/gpu.md)
+	@$(RUN) python benchmarks/gpu/pack.py build/gpu-packages
+
+# Without .venv the Python that has PyTorch does: nothing is set up on a GPU machine.
+gpu-check: ## test and measure everything on one GPU, in 8 minutes; OPTIONS="--parts tests" (docs/gpu.md)
+	@if [ -x .venv/bin/python ]; then $(RUN) python benchmarks/gpu_check.py $(OPTIONS); \
+	else "$${PYTHON:-python3}" benchmarks/gpu_check.py $(OPTIONS); fi
 
 test-slurm: setup ## run the tests on a Slurm of two pretended nodes (root; Debian and Ubuntu: installs it)
 	@sh tests/slurm/install.sh

@@ -20,6 +20,12 @@ import mmseg_custom  # noqa: F401 - registers, and lets mmseg import without com
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the option of tests/gpu."""
+    parser.addoption('--device', choices=('cuda', 'cpu'), default='cuda',
+                     help='device of the tests marked gpu; cpu tries the tests themselves')
+
+
 def pytest_report_header() -> str:
     """Says what `make test` leaves out, and why."""
     return f'tests/slurm, no part of `make test`: {missing() or "`make test-slurm` runs it"}'

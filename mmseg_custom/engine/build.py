@@ -16,6 +16,7 @@ from ..distributed.parallelize import choose_engine, parallelize, unwrap
 from ..distributed.precision import COMPUTE_DTYPES, apply_precision
 from ..errors import InputError
 from ..optim import low_memory
+from .determinism import settle_determinism
 from .hooks import ToBFloat16Hook, ToFloat16Hook
 from .run import Run
 
@@ -77,6 +78,7 @@ def build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None 
         check_finite(model)
     if before_wrapping is not None:
         before_wrapping(model)
+    settle_determinism(model)
     model = parallelize(model, run.device, run.engine, cfg.get('find_unused_parameters', False),
                         kind, master_dtype(cfg))
     if checkpoint is not None and by_shards:

@@ -22,6 +22,7 @@ from ..distributed.failures import explain_failure, lost_rank
 from ..distributed.launch import DistParams, init_process_group
 from ..errors import InputError
 from .config import load_config, resolve_config
+from .determinism import NO_KERNEL, use_deterministic_kernels
 from .lock import lock_work_dir
 from .options import RunOptions
 from .run import Run, prepare_run
@@ -76,6 +77,9 @@ def explain(error: BaseException) -> str | None:
             return f'{cause.filename}: {cause.strerror}'
         if (line := explain_failure(cause)) is not None:
             return line
+        if isinstance(cause, RuntimeError) and NO_KERNEL in str(cause):
+            return (f'--deterministic: {str(cause).split()[0]} has no deterministic kernel on this '
+                    'GPU; train with --no-deterministic')
         cause = cause.__cause__ or cause.__context__
     return None
 
@@ -121,8 +125,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
                         help='default: that of the resumed run, else a new one')
     parser.add_argument('--diff_seed', '--diff-seed', action='store_true',
                         help='a different seed on every rank')
-    parser.add_argument('--deterministic', action='store_true',
-                        help='deterministic cuDNN kernels')
+    parser.add_argument('--deterministic', action=argparse.BooleanOptionalAction, default=False,
+                        help='deterministic kernels on a GPU, so that a resumed run is exact; '
+                        'dist_train.sh sets it')
 
 
 def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val'),
@@ -157,12 +162,14 @@ def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val
 def _start(cfg: Config, options: RunOptions) -> str:
     """Sets up device, process group and log; returns the timestamp that names the log."""
     notes: list[str] = []
+    torch.backends.cudnn.benchmark = cfg.get('cudnn_benchmark', False)
+    if options.deterministic:
+        use_deterministic_kernels(options.device)
     if options.launcher != 'none':
         notes = init_process_group(options.launcher, options.device,
                                    DistParams.of(cfg.get('dist_params')))
     elif options.device == 'cuda':
         use_gpu(options.gpu_id)
-    torch.backends.cudnn.benchmark = cfg.get('cudnn_benchmark', False)
     timestamp = time.strftime('%Y%m%d_%H%M%S', time.localtime())
     rank, world_size = get_dist_info()
     if rank == 0:

@@ -28,7 +28,7 @@ class RunOptions:
         total_batch: Number of images in an optimizer step, over all processes.
         seed: Seed of all generators; None for the seed of the resumed run, or else a new one.
         diff_seed: Whether each rank has a seed of its own.
-        deterministic: Whether to restrict cuDNN to deterministic kernels.
+        deterministic: Whether deterministic kernels are used on a GPU: see :mod:`.determinism`.
         no_validate: Whether to train without evaluations.
         check_finite: Whether to refuse weights that hold NaN or infinity.
         aug_test: Whether to test with several scales and flips.

@@ -21,13 +21,12 @@ from ..distributed.collectives import broadcast_from_rank0
 SAMPLE, ITERATION = 0, 1  # kinds of seeds, so that sample 5 and iteration 5 differ
 
 
-def seed_process(seed: int | None, diff_seed: bool = False, deterministic: bool = False) -> int:
+def seed_process(seed: int | None, diff_seed: bool = False) -> int:
     """Seeds all generators of this process at the start of a run.
 
     Args:
         seed: Seed of the run; None chooses one, the same on all ranks.
         diff_seed: Whether to add the rank to the seed of the generators.
-        deterministic: Whether to restrict cuDNN to deterministic kernels.
 
     Returns:
         Seed that the ranks share.
@@ -39,10 +38,7 @@ def seed_process(seed: int | None, diff_seed: bool = False, deterministic: bool 
     random.seed(own)
     np.random.seed(own)
     torch.manual_seed(own)
-    if deterministic:
-        torch.backends.cudnn.deterministic = True
-        torch.backends.cudnn.benchmark = False
-    get_root_logger().info('seed: %d, deterministic: %s', own, deterministic)
+    get_root_logger().info('seed: %d', own)
     return seed
 
 

@@ -141,7 +141,7 @@ def _seed(options: RunOptions, resumed: Checkpoint | None) -> int:
     seed = options.seed
     if seed is None and resumed is not None:
         seed = resumed.meta.get('seed')
-    return seed_process(seed, options.diff_seed, options.deterministic)
+    return seed_process(seed, options.diff_seed)
 
 
 def _check_compiler(run: Run) -> None:

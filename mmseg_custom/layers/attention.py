@@ -5,10 +5,13 @@ B batch, N tokens, D width, d = D / heads.
 import logging
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
+from inspect import signature
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend
 
 from .norm import build_norm
 
@@ -22,12 +25,15 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _on_flash(flash_attn_func: Callable) -> Kernel:
-    """Returns a kernel that uses flash-attn where it can, and SDPA on the CPU and in float32."""
+    """Returns a kernel that uses flash-attn where it can, and SDPA on the CPU and in float32.
+
+    The backward pass adds up its parts in a fixed order where a run is deterministic.
+    """
 
     def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if not q.is_cuda or q.dtype not in (torch.float16, torch.bfloat16):
             return sdpa(q, k, v)
-        out = flash_attn_func(q, k, v)
+        out = flash_attn_func(q, k, v, deterministic=torch.are_deterministic_algorithms_enabled())
         return out[0] if isinstance(out, tuple) else out  # some releases of 3 add the log-sum-exp
 
     return kernel
@@ -35,36 +41,69 @@ def _on_flash(flash_attn_func: Callable) -> Kernel:
 
 @cache
 def select_kernel(use_flash_attn: bool) -> Kernel:
-    """Chooses the attention kernel, once for a process, and logs the choice.
+    """Chooses the attention kernel, once for a process, and logs the choice with its reason.
+
+    The rule depends on the GPU and on what is installed, so that all processes of a run, and the
+    run that is resumed, choose the same:
+
+    1. flash-attn 3 on a Hopper GPU, for which it is written.
+    2. PyTorch's SDPA where it prefers its cuDNN kernel (Hopper and data centre Blackwell, from
+       PyTorch 2.11 on), which is faster there than flash-attn 2.
+    3. flash-attn 2. SDPA's own flash kernel is the same algorithm, so this is a matter of taste.
+    4. SDPA.
 
     Args:
-        use_flash_attn: Whether to use the fastest kernel that is installed: flash-attn 3 on a
-            Hopper GPU, flash-attn 2, or PyTorch's SDPA. Nothing that is missing is an error.
+        use_flash_attn: Whether flash-attn is used by this rule; else SDPA. Nothing that is missing
+            is an error.
     """
     kernel: Kernel = sdpa
-    name = 'torch SDPA'
+    name, reason = 'torch SDPA', f'use_flash_attn={use_flash_attn}'
     if use_flash_attn and torch.cuda.is_available():
-        found = _find_flash_attn(torch.cuda.get_device_capability()[0])
-        if found is not None:
-            name, kernel = found[0], _on_flash(found[1])
-    logging.getLogger('mmseg').info('attention kernel: %s (use_flash_attn=%s)', name,
-                                    use_flash_attn)
+        name, kernel, why = _fastest_kernel(torch.cuda.get_device_capability(), sdpa_backend())
+        reason += f', {why}'
+    logging.getLogger('mmseg').info('attention kernel: %s (%s)', name, reason)
     return kernel
 
 
-def _find_flash_attn(capability_major: int) -> tuple[str, Callable] | None:
-    """Returns (name, function) of the newest flash-attn that imports on this GPU."""
-    candidates = [('flash-attn 2', 'flash_attn')]
-    if capability_major == 9:  # version 3 is written for Hopper alone
-        candidates.insert(0, ('flash-attn 3', 'flash_attn_interface'))
-    for name, module in candidates:
-        try:
-            return name, __import__(module).flash_attn_func
-        except Exception as error:  # a wheel built for another torch raises OSError and others
-            if not isinstance(error, ModuleNotFoundError):
-                logging.getLogger('mmseg').warning('%s is installed but failed to load: %r',
-                                                   name, error)
-    return None
+def sdpa_backend(head_dim: int = 64) -> str:
+    """Returns the name of the kernel that SDPA takes for bfloat16 on this GPU, as torch names it.
+
+    This asks PyTorch, which weighs the GPU, cuDNN's version and its own environment variables.
+    """
+    x = torch.empty(1, 1, 64, head_dim, dtype=torch.bfloat16, device='cuda')
+    return SDPBackend(torch._fused_sdp_choice(x, x, x)).name
+
+
+def _fastest_kernel(capability: tuple[int, int], backend: str) -> tuple[str, Kernel, str]:
+    """Returns name, function and reason of the kernel for a GPU, by the rule above.
+
+    Args:
+        capability: Compute capability of the GPU.
+        backend: Result of :func:`sdpa_backend`.
+    """
+    gpu = f'sm_{capability[0]}{capability[1]}'
+    if capability[0] == 9 and (found := _flash_attn('flash_attn_interface')) is not None:
+        return 'flash-attn 3', _on_flash(found), f'written for {gpu}'
+    if backend == 'CUDNN_ATTENTION':
+        return 'torch SDPA', sdpa, f'whose cuDNN kernel is faster on {gpu} than flash-attn 2'
+    if (found := _flash_attn('flash_attn')) is not None:
+        return 'flash-attn 2', _on_flash(found), 'installed'
+    return 'torch SDPA', sdpa, f'{backend.lower()}, no flash-attn found'
+
+
+def _flash_attn(module: str) -> Callable | None:
+    """Returns the function of a release of flash-attn; None if it does not import or is too old."""
+    try:
+        function = import_module(module).flash_attn_func
+    except Exception as error:  # a wheel built for another torch raises OSError and others
+        if not isinstance(error, ModuleNotFoundError):
+            logging.getLogger('mmseg').warning('%s is installed but failed to load: %r',
+                                               module, error)
+        return None
+    if 'deterministic' not in signature(function).parameters:
+        logging.getLogger('mmseg').warning('%s is too old: 2.4.1 or newer is needed', module)
+        return None
+    return function
 
 
 class Attention(nn.Module):

@@ -5,8 +5,9 @@ N tokens without prefix, h w patch grid, D width.
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from .resize import resize_bicubic
 
 
 def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, int],
@@ -38,8 +39,8 @@ def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, int],
     if (side, side) == tuple(grid):
         return pos_embed
     square = patches.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, D, side, side)
-    resampled = F.interpolate(square, size=tuple(grid), mode='bicubic', align_corners=False)
-    patches = resampled.flatten(2).transpose(1, 2).to(pos_embed.dtype)  # (1, h*w, D)
+    patches = resize_bicubic(square, grid).flatten(2).transpose(1, 2)  # (1, h*w, D)
+    patches = patches.to(pos_embed.dtype)
     return torch.cat([prefix, patches], dim=1)
 
 

@@ -151,8 +151,26 @@ def _cross_entropy_(logits: Tensor, targets: Tensor, weights: Tensor,
     total = logits.sub_(highest).exp_().sum(2, keepdim=True)
     loss = (total.log() + (highest - of_target)).squeeze(2) * weights
     logits.mul_(weights.unsqueeze(2) / total)
-    logits.scatter_add_(2, index, -weights.unsqueeze(2))
+    _subtract_(logits, index, weights.unsqueeze(2))
     return loss.sum((0, 2), dtype=torch.float64), hits.sum((0, 2), dtype=torch.float64)
+
+
+def _subtract_(logits: Tensor, index: Tensor, values: Tensor) -> None:
+    """Subtracts a value from one class of each pixel.
+
+    On a GPU by comparing every class, one pass over memory: the deterministic form of
+    ``scatter_add_`` there sorts, and waits for the GPU.
+
+    Args:
+        logits: (r, n, K, W), overwritten.
+        index: (r, n, 1, W), class of each pixel.
+        values: (r, n, 1, W).
+    """
+    if (_sized_for.get() or logits.device.type) == 'cpu':
+        logits.scatter_add_(2, index, -values)
+        return
+    classes = torch.arange(logits.shape[2], device=logits.device).view(-1, 1)  # (K, 1)
+    logits.addcmul_(index == classes, values, value=-1)
 
 
 def _plan(count: int, height: int, row_floats: int, budget: int,

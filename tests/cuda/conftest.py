@@ -3,6 +3,7 @@ import pytest
 from helpers.fake_cuda import simulate_cuda
 
 from mmseg_custom.compat import _copy_stream
+from mmseg_custom.layers import attention
 from mmseg_custom.layers.attention import select_kernel
 
 CHOSEN_ONCE = (select_kernel, _copy_stream)  # for a process, by what the machine has
@@ -14,6 +15,7 @@ def cuda(monkeypatch):
     for chosen in CHOSEN_ONCE:
         chosen.cache_clear()
     simulate_cuda(monkeypatch)
+    monkeypatch.setattr(attention, 'sdpa_backend', lambda: 'CUDNN_ATTENTION')
     yield monkeypatch
     for chosen in CHOSEN_ONCE:
         chosen.cache_clear()

@@ -35,7 +35,7 @@ def test_a_step_on_cached_feature_maps_waits_for_nothing(cuda, tmp_path):
 
 
 def test_heads_of_a_sweep_read_their_losses_alone(cuda, tmp_path):
-    cuda.setattr(save, 'atomic_save', lambda content, path: None)
+    cuda.setattr(save, 'write_pth', lambda path, content: None)
     cuda.setattr(sweeps, 'build_train_loader', lambda run, *_, **__: Loader(run))
     cfg = recipe('linear probing', log_config__interval=10)
     cfg.sweep, cfg.model.backbone.pretrained = dict(lr=[1e-4, 1e-3]), None

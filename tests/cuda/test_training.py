@@ -3,7 +3,6 @@ from collections import Counter
 from contextlib import nullcontext
 
 import pytest
-import torch
 from helpers.fake_cuda import on_cuda, simulate_ranks
 from helpers.fake_runs import RECIPES, prepared, recipe, train
 from mmcv.runner import Hook

@@ -20,7 +20,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from helpers.commands import ROOT
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -103,7 +102,7 @@ class FakeCuda:
 
 @contextmanager
 def on_cuda() -> Iterator[FakeCuda]:
-    """Runs code on fake tensors; ``simulate_cuda`` must be in effect where it is more than layers."""
+    """Runs code on fake tensors; more than layers needs the effect of ``simulate_cuda``."""
     seen = FakeCuda()
     with FakeTensorMode(allow_non_fake_inputs=True), _OnCuda(seen), _Decisions(seen):
         yield seen
@@ -325,13 +324,15 @@ def simulate_cuda(monkeypatch: pytest.MonkeyPatch, gpus: int = 8) -> None:
             Stream=_Stream, Event=_Stream, current_stream=lambda *_: _Stream(),
             default_stream=lambda *_: _Stream(), stream=lambda *_: nullcontext(),
             device=lambda *_: nullcontext(), synchronize=lambda *_: None,
-            is_current_stream_capturing=lambda: False, manual_seed_all=lambda _: None, empty_cache=lambda: None,
+            is_current_stream_capturing=lambda: False, manual_seed_all=lambda _: None,
+            empty_cache=lambda: None,
             memory_allocated=lambda *_, **__: 0, memory_reserved=lambda *_, **__: 0,
             max_memory_allocated=lambda *_, **__: 0,
             reset_peak_memory_stats=lambda *_: None,
             mem_get_info=lambda *_: (bytes_free, bytes_free)).items():
         monkeypatch.setattr(torch.cuda, name, value)
-    monkeypatch.setattr(fakes.FakeTensor, 'tolist', lambda tensor: tensor.cpu().numpy().tolist())
+    monkeypatch.setattr(fakes.FakeTensor, 'tolist',
+                        lambda tensor: tensor.cpu().numpy().tolist())
     monkeypatch.setattr(fakes, 'init_gpu_context', lambda _: None)
     monkeypatch.setattr(clip_grad, '_group_tensors_by_device_and_dtype', _group_tensors)
     monkeypatch.setattr(torch.accelerator, 'is_available', lambda: False)  # no stream of its own
@@ -387,7 +388,8 @@ def simulate_ranks(monkeypatch: pytest.MonkeyPatch, seen: FakeCuda, ranks: int) 
         dist.destroy_process_group()
 
 
-def _apply(module: nn.Module, change: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+def _apply(module: nn.Module, change: Callable[[Tensor], Tensor],
+           recurse: bool = True) -> nn.Module:
     """Replaces the tensors of a module, which torch would swap if they are fake, and cannot."""
     for part in module.modules() if recurse else (module,):
         for name, parameter in part._parameters.items():

@@ -6,6 +6,7 @@ process that has computed with several threads cannot be forked safely.
 """
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,12 +22,17 @@ class Zygote:
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable,
-                 'PYTHONPATH': f'{ROOT}:{ROOT}/tests'}, cwd=ROOT)
+                 'PYTHONPATH': f'{ROOT}:{ROOT}/tests:{os.environ.get("PYTHONPATH", "")}',
+                 # Asking for GPUs must not start CUDA here, which does not survive a fork.
+                 'PYTORCH_NVML_BASED_CUDA_CHECK': '1'}, cwd=ROOT)
         self._ask(None)  # imported
 
     def start(self, log: Path, script: Path | str, *arguments: object, ranks: int = 1,
-              cwd: Path = ROOT) -> list[int]:
-        """Starts a script on some ranks, as torchrun would; returns their process numbers.
+              cwd: Path = ROOT, limit: int = 600) -> list[int]:
+        """Starts a script on some ranks; returns their process numbers.
+
+        Ranks are told apart as by torchrun, or with ``--launcher slurm`` as by a Slurm that shows
+        each the same single GPU.
 
         Args:
             log: File that the ranks' output is appended to.
@@ -34,11 +40,19 @@ class Zygote:
             *arguments: Words of its command line.
             ranks: Number of processes.
             cwd: Working directory.
+            limit: Seconds after which a rank that still runs is killed, by signal 14.
         """
-        job = dict(argv=[str(ROOT / script), *map(str, arguments)], log=str(log), cwd=str(cwd))
-        group = dict(WORLD_SIZE=str(ranks), MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
-        return [self._ask({**job, 'env': dict(group, RANK=str(rank), LOCAL_RANK=str(rank))
-                           if ranks > 1 else {}}) for rank in range(ranks)]
+        job = dict(argv=[str(ROOT / script), *map(str, arguments)], log=str(log), cwd=str(cwd),
+                   limit=limit)
+        group = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
+        envs: list[dict] = [{}]
+        if 'slurm' in arguments:
+            envs = [dict(group, SLURM_PROCID=str(rank), SLURM_NTASKS=str(ranks), SLURM_LOCALID='0',
+                         SLURM_NODELIST='localhost') for rank in range(ranks)]
+        elif ranks > 1 or '--launcher' in arguments:
+            envs = [dict(group, WORLD_SIZE=str(ranks), RANK=str(rank), LOCAL_RANK=str(rank))
+                    for rank in range(ranks)]
+        return [self._ask({**job, 'env': env}) for env in envs]
 
     def wait(self, process: int) -> int:
         """Waits for a rank; returns its exit code, -N for one killed by signal N."""
@@ -48,8 +62,8 @@ class Zygote:
             cwd: Path = ROOT) -> str:
         """Runs a script to its end: checks the exit codes and returns what was printed."""
         with tempfile.NamedTemporaryFile('r', suffix='.txt') as log:
-            processes = self.start(log.name, script, *arguments, ranks=ranks, cwd=cwd)
-            codes = [self.wait(process) for process in processes]
+            codes = [self.wait(process) for process in self.start(
+                log.name, script, *arguments, ranks=ranks, cwd=cwd)]
             text = log.read()
         assert codes == [code] * ranks, f'exit codes {codes}\n{text[-5000:]}'
         return text
@@ -86,6 +100,7 @@ def _become(job: dict) -> None:
     for number in (1, 2):
         os.dup2(log, number)
     os.setsid()
+    signal.alarm(job['limit'])
     os.environ.update(job['env'])
     os.chdir(job['cwd'])
     sys.argv = job['argv']

@@ -24,22 +24,73 @@ def test_sdpa_is_softmax_attention():
     assert torch.allclose(attention.sdpa(q, k, v), expected, atol=1e-5)
 
 
-def test_asking_for_flash_where_it_is_missing_is_no_error(fresh_choice, monkeypatch):
+def flash_attn_func(q, k, v, causal=False, deterministic=False):
+    """Stands for that of a flash-attn with a deterministic backward pass."""
+
+
+@pytest.fixture
+def installed(monkeypatch, fresh_choice):
+    """Installs modules of flash-attn, and hides those that the machine has."""
+    def install(*modules: str, function=flash_attn_func) -> None:
+        for module in ('flash_attn', 'flash_attn_interface'):
+            monkeypatch.setitem(sys.modules, module, SimpleNamespace(flash_attn_func=function)
+                                if module in modules else None)
+    return install
+
+
+@pytest.mark.parametrize('capability, backend, modules, expected', [
+    ((9, 0), 'CUDNN_ATTENTION', ('flash_attn',), 'torch SDPA'),
+    ((9, 0), 'CUDNN_ATTENTION', ('flash_attn', 'flash_attn_interface'), 'flash-attn 3'),
+    ((9, 0), 'FLASH_ATTENTION', ('flash_attn',), 'flash-attn 2'),  # PyTorch before 2.11
+    ((8, 0), 'FLASH_ATTENTION', ('flash_attn', 'flash_attn_interface'), 'flash-attn 2'),
+    ((10, 0), 'CUDNN_ATTENTION', ('flash_attn', 'flash_attn_interface'), 'torch SDPA'),
+    ((8, 9), 'FLASH_ATTENTION', (), 'torch SDPA'),
+])
+def test_fastest_kernel_of_a_gpu(installed, monkeypatch, capability, backend, modules, expected):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda: (9, 0))
-    monkeypatch.setitem(sys.modules, 'flash_attn', None)
-    monkeypatch.setitem(sys.modules, 'flash_attn_interface', None)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda: capability)
+    monkeypatch.setattr(attention, 'sdpa_backend', lambda: backend)
+    installed(*modules)
     with logged() as lines:
-        assert attention.select_kernel(True) is attention.sdpa
+        kernel = attention.select_kernel(True)
         attention.select_kernel(True)
-    assert lines == ['attention kernel: torch SDPA (use_flash_attn=True)']
+    assert len(lines) == 1
+    assert lines[0].startswith(f'attention kernel: {expected} (use_flash_attn=True, ')
+    assert (kernel is attention.sdpa) == (expected == 'torch SDPA')
 
 
-@pytest.mark.parametrize('major, expected', [(9, 'flash_attn_interface'), (8, 'flash_attn')])
-def test_newest_flash_attn_for_the_gpu(fresh_choice, monkeypatch, major, expected):
-    for module in ('flash_attn', 'flash_attn_interface'):
-        monkeypatch.setitem(sys.modules, module, SimpleNamespace(flash_attn_func=module))
-    assert attention._find_flash_attn(major)[1] == expected
+def test_flash_attn_is_asked_for(installed, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    installed('flash_attn', 'flash_attn_interface')
+    assert attention.select_kernel(False) is attention.sdpa
+
+
+def test_flash_attn_without_a_deterministic_backward_pass_is_not_used(installed):
+    installed('flash_attn', function=lambda q, k, v: q)
+    with logged() as lines:
+        assert attention._fastest_kernel((8, 0), 'FLASH_ATTENTION')[0] == 'torch SDPA'
+    assert lines == ['flash_attn is too old: 2.4.1 or newer is needed']
+
+
+@pytest.mark.parametrize('deterministic', [False, True])
+def test_flash_attn_is_deterministic_where_the_run_is(monkeypatch, deterministic):
+    asked = []
+
+    def func(q, k, v, deterministic=False):
+        asked.append(deterministic)
+        return q, None
+
+    monkeypatch.setattr(torch, 'are_deterministic_algorithms_enabled', lambda: deterministic)
+    on_gpu = SimpleNamespace(is_cuda=True, dtype=torch.bfloat16)
+    assert attention._on_flash(func)(on_gpu, on_gpu, on_gpu) is on_gpu
+    assert asked == [deterministic]
+
+
+def test_sdpa_backend_has_the_name_of_a_kernel_of_torch(monkeypatch):
+    """PyTorch still answers the question: this one is about a tensor of the CPU."""
+    empty = torch.empty
+    monkeypatch.setattr(torch, 'empty', lambda *shape, **options: empty(*shape))
+    assert attention.sdpa_backend() == 'FLASH_ATTENTION'
 
 
 def test_flash_kernel_falls_back_on_the_cpu():

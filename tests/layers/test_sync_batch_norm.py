@@ -6,7 +6,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from mmseg_custom.layers.sync_batch_norm import CPUSyncBatchNorm, GPUSyncBatchNorm, adapt_sync_batch_norm
+from mmseg_custom.layers.sync_batch_norm import (
+    CPUSyncBatchNorm,
+    GPUSyncBatchNorm,
+    adapt_sync_batch_norm,
+)
 
 
 def step(norm: nn.Module, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:

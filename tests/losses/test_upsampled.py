@@ -113,6 +113,13 @@ def test_strips_have_the_size_of_another_device(monkeypatch):
     assert budgets == [upsampled.STRIP_FLOATS['cuda'], upsampled.STRIP_FLOATS['cpu']]
 
 
+def test_gradient_of_a_gpu():
+    logits, labels = sample()
+    with upsampled.strips_sized_for('cuda'):
+        found = upsampled_cross_entropy(logits, labels)
+    assert_same(found, in_full(logits, labels), logits)
+
+
 def test_strips_cover_each_row_once():
     for height, count, budget in [(504, 2, 2**20), (7, 5, 10), (1, 1, 1), (100, 64, 10**7)]:
         seen = torch.zeros(count, height)

@@ -21,6 +21,7 @@ from ...distributed.parallelize import parallelize, unwrap
 from ...distributed.precision import apply_precision
 from .. import best
 from ..build import compute_dtype, init_heads, master_dtype
+from ..determinism import settle_determinism
 from ..evaluation_hook import SegEvalHook, rewound
 from ..hooks import SegCheckpointHook, remove_older
 from ..run import Run
@@ -223,6 +224,7 @@ def _build(run: Run, shared: SharedBackbone) -> nn.Module:
     model = build_segmentor(options, train_cfg=cfg.get('train_cfg'), test_cfg=cfg.get('test_cfg'))
     init_heads(model)
     apply_precision(model, compute_dtype(cfg, model), run.device, master_dtype=master_dtype(cfg))
+    settle_determinism(model)
     return model
 
 

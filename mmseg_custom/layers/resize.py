@@ -1,0 +1,75 @@
+"""Resizing and pooling of feature maps, with a backward pass that can be deterministic on a GPU.
+
+PyTorch's kernels add up the gradients of a cell in whatever order threads arrive. For bicubic
+resizing and adaptive pooling it has no other kernel, for bilinear resizing a slow one. All three
+are linear and act on one axis after the other, so that two small matrices do the same. These are
+used where gradients flow on a GPU after ``torch.use_deterministic_algorithms(True)``; everywhere
+else PyTorch's own kernels run.
+
+B batch, C channels, h w grid of the input, H W grid of the output.
+"""
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Size = Sequence[int]  # of two
+
+
+def resize_bilinear(maps: Tensor, size: Size, align_corners: bool = False) -> Tensor:
+    """Resizes maps (B, C, h, w) to (B, C, H, W), as ``F.interpolate`` does."""
+    size = (size[0], size[1])
+    if not _deterministic_on_gpu(maps):
+        return F.interpolate(maps, size, mode='bilinear', align_corners=align_corners)
+    if not _differentiated(maps):  # F.interpolate would take the slow kernel here too
+        return torch.ops.aten.upsample_bilinear2d(maps, size, align_corners)
+    return _along_both(maps, size, lambda unit, to: F.interpolate(
+        unit, to, mode='linear', align_corners=align_corners))
+
+
+def resize_bicubic(maps: Tensor, size: Size) -> Tensor:
+    """Resizes maps (B, C, h, w) to (B, C, H, W), ``align_corners=False``, without antialiasing."""
+    size = (size[0], size[1])
+    if not (_deterministic_on_gpu(maps) and _differentiated(maps)):
+        return F.interpolate(maps, size, mode='bicubic', align_corners=False)
+    return _along_both(maps, size, lambda unit, to: F.interpolate(
+        unit[..., None], (to, 1), mode='bicubic', align_corners=False)[..., 0])
+
+
+class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
+    """``nn.AdaptiveAvgPool2d`` whose backward pass can be deterministic on a GPU."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, H, W)."""
+        if not (_deterministic_on_gpu(maps) and _differentiated(maps)):
+            return super().forward(maps)
+        rows, columns = (self.output_size if isinstance(self.output_size, tuple)
+                         else (self.output_size, self.output_size))
+        size = (rows or maps.shape[-2], columns or maps.shape[-1])
+        return _along_both(maps, size, F.adaptive_avg_pool1d)
+
+
+def _along_both(maps: Tensor, size: Size, operation: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """Applies a linear operation along both axes, as two matrix products.
+
+    Args:
+        maps: (B, C, h, w).
+        size: (H, W).
+        operation: Function of lines (1, n, length) and a length that returns (1, n, new length).
+    """
+    def matrix(length: int, to: int) -> Tensor:
+        """Returns (to, length)."""
+        unit = torch.eye(length, dtype=maps.dtype, device=maps.device)
+        return operation(unit[None], to)[0].T
+
+    rows, columns = (matrix(length, to) for length, to in zip(maps.shape[-2:], size))
+    return rows @ (maps @ columns.T)  # (B, C, h, w) -> (B, C, h, W) -> (B, C, H, W)
+
+
+def _deterministic_on_gpu(maps: Tensor) -> bool:
+    return not maps.is_cpu and torch.are_deterministic_algorithms_enabled()
+
+
+def _differentiated(maps: Tensor) -> bool:
+    return maps.requires_grad and torch.is_grad_enabled()

@@ -1,0 +1,121 @@
+"""The check for a GPU, tried on the CPU: its parts, what stops it and what does not."""
+import json
+import runpy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers.commands import ROOT, run
+
+SCRIPT = ROOT / 'benchmarks/gpu_check.py'
+# Takes the options of a part; the file that it writes is whole or not there.
+FAKE = """
+import json, sys, time
+path = sys.argv[sys.argv.index('--json') + 1]
+{before}
+open(path, 'w').write(json.dumps(dict(figures=dict(ms=1.5, of=dict(a=2)), flags={flags})))
+{after}
+"""
+
+
+@pytest.fixture
+def check(monkeypatch, tmp_path, capsys):
+    """Runs the check with parts of a test: (parts, *options) -> (code, summary, output)."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    sys.modules.pop('gpu_check', None)
+    import gpu_check
+
+    def check(parts: dict, *options: str) -> tuple[int, list, str]:
+        monkeypatch.setattr(gpu_check, 'PARTS', {
+            name: gpu_check.Part((str(write(tmp_path / f'{name}.py', **script)),), limit)
+            for name, (script, limit) in parts.items()})
+        monkeypatch.setattr(sys, 'argv', ['gpu_check.py', '--device', 'cpu', '--out',
+                                          str(tmp_path / 'out'), *options])
+        with pytest.raises(SystemExit) as end:
+            gpu_check.main()
+        return end.value.code, json.loads((tmp_path / 'out/summary.json').read_text()), (
+            capsys.readouterr().out)
+    return check
+
+
+def write(path: Path, before: str = '', flags: tuple = (), after: str = '') -> Path:
+    path.write_text(FAKE.format(before=before, flags=list(flags), after=after))
+    return path
+
+
+def test_a_part_that_fails_stops_no_other(check, tmp_path):
+    code, summary, out = check(dict(
+        good=({}, 30), broken=(dict(before='raise ValueError'), 30),
+        wrong=(dict(flags=['too large'], after='sys.exit(1)'), 30),
+        slow=(dict(after='time.sleep(60)'), 2), last=({}, 30)))
+    states = {one['part']: one['state'] for one in summary}
+    assert states == dict(good='ok', broken='failed', wrong='wrong', slow='timed out', last='ok')
+    assert code == 1
+    assert {path.name for path in (tmp_path / 'out').iterdir()} == {
+        'good.json', 'wrong.json', 'slow.json', 'last.json', 'summary.json', 'log.txt'}
+    assert '! too large' in out and '! exit code 1: see log.txt' in out
+    assert 'of.a ' in out and 'ValueError' in (tmp_path / 'out/log.txt').read_text()
+    slow = summary[3]
+    assert slow['figures'] and slow['flags'] == ['killed after 2 s']  # what it wrote is kept
+
+
+def test_what_has_no_time_is_not_run(check):
+    code, summary, out = check(dict(one=({}, 30), two=({}, 30)), '--minutes', '0.1')
+    assert code == 1 and [one['state'] for one in summary] == ['not run'] * 2
+    assert '! no time was left' in out
+
+
+def test_wrong_input_is_one_line(tmp_path):
+    options = ['python', SCRIPT, '--out', tmp_path / 'out']
+    text = run(*options, '--parts', 'machine,none', code=2)
+    assert text.splitlines()[-1].endswith('unknown none; expected some of machine, tests, '
+                                          'linear_probing, evaluation, full_tuning, head_tuning')
+    if not torch.cuda.is_available():
+        text = run(*options, code=1)
+        assert text.startswith('error: no CUDA GPU that PyTorch') and text.count('\n') == 1
+    assert not (tmp_path / 'out').exists()
+
+
+def test_parts_can_be_chosen(check):
+    code, summary, _ = check(dict(one=({}, 30), two=({}, 30)), '--parts', 'two')
+    assert code == 0 and [one['part'] for one in summary] == ['two']
+
+
+@pytest.mark.parametrize('parts', [
+    'evaluation,full_tuning',
+    pytest.param('machine,linear_probing,head_tuning,tests', marks=pytest.mark.slow)])
+def test_on_the_cpu(tmp_path, parts):
+    run('python', SCRIPT, '--device', 'cpu', '--tiny', '--parts', parts, '--out', tmp_path)
+    for part in parts.split(','):
+        content = json.loads((tmp_path / f'{part}.json').read_text())
+        assert content['figures'] and content['flags'] == []
+
+
+def test_packages_are_pure_and_complete(tmp_path, monkeypatch):
+    """All that imports of the packed ones need is packed, or comes with PyTorch's image."""
+    pack = SimpleNamespace(**runpy.run_path(str(ROOT / 'benchmarks/gpu/pack.py')))
+    folder = tmp_path / 'packages'
+    (folder / 'old').mkdir(parents=True)
+    versions = pack.pack(folder)
+    assert versions['mmcv-full'] == '1.7.2' and not (folder / 'old').exists()
+    assert {'mmcv', 'mmseg', 'addict', 'yapf', 'prettytable', 'VERSIONS'} <= {
+        path.name for path in folder.iterdir()}
+    assert not [path for path in folder.rglob('*') if path.suffix == '.so']
+    run('python', '-c', 'import sys; sys.modules["mmcls"] = None\n'
+        'import mmseg_custom, mmcv, mmseg.apis, mmseg.models\n'
+        f'assert all(m.__file__.startswith({str(folder)!r}) for m in (mmcv, mmseg))',
+        PYTHONPATH=f'{folder}:{ROOT}')
+
+
+def test_compiled_packages_are_refused():
+    pack = SimpleNamespace(**runpy.run_path(str(ROOT / 'benchmarks/gpu/pack.py')))
+    files = [Path('mmcv/_ext.cpython-311-x86_64-linux-gnu.so'), Path('mmcv/__init__.py')]
+    for name, refused in (('mmcv-full', True), ('wcwidth', False)):
+        found = SimpleNamespace(files=files, metadata=dict(Name=name))
+        if refused:
+            with pytest.raises(SystemExit, match='mmcv-full has compiled files'):
+                pack.files_of(found)
+        else:
+            assert pack.files_of(found) == files[1:]

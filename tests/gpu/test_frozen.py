@@ -1,0 +1,61 @@
+"""Sweeps and feature caches on a GPU."""
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.data import draw_data, write_config
+from helpers.runs import SMALL, assert_same_end, final_state, losses, spread
+
+pytestmark = pytest.mark.gpu
+
+FROZEN = SMALL + """
+model['backbone'].update(freeze_vit=True, drop_path_rate=0.0)
+if {cached}:
+    feature_cache = dict(dir='{folder}/cache', views=3, seed=5)
+else:
+    sweep = dict(lr=[1e-3, 2e-3])
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    def config(cached: bool) -> Path:
+        return write_config(
+            tmp_path / 'config.py', draw_data(tmp_path, train=5, val=2), 'head_tuning_tiny',
+            FROZEN.replace('{cached}', str(cached)).replace('{folder}', str(tmp_path)))
+    return config
+
+
+def test_a_head_of_a_sweep_is_what_it_is_alone(train, config, tmp_path):
+    """The same kernels on the same numbers: equal bit for bit, with deterministic ones."""
+    train(config(cached=False), '--work-dir', tmp_path / 'sweep', '--seed', 5, '--deterministic',
+          *spread(1))
+    head, = tmp_path.glob('sweep/*lr0.002*/')
+    train(head / 'config.py', '--work-dir', tmp_path / 'alone', '--seed', 5, '--deterministic',
+          *spread(1))
+    found, expected = final_state(head), final_state(tmp_path / 'alone')
+    for name, value in expected.items():
+        assert not isinstance(value, torch.Tensor) or torch.equal(found[name], value), name
+    assert losses(head) == losses(tmp_path / 'alone')
+
+
+def test_a_cache_is_filled_and_read(train, config, run_tool, tmp_path):
+    config = config(cached=True)
+    options = [config, '--deterministic', *spread(1)]
+    text = train(*options, '--work-dir', tmp_path / 'whole', '--seed', 5)
+    assert 'are still to be written' in text
+    shutil.copytree(tmp_path / 'whole', tmp_path / 'again', symlinks=True)
+    for path in [*tmp_path.glob('again/iter_[68].*'), *tmp_path.glob('again/best*')]:
+        path.unlink()
+    text = train(*options, '--work-dir', tmp_path / 'again', '--auto-resume')
+    assert 'resumed after iteration 4' in text and 'of which 0 B are still' in text
+    assert_same_end(tmp_path / 'again', tmp_path / 'whole')
+    # In the passes that are views of the cache, nothing differs but rounding to 16 bits.
+    train(*options, '--work-dir', tmp_path / 'plain', '--seed', 5, '--no-validate',
+          '--cfg-options', 'feature_cache=None')
+    cached, plain = ([entry['loss'] for entry in losses(tmp_path / name).values()][:3]
+                     for name in ('whole', 'plain'))
+    assert cached == pytest.approx(plain, rel=5e-3)
+    code, out, _ = run_tool('cache.py', 'verify', tmp_path / 'cache')
+    assert code == 0 and ' 0 corrupt' in out

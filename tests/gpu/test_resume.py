@@ -1,0 +1,38 @@
+"""With --deterministic, a resumed run ends on a GPU as the uninterrupted one, bit for bit."""
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.runs import assert_same_end, spread
+
+pytestmark = pytest.mark.gpu
+
+
+def without_the_end(whole: Path, work_dir: Path) -> Path:
+    """Copies a work dir as it was when the run was killed after the checkpoint of iteration 4."""
+    shutil.copytree(whole, work_dir, symlinks=True)
+    for path in [*work_dir.glob('iter_[68].*'), *work_dir.glob('best*')]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return work_dir
+
+
+def test_one_process(train, device, small_config, tmp_path):
+    options = [small_config, '--deterministic', *spread(1)]
+    text = train(*options, '--work-dir', tmp_path / 'whole', '--seed', 5)
+    if device == 'cuda':
+        assert '--deterministic: all kernels of a training step are' in text
+    text = train(*options, '--work-dir', without_the_end(tmp_path / 'whole', tmp_path / 'again'),
+                 '--auto-resume')
+    assert 'resumed after iteration 4' in text
+    assert_same_end(tmp_path / 'again', tmp_path / 'whole')
+
+
+@pytest.mark.parametrize('engine', ['ddp', 'fsdp2'])
+def test_in_a_group(zygote, device, small_config, tmp_path, engine):
+    options = [small_config, '--device', device, '--deterministic', '--launcher', 'pytorch',
+               '--engine', engine, '--total-batch', 4]
+    zygote.train(*options, '--work-dir', tmp_path / 'whole', '--seed', 5)
+    text = zygote.train(*options, '--auto-resume', '--work-dir',
+                        without_the_end(tmp_path / 'whole', tmp_path / 'again'))
+    assert 'resumed after iteration 4' in text
+    assert_same_end(tmp_path / 'again', tmp_path / 'whole')
