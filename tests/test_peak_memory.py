@@ -66,9 +66,10 @@ def test_the_log_reports_it_too(gpu, monkeypatch):
     begin_measurement(GPU)
     gpu.use(GIB)
     assert HOOKS.get('TextLoggerHook') is SegTextLoggerHook
-    tensor = torch.tensor
-    monkeypatch.setattr(torch, 'tensor', lambda value, device: tensor(value))
-    runner = type('Runner', (), dict(world_size=1, logger=logging.getLogger('test')))
+    full = torch.full
+    monkeypatch.setattr(torch, 'full', lambda size, value, device: full(size, value))
+    model = type('Model', (), dict(output_device=0))
+    runner = type('Runner', (), dict(world_size=1, model=model, logger=logging.getLogger('test')))
     assert SegTextLoggerHook()._get_max_memory(runner) == 5 * GIB // MIB
 
 

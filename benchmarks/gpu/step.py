@@ -163,7 +163,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         runner = build_runner(cfg, model, args.device, images, folder)
         step = seconds_per_call(lambda: runner.train(batches), args.device, args.seconds)
-        loss = runner.outputs['log_vars']['loss']
+        loss = float(runner.outputs['log_vars']['loss'])
         peak = torch.cuda.max_memory_allocated() if on_gpu else None
         use_deterministic_kernels(args.device)
         settle_determinism(unwrap(model))
