@@ -94,6 +94,8 @@ def _run(model: nn.Module, cfg: Config, shape: RunShape, engine: Engine, tracker
     labels = torch.empty(shape.images, 1, height, width, dtype=torch.long)
     batch = dict(img=images, gt_semantic_seg=labels, img_metas=[{}] * shape.images)
     tracker.tag((images, labels), 'activations')
+    if _keeps_gradients(engine, shape):
+        _copy_gradients(model)
     optimizer = None if cfg.optimizer.type == LOW_MEMORY else build_optimizer(
         model, cfg.optimizer)
     with track_sites(model, tracker, edge):
@@ -111,6 +113,25 @@ def _run(model: nn.Module, cfg: Config, shape: RunShape, engine: Engine, tracker
         states = _step(optimizer, shape)
     tracker.tag(states, 'optimizer')
     return states
+
+
+def _keeps_gradients(engine: Engine, shape: RunShape) -> bool:
+    """Returns whether all gradients stay allocated from step to step.
+
+    They do in DDP's buckets, and where those of several batches are added up.
+    """
+    return engine.type == 'ddp' or shape.accumulation > 1
+
+
+def _copy_gradients(model: nn.Module) -> None:
+    """Lets gradients be computed beside the memory that keeps them."""
+    def copy(parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
+
+    for parameter in model.parameters():
+        if parameter.requires_grad and not isinstance(parameter, DTensor):
+            parameter.register_post_accumulate_grad_hook(copy)
 
 
 def _step(optimizer: torch.optim.Optimizer, shape: RunShape) -> list[Tensor]:
@@ -153,9 +174,7 @@ def _summarize(tracker: MemoryTracker, counts: Counter, frozen: set[int], shape:
     def numbers(*kinds: str) -> set[int]:
         return {n for n, kind in enumerate(tracker.kinds) if kind in kinds}
 
-    # DDP's buckets, and accumulation, keep all gradients from step to step.
-    kept = engine.type == 'ddp' or shape.accumulation > 1
-    permanent = numbers('optimizer', 'gradients') if kept else numbers('optimizer')
+    permanent = numbers('optimizer', *['gradients'] * _keeps_gradients(engine, shape))
     offloaded = peaks(tracker, offloaded=numbers(*STATES) | frozen) if (
         engine.type == 'fsdp2') else {}
     return StepTrace(peaks(tracker, permanent=permanent), offloaded, counts, tracker.flops,

@@ -14,7 +14,7 @@ on values. So are the collectives, with their tensors.
 """
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -101,10 +101,15 @@ class FakeCuda:
 
 
 @contextmanager
-def on_cuda() -> Iterator[FakeCuda]:
-    """Runs code on fake tensors; more than layers needs the effect of ``simulate_cuda``."""
+def on_cuda(watcher: AbstractContextManager | None = None) -> Iterator[FakeCuda]:
+    """Runs code on fake tensors; more than layers needs the effect of ``simulate_cuda``.
+
+    Args:
+        watcher: Dispatch mode that sees all operations as the device would get them.
+    """
     seen = FakeCuda()
-    with FakeTensorMode(allow_non_fake_inputs=True), _OnCuda(seen), _Decisions(seen):
+    with FakeTensorMode(allow_non_fake_inputs=True), watcher or nullcontext(), _OnCuda(seen), (
+            _Decisions(seen)):
         yield seen
 
 
