@@ -34,6 +34,8 @@ def parse_args() -> argparse.Namespace:
                         'cuda with --gpu-memory or where there is a GPU)')
     parser.add_argument('--tflops', type=float, help='10^12 operations per second of a GPU in '
                         'bfloat16, to predict the time where there is none to measure')
+    parser.add_argument('--no-validate', action='store_true', help='the run has no evaluations; '
+                        'from a complete feature cache it then needs no backbone on the GPU')
     parser.add_argument('--json', action='store_true', help='print everything as JSON')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
                         metavar='KEY=VALUE', help='override settings of the config')
@@ -56,7 +58,7 @@ def main() -> None:
     on_gpus = problem is None or args.gpu_memory or problem.unexpected
     device = args.device or ('cuda' if on_gpus else 'cpu')
     ranks = args.gpus or (torch.cuda.device_count() if device == 'cuda' and here else 1)
-    options = RunOptions(device=device)
+    options = RunOptions(device=device, no_validate=args.no_validate)
     cfg, _ = resolve_config(load_config(args.config, args.cfg_options), options)
     report = run_checks(cfg, options, ranks, memory_of(args, device), args.tflops, progress)
     progress('')

@@ -12,6 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
+from ..checkpoint.provenance import drop_blocks
+from ..compat.feature_batches import batch_for
 from ..distributed.memory import state_bytes, storage_of
 from ..distributed.options import Engine
 from ..distributed.parallelize import heads, shard
@@ -63,6 +65,8 @@ def _build(cfg: Config, shape: RunShape, checkpointing: bool, engine: Engine) ->
     if cfg.model.backbone.type == 'InternViT6B':
         cfg.model.backbone.with_cp = checkpointing
     model = build_network(cfg, on_meta=True)
+    if not shape.has_blocks:
+        drop_blocks(model.backbone)
     simulate_kernels(model, shape.device)
     apply_precision(model, compute_dtype(cfg, model), shape.device,
                     master_dtype=master_dtype(cfg))
@@ -89,11 +93,7 @@ def _shard(model: nn.Module, cfg: Config, engine: Engine, tracker: MemoryTracker
 def _run(model: nn.Module, cfg: Config, shape: RunShape, engine: Engine, tracker: MemoryTracker,
          edge: int) -> list[Tensor]:
     """Runs forward pass, backward pass and optimizer; returns the optimizer's state."""
-    height, width = shape.crop
-    images = torch.empty(shape.images, 3, height, width)
-    labels = torch.empty(shape.images, 1, height, width, dtype=torch.long)
-    batch = dict(img=images, gt_semantic_seg=labels, img_metas=[{}] * shape.images)
-    tracker.tag((images, labels), 'activations')
+    batch = _batch(model, shape, tracker)
     if _keeps_gradients(engine, shape):
         _copy_gradients(model)
     optimizer = None if cfg.optimizer.type == LOW_MEMORY else build_optimizer(
@@ -113,6 +113,18 @@ def _run(model: nn.Module, cfg: Config, shape: RunShape, engine: Engine, tracker
         states = _step(optimizer, shape)
     tracker.tag(states, 'optimizer')
     return states
+
+
+def _batch(model: nn.Module, shape: RunShape, tracker: MemoryTracker) -> dict:
+    """Returns a batch of images, or of the feature maps that a cache holds for them."""
+    labels = torch.empty(shape.images, 1, *shape.crop, dtype=torch.long)
+    inputs = [torch.empty(shape.images, 3, *shape.crop)] if shape.cached is None else [
+        torch.empty(shape.images, *each, dtype=shape.cached)
+        for each in model.backbone.frozen_feature_shapes(*shape.crop)]
+    tracker.tag((labels, *inputs), 'activations')
+    batch = dict(gt_semantic_seg=labels, img_metas=[{}] * shape.images)
+    return ({**batch, 'img': inputs[0]} if shape.cached is None
+            else batch_for(model, {**batch, 'feats': inputs}))
 
 
 def _keeps_gradients(engine: Engine, shape: RunShape) -> bool:

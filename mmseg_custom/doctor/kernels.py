@@ -69,11 +69,12 @@ class KernelCall:
 
     def run(self, tensors: list[Tensor]) -> Tensor:
         """Runs the kernel on its inputs."""
-        if self.kernel.kind == PRODUCT:
-            return F.linear(*tensors)
-        if self.kernel.kind == CONVOLUTION:
-            return torch.convolution(*tensors, None, *self.options)
-        return F.scaled_dot_product_attention(*tensors)
+        if self.kernel.kind == ATTENTION:
+            q, k, v = tensors
+            return F.scaled_dot_product_attention(q, k, v)
+        x, weight = tensors
+        return (F.linear(x, weight) if self.kernel.kind == PRODUCT
+                else torch.convolution(x, weight, None, *self.options))
 
 
 def describe_call(func, args: tuple, flops: int) -> tuple[Kernel, KernelCall | None]:

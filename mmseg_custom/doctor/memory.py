@@ -100,7 +100,7 @@ def predict(cfg: Config, shape: RunShape,
     with_cp = bool(cfg.model.backbone.get('with_cp', True)) and trained
     estimates = []
     for checkpointing in (True, False) if trained else (False,):
-        for kind in (unsharded, 'fsdp2'):
+        for kind in (unsharded, 'fsdp2') if shape.cached is None else (unsharded,):
             progress(f'{kind}, {"with" if checkpointing else "without"} checkpointing')
             estimates += estimate(cfg, shape, replace(engine, type=kind), checkpointing)
     for each in estimates:

@@ -1,8 +1,12 @@
 """The devices, batch and crop of a run."""
 from dataclasses import dataclass
 
+import torch
+
+from ..engine.cached.settings import CacheSettings
 from ..engine.config import crop_of
 from ..engine.run import Run
+from ..feature_cache.layout import DTYPES
 from ..units import GIB
 
 RESERVE = GIB  # CUDA context, NCCL, and what a GPU named "80 GB" lacks of it
@@ -21,6 +25,9 @@ class RunShape:
         per_node: Processes of a node, for ``engine.hybrid``.
         accumulation: Batches whose gradients are added up for one step.
         memory: Bytes of a GPU (of the host, for 'cpu'); None if not known.
+        cached: Dtype of the feature maps if they are read from a complete feature cache.
+        has_blocks: Whether the backbone's blocks are on the device; a cached run without
+            validation frees them.
     """
     device: str
     ranks: int
@@ -29,6 +36,8 @@ class RunShape:
     per_node: int = 8
     accumulation: int = 1
     memory: int | None = None
+    cached: torch.dtype | None = None
+    has_blocks: bool = True
 
     @property
     def usable(self) -> int | None:
@@ -40,6 +49,8 @@ class RunShape:
 
 def run_shape_of(run: Run, memory: int | None) -> RunShape:
     """Returns the sizes of a run on devices with an amount of memory, in bytes."""
-    batch = run.batch
+    batch, cache = run.batch, run.cfg.get('feature_cache')
     return RunShape(run.device, batch.ranks, batch.samples, crop_of(run.cfg),
-                    accumulation=batch.accumulation, memory=memory)
+                    accumulation=batch.accumulation, memory=memory,
+                    cached=DTYPES[CacheSettings.of(cache).dtype] if cache else None,
+                    has_blocks=not (cache and run.options.no_validate))

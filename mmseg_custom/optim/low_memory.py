@@ -73,6 +73,15 @@ class _TorchAOAdapter(Optimizer):
     state_dict_device = 'cpu'
     _new_buffer: Callable[..., Tensor]  # method of torchao's optimizers
 
+    def _subclass_zeros(self, p: Tensor, signed: bool, block_size: int) -> Tensor:
+        """Gives quantised moments the dtype that their values have.
+
+        torchao's show the parameter's, and lose it in a view (0.18): as parts of a sharded tensor
+        they would then be of another dtype than the whole, which DTensor refuses.
+        """
+        zeros = super()._subclass_zeros(p, signed, block_size)  # type: ignore[misc]  # torchao's
+        return zeros.float() if _is_quantised(zeros) else zeros
+
     def add_param_group(self, param_group: dict) -> None:
         """Keeps the learning rate a number, as mmcv's hooks expect."""
         rate = param_group.get('lr', self.defaults['lr'])

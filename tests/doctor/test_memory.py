@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -178,6 +179,22 @@ def test_two_shallow_networks_tell_what_a_deep_one_takes(engine, with_cp, monkey
         assert a.peak == pytest.approx(b.peak, rel=0.01)
         assert sum(a.flops.values()) == pytest.approx(sum(b.flops.values()), rel=0.001)
         assert a.moved_bytes == pytest.approx(b.moved_bytes, rel=0.01)
+
+
+def test_a_feature_cache_spares_the_backbone():
+    cfg = config(segmentor(64, 'upernet', frozen=True), 2, 'single')
+    usual = chosen(predict(cfg, RunShape('cuda', 1, 2, CROP)))
+    cfg.feature_cache = dict(dir='/there')
+    run = prepare_run(cfg, RunOptions(device='cuda', no_validate=True), (), 1)
+    shape = run_shape_of(run, None)
+    assert shape.cached == torch.bfloat16 and not shape.has_blocks
+    cached, = predict(cfg, shape)
+    blocks = sum(p.numel() for p in build_segmentor(cfg.model).backbone.blocks.parameters())
+    assert usual.parts['weights'] - cached.parts['weights'] == 2 * blocks
+    assert Kernel(PRODUCT, torch.bfloat16) in usual.flops
+    assert Kernel(PRODUCT, torch.bfloat16) not in cached.flops
+    validating, = predict(cfg, replace(shape, has_blocks=True))
+    assert validating.parts['weights'] == usual.parts['weights']
 
 
 def test_low_memory_optimizer_halves_the_master_weights():

@@ -79,6 +79,29 @@ def test_a_state_dict_brings_it_back_bit_by_bit(state, tmp_path):
         second.state_dict()['state'][0]['exp_avg_sq'])
 
 
+@pytest.mark.parametrize('state', ['8bit', 'bf16'])
+def test_a_shard_is_trained_like_a_tensor_of_its_size(state):
+    """With FSDP2 the parameters and gradients are DTensors, and so are the moments."""
+    plain = weights()[0]
+    with simulate_processes(2) as mesh:
+        def shard(x: torch.Tensor) -> DTensor:
+            return DTensor.from_local(x, mesh, [Shard(0)], run_check=False)
+
+        sharded = nn.Parameter(shard(plain.detach().clone()))
+        optimizers = [build([parameter], state) for parameter in (plain, sharded)]
+        for step in range(3):
+            plain.grad = torch.randn(plain.shape).bfloat16()
+            sharded.grad = shard(plain.grad)
+            for optimizer in optimizers:
+                torch.manual_seed(step)  # the rounding draws
+                optimizer.step()
+        assert torch.equal(sharded.to_local(), plain)
+        whole, parts = (optimizer.state_dict()['state'][0] for optimizer in optimizers)
+        for name in ('exp_avg', 'exp_avg_sq'):
+            assert parts[name].dtype == whole[name].dtype
+            assert torch.equal(parts[name].to_local(), whole[name])
+
+
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of a device that tensors made inside take together."""
 
