@@ -225,8 +225,15 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
     A sharded segmentor that cannot test in lockstep (mmseg's own) is gathered on every rank, so
     that none waits for another. The others need nothing.
+
+    Raises:
+        InputError: If it is to be gathered, and PyTorch is too old.
     """
     gathered = is_sharded(model) and not getattr(model.module, 'tests_in_lockstep', False)
+    if gathered and not hasattr(FSDPModule, 'set_reshard_after_forward'):
+        raise InputError(f'model.type={type(model.module).__name__!r} is evaluated under FSDP2 from '
+                         "PyTorch 2.8 on: use model.type='InternViTSegmentor', --engine ddp or "
+                         '--no-validate')
     groups = [m for m in model.modules() if isinstance(m, FSDPModule)] if gathered else []
     for group in groups:
         group.unshard()
