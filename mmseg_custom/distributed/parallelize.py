@@ -20,6 +20,7 @@ from torch.distributed.fsdp import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
+from ..checkpoint.shard_reader import require_sharding
 from ..errors import InputError
 from ..layers.sync_batch_norm import adapt_sync_batch_norm
 from .collectives import gather_to_all, new_group
@@ -74,7 +75,7 @@ def choose_engine(engine: Engine, model: nn.Module) -> str:
     """Returns 'single', 'ddp' or 'fsdp2', and logs it with the reason.
 
     Raises:
-        InputError: If the engine does not go with the number of processes.
+        InputError: If the engine does not go with the number of processes or with PyTorch.
     """
     grouped = dist.is_available() and dist.is_initialized()
     ranks = dist.get_world_size() if grouped else 1
@@ -91,6 +92,8 @@ def choose_engine(engine: Engine, model: nn.Module) -> str:
         trained = any(p.requires_grad for block in _blocks(model) for p in block.parameters())
         kind, reason = (('fsdp2', 'the backbone is trained') if trained
                         else ('ddp', 'the backbone is frozen'))
+    if kind == 'fsdp2':
+        require_sharding("engine 'fsdp2'")
     get_root_logger().info('engine: %s (%s), %d process(es)', kind, reason, ranks)
     return kind
 
@@ -225,15 +228,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
     A sharded segmentor that cannot test in lockstep (mmseg's own) is gathered on every rank, so
     that none waits for another. The others need nothing.
-
-    Raises:
-        InputError: If it is to be gathered, and PyTorch is too old.
     """
     gathered = is_sharded(model) and not getattr(model.module, 'tests_in_lockstep', False)
-    if gathered and not hasattr(FSDPModule, 'set_reshard_after_forward'):
-        raise InputError(f'model.type={type(model.module).__name__!r} is evaluated under FSDP2 from '
-                         "PyTorch 2.8 on: use model.type='InternViTSegmentor', --engine ddp or "
-                         '--no-validate')
     groups = [m for m in model.modules() if isinstance(m, FSDPModule)] if gathered else []
     for group in groups:
         group.unshard()

@@ -6,14 +6,13 @@ import torch
 import torch.distributed as dist
 from helpers.nccl_group import nccl_group
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
+from torch.torch_version import TorchVersion
 
 from mmseg_custom.distributed import parallelize
 from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.parallelize import choose_engine
 from mmseg_custom.distributed.precision import apply_precision
-from mmseg_custom.distributed.wrappers import SegmentorFSDP
 from mmseg_custom.errors import InputError
 from mmseg_custom.models import InternViT6B
 
@@ -128,12 +127,12 @@ def test_auto_in_a_group(monkeypatch, frozen, kind):
         choose_engine(Engine('single'), segmentor(frozen))
 
 
-def test_an_old_pytorch_does_not_gather_for_evaluation(monkeypatch):
-    monkeypatch.delattr(FSDPModule, 'set_reshard_after_forward')  # as before 2.8
-    model = SegmentorFSDP(segmentor(False), 'cpu')
-    with pytest.raises(InputError, match="model.type='Module' is evaluated .* 2.8 on: use"), (
-            parallelize.evaluation_mode(model)):
-        pass
+@pytest.mark.parametrize('asked', ['auto', 'fsdp2'])
+def test_an_old_pytorch_does_not_shard(process_group, monkeypatch, asked):
+    monkeypatch.setattr(torch, '__version__', TorchVersion('2.7.1+cu126'))
+    with pytest.raises(InputError, match="'fsdp2' needs PyTorch 2.8 or newer, this is 2.7.1.cu126"):
+        choose_engine(Engine(asked), segmentor(False))
+    assert choose_engine(Engine('ddp'), segmentor(False)) == 'ddp'
 
 
 @pytest.mark.parametrize('options, message', [
