@@ -134,6 +134,8 @@ def shard(model: nn.Module, device: str, engine: Engine, param_dtype: torch.dtyp
     # Images stay float32: windows are merged in their dtype. The patch embedding casts them.
     fsdp(model, mp_policy=replace(casting, cast_forward_inputs=False))
     _leave_meta(model, device, engine.cpu_offload)
+    if f'{device}:gloo' in dist.get_backend_config() and torch.__version__ < (2, 9):
+        _divide_sums(model)
     if engine.prefetch:
         _prefetch(read_blocks(model), engine.prefetch)
     return SegmentorFSDP(model, device)
@@ -145,6 +147,16 @@ def _leave_meta(model: nn.Module, device: str, cpu_offload: bool) -> None:
         model.to_empty(device='cpu' if cpu_offload else device)
         for buffer in model.buffers() if cpu_offload else ():
             buffer.data = buffer.data.to(device)
+
+
+def _divide_sums(model: nn.Module) -> None:
+    """Lets gradients be added up and then divided, in the place of a mean that gloo reduces.
+
+    Before PyTorch 2.9, gloo's reduce-scatter takes a mean for a sum, without a word.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_force_sum_reduction_for_comms(True)
 
 
 def _prefetch(blocks: list[FSDPModule], ahead: int) -> None:
