@@ -14,7 +14,7 @@ from ..errors import InputError
 from .lazy import LazyStateDict, LazyTensor
 
 SUFFIX = '.dcp'
-OLDEST_TORCH = (2, 8)
+OLDEST_TORCH = '2.8'
 HEADER, METADATA = 'meta.pth', '.metadata'
 MODEL, OPTIMIZER = 'state_dict.', 'optimizer.'  # beginnings of the names in a folder
 _METADATA_TYPES = {
@@ -42,8 +42,8 @@ def require_sharding(what: str) -> None:
         InputError: If it is not.
     """
     if torch.__version__ < OLDEST_TORCH:
-        raise InputError(f'{what} needs PyTorch {".".join(map(str, OLDEST_TORCH))} or newer, this '
-                         f'is {torch.__version__}: pip install -U torch torchvision')
+        raise InputError(f'{what} needs PyTorch {OLDEST_TORCH} or newer, this is '
+                         f'{torch.__version__}: pip install -U torch torchvision')
 
 
 def is_sharded_checkpoint(path: str) -> bool:

@@ -134,7 +134,7 @@ def shard(model: nn.Module, device: str, engine: Engine, param_dtype: torch.dtyp
     # Images stay float32: windows are merged in their dtype. The patch embedding casts them.
     fsdp(model, mp_policy=replace(casting, cast_forward_inputs=False))
     _leave_meta(model, device, engine.cpu_offload)
-    if f'{device}:gloo' in dist.get_backend_config() and torch.__version__ < (2, 9):
+    if f'{device}:gloo' in dist.get_backend_config() and torch.__version__ < '2.9':
         _divide_sums(model)
     if engine.prefetch:
         _prefetch(read_blocks(model), engine.prefetch)

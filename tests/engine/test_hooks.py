@@ -12,7 +12,7 @@ from mmseg_custom.engine.log_buffer import DeferredLogBuffer
 
 @pytest.mark.parametrize('buffer, kind', [(LogBuffer, float), (DeferredLogBuffer, torch.Tensor)])
 def test_norms_of_gradients_are_what_the_log_takes(buffer, kind):
-    """mmcv's makes an array of its values, which no tensor of a GPU becomes."""
+    """Mmcv's makes an array of its values, which no tensor of a GPU becomes."""
     with on_cuda():
         model = torch.nn.Linear(2, 1, device='cuda')
         optimizer = torch.optim.SGD(model.parameters(), 0.1, foreach=False)

@@ -1,4 +1,4 @@
-"""Signals to the launcher; as a script, this file is the launcher with an older PyTorch's parser."""
+"""Signals to the launcher; as a script, this file is the launcher on an older PyTorch."""
 import os
 import runpy
 import signal
