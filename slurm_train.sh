@@ -49,8 +49,9 @@ fi
 # and their exit code says what to do.
 trap : TERM USR1
 code=0
+# Since Slurm 22.05 srun takes one CPU a task, not the job's number, unless it is told.
 # shellcheck disable=SC2086 # SRUN_ARGS holds several options
-srun --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+srun --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
     "${PYTHON:-python}" -u "$root/tools/train.py" "$config" --launcher slurm --auto-resume "$@" ||
     code=$?
 if [ "$code" -eq 75 ]; then

@@ -7,16 +7,22 @@ line says which process failed first and why, and the exit code is that of this 
 
 SIGTERM and SIGUSR1 are forwarded to the processes, which stop cleanly and exit with a code of
 their own. torchrun itself would kill them 30 seconds after a SIGTERM, and would die of a SIGUSR1.
+PyTorch has an option for that since 2.10. Before, it handles signals only if it runs in the main
+thread; there it gets a thread of its own, and all signals are forwarded from here.
 """
 import argparse
+import glob
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.run import parse_args, run
+from torch.distributed.run import get_args_parser, run
 
 FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
+LEFT_TO_TORCH = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+OPTION = '--signals-to-handle'
 PREEMPTED = 75  # see engine/preemption.py
 
 
@@ -25,22 +31,34 @@ def main() -> None:
 
     torchrun's own restarts would also restart a run that was asked to stop.
     """
-    for number in FORWARDED:
+    parser = get_args_parser()
+    has_option = OPTION in parser.format_help()
+    for number in FORWARDED if has_option else FORWARDED + LEFT_TO_TORCH:
         signal.signal(number, forward)
-    options = parse_args(['--signals-to-handle=SIGINT,SIGHUP,SIGQUIT', *sys.argv[1:]])
+    names = ','.join(number.name for number in LEFT_TO_TORCH)
+    options = parser.parse_args([f'{OPTION}={names}'] * has_option + sys.argv[1:])
     restarts = int(os.environ.get('RESTARTS') or 0)
-    code = launch(options)
+    code = launch(options, in_thread=not has_option)
     while restarts and code not in (0, PREEMPTED):
         print(f'restarting, {restarts} restarts left', file=sys.stderr, flush=True)
         restarts -= 1
-        code = launch(options)
+        code = launch(options, in_thread=not has_option)
     sys.exit(code)
 
 
-def launch(options: argparse.Namespace) -> int:
-    """Runs the processes once and returns the exit code of the first that failed, or 0."""
+def launch(options: argparse.Namespace, in_thread: bool) -> int:
+    """Runs the processes once and returns the exit code of the first that failed, or 0.
+
+    Args:
+        options: Parsed command line.
+        in_thread: Whether torchrun runs in another thread than this one.
+    """
     try:
-        run(options)
+        if in_thread:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(run, options).result()
+        else:
+            run(options)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         code = failure.exitcode
@@ -68,9 +86,13 @@ def message_of(failure: ProcessFailure) -> str:
 
 
 def forward(number: int, _frame: object) -> None:
-    """Forwards a signal to the processes that this one has started."""
-    with open(f'/proc/{os.getpid()}/task/{os.getpid()}/children') as file:
-        children = [int(word) for word in file.read().split()]
+    """Forwards a signal to the processes that this one has started; without any, it ends."""
+    children = []
+    for path in glob.glob('/proc/self/task/*/children'):  # by the thread that has started them
+        with open(path) as file:
+            children += [int(word) for word in file.read().split()]
+    if not children:  # the launchers of other nodes are waited for
+        os._exit(128 + number)
     for child in children:
         try:
             os.kill(child, number)

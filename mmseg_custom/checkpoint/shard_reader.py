@@ -14,6 +14,7 @@ from ..errors import InputError
 from .lazy import LazyStateDict, LazyTensor
 
 SUFFIX = '.dcp'
+OLDEST_TORCH = '2.8'
 HEADER, METADATA = 'meta.pth', '.metadata'
 MODEL, OPTIMIZER = 'state_dict.', 'optimizer.'  # beginnings of the names in a folder
 _METADATA_TYPES = {
@@ -27,6 +28,22 @@ _METADATA_TYPES = {
     'torch': {'Size', 'bfloat16', 'float16', 'float32', 'float64', 'int64', 'int32', 'uint8',
               'bool'},
 }
+
+
+def require_sharding(what: str) -> None:
+    """Checks that PyTorch is new enough for sharded training and its checkpoints.
+
+    Before 2.8, FSDP2 and torch.distributed.checkpoint lack options that are used here.
+
+    Args:
+        what: What needs it, for the message.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if torch.__version__ < OLDEST_TORCH:
+        raise InputError(f'{what} needs PyTorch {OLDEST_TORCH} or newer, this is '
+                         f'{torch.__version__}: pip install -U torch torchvision')
 
 
 def is_sharded_checkpoint(path: str) -> bool:
@@ -46,10 +63,11 @@ class ShardReader(dcp.FileSystemReader):
         weights: The weights, whole, by their names in the model.
 
     Raises:
-        InputError: If a file in it is missing or damaged.
+        InputError: If a file in it is missing or damaged, or PyTorch is too old.
     """
 
     def __init__(self, folder: str):
+        require_sharding(folder)
         super().__init__(folder)
         self.metadata = check_whole(folder)
         self.weights = LazyStateDict(folder, self._lazy_tensors(MODEL))

@@ -19,7 +19,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import Optimizer
 
 from ..errors import InputError
@@ -186,8 +186,9 @@ def _shard(value: object, parameter: Tensor, device: str | None) -> object:
     if isinstance(value, DTensor) or not isinstance(value, Tensor) or not isinstance(
             parameter, DTensor) or value.shape != parameter.shape:
         return value
-    shard = distribute_tensor(value, parameter.device_mesh, parameter.placements,
-                              src_data_rank=None)  # every process has read the same file
+    mesh = parameter.device_mesh  # every process has read the same file: nothing is sent
+    whole = DTensor.from_local(value, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    shard = whole.redistribute(placements=parameter.placements)
     return shard.to(device) if device else shard
 
 

@@ -17,7 +17,11 @@ _LESS = ('`python tools/doctor.py CONFIG` says what fits; training needs less wi
 _KNOWN = {  # what torch's messages contain -> what is said
     'CUDA error: out of memory': f'no memory left on the GPU: {_LESS}',
     'CUBLAS_STATUS_ALLOC_FAILED': f'no memory left on the GPU, for cuBLAS: {_LESS}',
+    'CUBLAS_STATUS_NOT_INITIALIZED': (
+        f'cuBLAS does not start; most often no memory is left: {_LESS}'),
     'CUDNN_STATUS_ALLOC_FAILED': f'no memory left on the GPU, for cuDNN: {_LESS}',
+    'unable to find an engine to execute': (
+        f'cuDNN has no kernel that runs; most often no memory is left: {_LESS}'),
     "'out of memory'": f'no memory left on the GPU, for nccl: {_LESS}',
     'no kernel image is available': (
         'this PyTorch, or a kernel library beside it (flash-attn, apex), was not built for this '

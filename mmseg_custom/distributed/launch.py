@@ -182,7 +182,7 @@ def _meet(rank: int, ranks: int, timeout: timedelta) -> dist.Store:
     """
     try:
         store, _, _ = next(dist.rendezvous('env://', rank, ranks, timeout=timeout))
-    except dist.DistError as error:
+    except RuntimeError as error:  # older PyTorch has no class for some of these
         port = os.environ['MASTER_PORT']
         if 'EADDRINUSE' in str(error):
             raise InputError(f'port {port} of this host is taken, by another job most likely: set '

@@ -20,6 +20,7 @@ from torch.distributed.fsdp import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
+from ..checkpoint.shard_reader import require_sharding
 from ..errors import InputError
 from ..layers.sync_batch_norm import adapt_sync_batch_norm
 from .collectives import gather_to_all, new_group
@@ -74,7 +75,7 @@ def choose_engine(engine: Engine, model: nn.Module) -> str:
     """Returns 'single', 'ddp' or 'fsdp2', and logs it with the reason.
 
     Raises:
-        InputError: If the engine does not go with the number of processes.
+        InputError: If the engine does not go with the number of processes or with PyTorch.
     """
     grouped = dist.is_available() and dist.is_initialized()
     ranks = dist.get_world_size() if grouped else 1
@@ -91,6 +92,8 @@ def choose_engine(engine: Engine, model: nn.Module) -> str:
         trained = any(p.requires_grad for block in _blocks(model) for p in block.parameters())
         kind, reason = (('fsdp2', 'the backbone is trained') if trained
                         else ('ddp', 'the backbone is frozen'))
+    if kind == 'fsdp2':
+        require_sharding("engine 'fsdp2'")
     get_root_logger().info('engine: %s (%s), %d process(es)', kind, reason, ranks)
     return kind
 
@@ -131,6 +134,8 @@ def shard(model: nn.Module, device: str, engine: Engine, param_dtype: torch.dtyp
     # Images stay float32: windows are merged in their dtype. The patch embedding casts them.
     fsdp(model, mp_policy=replace(casting, cast_forward_inputs=False))
     _leave_meta(model, device, engine.cpu_offload)
+    if f'{device}:gloo' in dist.get_backend_config() and torch.__version__ < '2.9':
+        _divide_sums(model)
     if engine.prefetch:
         _prefetch(read_blocks(model), engine.prefetch)
     return SegmentorFSDP(model, device)
@@ -142,6 +147,16 @@ def _leave_meta(model: nn.Module, device: str, cpu_offload: bool) -> None:
         model.to_empty(device='cpu' if cpu_offload else device)
         for buffer in model.buffers() if cpu_offload else ():
             buffer.data = buffer.data.to(device)
+
+
+def _divide_sums(model: nn.Module) -> None:
+    """Lets gradients be added up and then divided, in the place of a mean that gloo reduces.
+
+    Before PyTorch 2.9, gloo's reduce-scatter takes a mean for a sum, without a word.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_force_sum_reduction_for_comms(True)
 
 
 def _prefetch(blocks: list[FSDPModule], ahead: int) -> None:

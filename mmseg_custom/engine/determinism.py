@@ -25,11 +25,12 @@ NO_KERNEL = 'does not have a deterministic implementation'  # words of PyTorch's
 def use_deterministic_kernels(device: str) -> None:
     """Lets the libraries of this process use deterministic kernels where they have any.
 
-    Called before the process group is joined: nccl then leaves out the reductions in switches
-    (NVLS), whose order varies.
+    Called before the process group is joined: nccl reads then whether it may reduce in switches
+    (NVLS), in an order that varies.
     """
     if device != 'cuda':
         return
+    os.environ.setdefault('NCCL_NVLS_ENABLE', '0')  # PyTorch sees to it from 2.8 on
     os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # read when cuBLAS starts
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False

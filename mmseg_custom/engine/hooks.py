@@ -19,6 +19,7 @@ from ..distributed.precision import apply_precision
 from ..files import SaveError
 from ..peak_memory import process_peak
 from ..units import MIB
+from .log_buffer import DeferredLogBuffer
 
 
 class _PrecisionHook(Hook):
@@ -71,7 +72,9 @@ class SegOptimizerHook(OptimizerHook):
         (runner.outputs['loss'] / getattr(runner, 'accumulation', 1)).backward()
         if self.grad_clip is not None:
             norm = clip_gradients(runner.model, **self.grad_clip)
-            runner.log_buffer.update({'grad_norm': norm}, runner.outputs['num_samples'])
+            deferred = isinstance(runner.log_buffer, DeferredLogBuffer)  # mmcv's takes numbers
+            runner.log_buffer.update({'grad_norm': norm if deferred else norm.item()},
+                                     runner.outputs['num_samples'])
         runner.optimizer.step()
 
 

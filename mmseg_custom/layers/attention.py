@@ -59,7 +59,10 @@ def select_kernel(use_flash_attn: bool) -> Kernel:
     kernel: Kernel = sdpa
     name, reason = 'torch SDPA', f'use_flash_attn={use_flash_attn}'
     if use_flash_attn and torch.cuda.is_available():
-        name, kernel, why = _fastest_kernel(torch.cuda.get_device_capability(), sdpa_backend())
+        try:
+            name, kernel, why = _fastest_kernel(torch.cuda.get_device_capability(), sdpa_backend())
+        except RuntimeError as error:  # a run on the CPU, beside a GPU that is full or held
+            why = f'the GPU takes no process: {str(error).splitlines()[0]}'
         reason += f', {why}'
     logging.getLogger('mmseg').info('attention kernel: %s (%s)', name, reason)
     return kernel

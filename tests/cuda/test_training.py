@@ -71,6 +71,12 @@ def test_accumulated_and_clipped_gradients_wait_for_nothing(cuda, tmp_path, rank
     assert not waits[2] and waits[1].keys() <= LOG_LINE
 
 
+def test_class_weights_wait_for_nothing(cuda, tmp_path):
+    _, waits, _ = run_on_cuda(cuda, tmp_path, 'linear probing',
+                              model__decode_head__loss_decode__class_weight=[1., 2.] * 75)
+    assert not waits[2]
+
+
 @pytest.mark.parametrize('name', ['linear probing', 'full tuning'])
 def test_32_processes_of_4_hosts(cuda, tmp_path, name):
     cuda.setattr(parallelize, 'gather_to_all', lambda _: [f'host {i // 8}' for i in range(32)])

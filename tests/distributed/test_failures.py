@@ -44,6 +44,10 @@ def test_message_of_another_form():
 @pytest.mark.parametrize('text, words', [
     ('CUDA error: out of memory\nCUDA kernel errors ...', 'no memory left on the GPU: '),
     ('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`', 'for cuBLAS'),
+    ('CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`',
+     'cuBLAS does not start; most often no memory'),
+    ('GET was unable to find an engine to execute this computation', 'most often no memory'),
+    ('FIND was unable to find an engine to execute this computation', 'cuDNN has no kernel'),
     ('CUDA error: no kernel image is available for execution on the device', 'not built for this'),
     ('CUDA error: CUDA-capable device(s) is/are busy or unavailable', 'held by another process'),
     ('CUDA error: uncorrectable ECC error encountered', 'take it out of service')])

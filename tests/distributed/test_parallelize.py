@@ -6,7 +6,9 @@ import torch
 import torch.distributed as dist
 from helpers.nccl_group import nccl_group
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
+from torch.torch_version import TorchVersion
 
 from mmseg_custom.distributed import parallelize
 from mmseg_custom.distributed.options import Engine
@@ -124,6 +126,24 @@ def test_auto_in_a_group(monkeypatch, frozen, kind):
     assert choose_engine(Engine(), segmentor(frozen)) == kind
     with pytest.raises(InputError, match="'single' in 2 processes"):
         choose_engine(Engine('single'), segmentor(frozen))
+
+
+@pytest.mark.parametrize('version, sums', [('2.8.0+cu128', True), ('2.9.1+cu128', False)])
+def test_gloo_of_an_old_pytorch_is_asked_for_sums(process_group, monkeypatch, version, sums):
+    monkeypatch.setattr(torch, '__version__', TorchVersion(version))
+    model = segmentor(False).to_empty(device='cpu')
+    model = parallelize.parallelize(model, 'cpu', Engine('fsdp2'))
+    groups = [module._get_fsdp_state()._fsdp_param_group for module in model.modules()
+              if isinstance(module, FSDPModule)]
+    assert [group.force_sum_reduction_for_comms for group in groups] == [sums] * 3
+
+
+@pytest.mark.parametrize('asked', ['auto', 'fsdp2'])
+def test_an_old_pytorch_does_not_shard(process_group, monkeypatch, asked):
+    monkeypatch.setattr(torch, '__version__', TorchVersion('2.7.1+cu126'))
+    with pytest.raises(InputError, match="'fsdp2' needs PyTorch 2.8 or newer, this is 2.7.1.cu126"):
+        choose_engine(Engine(asked), segmentor(False))
+    assert choose_engine(Engine('ddp'), segmentor(False)) == 'ddp'
 
 
 @pytest.mark.parametrize('options, message', [

@@ -4,6 +4,7 @@ The steps of the recipes run on fake CUDA tensors: no operation of theirs is one
 PyTorch has no deterministic kernel on a GPU.
 """
 import argparse
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -35,6 +36,8 @@ RECIPES = ['linear_probing', 'head_tuning', 'few_shot', 'full_tuning']
 @pytest.fixture(autouse=True)
 def _same_modes(monkeypatch):
     monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', ':16:8')
+    monkeypatch.setenv('NCCL_NVLS_ENABLE', '')
+    monkeypatch.delenv('NCCL_NVLS_ENABLE')
     monkeypatch.setattr(torch.backends.cudnn, 'benchmark', True)
     monkeypatch.setattr(torch.backends.cudnn, 'deterministic', False)
     yield
@@ -114,6 +117,7 @@ def test_only_attention_that_is_differentiated_needs_the_strict_mode():
         assert torch.is_deterministic_algorithms_warn_only_enabled() == (not strict)
         assert lines[-1].startswith('--deterministic: all kernels of a training step are')
     assert not torch.backends.cudnn.benchmark and torch.backends.cudnn.deterministic
+    assert os.environ['NCCL_NVLS_ENABLE'] == '0'
 
 
 def test_a_position_embedding_that_is_trained_differentiates_attention():

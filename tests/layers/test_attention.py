@@ -59,6 +59,20 @@ def test_fastest_kernel_of_a_gpu(installed, monkeypatch, capability, backend, mo
     assert (kernel is attention.sdpa) == (expected == 'torch SDPA')
 
 
+def test_a_full_gpu_does_not_end_a_run_on_the_cpu(installed, monkeypatch):
+    def full():
+        raise torch.OutOfMemoryError('CUDA error: out of memory\nand more')
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda: (9, 0))
+    monkeypatch.setattr(attention, 'sdpa_backend', full)
+    installed('flash_attn')
+    with logged() as lines:
+        assert attention.select_kernel(True) is attention.sdpa
+    assert lines == ['attention kernel: torch SDPA (use_flash_attn=True, the GPU takes no process: '
+                     'CUDA error: out of memory)']
+
+
 def test_flash_attn_is_asked_for(installed, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     installed('flash_attn', 'flash_attn_interface')

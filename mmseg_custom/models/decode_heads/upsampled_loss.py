@@ -2,6 +2,7 @@
 
 B images, K classes, h w grid of the logits, H W pixels.
 """
+import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss
 from torch import Tensor, nn
@@ -44,5 +45,6 @@ def head_losses(head: nn.Module, logits: Tensor, labels: Tensor) -> tuple[Tensor
     loss, accuracy = upsampled_cross_entropy(
         logits, labels.squeeze(1), ignore_index=head.ignore_index,
         align_corners=head.align_corners, avg_non_ignore=head.loss_decode.avg_non_ignore,
-        class_weight=None if weight is None else logits.new_tensor(weight))
+        class_weight=None if weight is None else torch.tensor(weight, dtype=logits.dtype).to(
+            logits.device, non_blocking=True))  # a blocking copy would wait for the GPU
     return head.loss_decode.loss_weight * loss, accuracy

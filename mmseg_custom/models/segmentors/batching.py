@@ -18,13 +18,15 @@ SHARE_OF_FREE = 0.5  # the rest is for logits, the data loader and other process
 class WindowBatch:
     """Chooses the window batch size: the one asked for, or what memory allows.
 
-    By default the first window of a shape runs alone, and its memory is measured; batches of that
-    shape then take at most half of the free memory.
+    By default the first two windows of a shape run alone, and the memory of the second is measured:
+    in the first, cuDNN may try kernels that take all memory there is. Batches of that shape then
+    take at most half of the free memory.
     """
 
     def __init__(self):
         self._asked: int | None = None
-        self._measured: dict[tuple, int] = {}  # by shape: what fits by the first window
+        self._begun: set[tuple] = set()  # shapes of which one window has run
+        self._measured: dict[tuple, int] = {}  # by shape: what fits by the second window
         self._limit: dict[tuple, int] = {}  # by shape: half of a size that did not fit
 
     def ask(self, number: int | None) -> None:
@@ -52,9 +54,10 @@ class WindowBatch:
 
     @contextmanager
     def measured(self, shape: tuple[int, int], device: torch.device) -> Iterator[None]:
-        """Measures the memory of one window, the first of its shape, as it runs inside."""
-        if self._asked or shape in self._measured:
+        """Measures the memory of one window, the second of its shape, as it runs inside."""
+        if self._asked or shape in self._measured or shape not in self._begun:
             yield
+            self._begun.add(shape)
             return
         before = begin_measurement(device)
         yield

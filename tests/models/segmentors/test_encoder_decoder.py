@@ -144,7 +144,7 @@ def test_the_free_memory_decides(monkeypatch):
     monkeypatch.setattr(batching, 'free_bytes', lambda device: 2**40)
     calls = Calls(model)
     expected = labels(model, [view])
-    assert calls.sizes == [1, 6]
+    assert calls.sizes == [1, 1, 5]
     model = build('InternViTSegmentor')
     monkeypatch.setattr(batching, 'free_bytes', lambda device: 0)
     calls = Calls(model)
