@@ -87,8 +87,10 @@ def measure(names: list[str]) -> dict[str, int]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def predicted(name: str, device: str = 'cpu'):
+def predicted(name: str, device: str = 'cpu', times: int = 1):
+    """The prediction for a case with so many times as many images."""
     model, images, engine, ranks = CASES[name]
+    images *= times
     cfg = config(segmentor(**model), images, engine)
     return chosen(predict(cfg, shape_of(cfg, device, ranks)))
 
