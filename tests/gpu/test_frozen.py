@@ -40,6 +40,8 @@ def test_a_head_of_a_sweep_is_what_it_is_alone(train, config, tmp_path):
     # A sweep averages the values of two batches as numbers, a run alone as tensors.
     logged, alone = losses(head), losses(tmp_path / 'alone')
     assert logged.keys() == alone.keys()
+    for entry in (*logged.values(), *alone.values()):
+        assert entry.pop('mode') == 'train'
     assert all(logged[i] == pytest.approx(alone[i], rel=1e-6) for i in alone)
 
 
