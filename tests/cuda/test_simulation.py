@@ -16,6 +16,13 @@ WAITS = {
     'numpy': lambda x: x.cpu().numpy(),
     'nonzero': lambda x: x.nonzero(),
     'mask': lambda x: x[x[:, 0] > 0],
+    'assignment to a mask': lambda x: x.__setitem__(x > 0, x.flatten()),
+    'indices of the host': lambda x: x[torch.tensor([0, 1])],
+    'a list of indices': lambda x: x[[0, 1]],
+    'assignment to indices of the host': lambda x: x.__setitem__(torch.tensor([0, 1]), x[:2]),
+    'synchronize': lambda x: torch.cuda.synchronize(),
+    'synchronize a stream': lambda x: torch.cuda.current_stream().synchronize(),
+    'empty the cache': lambda x: torch.cuda.empty_cache(),
     'from the host': lambda x: torch.ones(3).to('cuda'),
     'new tensor': lambda x: x.new_tensor([1., 2.]),
     'a tensor of numbers': lambda x: torch.tensor([1, 2], device='cuda'),
@@ -27,6 +34,19 @@ FREE = {
     'made there': lambda x: torch.zeros(3, device='cuda') + torch.arange(3, device='cuda'),
     'numbers of the host': lambda x: torch.ones(3).sum().item(),
     'a dtype': lambda x: x.bfloat16().to(torch.float32),
+    'a number for a mask': lambda x: x.__setitem__(x > 0, 0.),
+    'indices of the device': lambda x: x[torch.zeros(2, dtype=torch.long, device='cuda')],
+    'a number of the host': lambda x: x * torch.ones(()),
+}
+MIXED = {
+    'sum': lambda x: x + torch.ones(3),
+    'convolution': lambda x: F.conv2d(x[None, None], torch.ones(1, 1, 3, 3)),
+    'batch norm': lambda x: F.batch_norm(x, torch.zeros(3), torch.ones(3), training=True),
+    'evaluated batch norm': lambda x: F.batch_norm(x, torch.zeros(3), torch.ones(3)),
+    'attention': lambda x: F.scaled_dot_product_attention(
+        x.bfloat16(), torch.ones(4, 3).bfloat16(), x.bfloat16()),
+    'indices': lambda x: x.index_add_(0, torch.zeros(2).long(), x[:2]),
+    'values': lambda x: x.__setitem__(x > 0, torch.ones(12)),
 }
 
 
@@ -44,9 +64,10 @@ def test_other_operations_wait_for_nothing(name):
     assert not seen.host_waits
 
 
-def test_devices_do_not_mix():
-    with on_cuda(), pytest.raises(RuntimeError, match='two different devices'):
-        torch.ones(3, device='cuda') + torch.ones(3)
+@pytest.mark.parametrize('name', MIXED)
+def test_devices_do_not_mix(name):
+    with on_cuda(), pytest.raises(RuntimeError, match='two different devices, cpu and cuda'):
+        MIXED[name](torch.ones(4, 3, device='cuda'))
 
 
 def test_nccl_takes_no_tensors_of_the_host(cuda):
