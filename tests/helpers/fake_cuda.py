@@ -9,9 +9,9 @@ devices. Three more things make a whole training run on them, on a machine witho
 - ``simulate_cuda`` replaces what ``torch.cuda`` asks the driver for.
 
 Everything that makes the host wait for the device is recorded, with the line that asks for it: a
-number read from a tensor, a copy to the host, a blocking copy to the device, indices that are on the
-host, a shape that depends on values, `synchronize`. So are the collectives, with their tensors.
-Whether a copy that does not block comes from pinned memory is not seen.
+number read from a tensor, a copy to the host, a blocking copy to the device, indices on the host,
+a shape that depends on values, `synchronize`. So are the collectives, with their tensors. Whether a
+copy that does not block comes from pinned memory is not seen.
 """
 import traceback
 from collections.abc import Callable, Iterator
