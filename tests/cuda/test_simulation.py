@@ -2,6 +2,7 @@
 import pytest
 import torch
 import torch.distributed as dist
+from helpers.commands import ROOT
 from helpers.fake_cuda import on_cuda, simulate_ranks
 from torch.nn import functional as F
 
@@ -55,6 +56,16 @@ def test_host_waits_are_noticed(name):
     with on_cuda() as seen:
         WAITS[name](torch.ones(4, 3, device='cuda'))
     assert len(seen.host_waits) == 1 and 'test_simulation.py' in seen.host_waits[0]
+
+
+@pytest.mark.parametrize('folder', [ROOT / '.venv/lib/site-packages', '/opt/site-packages'])
+def test_a_wait_of_a_library_is_told_by_the_line_that_calls_it(folder):
+    """Wherever it is installed."""
+    code = compile('def read(x): return x.sum().item()', f'{folder}/library.py', 'exec')
+    exec(code, library := {})
+    with on_cuda() as seen:
+        library['read'](torch.ones(4, 3, device='cuda'))
+    assert 'test_simulation.py:test_a_wait_of_a_library' in seen.host_waits[0]
 
 
 @pytest.mark.parametrize('name', FREE)

@@ -321,22 +321,12 @@ def _on_cuda(value: object) -> bool:
 
 
 def _asking_line() -> str:
-    """Returns file:line function of the innermost frame that is not this file's or torch's core."""
+    """Returns file:function of the innermost frame of the project that is not this file's."""
     for frame in reversed(traceback.extract_stack()):
         path = Path(frame.filename)
-        if path == Path(__file__):
-            continue
-        for root in (ROOT, *(p for p in path.parents if p.name == 'site-packages')):
-            if path.is_relative_to(root):
-                name = path.relative_to(root)
-                break
-        else:
-            continue
-        if name.parts[:1] == ('.venv',):
-            continue
-        if name.parts[0] == 'torch' and name.parts[1] not in ('optim', 'nn', 'distributed'):
-            continue
-        return f'{name}:{frame.name}'
+        if path != Path(__file__) and path.is_relative_to(ROOT) and (
+                'site-packages' not in path.parts):  # of .venv
+            return f'{path.relative_to(ROOT)}:{frame.name}'
     return 'unknown'
 
 
