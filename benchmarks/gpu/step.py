@@ -36,6 +36,7 @@ from mmseg.utils import get_root_logger
 from original import OriginalBackbone
 from torch import nn
 
+from mmseg_custom.distributed.compiler import require_compiler
 from mmseg_custom.distributed.options import AUTO, Engine
 from mmseg_custom.distributed.parallelize import parallelize, unwrap
 from mmseg_custom.distributed.precision import apply_precision
@@ -48,6 +49,7 @@ from mmseg_custom.engine.determinism import settle_determinism, use_deterministi
 from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.engine.run import Run
 from mmseg_custom.engine.train import build_training_runner
+from mmseg_custom.errors import InputError
 from mmseg_custom.optim import low_memory
 from mmseg_custom.units import GIB
 
@@ -87,7 +89,7 @@ def choose(name: str, args, memory: int | None, images: int) -> Case:
     """Returns the recipe, or the largest part of it that is predicted to fit."""
     for changes in FULL if name == 'full_tuning' else [{}]:
         settings = {key: value for key, value in changes.items() if key != 'blocks'}
-        if settings and not _has_torchao():
+        if settings and not _low_memory_runs(args.device):
             continue
         cfg = recipe(name, args.tiny, args.device, **settings)
         if 'blocks' in changes and not args.tiny:
@@ -103,10 +105,12 @@ def choose(name: str, args, memory: int | None, images: int) -> Case:
     return Case(cfg, changes, predicted)
 
 
-def _has_torchao() -> bool:
+def _low_memory_runs(device: str) -> bool:
     try:
         import torchao.optim  # noqa: F401
-    except ImportError:
+        if device == 'cuda':
+            require_compiler(low_memory.NAME)
+    except (ImportError, InputError):
         return False
     return True
 

@@ -6,6 +6,9 @@ import pytest
 from helpers.data import CROPS, draw_data, write_config
 from helpers.runs import assert_same_end, spread
 
+from mmseg_custom.distributed.compiler import require_compiler
+from mmseg_custom.errors import InputError
+
 pytestmark = pytest.mark.gpu
 
 # Each shape of a weight is compiled once, which takes a second or more: a linear head, not UPerNet.
@@ -32,8 +35,13 @@ def config(tmp_path):
 
 
 @pytest.mark.parametrize('state', ['8bit', 'bf16'])
-def test_resumed(train, config, tmp_path, state):
+def test_resumed(train, device, config, tmp_path, state):
     pytest.importorskip('torchao')
+    if device == 'cuda':
+        try:
+            require_compiler('optimizer.type')
+        except InputError as error:
+            pytest.skip(str(error))
     options = [config(state), '--deterministic', *spread(1)]
     train(*options, '--work-dir', tmp_path / 'whole', '--seed', 5)
     shutil.copytree(tmp_path / 'whole', tmp_path / 'again', symlinks=True)
