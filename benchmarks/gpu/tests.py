@@ -32,7 +32,7 @@ def run_pytest(arguments: list[str], seconds: float, lines: Path) -> int:
         seconds: Time after which it is interrupted, and killed a little later.
         lines: File that the results are written to.
     """
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')])
+    path = os.pathsep.join([os.environ.get('PYTHONPATH', ''), str(Path(__file__).parent)])
     env = dict(os.environ, OMP_NUM_THREADS='4', PYTHONPATH=path, RESULT_LINES=str(lines))
     pytest = subprocess.Popen([sys.executable, '-m', 'pytest', '-p', 'result_lines', *arguments],
                               cwd=ROOT, env=env)
