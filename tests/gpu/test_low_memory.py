@@ -17,7 +17,8 @@ FEW_SHAPES = CROPS + """
 model = dict(
     backbone=dict(embed_dim=64, depth=4, num_heads=2, img_size=56, pretrain_size=56,
                   out_indices=[3], drop_path_rate=0.3, freeze_vit=False),
-    decode_head=dict(in_channels=64, channels=64), test_cfg=dict(crop_size=crop, stride=crop))
+    decode_head=dict(in_channels=64, channels=64),
+    test_cfg=dict(crop_size=crop, stride=crop, window_batch=4))
 data['samples_per_gpu'] = 2
 optimizer = dict(type='LowMemoryAdamW', state='{state}', paramwise_cfg=dict(num_layers=4))
 runner = dict(max_iters=8)
