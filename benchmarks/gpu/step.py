@@ -225,6 +225,7 @@ def main() -> None:
                    matmul_tflops=matmul_rate(args.device, args.tiny) / 1e12,
                    backbone_forward_tflop=backbone_flops(
                        images, cfg, max(cfg.model.backbone.out_indices) + 1) / 1e12)
+    write(figures, [], args.json)
     model = build(cfg, args.device)
     torch.backends.cudnn.benchmark = cfg.get('cudnn_benchmark', False)
     batches = Batches(images, crop_of(cfg), cfg.model.decode_head.num_classes)
