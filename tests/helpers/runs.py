@@ -10,8 +10,8 @@ from helpers.data import CROPS, draw_data, write_config
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 ITERATIONS = 8
-# The smallest run with dropout, drop path, SyncBN, augmentation and layer decay. The window batch is
-# fixed: on a GPU the first one after a start is smaller, and may round differently.
+# The smallest run with dropout, drop path, SyncBN, augmentation and layer decay. The window batch
+# size is fixed: on a GPU the first one after a start runs alone, and may round differently.
 SMALL = CROPS + """
 model = dict(
     backbone=dict(embed_dim=32, depth=4, num_heads=2, img_size=56, pretrain_size=56,
