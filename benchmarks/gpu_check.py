@@ -4,10 +4,11 @@
     python benchmarks/gpu_check.py [--parts machine,tests] [--minutes 8] [--out DIR]
     python benchmarks/gpu_check.py --device cpu --tiny          # tries the check itself
 
-Each part runs in a process of its own with a time limit, and leaves DIR/PART.json as soon as it
-ends, so that nothing is lost if the rest is killed; DIR/summary.json holds the state of all parts,
-DIR/log.txt what they printed. A part that fails stops no other; one for which no time is left is
-reported as not run. The exit code is 0 if every part ran and nothing was wrong.
+Each part runs in a process of its own with a time limit, and writes what it has measured to
+DIR/PART.json as it goes on, so that nothing is lost if it or the rest is killed; DIR/summary.json
+holds the state of all parts, DIR/log.txt what they printed. A part that fails stops no other; one
+for which no time is left is reported as not run. The exit code is 0 if every part ran and nothing
+was wrong.
 
 PyTorch is all that the machine needs: what else is missing is taken from build/gpu-packages, which
 `make gpu-pack` fills on a machine with a network. docs/gpu.md describes the parts.
@@ -29,6 +30,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ROOT / 'build/gpu-packages'
 LEAST = 20  # seconds that a part needs to be started
+WRONG = 3  # exit code of a part that ran and found something wrong
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,11 @@ class Part:
 # the check; none is expected to need its limit.
 PARTS = {
     'machine': Part(('machine.py',), 60),
-    'tests': Part(('tests.py',), 240),
+    'tests': Part(('tests.py',), 270),
     'linear_probing': Part(('step.py', 'linear_probing'), 75),
     'evaluation': Part(('evaluation.py',), 75),
-    'full_tuning': Part(('step.py', 'full_tuning'), 100),
+    # On 80 GB it compiles LowMemoryAdamW's step for each shape of a weight.
+    'full_tuning': Part(('step.py', 'full_tuning'), 150),
     'head_tuning': Part(('step.py', 'head_tuning'), 75),
 }
 
@@ -102,7 +105,7 @@ def environment() -> dict[str, str]:
         if not PACKAGES.is_dir():
             sys.exit(f'error: mmcv is not installed, and {PACKAGES} is not there: run `make '
                      'gpu-pack` where .venv is, and copy that folder here')
-        paths.append(PACKAGES)  # last: what the machine has comes first
+        paths.append(PACKAGES)  # found before the machine's own packages
     return {**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, paths)), 'PYTHONUNBUFFERED': '1',
             'CUBLAS_WORKSPACE_CONFIG': ':4096:8'}  # read when cuBLAS starts
 
@@ -125,7 +128,7 @@ def run(name: str, args: argparse.Namespace, seconds: float) -> Outcome:
                                    env=environment(), start_new_session=True)
         try:
             process.wait(seconds)
-            state = 'ok' if process.returncode == 0 else 'failed'
+            state = {0: 'ok', WRONG: 'wrong'}.get(process.returncode, 'failed')
         except subprocess.TimeoutExpired:
             state = 'timed out'
         finally:  # with all that it started, also if this check is interrupted
@@ -134,8 +137,6 @@ def run(name: str, args: argparse.Namespace, seconds: float) -> Outcome:
     if result.exists():
         found = json.loads(result.read_text())
         outcome.figures, outcome.flags = found['figures'], found['flags']
-        if outcome.flags and state == 'failed':
-            outcome.state = 'wrong'
     if outcome.state == 'failed':
         outcome.flags.append(f'exit code {process.returncode}: see log.txt')
     if outcome.state == 'timed out':

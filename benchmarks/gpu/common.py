@@ -22,6 +22,7 @@ RECIPES = {
     'head_tuning': 'head_tuning/upernet_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5_frozen.py',
     'full_tuning': 'full_tuning/upernet_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5.py',
 }
+WRONG = 3  # exit code of a part that ran and found something wrong
 TINY_BLOCKS = {'linear_probing': [4], 'head_tuning': [0, 1, 2, 4], 'full_tuning': [0, 1, 2, 5]}
 
 
@@ -39,15 +40,19 @@ def arguments(description: str, **positional: list[str]) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def report(figures: dict[str, Any], flags: list[str], path: Path | None) -> None:
-    """Prints the figures, and writes them with what is wrong with them; the file is whole."""
-    text = json.dumps(dict(figures=figures, flags=flags), indent=1)
-    print(text)
+def write(figures: dict[str, Any], flags: list[str], path: Path | None) -> None:
+    """Writes what was measured so far, which is kept if the part is killed; the file is whole."""
     if path is not None:
         part = path.with_suffix('.part')
-        part.write_text(text)
+        part.write_text(json.dumps(dict(figures=figures, flags=flags), indent=1))
         part.replace(path)
-    sys.exit(1 if flags else 0)
+
+
+def report(figures: dict[str, Any], flags: list[str], path: Path | None) -> None:
+    """Prints and writes the figures and what is wrong with them, and ends the part."""
+    print(json.dumps(dict(figures=figures, flags=flags), indent=1))
+    write(figures, flags, path)
+    sys.exit(WRONG if flags else 0)
 
 
 def recipe(name: str, tiny: bool, device: str, **settings: Any) -> Config:

@@ -7,6 +7,7 @@ from mmcv import Config
 from mmseg.datasets.builder import DATASETS
 
 from ..datasets.nesting import innermost_options
+from ..distributed.failures import explain_failure
 from ..distributed.memory import moments_of
 from ..engine.batch_norm import check_batch_norm
 from ..engine.build import build_network
@@ -17,7 +18,7 @@ from ..errors import InputError
 from .advice import advise
 from .data import check_data
 from .environment import check_environment
-from .findings import FAULT, Finding, fault
+from .findings import FAULT, Finding, fault, warning
 from .memory import MemoryEstimate, predict
 from .run_shape import RunShape, run_shape_of
 from .timing import assume_rates, measure_rates, seconds_of
@@ -159,9 +160,15 @@ def _predict_time(report: Report, cfg: Config, options: RunOptions, shape: RunSh
                   tflops: float | None) -> None:
     calls = {kernel: call for each in report.estimates for kernel, call in each.calls.items()}
     if shape.device == 'cpu' or torch.cuda.is_available():
-        rates, bandwidth = measure_rates(
-            shape.device, calls.values(), deterministic=options.deterministic,
-            benchmark=cfg.get('cudnn_benchmark', False) and not options.deterministic)
+        try:
+            rates, bandwidth = measure_rates(
+                shape.device, calls.values(), deterministic=options.deterministic,
+                benchmark=cfg.get('cudnn_benchmark', False) and not options.deterministic)
+        except RuntimeError as error:  # of a GPU that others fill, or that has no such kernel
+            reason = explain_failure(error) or str(error).splitlines()[0]
+            report.findings.append(warning('environment', f'no time is predicted: {reason}',
+                                           'run this where the GPU is free'))
+            return
     elif tflops is None:
         return
     else:

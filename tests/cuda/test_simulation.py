@@ -2,6 +2,7 @@
 import pytest
 import torch
 import torch.distributed as dist
+from helpers.commands import ROOT
 from helpers.fake_cuda import on_cuda, simulate_ranks
 from torch.nn import functional as F
 
@@ -16,6 +17,13 @@ WAITS = {
     'numpy': lambda x: x.cpu().numpy(),
     'nonzero': lambda x: x.nonzero(),
     'mask': lambda x: x[x[:, 0] > 0],
+    'assignment to a mask': lambda x: x.__setitem__(x > 0, x.flatten()),
+    'indices of the host': lambda x: x[torch.tensor([0, 1])],
+    'a list of indices': lambda x: x[[0, 1]],
+    'assignment to indices of the host': lambda x: x.__setitem__(torch.tensor([0, 1]), x[:2]),
+    'synchronize': lambda x: torch.cuda.synchronize(),
+    'synchronize a stream': lambda x: torch.cuda.current_stream().synchronize(),
+    'empty the cache': lambda x: torch.cuda.empty_cache(),
     'from the host': lambda x: torch.ones(3).to('cuda'),
     'new tensor': lambda x: x.new_tensor([1., 2.]),
     'a tensor of numbers': lambda x: torch.tensor([1, 2], device='cuda'),
@@ -27,6 +35,19 @@ FREE = {
     'made there': lambda x: torch.zeros(3, device='cuda') + torch.arange(3, device='cuda'),
     'numbers of the host': lambda x: torch.ones(3).sum().item(),
     'a dtype': lambda x: x.bfloat16().to(torch.float32),
+    'a number for a mask': lambda x: x.__setitem__(x > 0, 0.),
+    'indices of the device': lambda x: x[torch.zeros(2, dtype=torch.long, device='cuda')],
+    'a number of the host': lambda x: x * torch.ones(()),
+}
+MIXED = {
+    'sum': lambda x: x + torch.ones(3),
+    'convolution': lambda x: F.conv2d(x[None, None], torch.ones(1, 1, 3, 3)),
+    'batch norm': lambda x: F.batch_norm(x, torch.zeros(3), torch.ones(3), training=True),
+    'evaluated batch norm': lambda x: F.batch_norm(x, torch.zeros(3), torch.ones(3)),
+    'attention': lambda x: F.scaled_dot_product_attention(
+        x.bfloat16(), torch.ones(4, 3).bfloat16(), x.bfloat16()),
+    'indices': lambda x: x.index_add_(0, torch.zeros(2).long(), x[:2]),
+    'values': lambda x: x.__setitem__(x > 0, torch.ones(12)),
 }
 
 
@@ -37,6 +58,16 @@ def test_host_waits_are_noticed(name):
     assert len(seen.host_waits) == 1 and 'test_simulation.py' in seen.host_waits[0]
 
 
+@pytest.mark.parametrize('folder', [ROOT / '.venv/lib/site-packages', '/opt/site-packages'])
+def test_a_wait_of_a_library_is_told_by_the_line_that_calls_it(folder):
+    """Wherever it is installed."""
+    code = compile('def read(x): return x.sum().item()', f'{folder}/library.py', 'exec')
+    exec(code, library := {})
+    with on_cuda() as seen:
+        library['read'](torch.ones(4, 3, device='cuda'))
+    assert 'test_simulation.py:test_a_wait_of_a_library' in seen.host_waits[0]
+
+
 @pytest.mark.parametrize('name', FREE)
 def test_other_operations_wait_for_nothing(name):
     with on_cuda() as seen:
@@ -44,9 +75,10 @@ def test_other_operations_wait_for_nothing(name):
     assert not seen.host_waits
 
 
-def test_devices_do_not_mix():
-    with on_cuda(), pytest.raises(RuntimeError, match='two different devices'):
-        torch.ones(3, device='cuda') + torch.ones(3)
+@pytest.mark.parametrize('name', MIXED)
+def test_devices_do_not_mix(name):
+    with on_cuda(), pytest.raises(RuntimeError, match='two different devices, cpu and cuda'):
+        MIXED[name](torch.ones(4, 3, device='cuda'))
 
 
 def test_nccl_takes_no_tensors_of_the_host(cuda):

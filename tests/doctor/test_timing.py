@@ -5,11 +5,12 @@ from helpers.tiny_networks import segmentor_config
 from mmcv import Config
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmseg_custom.doctor import timing
+from mmseg_custom.doctor import checks, timing
 from mmseg_custom.doctor.kernels import ATTENTION, CONVOLUTION, PRODUCT, Kernel, KernelCall
 from mmseg_custom.doctor.memory import predict
 from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.doctor.timing import assume_rates, measure_rates, seconds_of
+from mmseg_custom.engine.options import RunOptions
 
 TFLOP = 1e12
 CALLS = [
@@ -77,3 +78,18 @@ def test_assumed_rates_are_those_of_tf32_and_float32(upernet):
     expected = sum(n / rates[kernel] for kernel, n in upernet.flops.items())
     assert seconds_of(upernet, rates, bandwidth) == pytest.approx(
         expected + upernet.moved_bytes / bandwidth)
+
+
+def test_a_full_gpu_costs_the_time_alone(monkeypatch):
+    """The rest of the doctor's page is printed."""
+    def measure(*_, **__):
+        raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 1.00 GiB. GPU 0 has a '
+                                     'total capacity of 79.10 GiB of which 0.20 GiB is free.')
+
+    monkeypatch.setattr(checks, 'measure_rates', measure)
+    report = checks.Report()
+    checks._predict_time(report, Config(), RunOptions(device='cpu'),
+                         RunShape('cpu', 1, 2, (112, 112)), None)
+    found, = report.findings
+    assert found.level == 'warning' and '1 GiB were asked for' in found.line()
+    assert '\n' not in found.line() and not report.seconds

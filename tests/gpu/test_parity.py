@@ -24,7 +24,9 @@ from mmseg_custom.engine.train import build_training_runner
 pytestmark = pytest.mark.gpu
 
 STEPS = 10
-# Nothing is drawn on the device. The position embedding is that of 8x8 patches, and resampled.
+# Nothing is drawn on the device. The position embedding is that of 8x8 patches, and resampled. With
+# AdamW's usual eps a gradient near zero becomes a full step of either sign, so that rounding alone
+# turns 2 % of the update in ten steps.
 FIXED = CROPS + """
 model = dict(backbone=dict(drop_path_rate=0.0, with_cp=True), decode_head=dict(dropout_ratio=0.0),
              test_cfg=dict(crop_size=crop, stride=(36, 36)))
@@ -32,6 +34,7 @@ if '{recipe}' in ('head_tuning', 'full_tuning'):
     model['auxiliary_head'] = dict(dropout_ratio=0.0)
 data['samples_per_gpu'] = 4
 total_batch = 4
+optimizer = dict(eps=1e-3)
 runner = dict(max_iters=100)
 """
 
@@ -89,12 +92,12 @@ def distance(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
-# Of float32: sums in another order. Of bfloat16: the CPU rounds less often, where it has no fast
-# instructions; between its two ways, full tuning differs by 0.007 in the maps, 0.005 in the losses,
-# 0.02 in the gradient, 0.27 in the update and 0.05 of the labels, other recipes by much less. (A
-# step of AdamW turns a gradient near zero into a full step, of either sign.)
+# Ten times and more, or in bfloat16 two to three times, what the CPU's own kernels differ by when
+# oneDNN is turned off: in float32 by 7e-7 in the maps, 3e-7 in the losses, 3e-4 in the gradient and
+# 1.4e-3 in the update; in bfloat16 by 0.007 in the maps, and of full tuning by 8e-4 in the losses,
+# 0.02 in the gradient, 0.26 in the update and 0.02 of the labels. (TF32 would be 1e-3 in the maps.)
 LIMITS = {
-    'fp32': dict(maps=1e-4, logits=1e-4, losses=1e-4, gradient=1e-3, update=0.02, labels=0.999),
+    'fp32': dict(maps=1e-4, logits=1e-4, losses=1e-4, gradient=3e-3, update=0.02, labels=0.998),
     'bf16': dict(maps=2e-2, logits=2e-2, losses=2e-2, gradient=0.07, update=0.5, labels=0.9),
 }
 

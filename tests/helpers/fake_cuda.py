@@ -9,8 +9,9 @@ devices. Three more things make a whole training run on them, on a machine witho
 - ``simulate_cuda`` replaces what ``torch.cuda`` asks the driver for.
 
 Everything that makes the host wait for the device is recorded, with the line that asks for it: a
-number read from a tensor, a copy to the host, a blocking copy to the device, a shape that depends
-on values. So are the collectives, with their tensors.
+number read from a tensor, a copy to the host, a blocking copy to the device, indices on the host,
+a shape that depends on values, `synchronize`. So are the collectives, with their tensors. Whether a
+copy that does not block comes from pinned memory is not seen.
 """
 import traceback
 from collections.abc import Callable, Iterator
@@ -42,6 +43,10 @@ CPU, CUDA = torch.device('cpu'), torch.device('cuda', 0)
 FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.arange, torch.eye, torch.rand,
              torch.randn, torch.randint, torch.linspace, torch.empty_strided}
 
+# Operations that may take tensors of both devices; of the others, only those of one number.
+COPIES = {aten.copy_.default, aten._to_copy.default, aten._foreach_copy_.default}
+ASSIGNMENTS = {aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
+COLLECTIVES = ('c10d', '_c10d_functional')
 # Operations of batch norm that have no fake form, or one that writes the statistics as C++ does:
 # (whether the first output is of the input's shape, number of outputs of one value per channel).
 BATCH_NORM = {
@@ -108,9 +113,21 @@ def on_cuda(watcher: AbstractContextManager | None = None) -> Iterator[FakeCuda]
         watcher: Dispatch mode that sees all operations as the device would get them.
     """
     seen = FakeCuda()
-    with FakeTensorMode(allow_non_fake_inputs=True), watcher or nullcontext(), _OnCuda(seen), (
-            _Decisions(seen)):
-        yield seen
+    _watching.append(seen)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), watcher or nullcontext(), _OnCuda(seen), (
+                _Decisions(seen)):
+            yield seen
+    finally:
+        _watching.remove(seen)
+
+
+_watching: list[FakeCuda] = []
+
+
+def _wait(reason: str) -> None:
+    for seen in _watching:
+        seen.wait(reason)
 
 
 class _OnCuda(TorchDispatchMode):
@@ -137,11 +154,15 @@ class _OnCuda(TorchDispatchMode):
         if func in MADE_BY_CPP and kwargs.get('device') == CPU and (
                 not self.seen.in_factory):  # beside a tensor that C++ takes for one of the CPU
             kwargs = {**kwargs, 'device': CUDA, 'pin_memory': False}
+        if func is aten.index.Tensor or func in ASSIGNMENTS:
+            self._check_indices(func, args)
+        elif func not in COPIES and func.namespace not in COLLECTIVES:
+            _check_devices(func, args, kwargs)
         if func is aten.index.Tensor:
             args = (args[0], [self._whole(index) for index in args[1]])
         if func is aten._to_copy.default and _on_cuda(args[0]) and not self.seen.moving:
             kwargs.pop('device', None)  # C++ takes it for the tensor's own
-        if func.namespace in ('c10d', '_c10d_functional') and 'wait_tensor' not in str(func):
+        if func.namespace in COLLECTIVES and 'wait_tensor' not in str(func):
             self._record_collective(str(func), tree_leaves((args, kwargs)))
         if (outputs := BATCH_NORM.get(func)) and (func is not aten.native_batch_norm.default
                                                   or args[5]):
@@ -150,13 +171,25 @@ class _OnCuda(TorchDispatchMode):
         self._record_copy(func, args, kwargs, out)
         return out
 
-    def _whole(self, index: Tensor | None) -> Tensor | None:
+    def _check_indices(self, func, args: tuple) -> None:
+        """Records that indices are copied to the device, or counted there."""
+        if not _on_cuda(args[0]):
+            return
+        indices = [index for index in args[1] if index is not None]
+        of_one_number = func in ASSIGNMENTS and args[2].numel() == 1 and not _on_cuda(args[2])
+        if func in ASSIGNMENTS:
+            _check_devices(func, (args[0], args[2]), {})
+        if not all(map(_on_cuda, indices)):
+            self.seen.wait('indices are copied to the device')
+        elif any(index.dtype == torch.bool for index in indices) and not of_one_number:
+            self.seen.wait('a shape depends on values')
+
+    @staticmethod
+    def _whole(index: Tensor | None) -> Tensor | None:
         """Returns the index of all elements in the place of a mask along one axis."""
         if index is None or index.dtype != torch.bool:
             return index
-        if _on_cuda(index):
-            self.seen.wait('a shape depends on values')
-        assert index.ndim == 1
+        assert index.ndim == 1, 'a mask along several axes'
         return torch.empty(len(index), dtype=torch.long, device=index.device)
 
     def _record_collective(self, name: str, arguments: list) -> None:
@@ -263,6 +296,18 @@ class _Decisions(TorchFunctionMode):
         return aten._scaled_dot_product_cudnn_attention(q, k, v, None, grad)[0]
 
 
+def _check_devices(func, args: tuple, kwargs: dict) -> None:
+    """Refuses tensors of both devices, some of which the fake forms of operations accept.
+
+    Raises:
+        RuntimeError: Naming the operation and the line.
+    """
+    found = {tensor.device.type for tensor in tree_leaves((args, kwargs))
+             if isinstance(tensor, Tensor) and (tensor.dim() or _on_cuda(tensor))}
+    if {'cpu', 'cuda'} <= found:
+        raise RuntimeError(f'two different devices, cpu and cuda, in {func} at {_asking_line()}')
+
+
 def _batch_norm(outputs: tuple[bool, int], x: Tensor) -> tuple | Tensor:
     whole, of_channels = outputs
     found = [torch.empty_like(x)] * whole + [
@@ -276,22 +321,12 @@ def _on_cuda(value: object) -> bool:
 
 
 def _asking_line() -> str:
-    """Returns file:line function of the innermost frame that is not this file's or torch's core."""
+    """Returns file:function of the innermost frame of the project that is not this file's."""
     for frame in reversed(traceback.extract_stack()):
         path = Path(frame.filename)
-        if path == Path(__file__):
-            continue
-        for root in (ROOT, *(p for p in path.parents if p.name == 'site-packages')):
-            if path.is_relative_to(root):
-                name = path.relative_to(root)
-                break
-        else:
-            continue
-        if name.parts[:1] == ('.venv',):
-            continue
-        if name.parts[0] == 'torch' and name.parts[1] not in ('optim', 'nn', 'distributed'):
-            continue
-        return f'{name}:{frame.name}'
+        if path != Path(__file__) and path.is_relative_to(ROOT) and (
+                'site-packages' not in path.parts):  # of .venv
+            return f'{path.relative_to(ROOT)}:{frame.name}'
     return 'unknown'
 
 
@@ -317,6 +352,9 @@ class _Stream:
     def __exit__(self, *_) -> None:
         pass
 
+    def synchronize(self) -> None:
+        _wait('synchronize')
+
 
 def simulate_cuda(monkeypatch: pytest.MonkeyPatch, gpus: int = 8) -> None:
     """Replaces what torch asks the driver for, as on a machine with Hopper GPUs."""
@@ -328,9 +366,9 @@ def simulate_cuda(monkeypatch: pytest.MonkeyPatch, gpus: int = 8) -> None:
             get_device_capability=lambda *_: (9, 0), get_device_name=lambda *_: 'a fake GPU',
             Stream=_Stream, Event=_Stream, current_stream=lambda *_: _Stream(),
             default_stream=lambda *_: _Stream(), stream=lambda *_: nullcontext(),
-            device=lambda *_: nullcontext(), synchronize=lambda *_: None,
+            device=lambda *_: nullcontext(), synchronize=lambda *_: _wait('synchronize'),
             is_current_stream_capturing=lambda: False, manual_seed_all=lambda _: None,
-            empty_cache=lambda: None,
+            empty_cache=lambda: _wait('empty_cache'),
             memory_allocated=lambda *_, **__: 0, memory_reserved=lambda *_, **__: 0,
             max_memory_allocated=lambda *_, **__: 0,
             reset_peak_memory_stats=lambda *_: None,

@@ -4,6 +4,7 @@ Importing the libraries takes most of the time of a tiny run. One fresh process 
 file as a script); it forks a child for every rank that a test asks for. A fresh one, because a
 process that has computed with several threads cannot be forked safely.
 """
+import ctypes
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ import tempfile
 from pathlib import Path
 
 from helpers.commands import ROOT, free_port
+
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 class Zygote:
@@ -77,9 +80,11 @@ class Zygote:
         return self.run('tools/train.py', *arguments, *launcher(ranks), ranks=ranks, code=code)
 
     def close(self) -> None:
-        """Ends the process."""
-        self._process.stdin.close()
+        """Ends the process and its children, also where an interrupted test waits for one."""
+        self._process.kill()
         self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            pipe.close()
 
     def _ask(self, question: dict | None) -> int:
         self._process.stdin.write(json.dumps(question) + '\n')
@@ -92,6 +97,14 @@ def launcher(ranks: int) -> list[str]:
     return ['--launcher', 'pytorch'] if ranks > 1 else []
 
 
+def die_with_parent() -> None:
+    """Lets the system kill this process when the one that started it ends, however it ends.
+
+    Else ranks of an interrupted test, each in a session of its own, would hold the GPU.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _become(job: dict) -> None:
     """Runs a script in a forked child; does not return."""
     import runpy
@@ -100,6 +113,7 @@ def _become(job: dict) -> None:
     for number in (1, 2):
         os.dup2(log, number)
     os.setsid()
+    die_with_parent()
     signal.alarm(job['limit'])
     os.environ.update(job['env'])
     os.chdir(job['cwd'])
@@ -136,6 +150,7 @@ def _import_all() -> None:
 
 
 def _serve() -> None:
+    die_with_parent()
     _import_all()
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)
