@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from helpers.fake_cuda import on_cuda, simulate_ranks
+from helpers.fake_cuda import local, on_cuda, simulate_ranks
 from helpers.fake_runs import prepared, recipe, train
 from mmcv.runner import Hook
 from torch.utils._pytree import tree_map
@@ -28,7 +28,7 @@ class ForgetTheStart(Hook):
 
 def moments(optimizer):
     """All moments; of sharded ones, this process's parts."""
-    return [getattr(value, '_local_tensor', value) for values in optimizer.state.values()
+    return [local(value) for values in optimizer.state.values()
             for name, value in values.items() if name != 'step']
 
 

@@ -1,9 +1,10 @@
-"""Training on a simulated CUDA device: where tensors are, and where the host waits for them."""
+"""Training on a simulated CUDA device: where the host waits, where tensors are, what they take."""
 from collections import Counter
 from contextlib import nullcontext
 
 import pytest
-from helpers.fake_cuda import on_cuda, simulate_ranks
+from helpers.device_memory import DeviceMemory, Kinds, assert_as_predicted, predicted_for
+from helpers.fake_cuda import local, on_cuda, simulate_ranks
 from helpers.fake_runs import RECIPES, prepared, recipe, train
 from mmcv.runner import Hook
 
@@ -32,15 +33,15 @@ def run_on_cuda(cuda, tmp_path, name, ranks=1, **settings):
     Returns:
         (runner, host waits of each iteration, what was seen).
     """
-    run = prepared(recipe(name, **settings), tmp_path / 'run', ranks)
-    with on_cuda() as seen, simulate_ranks(cuda, seen, ranks) if ranks > 1 else nullcontext():
+    return train_on_cuda(cuda, prepared(recipe(name, **settings), tmp_path / 'run', ranks), ranks)
+
+
+def train_on_cuda(cuda, run, ranks, memory=None):
+    with on_cuda(memory) as seen, (simulate_ranks(cuda, seen, ranks) if ranks > 1
+                                   else nullcontext()):
         iterations = Iterations(seen)
-        runner = train(run, seen, [iterations])
+        runner = train(run, seen, [iterations, *[Kinds(memory)] * (memory is not None)])
     return runner, iterations.waits, seen
-
-
-def local(tensor):
-    return getattr(tensor, '_local_tensor', tensor)
 
 
 def assert_on_cuda(runner):
@@ -53,14 +54,18 @@ def assert_on_cuda(runner):
 
 @pytest.mark.parametrize('ranks', [1, 8])
 @pytest.mark.parametrize('name', RECIPES)
-def test_the_host_waits_for_a_line_of_the_log_alone(cuda, tmp_path, name, ranks):
-    runner, waits, seen = run_on_cuda(cuda, tmp_path, name, ranks)
+def test_a_recipe_waits_for_a_line_of_the_log_and_takes_what_is_predicted(
+        cuda, tmp_path, name, ranks):
+    run = prepared(recipe(name), tmp_path / 'run', ranks)
+    predicted, memory = predicted_for(run), DeviceMemory()
+    runner, waits, seen = train_on_cuda(cuda, run, ranks, memory)
     print(f'{name}, {ranks} process(es): {sum(waits[2].values())} host waits in an iteration, '
           f'{sum(waits[1].values())} more for a line of the log')
     assert not waits[2]
     assert waits[1].keys() <= LOG_LINE and max(waits[1].values()) == 1
     assert_on_cuda(runner)
     assert bool(seen.collectives) == (ranks > 1)
+    assert_as_predicted(memory, predicted)
 
 
 @pytest.mark.parametrize('ranks', [1, 8])

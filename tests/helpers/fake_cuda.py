@@ -315,8 +315,13 @@ def _batch_norm(outputs: tuple[bool, int], x: Tensor) -> tuple | Tensor:
     return tuple(found) if len(found) > 1 else found[0]
 
 
+def local(tensor):
+    """Returns a tensor, or this rank's part of a DTensor, which C++ takes for one of the CPU."""
+    return getattr(tensor, '_local_tensor', tensor)
+
+
 def _on_cuda(value: object) -> bool:
-    value = getattr(value, '_local_tensor', value)  # C++ made the DTensor, on the CPU as it thinks
+    value = local(value)
     return isinstance(value, Tensor) and value.device.type == 'cuda'
 
 

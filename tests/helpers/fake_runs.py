@@ -9,7 +9,6 @@ from helpers.fake_cuda import FakeCuda
 from mmcv import Config
 from mmcv.parallel import DataContainer
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed import GradBucket
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.data import Dataset
@@ -143,8 +142,3 @@ def train(run: Run, seen: FakeCuda, hooks=(), loader=None, before=lambda runner:
     before(runner)
     runner.run([loader or Loader(run)], [('train', 1)])
     return runner
-
-
-def is_fake(tensor: torch.Tensor) -> bool:
-    """Returns whether a tensor, or its shard, is fake."""
-    return isinstance(getattr(tensor, '_local_tensor', tensor), FakeTensor)
