@@ -11,6 +11,7 @@ compat.collect_on_any_device()
 compat.copy_batches_on_streams()
 compat.draw_large_matrices()
 compat.stay_without_gpu()
+compat.leave_losses_on_device()
 install_safe_loading()
 
 __all__ = ['__version__', 'datasets', 'engine', 'models', 'optim']

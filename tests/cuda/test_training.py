@@ -76,6 +76,11 @@ def test_accumulated_and_clipped_gradients_wait_for_nothing(cuda, tmp_path, rank
     assert not waits[2] and waits[1].keys() <= LOG_LINE
 
 
+def test_nor_does_the_segmentor_of_mmseg(cuda, tmp_path):
+    _, waits, _ = run_on_cuda(cuda, tmp_path, 'few-shot', 8, model__type='EncoderDecoder')
+    assert not waits[2] and waits[1].keys() <= LOG_LINE
+
+
 def test_class_weights_wait_for_nothing(cuda, tmp_path):
     _, waits, _ = run_on_cuda(cuda, tmp_path, 'linear probing',
                               model__decode_head__loss_decode__class_weight=[1., 2.] * 75)

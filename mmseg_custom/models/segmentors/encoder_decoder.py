@@ -78,30 +78,6 @@ class InternViTSegmentor(EncoderDecoder):
         inputs = img if feats is None else feats  # the backbone takes either
         return super().forward(inputs, img_metas, return_loss, **kwargs)
 
-    def train_step(self, data_batch: dict, optimizer: object = None, defer_log: bool = False,
-                   **kwargs) -> dict:
-        """Computes the losses of a training batch.
-
-        Args:
-            data_batch: Keyword arguments of :meth:`forward`.
-            optimizer: Accepted for mmcv's runners, and not used.
-            defer_log: Whether ``log_vars`` holds tensors of this rank, and not numbers that are
-                means over the ranks. Reading numbers makes the host wait for the device before
-                the backward pass.
-            **kwargs: Accepted for mmcv's runners, and not used.
-
-        Returns:
-            ``loss``, the sum of all losses; ``log_vars``, every loss and figure by name;
-            ``num_samples``, the number of images.
-        """
-        if not defer_log:
-            return super().train_step(data_batch, optimizer, **kwargs)
-        values = {name: sum(part.mean() for part in value) if isinstance(value, list)
-                  else value.mean() for name, value in self(**data_batch).items()}
-        values['loss'] = sum(value for name, value in values.items() if 'loss' in name)
-        return dict(loss=values['loss'], num_samples=len(data_batch['img_metas']),
-                    log_vars={name: value.detach() for name, value in values.items()})
-
     def forward_test(self, imgs: Sequence, img_metas: Sequence, rescale: bool = True,
                      lockstep: bool = False, **_kwargs) -> list[np.ndarray]:
         """Computes the label maps of a batch of images.
