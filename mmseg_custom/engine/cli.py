@@ -25,6 +25,7 @@ from .config import load_config, resolve_config
 from .determinism import NO_KERNEL, use_deterministic_kernels
 from .lock import lock_work_dir
 from .options import RunOptions
+from .preemption import end_workers
 from .run import Run, prepare_run
 from .sweep.records import seed_of_sweep
 
@@ -59,9 +60,26 @@ def run(main: Callable[[], None]) -> None:
             # for them; the launcher ends them.
             os._exit(1)
         sys.exit(1)
+    except SystemExit as end:
+        if get_dist_info()[1] > 1 and isinstance(end.code, int):
+            _leave(end.code)
+        raise
     finally:
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _leave(code: int) -> None:
+    """Ends a process of several that all stop here, without taking its objects apart.
+
+    What still refers to the process group would end it, and join a thread of gloo while holding
+    Python's lock, for which that thread may be waiting.
+    """
+    end_workers()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def explain(error: BaseException) -> str | None:
