@@ -10,7 +10,7 @@ from mmseg_custom.checkpoint import save
 from mmseg_custom.engine.sweep import train as sweeps
 
 # A head that diverges is stopped at once, so each reads its loss in every iteration.
-LOSSES = 'mmseg_custom/models/segmentors/encoder_decoder.py:train_step (a number is read)'
+LOSSES = 'mmseg_custom/compat/__init__.py:train_step (a number is read)'
 
 
 class CachedLoader(Loader):
