@@ -1,7 +1,7 @@
 """Wrappers that mmcv's runner and mmseg's tests drive: one process, DDP or FSDP2, on CPU or GPU.
 
-All of them have ``output_device``, the index of their GPU, None on the CPU: mmcv's text logger puts
-the figure there that it reduces over the ranks, and a group of nccl refuses a tensor of the CPU.
+All of them have ``output_device``, the index of their GPU, None on the CPU: the text logger
+reduces the memory of all ranks there, and a group of nccl refuses a tensor of the CPU.
 """
 import torch
 from mmcv.parallel.registry import MODULE_WRAPPERS

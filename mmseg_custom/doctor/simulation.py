@@ -39,15 +39,13 @@ def simulate_kernels(model: nn.Module, device: str) -> None:
 
 
 @contextmanager
-def simulate_processes(ranks: int, per_node: int | None = None,
-                       device: str = 'cpu') -> Iterator[DeviceMesh]:
+def simulate_processes(ranks: int, per_node: int | None = None) -> Iterator[DeviceMesh]:
     """Initialises a process group of which only this process exists.
 
     Args:
         ranks: Number of processes.
         per_node: Processes of a node, for a mesh of nodes and their processes; default: all
             processes in one row.
-        device: Device of the mesh, 'cuda' or 'cpu'.
 
     Yields:
         The mesh of all processes.
@@ -62,10 +60,10 @@ def simulate_processes(ranks: int, per_node: int | None = None,
     dist.init_process_group('fake', store=FakeStore(), rank=0, world_size=ranks)
     try:
         if per_node and ranks % per_node == 0:
-            yield init_device_mesh(device, (ranks // per_node, per_node),
+            yield init_device_mesh('cpu', (ranks // per_node, per_node),
                                    mesh_dim_names=('replicate', 'shard'))
         else:
-            yield init_device_mesh(device, (ranks,), mesh_dim_names=('shard',))
+            yield init_device_mesh('cpu', (ranks,), mesh_dim_names=('shard',))
     finally:
         dist.destroy_process_group()
 

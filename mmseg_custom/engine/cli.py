@@ -54,11 +54,8 @@ def run(main: Callable[[], None]) -> None:
         else:
             who = f'error [rank {rank}]' if world_size > 1 else 'error'
             print(f'{who}: {message}', file=sys.stderr)
-        sys.stderr.flush()
-        if world_size > 1:
-            # The others may be waiting in a collective, and the end of a group of nccl would wait
-            # for them; the launcher ends them.
-            os._exit(1)
+        if world_size > 1:  # The others may be waiting in a collective; the launcher ends them.
+            _leave(1)
         sys.exit(1)
     except SystemExit as end:
         if get_dist_info()[1] > 1 and isinstance(end.code, int):
@@ -70,10 +67,10 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _leave(code: int) -> None:
-    """Ends a process of several that all stop here, without taking its objects apart.
+    """Ends a process of several without taking its objects apart, the process group among them.
 
-    What still refers to the process group would end it, and join a thread of gloo while holding
-    Python's lock, for which that thread may be waiting.
+    The end of a group of nccl waits for ranks that may be in a collective. That of gloo joins a
+    thread while it holds Python's lock, for which that thread may be waiting.
     """
     end_workers()
     logging.shutdown()

@@ -1,6 +1,5 @@
 """Evaluation on a simulated CUDA device: windows of several images and views, in lockstep too."""
 from collections import Counter
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -51,7 +50,7 @@ def test_the_host_waits_for_labels(cuda, tmp_path, name, ranks, views, images):
 
     cuda.setattr(encoder_decoder, '_any_rank', any_rank_as_scripted)
     run = prepared(recipe(name, model__test_cfg__window_batch=4), tmp_path / 'run', ranks)
-    with on_cuda() as seen, simulate_ranks(cuda, seen, ranks) if ranks > 1 else nullcontext():
+    with on_cuda() as seen, simulate_ranks(cuda, seen, ranks):
         model = built(run, seen)
         seen.host_waits.clear()
         found, = predict_all([model], Loader(views, images, ranks), 'cuda')

@@ -3,8 +3,6 @@
 The step runs as it is before it is compiled, so that its memory is not that of a GPU. 8-bit moments
 are left out: the operations of torchao's tensor type make tensors where no simulation is active.
 """
-from contextlib import nullcontext
-
 import pytest
 import torch
 from helpers.fake_cuda import local, on_cuda, simulate_ranks
@@ -36,7 +34,7 @@ def moments(optimizer):
 def test_a_step_waits_for_nothing(cuda, tmp_path, ranks):
     run = prepared(recipe('few-shot', optimizer__type='LowMemoryAdamW', optimizer__state='bf16',
                           log_config__interval=10), tmp_path / 'run', ranks)
-    with on_cuda() as seen, simulate_ranks(cuda, seen, ranks) if ranks > 1 else nullcontext(), (
+    with on_cuda() as seen, simulate_ranks(cuda, seen, ranks), (
             torch.compiler.set_stance('force_eager')):
         runner = train(run, seen, [ForgetTheStart(seen)])
         assert not seen.host_waits

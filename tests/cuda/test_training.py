@@ -1,6 +1,5 @@
 """Training on a simulated CUDA device: where the host waits, where tensors are, what they take."""
 from collections import Counter
-from contextlib import nullcontext
 
 import pytest
 from helpers.device_memory import DeviceMemory, Kinds, assert_as_predicted, predicted_for
@@ -37,8 +36,7 @@ def run_on_cuda(cuda, tmp_path, name, ranks=1, **settings):
 
 
 def train_on_cuda(cuda, run, ranks, memory=None):
-    with on_cuda(memory) as seen, (simulate_ranks(cuda, seen, ranks) if ranks > 1
-                                   else nullcontext()):
+    with on_cuda(memory) as seen, simulate_ranks(cuda, seen, ranks):
         iterations = Iterations(seen)
         runner = train(run, seen, [iterations, *[Kinds(memory)] * (memory is not None)])
     return runner, iterations.waits, seen

@@ -22,6 +22,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers.commands import ROOT
+from helpers.nccl_group import LIBRARIES, nccl_group
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import _engine_run_backward
@@ -46,7 +47,6 @@ FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.arange, tor
 # Operations that may take tensors of both devices; of the others, only those of one number.
 COPIES = {aten.copy_.default, aten._to_copy.default, aten._foreach_copy_.default}
 ASSIGNMENTS = {aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
-COLLECTIVES = ('c10d', '_c10d_functional')
 # Operations of batch norm that have no fake form, or one that writes the statistics as C++ does:
 # (whether the first output is of the input's shape, number of outputs of one value per channel).
 BATCH_NORM = {
@@ -156,13 +156,13 @@ class _OnCuda(TorchDispatchMode):
             kwargs = {**kwargs, 'device': CUDA, 'pin_memory': False}
         if func is aten.index.Tensor or func in ASSIGNMENTS:
             self._check_indices(func, args)
-        elif func not in COPIES and func.namespace not in COLLECTIVES:
+        elif func not in COPIES and func.namespace not in LIBRARIES:
             _check_devices(func, args, kwargs)
         if func is aten.index.Tensor:
             args = (args[0], [self._whole(index) for index in args[1]])
         if func is aten._to_copy.default and _on_cuda(args[0]) and not self.seen.moving:
             kwargs.pop('device', None)  # C++ takes it for the tensor's own
-        if func.namespace in COLLECTIVES and 'wait_tensor' not in str(func):
+        if func.namespace in LIBRARIES and 'wait_tensor' not in str(func):
             self._record_collective(str(func), tree_leaves((args, kwargs)))
         if (outputs := BATCH_NORM.get(func)) and (func is not aten.native_batch_norm.default
                                                   or args[5]):
@@ -398,13 +398,11 @@ def _group_tensors(tensors: list) -> dict:
 
 @contextmanager
 def simulate_ranks(monkeypatch: pytest.MonkeyPatch, seen: FakeCuda, ranks: int) -> Iterator[None]:
-    """Joins a group of nccl, without gloo beside it, of which only rank 0 exists.
-
-    torch's fake group takes the place of both; it does nothing.
-    """
+    """Joins :func:`.nccl_group.nccl_group` as rank 0, where there are several ranks."""
+    if ranks == 1:
+        yield
+        return
     from torch.nn.parallel import distributed as ddp
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-    dist.init_process_group('cuda:fake', store=FakeStore(), rank=0, world_size=ranks)
     new_group = dist.new_group
 
     def group_of(ranks: list[int] | None = None, backend: str | None = None,
@@ -430,10 +428,8 @@ def simulate_ranks(monkeypatch: pytest.MonkeyPatch, seen: FakeCuda, ranks: int) 
                         seen.exchange('broadcast_object_list', group))
     monkeypatch.setattr(ddp, '_verify_param_shape_across_processes', lambda *_: None)
     monkeypatch.setattr(ddp, '_sync_module_states', lambda *_, **__: None)
-    try:
+    with nccl_group(ranks):
         yield
-    finally:
-        dist.destroy_process_group()
 
 
 def _apply(module: nn.Module, change: Callable[[Tensor], Tensor],

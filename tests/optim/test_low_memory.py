@@ -1,12 +1,17 @@
 """AdamW on bfloat16 weights: torchao's, and how it is built here."""
 import sys
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
+import torch.distributed as dist
+from helpers.nccl_group import nccl_group
 from mmcv import Config
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
@@ -170,10 +175,17 @@ def test_a_file_is_written_moment_by_moment(tmp_path):
         assert all(torch.equal(saved['state'][index][name], v) for name, v in values.items())
 
 
+@contextmanager
+def cuda_mesh() -> Iterator[DeviceMesh]:
+    """A mesh of two GPUs, of which no process but this one exists."""
+    with nccl_group(2, host=True):
+        yield DeviceMesh.from_group(dist.group.WORLD, 'cuda', mesh_dim_names=('shard',))
+
+
 def test_shards_are_saved_from_the_cpu_and_loaded_from_there(on_fake_gpu):
     """As DTensors of the GPUs' mesh with parts on the CPU, which torch's checkpoints take."""
     count, shape = 64, (64, 128)
-    with simulate_processes(2, device='cuda') as mesh, on_fake_gpu:
+    with cuda_mesh() as mesh, on_fake_gpu:
         parameters = [nn.Parameter(DTensor.from_local(torch.empty(
             shape, dtype=torch.bfloat16, device='cuda'), mesh, [Shard(0)], run_check=False))
             for _ in range(count)]
