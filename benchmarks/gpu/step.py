@@ -7,7 +7,8 @@ head has mmseg's loss on logits of every pixel.
 
 Memory is compared with the prediction in steps after the first ones. In those cuDNN searches for
 its fastest convolutions, as `cudnn_benchmark` of the recipes asks, and the workspaces that it tries
-are limited by the free memory alone.
+are limited by the free memory alone. Those of the convolutions that it then chooses are not
+predicted either, so that a recipe with UPerNet may take more than predicted.
 """
 import logging
 import tempfile
@@ -54,6 +55,9 @@ from mmseg_custom.optim import low_memory
 from mmseg_custom.units import GIB
 
 TOLERANCE = 0.1  # of the memory that is predicted
+# Of head tuning's 25.8 GiB on an H200, the workspace of one convolution is 3.9, of which 1.5 are
+# predicted.
+SEARCHED = 0.15
 FIRST_STEPS = 3  # they load kernels, create the optimizer's state and search for convolutions
 FULL = [{}, {'optimizer.type': low_memory.NAME}, {'blocks': 24}, {'blocks': 12}]
 
@@ -204,7 +208,8 @@ def compare(figures: dict, case: Case) -> list[str]:
     flags = []
     if 'peak_gib' in figures:
         figures['peak_over_predicted'] = ratio = figures['peak_gib'] / figures['predicted_gib']
-        if abs(ratio - 1) > TOLERANCE:
+        above = SEARCHED if torch.backends.cudnn.benchmark else TOLERANCE
+        if not 1 - TOLERANCE < ratio < 1 + above:
             flags.append(f'memory: {figures["peak_gib"]:.2f} GiB, predicted '
                          f'{figures["predicted_gib"]:.2f} GiB')
     if not figures['loss'] < float('inf'):

@@ -44,7 +44,8 @@ def trace_step(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool
         edge: Blocks at either end that are allocation sites of their own.
     """
     cfg = copy.deepcopy(cfg)  # Config.copy shares what is inside
-    tracker = MemoryTracker(copying_collectives=shape.device == 'cpu')
+    on_gpu = shape.device == 'cuda'
+    tracker = MemoryTracker(copying_collectives=not on_gpu, copying_convolutions=on_gpu)
     processes = nullcontext() if engine.type == 'single' else simulate_processes(
         shape.ranks, shape.per_node if engine.hybrid else None)
     with processes as mesh, simulate_device(shape.device):

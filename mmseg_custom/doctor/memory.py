@@ -13,8 +13,8 @@ deep backbone is traced at two smaller depths (:mod:`.depth`). The kinds, at the
     head            what the heads and the losses keep
     workspace       what lives for an operation or two, and the libraries' own buffers
 
-Not counted are the CUDA context and NCCL's buffers (:data:`.run_shape.RESERVE`), and cuDNN's
-workspaces.
+Not counted are the CUDA context and NCCL's buffers (:data:`.run_shape.RESERVE`), and what cuDNN's
+convolutions take beyond copies of their tensors with the channels last.
 """
 from collections import Counter
 from collections.abc import Callable

@@ -37,6 +37,8 @@ class MemoryTracker(TorchDispatchMode):
 
     Args:
         copying_collectives: Whether a collective works on a copy of its larger side, as gloo's do.
+        copying_convolutions: Whether a convolution works on copies of images and weights, as
+            cuDNN's kernels for tensor cores do, which want the channels last.
 
     Attributes:
         kind: Kind of what the forward pass allocates now: 'activations' or 'head'.
@@ -49,9 +51,10 @@ class MemoryTracker(TorchDispatchMode):
         moved_bytes: Bytes that all other operations read and write.
     """
 
-    def __init__(self, copying_collectives: bool = False):
+    def __init__(self, copying_collectives: bool = False, copying_convolutions: bool = False):
         super().__init__()
         self.copying_collectives = copying_collectives
+        self.copying_convolutions = copying_convolutions
         self.kind = 'workspace'
         self.kinds: list[str] = []
         self.events: list[tuple[int, int]] = []
@@ -95,6 +98,7 @@ class MemoryTracker(TorchDispatchMode):
                 if func is aten.empty.memory_format:
                     self._empty[tensor.untyped_storage()._cdata] = allocation
         self._tag_communication(func, args, kwargs)
+        self._record_workspace(func, args, out)
         self._count(func, args, kwargs, out)
         return out
 
@@ -150,9 +154,26 @@ class MemoryTracker(TorchDispatchMode):
             if self.kinds[number] not in STATES:
                 self.kinds[number] = 'weights' if gathers else 'workspace'
         if self.copying_collectives and name.startswith('c10d.') and tensors:
-            largest = max(tensor.nbytes for tensor in tensors)
-            self.kinds.append('workspace')
-            self.events += [(len(self.kinds) - 1, largest), (len(self.kinds) - 1, -largest)]
+            self._record_temporary(max(tensor.nbytes for tensor in tensors))
+
+    def _record_workspace(self, func, args: tuple, out: object) -> None:
+        """Records the copies of a convolution: of outputs or their gradients, inputs and weights.
+
+        The two parts of a backward pass, which run one after the other, need the same.
+        """
+        if not self.copying_convolutions:
+            return
+        if func is aten.convolution.default:
+            copied = (out, *args[:2])
+        elif func is aten.convolution_backward.default:
+            copied = args[:3]
+        else:
+            return
+        self._record_temporary(sum(tensor.nbytes for tensor in copied))
+
+    def _record_temporary(self, size: int) -> None:
+        self.kinds.append('workspace')
+        self.events += [(len(self.kinds) - 1, size), (len(self.kinds) - 1, -size)]
 
     def _count(self, func, args: tuple, kwargs: dict, out: object) -> None:
         formula = FLOP_FORMULAS.get(func._overloadpacket)
