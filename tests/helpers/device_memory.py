@@ -19,7 +19,7 @@ class DeviceMemory(MemoryTracker):
     """Tracks the storages of the device alone; for :func:`.fake_cuda.on_cuda`."""
 
     def __init__(self):
-        super().__init__()
+        super().__init__(copying_convolutions=True)
         self.on_device: set[int] = set()
         self.enter_site('run')
 
@@ -28,6 +28,10 @@ class DeviceMemory(MemoryTracker):
         if tensor.device.type == 'cuda':
             self.on_device.add(allocation.number)
         return allocation
+
+    def _record_temporary(self, size: int) -> None:
+        super()._record_temporary(size)
+        self.on_device.add(len(self.kinds) - 1)
 
     def peak(self) -> dict[str, int]:
         """Returns the bytes by kind at the moment at which most memory was in use."""
