@@ -1,9 +1,9 @@
 """The base of every data set here: few-shot lists, and errors that name the file.
 
-H W pixels, K classes. Label files hold 0..K-1 and 255 for what is ignored; with
-``reduce_zero_label`` they hold 1..K and 0 for what is ignored. In memory it is always the former.
+H W pixels, K classes. :mod:`.ground_truth` says what the numbers in label files mean.
 """
 import os.path as osp
+from collections.abc import Iterator, Sequence
 
 import mmcv
 import numpy as np
@@ -15,7 +15,6 @@ from mmseg.utils import get_root_logger
 from ..errors import InputError
 from .faults import check_decoding
 from .few_shot import FewShotList, choose, read_options
-from .ground_truth import IGNORE_INDEX
 from .nesting import sample_paths
 from .transforms import CheckLabels
 
@@ -45,19 +44,42 @@ class CheckedDataset(CustomDataset):
 
     def __init__(self, max_image_num: int | None = None, few_shot: dict | None = None, **kwargs):
         super().__init__(**kwargs)
+        if self.CLASSES is None:
+            raise InputError(f'{type(self).__name__} names no classes: set data.*.classes to a '
+                             'list of names, or to a file with one a line')
         self.few_shot = self._choose(max_image_num, few_shot)
-        if self.label_map is not None:  # mmseg says -1, which numpy 2 refuses to put into uint8
-            self.label_map = {old: IGNORE_INDEX if new == -1 else new
-                              for old, new in self.label_map.items()}
-        num_classes = len(self.CLASSES)
-        raw_classes = num_classes + bool(self.reduce_zero_label)
-        self._check_raw = CheckLabels(raw_classes, False)
+        reduced = bool(self.reduce_zero_label)
+        if reduced and self.gt_seg_map_loader.reduce_zero_label:
+            raise InputError(f'{type(self).__name__}: gt_seg_map_loader_cfg and the data set both '
+                             'have reduce_zero_label=True, which would subtract 1 twice in '
+                             'evaluation: leave it out of gt_seg_map_loader_cfg')
+        self._check_raw = self._check_of(reduced, reduced_on_loading=False)
         steps = self.pipeline.transforms
         for i, step in reversed(list(enumerate(steps))):
             if isinstance(step, LoadAnnotations):
-                reduced = bool(step.reduce_zero_label)
-                steps.insert(i + 1, CheckLabels(num_classes if reduced else raw_classes, reduced,
-                                                as_stored=type(step) is LoadAnnotations))
+                self._check_step(step)
+                steps.insert(i + 1, self._check_of(reduced, bool(step.reduce_zero_label),
+                                                   type(step) is LoadAnnotations))
+
+    def _check_of(self, reduced: bool, reduced_on_loading: bool,
+                  as_stored: bool = True) -> CheckLabels:
+        """Returns the check of labels as loaded."""
+        raw = reduced and not reduced_on_loading
+        return CheckLabels(len(self.CLASSES) + raw, reduced_on_loading, as_stored,
+                           self.ignore_index, of_file=len(self._all_classes()) + raw)
+
+    def _check_step(self, step: LoadAnnotations) -> None:
+        """Refuses to select classes where it is not known which number is the first."""
+        if self.label_map is not None and bool(step.reduce_zero_label) != bool(
+                self.reduce_zero_label):
+            raise InputError(
+                f'{type(self).__name__} selects classes, and its reduce_zero_label='
+                f'{bool(self.reduce_zero_label)} differs from that of {type(step).__name__} in the '
+                f'pipeline: set both to the same')
+
+    def _all_classes(self) -> Sequence[str]:
+        """Returns the classes that the files hold, of which ``classes`` selects some."""
+        return self.CLASSES if self.label_map is None else type(self).CLASSES
 
     def _choose(self, max_image_num: int | None, few_shot: dict | None) -> FewShotList | None:
         stems = [osp.splitext(info['filename'])[0] for info in self.img_infos]
@@ -158,3 +180,23 @@ class CheckedDataset(CustomDataset):
             raise
         self._check_raw.check(labels, path)
         return labels
+
+    def get_gt_seg_maps(self, efficient_test: bool | None = None) -> Iterator[np.ndarray]:
+        """Loads the label map (H, W) of each image like :meth:`get_gt_seg_map_by_idx`."""
+        return map(self.get_gt_seg_map_by_idx, range(len(self)))
+
+    def results2img(self, results: list[np.ndarray], *args, **kwargs) -> list[str]:
+        """Writes label files for a server, in the numbers of all classes of the data set.
+
+        Only for data sets that have such a format.
+
+        Args:
+            results: Label maps (H, W) of the classes that were selected.
+            *args: Further arguments of mmseg's method.
+            **kwargs: Further arguments of mmseg's method.
+        """
+        if self.label_map is not None:
+            everything = list(self._all_classes())
+            numbers = np.array([everything.index(name) for name in self.CLASSES])
+            results = [numbers[result] for result in results]
+        return super().results2img(results, *args, **kwargs)

@@ -216,10 +216,13 @@ def _check_pixels(files: DatasetFiles, image: str, label: str | None, problems: 
     labels, dataset = images.decode(label), files.dataset
     if isinstance(labels, Problem):
         _add(problems, label, labels)
-    elif dataset.label_map is None:
+    else:
         zero_is_ignored = bool(dataset.reduce_zero_label)
-        last = len(dataset.CLASSES) - (not zero_is_ignored)
-        _add(problems, label, faults.check_values(labels, last, zero_is_ignored))
+        selected = dataset.label_map is not None
+        classes = type(dataset).CLASSES if selected else dataset.CLASSES
+        _add(problems, label, faults.check_values(
+            labels, len(classes) - (not zero_is_ignored), zero_is_ignored, dataset.label_map,
+            dataset.ignore_index))
 
 
 def _check_leaks(opened: list[DatasetFiles]) -> list[Finding]:

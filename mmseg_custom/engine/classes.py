@@ -2,10 +2,12 @@
 from collections.abc import Sequence
 
 from mmcv import Config
+from mmseg.datasets.pipelines import LoadAnnotations
 from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
 
 from ..checkpoint.checkpoint import Checkpoint
+from ..datasets.nesting import innermost_datasets
 from ..errors import InputError
 
 
@@ -36,6 +38,30 @@ def check_heads(cfg: Config, classes: Sequence[str]) -> None:
         if number < len(classes):
             raise InputError(text)
         get_root_logger().warning('%s', text)
+
+
+def check_label_numbers(train: Dataset, val: Dataset) -> str | None:
+    """Compares whether 1 is subtracted from the labels in training and in validation.
+
+    mmseg has a switch for each: of the step that loads labels, and of the data set.
+
+    Returns:
+        Warning if they differ, in which case a class of the one is another class of the other.
+    """
+    trained = {bool(step.reduce_zero_label) for inner in innermost_datasets(train)
+               for step in getattr(getattr(inner, 'pipeline', None), 'transforms', ())
+               if isinstance(step, LoadAnnotations)}
+    scored = {bool(inner.reduce_zero_label) for inner in innermost_datasets(val)
+              if hasattr(inner, 'reduce_zero_label')}
+    if not trained or not scored or trained == scored:
+        return None
+    return (f'labels are trained on with reduce_zero_label={_text(trained)} (LoadAnnotations in '
+            f'data.train.pipeline) and scored with reduce_zero_label={_text(scored)} (data.val): '
+            'unless their files differ, a class of the one is another class of the other')
+
+
+def _text(flags: set[bool]) -> str:
+    return ' and '.join(map(str, sorted(flags)))
 
 
 def check_trained_classes(checkpoint: Checkpoint, dataset: Dataset) -> None:

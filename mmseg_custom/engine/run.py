@@ -26,7 +26,7 @@ from ..distributed.options import Engine
 from ..optim import low_memory
 from ..version import __version__
 from .batch import Batch, resolve_batch
-from .classes import check_heads, check_trained_classes
+from .classes import check_heads, check_label_numbers, check_trained_classes
 from .identity import identity, refuse_another
 from .options import UNTRAINED, RunOptions
 from .randomness import seed_process
@@ -131,6 +131,10 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
             _check_compiler(run)
             get_root_logger().info('%s', run.batch)
         check_heads(cfg, run.data['train'].CLASSES)
+        if 'val' in run.data:
+            differs = check_label_numbers(run.data['train'], run.data['val'])
+            if differs is not None:
+                get_root_logger().warning('%s', differs)
         run = run.with_config(cfg)
         if checkpoint is not None and resumed:
             refuse_another(checkpoint.meta.get('run'), run.identity, checkpoint.path)
