@@ -1,26 +1,63 @@
 """Compares the classes of a network, a data set and a checkpoint."""
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from mmcv import Config
 from mmseg.datasets.pipelines import LoadAnnotations
+from mmseg.models.losses.utils import get_class_weight
 from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
 
 from ..checkpoint.checkpoint import Checkpoint
 from ..datasets.nesting import innermost_datasets
 from ..errors import InputError
+from .config import heads_of
+
+OWN_LABELS = {'STDCHead'}  # heads that make labels of their own, here of the borders of classes
 
 
 def differing_heads(cfg: Config, classes: Sequence[str]) -> list[tuple[str, int]]:
     """Returns (key, value) of each ``num_classes`` that differs from the number of classes."""
     found = []
-    for key in ('decode_head', 'auxiliary_head'):
-        heads = cfg.model.get(key) or []
-        for head in heads if isinstance(heads, list) else [heads]:
-            number = head.get('num_classes', len(classes))
-            if number != len(classes):
-                found.append((f'model.{key}.num_classes', number))
+    for key, head in heads_of(cfg.model):
+        number = head.get('num_classes', len(classes))
+        if number != len(classes) and head.get('type') not in OWN_LABELS:
+            found.append((f'{key}.num_classes', number))
     return found
+
+
+def check_class_weights(cfg: Config) -> None:
+    """Checks that there are as many class weights as classes, before a loss meets them.
+
+    A loss fails on a missing one in the first iteration, and ignores one too many.
+
+    Raises:
+        InputError: If a head has another number of them, or a file of them cannot be read.
+    """
+    for key, head in heads_of(cfg.model):
+        losses = head.get('loss_decode') or []
+        for i, loss in enumerate(losses if isinstance(losses, (list, tuple)) else [losses]):
+            place = f'{key}.loss_decode' + (f'.{i}' if isinstance(losses, (list, tuple)) else '')
+            for name in ('class_weight', 'alpha'):
+                _check_length(f'{place}.{name}', loss.get(name),
+                              head.get('out_channels') or head.get('num_classes'))
+
+
+def _check_length(key: str, weights: Any, expected: int | None) -> None:
+    source = ''
+    if isinstance(weights, str):
+        source = f' in {weights}'
+        try:
+            weights = get_class_weight(weights)
+        except Exception as error:  # whatever the reader of its format raises
+            reason = ' '.join(str(error).split()) or type(error).__name__
+            raise InputError(f'{key}={weights!r} cannot be read: {reason}; expected a .npy, .json '
+                             'or .yaml file of one number a class') from error
+    if not isinstance(weights, (list, tuple, np.ndarray)) or expected in (None, len(weights)):
+        return  # a single number is an option of some losses
+    raise InputError(f'{key} has {len(weights)} numbers{source}: expected one for each of the '
+                     f'{expected} classes of the head')
 
 
 def check_heads(cfg: Config, classes: Sequence[str]) -> None:

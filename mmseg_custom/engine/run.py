@@ -20,13 +20,19 @@ from torch.utils.data import Dataset
 from ..checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint.work_dir import newest_whole, remove_leftovers
 from ..datasets.build import build_test_dataset, build_train_dataset
+from ..datasets.learnable import check_learnable
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.compiler import require_compiler
 from ..distributed.options import Engine
 from ..optim import low_memory
 from ..version import __version__
 from .batch import Batch, resolve_batch
-from .classes import check_heads, check_label_numbers, check_trained_classes
+from .classes import (
+    check_class_weights,
+    check_heads,
+    check_label_numbers,
+    check_trained_classes,
+)
 from .identity import identity, refuse_another
 from .options import UNTRAINED, RunOptions
 from .randomness import seed_process
@@ -129,8 +135,11 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
     if 'train' in run.data:
         if trains:
             _check_compiler(run)
+            for warning in check_learnable(run.data['train']):
+                get_root_logger().warning('%s', warning)
             get_root_logger().info('%s', run.batch)
         check_heads(cfg, run.data['train'].CLASSES)
+        check_class_weights(cfg)
         if 'val' in run.data:
             differs = check_label_numbers(run.data['train'], run.data['val'])
             if differs is not None:
