@@ -4,10 +4,11 @@ B images, K classes, h w grid of the logits, H W pixels.
 """
 import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.losses import CrossEntropyLoss
+from mmseg.models.losses import CrossEntropyLoss as MMSegCrossEntropyLoss
 from torch import Tensor, nn
 
 from ...losses import upsampled_cross_entropy
+from ..losses import CrossEntropyLoss
 
 
 class UpsampledLoss(BaseDecodeHead):
@@ -29,8 +30,8 @@ class UpsampledLoss(BaseDecodeHead):
 def in_strips(head: nn.Module) -> bool:
     """Returns whether the loss of a head is one that :func:`head_losses` computes."""
     loss = head.loss_decode
-    return (type(loss) is CrossEntropyLoss and loss.reduction == 'mean' and head.sampler is None
-            and not loss.use_sigmoid and not loss.use_mask)
+    return (type(loss) in (CrossEntropyLoss, MMSegCrossEntropyLoss) and head.sampler is None
+            and loss.reduction == 'mean' and not loss.use_sigmoid and not loss.use_mask)
 
 
 def head_losses(head: nn.Module, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
