@@ -13,8 +13,10 @@ from mmseg.datasets.pipelines import LoadAnnotations
 from mmseg.utils import get_root_logger
 
 from ..errors import InputError
+from .class_names import class_names
 from .faults import check_decoding
 from .few_shot import FewShotList, choose, read_options
+from .listing import ANY, Folder, list_samples, read_lines, unread
 from .nesting import sample_paths
 from .transforms import CheckLabels
 
@@ -30,19 +32,24 @@ class CheckedDataset(CustomDataset):
     Args:
         max_image_num: Number of images to keep, in the order of seed 0; None for all.
         few_shot: Fraction of the images to keep, ``dict(fraction='1/16', seed=0)``.
+        img_suffix: Suffix of the images, 'any' for all usual ones in any case; default: that of
+            the data set.
+        seg_map_suffix: Suffix of the labels, as above.
         **kwargs: Arguments of ``mmseg.datasets.CustomDataset``.
 
     Attributes:
         few_shot: The :class:`.few_shot.FewShotList` that was chosen, or None.
 
     Raises:
-        InputError: For a missing or empty folder, or an image without its label.
+        InputError: For a missing or empty folder, an image without its label, or unknown classes.
     """
 
     label_map: dict | None
     img_infos: list[dict]
 
-    def __init__(self, max_image_num: int | None = None, few_shot: dict | None = None, **kwargs):
+    def __init__(self, max_image_num: int | None = None, few_shot: dict | None = None,
+                 img_suffix: str | None = None, seg_map_suffix: str | None = None, **kwargs):
+        self._suffixes = (img_suffix, seg_map_suffix)  # in the place of those mmseg's classes set
         super().__init__(**kwargs)
         if self.CLASSES is None:
             raise InputError(f'{type(self).__name__} names no classes: set data.*.classes to a '
@@ -94,7 +101,14 @@ class CheckedDataset(CustomDataset):
 
     def load_annotations(self, img_dir: str, img_suffix: str, ann_dir: str | None,
                          seg_map_suffix: str, split: str | None) -> list[dict]:
-        """Lists the images, and checks that each is there and has its label."""
+        """Lists the images, checks that each is there and has its label, and says what is not read.
+
+        Data that is not on a disk is listed by mmseg, without checks.
+        """
+        self.img_suffix = img_suffix = self._suffixes[0] or img_suffix
+        self.seg_map_suffix = seg_map_suffix = self._suffixes[1] or seg_map_suffix
+        if self.file_client_args not in ({}, DISK):
+            return super().load_annotations(img_dir, img_suffix, ann_dir, seg_map_suffix, split)
         if not osp.isdir(img_dir):
             raise InputError(
                 f'image folder {img_dir} does not exist: prepare the data with `python '
@@ -103,38 +117,83 @@ class CheckedDataset(CustomDataset):
         if split is not None and not osp.isfile(split):
             raise InputError(f'{split} does not exist: expected a list of image names, one a line; '
                              '`python tools/prepare_data.py` writes it, or set data.*.split')
-        infos = self._list(img_dir, img_suffix, ann_dir, seg_map_suffix, split)
+        folder = Folder.of(img_dir)
+        infos = self._list(folder, img_suffix, ann_dir, seg_map_suffix, split)
+        others, rest = unread(folder, [info['filename'] for info in infos], seg_map_suffix if (
+            ann_dir is not None and osp.realpath(ann_dir) == osp.realpath(img_dir)) else None)
         if not infos:
-            raise InputError(f'{split or f"image folder {img_dir}"} holds no {img_suffix} file: '
-                             'check data.*.data_root, data.*.img_dir and data.*.split')
-        if split is not None:
-            self._check_there(infos, img_dir, split)
+            raise InputError(f'{split or f"image folder {img_dir}"} holds no {img_suffix} file'
+                             + (f', but {others}' if others and split is None else '') +
+                             ': check data.*.data_root, data.*.img_dir, data.*.img_suffix and '
+                             'data.*.split')
+        if split is None:
+            self._log_unread(len(infos), others, rest)
         unlabelled = self.test_mode and not osp.isdir(ann_dir or '')
         if ann_dir is not None and not unlabelled:
             self._check_pairs(infos, ann_dir)
         return infos
 
-    def _list(self, *args) -> list[dict]:
-        return super().load_annotations(*args)
+    def _list(self, folder: Folder, img_suffix: str, ann_dir: str | None, seg_map_suffix: str,
+              split: str | None) -> list[dict]:
+        """Lists the samples: mmseg's way where it, or a data set with a way of its own, can."""
+        own = super().load_annotations.__func__ is not CustomDataset.load_annotations
+        if own or split is None and ANY not in (img_suffix, seg_map_suffix):
+            infos = super().load_annotations(folder.path, img_suffix, ann_dir, seg_map_suffix,
+                                             split)
+            missing = [info['filename'] for info in infos if info['filename'] not in folder.files]
+            if missing and split is not None:
+                raise InputError(
+                    f'image {osp.join(folder.path, missing[0])} does not exist, but {split} lists '
+                    f'it ({len(missing)} of {len(infos)} are missing); add it or correct the list')
+            return infos
+        names = None
+        if split is not None:
+            with open(split, 'rb') as file:
+                names = read_lines(file.read())
+        infos = list_samples(folder, img_suffix, None if ann_dir is None else Folder.of(ann_dir),
+                             seg_map_suffix, names, split or '')
+        print_log(f'Loaded {len(infos)} images', get_root_logger())
+        return infos
 
-    @staticmethod
-    def _check_there(infos: list[dict], img_dir: str, split: str) -> None:
-        present = set(mmcv.scandir(img_dir, recursive=True))
-        missing = [info['filename'] for info in infos if info['filename'] not in present]
-        if missing:
-            raise InputError(
-                f'image {osp.join(img_dir, missing[0])} does not exist, but {split} lists it '
-                f'({len(missing)} of {len(infos)} are missing); add it or correct the list')
+    def _log_unread(self, count: int, others: str | None, rest: str | None) -> None:
+        """Says which files of the image folder are not read."""
+        log = get_root_logger()
+        beside = f'; beside them {rest}' if rest else ''
+        if others:
+            log.warning('%s: %d images are read, and not %s: set img_suffix=%r to read all usual '
+                        'suffixes in any case, or rename them%s', self.img_dir, count, others, ANY,
+                        beside)
+        elif rest:
+            log.info('%s: %d images are read, and not %s', self.img_dir, count, rest)
+
+    def get_classes_and_palette(self, classes: str | Sequence[str] | None = None,
+                                palette: object = None) -> tuple:
+        """Finds names and colours of the classes; see mmseg's method.
+
+        Args:
+            classes: Names, or a file with one a line; blanks around a name do not count.
+            palette: Colours.
+
+        Raises:
+            InputError: If the file does not exist, or a name is there twice or is of no class.
+        """
+        if isinstance(classes, (str, list, tuple)):
+            classes = class_names(classes, self.CLASSES, type(self).__name__)
+        return super().get_classes_and_palette(classes, palette)
 
     @staticmethod
     def _check_pairs(infos: list[dict], ann_dir: str) -> None:
         present = set(mmcv.scandir(ann_dir, recursive=True)) if osp.isdir(ann_dir) else set()
         missing = [info for info in infos if info['ann']['seg_map'] not in present]
         if missing:
+            wanted = missing[0]['ann']['seg_map']
+            near = next((name for name in sorted(present)
+                         if osp.splitext(name)[0] == osp.splitext(wanted)[0]), None)
             raise InputError(
                 f'image {missing[0]["filename"]} has no label: expected '
-                f'{osp.join(ann_dir, missing[0]["ann"]["seg_map"])} ({len(missing)} of '
-                f'{len(infos)} images have none); add the label or remove the image')
+                f'{osp.join(ann_dir, wanted)} ({len(missing)} of {len(infos)} images have none); '
+                + (f'there is {near}, which data.*.seg_map_suffix={ANY!r} reads' if near else
+                   'add the label or remove the image'))
 
     def __getitem__(self, idx: int) -> dict:
         """Loads the sample ``idx`` and takes it through the pipeline.

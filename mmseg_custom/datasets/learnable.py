@@ -51,10 +51,12 @@ def _check(dataset: CustomDataset) -> str | None:
             break
     if read == 0 or seen[0] and 0 not in ignored and len(classes) < 2:
         return None
+    load = _loading_step(dataset)
+    as_stored = dataset.label_map is None and not getattr(load, 'reduce_zero_label', True)
     where = f'{read} label(s) of {len(dataset.img_infos)} in {dataset.ann_dir}'
     if seen[0] and 0 not in ignored:
         line = f'{where} show no class but the first, {str(classes[0]).strip()!r}'
-        if not seen[list(ignored)].any():
+        if not as_stored or not seen[IGNORE_INDEX]:
             return f'{line}: there is nothing to tell apart; are these the right labels?'
         line += (', and pixels that are ignored (255): in a binary mask of 0 and 255, write 1 in '
                  'the place of 255')
@@ -72,8 +74,7 @@ def _labels(dataset: CustomDataset) -> Iterator[np.ndarray]:
 
     Stops at one that cannot be loaded: in training, the error says why.
     """
-    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
-    load = next((step for step in steps if isinstance(step, LoadAnnotations)), None)
+    load = _loading_step(dataset)
     count = len(dataset.img_infos)
     for index in random.Random(0).sample(range(count), min(count, MOST)) if load else ():
         try:
@@ -85,3 +86,8 @@ def _labels(dataset: CustomDataset) -> Iterator[np.ndarray]:
         if labels.ndim != 2 or labels.dtype != np.uint8:
             return
         yield labels
+
+
+def _loading_step(dataset: CustomDataset) -> LoadAnnotations | None:
+    return next((step for step in dataset.pipeline.transforms if isinstance(step, LoadAnnotations)),
+                None)

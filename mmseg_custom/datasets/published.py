@@ -9,7 +9,10 @@ from mmseg.datasets.builder import DATASETS
 
 from .checked import CheckedDataset
 
-DATASETS.register_module('CustomDataset', force=True, module=CheckedDataset)
+
+@DATASETS.register_module(force=True)
+class CustomDataset(CheckedDataset):
+    """Data of one's own: images and labels in folders, with the classes in the config."""
 
 
 @DATASETS.register_module(force=True)

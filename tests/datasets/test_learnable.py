@@ -80,8 +80,12 @@ def test_a_part_of_several_is_refused(tmp_path):
         check_learnable(build_dataset(dict(type='RepeatDataset', times=2, dataset=parts)))
 
 
-def test_one_class_alone_is_a_warning(tmp_path):
-    [line] = check(tmp_path, [[0, 0]] * 3)
+@pytest.mark.parametrize('rows, options', [
+    ([[0, 0]], {}),
+    ([[1, 2]], dict(kind='ADE20KDataset', reduced=True, classes=['wall', 'sky'])),
+    ([[0, 1]], dict(kind='ADE20KDataset', reduced=True))])
+def test_one_class_alone_is_a_warning(tmp_path, rows, options):
+    [line] = check(tmp_path, rows, **options)
     assert 'nothing to tell apart' in line
 
 
