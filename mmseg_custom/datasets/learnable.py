@@ -7,7 +7,7 @@ H W pixels.
 """
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from mmseg.datasets import CustomDataset
@@ -37,46 +37,64 @@ def check_learnable(dataset: Dataset) -> list[str]:
     return [warning for warning in found if warning is not None]
 
 
-def _check(dataset: CustomDataset) -> str | None:
-    if not isinstance(dataset, CustomDataset):
+def _check(dataset: Dataset) -> str | None:
+    load = _loading_step(dataset)
+    if load is None:
         return None
-    classes, ignored = dataset.CLASSES or (), {IGNORE_INDEX, dataset.ignore_index}
+    ignored = {IGNORE_INDEX, dataset.ignore_index}
     seen, read, end = np.zeros(256, dtype=bool), 0, time.monotonic() + SECONDS
-    for labels in _labels(dataset):
-        seen[np.unique(labels)] = True
+    for labels in _labels(dataset, load):
+        seen |= np.bincount(labels.ravel(), minlength=256) > 0
         read += 1
         if any(number > 0 and number not in ignored for number in np.flatnonzero(seen)):
             return None
         if time.monotonic() > end:
             break
-    if read == 0 or seen[0] and 0 not in ignored and len(classes) < 2:
+    if read == 0:
         return None
-    load = _loading_step(dataset)
-    as_stored = dataset.label_map is None and not getattr(load, 'reduce_zero_label', True)
-    where = f'{read} label(s) of {len(dataset.img_infos)} in {dataset.ann_dir}'
-    if seen[0] and 0 not in ignored:
-        line = f'{where} show no class but the first, {str(classes[0]).strip()!r}'
-        if not as_stored or not seen[IGNORE_INDEX]:
-            return f'{line}: there is nothing to tell apart; are these the right labels?'
-        line += (', and pixels that are ignored (255): in a binary mask of 0 and 255, write 1 in '
-                 'the place of 255')
-    else:
-        line = (f'{where} have no pixel of a class: 255 is ignored, and so is 0 with '
-                'reduce_zero_label; in a binary mask, write numbers of classes, or correct '
-                'reduce_zero_label or classes')
-    if read < min(MOST, len(dataset.img_infos)):
-        return line
-    raise InputError(f'{line}; tools/doctor.py checks all labels')
+    as_stored = dataset.label_map is None and not load.reduce_zero_label
+    found = _describe(dataset.CLASSES or (), seen[0] and 0 not in ignored,
+                      as_stored and seen[IGNORE_INDEX])
+    if found is None:
+        return None
+    line, is_certain = found
+    line = f'{read} label(s) of {len(dataset.img_infos)} in {dataset.ann_dir} {line}'
+    if is_certain and read == min(MOST, len(dataset.img_infos)):
+        raise InputError(f'{line}; tools/doctor.py checks all labels')
+    return line
 
 
-def _labels(dataset: CustomDataset) -> Iterator[np.ndarray]:
-    """Loads label maps (H, W) in random order, as the first step that loads labels does.
+def _describe(classes: Sequence[str], first: bool, stored_255: bool) -> tuple[str, bool] | None:
+    """Says what labels show that have no class but the first, if that.
+
+    Args:
+        classes: Names of the classes.
+        first: Whether a pixel belongs to the first class.
+        stored_255: Whether the files hold 255.
+
+    Returns:
+        Predicate of the labels, and whether it is wrong for certain; None if it is right.
+    """
+    if not first:
+        return ('have no pixel of a class: 255 is ignored, and so is 0 with reduce_zero_label; in '
+                'a binary mask, write numbers of classes, or correct reduce_zero_label or classes',
+                True)
+    if len(classes) < 2:
+        return None
+    line = f'show no class but the first, {str(classes[0]).strip()!r}'
+    if stored_255:
+        return (f'{line}, and pixels that are ignored (255): in a binary mask of 0 and 255, write '
+                '1 in the place of 255', True)
+    return f'{line}: there is nothing to tell apart; are these the right labels?', False
+
+
+def _labels(dataset: CustomDataset, load: LoadAnnotations) -> Iterator[np.ndarray]:
+    """Loads label maps (H, W) in random order.
 
     Stops at one that cannot be loaded: in training, the error says why.
     """
-    load = _loading_step(dataset)
     count = len(dataset.img_infos)
-    for index in random.Random(0).sample(range(count), min(count, MOST)) if load else ():
+    for index in random.Random(0).sample(range(count), min(count, MOST)):
         try:
             results = dict(img_info=dataset.img_infos[index], ann_info=dataset.get_ann_info(index))
             dataset.pre_pipeline(results)
@@ -88,6 +106,7 @@ def _labels(dataset: CustomDataset) -> Iterator[np.ndarray]:
         yield labels
 
 
-def _loading_step(dataset: CustomDataset) -> LoadAnnotations | None:
-    return next((step for step in dataset.pipeline.transforms if isinstance(step, LoadAnnotations)),
-                None)
+def _loading_step(dataset: Dataset) -> LoadAnnotations | None:
+    """Returns the step of the pipeline that loads labels, if mmseg knows it as one."""
+    steps = dataset.pipeline.transforms if isinstance(dataset, CustomDataset) else ()
+    return next((step for step in steps if isinstance(step, LoadAnnotations)), None)

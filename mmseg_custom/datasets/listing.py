@@ -33,7 +33,8 @@ class Folder:
     @classmethod
     def of(cls, path: str) -> 'Folder':
         """Lists a folder with all below it; one that does not exist is empty."""
-        files, hidden = set(), set()
+        files: set[str] = set()
+        hidden: set[str] = set()
         for parent, _, names in os.walk(path, followlinks=True):
             inside = osp.relpath(parent, path)
             prefix = '' if inside == osp.curdir else inside + os.sep
@@ -103,7 +104,7 @@ def list_samples(images: Folder, image_suffix: str, labels: Folder | None, label
     by_stem = images.with_suffix(image_suffix)
     stems = sorted(by_stem, key=lambda stem: by_stem[stem]) if names is None else _resolve(
         names, by_stem, images.path, image_suffix, source)
-    found = [dict(filename=by_stem[stem]) for stem in stems]
+    found: list[dict] = [dict(filename=by_stem[stem]) for stem in stems]
     if labels is not None:
         known = labels.with_suffix(label_suffix) if label_suffix == ANY else {}
         for info, stem in zip(found, stems):

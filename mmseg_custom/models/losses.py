@@ -19,6 +19,8 @@ from torch.nn import functional as F
 class CrossEntropyLoss(theirs.CrossEntropyLoss):
     """mmseg's cross-entropy; with ``use_sigmoid``, one class weight for each channel."""
 
+    class_weight: list | None
+
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         if self.use_sigmoid and self.class_weight is not None:  # to be broadcast to (B, K, H, W)
