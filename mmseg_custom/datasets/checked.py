@@ -46,14 +46,15 @@ class CheckedDataset(CustomDataset):
 
     label_map: dict | None
     img_infos: list[dict]
+    any_suffix = f'img_suffix={ANY!r}'  # the setting that reads all usual suffixes
 
     def __init__(self, max_image_num: int | None = None, few_shot: dict | None = None,
                  img_suffix: str | None = None, seg_map_suffix: str | None = None, **kwargs):
         self._suffixes = (img_suffix, seg_map_suffix)  # in the place of those mmseg's classes set
         super().__init__(**kwargs)
         if self.CLASSES is None:
-            raise InputError(f'{type(self).__name__} names no classes: set data.*.classes to a '
-                             'list of names, or to a file with one a line')
+            raise InputError('no classes are named: set data.*.classes to a list of names, or to a '
+                             'file with one a line')
         self.few_shot = self._choose(max_image_num, few_shot)
         reduced = bool(self.reduce_zero_label)
         if reduced and self.gt_seg_map_loader.reduce_zero_label:
@@ -119,13 +120,14 @@ class CheckedDataset(CustomDataset):
                              '`python tools/prepare_data.py` writes it, or set data.*.split')
         folder = Folder.of(img_dir)
         infos = self._list(folder, img_suffix, ann_dir, seg_map_suffix, split)
-        others, rest = unread(folder, [info['filename'] for info in infos], seg_map_suffix if (
-            ann_dir is not None and osp.realpath(ann_dir) == osp.realpath(img_dir)) else None)
+        others, rest = unread(
+            folder, img_suffix, [info['filename'] for info in infos], seg_map_suffix if
+            ann_dir is not None and osp.realpath(ann_dir) == osp.realpath(img_dir) else None)
         if not infos:
             raise InputError(f'{split or f"image folder {img_dir}"} holds no {img_suffix} file'
-                             + (f', but {others}' if others and split is None else '') +
-                             ': check data.*.data_root, data.*.img_dir, data.*.img_suffix and '
-                             'data.*.split')
+                             + (f', but {others}: set {self.any_suffix}, or check'
+                                if others and split is None else ': check') +
+                             ' data.*.data_root, data.*.img_dir and data.*.split')
         if split is None:
             self._log_unread(len(infos), others, rest)
         unlabelled = self.test_mode and not osp.isdir(ann_dir or '')
@@ -160,8 +162,8 @@ class CheckedDataset(CustomDataset):
         log = get_root_logger()
         beside = f'; beside them {rest}' if rest else ''
         if others:
-            log.warning('%s: %d images are read, and not %s: set img_suffix=%r to read all usual '
-                        'suffixes in any case, or rename them%s', self.img_dir, count, others, ANY,
+            log.warning('%s: %d images are read, and not %s: set %s to read all usual suffixes in '
+                        'any case, or rename them%s', self.img_dir, count, others, self.any_suffix,
                         beside)
         elif rest:
             log.info('%s: %d images are read, and not %s', self.img_dir, count, rest)

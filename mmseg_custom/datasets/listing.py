@@ -137,12 +137,13 @@ def _resolve(names: Iterable[tuple[int, str]], by_stem: Mapping[str, str], folde
     return stems
 
 
-def unread(images: Folder, read: Iterable[str],
+def unread(images: Folder, image_suffix: str, read: Iterable[str],
            label_suffix: str | None = None) -> tuple[str | None, str | None]:
     """Says which files of an image folder are not read, and why.
 
     Args:
         images: Folder of the images.
+        image_suffix: Suffix of the images, or 'any'.
         read: Names that are read.
         label_suffix: Suffix of labels in the same folder, which are not spoken of.
 
@@ -151,12 +152,14 @@ def unread(images: Folder, read: Iterable[str],
     """
     read = set(read)
     by_ending: dict[str, list[str]] = defaultdict(list)
-    strange = []
+    strange, lost = [], []
     for name in sorted(images.files.difference(read)):
         ending = osp.splitext(name)[1]
         if label_suffix is not None and name.endswith(label_suffix):
             continue
-        if ending.lower() in SUFFIXES:
+        if name.endswith(image_suffix):
+            lost.append(name)
+        elif ending.lower() in SUFFIXES:
             by_ending[ending].append(name)
         else:
             strange.append(name)
@@ -164,7 +167,8 @@ def unread(images: Folder, read: Iterable[str],
                        for ending, names in sorted(by_ending.items()))
     hidden = sorted(images.hidden.difference(read))
     rest = [f'{len(names)} {what} ({_some(names)})' for what, names in
-            (('hidden', hidden), ('no image by the suffix', strange)) if names]
+            (('hidden', hidden), ('no image by the suffix', strange),
+             ('a link to nothing', lost)) if names]
     return others or None, ', '.join(rest) or None
 
 

@@ -77,6 +77,26 @@ def check_heads(cfg: Config, classes: Sequence[str]) -> None:
         get_root_logger().warning('%s', text)
 
 
+def check_scored_classes(train: Dataset, val: Dataset) -> str | None:
+    """Compares the classes that are trained on with those that are scored during training.
+
+    Returns:
+        Warning if the names or their order differ.
+
+    Raises:
+        InputError: If the numbers differ, so that labels and predictions mean different things.
+    """
+    ours, theirs = ([str(name).strip() for name in data.CLASSES or ()] for data in (train, val))
+    if not ours or not theirs or ours == theirs:
+        return None
+    if len(ours) != len(theirs):
+        raise InputError(f'data.train has {len(ours)} classes, data.val {len(theirs)}: set classes '
+                         'in both alike, or give --no-validate')
+    number, (our, their) = next((i, pair) for i, pair in enumerate(zip(ours, theirs))
+                                if pair[0] != pair[1])
+    return f'class {number} is {our!r} in data.train, and {their!r} in data.val'
+
+
 def check_label_numbers(train: Dataset, val: Dataset) -> str | None:
     """Compares whether 1 is subtracted from the labels in training and in validation.
 

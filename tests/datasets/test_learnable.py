@@ -1,4 +1,6 @@
 """Labels that show nothing to learn are refused before the first iteration."""
+import re
+
 import numpy as np
 import pytest
 from mmseg.datasets import build_dataset
@@ -7,7 +9,7 @@ from mmseg.datasets.pipelines import LoadAnnotations
 from PIL import Image
 
 from mmseg_custom.datasets import learnable
-from mmseg_custom.datasets.learnable import check_learnable
+from mmseg_custom.datasets.learnable import check_learnable, check_scored
 from mmseg_custom.errors import InputError
 
 
@@ -101,3 +103,16 @@ def test_a_label_that_cannot_be_read_is_left_to_the_training(tmp_path):
     dataset = build_dataset(options)
     (tmp_path / 'labels/0.png').write_bytes(b'')
     assert check_learnable(dataset) == []
+
+
+@pytest.mark.parametrize('rows, reduced, message', [
+    ([[0, 1]], False, None),
+    ([[0, 0], [0, 255]], True, 'no pixel of a class.*(evaluation)'),
+    ([[0, 7]], False, 'evaluation will end with: label .*0.png holds 7'),
+    (None, False, None)])
+def test_labels_that_are_scored_give_warnings(tmp_path, rows, reduced, message):
+    options = config(tmp_path, rows or [[0, 1]], reduce_zero_label=reduced)
+    if rows is None:  # images without labels, which --format-only takes
+        options['ann_dir'] = 'nowhere'
+    found = check_scored(build_dataset(options, dict(test_mode=True)))
+    assert len(found) == bool(message) and all(re.search(message, line) for line in found)

@@ -1,4 +1,5 @@
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,7 +7,12 @@ from helpers.logs import logged
 from mmcv import Config
 
 from mmseg_custom.checkpoint.checkpoint import Checkpoint
-from mmseg_custom.engine.classes import check_class_weights, check_heads, check_trained_classes
+from mmseg_custom.engine.classes import (
+    check_class_weights,
+    check_heads,
+    check_scored_classes,
+    check_trained_classes,
+)
 from mmseg_custom.errors import InputError
 
 
@@ -79,3 +85,14 @@ def test_classes_of_the_checkpoint(classes, message):
         return
     with pytest.raises(InputError, match=message):
         check()
+
+
+def test_classes_that_are_scored():
+    def data(*names):
+        return SimpleNamespace(CLASSES=names)
+    assert check_scored_classes(data('sea', 'land'), data('sea ', 'land')) is None
+    assert check_scored_classes(data('sea'), SimpleNamespace(CLASSES=None)) is None
+    line = check_scored_classes(data('sea', 'land'), data('land', 'sea'))
+    assert line == "class 0 is 'sea' in data.train, and 'land' in data.val"
+    with pytest.raises(InputError, match='data.train has 2 classes, data.val 1'):
+        check_scored_classes(data('sea', 'land'), data('sea'))

@@ -87,6 +87,15 @@ def test_one_channel(name):
     assert loss_of(one, logits, torch.full_like(labels, 255)) == 0
 
 
+def test_accuracy_of_one_channel_is_by_the_threshold():
+    one = head(ONE_CHANNEL['BCE'], num_classes=2, out_channels=1, threshold=.8)
+    logits, labels = sample(255, 2, 1)
+    labels[:, 4:] = 0
+    right = (logits[:, 0].sigmoid() > .8) == labels
+    found = one.losses(logits, labels[:, None])['acc_seg']
+    assert found.item() == pytest.approx(100 * right[labels != 255].float().mean().item())
+
+
 @pytest.mark.parametrize('name', ['CE', 'BCE', 'Dice', 'Tversky', 'Focal', 'Lovasz',
                                   'Lovasz of all', 'Lovasz of images'])
 def test_without_ignored_pixels_it_is_the_loss_of_mmseg(name):
