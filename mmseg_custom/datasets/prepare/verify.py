@@ -8,7 +8,7 @@ from pathlib import Path
 import mmcv
 
 from ..faults import FAULT, Problem, check_name
-from ..listing import ANY, Folder
+from ..listing import ANY, Folder, read_lines
 from ..workers import in_processes
 from .layouts import DatasetLayout, SplitLayout
 from .manifest import PreparedManifest
@@ -121,7 +121,7 @@ def _add_name(report: VerificationReport, root: Path, path: str, problem: Proble
 def _listed(layout: DatasetLayout, root: Path, split: SplitLayout,
             report: VerificationReport) -> list[str]:
     try:
-        lines = (root / split.listed).read_text().split()
+        lines = [name for _, name in read_lines((root / split.listed).read_bytes())]
     except FileNotFoundError:
         if not split.optional:
             report.faults.append(f'{root / split.listed} is missing: it lists the samples of '
