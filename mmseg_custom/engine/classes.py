@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from mmcv import Config
 from mmseg.datasets.pipelines import LoadAnnotations
+from mmseg.models.builder import HEADS
+from mmseg.models.decode_heads import STDCHead
 from mmseg.models.losses.utils import get_class_weight
 from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
@@ -14,7 +16,11 @@ from ..datasets.nesting import innermost_datasets
 from ..errors import InputError
 from .config import heads_of
 
-OWN_LABELS = {'STDCHead'}  # heads that make labels of their own, here of the borders of classes
+
+def makes_labels(head: dict) -> bool:
+    """Returns whether a head makes labels of its own, as STDC's does of the borders of classes."""
+    kind = HEADS.get(head.get('type', ''))
+    return kind is not None and issubclass(kind, STDCHead)
 
 
 def differing_heads(cfg: Config, classes: Sequence[str]) -> list[tuple[str, int]]:
@@ -22,7 +28,7 @@ def differing_heads(cfg: Config, classes: Sequence[str]) -> list[tuple[str, int]
     found = []
     for key, head in heads_of(cfg.model):
         number = head.get('num_classes', len(classes))
-        if number != len(classes) and head.get('type') not in OWN_LABELS:
+        if number != len(classes) and not makes_labels(head):
             found.append((f'{key}.num_classes', number))
     return found
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from mmcv.parallel import DataContainer
 from mmseg.models.builder import HEADS, LOSSES, SEGMENTORS
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch.utils.data import Dataset
 
 from ..datasets.ground_truth import IGNORE_INDEX
 from ..errors import InputError
-from ..models.decode_heads.upsampled_loss import UpsampledLoss
+from .classes import makes_labels
 from .config import heads_of
 
 KNOWN = ('mmseg', 'mmseg_custom')  # packages whose heads take labels as they are
@@ -103,11 +102,10 @@ def with_checked_labels(samples: Dataset, *models: dict) -> Dataset:
 def _takes_labels(head: dict) -> bool:
     """Returns whether a head takes labels as they are, and leaves them to losses of mmseg."""
     kind = HEADS.get(head.get('type'))
-    if not _is_known(kind, 'forward_train') or not issubclass(kind, BaseDecodeHead):
+    if not _is_known(kind, 'forward_train') or not _is_known(kind, 'losses') or makes_labels(head):
         return False
     losses = head.get('loss_decode', dict(type='CrossEntropyLoss'))
-    return (kind.losses in (BaseDecodeHead.losses, UpsampledLoss.losses)
-            and isinstance(head.get('num_classes'), int)
+    return (isinstance(head.get('num_classes'), int)
             and head.get('ignore_index', IGNORE_INDEX) is not None
             and all(_is_known(LOSSES.get(loss.get('type')), 'forward')
                     for loss in (losses if isinstance(losses, (list, tuple)) else [losses])))

@@ -21,20 +21,21 @@ class CrossEntropyLoss(theirs.CrossEntropyLoss):
 
     class_weight: list | None
 
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        if self.use_sigmoid and self.class_weight is not None:  # to be broadcast to (B, K, H, W)
-            self.class_weight = [[[weight]] for weight in self.class_weight]
-
     def forward(self, cls_score: Tensor, label: Tensor, weight: Tensor | None = None,
                 avg_factor: int | None = None, reduction_override: str | None = None,
                 ignore_index: int = -100, **kwargs) -> Tensor:
         """Computes the loss of logits (B, K, H, W) and labels (B, H, W)."""
-        one_channel = self.use_sigmoid and cls_score.shape[1] == 1
-        if one_channel and not (label != ignore_index).any():
+        if not self.use_sigmoid or cls_score.ndim != 4:
+            return super().forward(cls_score, label, weight, avg_factor, reduction_override,
+                                   ignore_index, **kwargs)
+        if cls_score.shape[1] == 1 and not (label != ignore_index).any():
             return cls_score.sum() * 0
-        return super().forward(cls_score, label, weight, avg_factor, reduction_override,
-                               ignore_index, **kwargs)
+        class_weight = _tensor(self.class_weight, cls_score)
+        return self.loss_weight * self.cls_criterion(
+            cls_score, label, weight, reduction=reduction_override or self.reduction,
+            class_weight=None if class_weight is None else class_weight.view(-1, 1, 1),
+            avg_factor=avg_factor, avg_non_ignore=self.avg_non_ignore, ignore_index=ignore_index,
+            **kwargs)
 
 
 @LOSSES.register_module(force=True)

@@ -119,6 +119,14 @@ def test_dice_by_numpy():
     assert build_loss(LOSSES['Dice'])(logits, labels).item() == pytest.approx(total / 8, rel=1e-5)
 
 
+def test_binary_cross_entropy_of_whole_images_is_that_of_mmseg():
+    """That of EncHead: one number for each class of an image."""
+    logits, labels = torch.randn(3, 4), torch.randint(2, (3, 4))
+    options = dict(use_sigmoid=True, class_weight=[1., 2., 3., 4.])
+    torch.testing.assert_close(build_loss(dict(type='CrossEntropyLoss', **options))(logits, labels),
+                               theirs.CrossEntropyLoss(**options)(logits, labels))
+
+
 def test_class_weights_of_binary_cross_entropy_are_of_channels():
     logits, labels = sample(255)
     found = build_loss(LOSSES['BCE weighted'])(logits, labels, ignore_index=255)
