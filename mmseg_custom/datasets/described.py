@@ -4,6 +4,7 @@ from mmseg.datasets.builder import DATASETS
 from ..errors import InputError
 from .checked import CheckedDataset
 from .description import read_description
+from .listing import ANY
 
 
 @DATASETS.register_module()
@@ -19,6 +20,8 @@ class DescribedDataset(CheckedDataset):
     Raises:
         InputError: If the file is wrong, or one of its folders is missing or empty.
     """
+
+    any_suffix = f'image_suffix: {ANY} in the description'
 
     def __init__(self, description: str, part: str, **kwargs):
         self.description = read_description(description)

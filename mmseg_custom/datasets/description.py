@@ -8,8 +8,8 @@
       labels: labels/train
     val: ...                  and test, whose labels may be missing
 
-Optional: `image_suffix` (.jpg), `label_suffix` (.png), and for labels in colours `coloured` beside
-`labels` and `ignored`, the colours of what is ignored.
+Optional: `image_suffix` (.jpg; `any` for all usual ones, in any case), `label_suffix` (.png), and
+for labels in colours `coloured` beside `labels` and `ignored`, the colours of what is ignored.
 """
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ import yaml
 
 from ..errors import InputError
 from .ground_truth import IGNORE_INDEX
+from .listing import ANY
 
 PARTS = ('train', 'val', 'test')
 MOST_CLASSES = IGNORE_INDEX  # labels are 0..254
@@ -49,7 +50,7 @@ class Description:
         classes: Name -> colour, in the order of the numbers in the labels.
         parts: 'train', 'val', 'test' -> folders.
         ignored: Colours of ignored pixels in labels in colours.
-        image_suffix: Ending of image names.
+        image_suffix: Ending of image names, or 'any'.
         label_suffix: Ending of label names.
     """
     path: Path
@@ -110,8 +111,9 @@ class _Reader:
             ignored = [ignored]  # a single one
         suffixes = {key: content[key] for key in ('image_suffix', 'label_suffix') if key in content}
         for key, value in suffixes.items():
-            self.expect(isinstance(value, str) and '.' in value,
-                        f'{key}: {value!r}, expected an ending such as .png')
+            self.expect(isinstance(value, str) and ('.' in value or (key, value) == (
+                'image_suffix', ANY)), f'{key}: {value!r}, expected an ending such as .png'
+                + (f', or {ANY}' if key == 'image_suffix' else ''))
         return Description(
             self.path, self.classes(content.get('classes')),
             {name: self.part(name, content[name]) for name in PARTS if name in content},

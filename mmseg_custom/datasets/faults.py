@@ -7,6 +7,7 @@ their EXIF orientation says) and labels with Pillow (as they are stored, then cu
 
 H W pixels.
 """
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -14,7 +15,7 @@ import mmcv
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from .ground_truth import IGNORE_INDEX
+from .ground_truth import IGNORE_INDEX, class_numbers
 
 FAULT, NOTE = 'fault', 'note'
 # Kind -> (level, message behind the file's name, way out); the comments say why it is that level.
@@ -191,7 +192,8 @@ def check_label(header: Header) -> list[Problem]:
 
 
 def check_loaded_label(labels: np.ndarray, path: str, num_classes: int, shift: int = 0,
-                       as_stored: bool = True) -> Problem | None:
+                       as_stored: bool = True, ignore_index: int = IGNORE_INDEX,
+                       of_file: int | None = None) -> Problem | None:
     """Finds the first fault of a label as loaded.
 
     Args:
@@ -201,11 +203,13 @@ def check_loaded_label(labels: np.ndarray, path: str, num_classes: int, shift: i
         shift: Number that loading subtracted; messages hold the numbers of the file.
         as_stored: Whether loading takes the numbers of the file as they are, so that the file's
             header is judged too. Otherwise it may make class numbers of colours.
+        ignore_index: Further label of pixels that are ignored.
+        of_file: Number of classes that the file may hold, for the message; default: K.
     """
     found = _check_label_file(path) if as_stored or labels.ndim != 2 else []
     if not found and labels.ndim != 2:
         found = [problem('label in colours', mode=f'of the shape {labels.shape}')]
-    return found[0] if found else check_range(labels, num_classes, shift)
+    return found[0] if found else check_range(labels, num_classes, shift, ignore_index, of_file)
 
 
 def _check_label_file(path: str) -> list[Problem]:
@@ -217,30 +221,36 @@ def _check_label_file(path: str) -> list[Problem]:
         return []
 
 
-def check_range(labels: np.ndarray, num_classes: int, shift: int = 0) -> Problem | None:
-    """Compares a label map (H, W) with the number of classes."""
-    wrong = labels[(labels >= num_classes) & (labels != IGNORE_INDEX)]
+def check_range(labels: np.ndarray, num_classes: int, shift: int = 0,
+                ignore_index: int = IGNORE_INDEX, of_file: int | None = None) -> Problem | None:
+    """Compares a label map (H, W) with the number of classes; see :func:`check_loaded_label`."""
+    wrong = labels[(labels >= num_classes) & (labels != IGNORE_INDEX) & (labels != ignore_index)]
     if not wrong.size:
         return None
     values = (np.unique(wrong).astype(int) + shift).tolist()
     text = ', '.join(map(str, values[:5])) + (', ...' if values[5:] else '')
     return problem('label out of range', values=text, pixels=wrong.size,
-                   last=num_classes - 1 + shift)
+                   last=(of_file or num_classes) - 1 + shift)
 
 
-def check_values(labels: np.ndarray, last_label: int, zero_is_ignored: bool) -> Problem | None:
+def check_values(labels: np.ndarray, last_label: int, zero_is_ignored: bool,
+                 label_map: Mapping[int, int] | None = None,
+                 ignore_index: int = IGNORE_INDEX) -> Problem | None:
     """Finds a fault or a note in the numbers of a label file.
 
     Args:
         labels: Label map (H, W) as the file has it.
         last_label: Number of the last class in the file.
         zero_is_ignored: Whether the first class is 1, and 0 is ignored (``reduce_zero_label``).
+        label_map: Numbers that take the place of some, where classes are selected.
+        ignore_index: Further label of pixels that are ignored.
     """
-    found = check_range(labels, last_label + 1)
-    ignored = labels == IGNORE_INDEX
-    if found is None and (ignored | (labels == 0) if zero_is_ignored else ignored).all():
-        return problem('nothing labelled')
-    return found
+    found = check_range(labels, last_label + 1, ignore_index=ignore_index)
+    if found is not None:
+        return found
+    classes = class_numbers(labels.astype(np.uint8), zero_is_ignored, label_map)
+    ignored = (classes == IGNORE_INDEX) | (classes == ignore_index)
+    return problem('nothing labelled') if ignored.all() else None
 
 
 def check_pair(image: tuple[int, int], label: tuple[int, int], orientation: int) -> Problem | None:

@@ -111,6 +111,18 @@ def few_shot_lists(dataset: Dataset) -> list:
     return [chosen for chosen in found if chosen is not None]
 
 
+def renumbered_labels(dataset: Dataset) -> str | None:
+    """Describes the labels of data sets that select classes and have ``reduce_zero_label``.
+
+    Up to version 0.30, mmseg took wrong ones. None where there is no such data set, so that runs
+    and caches of other data sets keep their identity.
+    """
+    found = [f'{type(inner).__name__}: {list(inner.CLASSES)}'
+             for inner in innermost_datasets(dataset)
+             if getattr(inner, 'label_map', None) and getattr(inner, 'reduce_zero_label', False)]
+    return f'numbered after reduce_zero_label; {"; ".join(found)}' if found else None
+
+
 def _parts(dataset: Dataset) -> list[Dataset]:
     """Lists the data sets that a wrapper holds directly; none for a plain data set."""
     if hasattr(dataset, 'img_infos'):

@@ -89,12 +89,17 @@ class CheckLabels:
         num_classes: Number of classes K; labels are 0..K-1, and 255 where they are ignored.
         reduce_zero_label: Whether 1 was subtracted on loading; only for the wording.
         as_stored: See :func:`.faults.check_loaded_label`.
+        ignore_index: Further label of pixels that are ignored.
+        of_file: Number of classes that the files hold, for the wording; default: K.
     """
 
-    def __init__(self, num_classes: int, reduce_zero_label: bool = True, as_stored: bool = True):
+    def __init__(self, num_classes: int, reduce_zero_label: bool = True, as_stored: bool = True,
+                 ignore_index: int = IGNORE_INDEX, of_file: int | None = None):
         self.num_classes = num_classes
         self.shift = 1 if reduce_zero_label else 0
         self.as_stored = as_stored
+        self.ignore_index = ignore_index
+        self.of_file = of_file
 
     def __call__(self, results: dict) -> dict:
         """Checks ``gt_semantic_seg``, as loaded."""
@@ -115,8 +120,8 @@ class CheckLabels:
         Raises:
             InputError: If it has a fault.
         """
-        found = check_loaded_label(labels, path, self.num_classes, self.shift,
-                                   self.as_stored)
+        found = check_loaded_label(labels, path, self.num_classes, self.shift, self.as_stored,
+                                   self.ignore_index, self.of_file)
         if found is not None:
             raise InputError(f'label {path} {found}')
 

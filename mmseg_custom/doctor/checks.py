@@ -11,7 +11,7 @@ from ..distributed.failures import explain_failure
 from ..distributed.memory import moments_of
 from ..engine.batch_norm import check_batch_norm
 from ..engine.build import build_network
-from ..engine.classes import differing_heads
+from ..engine.classes import check_class_weights, differing_heads
 from ..engine.options import RunOptions
 from ..engine.run import prepare_run
 from ..errors import InputError
@@ -103,6 +103,7 @@ def check_network(cfg: Config) -> list[Finding]:
     """Checks that the network can be built, for as many classes as the data has."""
     try:
         build_network(cfg, on_meta=True)
+        check_class_weights(cfg)
         all_classes = training_classes(cfg)
     except (InputError, TypeError, KeyError, ValueError, AssertionError) as error:
         return [fault('config', f'network or data cannot be built: {error}', 'correct it', 'model')]

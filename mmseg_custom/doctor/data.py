@@ -19,6 +19,7 @@ from mmseg.datasets.builder import DATASETS
 from ..datasets import faults
 from ..datasets.build import build_test_dataset, build_train_dataset
 from ..datasets.faults import Header, Problem
+from ..datasets.listing import ANY, SUFFIXES
 from ..datasets.nesting import innermost_datasets, innermost_options, sample_paths
 from ..errors import InputError
 from . import images
@@ -26,7 +27,6 @@ from .findings import FAULT, Finding, fault, warning
 
 SPLITS = ('train', 'val', 'test')
 FILES = ('type', 'data_root', 'img_dir', 'ann_dir', 'split', 'description', 'part')
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 PART = 'data'
 Problems = dict[Problem, list[str]]  # -> paths of the files that have it
 
@@ -127,17 +127,18 @@ def _check_names(files: DatasetFiles) -> list[Finding]:
     if dataset.ann_dir and osp.isdir(dataset.ann_dir) and not dataset.split and (
             getattr(dataset, 'few_shot', None) is None):
         wanted = {label for _, label in files.pairs}
-        left = [path for path in _scan(dataset.ann_dir, dataset.seg_map_suffix)
+        suffix = dataset.seg_map_suffix
+        left = [path for path in _scan(dataset.ann_dir, SUFFIXES if suffix == ANY else suffix)
                 if path not in wanted]
         if left:
             findings.append(fault(PART, f'the label has no image in {dataset.img_dir}',
                                   'add the image or remove the label', left))
-    others = [path for path in _scan(dataset.img_dir, IMAGE_SUFFIXES)
-              if not path.endswith(dataset.img_suffix)]
+    others = [path for path in _scan(dataset.img_dir, SUFFIXES)
+              if dataset.img_suffix != ANY and not path.endswith(dataset.img_suffix)]
     if others:
         findings.append(fault(
             PART, f'it is not read: images of data.{files.split} end in {dataset.img_suffix}',
-            'rename it, or set img_suffix', others))
+            f'rename it, or set img_suffix, to {ANY!r} for all usual ones', others))
     problems: Problems = defaultdict(list)
     for image, _ in files.pairs:
         plain = image.encode('utf-8', 'backslashreplace').decode()
@@ -216,10 +217,13 @@ def _check_pixels(files: DatasetFiles, image: str, label: str | None, problems: 
     labels, dataset = images.decode(label), files.dataset
     if isinstance(labels, Problem):
         _add(problems, label, labels)
-    elif dataset.label_map is None:
+    else:
         zero_is_ignored = bool(dataset.reduce_zero_label)
-        last = len(dataset.CLASSES) - (not zero_is_ignored)
-        _add(problems, label, faults.check_values(labels, last, zero_is_ignored))
+        selected = dataset.label_map is not None
+        classes = type(dataset).CLASSES if selected else dataset.CLASSES
+        _add(problems, label, faults.check_values(
+            labels, len(classes) - (not zero_is_ignored), zero_is_ignored, dataset.label_map,
+            dataset.ignore_index))
 
 
 def _check_leaks(opened: list[DatasetFiles]) -> list[Finding]:

@@ -1,24 +1,69 @@
 """Compares the classes of a network, a data set and a checkpoint."""
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from mmcv import Config
+from mmseg.datasets.pipelines import LoadAnnotations
+from mmseg.models.builder import HEADS
+from mmseg.models.decode_heads import STDCHead
+from mmseg.models.losses.utils import get_class_weight
 from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
 
 from ..checkpoint.checkpoint import Checkpoint
+from ..datasets.nesting import innermost_datasets
 from ..errors import InputError
+from .config import heads_of
+
+
+def makes_labels(head: dict) -> bool:
+    """Returns whether a head makes labels of its own, as STDC's does of the borders of classes."""
+    kind = HEADS.get(head.get('type', ''))
+    return kind is not None and issubclass(kind, STDCHead)
 
 
 def differing_heads(cfg: Config, classes: Sequence[str]) -> list[tuple[str, int]]:
     """Returns (key, value) of each ``num_classes`` that differs from the number of classes."""
     found = []
-    for key in ('decode_head', 'auxiliary_head'):
-        heads = cfg.model.get(key) or []
-        for head in heads if isinstance(heads, list) else [heads]:
-            number = head.get('num_classes', len(classes))
-            if number != len(classes):
-                found.append((f'model.{key}.num_classes', number))
+    for key, head in heads_of(cfg.model):
+        number = head.get('num_classes', len(classes))
+        if number != len(classes) and not makes_labels(head):
+            found.append((f'{key}.num_classes', number))
     return found
+
+
+def check_class_weights(cfg: Config) -> None:
+    """Checks that there are as many class weights as classes, before a loss meets them.
+
+    A loss fails on a missing one in the first iteration, and ignores one too many.
+
+    Raises:
+        InputError: If a head has another number of them, or a file of them cannot be read.
+    """
+    for key, head in heads_of(cfg.model):
+        losses = head.get('loss_decode') or []
+        for i, loss in enumerate(losses if isinstance(losses, (list, tuple)) else [losses]):
+            place = f'{key}.loss_decode' + (f'.{i}' if isinstance(losses, (list, tuple)) else '')
+            for name in ('class_weight', 'alpha'):
+                _check_length(f'{place}.{name}', loss.get(name),
+                              head.get('out_channels') or head.get('num_classes'))
+
+
+def _check_length(key: str, weights: Any, expected: int | None) -> None:
+    source = ''
+    if isinstance(weights, str):
+        source = f' in {weights}'
+        try:
+            weights = get_class_weight(weights)
+        except Exception as error:  # whatever the reader of its format raises
+            reason = ' '.join(str(error).split()) or type(error).__name__
+            raise InputError(f'{key}={weights!r} cannot be read: {reason}; expected a .npy, .json '
+                             'or .yaml file of one number a class') from error
+    if not isinstance(weights, (list, tuple, np.ndarray)) or expected in (None, len(weights)):
+        return  # a single number is an option of some losses
+    raise InputError(f'{key} has {len(weights)} numbers{source}: expected one for each of the '
+                     f'{expected} classes of the head')
 
 
 def check_heads(cfg: Config, classes: Sequence[str]) -> None:
@@ -36,6 +81,50 @@ def check_heads(cfg: Config, classes: Sequence[str]) -> None:
         if number < len(classes):
             raise InputError(text)
         get_root_logger().warning('%s', text)
+
+
+def check_scored_classes(train: Dataset, val: Dataset) -> str | None:
+    """Compares the classes that are trained on with those that are scored during training.
+
+    Returns:
+        Warning if the names or their order differ.
+
+    Raises:
+        InputError: If the numbers differ, so that labels and predictions mean different things.
+    """
+    ours, theirs = ([str(name).strip() for name in data.CLASSES or ()] for data in (train, val))
+    if not ours or not theirs or ours == theirs:
+        return None
+    if len(ours) != len(theirs):
+        raise InputError(f'data.train has {len(ours)} classes, data.val {len(theirs)}: set classes '
+                         'in both alike, or give --no-validate')
+    number, (our, their) = next((i, pair) for i, pair in enumerate(zip(ours, theirs))
+                                if pair[0] != pair[1])
+    return f'class {number} is {our!r} in data.train, and {their!r} in data.val'
+
+
+def check_label_numbers(train: Dataset, val: Dataset) -> str | None:
+    """Compares whether 1 is subtracted from the labels in training and in validation.
+
+    mmseg has a switch for each: of the step that loads labels, and of the data set.
+
+    Returns:
+        Warning if they differ, in which case a class of the one is another class of the other.
+    """
+    trained = {bool(step.reduce_zero_label) for inner in innermost_datasets(train)
+               for step in getattr(getattr(inner, 'pipeline', None), 'transforms', ())
+               if isinstance(step, LoadAnnotations)}
+    scored = {bool(inner.reduce_zero_label) for inner in innermost_datasets(val)
+              if hasattr(inner, 'reduce_zero_label')}
+    if not trained or not scored or trained == scored:
+        return None
+    return (f'labels are trained on with reduce_zero_label={_text(trained)} (LoadAnnotations in '
+            f'data.train.pipeline) and scored with reduce_zero_label={_text(scored)} (data.val): '
+            'unless their files differ, a class of the one is another class of the other')
+
+
+def _text(flags: set[bool]) -> str:
+    return ' and '.join(map(str, sorted(flags)))
 
 
 def check_trained_classes(checkpoint: Checkpoint, dataset: Dataset) -> None:

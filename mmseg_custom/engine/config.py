@@ -112,6 +112,18 @@ def loader_options(cfg: Config, split: str) -> dict:
     return {**shared, **cfg.data.get(f'{split}_dataloader', {})}
 
 
+def heads_of(model: dict) -> list[tuple[str, dict]]:
+    """Lists (key, config) of all heads of a segmentor: decode heads, then auxiliary ones."""
+    found = []
+    for name in ('decode_head', 'auxiliary_head'):
+        heads = model.get(name) or []
+        if isinstance(heads, (list, tuple)):
+            found += [(f'model.{name}.{i}', head) for i, head in enumerate(heads)]
+        else:
+            found.append((f'model.{name}', heads))
+    return found
+
+
 def crop_of(cfg: Config) -> tuple[int, int]:
     """Returns height and width, in pixels, of the training images after their pipeline."""
     for step in reversed(innermost_options(cfg.data.train)[0].get('pipeline') or []):

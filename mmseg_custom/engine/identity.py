@@ -12,7 +12,7 @@ from typing import Any
 from mmcv import Config
 from torch.utils.data import Dataset
 
-from ..datasets.nesting import few_shot_lists, image_names, named_pipelines
+from ..datasets.nesting import few_shot_lists, image_names, named_pipelines, renumbered_labels
 from ..errors import InputError
 
 STEP_IMAGES = 'images a step'
@@ -48,6 +48,9 @@ def identity(cfg: Config, dataset: Dataset, step_images: int, seed: int,
     lists = few_shot_lists(dataset)
     if lists:
         parts[FEW_SHOT] = '; '.join(map(str, lists))
+    renumbered = renumbered_labels(dataset)
+    if renumbered is not None:
+        parts['selected classes'] = renumbered
     parts[STEP_IMAGES] = str(step_images)
     parts['seed'] = str(seed) + (' + rank' if diff_seed else '')
     return parts

@@ -2,13 +2,13 @@
 
 Letters: `H W` pixels, `K` classes.
 """
-import mmcv
 import numpy as np
 from mmcv import Config
 from mmseg.apis import inference_segmentor
 from mmseg.datasets import DATASETS
 
 from ..checkpoint.checkpoint import open_checkpoint
+from ..datasets.class_names import class_names
 from ..datasets.nesting import innermost_options
 from ..distributed.devices import use_gpu
 from ..errors import InputError
@@ -70,8 +70,8 @@ def _classes_of(test: dict, head: dict) -> tuple[list[str], list | None]:
         raise InputError(f'data.test.type={test.get("type")!r} of the config is not a registered '
                          'data set')
     classes, palette = test.get('classes'), test.get('palette') or getattr(kind, 'PALETTE', None)
-    if isinstance(classes, str):
-        classes = mmcv.list_from_file(classes)
+    if isinstance(classes, (str, list, tuple)):
+        classes = class_names(classes, kind.CLASSES, kind.__name__)
     if classes is not None and kind.CLASSES is not None and palette is kind.PALETTE:
         of_name = dict(zip(kind.CLASSES, palette or []))
         palette = [of_name[name] for name in classes if name in of_name]

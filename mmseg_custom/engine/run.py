@@ -20,13 +20,20 @@ from torch.utils.data import Dataset
 from ..checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint.work_dir import newest_whole, remove_leftovers
 from ..datasets.build import build_test_dataset, build_train_dataset
+from ..datasets.learnable import check_learnable, check_scored
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.compiler import require_compiler
 from ..distributed.options import Engine
 from ..optim import low_memory
 from ..version import __version__
 from .batch import Batch, resolve_batch
-from .classes import check_heads, check_trained_classes
+from .classes import (
+    check_class_weights,
+    check_heads,
+    check_label_numbers,
+    check_scored_classes,
+    check_trained_classes,
+)
 from .identity import identity, refuse_another
 from .options import UNTRAINED, RunOptions
 from .randomness import seed_process
@@ -131,6 +138,10 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
             _check_compiler(run)
             get_root_logger().info('%s', run.batch)
         check_heads(cfg, run.data['train'].CLASSES)
+        check_class_weights(cfg)
+        if trains:
+            for warning in _check_labels(run.data):
+                get_root_logger().warning('%s', warning)
         run = run.with_config(cfg)
         if checkpoint is not None and resumed:
             refuse_another(checkpoint.meta.get('run'), run.identity, checkpoint.path)
@@ -152,6 +163,15 @@ def _check_compiler(run: Run) -> None:
         require_compiler('engine.compile=True')
     if (run.cfg.get('optimizer') or {}).get('type') == low_memory.NAME:
         require_compiler(f'optimizer.type={low_memory.NAME!r}')
+
+
+def _check_labels(data: Mapping[str, Dataset]) -> list[str]:
+    """Checks that labels can be learnt from, and mean the same where they are scored."""
+    warnings: list[str | None] = [*check_learnable(data['train'])]
+    if 'val' in data:
+        warnings += [check_scored_classes(data['train'], data['val']),
+                     check_label_numbers(data['train'], data['val']), *check_scored(data['val'])]
+    return [warning for warning in warnings if warning is not None]
 
 
 def _build_data(cfg: Config, options: RunOptions, splits: Collection[str]

@@ -24,6 +24,7 @@ from .build import build_model, hash_ahead
 from .cached import drop_unneeded_blocks, open_cache
 from .evaluation_hook import SegEvalHook
 from .hooks import ToBFloat16Hook, ToFloat16Hook
+from .label_check import with_checked_labels
 from .loaders import build_test_loader, build_train_loader
 from .preemption import Preemption, PreemptionHook
 from .randomness import SeededSamples, SeedHook
@@ -56,6 +57,7 @@ def train(run: Run) -> None:
     hash_ahead(segmentor.backbone)
     samples = (open_cache(run, model, preemption.requested) if cached
                else SeededSamples(run.data['train'], run.seed))
+    samples = with_checked_labels(samples, run.cfg.model)
     runner = build_training_runner(run, model, logger)
     runner.register_hook(PreemptionHook(preemption), priority='LOW')
     if 'val' in run.data:

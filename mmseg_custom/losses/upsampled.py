@@ -52,7 +52,7 @@ def upsampled_cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int
 
     Returns:
         Mean loss (...) and accuracy (...) of each head, the latter in percent of the pixels that
-        are not ignored.
+        are not ignored, and 0 where there are none.
     """
     heads, shape = logits.shape[:-4], logits.shape[-4:]
     loss, accuracy = _UpsampledCrossEntropy.apply(
@@ -80,7 +80,7 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
                              None if gradient is None else gradient.flatten(0, 1))
         if gradient is not None:
             ctx.save_for_backward(gradient)
-        accuracy = (hits.view(heads, images).sum(1) + EPS) * (100.0 / counted)
+        accuracy = hits.view(heads, images).sum(1) * (100.0 / counted)
         ctx.mark_non_differentiable(accuracy)
         return loss.view(heads, images).sum(1).float(), accuracy.float()
 

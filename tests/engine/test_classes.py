@@ -1,11 +1,18 @@
 from functools import partial
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from helpers.logs import logged
 from mmcv import Config
 
 from mmseg_custom.checkpoint.checkpoint import Checkpoint
-from mmseg_custom.engine.classes import check_heads, check_trained_classes
+from mmseg_custom.engine.classes import (
+    check_class_weights,
+    check_heads,
+    check_scored_classes,
+    check_trained_classes,
+)
 from mmseg_custom.errors import InputError
 
 
@@ -19,14 +26,47 @@ def test_heads_have_the_classes_of_the_data():
     classes = ['sea', 'land', 'ice ']
     check_heads(config(3), classes)
     check_heads(config(3, 3), classes)
-    with pytest.raises(InputError, match=r'decode_head.num_classes is 2, and the training data has '
-                       r'3 classes \(sea, land, ice ...\): set it to 3'):
+    with pytest.raises(InputError, match=r'decode_head.1.num_classes is 2, and the training data '
+                       r'has 3 classes \(sea, land, ice ...\): set it to 3'):
         check_heads(config(3, 2), classes)
     with pytest.raises(InputError, match='auxiliary_head.num_classes is 1'):
         check_heads(config(3, auxiliary=1), classes)
     with logged() as lines:
         check_heads(config(150), classes)
     assert len(lines) == 1 and 'decode_head.num_classes is 150' in lines[0]
+
+
+def test_a_head_that_makes_labels_of_its_own_has_classes_of_its_own():
+    cfg = config(3, auxiliary=2)
+    cfg.model.auxiliary_head.type = 'STDCHead'
+    check_heads(cfg, ['sea', 'land', 'ice'])
+
+
+@pytest.mark.parametrize('loss, message', [
+    (dict(type='CrossEntropyLoss', class_weight=[1., 1., 1.]), None),
+    (dict(type='CrossEntropyLoss', class_weight=None), None),
+    (dict(type='TverskyLoss', alpha=0.3), None),
+    (dict(type='CrossEntropyLoss', class_weight=[1., 1.]),
+     'model.decode_head.loss_decode.class_weight has 2 numbers: expected one for each of the 3 cl'),
+    ([dict(type='DiceLoss'), dict(type='DiceLoss', class_weight=[1.] * 4)],
+     'model.decode_head.loss_decode.1.class_weight has 4 numbers'),
+    (dict(type='FocalLoss', alpha=[.5] * 2), 'loss_decode.alpha has 2 numbers'),
+    (dict(type='LovaszLoss', class_weight='FOLDER/two.json'), 'has 2 numbers in .*two.json'),
+    (dict(type='LovaszLoss', class_weight='FOLDER/three.npy'), None),
+    (dict(type='LovaszLoss', class_weight='FOLDER/none.npy'),
+     "none.npy' cannot be read: .*No such file")])
+def test_there_are_as_many_weights_as_classes(tmp_path, loss, message):
+    np.save(tmp_path / 'three.npy', np.ones(3))
+    (tmp_path / 'two.json').write_text('[1, 2]')
+    if isinstance(loss, dict) and isinstance(loss.get('class_weight'), str):
+        loss['class_weight'] = loss['class_weight'].replace('FOLDER', str(tmp_path))
+    cfg = config(3)
+    cfg.model.decode_head.loss_decode = loss
+    if message is None:
+        check_class_weights(cfg)
+    else:
+        with pytest.raises(InputError, match=message):
+            check_class_weights(cfg)
 
 
 @pytest.mark.parametrize('classes, message', [
@@ -45,3 +85,14 @@ def test_classes_of_the_checkpoint(classes, message):
         return
     with pytest.raises(InputError, match=message):
         check()
+
+
+def test_classes_that_are_scored():
+    def data(*names):
+        return SimpleNamespace(CLASSES=names)
+    assert check_scored_classes(data('sea', 'land'), data('sea ', 'land')) is None
+    assert check_scored_classes(data('sea'), SimpleNamespace(CLASSES=None)) is None
+    line = check_scored_classes(data('sea', 'land'), data('land', 'sea'))
+    assert line == "class 0 is 'sea' in data.train, and 'land' in data.val"
+    with pytest.raises(InputError, match='data.train has 2 classes, data.val 1'):
+        check_scored_classes(data('sea', 'land'), data('sea'))

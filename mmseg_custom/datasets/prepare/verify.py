@@ -8,6 +8,7 @@ from pathlib import Path
 import mmcv
 
 from ..faults import FAULT, Problem, check_name
+from ..listing import ANY, Folder, read_lines
 from ..workers import in_processes
 from .layouts import DatasetLayout, SplitLayout
 from .manifest import PreparedManifest
@@ -45,14 +46,14 @@ def verify(layout: DatasetLayout, root: Path, subset: bool, workers: int,
     report = VerificationReport()
     pairs = []
     for split in layout.splits:
-        stems = find_samples(layout, root, split, report)
-        if split.optional and not stems:
+        samples = find_samples(layout, root, split, report)
+        if split.optional and not samples:
             continue
-        report.splits[split.name] = len(stems)
+        report.splits[split.name] = len(samples)
         if not subset:
-            report.faults += count_faults(split, stems)
-        pairs += [(f'{split.images}/{stem}{layout.image_suffix}',
-                   f'{split.labels}/{stem}{layout.label_suffix}') for stem in stems]
+            report.faults += count_faults(split, set(samples))
+        pairs += [(f'{split.images}/{image}', f'{split.labels}/{stem}{layout.label_suffix}')
+                  for stem, image in samples.items()]
     pairs = sorted(set(pairs))
     known = before.files if before else {}
     jobs = [SampleFiles(str(root / image), str(root / label), layout.last_label,
@@ -83,12 +84,16 @@ def _add(report: VerificationReport, paths: tuple[str, str], found: SampleReport
 
 
 def find_samples(layout: DatasetLayout, root: Path, split: SplitLayout,
-                 report: VerificationReport) -> list[str]:
-    """Pairs the images and labels of a split; returns what their names have in common."""
+                 report: VerificationReport) -> dict[str, str]:
+    """Pairs the images and labels of a split.
+
+    Returns:
+        What the names of image and label have in common -> name of the image.
+    """
     if split.listed:
-        return _listed(layout, root, split, report)
-    images = _stems(root / split.images, layout.image_suffix)
-    labels = _stems(root / split.labels, layout.label_suffix)
+        return {stem: stem + layout.image_suffix for stem in _listed(layout, root, split, report)}
+    found = _images(root / split.images, layout.image_suffix)
+    images, labels = set(found), _stems(root / split.labels, layout.label_suffix)
     normal = {unicodedata.normalize('NFC', name) for name in labels - images}
     for name in sorted(images - labels):
         twin = unicodedata.normalize('NFC', name) in normal
@@ -96,14 +101,13 @@ def find_samples(layout: DatasetLayout, root: Path, split: SplitLayout,
                'them' if twin else
                f'expected {root / split.labels / (name + layout.label_suffix)}; add it or remove '
                'the image')
-        report.faults.append(f'image {root / split.images / (name + layout.image_suffix)} has no '
-                             f'label: {why}')
+        report.faults.append(f'image {root / split.images / found[name]} has no label: {why}')
     for name in sorted(labels - images):
         report.faults.append(f'label {root / split.labels / (name + layout.label_suffix)} has no '
                              'image: add it or remove the label')
     for name in sorted(images):
-        _add_name(report, root, f'{split.images}/{name}{layout.image_suffix}', check_name(name))
-    return sorted(images & labels)
+        _add_name(report, root, f'{split.images}/{found[name]}', check_name(name))
+    return {stem: found[stem] for stem in sorted(images & labels)}
 
 
 def _add_name(report: VerificationReport, root: Path, path: str, problem: Problem | None) -> None:
@@ -117,7 +121,7 @@ def _add_name(report: VerificationReport, root: Path, path: str, problem: Proble
 def _listed(layout: DatasetLayout, root: Path, split: SplitLayout,
             report: VerificationReport) -> list[str]:
     try:
-        lines = (root / split.listed).read_text().split()
+        lines = [name for _, name in read_lines((root / split.listed).read_bytes())]
     except FileNotFoundError:
         if not split.optional:
             report.faults.append(f'{root / split.listed} is missing: it lists the samples of '
@@ -134,6 +138,13 @@ def _listed(layout: DatasetLayout, root: Path, split: SplitLayout,
         else:
             found.append(name)
     return found
+
+
+def _images(folder: Path, suffix: str) -> dict[str, str]:
+    """Lists images: name without suffix -> name."""
+    if suffix == ANY:
+        return Folder.of(str(folder)).with_suffix(ANY)
+    return {stem: stem + suffix for stem in _stems(folder, suffix)}
 
 
 def _stems(folder: Path, suffix: str) -> set[str]:

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ...checkpoint.provenance import sha256_of, weights_source_of
-from ...datasets.nesting import file_paths, image_names
+from ...datasets.nesting import file_paths, image_names, renumbered_labels
 from ...errors import InputError
 from ..build import compute_dtype
 from ..identity import HARMLESS
@@ -47,6 +47,9 @@ def describe(run: Run, model: nn.Module, seed: int) -> dict:
         format=1, weights=weights_of(model.backbone), backbone=_settings(cfg, model.backbone),
         computed_in=str(dtype).removeprefix('torch.'), data=_without(cfg.data.train, LOCATIONS),
         images=images_of(dataset), seed=seed)
+    renumbered = renumbered_labels(dataset)
+    if renumbered is not None:
+        of['labels'] = renumbered
     return json.loads(json.dumps(of, sort_keys=True, default=str))
 
 

@@ -13,6 +13,7 @@ from ..batch_norm import check_batch_norm
 from ..build import hash_ahead
 from ..cached import open_cache
 from ..identity import refuse_another
+from ..label_check import with_checked_labels
 from ..loaders import build_train_loader
 from ..preemption import Preemption
 from ..progress import progress_bar
@@ -53,6 +54,7 @@ def sweep(run: Run) -> list[dict]:
     if run.cfg.get('feature_cache'):
         samples = open_cache(_reading_all(runs[found[0].name], shared), shared.holder,
                              preemption.requested)
+    samples = with_checked_labels(samples, *(head.cfg.model for head in runs.values()))
     shared.network.to(run.device)
     resume = run.options.auto_resume
     left = [one for one in found if not _is_done(runs[one.name], resume)]

@@ -4,10 +4,11 @@ B images, K classes, h w grid of the logits, H W pixels.
 """
 import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.models.losses import CrossEntropyLoss
+from mmseg.models.losses import CrossEntropyLoss as MMSegCrossEntropyLoss
 from torch import Tensor, nn
 
 from ...losses import upsampled_cross_entropy
+from ..losses import CrossEntropyLoss
 
 
 class UpsampledLoss(BaseDecodeHead):
@@ -21,7 +22,10 @@ class UpsampledLoss(BaseDecodeHead):
             seg_label: (B, 1, H, W).
         """
         if not in_strips(self):
-            return super().losses(seg_logit, seg_label)
+            found = super().losses(seg_logit, seg_label)
+            if self.out_channels == 1:  # where mmseg takes the only channel for the best one
+                found['acc_seg'] = one_channel_accuracy(self, seg_logit, seg_label)
+            return found
         loss, accuracy = head_losses(self, seg_logit, seg_label)
         return {self.loss_decode.loss_name: loss, 'acc_seg': accuracy}
 
@@ -29,8 +33,8 @@ class UpsampledLoss(BaseDecodeHead):
 def in_strips(head: nn.Module) -> bool:
     """Returns whether the loss of a head is one that :func:`head_losses` computes."""
     loss = head.loss_decode
-    return (type(loss) is CrossEntropyLoss and loss.reduction == 'mean' and head.sampler is None
-            and not loss.use_sigmoid and not loss.use_mask)
+    return (type(loss) in (CrossEntropyLoss, MMSegCrossEntropyLoss) and head.sampler is None
+            and loss.reduction == 'mean' and not loss.use_sigmoid and not loss.use_mask)
 
 
 def head_losses(head: nn.Module, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,3 +52,18 @@ def head_losses(head: nn.Module, logits: Tensor, labels: Tensor) -> tuple[Tensor
         class_weight=None if weight is None else torch.tensor(weight, dtype=logits.dtype).to(
             logits.device, non_blocking=True))  # a blocking copy would wait for the GPU
     return head.loss_decode.loss_weight * loss, accuracy
+
+
+def one_channel_accuracy(head: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
+    """Computes the accuracy (...) in percent of a head of one channel, by its threshold.
+
+    Args:
+        head: Decode head.
+        logits: (B, 1, h, w), of the second class.
+        labels: (B, 1, H, W).
+    """
+    least = torch.logit(torch.tensor(float(head.threshold)), eps=1e-6).item()
+    of_second = logits.detach() - least
+    return upsampled_cross_entropy(
+        torch.cat([torch.zeros_like(of_second), of_second], 1), labels.squeeze(1),
+        ignore_index=head.ignore_index, align_corners=head.align_corners)[1]
