@@ -135,6 +135,8 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
                         help='resume from the newest complete checkpoint in the work dir')
     parser.add_argument('--total-batch', type=int, metavar='N', help='images of an optimizer step '
                         'over all processes: sets the samples per process and the accumulation')
+    parser.add_argument('--allow-nonfinite', action='store_true', help='go on when the loss, the '
+                        'gradient norm or a weight is NaN or infinite, where the run else stops')
     parser.add_argument('--no-validate', action='store_true', help='no evaluation during training')
     parser.add_argument('--seed', type=int,
                         help='default: that of the resumed run, else a new one')

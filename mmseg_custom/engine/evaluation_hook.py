@@ -16,6 +16,7 @@ from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.parallelize import is_sharded
 from ..files import SaveError
 from . import best
+from .divergence import check_finite
 from .predict import predict_all
 
 
@@ -62,6 +63,7 @@ class SegEvalHook(EvalHook):
 
     def _do_evaluate(self, runner: BaseRunner) -> None:
         if self._should_evaluate(runner):
+            check_finite(runner)
             self.latest_results, = self.predict([runner.model])
             self.take(runner, self.latest_results)
 

@@ -20,6 +20,7 @@ from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import is_sharded, no_sync, unwrap
 from . import best
+from .divergence import DivergenceHook
 from .log_buffer import DeferredLogBuffer
 
 
@@ -34,6 +35,7 @@ class SegRunner(IterBasedRunner):
     Args:
         accumulation: Number of batches whose gradients are accumulated in an iteration, which is
             always one optimizer step. Logged values are means over these batches.
+        allow_nonfinite: Whether the run goes on when its loss is NaN or infinite.
         **kwargs: Arguments of mmcv's runner.
 
     Attributes:
@@ -44,11 +46,17 @@ class SegRunner(IterBasedRunner):
     meta: dict | None
     defers_log = True
 
-    def __init__(self, *args, accumulation: int = 1, **kwargs):
+    def __init__(self, *args, accumulation: int = 1, allow_nonfinite: bool = False, **kwargs):
         super().__init__(*args, **kwargs)
-        self.accumulation = accumulation
+        self.accumulation, self.allow_nonfinite = accumulation, allow_nonfinite
         self.evaluated: int | None = None
         self.log_buffer = DeferredLogBuffer()
+
+    def register_training_hooks(self, *args, **kwargs) -> None:
+        """Registers mmcv's hooks, and after the optimizer's the one that notices divergence."""
+        super().register_training_hooks(*args, **kwargs)
+        if not self.allow_nonfinite:
+            self.register_hook(DivergenceHook(), priority='ABOVE_NORMAL')
 
     def train(self, data_loader: Any, **kwargs) -> None:
         """Runs one iteration; the optimizer hook runs the backward pass of its last batch."""

@@ -89,6 +89,8 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
     optimizer = build_optimizer(model, cfg.optimizer)
     defaults = dict(model=model, optimizer=optimizer, work_dir=run.work_dir, logger=logger,
                     meta=run.meta)
+    if run.options.allow_nonfinite:
+        defaults['allow_nonfinite'] = True
     if run.batch.accumulation > 1:
         defaults['accumulation'] = run.batch.accumulation
         kind = RUNNERS.get(cfg.runner.type)
