@@ -62,6 +62,8 @@ def resolve_config(cfg: Config, options: RunOptions) -> tuple[Config, list[str]]
         cfg.engine = {**(cfg.get('engine') or {}), 'type': options.engine}
     if cfg.get('runner') is None and cfg.get('total_iters') is not None:
         cfg.runner = dict(type='IterBasedRunner', max_iters=cfg.total_iters)
+    elif cfg.get('runner') is None and cfg.get('total_epochs') is not None:
+        cfg.runner = dict(type='EpochBasedRunner', max_epochs=cfg.total_epochs)
     if options.aug_test:
         _augment_test(cfg)
     return cfg, [*_without_deepspeed(cfg), *_without_tensorboard(cfg), *_best_by_miou(cfg)]

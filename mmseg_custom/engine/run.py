@@ -27,6 +27,7 @@ from ..optim import low_memory
 from ..version import __version__
 from .batch import Batch, resolve_batch
 from .classes import check_heads, check_trained_classes
+from .epochs import count_in_iterations, epoch_length
 from .identity import identity, refuse_another
 from .options import UNTRAINED, RunOptions
 from .randomness import seed_process
@@ -131,6 +132,10 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
             _check_compiler(run)
             get_root_logger().info('%s', run.batch)
         check_heads(cfg, run.data['train'].CLASSES)
+        if trains:
+            cfg, notes = count_in_iterations(cfg, epoch_length(len(run.data['train']), run.batch))
+            for note in notes:
+                get_root_logger().info('%s', note)
         run = run.with_config(cfg)
         if checkpoint is not None and resumed:
             refuse_another(checkpoint.meta.get('run'), run.identity, checkpoint.path)

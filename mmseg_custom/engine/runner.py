@@ -35,6 +35,8 @@ class SegRunner(IterBasedRunner):
     Args:
         accumulation: Number of batches whose gradients are accumulated in an iteration, which is
             always one optimizer step. Logged values are means over these batches.
+        epoch_length: Number of iterations after which mmcv's hooks before and after an epoch are
+            called; None for a run that knows no epochs.
         allow_nonfinite: Whether the run goes on when its loss is NaN or infinite.
         **kwargs: Arguments of mmcv's runner.
 
@@ -46,15 +48,29 @@ class SegRunner(IterBasedRunner):
     meta: dict | None
     defers_log = True
 
-    def __init__(self, *args, accumulation: int = 1, allow_nonfinite: bool = False, **kwargs):
+    def __init__(self, *args, accumulation: int = 1, epoch_length: int | None = None,
+                 allow_nonfinite: bool = False, **kwargs):
         super().__init__(*args, **kwargs)
         self.accumulation, self.allow_nonfinite = accumulation, allow_nonfinite
+        self.epoch_length, self._in_epoch = epoch_length, False
+        if epoch_length:
+            self._max_epochs = -(-self.max_iters // epoch_length)
         self.evaluated: int | None = None
         self.log_buffer = DeferredLogBuffer()
 
-    def register_training_hooks(self, *args, **kwargs) -> None:
-        """Registers mmcv's hooks, and after the optimizer's the one that notices divergence."""
-        super().register_training_hooks(*args, **kwargs)
+    def register_training_hooks(self, lr_config, optimizer_config=None, checkpoint_config=None,
+                                log_config=None, momentum_config=None, **kwargs) -> None:
+        """Registers mmcv's hooks, and after the optimizer's the one that notices divergence.
+
+        mmcv lets a momentum count epochs, which this runner calls no hooks for unless told to, and
+        a log count iterations since the last validation, which are 1 at most.
+        """
+        if isinstance(momentum_config, dict):
+            momentum_config.setdefault('by_epoch', False)
+        for hook in (log_config or {}).get('hooks', []):
+            hook['by_epoch'] = False
+        super().register_training_hooks(lr_config, optimizer_config, checkpoint_config, log_config,
+                                        momentum_config, **kwargs)
         if not self.allow_nonfinite:
             self.register_hook(DivergenceHook(), priority='ABOVE_NORMAL')
 
@@ -64,6 +80,7 @@ class SegRunner(IterBasedRunner):
         self.mode = 'train'
         self.data_loader = data_loader
         self._epoch = data_loader.epoch
+        self._begin_epoch()
         self.data_batch = next(data_loader)
         self.call_hook('before_train_iter')
         # A segmentor with a step of its own may not know the option.
@@ -87,6 +104,21 @@ class SegRunner(IterBasedRunner):
         del self.data_batch
         self._inner_iter += 1
         self._iter += 1
+        self._end_epoch()
+
+    def _begin_epoch(self) -> None:
+        """Calls the hooks of an epoch in its first iteration, and where a run is resumed in it."""
+        if self.epoch_length is None:
+            return
+        self._epoch = self.iter // self.epoch_length
+        if not self._in_epoch:
+            self._in_epoch = True
+            self.call_hook('before_train_epoch')
+
+    def _end_epoch(self) -> None:
+        if self.epoch_length and self.iter % self.epoch_length == 0:
+            self._in_epoch = False
+            self.call_hook('after_train_epoch')
 
     @property
     def checkpoint_suffix(self) -> str:
