@@ -167,7 +167,7 @@ def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val
     cfg, notes = resolve_config(cfg, options)
     timestamp = _start(cfg, options)
     for note in notes:
-        get_root_logger().info('%s', note)
+        get_root_logger().warning('%s', note)
     if cfg.get('sweep') and options.seed is None and options.auto_resume:
         options = replace(options, seed=broadcast_from_rank0(seed_of_sweep(cfg.work_dir)))
     run = prepare_run(cfg, options, splits, timestamp=timestamp)

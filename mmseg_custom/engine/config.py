@@ -7,6 +7,7 @@ from mmcv import Config
 
 from ..datasets.nesting import innermost_options
 from ..errors import InputError
+from .foreign_settings import replace_foreign_settings
 from .options import RunOptions
 
 TTA_RATIOS = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
@@ -66,7 +67,8 @@ def resolve_config(cfg: Config, options: RunOptions) -> tuple[Config, list[str]]
         cfg.runner = dict(type='EpochBasedRunner', max_epochs=cfg.total_epochs)
     if options.aug_test:
         _augment_test(cfg)
-    return cfg, [*_without_deepspeed(cfg), *_without_tensorboard(cfg), *_best_by_miou(cfg)]
+    return cfg, [*_without_deepspeed(cfg), *_without_tensorboard(cfg), *_best_by_miou(cfg),
+                 *replace_foreign_settings(cfg)]
 
 
 def _without_deepspeed(cfg: Config) -> list[str]:

@@ -40,6 +40,8 @@ def count_in_iterations(cfg: Config, length: int, validation_length: int = 1
         InputError: If the length of the run is not given, or in a way that is not supported.
     """
     runner = dict(cfg.get('runner') or {})
+    if runner.get('type') in BY_EPOCH and runner.get('max_epochs') is not None:
+        runner.pop('max_iters', None)  # of a base config
     _check(runner)
     if 'epoch_length' in runner:  # of a config that was translated before
         return cfg, []

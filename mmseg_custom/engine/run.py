@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from ..checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint.work_dir import newest_whole, remove_leftovers
-from ..datasets.build import build_test_dataset, build_train_dataset
+from ..datasets.build import build_test_dataset, build_train_dataset, build_validation_dataset
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.compiler import require_compiler
 from ..distributed.options import Engine
@@ -28,6 +28,7 @@ from ..version import __version__
 from .batch import Batch, resolve_batch
 from .classes import check_heads, check_trained_classes
 from .epochs import count_in_iterations, epoch_length
+from .foreign_settings import read_workflow
 from .identity import identity, refuse_another
 from .options import UNTRAINED, RunOptions
 from .randomness import seed_process
@@ -43,7 +44,8 @@ class Run:
         engine: Engine that distributes the run over its processes.
         batch: Batch of an optimizer step.
         seed: Seed that the ranks share; a test needs none.
-        data: Data sets by split: 'train', 'val' (evaluated during training), 'test'.
+        data: Data sets by split: 'train', 'val' (evaluated during training), 'test', and
+            'val_loss' if the loss of validation images is computed.
         checkpoint: Opened checkpoint that the run is resumed from, or that provides its weights.
         resumed: Whether the run is resumed from its checkpoint.
         identity: Parts that a resumed run must share with its checkpoint: see :mod:`.identity`.
@@ -133,7 +135,10 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
             get_root_logger().info('%s', run.batch)
         check_heads(cfg, run.data['train'].CLASSES)
         if trains:
-            cfg, notes = count_in_iterations(cfg, epoch_length(len(run.data['train']), run.batch))
+            validation = len(run.data.get('val_loss', ()))
+            cfg, notes = count_in_iterations(
+                cfg, epoch_length(len(run.data['train']), run.batch),
+                epoch_length(validation, replace(run.batch, accumulation=1)))
             for note in notes:
                 get_root_logger().info('%s', note)
         run = run.with_config(cfg)
@@ -162,8 +167,11 @@ def _check_compiler(run: Run) -> None:
 def _build_data(cfg: Config, options: RunOptions, splits: Collection[str]
                 ) -> Mapping[str, Dataset]:
     builders = dict(train=build_train_dataset, val=build_test_dataset, test=build_test_dataset)
-    return MappingProxyType({split: builders[split](cfg.data[split]) for split in splits
-                             if not (split == 'val' and options.no_validate)})
+    data = {split: builders[split](cfg.data[split]) for split in splits
+            if not (split == 'val' and options.no_validate)}
+    if 'train' in splits and options.owns_work_dir and read_workflow(cfg.get('workflow'))[1]:
+        data['val_loss'] = build_validation_dataset(cfg.data.val, cfg.data.train)
+    return MappingProxyType(data)
 
 
 def _checkpoint_path(cfg: Config, options: RunOptions) -> tuple[str | None, bool]:

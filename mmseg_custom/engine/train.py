@@ -29,6 +29,7 @@ from .preemption import Preemption, PreemptionHook
 from .randomness import SeededSamples, SeedHook
 from .run import Run
 from .runner import SegRunner
+from .validation_loss import ValidationLossHook
 
 
 def train(run: Run) -> None:
@@ -48,7 +49,8 @@ def train(run: Run) -> None:
     if not run.resumed and get_dist_info()[0] == 0:
         best.remove(run.work_dir)
     cached = bool(run.cfg.get('feature_cache'))
-    spare = partial(drop_unneeded_blocks, run) if cached and 'val' not in run.data else None
+    only_trained = not {'val', 'val_loss'} & set(run.data)
+    spare = partial(drop_unneeded_blocks, run) if cached and only_trained else None
     model = build_model(run, spare)
     logger.debug('%s', model)
     segmentor = unwrap(model)
@@ -61,6 +63,8 @@ def train(run: Run) -> None:
     if 'val' in run.data:
         # After the optimizer and the log; mmcv's hooks of the same priority run in this order too.
         runner.register_hook(build_evaluation(run, runner), priority='LOW')
+    if 'val_loss' in run.data:
+        runner.register_hook(ValidationLossHook(run), priority='LOWEST')
     register_custom_hooks(runner, run)
     if run.resumed:
         runner.restore(run.checkpoint)
@@ -99,8 +103,9 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
                              f'{run.batch.accumulation} batches: expected IterBasedRunner')
     runner = build_runner({**cfg.runner, **options}, defaults)
     runner.timestamp = run.timestamp
-    runner.register_training_hooks(cfg.lr_config, cfg.get('optimizer_config', {}), checkpoints,
-                                   cfg.get('log_config'), cfg.get('momentum_config'))
+    runner.register_training_hooks(
+        cfg.get('lr_config'), cfg.get('optimizer_config') or {}, checkpoints,
+        cfg.get('log_config'), cfg.get('momentum_config'))
     runner.register_hook(SeedHook(run.rank_seed))
     return runner
 

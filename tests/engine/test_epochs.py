@@ -110,7 +110,7 @@ def test_intervals_become_iterations():
 
 
 def test_epochs_in_a_run_that_counts_iterations():
-    """mmcv neither saves such checkpoints nor changes such a learning rate, and says nothing."""
+    """Mmcv neither saves such checkpoints nor changes such a learning rate, and says nothing."""
     cfg = Config(dict(runner=dict(type='IterBasedRunner', max_iters=25),
                       lr_config=dict(policy='step', step=[1], by_epoch=True),
                       checkpoint_config=dict(interval=1, by_epoch=True), evaluation=dict()))
@@ -138,6 +138,11 @@ def test_an_epoch_is_as_long_as_with_mmseg(images, batch, length):
 def test_lengths_that_are_refused(runner, message):
     with pytest.raises(InputError, match=message):
         count_in_iterations(Config(dict(runner=runner)), 10)
+
+
+def test_the_length_of_a_base_config_is_not_that_of_an_epoch_based_run():
+    cfg = Config(dict(runner=dict(type='EpochBasedRunner', max_epochs=2, max_iters=80000)))
+    assert count_in_iterations(cfg, 10)[0].runner.max_iters == 20
 
 
 def test_total_epochs(shared_data, tmp_path):

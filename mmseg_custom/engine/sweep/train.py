@@ -85,6 +85,9 @@ def _check(run: Run) -> None:
     if run.cfg.get('load_from') or run.cfg.get('resume_from'):
         raise InputError('a sweep does not start its heads from a checkpoint: leave load_from and '
                          'resume_from out; --auto-resume resumes the sweep in the work dir')
+    if 'val_loss' in run.data:
+        get_root_logger().warning('workflow=%s: a sweep computes no loss of validation images',
+                                  run.cfg.workflow)
     if run.cfg.runner.type != 'IterBasedRunner':
         raise InputError(f'runner.type={run.cfg.runner.type!r}: a sweep counts iterations: '
                          'expected IterBasedRunner')
