@@ -17,6 +17,7 @@ from ..distributed.parallelize import is_sharded
 from ..files import SaveError
 from . import best
 from .divergence import check_finite
+from .ema import averaged
 from .predict import predict_all
 
 
@@ -64,7 +65,8 @@ class SegEvalHook(EvalHook):
     def _do_evaluate(self, runner: BaseRunner) -> None:
         if self._should_evaluate(runner):
             check_finite(runner)
-            self.latest_results, = self.predict([runner.model])
+            with averaged(runner):
+                self.latest_results, = self.predict([runner.model])
             self.take(runner, self.latest_results)
 
     def predict(self, models: Sequence[nn.Module], **options) -> list[list]:

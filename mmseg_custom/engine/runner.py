@@ -21,6 +21,7 @@ from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import is_sharded, no_sync, unwrap
 from . import best
 from .divergence import DivergenceHook
+from .ema import MARK, averaged, restore_averages
 from .log_buffer import DeferredLogBuffer
 
 
@@ -149,8 +150,11 @@ class SegRunner(IterBasedRunner):
         name = osp.splitext(filename_tmpl.format(done))[0] + self.checkpoint_suffix
         path = osp.join(out_dir, name)
         save = save_sharded if is_sharded(self.model) else save_checkpoint
-        save(unwrap(self.model), path, self.optimizer if save_optimizer else None, meta,
-             link_latest=create_symlink)
+        with averaged(self) as others:
+            if others:
+                meta[MARK] = 'the weights are averages; ema_* are those that they are averages of'
+            save(unwrap(self.model), path, self.optimizer if save_optimizer else None, meta,
+                 link_latest=create_symlink, others=others)
         return path
 
     def resume(self, checkpoint: str, resume_optimizer: bool = True,
@@ -177,4 +181,5 @@ class SegRunner(IterBasedRunner):
                      'hook_msgs': {**meta.get('hook_msgs', {}), **(found or {})}}
         if resume_optimizer and (checkpoint.is_sharded or checkpoint.optimizer is not None):
             load_optimizer(self.optimizer, checkpoint)
+        restore_averages(self, checkpoint)
         self.logger.info('resumed after iteration %d', self.iter)

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..distributed.parallelize import unwrap
 from ..errors import InputError
-from . import best
+from . import best, ema
 from .batch_norm import check_batch_norm
 from .build import build_model, hash_ahead
 from .cached import drop_unneeded_blocks, open_cache
@@ -123,6 +123,9 @@ def register_custom_hooks(runner: IterBasedRunner, run: Run) -> None:
     for options in run.cfg.get('custom_hooks') or []:
         options = dict(options)
         priority = options.pop('priority', 'NORMAL')
+        if options['type'] == ema.NAME:  # comes before checkpoints and evaluations
+            runner.register_hook(ema.build_ema_hook(options), priority='ABOVE_NORMAL')
+            continue
         hook = build_from_cfg(options, HOOKS)
         if isinstance(hook, (ToBFloat16Hook, ToFloat16Hook)):
             continue  # The model was built in the precision of these hooks, or of the config.

@@ -11,6 +11,7 @@ from mmcv.runner import BaseRunner, Hook
 from mmcv.runner.hooks import LoggerHook
 
 from ..distributed.parallelize import evaluation_mode
+from .ema import averaged
 from .foreign_settings import read_workflow
 from .loaders import build_endless_loader
 from .randomness import SeededSamples
@@ -49,7 +50,7 @@ class ValidationLossHook(Hook):
     def _losses(self, runner: BaseRunner, stream: Iterator[dict]) -> dict[str, float]:
         total: Counter[str] = Counter()
         runner.model.eval()
-        with torch.no_grad(), evaluation_mode(runner.model):
+        with torch.no_grad(), averaged(runner), evaluation_mode(runner.model):
             for _ in range(self.batches):
                 values = runner.model.val_step(next(stream))['log_vars']
                 total.update({name: value / self.batches for name, value in values.items()})

@@ -1,6 +1,7 @@
 """Trains the heads of a sweep, round by round; those of a round advance together."""
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import torch
@@ -14,6 +15,7 @@ from ..batch_norm import check_batch_norm
 from ..build import hash_ahead
 from ..cached import open_cache
 from ..divergence import Diverged
+from ..ema import averaged
 from ..identity import refuse_another
 from ..loaders import build_train_loader
 from ..preemption import Preemption
@@ -198,8 +200,11 @@ def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone) -> list[Probe
            if probe.evaluation is not None and _evaluation_is_due(probe)]
     if not due:
         return left
-    results = due[0][1].predict([probe.model for probe, _ in due], after_batch=shared.clear,
-                                description=f'evaluation of {len(due)} head(s)')
+    with ExitStack() as stack:
+        for probe, _ in due:
+            stack.enter_context(averaged(probe.runner))
+        results = due[0][1].predict([probe.model for probe, _ in due], after_batch=shared.clear,
+                                    description=f'evaluation of {len(due)} head(s)')
     for (probe, evaluation), own in zip(due, results):
         evaluation.take(probe.runner, own)
     # Rank 0 logs one line; the heads' own logs have the details.
