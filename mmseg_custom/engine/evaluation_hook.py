@@ -106,6 +106,9 @@ class SegEvalHook(EvalHook):
             score = broadcast_from_rank0(score)
         if self.save_best and (sharded or runner.rank == 0) and score is not None:
             self._save_ckpt(runner, score)
+            if runner.rank == 0:  # loggers with a summary show the last value of a name
+                runner.log_buffer.output[f'best_{self.key_indicator}'] = (
+                    runner.meta['hook_msgs']['best_score'])
         self._persist(runner)
 
     def evaluate(self, runner: BaseRunner, results: list) -> float | None:

@@ -30,6 +30,7 @@ from .classes import check_heads, check_trained_classes
 from .epochs import count_in_iterations, epoch_length
 from .foreign_settings import read_workflow
 from .identity import identity, refuse_another
+from .loggers import check_loggers
 from .options import UNTRAINED, RunOptions
 from .randomness import seed_process
 
@@ -119,6 +120,8 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
     ranks = ranks or get_dist_info()[1]
     tests = 'test' in splits  # Settings of the training are not read then.
     trains = options.owns_work_dir and not tests
+    if trains and splits:
+        check_loggers(cfg)
     path, resumed = _checkpoint_path(cfg, options) if splits else (None, False)
     checkpoint = open_checkpoint(path) if path else None
     run = Run(cfg, options,
