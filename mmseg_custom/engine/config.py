@@ -92,8 +92,10 @@ def _best_by_miou(cfg: Config) -> list[str]:
     # checkpoint with the best pixel accuracy.
     if cfg.setdefault('evaluation', {}).get('save_best') != 'auto':
         return []
-    cfg.evaluation['save_best'] = 'mIoU'
-    return ["evaluation.save_best='auto' means mIoU here"]
+    metrics = cfg.evaluation.get('metric', 'mIoU')
+    best = metrics if isinstance(metrics, str) else 'mIoU' if 'mIoU' in metrics else metrics[0]
+    cfg.evaluation['save_best'] = best
+    return [f"evaluation.save_best='auto' means {best} here"]
 
 
 def _augment_test(cfg: Config) -> None:

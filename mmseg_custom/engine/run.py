@@ -28,6 +28,7 @@ from ..version import __version__
 from .batch import Batch, resolve_batch
 from .classes import check_heads, check_trained_classes
 from .epochs import count_in_iterations, epoch_length
+from .evaluation_hook import check_evaluation
 from .foreign_settings import read_workflow
 from .identity import identity, refuse_another
 from .loggers import check_loggers
@@ -134,6 +135,8 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
         check_trained_classes(checkpoint, run.data['test'])
     if 'train' in run.data:
         if trains:
+            if 'val' in run.data:
+                check_evaluation(cfg.get('evaluation') or {}, run.data['val'])
             _check_compiler(run)
             get_root_logger().info('%s', run.batch)
         check_heads(cfg, run.data['train'].CLASSES)
