@@ -13,6 +13,7 @@ state dict. Any number of processes reads them, with or without FSDP2, and so do
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -127,7 +128,7 @@ def load_tensor(target: Tensor, checkpoint: Checkpoint, name: str) -> None:
     if checkpoint.reader is not None:
         checkpoint.reader.load_into({MODEL + name: target})
     else:
-        target.copy_(_shard(lazy.read().to(target.device), target, None))
+        target.copy_(cast(Tensor, _shard(lazy.read().to(target.device), target, None)))
 
 
 def load_optimizer(optimizer: Optimizer, checkpoint: Checkpoint) -> None:

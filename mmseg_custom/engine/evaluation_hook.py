@@ -30,7 +30,7 @@ from ..files import SaveError
 from . import best
 from .divergence import check_finite
 from .ema import averaged
-from .predict import predict_all
+from .predict import Keep, predict_all
 
 
 class SegEvalHook(EvalHook):
@@ -95,14 +95,16 @@ class SegEvalHook(EvalHook):
         if self.broadcast_bn_buffer:
             for model in models:
                 broadcast_batch_norm(model)
-        keep, dataset = None, self.dataloader.dataset
-        if BOUNDARY in self.metrics:
-            keep = partial(pre_eval, dataset, boundary=True)
-        elif self.pre_eval:
-            def keep(labels: list, indices: list[int]) -> list:
-                return dataset.pre_eval(labels, indices=indices)
         return [found.in_order() for found in
-                predict_all(models, self.dataloader, self.device, keep, **options)]
+                predict_all(models, self.dataloader, self.device, self._keep(), **options)]
+
+    def _keep(self) -> Keep | None:
+        """Returns the function that turns labels into what the metrics need; None keeps them."""
+        dataset = self.dataloader.dataset
+        if BOUNDARY in self.metrics:
+            return partial(pre_eval, dataset, boundary=True)
+        return (lambda labels, indices: dataset.pre_eval(labels, indices=indices)
+                ) if self.pre_eval else None
 
     def take(self, runner: BaseRunner, results: list) -> None:
         """Evaluates results, logs the metrics and saves the best checkpoint.

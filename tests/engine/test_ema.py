@@ -1,15 +1,20 @@
 """Averages of weights are evaluated and saved, and the training goes on as without them."""
 import json
+import logging
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.data import SMALL_LINEAR, write_config
+from helpers.data import SMALL_LINEAR, prepare, write_config
 from helpers.runs import losses, sharded_state
+from mmcv.runner import EpochBasedRunner
+from mmcv.runner.hooks import EMAHook
 from torch import nn
 
 from mmseg_custom.checkpoint.averages import swapped_name
 from mmseg_custom.distributed.wrappers import SegmentorAlone
+from mmseg_custom.engine.build import build_network
 from mmseg_custom.engine.ema import SegEMAHook, averaged, build_ema_hook
 from mmseg_custom.errors import InputError
 
@@ -142,3 +147,18 @@ def test_the_formula_is_that_of_mmcv():
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         build_ema_hook(dict(type='EMAHook', **options))
+
+
+def test_the_hook_of_mmcv_goes_on_from_it(trained, tmp_path):
+    """At the start of an epoch it takes the weights back, and keeps the averages."""
+    path = trained / 'ema/iter_4.pth'
+    model = build_network(prepare(trained / 'ema.py', ()).cfg)
+    runner = EpochBasedRunner(model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+                              logger=logging.getLogger('ema'), work_dir=str(tmp_path), max_epochs=9)
+    hook = EMAHook(resume_from=str(path))
+    runner.resume = partial(runner.resume, resume_optimizer=False)
+    hook.before_run(runner)
+    hook.before_train_epoch(runner)
+    saved, name = content(path), 'decode_head.conv_seg.weight'
+    assert torch.equal(model.state_dict()[name], saved[swapped_name(name)])
+    assert torch.equal(model.state_dict()[swapped_name(name)], saved[name])
