@@ -8,9 +8,10 @@ A work dir after iteration 2000 of a run with a frozen backbone:
     iter_3000.pth.part   only while it is written, or after a kill: removed when a run starts
 """
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .export import write_pth
@@ -19,7 +20,8 @@ from .work_dir import point_latest_to
 
 
 def save_checkpoint(model: nn.Module, path: str, optimizer: Optimizer | dict | None = None,
-                    meta: dict | None = None, *, link_latest: bool = False) -> None:
+                    meta: dict | None = None, *, link_latest: bool = False,
+                    others: Mapping[str, Tensor] | None = None) -> None:
     """Saves a segmentor, small if its backbone is frozen, else in mmcv's classic form.
 
     Tensors of a GPU are copied to the CPU one by one, as they are written.
@@ -30,6 +32,7 @@ def save_checkpoint(model: nn.Module, path: str, optimizer: Optimizer | dict | N
         optimizer: Optimizer whose state is saved too, or a dict of optimizers.
         meta: Plain values; numpy numbers in it become Python's.
         link_latest: Whether to point ``latest.pth`` beside it to the file.
+        others: More tensors for the state dict, by name.
 
     Raises:
         SaveError: If the file could not be written (a full disk, most likely); an earlier file of
@@ -39,7 +42,8 @@ def save_checkpoint(model: nn.Module, path: str, optimizer: Optimizer | dict | N
         model = model.module
     state_dict, record = trained_state_dict(model)
     meta = {**(meta or {}), **({'backbone': record} if record else {})}
-    checkpoint: dict[str, Any] = dict(meta=plain(meta), state_dict=OrderedDict(state_dict))
+    checkpoint: dict[str, Any] = dict(meta=plain(meta),
+                                      state_dict=OrderedDict({**state_dict, **(others or {})}))
     if isinstance(optimizer, dict):
         checkpoint['optimizer'] = {name: _state_of(part) for name, part in optimizer.items()}
     elif optimizer is not None:

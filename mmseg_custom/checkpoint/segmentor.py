@@ -10,6 +10,7 @@ from torch import nn
 
 from ..errors import InputError
 from . import provenance
+from .averages import is_second, leave_aside
 from .checkpoint import Checkpoint, backbone_record_of, open_checkpoint
 from .files import safe_load
 from .keys import BACKBONE, summarize
@@ -55,6 +56,7 @@ def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: 
     held = provenance.weights_source_of(getattr(model, 'backbone', None))
     opened = open_checkpoint(checkpoint.path) if checkpoint.is_taken else checkpoint
     weights, source = complete(opened, backbone or (held.path if held else None), verify, logger)
+    leave_aside(weights, model.state_dict(), logger)
     _leave_out(weights, leave_out, model)
     kept = tuple(leave_out)
     record = checkpoint.backbone_record
@@ -66,7 +68,8 @@ def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: 
               if as_stored and p.requires_grad and name.startswith(BACKBONE)}
     # Batch counters are missing in files of torch before 0.4.1.
     fill(model, weights, None, check_finite, as_stored=stored.__contains__,
-         may_miss=lambda name: name.startswith(kept) or name.endswith('num_batches_tracked'))
+         may_miss=lambda name: name.startswith(kept) or name.endswith('num_batches_tracked')
+         or is_second(name))  # mmcv's hook has one of each frozen weight, too
     _finish(model)
     if hasattr(model, 'backbone'):
         provenance.set_weights_source(model.backbone, source)

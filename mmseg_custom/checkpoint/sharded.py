@@ -12,7 +12,8 @@ state dict. Any number of processes reads them, with or without FSDP2, and so do
 """
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -24,6 +25,7 @@ from torch.optim import Optimizer
 
 from ..errors import InputError
 from ..files import PART, SaveError, as_save_error, begin_folder, commit_folder, flush
+from .averages import leave_aside
 from .checkpoint import Checkpoint
 from .lazy import LazyTensor
 from .load import check_fit, refuse_nonfinite, resample
@@ -33,7 +35,8 @@ from .work_dir import point_latest_to
 
 
 def save_sharded(model: nn.Module, folder: str, optimizer: Optimizer | None = None,
-                 meta: dict | None = None, *, link_latest: bool = False) -> None:
+                 meta: dict | None = None, *, link_latest: bool = False,
+                 others: Mapping[str, Tensor] | None = None) -> None:
     """Saves a segmentor whose tensors are sharded; all processes call it.
 
     Args:
@@ -42,12 +45,14 @@ def save_sharded(model: nn.Module, folder: str, optimizer: Optimizer | None = No
         optimizer: Optimizer whose state is saved too.
         meta: Plain values; numpy numbers in it become Python's.
         link_latest: Whether to point ``latest.pth`` beside it to the folder.
+        others: More tensors for the state dict, sharded or not, by name.
 
     Raises:
         SaveError: On every process, if one could not write; what was there before is unchanged.
     """
     state_dict, record = trained_state_dict(model)
-    tensors = {MODEL + name: tensor.detach() for name, tensor in state_dict.items()}
+    tensors = {MODEL + name: tensor.detach() for name, tensor in
+               {**state_dict, **(others or {})}.items()}
     state, header = _split(optimizer)
     tensors.update(state)
     header['meta'] = plain({**(meta or {}), **({'backbone': record} if record else {})})
@@ -89,7 +94,8 @@ def load_shards(model: nn.Module, checkpoint: Checkpoint, *, check_finite: bool 
         InputError: If a file is damaged, or names or shapes do not fit.
     """
     assert checkpoint.reader is not None
-    weights, targets = checkpoint.weights, model.state_dict()
+    weights, targets = checkpoint.weights.copy(), model.state_dict()
+    leave_aside(weights, targets)
     check_fit(weights, targets, lambda name: name.endswith('num_batches_tracked'))
     checkpoint.reader.load_into({MODEL + name: targets[name] for name, tensor in weights.items()
                                  if targets[name].shape == tensor.shape})
@@ -102,6 +108,27 @@ def load_shards(model: nn.Module, checkpoint: Checkpoint, *, check_finite: bool 
         if check_finite:
             local = target.to_local() if isinstance(target, DTensor) else target
             refuse_nonfinite(local, name, checkpoint.path)
+
+
+def load_tensor(target: Tensor, checkpoint: Checkpoint, name: str) -> None:
+    """Fills a tensor, sharded or not, from a checkpoint of either kind.
+
+    Args:
+        target: Tensor to fill, or this process's shards of it.
+        checkpoint: Checkpoint that holds it.
+        name: Its name in the checkpoint.
+
+    Raises:
+        InputError: If its shape is another one, or a file is damaged.
+    """
+    lazy = checkpoint.weights[name]
+    if lazy.shape != tuple(target.shape):
+        raise InputError(f'{checkpoint.path}: {name} has shape {lazy.shape}, expected '
+                         f'{tuple(target.shape)}: resume with the config it was trained with')
+    if checkpoint.reader is not None:
+        checkpoint.reader.load_into({MODEL + name: target})
+    else:
+        target.copy_(cast(Tensor, _shard(lazy.read().to(target.device), target, None)))
 
 
 def load_optimizer(optimizer: Optimizer, checkpoint: Checkpoint) -> None:

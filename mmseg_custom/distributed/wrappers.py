@@ -32,6 +32,10 @@ class _Wrapper(nn.Module):
         """Runs the module's ``train_step``."""
         return self._call(self.module.train_step, inputs, kwargs)
 
+    def val_step(self, *inputs, **kwargs):
+        """Runs the module's ``val_step``."""
+        return self._call(self.module.val_step, inputs, kwargs)
+
     def _call(self, function, inputs: tuple, kwargs: dict):
         args, options = scatter_kwargs(inputs, kwargs, self._target_devices)
         return function(*args[0], **options[0])
@@ -86,6 +90,11 @@ class SegmentorDDP(DistributedDataParallel):
             return self(*inputs, **kwargs)
         finally:
             module.__dict__.pop('forward', None)
+
+    def val_step(self, *inputs, **kwargs):
+        """Runs the module's ``val_step``; there is nothing to reduce."""
+        args, options = scatter_kwargs(inputs, kwargs, self._target_devices)
+        return self.module.val_step(*args[0], **options[0])
 
 
 @MODULE_WRAPPERS.register_module()

@@ -1,6 +1,7 @@
 """Registers the runner and the hooks; runs are prepared in :mod:`.run`."""
 from .hooks import SegCheckpointHook, SegOptimizerHook, ToBFloat16Hook, ToFloat16Hook
+from .loggers import SegMMSegWandbHook, SegWandbLoggerHook
 from .runner import SegRunner
 
-__all__ = ['SegCheckpointHook', 'SegOptimizerHook', 'SegRunner', 'ToBFloat16Hook',
-           'ToFloat16Hook']
+__all__ = ['SegCheckpointHook', 'SegMMSegWandbHook', 'SegOptimizerHook', 'SegRunner',
+           'SegWandbLoggerHook', 'ToBFloat16Hook', 'ToFloat16Hook']

@@ -135,6 +135,8 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
                         help='resume from the newest complete checkpoint in the work dir')
     parser.add_argument('--total-batch', type=int, metavar='N', help='images of an optimizer step '
                         'over all processes: sets the samples per process and the accumulation')
+    parser.add_argument('--allow-nonfinite', action='store_true', help='go on when the loss, the '
+                        'gradient norm or a weight is NaN or infinite, where the run else stops')
     parser.add_argument('--no-validate', action='store_true', help='no evaluation during training')
     parser.add_argument('--seed', type=int,
                         help='default: that of the resumed run, else a new one')
@@ -165,7 +167,7 @@ def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val
     cfg, notes = resolve_config(cfg, options)
     timestamp = _start(cfg, options)
     for note in notes:
-        get_root_logger().info('%s', note)
+        get_root_logger().warning('%s', note)
     if cfg.get('sweep') and options.seed is None and options.auto_resume:
         options = replace(options, seed=broadcast_from_rank0(seed_of_sweep(cfg.work_dir)))
     run = prepare_run(cfg, options, splits, timestamp=timestamp)

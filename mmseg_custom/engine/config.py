@@ -7,6 +7,7 @@ from mmcv import Config
 
 from ..datasets.nesting import innermost_options
 from ..errors import InputError
+from .foreign_settings import replace_foreign_settings
 from .options import RunOptions
 
 TTA_RATIOS = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
@@ -62,9 +63,12 @@ def resolve_config(cfg: Config, options: RunOptions) -> tuple[Config, list[str]]
         cfg.engine = {**(cfg.get('engine') or {}), 'type': options.engine}
     if cfg.get('runner') is None and cfg.get('total_iters') is not None:
         cfg.runner = dict(type='IterBasedRunner', max_iters=cfg.total_iters)
+    elif cfg.get('runner') is None and cfg.get('total_epochs') is not None:
+        cfg.runner = dict(type='EpochBasedRunner', max_epochs=cfg.total_epochs)
     if options.aug_test:
         _augment_test(cfg)
-    return cfg, [*_without_deepspeed(cfg), *_without_tensorboard(cfg), *_best_by_miou(cfg)]
+    return cfg, [*_without_deepspeed(cfg), *_without_tensorboard(cfg), *_best_by_miou(cfg),
+                 *replace_foreign_settings(cfg)]
 
 
 def _without_deepspeed(cfg: Config) -> list[str]:
@@ -88,8 +92,10 @@ def _best_by_miou(cfg: Config) -> list[str]:
     # checkpoint with the best pixel accuracy.
     if cfg.setdefault('evaluation', {}).get('save_best') != 'auto':
         return []
-    cfg.evaluation['save_best'] = 'mIoU'
-    return ["evaluation.save_best='auto' means mIoU here"]
+    metrics = cfg.evaluation.get('metric', 'mIoU')
+    best = metrics if isinstance(metrics, str) else 'mIoU' if 'mIoU' in metrics else metrics[0]
+    cfg.evaluation['save_best'] = best
+    return [f"evaluation.save_best='auto' means {best} here"]
 
 
 def _augment_test(cfg: Config) -> None:

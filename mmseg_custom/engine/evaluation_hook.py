@@ -1,7 +1,9 @@
 """Evaluation during training, and the record of the best score."""
 import os.path as osp
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch.distributed as dist
 from mmcv.runner import BaseRunner, get_dist_info
@@ -9,14 +11,26 @@ from mmcv.runner.hooks import LoggerHook
 from mmseg.core import EvalHook
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ..checkpoint.work_dir import remove_checkpoint
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.parallelize import is_sharded
+from ..errors import InputError
+from ..evaluation.metrics import (
+    BOUNDARY,
+    boundary_metrics,
+    check_best,
+    check_metrics,
+    means_of,
+    pre_eval,
+)
+from ..evaluation.per_image import PerImage
 from ..files import SaveError
 from . import best
-from .predict import predict_all
+from .divergence import check_finite
+from .ema import averaged
+from .predict import Keep, predict_all
 
 
 class SegEvalHook(EvalHook):
@@ -39,6 +53,7 @@ class SegEvalHook(EvalHook):
     def __init__(self, loader: DataLoader, device: str, broadcast_bn_buffer: bool = True,
                  tmpdir: str | None = None, gpu_collect: bool = False, **options):
         super().__init__(loader, **options)
+        self.metrics = metrics_of(options)
         self.device, self.broadcast_bn_buffer = device, broadcast_bn_buffer
 
     def before_epoch(self, runner: BaseRunner) -> None:
@@ -62,7 +77,9 @@ class SegEvalHook(EvalHook):
 
     def _do_evaluate(self, runner: BaseRunner) -> None:
         if self._should_evaluate(runner):
-            self.latest_results, = self.predict([runner.model])
+            check_finite(runner)
+            with averaged(runner):
+                self.latest_results, = self.predict([runner.model])
             self.take(runner, self.latest_results)
 
     def predict(self, models: Sequence[nn.Module], **options) -> list[list]:
@@ -78,12 +95,16 @@ class SegEvalHook(EvalHook):
         if self.broadcast_bn_buffer:
             for model in models:
                 broadcast_batch_norm(model)
-        keep = None
-        if self.pre_eval:
-            def keep(labels: list, indices: list[int]) -> list:
-                return self.dataloader.dataset.pre_eval(labels, indices=indices)
         return [found.in_order() for found in
-                predict_all(models, self.dataloader, self.device, keep, **options)]
+                predict_all(models, self.dataloader, self.device, self._keep(), **options)]
+
+    def _keep(self) -> Keep | None:
+        """Returns the function that turns labels into what the metrics need; None keeps them."""
+        dataset = self.dataloader.dataset
+        if BOUNDARY in self.metrics:
+            return partial(pre_eval, dataset, boundary=True)
+        return (lambda labels, indices: dataset.pre_eval(labels, indices=indices)
+                ) if self.pre_eval else None
 
     def take(self, runner: BaseRunner, results: list) -> None:
         """Evaluates results, logs the metrics and saves the best checkpoint.
@@ -102,15 +123,50 @@ class SegEvalHook(EvalHook):
             score = broadcast_from_rank0(score)
         if self.save_best and (sharded or runner.rank == 0) and score is not None:
             self._save_ckpt(runner, score)
+            if runner.rank == 0:  # loggers with a summary show the last value of a name
+                runner.log_buffer.output[f'best_{self.key_indicator}'] = (
+                    runner.meta['hook_msgs']['best_score'])
         self._persist(runner)
 
+    def _init_rule(self, rule: str | None, key_indicator: str) -> None:
+        """Takes high values as the better ones of a metric that mmcv does not know."""
+        try:
+            super()._init_rule(rule, key_indicator)
+        except ValueError:
+            super()._init_rule('greater', key_indicator)
+
     def evaluate(self, runner: BaseRunner, results: list) -> float | None:
-        """Returns the score of the key indicator."""
-        score = super().evaluate(runner, results)
+        """Computes the metrics, and returns the score of the key indicator.
+
+        Raises:
+            InputError: If the data set does not give it.
+        """
+        values = self._measure(runner, results)
         output = runner.log_buffer.output
-        for name in [name for name, value in output.items() if value != value]:
-            del output[name]  # NaN: the class is neither in the ground truth nor predicted.
-        return None if score is None else float(score)
+        # NaN: the class is neither in the ground truth nor predicted.
+        output.update({name: value for name, value in values.items() if value == value})
+        runner.log_buffer.ready = True
+        if self.save_best is None or not values:
+            return None
+        if self.key_indicator == 'auto':
+            self._init_rule(self.rule, next(iter(values)))
+        if self.key_indicator not in values:
+            raise InputError(f'evaluation.save_best={self.save_best!r}: the data set gives '
+                             f'{", ".join(means_of(values))}')
+        score = float(values[self.key_indicator])
+        if score != score:
+            runner.logger.warning('%s is NaN: no pixel is of the class, in the ground truth or '
+                                  'predicted; no best checkpoint is saved', self.key_indicator)
+        return score
+
+    def _measure(self, runner: BaseRunner, results: list) -> dict[str, float]:
+        dataset = self.dataloader.dataset
+        if BOUNDARY not in self.metrics:
+            return dataset.evaluate(results, logger=runner.logger, **self.eval_kwargs)
+        options = {name: value for name, value in self.eval_kwargs.items() if name != 'metric'}
+        others = [name for name in self.metrics if name != BOUNDARY] or ['mIoU']
+        values = dataset.evaluate(results, others, logger=runner.logger, **options)
+        return {**values, **boundary_metrics(dataset, PerImage.of(results))}
 
     def _persist(self, runner: BaseRunner) -> None:
         """Records the best score for a run that is resumed after this iteration."""
@@ -130,7 +186,8 @@ class SegEvalHook(EvalHook):
             return
         before = self.best_ckpt_path
         done = runner.epoch + 1 if self.by_epoch else runner.iter + 1
-        name = (f'best_{self.key_indicator}_{"epoch" if self.by_epoch else "iter"}_{done}'
+        key = re.sub(r'[/{}]', '-', self.key_indicator)  # of a class, by any name
+        name = (f'best_{key}_{"epoch" if self.by_epoch else "iter"}_{done}'
                 f'{runner.checkpoint_suffix}')
         path = osp.join(self.out_dir, name)
         previous = dict(record)
@@ -146,6 +203,25 @@ class SegEvalHook(EvalHook):
                 osp.abspath(osp.dirname(before)) == osp.abspath(self.out_dir)):
             remove_checkpoint(before)  # One in another work dir, resumed from, is kept.
         runner.logger.info('best %s so far: %.4f, saved as %s', self.key_indicator, score, path)
+
+
+def metrics_of(options: Mapping) -> list[str]:
+    """Returns the metrics that ``evaluation`` of a config asks for."""
+    metrics = options.get('metric', 'mIoU')
+    return [metrics] if isinstance(metrics, str) else list(metrics)
+
+
+def check_evaluation(options: Mapping, dataset: Dataset) -> None:
+    """Checks ``evaluation`` of a config before the start.
+
+    Raises:
+        InputError: If the data set does not support a metric, or does not give that of the best
+            checkpoint.
+    """
+    metrics = metrics_of(options)
+    check_metrics(dataset, metrics, 'evaluation.metric')
+    if options.get('save_best') not in (None, 'auto'):
+        check_best(dataset, metrics, options['save_best'])
 
 
 @contextmanager

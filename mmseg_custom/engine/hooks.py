@@ -19,6 +19,7 @@ from ..distributed.precision import apply_precision
 from ..files import SaveError
 from ..peak_memory import process_peak
 from ..units import MIB
+from .divergence import check_finite
 from .log_buffer import DeferredLogBuffer
 
 
@@ -110,9 +111,13 @@ class SegTextLoggerHook(TextLoggerHook):
 
 @HOOKS.register_module('CheckpointHook', force=True)
 class SegCheckpointHook(CheckpointHook):
-    """Extends mmcv's hook: if saving fails, training continues and no checkpoint is removed."""
+    """Extends mmcv's hook: what has diverged is not saved, and a failure to save ends no training.
+
+    No checkpoint is removed then.
+    """
 
     def _save_checkpoint(self, runner: BaseRunner) -> None:
+        check_finite(runner)
         try:
             if is_sharded(runner.model):
                 path = runner.save_checkpoint(  # called on all ranks

@@ -13,6 +13,8 @@ from .run import Run
 from .sampler import InfiniteSampler
 from .samples import SkippingDataset, collate_views
 
+OF_WORKERS = ('prefetch_factor', 'timeout', 'multiprocessing_context')  # torch's own options
+
 
 def build_train_loader(run: Run, samples: Dataset, done: int = 0) -> DataLoader:
     """Builds the endless loader of a training run.
@@ -22,18 +24,30 @@ def build_train_loader(run: Run, samples: Dataset, done: int = 0) -> DataLoader:
         samples: Data set that is indexed by (position in the stream, index of the image).
         done: Number of iterations done already.
     """
+    return build_endless_loader(run, samples, done * run.batch.accumulation)
+
+
+def build_endless_loader(run: Run, samples: Dataset, done: int) -> DataLoader:
+    """Builds a loader of shuffled batches, of the size and with the workers of ``data.train``.
+
+    Args:
+        run: The run.
+        samples: Data set that is indexed by (position in the stream, index of the image).
+        done: Number of batches done already.
+    """
     rank, world_size = get_dist_info()
-    batch, workers = run.batch.samples, loader_options(run.cfg, 'train')['workers_per_gpu']
+    options = loader_options(run.cfg, 'train')
+    batch, workers = run.batch.samples, options['workers_per_gpu']
+    others = {name: options[name] for name in OF_WORKERS if name in options and workers > 0}
     if len(samples) < batch * world_size:
         get_root_logger().warning('%d images are fewer than the %d of one step: images repeat '
                                   'within a step', len(samples), batch * world_size)
-    start = done * run.batch.accumulation * batch
     return DataLoader(
         samples, batch_size=batch, num_workers=workers,
-        sampler=InfiniteSampler(len(samples), run.seed, rank, world_size, start),
+        sampler=InfiniteSampler(len(samples), run.seed, rank, world_size, done * batch),
         collate_fn=partial(collate, samples_per_gpu=batch), drop_last=True,
         pin_memory=run.device == 'cuda', persistent_workers=workers > 0,
-        worker_init_fn=shield_worker)
+        worker_init_fn=shield_worker, **others)
 
 
 def build_test_loader(run: Run, split: str, skip_unread: bool = False) -> DataLoader:

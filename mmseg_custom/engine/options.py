@@ -29,6 +29,7 @@ class RunOptions:
         seed: Seed of all generators; None for the seed of the resumed run, or else a new one.
         diff_seed: Whether each rank has a seed of its own.
         deterministic: Whether deterministic kernels are used on a GPU: see :mod:`.determinism`.
+        allow_nonfinite: Whether a training goes on when its loss is NaN or infinite.
         no_validate: Whether to train without evaluations.
         check_finite: Whether to refuse weights that hold NaN or infinity.
         aug_test: Whether to test with several scales and flips.
@@ -48,6 +49,7 @@ class RunOptions:
     seed: int | None = None
     diff_seed: bool = False
     deterministic: bool = False
+    allow_nonfinite: bool = False
     no_validate: bool = False
     check_finite: bool = False
     aug_test: bool = False

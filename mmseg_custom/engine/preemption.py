@@ -17,6 +17,7 @@ from mmcv.runner.hooks import LoggerHook
 
 from ..distributed.collectives import cpu_group
 from ..distributed.parallelize import is_sharded
+from .divergence import check_finite, has_diverged
 
 PREEMPTED = 75  # exit code; EX_TEMPFAIL of sysexits.h: try again later
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -47,13 +48,21 @@ class Preemption:
         if _grouped():
             self._group = cpu_group()
 
-    def agree(self) -> int | None:
-        """Returns the signal that any rank has received, or None."""
+    def agree(self, alarm: bool = False) -> tuple[int | None, bool]:
+        """Exchanges in one go all that ranks have to agree on in an iteration.
+
+        Args:
+            alarm: Whether this rank has found a reason to stop the run.
+
+        Returns:
+            Signal that any rank has received, or None, and whether any has such a reason.
+        """
         if not _grouped():
-            return self.signal
-        number = torch.tensor(self.signal or 0)
-        dist.all_reduce(number, dist.ReduceOp.MAX, group=self._group)
-        return int(number) or None
+            return self.signal, alarm
+        state = torch.tensor([self.signal or 0, alarm])
+        dist.all_reduce(state, dist.ReduceOp.MAX, group=self._group)
+        number, found = state.tolist()
+        return number or None, bool(found)
 
     def exit(self, number: int, iteration: int, logger: logging.Logger) -> None:
         """Ends this process once all ranks are here; the checkpoint is written by then.
@@ -75,7 +84,7 @@ class Preemption:
 
 
 class PreemptionHook(Hook):
-    """Stops a run after the iteration in which a rank has received a stop signal.
+    """Stops a run after the iteration in which a rank was signalled, or found that it diverges.
 
     The hook runs before the evaluation, which may take long. An evaluation that was due in that
     iteration is made when the run is resumed.
@@ -92,13 +101,16 @@ class PreemptionHook(Hook):
         self.preemption.join()
 
     def after_train_iter(self, runner: BaseRunner) -> None:
-        """Stops the run if any rank was asked to.
+        """Stops the run if any rank was asked to, or must.
 
         Raises:
             SystemExit: With code 75, once the checkpoint is written.
             SaveError: If it could not be written.
+            Diverged: If the run has diverged.
         """
-        number = self.preemption.agree()
+        number, diverged = self.preemption.agree(has_diverged(runner))
+        if number is not None or diverged:
+            check_finite(runner)
         if number is None:
             return
         for hook in runner.hooks:  # They would run after this hook.

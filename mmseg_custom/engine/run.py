@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from ..checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint.work_dir import newest_whole, remove_leftovers
-from ..datasets.build import build_test_dataset, build_train_dataset
+from ..datasets.build import build_test_dataset, build_train_dataset, build_validation_dataset
 from ..datasets.learnable import check_learnable, check_scored
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.compiler import require_compiler
@@ -34,7 +34,11 @@ from .classes import (
     check_scored_classes,
     check_trained_classes,
 )
+from .epochs import count_in_iterations, epoch_length
+from .evaluation_hook import check_evaluation
+from .foreign_settings import read_workflow
 from .identity import identity, refuse_another
+from .loggers import check_loggers
 from .options import UNTRAINED, RunOptions
 from .randomness import seed_process
 
@@ -49,7 +53,8 @@ class Run:
         engine: Engine that distributes the run over its processes.
         batch: Batch of an optimizer step.
         seed: Seed that the ranks share; a test needs none.
-        data: Data sets by split: 'train', 'val' (evaluated during training), 'test'.
+        data: Data sets by split: 'train', 'val' (evaluated during training), 'test', and
+            'val_loss' if the loss of validation images is computed.
         checkpoint: Opened checkpoint that the run is resumed from, or that provides its weights.
         resumed: Whether the run is resumed from its checkpoint.
         identity: Parts that a resumed run must share with its checkpoint: see :mod:`.identity`.
@@ -123,6 +128,8 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
     ranks = ranks or get_dist_info()[1]
     tests = 'test' in splits  # Settings of the training are not read then.
     trains = options.owns_work_dir and not tests
+    if trains and splits:
+        check_loggers(cfg)
     path, resumed = _checkpoint_path(cfg, options) if splits else (None, False)
     checkpoint = open_checkpoint(path) if path else None
     run = Run(cfg, options,
@@ -135,6 +142,8 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
         check_trained_classes(checkpoint, run.data['test'])
     if 'train' in run.data:
         if trains:
+            if 'val' in run.data:
+                check_evaluation(cfg.get('evaluation') or {}, run.data['val'])
             _check_compiler(run)
             get_root_logger().info('%s', run.batch)
         check_heads(cfg, run.data['train'].CLASSES)
@@ -142,6 +151,12 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
         if trains:
             for warning in _check_labels(run.data):
                 get_root_logger().warning('%s', warning)
+            validation = len(run.data.get('val_loss', ()))
+            cfg, notes = count_in_iterations(
+                cfg, epoch_length(len(run.data['train']), run.batch),
+                epoch_length(validation, replace(run.batch, accumulation=1)))
+            for note in notes:
+                get_root_logger().info('%s', note)
         run = run.with_config(cfg)
         if checkpoint is not None and resumed:
             refuse_another(checkpoint.meta.get('run'), run.identity, checkpoint.path)
@@ -177,8 +192,11 @@ def _check_labels(data: Mapping[str, Dataset]) -> list[str]:
 def _build_data(cfg: Config, options: RunOptions, splits: Collection[str]
                 ) -> Mapping[str, Dataset]:
     builders = dict(train=build_train_dataset, val=build_test_dataset, test=build_test_dataset)
-    return MappingProxyType({split: builders[split](cfg.data[split]) for split in splits
-                             if not (split == 'val' and options.no_validate)})
+    data = {split: builders[split](cfg.data[split]) for split in splits
+            if not (split == 'val' and options.no_validate)}
+    if 'train' in splits and options.owns_work_dir and read_workflow(cfg.get('workflow'))[1]:
+        data['val_loss'] = build_validation_dataset(cfg.data.val, cfg.data.train)
+    return MappingProxyType(data)
 
 
 def _checkpoint_path(cfg: Config, options: RunOptions) -> tuple[str | None, bool]:

@@ -20,6 +20,8 @@ from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import is_sharded, no_sync, unwrap
 from . import best
+from .divergence import DivergenceHook
+from .ema import MARK, averaged, restore_averages
 from .log_buffer import DeferredLogBuffer
 
 
@@ -34,6 +36,9 @@ class SegRunner(IterBasedRunner):
     Args:
         accumulation: Number of batches whose gradients are accumulated in an iteration, which is
             always one optimizer step. Logged values are means over these batches.
+        epoch_length: Number of iterations after which mmcv's hooks before and after an epoch are
+            called; None for a run that knows no epochs.
+        allow_nonfinite: Whether the run goes on when its loss is NaN or infinite.
         **kwargs: Arguments of mmcv's runner.
 
     Attributes:
@@ -44,11 +49,31 @@ class SegRunner(IterBasedRunner):
     meta: dict | None
     defers_log = True
 
-    def __init__(self, *args, accumulation: int = 1, **kwargs):
+    def __init__(self, *args, accumulation: int = 1, epoch_length: int | None = None,
+                 allow_nonfinite: bool = False, **kwargs):
         super().__init__(*args, **kwargs)
-        self.accumulation = accumulation
+        self.accumulation, self.allow_nonfinite = accumulation, allow_nonfinite
+        self.epoch_length, self._in_epoch = epoch_length, False
+        if epoch_length:
+            self._max_epochs = -(-self.max_iters // epoch_length)
         self.evaluated: int | None = None
         self.log_buffer = DeferredLogBuffer()
+
+    def register_training_hooks(self, lr_config, optimizer_config=None, checkpoint_config=None,
+                                log_config=None, momentum_config=None, **kwargs) -> None:
+        """Registers mmcv's hooks, and after the optimizer's the one that notices divergence.
+
+        mmcv lets a momentum count epochs, which this runner calls no hooks for unless told to, and
+        a log count iterations since the last validation, which are 1 at most.
+        """
+        if isinstance(momentum_config, dict):
+            momentum_config.setdefault('by_epoch', False)
+        for hook in (log_config or {}).get('hooks', []):
+            hook['by_epoch'] = False
+        super().register_training_hooks(lr_config, optimizer_config, checkpoint_config, log_config,
+                                        momentum_config, **kwargs)
+        if not self.allow_nonfinite:
+            self.register_hook(DivergenceHook(), priority='ABOVE_NORMAL')
 
     def train(self, data_loader: Any, **kwargs) -> None:
         """Runs one iteration; the optimizer hook runs the backward pass of its last batch."""
@@ -56,6 +81,7 @@ class SegRunner(IterBasedRunner):
         self.mode = 'train'
         self.data_loader = data_loader
         self._epoch = data_loader.epoch
+        self._begin_epoch()
         self.data_batch = next(data_loader)
         self.call_hook('before_train_iter')
         # A segmentor with a step of its own may not know the option.
@@ -79,6 +105,21 @@ class SegRunner(IterBasedRunner):
         del self.data_batch
         self._inner_iter += 1
         self._iter += 1
+        self._end_epoch()
+
+    def _begin_epoch(self) -> None:
+        """Calls the hooks of an epoch in its first iteration, and where a run is resumed in it."""
+        if self.epoch_length is None:
+            return
+        self._epoch = self.iter // self.epoch_length
+        if not self._in_epoch:
+            self._in_epoch = True
+            self.call_hook('before_train_epoch')
+
+    def _end_epoch(self) -> None:
+        if self.epoch_length and self.iter % self.epoch_length == 0:
+            self._in_epoch = False
+            self.call_hook('after_train_epoch')
 
     @property
     def checkpoint_suffix(self) -> str:
@@ -109,8 +150,11 @@ class SegRunner(IterBasedRunner):
         name = osp.splitext(filename_tmpl.format(done))[0] + self.checkpoint_suffix
         path = osp.join(out_dir, name)
         save = save_sharded if is_sharded(self.model) else save_checkpoint
-        save(unwrap(self.model), path, self.optimizer if save_optimizer else None, meta,
-             link_latest=create_symlink)
+        with averaged(self) as others:
+            if others:
+                meta[MARK] = 'the weights are averages; ema_* are those that they are averages of'
+            save(unwrap(self.model), path, self.optimizer if save_optimizer else None, meta,
+                 link_latest=create_symlink, others=others)
         return path
 
     def resume(self, checkpoint: str, resume_optimizer: bool = True,
@@ -137,4 +181,5 @@ class SegRunner(IterBasedRunner):
                      'hook_msgs': {**meta.get('hook_msgs', {}), **(found or {})}}
         if resume_optimizer and (checkpoint.is_sharded or checkpoint.optimizer is not None):
             load_optimizer(self.optimizer, checkpoint)
+        restore_averages(self, checkpoint)
         self.logger.info('resumed after iteration %d', self.iter)

@@ -18,7 +18,7 @@ from torch import nn
 
 from ..distributed.parallelize import unwrap
 from ..errors import InputError
-from . import best
+from . import best, ema
 from .batch_norm import check_batch_norm
 from .build import build_model, hash_ahead
 from .cached import drop_unneeded_blocks, open_cache
@@ -30,6 +30,7 @@ from .preemption import Preemption, PreemptionHook
 from .randomness import SeededSamples, SeedHook
 from .run import Run
 from .runner import SegRunner
+from .validation_loss import ValidationLossHook
 
 
 def train(run: Run) -> None:
@@ -49,7 +50,8 @@ def train(run: Run) -> None:
     if not run.resumed and get_dist_info()[0] == 0:
         best.remove(run.work_dir)
     cached = bool(run.cfg.get('feature_cache'))
-    spare = partial(drop_unneeded_blocks, run) if cached and 'val' not in run.data else None
+    only_trained = not {'val', 'val_loss'} & set(run.data)
+    spare = partial(drop_unneeded_blocks, run) if cached and only_trained else None
     model = build_model(run, spare)
     logger.debug('%s', model)
     segmentor = unwrap(model)
@@ -63,6 +65,8 @@ def train(run: Run) -> None:
     if 'val' in run.data:
         # After the optimizer and the log; mmcv's hooks of the same priority run in this order too.
         runner.register_hook(build_evaluation(run, runner), priority='LOW')
+    if 'val_loss' in run.data:
+        runner.register_hook(ValidationLossHook(run), priority='LOWEST')
     register_custom_hooks(runner, run)
     if run.resumed:
         runner.restore(run.checkpoint)
@@ -91,6 +95,8 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
     optimizer = build_optimizer(model, cfg.optimizer)
     defaults = dict(model=model, optimizer=optimizer, work_dir=run.work_dir, logger=logger,
                     meta=run.meta)
+    if run.options.allow_nonfinite:
+        defaults['allow_nonfinite'] = True
     if run.batch.accumulation > 1:
         defaults['accumulation'] = run.batch.accumulation
         kind = RUNNERS.get(cfg.runner.type)
@@ -99,8 +105,9 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
                              f'{run.batch.accumulation} batches: expected IterBasedRunner')
     runner = build_runner({**cfg.runner, **options}, defaults)
     runner.timestamp = run.timestamp
-    runner.register_training_hooks(cfg.lr_config, cfg.get('optimizer_config', {}), checkpoints,
-                                   cfg.get('log_config'), cfg.get('momentum_config'))
+    runner.register_training_hooks(
+        cfg.get('lr_config'), cfg.get('optimizer_config') or {}, checkpoints,
+        cfg.get('log_config'), cfg.get('momentum_config'))
     runner.register_hook(SeedHook(run.rank_seed))
     return runner
 
@@ -118,6 +125,9 @@ def register_custom_hooks(runner: IterBasedRunner, run: Run) -> None:
     for options in run.cfg.get('custom_hooks') or []:
         options = dict(options)
         priority = options.pop('priority', 'NORMAL')
+        if options['type'] == ema.NAME:  # comes before checkpoints and evaluations
+            runner.register_hook(ema.build_ema_hook(options), priority='ABOVE_NORMAL')
+            continue
         hook = build_from_cfg(options, HOOKS)
         if isinstance(hook, (ToBFloat16Hook, ToFloat16Hook)):
             continue  # The model was built in the precision of these hooks, or of the config.

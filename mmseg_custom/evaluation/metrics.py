@@ -3,6 +3,7 @@
 mIoU, mAcc, aAcc, mDice and mFscore are computed by mmseg's functions; mBIoU, the mean Boundary IoU,
 and the interval of mIoU are added. Letters: `H W` pixels, `K` classes.
 """
+import difflib
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,21 +20,64 @@ from .record import are_image_records, measure
 
 MMSEG_METRICS = ('mIoU', 'mDice', 'mFscore')
 BOUNDARY = 'mBIoU'
+# Metric -> the means that it gives; each is also given of every class.
+MEANS = dict(mIoU=('mIoU', 'mAcc'), mDice=('mDice', 'mAcc'),
+             mFscore=('mFscore', 'mPrecision', 'mRecall'), mBIoU=('mBIoU',))
 
 
-def check_metrics(dataset: Dataset, metrics: Sequence[str]) -> None:
+def check_metrics(dataset: Dataset, metrics: Sequence[str], setting: str = '--eval') -> None:
     """Refuses metrics that the data set does not support, before a long run rather than after it.
+
+    Args:
+        dataset: Data set to evaluate.
+        metrics: Names of metrics.
+        setting: Where they come from, for the message.
 
     Raises:
         InputError: If a metric is unknown, or needs mmseg's own ``pre_eval``.
     """
     kind = type(dataset)
     if BOUNDARY in metrics and not _measures_as_mmseg(dataset):
-        raise InputError(f'--eval {BOUNDARY}: {kind.__name__} measures predictions in its own way')
+        raise InputError(f'{setting} {BOUNDARY}: {kind.__name__} measures predictions in its own '
+                         'way')
     unknown = [name for name in metrics if name not in (*MMSEG_METRICS, BOUNDARY)]
     if unknown and getattr(kind, 'evaluate', None) is CustomDataset.evaluate:
-        raise InputError(f'--eval {unknown[0]}: expected some of '
+        raise InputError(f'{setting} {unknown[0]}: expected some of '
                          f'{", ".join((*MMSEG_METRICS, BOUNDARY))}')
+
+
+def check_best(dataset: Dataset, metrics: Sequence[str], best: str) -> None:
+    """Refuses a metric of the best checkpoint that an evaluation does not give.
+
+    Raises:
+        InputError: Naming the nearest that it does.
+    """
+    if getattr(type(dataset), 'evaluate', None) is not CustomDataset.evaluate:
+        return  # it gives what it likes
+    found = [*metrics, *([] if set(metrics) - {BOUNDARY} else ['mIoU'])]
+    means = {'aAcc', *(mean for name in found for mean in MEANS[name])}
+    of_classes = {f'{mean[1:]}.{name}' for mean in means - {'aAcc'} for name in dataset.CLASSES}
+    if best in means | of_classes:
+        return
+    near = difflib.get_close_matches(best, sorted(means | of_classes), n=1)
+    hint = f' (did you mean {near[0]!r}?)' if near else ''
+    raise InputError(f'evaluation.save_best={best!r}: metric={", ".join(metrics)} gives no such '
+                     f'figure{hint}; expected one of {", ".join(sorted(means))}, or of a class, as '
+                     f'{metrics[0][1:]}.{dataset.CLASSES[0]}')
+
+
+def boundary_metrics(dataset: Dataset, images: PerImage) -> dict[str, float]:
+    """Computes mBIoU and the BIoU of each class.
+
+    Raises:
+        ValueError: If the records have no boundary bands.
+    """
+    found = images.boundary_iou()
+    if found is None:
+        raise ValueError(f'{BOUNDARY}: expected records of pre_eval(..., boundary=True)')
+    return {BOUNDARY: round(float(mean_over_classes(found)), 4),
+            **{f'BIoU.{name}': round(float(value), 4)
+               for name, value in zip(dataset.CLASSES, found)}}
 
 
 def pre_eval(dataset: Dataset, predictions: Sequence[np.ndarray], indices: Sequence[int],
@@ -83,12 +127,7 @@ def evaluate(dataset: Dataset, records: list[tuple], metrics: Sequence[str],
         return dict(metric=values)
     images, classes = PerImage.of(records), dataset.CLASSES
     if BOUNDARY in metrics:
-        found = images.boundary_iou()
-        if found is None:
-            raise ValueError(f'{BOUNDARY}: expected records of pre_eval(..., boundary=True)')
-        values[BOUNDARY] = round(float(mean_over_classes(found)), 4)
-        values.update({f'BIoU.{name}': round(float(value), 4)
-                       for name, value in zip(classes, found)})
+        values.update(boundary_metrics(dataset, images))
     interval = miou_interval(*images.areas(len(classes)))
     print_log('\n' + _table(values, interval, len(records)), options.get('logger'))
     if interval is None:

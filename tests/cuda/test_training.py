@@ -8,6 +8,7 @@ from helpers.fake_runs import RECIPES, prepared, recipe, train
 from mmcv.runner import Hook
 
 from mmseg_custom.distributed import parallelize
+from mmseg_custom.engine.ema import SegEMAHook
 
 # All places of an iteration that may wait for the device: they read a line of the log.
 LOG_LINE = {'mmseg_custom/engine/log_buffer.py:read (a copy to the host)',
@@ -72,6 +73,16 @@ def test_accumulated_and_clipped_gradients_wait_for_nothing(cuda, tmp_path, rank
         cuda, tmp_path, 'few-shot', ranks, total_batch=4 * ranks,
         optimizer_config=dict(grad_clip=dict(max_norm=1.0)), model__backbone__drop_path_rate=0.2)
     assert not waits[2] and waits[1].keys() <= LOG_LINE
+
+
+@pytest.mark.parametrize('ranks', [1, 8])
+def test_averages_of_weights_wait_for_nothing(cuda, tmp_path, ranks):
+    run = prepared(recipe('few-shot'), tmp_path / 'run', ranks)
+    with on_cuda() as seen, simulate_ranks(cuda, seen, ranks):
+        iterations, averages = Iterations(seen), SegEMAHook()
+        train(run, seen, [averages, iterations])
+    assert not iterations.waits[2] and iterations.waits[1].keys() <= LOG_LINE
+    assert all(local(average).is_cuda for average in averages.averages.values())
 
 
 def test_nor_does_the_segmentor_of_mmseg(cuda, tmp_path):

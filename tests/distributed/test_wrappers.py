@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers.nccl_group import HostTensor, nccl_group
-from mmcv.parallel import is_module_wrapper
+from mmcv.parallel import DataContainer, is_module_wrapper
 from mmcv.runner.hooks import TextLoggerHook
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -77,3 +77,21 @@ def test_a_run_on_the_cpu_of_a_machine_with_gpus(gpu, monkeypatch, process_group
     assert model.output_device is None and is_module_wrapper(model)
     assert logged_memory(model, 2).device.type == 'cpu'
     assert module.weight.device.type == 'cpu'
+
+
+class Steps(nn.Linear):
+    """A module whose validation step calls it with the unpacked batch, as mmseg's does."""
+
+    def val_step(self, batch: dict, scale: float = 1.) -> torch.Tensor:
+        assert not self.training
+        return scale * self(**batch)
+
+
+@pytest.mark.parametrize('wrapper', WRAPPERS)
+def test_a_validation_step_runs_on_the_unpacked_batch(process_group, wrapper):
+    module = Steps(2, 2)
+    model = wrap_alone(module, 'cpu') if wrapper is SegmentorAlone else wrapper(module, 'cpu')
+    batch = dict(input=DataContainer([torch.ones(3, 2)], stack=True))
+    with torch.no_grad():
+        found = model.eval().val_step(batch, scale=2.)
+        assert torch.equal(found, 2. * module(torch.ones(3, 2)))

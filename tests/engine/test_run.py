@@ -7,6 +7,7 @@ from helpers.data import prepare, write_config
 from helpers.nesting import NESTINGS, WRAPPERS
 from helpers.runs import SMALL
 from mmcv import Config
+from mmcv.runner import RUNNERS, IterBasedRunner
 
 from mmseg_custom.checkpoint import open_checkpoint
 from mmseg_custom.engine.config import load_config
@@ -113,7 +114,8 @@ def test_the_record_has_the_seed(config, tmp_path):
 
 
 def test_other_runners_do_not_accumulate(config, tmp_path):
-    run = prepare(config, settings={'accumulation': 2, 'runner.type': 'EpochBasedRunner'},
+    RUNNERS.register_module('OtherRunner', force=True, module=IterBasedRunner)
+    run = prepare(config, settings={'accumulation': 2, 'runner.type': 'OtherRunner'},
                   work_dir=str(tmp_path / 'work'), no_validate=True)
-    with pytest.raises(InputError, match="'EpochBasedRunner' does not accumulate 2 batches"):
+    with pytest.raises(InputError, match="'OtherRunner' does not accumulate 2 batches"):
         train(run)

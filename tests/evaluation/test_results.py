@@ -10,7 +10,7 @@ from mmseg.datasets import CustomDataset
 
 from mmseg_custom.errors import InputError
 from mmseg_custom.evaluation import evaluate, pre_eval, read_results
-from mmseg_custom.evaluation.metrics import check_metrics
+from mmseg_custom.evaluation.metrics import check_best, check_metrics
 from mmseg_custom.evaluation.run_info import describe_checkpoint
 
 
@@ -150,3 +150,20 @@ def test_unknown_metrics_are_refused_before_the_run(config):
     dataset.__class__ = Own
     with pytest.raises(InputError, match='--eval mBIoU: Own measures'):
         check_metrics(dataset, ['mBIoU'])
+
+
+@pytest.mark.parametrize('metrics, best, message', [
+    (['mIoU'], 'IoU.wal', "did you mean 'IoU.wall'"), (['mIoU'], 'mDice', 'aAcc, mAcc, mIoU'),
+    (['mFscore'], 'IoU.wall', 'mFscore, mPrecision, mRecall, or of a class, as Fscore.wall')])
+def test_a_best_metric_that_is_not_measured_is_refused(config, metrics, best, message):
+    with pytest.raises(InputError, match=f'^evaluation.save_best={best!r}: metric={metrics[0]} .*'
+                                         f'{message}'):
+        check_best(dataset_of(config), metrics, best)
+
+
+@pytest.mark.parametrize('metric', [['mIoU'], ['mDice'], ['mFscore'], ['mBIoU'], ['mIoU', 'mBIoU']])
+def test_every_figure_may_be_the_best_one(config, metric):
+    dataset = dataset_of(config)
+    records = pre_eval(dataset, guesses(dataset, .3), range(len(dataset)), boundary=True)
+    for name in evaluate(dataset, records, metric, logger='silent')['metric']:
+        check_best(dataset, metric, name)

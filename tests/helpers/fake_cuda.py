@@ -9,9 +9,9 @@ devices. Three more things make a whole training run on them, on a machine witho
 - ``simulate_cuda`` replaces what ``torch.cuda`` asks the driver for.
 
 Everything that makes the host wait for the device is recorded, with the line that asks for it: a
-number read from a tensor, a copy to the host, a blocking copy to the device, indices on the host,
-a shape that depends on values, `synchronize`. So are the collectives, with their tensors. Whether a
-copy that does not block comes from pinned memory is not seen.
+number read from a tensor, a blocking copy to the host or the device, indices on the host, a shape
+that depends on values, `synchronize`. So are the collectives, with their tensors. Whether a copy
+that does not block comes from pinned memory is not seen, nor whether its result is read too early.
 """
 import traceback
 from collections.abc import Callable, Iterator
@@ -209,7 +209,7 @@ class _OnCuda(TorchDispatchMode):
             overlaps = args[2] if len(args) > 2 else kwargs.get('non_blocking')
         else:
             return
-        if _on_cuda(source) and target.device == CPU:
+        if _on_cuda(source) and target.device == CPU and not overlaps:
             self.seen.wait('a copy to the host')
         elif _on_cuda(target) and source.device == CPU and not overlaps:
             self.seen.wait('a blocking copy to the device')
@@ -356,6 +356,9 @@ class _Stream:
 
     def __exit__(self, *_) -> None:
         pass
+
+    def query(self) -> bool:
+        return True
 
     def synchronize(self) -> None:
         _wait('synchronize')

@@ -81,7 +81,8 @@ def test_what_diverges_is_stopped_and_reported(whole):
     assert list(heads) == [LINEAR_HEAD, DIVERGED[0], UPERNET, DIVERGED[1]]
     for name in DIVERGED:
         assert heads[name]['state'] == 'diverged' and heads[name]['best_mIoU'] is None
-        assert heads[name]['reason'] == 'the loss of iteration 2 is nan'
+        assert heads[name]['reason'] == (
+            'the loss is nan in iteration 2, at a learning rate of 8.75e+29')
         assert not list((whole(1) / name).glob('*.pth'))
     for name in (LINEAR_HEAD, UPERNET):
         assert heads[name]['state'] == 'finished' and heads[name]['iterations'] == 8

@@ -22,6 +22,7 @@ from ...distributed.precision import apply_precision
 from .. import best
 from ..build import compute_dtype, init_heads, master_dtype
 from ..determinism import settle_determinism
+from ..divergence import WAY_OUT, Diverged, Fault, check_finite, largest_lr
 from ..evaluation_hook import SegEvalHook, rewound
 from ..hooks import SegCheckpointHook, remove_older
 from ..run import Run
@@ -29,10 +30,6 @@ from ..runner import SegRunner
 from ..train import build_evaluation, build_training_runner, register_custom_hooks
 from .backbone import SharedBackbone, TrainedPart, completed
 from .records import record_scores
-
-
-class Diverged(Exception):
-    """Signals that the loss of a head is no longer finite."""
 
 
 @RUNNERS.register_module()
@@ -52,8 +49,8 @@ class ProbeRunner(SegRunner):
         super().train(data_loader, **kwargs)
 
 
-class DivergenceHook(Hook):
-    """Stops a head before NaN reaches its weights, moments and checkpoints."""
+class LossHook(Hook):
+    """Stops a head before NaN reaches its weights and moments."""
 
     def after_train_iter(self, runner: BaseRunner) -> None:
         """Checks the loss; it is the mean over all ranks, so that they stop together.
@@ -63,7 +60,8 @@ class DivergenceHook(Hook):
         """
         loss = runner.outputs['log_vars']['loss']
         if not math.isfinite(loss):
-            raise Diverged(f'the loss of iteration {runner.iter + 1} is {loss}')
+            raise Diverged(str(Fault(runner.iter + 1, f'the loss is {loss}', largest_lr(runner))),
+                           WAY_OUT)
 
 
 class ProbeEvalHook(SegEvalHook):
@@ -130,7 +128,8 @@ class Probe:
             self.runner = build_training_runner(
                 run, model, logger, type=ProbeRunner.__name__,
                 checkpoint_config=saving if run.cfg.get('checkpoint_config') else None)
-        self.runner.register_hook(DivergenceHook(), priority='HIGH')  # before the optimizer hook
+        if not run.options.allow_nonfinite:
+            self.runner.register_hook(LossHook(), priority='HIGH')  # before the optimizer hook
         self.evaluation: ProbeEvalHook | None = None
         if 'val' in run.data:
             self.evaluation = build_evaluation(run, self.runner, ProbeEvalHook)
@@ -155,11 +154,21 @@ class Probe:
         """Trains for one iteration on batches with the feature maps of all layers.
 
         Raises:
-            Diverged: If the loss is not finite; the weights are unchanged.
+            Diverged: If the loss is not finite, with unchanged weights; or, before they are
+                saved, the weights.
         """
         self.runner.train(batches.for_positions(self.positions))
         self.loss = self.runner.outputs['log_vars']['loss']
         self.runner.outputs = None
+
+    def check(self) -> None:
+        """Checks the last iteration before it is saved or evaluated; called on all ranks.
+
+        Raises:
+            Diverged: If a number or a weight is not finite.
+        """
+        with rewound(self.runner):
+            check_finite(self.runner)
 
     def save(self) -> None:
         """Saves a checkpoint of the last iteration, on rank 0."""

@@ -1,6 +1,8 @@
 """Trains the heads of a sweep, round by round; those of a round advance together."""
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 from mmcv.parallel.scatter_gather import scatter_kwargs
@@ -12,6 +14,8 @@ from ...errors import InputError
 from ..batch_norm import check_batch_norm
 from ..build import hash_ahead
 from ..cached import open_cache
+from ..divergence import Diverged
+from ..ema import averaged
 from ..identity import refuse_another
 from ..label_check import with_checked_labels
 from ..loaders import build_train_loader
@@ -21,7 +25,7 @@ from ..randomness import SeededSamples
 from ..run import Run
 from .backbone import SharedBackbone
 from .grid import combinations, union_of_layers
-from .probe import Diverged, IterationBatches, Probe
+from .probe import IterationBatches, Probe
 from .records import read_result, remove_records, write_result
 from .report import record_start, report
 from .rounds import Round, assign_rounds
@@ -38,8 +42,8 @@ def sweep(run: Run) -> list[dict]:
         Results, one dict per head: see :mod:`.report`.
 
     Raises:
-        InputError: If something in the config is wrong, or a checkpoint belongs to another
-            run.
+        InputError: If something in the config is wrong, a checkpoint belongs to another run, or
+            all heads have diverged.
     """
     preemption = Preemption()
     preemption.listen()
@@ -65,7 +69,12 @@ def sweep(run: Run) -> list[dict]:
         title = f'round {number} of {len(rounds)}' if len(rounds) > 1 else 'sweep'
         _train_round(part, runs, build_train_loader(run, samples, done=part.start), shared,
                      preemption, title)
-    return report(run.work_dir, run.seed, found)
+    results = report(run.work_dir, run.seed, found)
+    if results and all(result['state'] == 'diverged' for result in results):
+        raise InputError(f'all {len(results)} head(s) of the sweep diverged, '
+                         f'{results[0]["name"]} because {results[0]["reason"]}: give --lr smaller '
+                         'values')
+    return results
 
 
 def _check(run: Run) -> None:
@@ -80,6 +89,9 @@ def _check(run: Run) -> None:
     if run.cfg.get('load_from') or run.cfg.get('resume_from'):
         raise InputError('a sweep does not start its heads from a checkpoint: leave load_from and '
                          'resume_from out; --auto-resume resumes the sweep in the work dir')
+    if 'val_loss' in run.data:
+        get_root_logger().warning('workflow=%s: a sweep computes no loss of validation images',
+                                  run.cfg.workflow)
     if run.cfg.runner.type != 'IterBasedRunner':
         raise InputError(f'runner.type={run.cfg.runner.type!r}: a sweep counts iterations: '
                          'expected IterBasedRunner')
@@ -121,10 +133,10 @@ def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: 
     end, accumulation = first.max_iters, first.accumulation
     stream = _stream(loader, shared, probes[0].run.device)
     with progress_bar(end, 'iteration', title, first.iter) as bar:
-        _evaluate_due(probes, shared)
+        probes = _evaluate_due(probes, shared)
         while probes and probes[0].runner.iter < end:
             batches = IterationBatches([next(stream) for _ in range(accumulation)], len(loader))
-            probes = [probe for probe in probes if _step(probe, batches)]
+            probes = [probe for probe in probes if _goes_on(probe, partial(probe.step, batches))]
             if not probes:
                 break
             bar.update()
@@ -133,11 +145,11 @@ def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: 
             for probe in probes:
                 probe.remove_older()
             _stop_if_asked(probes, preemption)
-            _evaluate_due(probes, shared)
+            probes = _evaluate_due(probes, shared)
     for probe in probes:
-        probe.finish()
-        write_result(probe.run.work_dir, state='finished', iterations=probe.runner.iter,
-                     loss=probe.loss, run=probe.run.identity)
+        if _goes_on(probe, probe.finish):
+            write_result(probe.run.work_dir, state='finished', iterations=probe.runner.iter,
+                         loss=probe.loss, run=probe.run.identity)
 
 
 def _stream(loader: DataLoader, shared: SharedBackbone, device: str) -> Iterator[dict]:
@@ -151,18 +163,18 @@ def _stream(loader: DataLoader, shared: SharedBackbone, device: str) -> Iterator
                'feats': features}
 
 
-def _step(probe: Probe, batches: IterationBatches) -> bool:
-    """Trains a head for one iteration; returns False if it diverged."""
+def _goes_on(probe: Probe, action: Callable[[], None]) -> bool:
+    """Takes an action on a head; returns False if it turns out to have diverged."""
     try:
-        probe.step(batches)
+        action()
     except Diverged as error:
         runner = probe.runner
         get_root_logger().error('%s is stopped, the others train on: %s; its checkpoints, if it '
                                 'has any, are of earlier iterations; try a smaller learning rate',
-                                probe.name, error)
-        runner.logger.error('stopped: %s', error)
+                                probe.name, error.fault)
+        runner.logger.error('stopped: %s', error.fault)
         write_result(probe.run.work_dir, state='diverged', iterations=runner.iter,
-                     reason=str(error), run=probe.run.identity)
+                     reason=error.fault, run=probe.run.identity)
         probe.close()
         return False
     return True
@@ -170,21 +182,31 @@ def _step(probe: Probe, batches: IterationBatches) -> bool:
 
 def _stop_if_asked(probes: Sequence[Probe], preemption: Preemption) -> None:
     """Saves all heads and ends the process, if any rank was asked to stop."""
-    number = preemption.agree()
+    number, _ = preemption.agree()
     if number is not None:
         for probe in probes:
-            probe.save()
+            if _goes_on(probe, probe.check):
+                probe.save()
         preemption.exit(number, probes[0].runner.iter, get_root_logger())
 
 
-def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone) -> None:
-    """Evaluates the heads whose evaluation is due, in one pass over the images."""
-    due = [(probe, probe.evaluation) for probe in probes
-           if probe.evaluation is not None and probe.evaluation.is_due(probe.runner)]
+def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone) -> list[Probe]:
+    """Evaluates the heads whose evaluation is due, in one pass over the images.
+
+    Returns:
+        Heads that go on: all but those that have diverged.
+    """
+    left = [probe for probe in probes if not _evaluation_is_due(probe)
+            or _goes_on(probe, probe.check)]
+    due = [(probe, probe.evaluation) for probe in left
+           if probe.evaluation is not None and _evaluation_is_due(probe)]
     if not due:
-        return
-    results = due[0][1].predict([probe.model for probe, _ in due], after_batch=shared.clear,
-                                description=f'evaluation of {len(due)} head(s)')
+        return left
+    with ExitStack() as stack:
+        for probe, _ in due:
+            stack.enter_context(averaged(probe.runner))
+        results = due[0][1].predict([probe.model for probe, _ in due], after_batch=shared.clear,
+                                    description=f'evaluation of {len(due)} head(s)')
     for (probe, evaluation), own in zip(due, results):
         evaluation.take(probe.runner, own)
     # Rank 0 logs one line; the heads' own logs have the details.
@@ -193,3 +215,8 @@ def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone) -> None:
     if scores:
         get_root_logger().info('iteration %d: mIoU %.2f to %.2f; best: %s', due[0][0].runner.iter,
                                100 * min(scores)[0], 100 * max(scores)[0], max(scores)[1])
+    return left
+
+
+def _evaluation_is_due(probe: Probe) -> bool:
+    return probe.evaluation is not None and probe.evaluation.is_due(probe.runner)
