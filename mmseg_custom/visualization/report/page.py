@@ -34,7 +34,8 @@ def write_report(path: str, a: Results, b: Results | None = None, images: int = 
     if b is None:
         text = _render('run.html', a=a, metrics=headline.metrics(a),
                        histogram=headline.histogram(a),
-                       tables=[tables.classes_of_one(a), tables.confusions(a)],
+                       tables=[*tables.data_sets(a), tables.classes_of_one(a),
+                               tables.confusions(a)],
                        galleries=pictures.worst_and_best(a, images))
     else:
         _check_same(a, b)
@@ -42,7 +43,7 @@ def write_report(path: str, a: Results, b: Results | None = None, images: int = 
         text = _render('comparison.html', a=a, b=b, found=found, metrics=headline.metrics(a, b),
                        better=found.significant[found.iou > 0].sum(),
                        worse=found.significant[found.iou < 0].sum(),
-                       tables=[tables.classes_of_two(a, b, found),
+                       tables=[*tables.data_sets(a, b), tables.classes_of_two(a, b, found),
                                tables.confusions(b, 'Confusions that cost most in B')],
                        galleries=pictures.changed(a, b, images))
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
