@@ -4,7 +4,7 @@ Its Content-Security-Policy forbids the browser to fetch anything. The page read
 JavaScript, which only sorts and filters.
 """
 import os
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -47,10 +47,15 @@ def write_report(path: str, a: Results, b: Results | None = None, images: int = 
                                tables.confusions(b, 'Confusions that cost most in B')],
                        galleries=pictures.changed(a, b, images))
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    atomic_write(path, text)
+    atomic_write(path, text.encode(errors='replace'))  # names of files that are not UTF-8
 
 
 def _render(template: str, **context: object) -> str:
+    return _templates().get_template(template).render(context)
+
+
+@cache
+def _templates() -> Environment:
     environment = Environment(
         loader=PackageLoader(__package__), autoescape=select_autoescape(),
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -58,7 +63,7 @@ def _render(template: str, **context: object) -> str:
     environment.filters.update(
         number=number, percent=percent, points=points, origin=headline.origin,
         webp=partial(data_url, kind='WEBP', quality=78))
-    return environment.get_template(template).render(context)
+    return environment
 
 
 def _check_same(a: Results, b: Results) -> None:
