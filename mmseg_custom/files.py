@@ -62,15 +62,23 @@ def atomic_write(path: str | os.PathLike, data: bytes | str, unique: bool = Fals
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-def try_target(path: str | os.PathLike) -> None:
-    """Makes the folder of a file that a long run is to write at its end, and tries to write there.
+def try_target(path: str | os.PathLike, nbytes: int = 0, make_folder: bool = True) -> None:
+    """Tries to write in the folder of a file that a long run is to write at its end.
+
+    Args:
+        path: Path of the file.
+        nbytes: Bytes that it will take.
+        make_folder: Whether to make its folder where it is missing.
 
     Raises:
         SaveError: If the file could not be written now.
     """
     path = os.path.abspath(path)
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if make_folder:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        if nbytes > shutil.disk_usage(os.path.dirname(path)).free:
+            raise OSError(errno.ENOSPC, f'it takes {format_bytes(nbytes)}', path)
         if os.path.isdir(path):
             raise IsADirectoryError(errno.EISDIR, 'it is a folder', path)
         with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), suffix=PART) as file:

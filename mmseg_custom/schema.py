@@ -106,6 +106,14 @@ def integer(low: float = -math.inf, high: float = math.inf) -> Check:
     return check
 
 
+def choice(*names: str) -> Check:
+    """Returns a check that takes some strings."""
+    def check(value: Any, place: str) -> None:
+        if not isinstance(value, str) or value not in names:
+            raise mismatch(place, value, ' or '.join(names))
+    return check
+
+
 def array(item: Check, expected: str, least: int = 0, most: float = math.inf) -> Check:
     """Returns a check that takes lists.
 

@@ -94,6 +94,10 @@ def test_a_target_is_tried_before_it_is_needed(tmp_path):
     for path in (tmp_path, tmp_path / 'file/x.pkl', '/proc/x.pkl'):
         with pytest.raises(SaveError, match='was not written'):
             try_target(path)
+    with pytest.raises(SaveError, match=r'x was not written \(it takes 1.05e.06 TiB; .* were free'):
+        try_target(tmp_path / 'x', nbytes=2**60)
+    with pytest.raises(SaveError, match='the folder .*/none does not exist'):
+        try_target(tmp_path / 'none/x', make_folder=False)
 
 
 def test_what_cannot_be_written_is_kept_elsewhere(tmp_path):
