@@ -6,6 +6,7 @@ compat.stand_in_for_mmcv_ops()
 from . import datasets, engine, models, optim  # noqa: E402
 from .checkpoint import install_safe_loading  # noqa: E402
 from .compat import labels  # noqa: E402
+from .compat.inference import infer_from_any_input  # noqa: E402
 from .version import __version__  # noqa: E402
 
 compat.collect_on_any_device()
@@ -16,6 +17,7 @@ compat.leave_losses_on_device()
 labels.map_stored_numbers()
 labels.keep_axes_of_labels()
 labels.count_no_ignored_pixel()
+infer_from_any_input()
 install_safe_loading()
 
 __all__ = ['__version__', 'datasets', 'engine', 'models', 'optim']

@@ -13,7 +13,7 @@ OURS = 'mmseg_custom'
 # From the bottom up: a room may import itself and the floors below its own.
 FLOORS = [
     ['errors', 'units', 'version', 'peak_memory'],
-    ['files', 'layers', 'losses'],
+    ['files', 'schema', 'layers', 'losses'],
     ['datasets', 'checkpoint', 'feature_cache'],
     ['models', 'optim'],
     ['distributed', 'evaluation'],

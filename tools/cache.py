@@ -9,6 +9,7 @@ from mmseg_custom.engine import cli
 from mmseg_custom.engine.build import build_model
 from mmseg_custom.engine.cached import CacheSettings, open_cache
 from mmseg_custom.engine.config import load_config
+from mmseg_custom.engine.each import for_each
 from mmseg_custom.errors import InputError
 from mmseg_custom.feature_cache import FeatureCache, manage
 
@@ -49,16 +50,16 @@ def build(args: argparse.Namespace) -> None:
 def show(args: argparse.Namespace) -> None:
     """Prints a line for each cache."""
     names = manage.matching(args.dir, args.names)
-    for name in names:
-        print(manage.summarize(args.dir, name).line())
     if not names:
         print(f'no cache in {args.dir}')
+    for_each(names, lambda name: print(manage.summarize(args.dir, name).line()), 'caches')
 
 
 def verify(args: argparse.Namespace) -> None:
     """Reads caches, and names what is corrupt."""
     corrupt = {}
-    for name in manage.matching(args.dir, args.names):
+
+    def verify_one(name: str) -> None:
         cache = FeatureCache.open(args.dir, name)
         found = manage.verify(cache, partial(tqdm, unit='file', desc=name))
         corrupt.update(found)
@@ -66,6 +67,8 @@ def verify(args: argparse.Namespace) -> None:
             print(f'corrupt: {path} ({reason})')
         print(f'{manage.summarize(args.dir, name).line()}: '
               f'{len(cache.present()) - len(found)} files are right, {len(found)} corrupt')
+
+    for_each(manage.matching(args.dir, args.names), verify_one, 'caches')
     if corrupt:
         raise InputError(f'{len(corrupt)} corrupt files in {args.dir}: the next run of the config '
                          'computes them anew')
@@ -73,12 +76,16 @@ def verify(args: argparse.Namespace) -> None:
 
 def prune(args: argparse.Namespace) -> None:
     """Removes caches, and what killed runs left half-written."""
-    for name in manage.matching(args.dir, args.names) if args.names else ():
+    def remove(name: str) -> None:
         manage.delete(args.dir, name)
         print(f'removed: {name}')
-    for name in manage.matching(args.dir, ()):
+
+    def sweep(name: str) -> None:
         for path in FeatureCache.open(args.dir, name).remove_leftovers():
             print(f'removed: {path}')
+
+    for_each(manage.matching(args.dir, args.names) if args.names else (), remove, 'caches')
+    for_each(manage.matching(args.dir, ()), sweep, 'caches')
 
 
 def main() -> None:

@@ -4,12 +4,16 @@ LABELS is a folder of predictions, as `tools/test.py CONFIG CHECKPOINT --format-
 --eval-options imgfile_prefix=LABELS` writes them.
 """
 import argparse
+import sys
 
 import _root  # noqa: F401
-from mmseg.datasets import build_dataset
 
+from mmseg_custom.datasets.build import build_test_dataset
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import load_config
+from mmseg_custom.engine.each import refuse_failed
+from mmseg_custom.errors import InputError
+from mmseg_custom.files import try_target
 from mmseg_custom.visualization.grid import picture_grid, save_png
 from mmseg_custom.visualization.predictions import choose_rows, read_row
 
@@ -31,10 +35,20 @@ def main() -> None:
     """Chooses images, draws the grid and prints its path."""
     args = parse_args()
     cfg = load_config(args.config)
-    dataset = build_dataset(cfg.data.val, dict(test_mode=True))
-    rows = [read_row(dataset, index, args.labels) for index in choose_rows(dataset, args.rows)]
+    try_target(args.out)
+    dataset, rows, failed = build_test_dataset(cfg.data.val), [], []
+    for index in choose_rows(dataset, args.rows, failed.append):
+        try:
+            rows.append(read_row(dataset, index, args.labels))
+        except InputError as error:
+            failed.append(error)
+    if not rows:
+        raise failed[0]
     save_png(picture_grid(rows, dataset.CLASSES, dataset.PALETTE), args.out)
     print(args.out)
+    for error in failed:
+        print(f'failed: {error}', file=sys.stderr)
+    refuse_failed(list(map(str, failed)), len(dataset), 'images')
 
 
 if __name__ == '__main__':

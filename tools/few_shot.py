@@ -1,6 +1,7 @@
 """Few-shot lists: python tools/few_shot.py report | write."""
 import argparse
 import os
+import sys
 
 import _root  # noqa: F401
 from mmcv import DictAction
@@ -10,6 +11,7 @@ from mmseg_custom.datasets.few_shot.coverage import report, table
 from mmseg_custom.datasets.few_shot.lists import write
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import load_config
+from mmseg_custom.engine.each import refuse_failed
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,6 +44,10 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options)
     found = report(cfg.data.train, args.fraction, args.seed, args.workers)
     print(table(found, each_class=args.classes))
+    unread = {name: reason for one in found for name, reason in one.unread.items()}
+    for reason in unread.values():
+        print(f'failed: {reason}', file=sys.stderr)
+    refuse_failed(list(unread.values()), max(len(one.chosen.names) for one in found), 'labels')
 
 
 if __name__ == '__main__':

@@ -1,5 +1,7 @@
 """Labels images: python tools/image_demo.py IMAGE_OR_FOLDER CONFIG CHECKPOINT [options].
 
+An image that cannot be read is named, the others are labelled, and the exit code is 1.
+
 Writes OUT/overlays/NAME.jpg, the image, painted, with a legend of the classes in it, and
 OUT/labels/NAME.png, class numbers with the palette (ADE20K: 1..150).
 """
@@ -15,9 +17,11 @@ from tqdm import tqdm
 from mmseg_custom.distributed.devices import choose_device
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import default_work_dir, load_config
+from mmseg_custom.engine.each import for_each
 from mmseg_custom.engine.inference import Predictor
 from mmseg_custom.engine.options import UNTRAINED
 from mmseg_custom.errors import InputError
+from mmseg_custom.files import try_target
 from mmseg_custom.visualization.files import read_image, save_labels, save_with_legend
 from mmseg_custom.visualization.overlay import blend
 
@@ -71,11 +75,12 @@ def main() -> None:
     if args.checkpoint != UNTRAINED and not osp.exists(args.checkpoint):
         raise InputError(f'checkpoint {args.checkpoint} does not exist')
     out = args.out or osp.join(default_work_dir(args.config), 'image_demo')
-    predictor = Predictor(cfg, args.checkpoint, choose_device(args.device), args.backbone)
     for kind in ('overlays', 'labels'):
-        os.makedirs(osp.join(out, kind), exist_ok=True)
+        try_target(osp.join(out, kind, 'image'))
+    predictor = Predictor(cfg, args.checkpoint, choose_device(args.device), args.backbone)
     classes, palette = predictor.classes, predictor.palette
-    for path in tqdm(images, unit='image', disable=len(images) == 1):
+
+    def label(path: str) -> None:
         image = read_image(path)
         labels = predictor(image)
         stem = osp.splitext(osp.basename(path))[0]
@@ -83,7 +88,9 @@ def main() -> None:
                     predictor.first_label)
         save_with_legend(blend(image, labels, palette, args.opacity), labels, classes, palette,
                          osp.join(out, 'overlays', f'{stem}.jpg'))
+
     print(out)
+    for_each(tqdm(images, unit='image', disable=len(images) == 1), label, 'images')
 
 
 if __name__ == '__main__':

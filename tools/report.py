@@ -11,6 +11,7 @@ import _root  # noqa: F401
 from mmseg_custom.engine import cli
 from mmseg_custom.errors import InputError
 from mmseg_custom.evaluation import read_results
+from mmseg_custom.files import try_target
 from mmseg_custom.visualization.report import write_report
 
 
@@ -37,6 +38,7 @@ def main() -> None:
     a = read_results(args.results)
     b = read_results(args.other) if args.other else None
     out = args.out or osp.splitext((b or a).path)[0] + ('_compared.html' if b else '.html')
+    try_target(out)
     write_report(out, a, b, args.images)
     print(out)
 

@@ -1,6 +1,8 @@
 """Tests a segmentor: python tools/test.py CONFIG CHECKPOINT --eval mIoU [options]."""
 import argparse
 import os.path as osp
+import tempfile
+from collections.abc import Callable
 from functools import partial
 from typing import NoReturn
 
@@ -10,6 +12,7 @@ from mmcv import DictAction
 from mmcv.runner import get_dist_info
 from mmseg.datasets import CustomDataset
 
+from mmseg_custom.datasets.nesting import innermost_datasets
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.loaders import build_test_loader
 from mmseg_custom.engine.options import UNTRAINED
@@ -19,7 +22,7 @@ from mmseg_custom.engine.run import Run
 from mmseg_custom.engine.test import build_test_model
 from mmseg_custom.errors import InputError
 from mmseg_custom.evaluation import evaluate, metrics, pre_eval, write_results
-from mmseg_custom.files import atomic_path
+from mmseg_custom.files import atomic_path, try_target, write_or_rescue
 
 
 def parse_args() -> argparse.Namespace:
@@ -64,9 +67,18 @@ def main() -> None:
     run = cli.start_run(args, splits=('test',), owns_work_dir=False)
     dataset = run.data['test']
     on_files = args.format_only or args.eval == ['cityscapes']
-    if on_files and type(dataset).format_results is CustomDataset.format_results:
-        raise InputError(f'--format-only: {type(dataset).__name__} has no format for a server; '
-                         '--out writes the label maps')
+    parts = innermost_datasets(dataset)
+    for part in parts if on_files else ():
+        if type(part).format_results is CustomDataset.format_results:
+            raise InputError(f'--format-only: {type(part).__name__} has no format for a server; '
+                             '--out writes the label maps')
+    if args.eval == ['cityscapes'] and len(parts) > 1:
+        raise InputError(f'--eval cityscapes: data.test has {len(parts)} data sets; test them one '
+                         'after the other')
+    if get_dist_info()[0] == 0:
+        for path in (args.out, args.eval and results_path(args, run)):
+            if path:
+                try_target(path)
     options = dict(args.eval_options)
     keep = None
     if on_files:
@@ -77,7 +89,8 @@ def main() -> None:
         keep = partial(pre_eval, dataset, boundary=metrics.BOUNDARY in args.eval)
     paint = None
     if args.show or args.show_dir:
-        paint = Painter(dataset.PALETTE, args.show_dir, args.show, args.opacity)
+        paint = Painter(dataset.PALETTE, args.show_dir, args.show, args.opacity,
+                        dataset.img_dir if len(parts) > 1 else None)
     model = build_test_model(run, args.backbone)
     loader = build_test_loader(run, 'test', args.skip_bad_images)
     found = predict(model, loader, run.device, keep, paint)
@@ -100,21 +113,39 @@ def write(args: argparse.Namespace, run: Run, found: Predictions, options: dict)
     results, dataset = found.in_order(), run.data['test']
     if not results:
         raise InputError(f'none of the {found.total} images could be read')
+    lost = []
     if args.out:
-        with atomic_path(args.out) as part:
-            mmcv.dump(results, part, file_format='pkl')
-        print(f'results: {args.out}')
+        lost += rescue(args.out, partial(_dump, results), run)
     if args.format_only:
         print(f'label files: {options["imgfile_prefix"]}')
     if args.eval:
-        evaluation = evaluate(dataset, results, args.eval, **options)
-        scale = 'multi' if args.aug_test else 'single'
-        path = osp.join(run.work_dir, f'eval_{scale}_scale_{run.timestamp}.json')
-        write_results(path, evaluation, results, dataset, run.cfg, config=args.config,
-                      checkpoint=args.checkpoint, device=run.device, seconds=found.seconds,
-                      memory=found.memory,
-                      skipped=[name_of(dataset, index) for index in sorted(found.skipped)])
-        print(f'metrics: {path} (tools/report.py makes a page of them)')
+        evaluation = evaluate(dataset, results, args.eval, sorted(found.results), **options)
+        lost += rescue(results_path(args, run), partial(
+            write_results, evaluation=evaluation, records=results, dataset=dataset, cfg=run.cfg,
+            config=args.config, checkpoint=args.checkpoint, device=run.device,
+            seconds=found.seconds, memory=found.memory,
+            skipped=[name_of(dataset, index) for index in sorted(found.skipped)]), run)
+    if lost:
+        raise InputError('; '.join(lost))
+
+
+def results_path(args: argparse.Namespace, run: Run) -> str:
+    """Returns the path of the metrics."""
+    scale = 'multi' if args.aug_test else 'single'
+    return osp.join(run.work_dir, f'eval_{scale}_scale_{run.timestamp}.json')
+
+
+def rescue(path: str, dump: Callable[[str], object], run: Run) -> list[str]:
+    """Writes a file at the end of a run, elsewhere if need be; returns what is to be said of it."""
+    written = write_or_rescue(path, dump, [run.work_dir, '.', tempfile.gettempdir()])
+    hint = ' (tools/report.py makes a page of them)' if path.endswith('.json') else ''
+    print(f'{"metrics" if hint else "results"}: {written}{hint}')
+    return [] if written == path else [f'{path} could not be written: its content is in {written}']
+
+
+def _dump(results: list, path: str) -> None:
+    with atomic_path(path) as part:
+        mmcv.dump(results, part, file_format='pkl')
 
 
 def stop(error: BaseException, found: Predictions, dataset: CustomDataset, path: str) -> NoReturn:

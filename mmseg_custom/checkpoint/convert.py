@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..files import atomic_folder, atomic_write
+from ..files import atomic_folder, atomic_write, try_target
 from .export import write_pth, write_safetensors, write_shards
 from .keys import NATIVE, PYRAMID, TRANSFORMERS, Architecture, describe_mismatch, natural_key
 from .lazy import LazyStateDict, LazyTensor
@@ -66,6 +66,8 @@ def convert(source: str, target: str, form: str, *, dtype: torch.dtype | None = 
             weights[NATIVE.anchor].shape[0])
         config = hub_config(weights, heads, dtype)
         tensors = _in_transformers_names(tensors, source)
+    try_target(target.rstrip('/'), sum(tensor.nbytes for tensor in tensors.values()),
+               make_folder=False)
     with progress_bar(tensors.values(), show_progress) as bar:
         if form == 'pth':
             write_pth(target, tensors, bar.update)

@@ -7,6 +7,7 @@ import os
 import torch
 
 from ..errors import InputError
+from ..files import try_target
 from . import provenance
 from .checkpoint import open_checkpoint
 from .convert import progress_bar, refuse_existing
@@ -36,6 +37,7 @@ def merge(path: str, target: str, backbone: str | None = None, *,
     refuse_existing(target)
     checkpoint = open_checkpoint(path)
     weights, source = complete(checkpoint, backbone)
+    try_target(target, sum(tensor.nbytes for tensor in weights.values()), make_folder=False)
     if target.endswith('.safetensors'):
         with progress_bar(weights.values(), show_progress) as bar:
             write_safetensors(target, weights, bar.update)

@@ -11,6 +11,7 @@
 Optional: `image_suffix` (.jpg; `any` for all usual ones, in any case), `label_suffix` (.png), and
 for labels in colours `coloured` beside `labels` and `ignored`, the colours of what is ignored.
 """
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from typing import Any
 import yaml
 
 from ..errors import InputError
+from ..schema import Mismatch, integer, line, mismatch, path_text, record, shorten, validate
 from .ground_truth import IGNORE_INDEX
 from .listing import ANY
 
 PARTS = ('train', 'val', 'test')
 MOST_CLASSES = IGNORE_INDEX  # labels are 0..254
+MOST_CHARACTERS = 1_000_000  # of a file; 255 classes take 10,000
 Colour = tuple[int, int, int]
 
 
@@ -78,80 +81,142 @@ def read_description(path: str | Path) -> Description:
         InputError: If the file does not exist, is no YAML, or has a key or value that is wrong.
     """
     path = Path(path)
+    content = _parse(path)
+    if not isinstance(content, dict):
+        raise InputError(f'{path}: expected the keys classes, train and val')
+    validate({**content, 'classes': content.get('classes')}, _DESCRIPTION, str(path))
+    if not {'train', 'val'} & content.keys():
+        raise InputError(f'{path}: expected train, val or both')
+    ignored = content.get('ignored') or []
+    if ignored and not isinstance(ignored[0], list):
+        ignored = [ignored]  # a single one
+    return Description(
+        path, {name: _as_colour(colour) for name, colour in content['classes'].items()},
+        {name: Part(**{key: path.parent / folder for key, folder in content[name].items()})
+         for name in PARTS if name in content},
+        [_as_colour(colour) for colour in ignored],
+        **{key: content[key] for key in ('image_suffix', 'label_suffix') if key in content})
+
+
+def _parse(path: Path) -> Any:
+    """Parses the file.
+
+    Raises:
+        InputError: If it is missing or no YAML, or a key is there twice in one mapping.
+    """
     try:
-        text = path.read_text(encoding='utf-8')
-        content = yaml.safe_load(text)
+        with open(path, encoding='utf-8-sig') as file:
+            text = file.read(MOST_CHARACTERS + 1)
+        if len(text) > MOST_CHARACTERS:
+            raise ValueError(f'it has more than {MOST_CHARACTERS:,} characters')
+        return yaml.load(text, _Loader)
     except OSError as error:
         raise InputError(f'{path}: {error.strerror}; expected the YAML file that describes a data '
                          'set (docs/custom_dataset.md)') from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f'{path} is no YAML: {" ".join(str(error).split())}') from error
-    return _Reader(path, text).description(content)
+    except _Refused as error:
+        raise InputError(f'{path}, line {error.problem_mark.line + 1}: {error.problem}') from error
+    except UNPARSABLE as error:
+        raise InputError(f'{path} is no YAML: {" ".join(str(error).split())[:300]}') from error
 
 
-class _Reader:
-    """Checks the content of a file, with the file's name in every message."""
+# What PyYAML raises: for scalars that are no number or date of the kind that they look like or are
+# tagged as, whatever Python does.
+UNPARSABLE = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError,
+              RecursionError)
 
-    def __init__(self, path: Path, text: str):
-        self.path, self.text = path, text
 
-    def expect(self, condition: bool, message: str) -> None:
-        if not condition:
-            raise InputError(f'{self.path}: {message}')
+class _Refused(yaml.constructor.ConstructorError):
+    """YAML that would be read as something else than what is written."""
 
-    def description(self, content: Any) -> Description:
-        self.expect(isinstance(content, dict), 'expected the keys classes, train and val')
-        known = {'classes', 'ignored', 'image_suffix', 'label_suffix', *PARTS}
-        for key in content:
-            self.expect(key in known, f'{key!r} is not known: expected {", ".join(sorted(known))}')
-        self.expect('train' in content or 'val' in content, 'expected train, val or both')
-        ignored = content.get('ignored') or []
-        self.expect(isinstance(ignored, list), f'ignored: {ignored!r} is no list of colours')
-        if ignored and not isinstance(ignored[0], list):
-            ignored = [ignored]  # a single one
-        suffixes = {key: content[key] for key in ('image_suffix', 'label_suffix') if key in content}
-        for key, value in suffixes.items():
-            self.expect(isinstance(value, str) and ('.' in value or (key, value) == (
-                'image_suffix', ANY)), f'{key}: {value!r}, expected an ending such as .png'
-                + (f', or {ANY}' if key == 'image_suffix' else ''))
-        return Description(
-            self.path, self.classes(content.get('classes')),
-            {name: self.part(name, content[name]) for name in PARTS if name in content},
-            [self.colour('ignored', value) for value in ignored], **suffixes)
 
-    def classes(self, content: Any) -> dict[str, Colour]:
-        self.expect(isinstance(content, dict) and 2 <= len(content) <= MOST_CLASSES,
-                    f'classes: expected 2 to {MOST_CLASSES} names with their colours, such as '
-                    'road: [128, 64, 128]')
-        for name in content:
-            self.expect(isinstance(name, str),
-                        f'classes: {name!r} is no name to YAML: put it into quotes')
-        [node] = [value for key, value in yaml.compose(self.text).value if key.value == 'classes']
-        names = [key.value for key, _ in node.value]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        self.expect(not twice, f'classes: {", ".join(twice)} is there twice')
-        classes = {name: self.colour(name, value) for name, value in content.items()}
-        by_colour: dict[Colour, str] = {}
-        for name, colour in classes.items():
-            other = by_colour.setdefault(colour, name)
-            self.expect(other == name, f'classes: {other} and {name} have the same colour')
-        return classes
+class _Loader(yaml.SafeLoader):
+    """YAML without code, without keys that are there twice, and without merged mappings.
 
-    def colour(self, name: str, value: Any) -> Colour:
-        numbers = isinstance(value, list) and len(value) == 3 and all(
-            isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 255 for v in value)
-        self.expect(numbers, f'{name}: {value!r}, expected a colour of three numbers from 0 to '
-                    '255, such as [128, 64, 128]')
-        return tuple(value)
+    Of two equal keys YAML keeps the last. Merged mappings (`<<`) are not needed here, and a few
+    nested ones fill the memory.
+    """
 
-    def part(self, name: str, content: Any) -> Part:
-        needed = {'images'} if name == 'test' else {'images', 'labels'}
-        self.expect(isinstance(content, dict) and needed <= set(content)
-                    and set(content) <= {'images', 'labels', 'coloured'},
-                    f'{name}: {content!r}, expected folders of {" and ".join(sorted(needed))}')
-        for key, value in content.items():
-            self.expect(isinstance(value, str) and bool(value),
-                        f'{name}.{key}: {value!r}, expected a folder')
-        self.expect('labels' in content or 'coloured' not in content,
-                    f'{name}: coloured needs labels, the folder to make them in')
-        return Part(**{key: self.path.parent / value for key, value in content.items()})
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Hashable, Any]:
+        """Refuses merged mappings, and a key that is there twice."""
+        found: set[Hashable] = set()
+        if isinstance(node, yaml.MappingNode):
+            for part, _ in node.value:
+                if part.tag == 'tag:yaml.org,2002:merge':
+                    raise _Refused(None, None, '<< is not read: write the keys', part.start_mark)
+                key = self.construct_object(part, deep=True)
+                if isinstance(key, Hashable) and key in found:
+                    raise _Refused(None, None, f'{shorten(key)} is there twice', part.start_mark)
+                found.add(key if isinstance(key, Hashable) else id(part))
+        return super().construct_mapping(node, deep)
+
+
+def _classes(content: Any, place: str) -> None:
+    if not isinstance(content, dict) or not 2 <= len(content) <= MOST_CLASSES:
+        raise Mismatch(f'{place}: expected 2 to {MOST_CLASSES} names with their colours, such as '
+                       'road: [128, 64, 128]')
+    names: dict[Colour, str] = {}
+    for name, value in content.items():
+        if not isinstance(name, str):
+            raise Mismatch(f'{place}: {shorten(name)} is no name to YAML: put it into quotes')
+        line(name, place)
+        _colour(value, f'{place}.{name}')
+        other = names.setdefault(_as_colour(value), name)
+        if other != name:
+            raise Mismatch(f'{place}: {other} and {name} have the same colour')
+
+
+def _colour(value: Any, place: str) -> None:
+    try:
+        for number in value if isinstance(value, list) and len(value) == 3 else [None]:
+            integer(0, 255)(number, place)
+    except Mismatch:
+        raise mismatch(place, value, 'a colour of three numbers from 0 to 255, such as '
+                                     '[128, 64, 128]') from None
+
+
+def _ignored(value: Any, place: str) -> None:
+    if value is None or value == []:
+        return
+    if not isinstance(value, list):
+        raise mismatch(place, value, 'a list of colours')
+    for one in value if isinstance(value[0], list) else [value]:
+        _colour(one, place)
+
+
+def _suffix(value: Any, place: str) -> None:
+    if not isinstance(value, str) or '.' not in value or '/' in value or not value.isprintable():
+        raise mismatch(place, value, 'an ending such as .png')
+
+
+def _image_suffix(value: Any, place: str) -> None:
+    if value != ANY:
+        try:
+            _suffix(value, place)
+        except Mismatch:
+            raise mismatch(place, value, f'an ending such as .png, or {ANY}') from None
+
+
+def _folder(value: Any, place: str) -> None:
+    try:
+        path_text(value, place)
+        line(value, place)
+    except Mismatch:
+        raise mismatch(place, value, 'a folder') from None
+
+
+def _as_colour(value: list[int]) -> Colour:
+    red, green, blue = value
+    return red, green, blue
+
+
+def _part(value: Any, place: str) -> None:
+    labels = dict(labels=_folder)
+    record(dict(images=_folder, **({} if place == 'test' else labels)),
+           dict(coloured=_folder, **labels), others=None)(value, place)
+    if 'coloured' in value and 'labels' not in value:
+        raise Mismatch(f'{place}: coloured needs labels, the folder to make them in')
+
+
+_DESCRIPTION = record(dict(classes=_classes), dict(
+    ignored=_ignored, image_suffix=_image_suffix, label_suffix=_suffix,
+    **dict.fromkeys(PARTS, _part)), others=None)

@@ -17,7 +17,7 @@ from ..distributed.memory import FP32, moments_of
 from ..engine.build import build_network
 from ..engine.config import loader_options
 from ..layers.attention import select_kernel
-from ..layers.norm import rms_norm_class
+from ..layers.norm import RMSNorm, rms_norm_class
 from ..units import MIB, format_bytes
 from .findings import Finding, fault, warning
 from .run_shape import RunShape
@@ -46,7 +46,7 @@ def check_environment(cfg: Config, shape: RunShape) -> tuple[list[Finding], dict
         mmcv=mmcv.__version__, mmseg=mmseg.__version__, cpus=os.cpu_count(),
         gpus=[torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         attention='torch SDPA' if kernel.__name__ == 'sdpa' else 'flash-attn',
-        rms_norm=f'{norm.__module__.split(".")[0]}.{norm.__name__}',
+        rms_norm='torch.RMSNorm' if norm is RMSNorm else 'apex.FusedRMSNorm',
         nccl=dist.is_nccl_available(), gloo=dist.is_gloo_available())
     disk, disk_figures = _check_disk(cfg)
     shm, shm_figures = _check_shared_memory(cfg, shape)

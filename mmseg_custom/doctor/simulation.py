@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from ..errors import InputError
+from ..layers.norm import RMSNorm
 from ..losses.upsampled import strips_sized_for
 
 
@@ -32,7 +33,7 @@ def simulate_kernels(model: nn.Module, device: str) -> None:
     if device != 'cuda' or not hasattr(torch.ops.aten, '_fused_rms_norm_backward'):
         return
     for name, child in model.named_children():
-        if type(child) is nn.RMSNorm:
+        if type(child) in (nn.RMSNorm, RMSNorm):
             setattr(model, name, _FusedRMSNorm(child))
         else:
             simulate_kernels(child, device)

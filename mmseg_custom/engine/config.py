@@ -5,7 +5,7 @@ import os.path as osp
 
 from mmcv import Config
 
-from ..datasets.nesting import innermost_options
+from ..datasets.nesting import innermost_options, named_pipelines
 from ..errors import InputError
 from .foreign_settings import replace_foreign_settings
 from .options import RunOptions
@@ -100,12 +100,11 @@ def _best_by_miou(cfg: Config) -> list[str]:
 
 def _augment_test(cfg: Config) -> None:
     """Adds six scales and flips to the test pipeline, as mmseg's ``--aug-test`` does."""
-    for step in cfg.data.test.pipeline:
-        if step.type == 'MultiScaleFlipAug':
-            step.img_ratios = TTA_RATIOS
-            step.flip = True
-            return
-    raise InputError('--aug-test: data.test.pipeline has no MultiScaleFlipAug step')
+    for name, pipeline in named_pipelines(cfg.data.test) or [('pipeline', [])]:
+        views = [step for step in pipeline if step['type'] == 'MultiScaleFlipAug']
+        if not views:
+            raise InputError(f'--aug-test: data.test.{name} has no MultiScaleFlipAug step')
+        views[0].update(img_ratios=TTA_RATIOS, flip=True)
 
 
 def loader_options(cfg: Config, split: str) -> dict:

@@ -9,6 +9,7 @@ from mmseg.datasets import DATASETS
 
 from ..checkpoint.checkpoint import open_checkpoint
 from ..datasets.class_names import class_names
+from ..datasets.image_arrays import as_colour
 from ..datasets.nesting import innermost_options
 from ..distributed.devices import use_gpu
 from ..errors import InputError
@@ -55,12 +56,13 @@ class Predictor:
         """Labels an image.
 
         Args:
-            image: RGB uint8 (H, W, 3).
+            image: RGB uint8 (H, W, 3), or what :func:`..datasets.image_arrays.as_colour` takes.
 
         Returns:
             Classes (H, W), 0..K-1.
         """
-        return inference_segmentor(self._model, np.ascontiguousarray(image[..., ::-1]))[0]
+        bgr = np.ascontiguousarray(as_colour(image)[..., ::-1])
+        return inference_segmentor(self._model, bgr)[0]
 
 
 def _classes_of(test: dict, head: dict) -> tuple[list[str], list | None]:

@@ -18,17 +18,22 @@ class Painter:
         folder: Folder for the pictures, which are named like the images; None writes none.
         show: Whether to open a window for each picture.
         opacity: Opacity of the paint, in (0, 1].
+        image_folder: Folder of all images, where they are of several data sets: the pictures are
+            named by the paths in it.
     """
     palette: Sequence
     folder: str | None = None
     show: bool = False
     opacity: float = 0.5
+    image_folder: str | None = None
 
     def __call__(self, model: nn.Module, image: Tensor, meta: dict, labels: np.ndarray) -> None:
         """Paints one prediction (H, W) over the image (3, h, w) that the network saw."""
         picture, = tensor2imgs(image[None], **meta['img_norm_cfg'])
         height, width = meta['img_shape'][:2]
         picture = mmcv.imresize(picture[:height, :width], meta['ori_shape'][1::-1])
-        out_file = self.folder and osp.join(self.folder, meta['ori_filename'])
+        name = (osp.relpath(meta['filename'], self.image_folder) if self.image_folder
+                else meta['ori_filename'])
+        out_file = self.folder and osp.join(self.folder, name)
         model.show_result(picture, [labels], palette=self.palette, show=self.show,
                           out_file=out_file, opacity=self.opacity)

@@ -21,6 +21,7 @@ from mmseg.utils import get_root_logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from ..datasets.concatenated import ConcatTestDataset
 from ..distributed.collectives import gather_to_rank0
 from ..distributed.parallelize import evaluation_mode, is_sharded, unwrap
 from ..errors import InputError
@@ -224,6 +225,8 @@ def save_partial(found: Predictions, path: str, dataset: Dataset) -> str:
 
 def name_of(dataset: Dataset, index: int) -> str:
     """Returns the file name of an image, or its index if the data set has no names."""
+    if isinstance(dataset, ConcatTestDataset):
+        return dataset.names[index]
     infos = getattr(dataset, 'img_infos', None)
     return infos[index]['filename'] if infos else str(index)
 

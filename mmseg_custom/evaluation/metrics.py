@@ -4,7 +4,9 @@ mIoU, mAcc, aAcc, mDice and mFscore are computed by mmseg's functions; mBIoU, th
 and the interval of mIoU are added. Letters: `H W` pixels, `K` classes.
 """
 import difflib
-from collections.abc import Sequence
+import os.path as osp
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from mmcv.utils import print_log
@@ -12,17 +14,19 @@ from mmseg.datasets import CustomDataset
 from prettytable import PrettyTable
 from torch.utils.data import Dataset
 
+from ..datasets.concatenated import ConcatTestDataset
 from ..datasets.ground_truth import read_ground_truth
 from ..errors import InputError
 from .bootstrap import DRAWS, LEVEL, SEED, mean_over_classes, miou_interval
 from .per_image import PerImage
-from .record import are_image_records, measure
+from .record import ImageRecord, are_image_records, measure
 
 MMSEG_METRICS = ('mIoU', 'mDice', 'mFscore')
 BOUNDARY = 'mBIoU'
 # Metric -> the means that it gives; each is also given of every class.
 MEANS = dict(mIoU=('mIoU', 'mAcc'), mDice=('mDice', 'mAcc'),
              mFscore=('mFscore', 'mPrecision', 'mRecall'), mBIoU=('mBIoU',))
+_OF_PART = re.compile(r'\d+_')  # before a metric: the number of one of several data sets
 
 
 def check_metrics(dataset: Dataset, metrics: Sequence[str], setting: str = '--eval') -> None:
@@ -36,6 +40,10 @@ def check_metrics(dataset: Dataset, metrics: Sequence[str], setting: str = '--ev
     Raises:
         InputError: If a metric is unknown, or needs mmseg's own ``pre_eval``.
     """
+    if isinstance(dataset, ConcatTestDataset):
+        for part in dataset.datasets:
+            check_metrics(part, metrics, setting)
+        return
     kind = type(dataset)
     if BOUNDARY in metrics and not _measures_as_mmseg(dataset):
         raise InputError(f'{setting} {BOUNDARY}: {kind.__name__} measures predictions in its own '
@@ -97,6 +105,8 @@ def pre_eval(dataset: Dataset, predictions: Sequence[np.ndarray], indices: Seque
     Raises:
         InputError: If a prediction does not fit its ground truth.
     """
+    if isinstance(dataset, ConcatTestDataset):
+        return [_measure_part(dataset, *pair, boundary) for pair in zip(predictions, indices)]
     if not _measures_as_mmseg(dataset):
         return dataset.pre_eval(predictions, indices)
     return [measure(prediction, read_ground_truth(dataset, index), len(dataset.CLASSES),
@@ -104,23 +114,39 @@ def pre_eval(dataset: Dataset, predictions: Sequence[np.ndarray], indices: Seque
             for prediction, index in zip(predictions, indices)]
 
 
+def _measure_part(dataset: ConcatTestDataset, prediction: np.ndarray, index: int,
+                  boundary: bool) -> tuple:
+    """Measures an image of one of several data sets, and names it with its folder."""
+    number, place = dataset.get_dataset_idx_and_sample_idx(index)
+    record, = pre_eval(dataset.datasets[number], [prediction], [place], boundary)
+    if isinstance(record, ImageRecord):
+        record.name = dataset.names[index]
+    return record
+
+
 def evaluate(dataset: Dataset, records: list[tuple], metrics: Sequence[str],
-             **options: object) -> dict[str, dict]:
+             indices: Sequence[int] | None = None, **options: object) -> dict:
     """Computes the metrics, and prints mmseg's table of the classes and one of the means.
 
     Args:
         dataset: Data set of the records.
-        records: Results of :func:`pre_eval` for all images.
+        records: Results of :func:`pre_eval`.
         metrics: Names among mIoU, mDice, mFscore and mBIoU.
+        indices: Indices of the images of the records, ascending; default: all.
         options: Keyword arguments of the data set's ``evaluate``.
 
     Returns:
         ``metric``: name -> value, 0..1, 'IoU.wall' for a class, as mmseg names it; and
-        ``interval``: the 95 % interval of mIoU and its method, if the records have areas.
+        ``interval``: the 95 % interval of mIoU and its method, if the records have areas. Of
+        several data sets, ``metric`` holds '0_mIoU' of the first, '1_mIoU' of the second ... and,
+        where their results can be added up, 'mIoU' of all; and ``data_sets`` a dict of each:
+        ``image_folder``, ``images`` and, if there is one, ``interval``.
 
     Raises:
         ValueError: If mBIoU is asked for and the records have no boundary bands.
     """
+    if isinstance(dataset, ConcatTestDataset):
+        return _evaluate_parts(dataset, records, metrics, indices, **options)
     values = dict(dataset.evaluate(
         records, metric=[name for name in metrics if name != BOUNDARY] or ['mIoU'], **options))
     if not are_image_records(records):
@@ -137,9 +163,38 @@ def evaluate(dataset: Dataset, records: list[tuple], metrics: Sequence[str],
         method='bootstrap over images, percentiles', draws=DRAWS, seed=SEED))
 
 
-def means_of(metrics: dict[str, float]) -> dict[str, float]:
-    """Selects the metrics that are not of a single class."""
-    return {name: value for name, value in metrics.items() if '.' not in name}
+def _evaluate_parts(dataset: ConcatTestDataset, records: list[tuple], metrics: Sequence[str],
+                    indices: Sequence[int] | None, **options: object) -> dict:
+    """Computes the metrics of each of several data sets, and of all together: see `evaluate`."""
+    metric: dict[str, float] = {}
+    data_sets = []
+    for number, (part, own) in enumerate(zip(dataset.datasets, dataset.split(records, indices))):
+        folder = dataset.folder(number)
+        print_log(f'\n{folder}: {len(own)} images', options.get('logger'))
+        found = evaluate(part, own, metrics, **options) if own else {}
+        metric.update({f'{number}_{name}': value
+                       for name, value in found.pop('metric', {}).items()})
+        data_sets.append(dict(image_folder=osp.abspath(folder), images=len(own), **found))
+    if not are_image_records(records):
+        return dict(metric=metric, data_sets=data_sets)
+    print_log(f'\nall together: {len(records)} images', options.get('logger'))
+    found = evaluate(dataset.datasets[0], records, metrics, **options)
+    return {**found, 'metric': {**found['metric'], **metric}, 'data_sets': data_sets}
+
+
+def means_of(metrics: Mapping[str, float], data_set: int | None = None) -> dict[str, float]:
+    """Selects the metrics that are not of a single class.
+
+    Args:
+        metrics: Metrics by name, as :func:`evaluate` returns them.
+        data_set: Number of one of several data sets; default: those of all together.
+    """
+    found = {}
+    for name, value in metrics.items():
+        number, _, rest = name.partition('_') if _OF_PART.match(name) else ('', '', name)
+        if '.' not in name and number == ('' if data_set is None else str(data_set)):
+            found[rest] = value
+    return found
 
 
 def _measures_as_mmseg(dataset: Dataset) -> bool:

@@ -4,6 +4,7 @@ Everything but the boundary follows from the entries, pairs of a true and a pred
 Letters: `N` images, `K` classes, `E` entries of all images, `e` entries of one image.
 """
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -15,6 +16,9 @@ from .bootstrap import iou
 from .record import ImageRecord, decode_maps
 
 _IN_FILE = dict(ground_truth='truth')  # attribute -> array, where the names differ
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, MemoryError, OverflowError, RuntimeError,
+              zipfile.BadZipFile, zlib.error)  # what numpy and zipfile raise of a damaged file
+_MOST_PIXELS = 2 ** 53  # what float64 counts exactly
 
 
 @dataclass
@@ -78,9 +82,43 @@ class PerImage:
         except FileNotFoundError as error:
             raise InputError(f'{path} does not exist: it lies beside the .json of a test run, and '
                              'moves with it') from error
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f'{path} cannot be read ({error}): run tools/test.py '
+        except UNREADABLE as error:
+            reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())
+            raise InputError(f'{path} cannot be read ({reason}): run tools/test.py '
                              'again') from error
+
+    def check(self, path: str, classes: int) -> None:
+        """Checks that the arrays fit each other.
+
+        Args:
+            path: Path of the file, for the message.
+            classes: Number of classes K.
+
+        Raises:
+            InputError: If they do not.
+        """
+        images, entries = self.ends.size, self.pixels.size
+        shapes = {**dict.fromkeys(('names', 'ends', 'map_ends'), (images,)),
+                  **dict.fromkeys(('ground_truth', 'prediction', 'pixels'), (entries,)),
+                  'maps': (self.maps.size,),
+                  'boundary': (images, 3, classes) if self.boundary.size else (0, 3, 0)}
+        kinds = {'names': 'U', 'maps': 'u'}
+        for name, shape in shapes.items():
+            found = getattr(self, name)
+            if found.shape != shape or found.dtype.kind not in kinds.get(name, 'iu'):
+                raise InputError(f'{path}: {_IN_FILE.get(name, name)} is {found.dtype} '
+                                 f'{found.shape}, expected {shape}: run tools/test.py again')
+        limits = dict(ends=(0, entries), map_ends=(0, len(self.maps)), pixels=(0, _MOST_PIXELS),
+                      ground_truth=(0, classes), prediction=(0, classes - 1),
+                      boundary=(0, _MOST_PIXELS))
+        for name, (low, high) in limits.items():
+            found = getattr(self, name)
+            if found.size and (found.min() < low or found.max() > high
+                               or name.endswith('ends') and (np.diff(found) < 0).any()):
+                raise InputError(f'{path}: {_IN_FILE.get(name, name)} does not fit the other '
+                                 'arrays and the classes: run tools/test.py again')
+        if images and (self.ends[-1], self.map_ends[-1]) != (entries, len(self.maps)):
+            raise InputError(f'{path} lacks part of its images: run tools/test.py again')
 
     def areas(self, classes: int) -> tuple[np.ndarray, np.ndarray]:
         """Computes intersection and union (N, K) in pixels, float64."""

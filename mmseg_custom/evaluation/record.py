@@ -92,10 +92,13 @@ def decode_maps(maps: bytes) -> tuple[np.ndarray, np.ndarray]:
     Ignored pixels have the highest value of the file, 255 or 65535.
 
     Raises:
-        InputError: If the bytes are no PNG file.
+        InputError: If the bytes are no PNG file of two label maps.
     """
-    both = cv2.imdecode(np.frombuffer(maps, np.uint8), cv2.IMREAD_UNCHANGED)
-    if both is None:
+    sides = [int.from_bytes(maps[start:start + 4], 'big') for start in (16, 20)]  # of a PNG
+    both = None
+    if sides[0] <= PICTURE_SIDE and sides[1] <= 2 * PICTURE_SIDE and sides[1] % 2 == 0:
+        both = cv2.imdecode(np.frombuffer(maps, np.uint8), cv2.IMREAD_UNCHANGED)
+    if both is None or both.ndim != 2:
         raise InputError('the label maps of an image cannot be decoded: run tools/test.py again')
     ground_truth, prediction = np.split(both, 2)
     return ground_truth, prediction

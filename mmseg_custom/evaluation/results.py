@@ -26,10 +26,39 @@ from torch.utils.data import Dataset
 from ..checkpoint.metadata import plain
 from ..errors import InputError
 from ..files import atomic_write
+from ..schema import (
+    array,
+    integer,
+    nullable,
+    number,
+    path_text,
+    record,
+    scalar,
+    shorten,
+    text,
+    validate,
+)
 from .confusion import image_scores
 from .per_image import PerImage
 from .record import are_image_records
 from .run_info import describe_checkpoint, hardware, versions
+
+MOST_CHARACTERS = 64_000_000  # of the .json; 150 classes take 50,000
+_WRITTEN = 'the eval_*.json of tools/test.py'
+_VALUE = nullable(number())
+_INTERVAL = nullable(record(dict(low=_VALUE, high=_VALUE)))
+_RUN = record(
+    dict(config=path_text, metric=record(dict(mIoU=_VALUE), others=_VALUE), images=integer(1),
+         date=text, per_image=path_text, image_folder=path_text,
+         classes=array(text, 'the names of the classes', 1, 65_534),
+         palette=array(array(number(0, 255), 'red, green and blue', 3, 3), 'colours', 1)),
+    dict(interval=_INTERVAL, skipped=array(path_text, 'names of images'),
+         data_sets=array(record(dict(image_folder=path_text, images=integer(0)),
+                                dict(interval=_INTERVAL)), 'the data sets'),
+         checkpoint=record({}, dict(path=text, sha256=text)),
+         time=record(dict(seconds=number(0), seconds_per_image=number(0))),
+         peak_memory_bytes=record({}, others=number(0)), versions=record({}, others=text),
+         hardware=record({}, others=scalar)))
 
 
 @dataclass(frozen=True)
@@ -130,20 +159,49 @@ def read_results(path: str) -> Results:
             raise InputError(f'{path} holds no results (eval_*.json): write them with '
                              f'`tools/test.py CONFIG CHECKPOINT --eval mIoU --work-dir {path}`')
         path = max(found, key=os.path.getmtime)
+    run = _read_json(path)
+    if isinstance(run, dict) and isinstance(run.get('metric'), dict) and not (
+            {'per_image', 'classes'} <= run.keys() and 'mIoU' in run['metric']):
+        raise InputError(f'{path} holds no mIoU or no metrics of single images: expected the '
+                         'eval_*.json that tools/test.py of this project writes with --eval mIoU')
+    validate(run, _RUN, path, f'expected {_WRITTEN}')
+    if osp.basename(run['per_image']) != run['per_image']:
+        raise InputError(f'{path}: per_image: {shorten(run["per_image"])}, expected the name of a '
+                         'file beside it')
+    beside = osp.join(osp.dirname(path), run['per_image'])
+    images = PerImage.load(beside)
+    images.check(beside, len(run['classes']))
+    if len(run['palette']) < len(run['classes']) or run['images'] != len(images.ends):
+        raise InputError(
+            f'{path} has {len(run["classes"])} classes and {len(run["palette"])} colours, and is '
+            f'of {run["images"]} images, {run["per_image"]} of {len(images.ends)}: expected the '
+            'same numbers; run tools/test.py again')
+    return Results(path, run, images)
+
+
+def _read_json(path: str) -> Any:
+    """Parses the file; nan and infinity, which strict JSON does not have, become null."""
     try:
-        with open(path, encoding='utf-8') as file:
-            run = json.load(file)
+        with open(path, encoding='utf-8-sig') as file:
+            content = file.read(MOST_CHARACTERS + 1)
+        if len(content) > MOST_CHARACTERS:
+            raise ValueError(f'more than {MOST_CHARACTERS:,} characters')
+        return json.loads(content, parse_constant=lambda word: None,
+                          object_pairs_hook=_without_duplicates)
     except FileNotFoundError as error:
         raise InputError(f'results {path} do not exist: write them with `tools/test.py CONFIG '
                          'CHECKPOINT --eval mIoU`') from error
-    except ValueError as error:
-        raise InputError(f'{path} is no JSON file ({error}): expected the eval_*.json of '
-                         'tools/test.py') from error
-    if not (isinstance(run, dict) and {'metric', 'per_image', 'classes'} <= run.keys()
-            and 'mIoU' in run['metric']):
-        raise InputError(f'{path} holds no mIoU or no metrics of single images: expected the '
-                         'eval_*.json that tools/test.py of this project writes with --eval mIoU')
-    return Results(path, run, PerImage.load(osp.join(osp.dirname(path), run['per_image'])))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{path} is no JSON file ({error}): expected {_WRITTEN}') from error
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f'the key {shorten(twice)} is there twice')
+    return found
 
 
 def _finite(value: Any) -> Any:

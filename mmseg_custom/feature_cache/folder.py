@@ -20,11 +20,17 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import PART, SaveError, atomic_write
-from .layout import RecordLayout
+from ..schema import array, choice, integer, nullable, record, validate
+from .layout import DTYPES, RecordLayout
 from .shards import CorruptShard, ShardData, open_shard, write_shard
 
 KEY, LOCK, CHECKED, SUFFIX = 'key.json', 'lock', 'checked.json', '.safetensors'
 IN_USE = 0  # the byte of the lock file; shards have the ones after it
+KEY_CONTENT = record(dict(layout=record(dict(
+    images=integer(1), maps=array(array(integer(1), 'channels, height and width', 3, 3), 'shapes'),
+    crop=array(integer(1), 'height and width', 2, 2), dtype=choice(*DTYPES),
+    shard_records=integer(1)))), dict(of=record({}, dict(backbone=record({}))),
+                                      about=nullable(record({}))))
 OPEN_SHARDS = 256  # mapped at once
 
 
@@ -92,11 +98,9 @@ class FeatureCache:
         """
         path = os.path.join(root, name, KEY)
         key = read_json(path) or {}
-        try:
-            return cls(root, name, RecordLayout.from_plain(key['layout']))
-        except (TypeError, KeyError) as error:
-            raise InputError(f'{path} cannot be read: prune the cache {name}, or run its config '
-                             'again, which writes the file anew') from error
+        validate(key, KEY_CONTENT, path, f'prune the cache {name}, or run its config again, which '
+                 'writes the file anew')
+        return cls(root, name, RecordLayout.from_plain(key['layout']))
 
     def path_of(self, shard: Shard) -> str:
         """Returns the path of a shard, which may not be there."""
@@ -273,6 +277,7 @@ def read_json(path: str) -> dict | None:
     """Returns the content of a JSON file; None if it is not there or is damaged."""
     try:
         with open(path, encoding='utf-8') as file:
-            return json.load(file)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+            content = json.load(file)
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
+    return content if isinstance(content, dict) else None

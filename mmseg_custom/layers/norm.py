@@ -5,12 +5,28 @@ N tokens, D width; B batch, C channels, h w patch grid.
 import logging
 from functools import cache
 
+import torch
 from timm.layers import LayerNorm2d
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ['LayerNorm2d', 'build_norm', 'rms_norm_class']
 
 EPS = 1e-6
+
+
+class RMSNorm(nn.RMSNorm):
+    """torch's RMSNorm, which can be exported to ONNX either way.
+
+    The exporter that traces (``torch.onnx.export(..., dynamo=False)``) does not know the operator.
+    Can go with that exporter.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
+            unit = x.float() * (x.float().pow(2).mean(-1, keepdim=True) + self.eps).rsqrt()
+            return (unit * self.weight.float()).to(x.dtype)
+        return super().forward(x)
 
 
 @cache
@@ -27,7 +43,7 @@ def rms_norm_class() -> type[nn.Module]:
         reason = ' (apex is not installed)' if isinstance(error, ImportError) else (
             f' (apex failed to load: {error!r})')
         logging.getLogger('mmseg').debug('RMSNorm: torch.nn.RMSNorm%s', reason)
-        return nn.RMSNorm
+        return RMSNorm
     logging.getLogger('mmseg').info('RMSNorm: apex.normalization.FusedRMSNorm')
     return FusedRMSNorm
 

@@ -36,7 +36,8 @@ def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, int],
     if side * side != patches.shape[1]:
         raise ValueError(f'position embedding of {patches.shape[1]} patches: '
                          'expected a square grid')
-    if (side, side) == tuple(grid):
+    known = all(isinstance(length, int) for length in grid)  # not exported for images of any size
+    if known and (side, side) == tuple(grid):
         return pos_embed
     square = patches.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, D, side, side)
     patches = resize_bicubic(square, grid).flatten(2).transpose(1, 2)  # (1, h*w, D)
@@ -48,8 +49,9 @@ class PosEmbedCache:
     """Caches the resampled embedding of each grid while the embedding itself does not change.
 
     Testing meets the same few grids again and again, and a bicubic resampling at width 3200 costs
-    more than the patch embedding. Nothing is cached while gradients flow through the embedding, and
-    all entries are dropped when the embedding was written to, moved or replaced.
+    more than the patch embedding. Nothing is cached while gradients flow through the embedding, or
+    while the network is exported or compiled; and all entries are dropped when the embedding was
+    written to, moved or replaced.
 
     Args:
         max_grids: Largest number of cached grids; the oldest is dropped first.
@@ -62,6 +64,8 @@ class PosEmbedCache:
 
     def __call__(self, pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
         """Returns the embedding for a grid: see :func:`resample_pos_embed`."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # a program of any weights
+            return resample_pos_embed(pos_embed, grid)
         if torch.is_grad_enabled() and pos_embed.requires_grad:
             return resample_pos_embed(pos_embed, grid)
         if pos_embed.is_inference():  # carries no version to watch

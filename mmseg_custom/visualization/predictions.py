@@ -5,17 +5,21 @@ an image, named like it, in which the value k stands for class k of 1..K. In mem
 0..K-1 and 255 is not labelled.
 """
 import os.path as osp
+from collections.abc import Callable
 
 import numpy as np
 from mmseg.datasets import CustomDataset
 from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset
 
+from ..datasets.concatenated import ConcatTestDataset
 from ..datasets.ground_truth import IGNORE_INDEX, read_ground_truth
 from ..errors import InputError
 from .files import read_image
 
 
-def choose_rows(dataset: CustomDataset, count: int) -> list[int]:
+def choose_rows(dataset: Dataset, count: int,
+                leave_out: Callable[[InputError], object] | None = None) -> list[int]:
     """Chooses images for a picture, always the same ones.
 
     The data set is cut into `count` stretches; each gives the image that shows the most classes
@@ -24,34 +28,45 @@ def choose_rows(dataset: CustomDataset, count: int) -> list[int]:
     Args:
         dataset: Data set with labels.
         count: Number of images, 1 or more; a smaller data set gives fewer.
+        leave_out: Function that is called with the error of a label that cannot be read, whose
+            image is left out; default: it is raised.
 
     Returns:
         Indices into the data set, ascending.
 
     Raises:
-        InputError: If `count` is below 1.
+        InputError: If `count` is below 1, or a label cannot be read.
     """
     if count < 1:
         raise InputError(f'--rows {count}: expected 1 or more')
     chosen: list[int] = []
     shown: set[int] = set()
     for stretch in np.array_split(np.arange(len(dataset)), min(count, len(dataset))):
-        found = {int(i): set(np.unique(read_ground_truth(dataset, i))) - {IGNORE_INDEX}
-                 for i in stretch}
+        found = {}
+        for i in map(int, stretch):
+            try:
+                part, place, _ = _part_of(dataset, i)
+                found[i] = set(np.unique(read_ground_truth(part, place))) - {IGNORE_INDEX}
+            except InputError as error:
+                if leave_out is None:
+                    raise
+                leave_out(error)
+        if not found:
+            continue
         best = max(found, key=lambda i: (len(found[i] - shown), len(found[i]), -i))
         chosen.append(best)
         shown |= found[best]
     return chosen
 
 
-def read_row(dataset: CustomDataset, index: int,
+def read_row(dataset: Dataset, index: int,
              folder: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Reads an image, its ground truth and its prediction.
 
     Args:
         dataset: Data set with labels.
         index: Index of the image in the data set.
-        folder: Folder of the predictions.
+        folder: Folder of the predictions; of several data sets, they are in `0`, `1`, ... in it.
 
     Returns:
         Image RGB uint8 (H, W, 3), ground truth (H, W) and prediction (H, W).
@@ -59,6 +74,8 @@ def read_row(dataset: CustomDataset, index: int,
     Raises:
         InputError: If a file is missing, cannot be decoded, or does not fit the image.
     """
+    dataset, index, subfolder = _part_of(dataset, index)
+    folder = osp.join(folder, subfolder)
     name = dataset.img_infos[index]['filename']
     image = read_image(osp.join(dataset.img_dir, name))
     ground_truth = read_ground_truth(dataset, index)
@@ -69,6 +86,14 @@ def read_row(dataset: CustomDataset, index: int,
             raise InputError(f'{what} of {name} is {labels.shape} pixels, the image '
                              f'{image.shape[:2]}: they belong to different data')
     return image, ground_truth, prediction
+
+
+def _part_of(dataset: Dataset, index: int) -> tuple[CustomDataset, int, str]:
+    """Returns the data set of an image, its index in that, and the folder of its predictions."""
+    if not isinstance(dataset, ConcatTestDataset):
+        return dataset, index, ''
+    number, place = dataset.get_dataset_idx_and_sample_idx(index)
+    return dataset.datasets[number], place, str(number)
 
 
 def _read_prediction(path: str, count: int) -> np.ndarray:

@@ -1,9 +1,12 @@
 """Data sets that a YAML file describes: what the file may say, and what a run reads."""
+import datetime
 import logging
+from itertools import islice
 
 import numpy as np
 import pytest
 import yaml
+from helpers.mutations import ODD, mutations
 from mmseg.datasets import build_dataset
 from PIL import Image
 
@@ -78,11 +81,11 @@ def test_it_is_checked_as_ade20k_is(own, name, change, message):
     (dict(classes={'sea': [1, 1, 1], 'land': [1, 1, 1]}), 'sea and land have the same colour'),
     (dict(classes={True: [1, 1, 1], 'land': [2, 2, 2]}), 'True is no name to YAML: put it into'),
     (dict(train=None), 'expected train, val or both'),
-    (dict(train=dict(images='images')), 'expected folders of images and labels'),
+    (dict(train=dict(images='images')), 'train.labels is missing'),
     (dict(train=dict(images=3, labels='labels')), 'train.images: 3, expected a folder'),
     (dict(test=dict(images='a', coloured='c')), 'test: coloured needs labels'),
     (dict(tain=dict(images='a')), "'tain' is not known: expected classes, ignored"),
-    (dict(ignored=7), 'ignored: 7 is no list of colours'),
+    (dict(ignored=7), 'ignored: 7, expected a list of colours'),
     (dict(label_suffix='png'), "label_suffix: 'png', expected an ending such as .png")])
 def test_descriptions_that_mean_nothing(tmp_path, changes, message):
     with pytest.raises(InputError, match=f'dataset.yaml: .*{message}|dataset.yaml: {message}'):
@@ -98,8 +101,67 @@ def test_files_that_are_no_description(tmp_path):
         read_description(path)
     path.write_text('classes:\n  sea: [1, 1, 1]\n  sea: [2, 2, 2]\n  land: [3, 3, 3]\n'
                     'train: {images: a, labels: b}\n')
-    with pytest.raises(InputError, match='classes: sea is there twice'):
+    with pytest.raises(InputError, match="a.yaml, line 3: 'sea' is there twice"):
         read_description(path)
+
+
+def test_every_place_of_the_file_with_what_does_not_belong_there(tmp_path):
+    content = dict(GOOD, ignored=[[255, 255, 255], [0, 0, 0]], image_suffix='.jpg',
+                   test=dict(images='a', labels='b', coloured='c'))
+    odd = [*ODD, datetime.date(2026, 1, 1), {3: 4}, [[1, 2, 3]], {datetime.date(2026, 1, 1): 1}]
+    path, read, refused = tmp_path / 'a.yaml', 0, 0
+    for name, changed in islice(mutations(content, values=odd), 0, None, 3):
+        path.write_text(yaml.safe_dump(changed, sort_keys=False))
+        line = outcome(path)
+        read, refused = read + (line is None), refused + (line is not None)
+        assert line is None or len(line) < 300 and '\n' not in line, name
+    assert read > 5 and refused > 130
+
+
+@pytest.mark.parametrize('text, message', [
+    ('[' * 1_500, 'a.yaml is no YAML: maximum recursion depth'),
+    ('a: !!timestamp x', 'a.yaml is no YAML'), ('a: !!int x', 'a.yaml is no YAML'),
+    ('a: !!bool x', 'a.yaml is no YAML'), ('a: 2026-99-99', 'a.yaml is no YAML: month must be'),
+    ('a: ' + '9' * 5000, 'a.yaml is no YAML: Exceeds the limit'),
+    ('!!python/object/apply:os.system [exit]', 'a.yaml is no YAML: could not determine'),
+    ('a: &a [*a]', "'a' is not known"), ('? [a]\n: b', 'a.yaml is no YAML'), ('- a', 'the keys'),
+    ('', 'expected the keys'), ('#' * 1_000_001, 'more than 1,000,000 characters'),
+    ('train: {images: a, labels: b}\nval: &v {images: a}\ntrain: 3', "line 3: 'train' is there t"),
+    ('val: {images: a, images: b}', "a.yaml, line 1: 'images' is there twice"),
+    ('a: &a {x: 1}\nb: {<<: *a}', 'a.yaml, line 2: << is not read: write the keys'),
+    ('\n'.join([f'a0: &a0 [{"x, " * 9}x]', *(
+        f'a{i + 1}: &a{i + 1} [{f"*a{i}, " * 9}*a{i}]' for i in range(30))]), "'a0' is not known")])
+def test_text_that_is_no_description(tmp_path, text, message):
+    (tmp_path / 'a.yaml').write_text(text)
+    assert message in outcome(tmp_path / 'a.yaml')
+
+
+def test_text_that_is_cut_short_or_damaged(tmp_path):
+    path = tmp_path / 'a.yaml'
+    text = yaml.safe_dump(dict(GOOD, val=GOOD['train']), sort_keys=False)
+    path.write_text('\ufeff' + text)
+    assert outcome(path) is None
+    for end in range(len(text)):
+        path.write_text(text[:end])
+        outcome(path)
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        data = bytearray(text.encode())
+        data[rng.integers(len(data))] = rng.integers(256)
+        path.write_bytes(data)
+        outcome(path)
+    path.write_bytes(text.encode('utf-16'))
+    assert 'a.yaml is no YAML' in outcome(path)
+
+
+def outcome(path) -> str | None:
+    """Returns the one line of an error that names the file, or None."""
+    try:
+        read_description(path)
+        return None
+    except InputError as error:
+        assert str(error).startswith(str(path)) and '\n' not in str(error), error
+        return str(error)
 
 
 def test_options_that_the_file_decides(own):

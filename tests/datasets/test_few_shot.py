@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.data import write_config
 from helpers.logs import logged
 from mmseg.datasets import build_dataset
 from PIL import Image
@@ -143,3 +144,14 @@ def test_coverage_counts_what_the_labels_show(own_data):
     text = table(found, each_class=True)
     assert '2 of 150' in text and 'wall, building, sky, floor and 144 more' in text
     assert len(text.splitlines()) > 150
+
+
+def test_coverage_without_a_label_that_cannot_be_read(own_data, run_tool, tmp_path):
+    config = write_config(tmp_path / 'config.py', own_data)
+    whole, = report(training(own_data), ['1'], [0])
+    (own_data / 'annotations/training/ADE_train_00000003.png').write_bytes(b'no image')
+    found, = report(training(own_data), ['1'], [0])
+    assert list(found.unread) == ['ADE_train_00000003'] and found.images.sum() < whole.images.sum()
+    code, out, error = run_tool('few_shot.py', 'report', config, '--fraction', '1', '--seed', 0, 1)
+    assert code == 1 and '| 1    | 1' in out and 'Traceback' not in error
+    assert error.splitlines()[-1].startswith('error: 1 of 6 labels failed, the others are done')

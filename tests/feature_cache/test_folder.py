@@ -1,8 +1,11 @@
+import json
 import os
 import pickle
+from itertools import islice
 
 import pytest
 import torch
+from helpers.mutations import mutations
 
 from mmseg_custom.errors import InputError
 from mmseg_custom.feature_cache import FeatureCache, RecordLayout, Shard, manage
@@ -148,5 +151,31 @@ def test_what_the_list_says(cache, tmp_path):
     with pytest.raises(InputError, match='does not exist'):
         manage.matching(str(tmp_path / 'none'), [])
     (tmp_path / os.path.basename(cache.folder) / 'key.json').write_text('{')
-    with pytest.raises(InputError, match='key.json cannot be read: prune the cache'):
+    with pytest.raises(InputError, match='key.json: layout is missing; prune the cache'):
         FeatureCache.open(str(tmp_path), os.path.basename(cache.folder))
+
+
+def test_every_place_of_the_key_with_what_does_not_belong_there(cache, tmp_path):
+    path = tmp_path / os.path.basename(cache.folder) / 'key.json'
+    refused = 0
+    for name, changed in islice(mutations(json.loads(path.read_text())), 0, None, 3):
+        path.write_text(json.dumps(changed))
+        try:
+            manage.summarize(str(tmp_path), os.path.basename(cache.folder)).line()
+        except InputError as error:
+            refused += 1
+            assert str(path) in str(error) and len(str(error)) < 500, name
+    assert refused > 50
+
+
+def test_a_broken_cache_hides_no_other(cache, tmp_path, run_tool):
+    cache.write(Shard(0, 0), records(0))
+    name = os.path.basename(cache.folder)
+    for broken, content in (('0broken', '{'), ('zbroken', '[1]')):
+        (tmp_path / broken).mkdir()
+        (tmp_path / broken / 'key.json').write_text(content)
+    for command in ('list', 'verify', 'prune'):
+        code, out, error = run_tool('cache.py', command, tmp_path)
+        assert code == 1 and error.count('failed: ') == 2 and 'Traceback' not in error
+        assert command == 'prune' or f'{name}  5 images' in out
+        assert '2 of 3 caches failed, the others are done; the first: ' in error.splitlines()[-1]

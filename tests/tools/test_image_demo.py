@@ -63,6 +63,18 @@ def test_bad_images_are_one_line(demo, frames, spoil, message):
     assert last.startswith('error: ') and message in last
 
 
+def test_broken_images_do_not_stop_the_others(demo, frames, tmp_path):
+    (frames / 'f1.png').write_bytes(b'no image')
+    (frames / 'f3.jpg').mkdir()
+    Image.new('RGB', (1, 300)).save(frames / 'f4.png')
+    code, _, error = demo(frames)
+    assert code == 1 and error.count('failed: ') == 2 and 'Traceback' not in error
+    assert error.splitlines()[-1].startswith('error: 2 of 5 images failed, the others are done')
+    for kind, ending in (('labels', 'png'), ('overlays', 'jpg')):
+        assert {path.name for path in (tmp_path / 'out' / kind).iterdir()} == {
+            f'f{i}.{ending}' for i in (2, 4, 10)}
+
+
 def test_missing_files_are_one_line(demo, frames, tmp_path):
     for images, checkpoint, message in (
             (tmp_path / 'gone', 'none', 'gone does not exist'),

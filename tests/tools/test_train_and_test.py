@@ -1,4 +1,5 @@
 """Training and testing with the commands that people use."""
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -52,6 +53,36 @@ def test_out_show_and_augmented_test_from_the_root(zygote, trained, tmp_path):
     labels = mmcv.load(tmp_path / 'out.pkl')
     assert len(labels) == 3 and labels[0].ndim == 2
     assert len(list((tmp_path / 'show').glob('*.jpg'))) == 3
+
+
+def test_target_is_tried_before_and_results_are_kept_after(trained, run_tool, tmp_path,
+                                                           monkeypatch):
+    def test(*options):
+        code, out, error = run_tool('test.py', trained / 'config.py', 'none', '--device', 'cpu',
+                                    *options)
+        assert code == 1 and 'Traceback' not in error
+        return out, error.strip().splitlines()[-1]
+
+    monkeypatch.chdir(tmp_path)
+    out, line = test('--out', '/proc/results.pkl', '--work-dir', tmp_path / 'one')
+    assert line.startswith('error: /proc/results.pkl: was not written') and 'image/s' not in out
+    (tmp_path / 'a.pkl').mkdir()
+    assert 'it is a folder' in test('--out', tmp_path / 'a.pkl', '--work-dir', tmp_path)[1]
+
+    dump = mmcv.dump
+
+    def full(content, path, **options):
+        if '/full/' in str(path):
+            raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+        dump(content, path, **options)
+
+    monkeypatch.setattr(mmcv, 'dump', full)
+    _, line = test('--eval', 'mIoU', '--out', tmp_path / 'full/results.pkl', '--work-dir',
+                   tmp_path / 'two')
+    kept = tmp_path / 'two/results.pkl'
+    assert line == (f'error: {tmp_path}/full/results.pkl could not be written: its content is in '
+                    f'{kept}')
+    assert len(mmcv.load(kept)) == 3 and list((tmp_path / 'two').glob('eval_*.json'))
 
 
 def test_format_only_needs_no_labels(zygote, trained, tmp_path):

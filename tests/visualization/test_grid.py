@@ -1,4 +1,6 @@
 """Pictures of labels: what is painted, which classes the legend has, which images are chosen."""
+import shutil
+
 import numpy as np
 import pytest
 from helpers.data import write_config
@@ -149,3 +151,22 @@ def test_tool_writes_the_picture_and_prints_its_path(own_data, predictions, tmp_
     config, out = write_config(tmp_path / 'config.py', own_data), tmp_path / 'grid.png'
     assert run_tool('demo_grid.py', config, predictions, out, '--rows', 2)[:2] == (0, f'{out}\n')
     assert Image.open(out).format == 'PNG'
+
+
+def test_tool_leaves_out_what_cannot_be_read(own_data, predictions, tmp_path, run_tool):
+    config, out = write_config(tmp_path / 'config.py', own_data), tmp_path / 'grid.png'
+    (own_data / 'annotations/validation/ADE_val_00000001.png').write_bytes(b'no label')
+    (predictions / 'ADE_val_00000002.png').unlink()
+    code, _, error = run_tool('demo_grid.py', config, predictions, out, '--rows', 3)
+    assert code == 1 and out.exists() and error.count('failed: ') == 2
+    assert error.splitlines()[-1].startswith('error: 2 of 3 images failed, the others are done')
+
+
+def test_rows_of_several_data_sets(own_data, predictions, tmp_path, run_tool):
+    for number in '01':
+        shutil.copytree(predictions, tmp_path / 'both' / number)
+    config, out = write_config(tmp_path / 'config.py', own_data, extra="""
+data['val'].update(img_dir=['images/validation'] * 2, ann_dir=['annotations/validation'] * 2)
+"""), tmp_path / 'grid.png'
+    code, _, error = run_tool('demo_grid.py', config, tmp_path / 'both', out, '--rows', 6)
+    assert code == 0 and out.exists(), error

@@ -4,7 +4,7 @@ N images, K classes.
 """
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,12 +32,14 @@ class Coverage:
         classes: K class names.
         images: Number of images that show each class, (K,).
         pixels: Number of pixels of each class, (K,).
+        unread: Reason why the label of an image cannot be read, by its name; it counts nowhere.
     """
     name: str
     chosen: FewShotList
     classes: Sequence[str]
     images: np.ndarray
     pixels: np.ndarray
+    unread: dict[str, str] = field(default_factory=dict)
 
     def missing(self) -> list[str]:
         """Returns the names of the classes that no image shows."""
@@ -63,7 +65,7 @@ def report(train: dict, fractions: Sequence[str], seeds: Sequence[int],
         workers: Number of processes that read labels.
 
     Raises:
-        InputError: For a fraction outside (0, 1], or labels that cannot be read.
+        InputError: For a fraction outside (0, 1].
     """
     found_options = innermost_options(train)
     if len(found_options) > 1:
@@ -77,20 +79,24 @@ def report(train: dict, fractions: Sequence[str], seeds: Sequence[int],
         wanted = read_options(None, dict(fraction=fraction, seed=seed), len(stems))
         if wanted is not None:
             lists.append((fraction, choose(stems, *wanted)))
-    pixels = _count(dataset, workers)  # (N, K)
+    pixels, unread = _count(dataset, workers)  # (N, K)
     rows = {stem: i for i, stem in enumerate(stems)}
     found = []
     for fraction, chosen in lists:
         counts = pixels[[rows[name] for name in chosen.names]]
         found.append(Coverage(fraction, chosen, dataset.CLASSES, (counts > 0).sum(0),
-                              counts.sum(0)))
+                              counts.sum(0), {name: unread[rows[name]] for name in chosen.names
+                                              if rows[name] in unread}))
     return found
 
 
-def _count(dataset: Dataset, workers: int) -> np.ndarray:
-    """Counts the pixels of each class in each image: (N, K)."""
-    return np.stack(list(in_processes(_count_one, range(len(dataset)), workers, 'labels',
-                                      _set_dataset, (dataset,))))
+def _count(dataset: Dataset, workers: int) -> tuple[np.ndarray, dict[int, str]]:
+    """Counts the pixels of each class in each image, (N, K); says which cannot be read, and why."""
+    counts = list(in_processes(_count_one, range(len(dataset)), workers, 'labels', _set_dataset,
+                               (dataset,)))
+    unread = {i: one for i, one in enumerate(counts) if isinstance(one, str)}
+    nothing = np.zeros(len(dataset.CLASSES), np.int64)
+    return np.stack([nothing if i in unread else one for i, one in enumerate(counts)]), unread
 
 
 def _set_dataset(dataset: Dataset) -> None:
@@ -98,8 +104,11 @@ def _set_dataset(dataset: Dataset) -> None:
     _dataset = dataset
 
 
-def _count_one(index: int) -> np.ndarray:
-    labels = read_ground_truth(_dataset, index)
+def _count_one(index: int) -> np.ndarray | str:
+    try:
+        labels = read_ground_truth(_dataset, index)
+    except InputError as error:
+        return str(error)
     return np.bincount(labels.ravel(), minlength=256)[:len(_dataset.CLASSES)]
 
 

@@ -226,7 +226,7 @@ class InternViT6B(BaseModule):
 
     def _add_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, D) -> (B, 1 + N, D): puts the class token in front and adds the positions."""
-        cls_token = self.cls_token.to(tokens.dtype).expand(len(tokens), -1, -1)
+        cls_token = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
         positions = self.positions(self.pos_embed, grid).to(tokens.dtype)
         return torch.cat([cls_token, tokens], dim=1) + positions
 

@@ -4,7 +4,7 @@ Its Content-Security-Policy forbids the browser to fetch anything. The page read
 JavaScript, which only sorts and filters.
 """
 import os
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -34,7 +34,8 @@ def write_report(path: str, a: Results, b: Results | None = None, images: int = 
     if b is None:
         text = _render('run.html', a=a, metrics=headline.metrics(a),
                        histogram=headline.histogram(a),
-                       tables=[tables.classes_of_one(a), tables.confusions(a)],
+                       tables=[*tables.data_sets(a), tables.classes_of_one(a),
+                               tables.confusions(a)],
                        galleries=pictures.worst_and_best(a, images))
     else:
         _check_same(a, b)
@@ -42,14 +43,19 @@ def write_report(path: str, a: Results, b: Results | None = None, images: int = 
         text = _render('comparison.html', a=a, b=b, found=found, metrics=headline.metrics(a, b),
                        better=found.significant[found.iou > 0].sum(),
                        worse=found.significant[found.iou < 0].sum(),
-                       tables=[tables.classes_of_two(a, b, found),
+                       tables=[*tables.data_sets(a, b), tables.classes_of_two(a, b, found),
                                tables.confusions(b, 'Confusions that cost most in B')],
                        galleries=pictures.changed(a, b, images))
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    atomic_write(path, text)
+    atomic_write(path, text.encode(errors='replace'))  # names of files that are not UTF-8
 
 
 def _render(template: str, **context: object) -> str:
+    return _templates().get_template(template).render(context)
+
+
+@cache
+def _templates() -> Environment:
     environment = Environment(
         loader=PackageLoader(__package__), autoescape=select_autoescape(),
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -57,7 +63,7 @@ def _render(template: str, **context: object) -> str:
     environment.filters.update(
         number=number, percent=percent, points=points, origin=headline.origin,
         webp=partial(data_url, kind='WEBP', quality=78))
-    return environment.get_template(template).render(context)
+    return environment
 
 
 def _check_same(a: Results, b: Results) -> None:

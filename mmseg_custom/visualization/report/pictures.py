@@ -130,11 +130,15 @@ def _accuracy(results: Results, image: int) -> str:
 
 def _label_maps(results: Results, image: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns ground truth and prediction (H, W), with 255 where there is no class."""
-    ground_truth, prediction = results.images.label_maps(image)
+    try:
+        ground_truth, prediction = results.images.label_maps(image)
+    except InputError as error:
+        raise InputError(f'{results.path}: {error}') from error
     count = len(results.classes)
     if count > IGNORE_INDEX:
         ground_truth, prediction = ground_truth.astype(np.int64), prediction.astype(np.int64)
-    return np.where(ground_truth < count, ground_truth, IGNORE_INDEX), prediction
+    return tuple(np.where(labels < count, labels, IGNORE_INDEX)
+                 for labels in (ground_truth, prediction))
 
 
 def _photo(results: Results, image: int, shape: tuple[int, int]) -> Image.Image | None:

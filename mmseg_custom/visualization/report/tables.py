@@ -9,6 +9,7 @@ import numpy as np
 
 from ...evaluation.bootstrap import Comparison, class_intervals, iou
 from ...evaluation.confusion import costly_pairs
+from ...evaluation.metrics import means_of
 from ...evaluation.results import Results
 from .numbers import is_known, number, percent, points
 
@@ -50,6 +51,35 @@ class Table:
     note: str
     sorted_by: str  # name of the column that the rows are sorted by, descending
     searchable: bool = True  # whether there is a field that filters the rows
+
+
+def data_sets(*runs: Results) -> list[Table]:
+    """Lists the data sets that were tested together, with the metrics of each.
+
+    Args:
+        *runs: One run, or two on the same images, of which only mIoU is listed.
+    """
+    parts = runs[0].run.get('data_sets') or []
+    if len(parts) < 2 or any(len(run.run.get('data_sets') or []) != len(parts) for run in runs):
+        return []
+    names = ['mIoU'] if len(runs) > 1 else list(means_of(runs[0].run['metric']))
+    columns = [('Data set', 'folder of its images'), ('Images', 'that were measured'),
+               *((f'{name}{letter}', 'of this data set alone, percent') for name in names
+                 for letter in (('',) if len(runs) == 1 else (' of A', ' of B')))]
+    if len(runs) == 1:
+        columns.append(('95 % interval', 'of mIoU; bootstrap over images'))
+    rows = []
+    for position, part in enumerate(parts):
+        values = [means_of(run.run['metric'], position) for run in runs]
+        rows.append([Cell(part['image_folder'], part['image_folder'], 'name'),
+                     Cell(number(part['images']), part['images']),
+                     *(Cell(percent(one.get(name), 2), one.get(name))
+                       for name in names for one in values)])
+        if len(runs) == 1:
+            ends = part.get('interval') or {}
+            low, high = ends.get('low'), ends.get('high')
+            rows[-1].append(Cell(f'{percent(low, 2)} – {percent(high, 2)}', low))
+    return [Table('Data sets', columns, rows, '', '', searchable=False)]
 
 
 def classes_of_one(results: Results) -> Table:

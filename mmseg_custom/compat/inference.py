@@ -1,0 +1,56 @@
+"""mmseg's functions for inference, on checkpoints and images of any kind."""
+from functools import wraps
+from typing import Any
+
+import numpy as np
+from mmseg.apis import inference
+from mmseg.utils import get_root_logger
+from torch import nn
+
+from ..datasets.image_arrays import as_colour
+from ..errors import InputError
+
+
+def infer_from_any_input() -> None:
+    """Lets ``mmseg.apis.init_segmentor`` and ``inference_segmentor`` take what people have.
+
+    mmseg 0.30 ends in a KeyError where a checkpoint has no names of classes, and in an error of
+    OpenCV on a grey array. Both functions look up by name what is replaced here, so that it does
+    not matter which was imported first. Can go with mmseg 0.30.
+    """
+    inference.load_checkpoint = _with_class_names(inference.load_checkpoint)
+    inference.LoadImage = LoadAnyImage
+
+
+def _with_class_names(load_checkpoint: Any) -> Any:
+    @wraps(load_checkpoint)
+    def load(model: nn.Module, filename: str, *args, **kwargs) -> dict:
+        checkpoint = load_checkpoint(model, filename, *args, **kwargs)
+        meta = dict(checkpoint.get('meta') or {})
+        if meta.get('CLASSES') is None:
+            meta['CLASSES'] = [f'class {k}' for k in range(model.decode_head.num_classes)]
+            get_root_logger().warning('%s names no classes: set model.CLASSES and model.PALETTE '
+                                      'for pictures', filename)
+        meta.setdefault('PALETTE', None)
+        return {**checkpoint, 'meta': meta}
+
+    return load
+
+
+class LoadAnyImage(inference.LoadImage):
+    """mmseg's first step of inference, for grey arrays and for files that cannot be decoded."""
+
+    def __call__(self, results: dict) -> dict:
+        """Loads ``results['img']``, a path or an array (H, W), (H, W, 1), (H, W, 3), (H, W, 4).
+
+        Raises:
+            InputError: If it is no image.
+        """
+        image = results['img']
+        if isinstance(image, np.ndarray):
+            return super().__call__({**results, 'img': as_colour(image)})
+        try:
+            return super().__call__(results)
+        except AttributeError as error:  # OpenCV returned nothing
+            raise InputError(f'image {image} cannot be decoded: expected a JPEG, PNG or other '
+                             'picture file') from error

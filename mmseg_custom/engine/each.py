@@ -1,0 +1,50 @@
+"""Work on many files, in which one that fails does not stop the others."""
+import sys
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from ..errors import InputError
+
+Item = TypeVar('Item')
+
+
+def for_each(items: Collection[Item], work: Callable[[Item], object], what: str) -> None:
+    """Calls a function on each item; says at once what is wrong with one, and goes on.
+
+    Args:
+        items: Items, such as paths, or a progress bar over them.
+        work: Function of an item.
+        what: Name of many items, for the last line: 'images'.
+
+    Raises:
+        InputError: At the end, if some failed: see :func:`refuse_failed`.
+    """
+    failed = []
+    for item in items:
+        try:
+            work(item)
+        except InputError as error:
+            failed.append(str(error))
+            if len(items) > 1:
+                tqdm.write(f'failed: {error}', sys.stderr)  # above a progress bar
+    refuse_failed(failed, len(items), what)
+
+
+def refuse_failed(messages: Sequence[str], count: int, what: str) -> None:
+    """Ends a tool whose work on some of its items failed.
+
+    Args:
+        messages: What is wrong with each that failed.
+        count: Number of all items.
+        what: Name of many items.
+
+    Raises:
+        InputError: If there are any: their number, and the first message.
+    """
+    if messages and count > 1:
+        raise InputError(f'{len(messages)} of {count} {what} failed, the others are done; the '
+                         f'first: {messages[0]}')
+    if messages:
+        raise InputError(messages[0])
