@@ -62,7 +62,7 @@ def _counted():
 
 @ROOT_ONLY
 @pytest.mark.parametrize('ranks, engine', ENGINES)
-@pytest.mark.parametrize('kilobytes', [60, 700, 1600, 3000])
+@pytest.mark.parametrize('kilobytes', [60, 1600])
 @pytest.mark.parametrize('spare', [False, True])
 def test_training_on_a_full_disk(zygote, config, runs, tmp_path, ranks, engine, kilobytes, spare):
     """It ends with its weights on a disk, the same bits, or it fails and says what is where."""
