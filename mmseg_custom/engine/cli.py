@@ -19,7 +19,7 @@ from mmseg.utils import collect_env, get_root_logger, setup_multi_processes
 
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.devices import taken_by_others, use_gpu
-from ..distributed.failures import explain_failure, lost_rank
+from ..distributed.failures import explain_failure, explain_lost_rank, lost_rank
 from ..distributed.launch import DistParams, init_process_group
 from ..errors import InputError
 from ..files import atomic_write
@@ -46,7 +46,7 @@ def run(main: Callable[[], None]) -> None:
         debug = '--debug' in sys.argv or logging.getLogger('mmseg').level == logging.DEBUG
         rank, world_size = get_dist_info()
         if message is None and world_size > 1 and lost_rank(error):
-            message = 'the connection to another process is lost; its message says why'
+            message = explain_lost_rank(error)
             time.sleep(3)  # The launcher must hear first from the process that failed first.
         tell_launcher(message or f'{type(error).__name__}: {error}')
         shows_traceback = message is None or debug

@@ -75,8 +75,6 @@ def main() -> None:
         mount('--make-rprivate', '/')
         for words in settings['mounts']:
             mount(*words)
-    if settings.get('file_size') is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (settings['file_size'],) * 2)
     if settings.get('memory') is not None:
         pages = int(open('/proc/self/statm').read().split()[0])
         limit = pages * resource.getpagesize() + settings['memory']

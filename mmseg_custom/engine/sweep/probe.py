@@ -19,7 +19,7 @@ from ...checkpoint.work_dir import remove_leftovers
 from ...distributed.launch import is_first_of_node
 from ...distributed.parallelize import parallelize, unwrap
 from ...distributed.precision import apply_precision
-from ...files import SaveError
+from ...files import SaveError, atomic_write
 from .. import best
 from ..build import compute_dtype, init_heads, master_dtype
 from ..determinism import settle_determinism
@@ -268,7 +268,7 @@ def _logger(name: str, run: Run) -> logging.Logger:
         return logger
     os.makedirs(run.work_dir, exist_ok=True)
     remove_leftovers(run.work_dir)
-    run.cfg.dump(osp.join(run.work_dir, 'config.py'))
+    atomic_write(osp.join(run.work_dir, 'config.py'), run.cfg.pretty_text)
     handler = LogFile(osp.join(run.work_dir, f'{run.timestamp}.log'))
     handler.setFormatter(logging.Formatter('%(asctime)s - %(levelname)s - %(message)s'))
     logger.addHandler(handler)
