@@ -182,10 +182,11 @@ class SegCheckpointHook(CheckpointHook):
     def _save_in(self, runner: BaseRunner, folder: str) -> SaveError | None:
         """Saves a checkpoint, on all ranks if the model is sharded; returns why it is not there."""
         try:
+            if runner.rank == 0 and not is_sharded(runner.model):
+                make_folder(folder)  # the work dir may have been removed meanwhile
             if folder == self.out_dir and not is_sharded(runner.model):
                 super()._save_checkpoint(runner)  # which saves on rank 0
             elif is_sharded(runner.model) or runner.rank == 0:
-                make_folder(folder)
                 path = runner.save_checkpoint(folder, save_optimizer=self.save_optimizer,
                                               **self.args)
                 runner.meta.setdefault('hook_msgs', {})['last_ckpt'] = path

@@ -119,7 +119,8 @@ def save_at_stop(runner: BaseRunner, last_save: LastSave) -> None:
     """
     def save(folder: str) -> SaveError | None:
         try:
-            make_folder(folder)
+            if not is_sharded(runner.model):
+                make_folder(folder)
             runner.save_checkpoint(folder)
         except SaveError as error:
             return error

@@ -1,12 +1,13 @@
 """The last checkpoint of a run on a full disk."""
 import logging
 import resource
+from types import SimpleNamespace
 
 import pytest
 from helpers.runs import spread, write_small_config
 from helpers.zygote import Zygote
 
-from mmseg_custom.engine import last_save
+from mmseg_custom.engine import hooks, last_save
 from mmseg_custom.engine.last_save import LastSave, check_spare_folder
 from mmseg_custom.errors import InputError
 from mmseg_custom.files import SaveError
@@ -112,3 +113,15 @@ def test_a_run_without_its_last_checkpoint_has_failed(limited_zygote, tmp_path, 
     last = text.strip().splitlines()[-1]
     assert last.startswith('error') and 'weights of iteration 8 are lost' in last
     assert '--spare-dir' in last and 'there is no checkpoint in' in last
+
+
+@pytest.mark.parametrize('sharded', [False, True])
+def test_the_folder_is_made_anew(tmp_path, monkeypatch, sharded):
+    """A work dir that was removed meanwhile; sharded checkpoints make theirs themselves."""
+    runner = SimpleNamespace(rank=0, model=None, work_dir=str(tmp_path / 'run'), meta={},
+                             save_checkpoint=lambda folder, **_: f'{folder}/iter_8.pth')
+    monkeypatch.setattr(hooks, 'is_sharded', lambda model: sharded)
+    hook = hooks.SegCheckpointHook(by_epoch=False)
+    hook.out_dir, hook.args = str(tmp_path / 'other'), {}
+    assert hook._save_in(runner, runner.work_dir) is None
+    assert (tmp_path / 'run').exists() == (not sharded)
