@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from .units import format_bytes
 
@@ -139,6 +139,39 @@ def atomic_folder(path: str) -> Iterator[str]:
         raise as_save_error(error, path) from error
     finally:
         shutil.rmtree(path + PART, ignore_errors=True)
+
+
+def make_folder(path: str) -> None:
+    """Makes a folder, unless it is there.
+
+    Raises:
+        SaveError: If it cannot be made.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise SaveError(error.errno, f'cannot be made ({error.strerror})', path) from error
+
+
+def append_line(path: str, line: str) -> None:
+    """Appends a line to a file, whole or not at all.
+
+    Raises:
+        SaveError: If it failed; the earlier lines are unchanged.
+    """
+    try:
+        with open(path, 'ab', buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            data = line.encode() + b'\n'
+            try:
+                if file.write(data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                with suppress(OSError):  # no regular file
+                    file.truncate(end)
+                raise
+    except OSError as error:
+        raise as_save_error(error, path) from error
 
 
 def begin_folder(path: str) -> str:

@@ -21,9 +21,10 @@ torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds the option of tests/gpu."""
+    """Adds the options of tests/gpu and tests/faults."""
     parser.addoption('--device', choices=('cuda', 'cpu'), default='cuda',
                      help='device of the tests marked gpu; cpu tries the tests themselves')
+    parser.addoption('--only', help='cases of tests/faults whose name holds this')
 
 
 def pytest_report_header() -> str:

@@ -64,6 +64,17 @@ def lost_rank(error: BaseException) -> bool:
                                   'Connection reset by peer'))
 
 
+def explain_lost_rank(error: BaseException) -> str:
+    """Returns the line for an error that means that another process is gone, or does not answer."""
+    waited = re.search(r'[Tt]imed out waiting (\d+)ms', str(error))
+    if waited is None:
+        return 'the connection to another process is lost; its message says why'
+    return (f'another process has not answered for {int(waited.group(1)) / 60000:.3g} minutes '
+            '(dist_params.timeout_minutes): it is stopped, stuck, or cut off from the network, or '
+            'one process has more to do than the others and needs a longer timeout; resume with '
+            '--auto-resume')
+
+
 def out_of_memory(text: str) -> str:
     """Returns the line for a ``torch.OutOfMemoryError``, from the figures in its message.
 

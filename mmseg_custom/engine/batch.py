@@ -65,7 +65,7 @@ def resolve_batch(cfg: Config, ranks: int) -> Batch:
     if not isinstance(accumulation, int) or accumulation < 1:
         raise InputError(f'accumulation={accumulation!r}: expected 1 or more batches')
     batch = Batch(samples, ranks, accumulation)
-    if cfg.get('total_batch'):
+    if cfg.get('total_batch') is not None:
         batch = split_batch(cfg.total_batch, ranks, samples)
     hook = (cfg.get('optimizer_config') or {}).get('type', 'OptimizerHook')
     if batch.accumulation > 1 and hook != 'OptimizerHook':

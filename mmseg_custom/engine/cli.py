@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -18,12 +19,15 @@ from mmseg.utils import collect_env, get_root_logger, setup_multi_processes
 
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.devices import taken_by_others, use_gpu
-from ..distributed.failures import explain_failure, lost_rank
+from ..distributed.failures import explain_failure, explain_lost_rank, lost_rank
 from ..distributed.launch import DistParams, init_process_group
 from ..errors import InputError
+from ..files import atomic_write
 from .config import load_config, resolve_config
 from .determinism import NO_KERNEL, use_deterministic_kernels
+from .last_save import PATIENCE, PATIENCE_BEFORE_SPARE, check_spare_folder
 from .lock import lock_work_dir
+from .log_files import LogFile
 from .options import RunOptions
 from .preemption import end_workers
 from .run import Run, prepare_run
@@ -42,7 +46,7 @@ def run(main: Callable[[], None]) -> None:
         debug = '--debug' in sys.argv or logging.getLogger('mmseg').level == logging.DEBUG
         rank, world_size = get_dist_info()
         if message is None and world_size > 1 and lost_rank(error):
-            message = 'the connection to another process is lost; its message says why'
+            message = explain_lost_rank(error)
             time.sleep(3)  # The launcher must hear first from the process that failed first.
         tell_launcher(message or f'{type(error).__name__}: {error}')
         shows_traceback = message is None or debug
@@ -103,7 +107,7 @@ def tell_launcher(message: str) -> None:
     """Writes why this process fails to the file from which torchrun reports it."""
     path = os.environ.get('TORCHELASTIC_ERROR_FILE')
     if path:
-        with open(path, 'w') as file:
+        with suppress(OSError), open(path, 'w') as file:
             json.dump(dict(message=dict(message=message.strip().splitlines()[0], extraInfo=dict(
                 py_callstack='', timestamp=str(int(time.time()))))), file)
 
@@ -137,6 +141,11 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
                         'over all processes: sets the samples per process and the accumulation')
     parser.add_argument('--allow-nonfinite', action='store_true', help='go on when the loss, the '
                         'gradient norm or a weight is NaN or infinite, where the run else stops')
+    parser.add_argument('--spare-dir', metavar='DIR', help='folder on another disk for the last '
+                        'checkpoint, if the work dir has no room for it')
+    parser.add_argument('--wait-for-disk', type=float, default=PATIENCE, metavar='SECONDS',
+                        help='wait so long for room for the last checkpoint (default: %(default)s; '
+                        f'with --spare-dir at most {PATIENCE_BEFORE_SPARE}), then fail')
     parser.add_argument('--no-validate', action='store_true', help='no evaluation during training')
     parser.add_argument('--seed', type=int,
                         help='default: that of the resumed run, else a new one')
@@ -172,8 +181,15 @@ def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val
         options = replace(options, seed=broadcast_from_rank0(seed_of_sweep(cfg.work_dir)))
     run = prepare_run(cfg, options, splits, timestamp=timestamp)
     if owns_work_dir and get_dist_info()[0] == 0:
-        run.record.dump(osp.join(cfg.work_dir, osp.basename(args.config)))
+        atomic_write(osp.join(cfg.work_dir, osp.basename(args.config)), run.record.dump())
     return run
+
+
+def _open_log(logger: logging.Logger, path: str) -> None:
+    """Lets a logger of mmcv write into a file, too, in the form of what it prints."""
+    handler = LogFile(path)
+    handler.setFormatter(logger.handlers[0].formatter)
+    logger.addHandler(handler)
 
 
 def _start(cfg: Config, options: RunOptions) -> str:
@@ -193,10 +209,12 @@ def _start(cfg: Config, options: RunOptions) -> str:
         os.makedirs(cfg.work_dir, exist_ok=True)
         if options.owns_work_dir:
             lock_work_dir(cfg.work_dir)
+            check_spare_folder(options.spare_dir)
     if world_size > 1:
         dist.barrier()
-    logger = get_root_logger(osp.join(cfg.work_dir, f'{timestamp}.log')
-                             if options.owns_work_dir else None, cfg.get('log_level', 'INFO'))
+    logger = get_root_logger(log_level=cfg.get('log_level', 'INFO'))
+    if rank == 0 and options.owns_work_dir:
+        _open_log(logger, osp.join(cfg.work_dir, f'{timestamp}.log'))
     logger.propagate = False
     setup_multi_processes(cfg)
     for note in notes:

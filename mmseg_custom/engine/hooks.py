@@ -1,4 +1,8 @@
 """Hooks of the mmcv runner: precision, the optimizer's step, checkpoints, the log."""
+from collections.abc import Callable
+from functools import partial
+
+import mmcv
 import torch
 import torch.distributed as dist
 from mmcv.runner import (
@@ -16,11 +20,13 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from ..checkpoint.work_dir import checkpoints_in, remove_checkpoint
 from ..distributed.parallelize import is_sharded, unwrap
 from ..distributed.precision import apply_precision
-from ..files import SaveError
+from ..files import SaveError, append_line, make_folder
 from ..peak_memory import process_peak
 from ..units import MIB
 from .divergence import check_finite
+from .last_save import LastSave
 from .log_buffer import DeferredLogBuffer
+from .log_files import warn_of_loss
 
 
 class _PrecisionHook(Hook):
@@ -96,7 +102,32 @@ def clip_gradients(model: nn.Module, max_norm: float, norm_type: float = 2.0,
 
 @HOOKS.register_module('TextLoggerHook', force=True)
 class SegTextLoggerHook(TextLoggerHook):
-    """Logs the peak memory of the process, also after evaluations have measured parts of it."""
+    """Extends mmcv's hook: peaks of the whole run, and lines that a full disk does not take.
+
+    The peak memory is that of the process, also after evaluations have measured parts of it. Where
+    the disk is full, lines of the log are lost, whole ones, and the run goes on.
+    """
+
+    _lost = False
+
+    def _dump_log(self, log_dict: dict, runner: BaseRunner) -> None:
+        """Appends a line to the JSON log, on rank 0."""
+        if runner.rank == 0:
+            rounded = {key: self._round_float(value) for key, value in log_dict.items()}
+            self._guarded(runner, lambda: append_line(
+                self.json_log_path, mmcv.dump(rounded, file_format='json')))
+
+    def after_run(self, runner: BaseRunner) -> None:
+        """Copies the logs to ``out_dir``."""
+        self._guarded(runner, lambda: super(SegTextLoggerHook, self).after_run(runner))
+
+    def _guarded(self, runner: BaseRunner, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except OSError as error:
+            if not self._lost:
+                warn_of_loss(runner.logger, error.filename or self.json_log_path, error)
+            self._lost = True
 
     def _get_max_memory(self, runner: BaseRunner) -> int:
         """Returns the largest peak of all ranks in MiB, that of a GPU or, on the CPU, 0."""
@@ -111,25 +142,59 @@ class SegTextLoggerHook(TextLoggerHook):
 
 @HOOKS.register_module('CheckpointHook', force=True)
 class SegCheckpointHook(CheckpointHook):
-    """Extends mmcv's hook: what has diverged is not saved, and a failure to save ends no training.
+    """Extends mmcv's hook: a save that fails ends no training, unless it is that of the end.
 
-    No checkpoint is removed then.
+    What has diverged is not saved. If saving fails, training continues and no checkpoint is removed. The checkpoint of the last
+    iteration is tried again, also in a spare folder; without it, the run fails when it has done all
+    else.
+
+    Args:
+        *args: Arguments of mmcv's hook.
+        last_save: How the checkpoint of the last iteration is insisted on.
+        **kwargs: Arguments of mmcv's hook.
     """
+
+    def __init__(self, *args, last_save: LastSave | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.last_save = last_save or LastSave()
+        self._lost: SaveError | None = None
 
     def _save_checkpoint(self, runner: BaseRunner) -> None:
         check_finite(runner)
-        try:
-            if is_sharded(runner.model):
-                path = runner.save_checkpoint(  # called on all ranks
-                    self.out_dir, save_optimizer=self.save_optimizer, **self.args)
-                runner.meta.setdefault('hook_msgs', {})['last_ckpt'] = path
-            else:
-                super()._save_checkpoint(runner)  # which saves on rank 0
-        except SaveError as error:
-            runner.logger.error('training continues without this checkpoint: %s', error)
-            return
-        if self.max_keep_ckpts > 0 and runner.rank == 0 and not self.by_epoch:
+        if self.is_last_epoch(runner) if self.by_epoch else self.is_last_iter(runner):
+            error = self._lost = self.last_save.insist(
+                partial(self._save_in, runner), self.out_dir, runner.work_dir, runner.iter + 1,
+                runner.logger)
+        else:
+            error = self._save_in(runner, self.out_dir)
+            if error is not None:
+                runner.logger.error('training continues without this checkpoint: %s', error)
+        if error is None and self.max_keep_ckpts > 0 and runner.rank == 0 and not self.by_epoch:
             remove_older(self.out_dir, runner.iter + 1, self.max_keep_ckpts)
+
+    def after_run(self, runner: BaseRunner) -> None:
+        """Lets a run without its last checkpoint fail, after the last evaluation.
+
+        Raises:
+            SaveError: If the weights of the last iteration are on no disk; on all ranks.
+        """
+        if self._lost is not None:
+            raise self._lost
+
+    def _save_in(self, runner: BaseRunner, folder: str) -> SaveError | None:
+        """Saves a checkpoint, on all ranks if the model is sharded; returns why it is not there."""
+        try:
+            if runner.rank == 0 and not is_sharded(runner.model):
+                make_folder(folder)  # the work dir may have been removed meanwhile
+            if folder == self.out_dir and not is_sharded(runner.model):
+                super()._save_checkpoint(runner)  # which saves on rank 0
+            elif is_sharded(runner.model) or runner.rank == 0:
+                path = runner.save_checkpoint(folder, save_optimizer=self.save_optimizer,
+                                              **self.args)
+                runner.meta.setdefault('hook_msgs', {})['last_ckpt'] = path
+        except SaveError as error:
+            return error
+        return None
 
 
 def remove_older(folder: str, done: int, kept: int) -> None:

@@ -2,6 +2,7 @@
 import fcntl
 import os
 import socket
+from contextlib import suppress
 
 from ..errors import InputError
 
@@ -35,4 +36,5 @@ def lock_work_dir(work_dir: str) -> None:
         raise InputError(f'work dir {work_dir} is in use, or cannot be locked ({error.strerror}): '
                          'choose another --work-dir') from error
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f'process {os.getpid()} on {socket.gethostname()}\n'.encode(), 0)
+    with suppress(OSError):  # On a full disk it is locked all the same, by an unknown process.
+        os.pwrite(descriptor, f'process {os.getpid()} on {socket.gethostname()}\n'.encode(), 0)

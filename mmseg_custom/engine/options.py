@@ -3,6 +3,7 @@ import argparse
 from dataclasses import dataclass, fields
 
 from ..distributed.devices import choose_device
+from .last_save import PATIENCE
 
 UNTRAINED = 'none'
 
@@ -33,6 +34,8 @@ class RunOptions:
         no_validate: Whether to train without evaluations.
         check_finite: Whether to refuse weights that hold NaN or infinity.
         aug_test: Whether to test with several scales and flips.
+        spare_dir: Folder on another disk for the last checkpoint, if the work dir does not take it.
+        wait_for_disk: Seconds to wait for room for the last checkpoint.
         owns_work_dir: Whether this is a training, which locks its work dir, writes its log there
             and may be resumed from it; a test or a cache build is not.
     """
@@ -53,6 +56,8 @@ class RunOptions:
     no_validate: bool = False
     check_finite: bool = False
     aug_test: bool = False
+    spare_dir: str | None = None
+    wait_for_disk: float = PATIENCE
     owns_work_dir: bool = True
 
     @classmethod

@@ -17,7 +17,9 @@ from mmcv.runner.hooks import LoggerHook
 
 from ..distributed.collectives import cpu_group
 from ..distributed.parallelize import is_sharded
+from ..files import SaveError, make_folder
 from .divergence import check_finite, has_diverged
+from .last_save import LastSave
 
 PREEMPTED = 75  # exit code; EX_TEMPFAIL of sysexits.h: try again later
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -91,10 +93,11 @@ class PreemptionHook(Hook):
 
     Args:
         preemption: Stop signals of this process.
+        last_save: Where the checkpoint goes if the work dir has no room.
     """
 
-    def __init__(self, preemption: Preemption):
-        self.preemption = preemption
+    def __init__(self, preemption: Preemption, last_save: LastSave):
+        self.preemption, self._last_save = preemption, last_save
 
     def before_run(self, runner: BaseRunner) -> None:
         """Creates the group in which ranks agree."""
@@ -116,9 +119,27 @@ class PreemptionHook(Hook):
         for hook in runner.hooks:  # They would run after this hook.
             if isinstance(hook, LoggerHook):
                 hook.after_train_iter(runner)
-        if runner.rank == 0 or is_sharded(runner.model):
-            runner.save_checkpoint(runner.work_dir)
+        save_at_stop(runner, self._last_save)
         self.preemption.exit(number, runner.iter + 1, runner.logger)
+
+
+def save_at_stop(runner: BaseRunner, last_save: LastSave) -> None:
+    """Saves the checkpoint of a run that ends early; called on all ranks.
+
+    Raises:
+        SaveError: If neither the work dir nor the spare folder takes it.
+    """
+    def save(folder: str) -> SaveError | None:
+        try:
+            if not is_sharded(runner.model):
+                make_folder(folder)
+            runner.save_checkpoint(folder)
+        except SaveError as error:
+            return error
+        return None
+
+    if runner.rank == 0 or is_sharded(runner.model):
+        last_save.save_now(save, runner.work_dir, runner.work_dir, runner.logger)
 
 
 def shield_worker(_worker: int) -> None:

@@ -1,5 +1,6 @@
 """Progress bars, on rank 0."""
 import sys
+from contextlib import suppress
 
 from mmcv.runner import get_dist_info
 from tqdm import tqdm
@@ -15,5 +16,25 @@ def progress_bar(total: int, unit: str, description: str = '', initial: int = 0)
         initial: Number of units done already.
     """
     return tqdm(total=total, unit=unit, desc=description or None, initial=initial,
-                disable=get_dist_info()[0] > 0 or not total,
+                file=_Output(), disable=get_dist_info()[0] > 0 or not total,
                 mininterval=1 if sys.stderr.isatty() else 30)
+
+
+class _Output:
+    """The standard error, as far as it takes what is written: a bar on a full disk ends no run."""
+
+    encoding = property(lambda self: getattr(sys.stderr, 'encoding', None))
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # ValueError: it is closed
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
+
+    def fileno(self) -> int:
+        return sys.stderr.fileno()

@@ -17,7 +17,9 @@ from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
 
 from ..distributed.collectives import broadcast_from_rank0
+from ..errors import InputError
 
+MOST_SEEDS = 2**32  # numpy takes no more
 SAMPLE, ITERATION = 0, 1  # kinds of seeds, so that sample 5 and iteration 5 differ
 
 
@@ -30,8 +32,14 @@ def seed_process(seed: int | None, diff_seed: bool = False) -> int:
 
     Returns:
         Seed that the ranks share.
+
+    Raises:
+        InputError: If it is no seed of all generators.
     """
-    rank, _ = get_dist_info()
+    rank, world_size = get_dist_info()
+    if seed is not None and not (
+            type(seed) is int and 0 <= seed and seed + diff_seed * (world_size - 1) < MOST_SEEDS):
+        raise InputError(f'seed {seed!r}: expected a whole number from 0 to {MOST_SEEDS - 1}')
     if seed is None:
         seed = broadcast_from_rank0(int(np.random.SeedSequence().generate_state(1)[0]) % 2**31)
     own = seed + rank if diff_seed else seed

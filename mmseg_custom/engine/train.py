@@ -25,6 +25,7 @@ from .cached import drop_unneeded_blocks, open_cache
 from .evaluation_hook import SegEvalHook
 from .hooks import ToBFloat16Hook, ToFloat16Hook
 from .label_check import with_checked_labels
+from .last_save import LastSave
 from .loaders import build_test_loader, build_train_loader
 from .preemption import Preemption, PreemptionHook
 from .randomness import SeededSamples, SeedHook
@@ -60,8 +61,9 @@ def train(run: Run) -> None:
     samples = (open_cache(run, model, preemption.requested) if cached
                else SeededSamples(run.data['train'], run.seed))
     samples = with_checked_labels(samples, run.cfg.model)
-    runner = build_training_runner(run, model, logger)
-    runner.register_hook(PreemptionHook(preemption), priority='LOW')
+    last_save = LastSave(run.options.spare_dir, run.options.wait_for_disk)
+    runner = build_training_runner(run, model, logger, last_save)
+    runner.register_hook(PreemptionHook(preemption, last_save), priority='LOW')
     if 'val' in run.data:
         # After the optimizer and the log; mmcv's hooks of the same priority run in this order too.
         runner.register_hook(build_evaluation(run, runner), priority='LOW')
@@ -77,13 +79,14 @@ def train(run: Run) -> None:
 
 
 def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
-                          **options) -> IterBasedRunner:
+                          last_save: LastSave | None = None, **options) -> IterBasedRunner:
     """Builds optimizer and runner, without the evaluation, preemption and custom hooks.
 
     Args:
         run: The run.
         model: Wrapped segmentor.
         logger: Logger of the run.
+        last_save: How the last checkpoint is insisted on.
         **options: Options of the runner and of its ``checkpoint_config`` that replace the
             config's.
 
@@ -92,6 +95,8 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
     """
     cfg = copy.deepcopy(run.cfg)  # mmcv removes the types from the hooks' settings.
     checkpoints = options.pop('checkpoint_config', cfg.get('checkpoint_config'))
+    if checkpoints is not None and checkpoints.get('type', 'CheckpointHook') == 'CheckpointHook':
+        checkpoints = {**checkpoints, 'last_save': last_save}
     optimizer = build_optimizer(model, cfg.optimizer)
     defaults = dict(model=model, optimizer=optimizer, work_dir=run.work_dir, logger=logger,
                     meta=run.meta)

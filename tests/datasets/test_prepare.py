@@ -152,6 +152,12 @@ def hostile(kind: str) -> zipfile.ZipInfo | str:
     return info
 
 
+def test_a_pipe_is_not_waited_for(out, tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(InputError, match='pipe is neither a file nor a folder'):
+        ready(out, tmp_path / 'pipe')
+
+
 @pytest.mark.parametrize('name', ['../outside.jpg', f'{NAME}/images/training/../../../../../x.jpg',
                                   '/etc/x.jpg', 'C:\\x.jpg', '..\\x.jpg', 'link'])
 def test_names_that_climb_are_refused(name, out, archive, tmp_path):

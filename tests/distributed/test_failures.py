@@ -2,7 +2,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from mmseg_custom.distributed.failures import explain_failure, lost_rank
+from mmseg_custom.distributed.failures import (
+    explain_failure,
+    explain_lost_rank,
+    lost_rank,
+)
 from mmseg_custom.engine.cli import explain
 
 FULL = ('CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.11 GiB '
@@ -89,3 +93,12 @@ def test_failure_of_nccl_names_its_reason():
                  'peer [127.0.0.1]:4242')])
 def test_lost_rank(error):
     assert lost_rank(error) and explain(error) is None
+    assert explain_lost_rank(error).startswith('the connection to another process is lost')
+
+
+def test_a_rank_that_does_not_answer():
+    error = RuntimeError('[gloo/transport/tcp/unbound_buffer.cc:91] Timed out waiting 3600000ms '
+                         'for recv operation to complete')
+    assert lost_rank(error)
+    assert explain_lost_rank(error).startswith(
+        'another process has not answered for 60 minutes (dist_params.timeout_minutes)')

@@ -34,6 +34,7 @@ def test_total_batch_comes_before_accumulation():
 @pytest.mark.parametrize('keys, message', [
     (dict(accumulation=0), 'accumulation=0: expected 1 or more'),  # 0 is not "one"
     (dict(accumulation='2'), "accumulation='2'"),
+    (dict(total_batch=0), 'total-batch 0: expected a multiple of the 1'),  # nor is it "not given"
     (dict(accumulation=2, optimizer_config=dict(type='Fp16OptimizerHook')),
      'does not accumulate 2'),
 ])

@@ -1,10 +1,25 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 from torch.utils.data import Dataset
 
-from mmseg_custom.engine.randomness import ITERATION, SAMPLE, SeededSamples, seed_generators
+from mmseg_custom.engine.randomness import (
+    ITERATION,
+    SAMPLE,
+    SeededSamples,
+    seed_generators,
+    seed_process,
+)
+from mmseg_custom.errors import InputError
+
+
+@pytest.mark.parametrize('seed', [-1, 2**32, 'x', 1.5, True, [3]])
+def test_a_seed_is_a_number_that_all_generators_take(seed):
+    with pytest.raises(InputError, match='expected a whole number from 0 to 4294967295'):
+        seed_process(seed)
+    assert seed_process(2**32 - 1) == 2**32 - 1
 
 
 class Draws(Dataset):

@@ -19,12 +19,16 @@ from ...checkpoint.work_dir import remove_leftovers
 from ...distributed.launch import is_first_of_node
 from ...distributed.parallelize import parallelize, unwrap
 from ...distributed.precision import apply_precision
+from ...files import SaveError, atomic_write
 from .. import best
 from ..build import compute_dtype, init_heads, master_dtype
 from ..determinism import settle_determinism
 from ..divergence import WAY_OUT, Diverged, Fault, check_finite, largest_lr
 from ..evaluation_hook import SegEvalHook, rewound
 from ..hooks import SegCheckpointHook, remove_older
+from ..last_save import LastSave
+from ..log_files import LogFile
+from ..preemption import save_at_stop
 from ..run import Run
 from ..runner import SegRunner
 from ..train import build_evaluation, build_training_runner, register_custom_hooks
@@ -83,7 +87,10 @@ class ProbeEvalHook(SegEvalHook):
         """Returns the score; records the metrics before the evaluation counts as finished."""
         score = super().evaluate(runner, results)
         self.score = runner.log_buffer.output.get('mIoU')
-        record_scores(runner.work_dir, runner.iter + 1, runner.log_buffer.output)
+        try:
+            record_scores(runner.work_dir, runner.iter + 1, runner.log_buffer.output)
+        except SaveError as error:
+            runner.logger.error('the report lacks iteration %d: %s', runner.iter + 1, error)
         return score
 
     def take(self, runner: BaseRunner, results: list) -> None:
@@ -104,10 +111,12 @@ class Probe:
         run: Run of this head, with validation data if it is to be evaluated.
         shared: Frozen backbone.
         checkpoint: Path of the checkpoint to resume from.
+        last_save: How the last checkpoint is insisted on.
     """
 
-    def __init__(self, name: str, run: Run, shared: SharedBackbone, checkpoint: str | None = None):
-        self.name, self.run = name, run
+    def __init__(self, name: str, run: Run, shared: SharedBackbone, checkpoint: str | None = None,
+                 last_save: LastSave | None = None):
+        self.name, self.run, self._last_save = name, run, last_save or LastSave()
         self.loss = math.nan  # loss of the last iteration
         logger = _logger(name, run)
         opened = open_checkpoint(checkpoint) if checkpoint else None
@@ -126,7 +135,7 @@ class Probe:
                                 run.cfg.get('find_unused_parameters', False),
                                 master_dtype=master_dtype(run.cfg))
             self.runner = build_training_runner(
-                run, model, logger, type=ProbeRunner.__name__,
+                run, model, logger, self._last_save, type=ProbeRunner.__name__,
                 checkpoint_config=saving if run.cfg.get('checkpoint_config') else None)
         if not run.options.allow_nonfinite:
             self.runner.register_hook(LossHook(), priority='HIGH')  # before the optimizer hook
@@ -171,10 +180,13 @@ class Probe:
             check_finite(self.runner)
 
     def save(self) -> None:
-        """Saves a checkpoint of the last iteration, on rank 0."""
+        """Saves a checkpoint of the last iteration, on rank 0.
+
+        Raises:
+            SaveError: If it could not be written.
+        """
         with rewound(self.runner):
-            if self.runner.rank == 0:
-                self.runner.save_checkpoint(self.runner.work_dir)
+            save_at_stop(self.runner, self._last_save)
 
     def remove_older(self) -> None:
         """Removes older checkpoints; called once all heads have saved the last iteration."""
@@ -185,7 +197,11 @@ class Probe:
                     remove_older(hook.out_dir, done, self._kept)
 
     def finish(self) -> None:
-        """Calls the hooks after the last iteration."""
+        """Calls the hooks after the last iteration.
+
+        Raises:
+            SaveError: If the weights of the last iteration are on no disk.
+        """
         self.runner.call_hook('after_epoch')
         self.runner.call_hook('after_run')
         self.close()
@@ -261,8 +277,8 @@ def _logger(name: str, run: Run) -> logging.Logger:
         return logger
     os.makedirs(run.work_dir, exist_ok=True)
     remove_leftovers(run.work_dir)
-    run.cfg.dump(osp.join(run.work_dir, 'config.py'))
-    handler = logging.FileHandler(osp.join(run.work_dir, f'{run.timestamp}.log'))
+    atomic_write(osp.join(run.work_dir, 'config.py'), run.cfg.pretty_text)
+    handler = LogFile(osp.join(run.work_dir, f'{run.timestamp}.log'))
     handler.setFormatter(logging.Formatter('%(asctime)s - %(levelname)s - %(message)s'))
     logger.addHandler(handler)
     return logger

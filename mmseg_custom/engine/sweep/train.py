@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...distributed.collectives import broadcast_from_rank0
 from ...errors import InputError
+from ...files import SaveError
 from ..batch_norm import check_batch_norm
 from ..build import hash_ahead
 from ..cached import open_cache
@@ -18,6 +19,7 @@ from ..divergence import Diverged
 from ..ema import averaged
 from ..identity import refuse_another
 from ..label_check import with_checked_labels
+from ..last_save import LastSave
 from ..loaders import build_train_loader
 from ..preemption import Preemption
 from ..progress import progress_bar
@@ -124,7 +126,9 @@ def _is_done(run: Run, auto_resume: bool) -> bool:
 def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: SharedBackbone,
                  preemption: Preemption, title: str) -> None:
     """Trains the heads of a round; heads that diverge are stopped."""
-    probes = [Probe(one.name, runs[one.name], shared, checkpoint)
+    options = next(iter(runs.values())).options
+    last_save = LastSave(options.spare_dir, options.wait_for_disk)
+    probes = [Probe(one.name, runs[one.name], shared, checkpoint, last_save)
               for one, checkpoint in part.heads]
     for probe in probes:
         probe.start()
@@ -146,10 +150,16 @@ def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: 
                 probe.remove_older()
             _stop_if_asked(probes, preemption)
             probes = _evaluate_due(probes, shared)
+    failures = []
     for probe in probes:
-        if _goes_on(probe, probe.finish):
-            write_result(probe.run.work_dir, state='finished', iterations=probe.runner.iter,
-                         loss=probe.loss, run=probe.run.identity)
+        try:
+            if _goes_on(probe, probe.finish):
+                write_result(probe.run.work_dir, state='finished', iterations=probe.runner.iter,
+                             loss=probe.loss, run=probe.run.identity)
+        except SaveError as error:  # the others have ended well
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 def _stream(loader: DataLoader, shared: SharedBackbone, device: str) -> Iterator[dict]:
