@@ -6,7 +6,6 @@ from typing import NoReturn
 
 import _root  # noqa: F401
 import mmcv
-from mmcv import DictAction
 from mmcv.runner import get_dist_info
 from mmseg.datasets import CustomDataset
 
@@ -38,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', help='folder for painted pictures')
     parser.add_argument('--opacity', type=float, default=0.5, help='of the paint, in (0, 1]')
     parser.add_argument('--aug-test', action='store_true', help='flips and six scales')
-    parser.add_argument('--eval-options', nargs='+', action=DictAction, default={},
+    parser.add_argument('--eval-options', nargs='+', action=cli.KeyValues, default={},
                         metavar='KEY=VALUE', help='options of the evaluation or of '
                         'format_results, e.g. imgfile_prefix=results/')
     parser.add_argument('--skip-bad-images', action='store_true',

@@ -23,9 +23,11 @@ from ..datasets.build import build_test_dataset, build_train_dataset
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.compiler import require_compiler
 from ..distributed.options import Engine
+from ..errors import InputError
 from ..optim import low_memory
 from ..version import __version__
 from .batch import Batch, resolve_batch
+from .blame import reading
 from .classes import check_heads, check_trained_classes
 from .identity import identity, refuse_another
 from .options import UNTRAINED, RunOptions
@@ -116,6 +118,8 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
     ranks = ranks or get_dist_info()[1]
     tests = 'test' in splits  # Settings of the training are not read then.
     trains = options.owns_work_dir and not tests
+    if trains:
+        _require(cfg)
     path, resumed = _checkpoint_path(cfg, options) if splits else (None, False)
     checkpoint = open_checkpoint(path) if path else None
     run = Run(cfg, options,
@@ -135,6 +139,21 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
         if checkpoint is not None and resumed:
             refuse_another(checkpoint.meta.get('run'), run.identity, checkpoint.path)
     return run
+
+
+def _require(cfg: Config) -> None:
+    """Checks that a config has what every training reads.
+
+    Raises:
+        InputError: Naming the key that is missing.
+    """
+    examples = dict(optimizer="dict(type='AdamW', lr=4e-5)",
+                    runner="dict(type='IterBasedRunner', max_iters=80000)",
+                    lr_config="dict(policy='poly', power=1.0, min_lr=0.0, by_epoch=False), or None "
+                    'for a constant rate')
+    for name, example in examples.items():
+        if name not in cfg or cfg[name] is None and name != 'lr_config':
+            raise InputError(f'{name} is missing from the config: set e.g. {name}={example}')
 
 
 def _seed(options: RunOptions, resumed: Checkpoint | None) -> int:
@@ -157,8 +176,16 @@ def _check_compiler(run: Run) -> None:
 def _build_data(cfg: Config, options: RunOptions, splits: Collection[str]
                 ) -> Mapping[str, Dataset]:
     builders = dict(train=build_train_dataset, val=build_test_dataset, test=build_test_dataset)
-    return MappingProxyType({split: builders[split](cfg.data[split]) for split in splits
-                             if not (split == 'val' and options.no_validate)})
+    found = {}
+    for split in splits:
+        if split == 'val' and options.no_validate:
+            continue
+        if split not in cfg.data:
+            raise InputError(f'data.{split} is missing from the config' + (
+                '; --no-validate trains without it' if split == 'val' else ''))
+        with reading(f'data.{split}'):
+            found[split] = builders[split](cfg.data[split])
+    return MappingProxyType(found)
 
 
 def _checkpoint_path(cfg: Config, options: RunOptions) -> tuple[str | None, bool]:

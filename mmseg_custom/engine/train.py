@@ -8,18 +8,20 @@ from mmcv.runner import (
     RUNNERS,
     BaseRunner,
     IterBasedRunner,
-    build_optimizer,
     build_runner,
     get_dist_info,
 )
 from mmcv.utils import build_from_cfg
+from mmseg.core import build_optimizer
 from mmseg.utils import get_root_logger
 from torch import nn
 
 from ..distributed.parallelize import unwrap
 from ..errors import InputError
+from ..models.segmentors.encoder_decoder import InternViTSegmentor, check_test_cfg
 from . import best
 from .batch_norm import check_batch_norm
+from .blame import first_iteration, reading
 from .build import build_model, hash_ahead
 from .cached import drop_unneeded_blocks, open_cache
 from .evaluation_hook import SegEvalHook
@@ -67,7 +69,8 @@ def train(run: Run) -> None:
     loader = build_train_loader(run, samples, done=runner.iter)
     logger.info('training on %s x %d, %d images a step', run.device, run.batch.ranks,
                 run.batch.images)
-    runner.run([loader], [('train', 1)])
+    with first_iteration(runner):
+        runner.run([loader], [('train', 1)])
 
 
 def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
@@ -86,7 +89,8 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
     """
     cfg = copy.deepcopy(run.cfg)  # mmcv removes the types from the hooks' settings.
     checkpoints = options.pop('checkpoint_config', cfg.get('checkpoint_config'))
-    optimizer = build_optimizer(model, cfg.optimizer)
+    with reading('optimizer'):
+        optimizer = build_optimizer(model, cfg.optimizer)
     defaults = dict(model=model, optimizer=optimizer, work_dir=run.work_dir, logger=logger,
                     meta=run.meta)
     if run.batch.accumulation > 1:
@@ -95,10 +99,12 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
         if kind is None or not issubclass(kind, SegRunner):
             raise InputError(f'runner.type={cfg.runner.type!r} does not accumulate '
                              f'{run.batch.accumulation} batches: expected IterBasedRunner')
-    runner = build_runner({**cfg.runner, **options}, defaults)
+    with reading('runner'):
+        runner = build_runner({**cfg.runner, **options}, defaults)
     runner.timestamp = run.timestamp
-    runner.register_training_hooks(cfg.lr_config, cfg.get('optimizer_config', {}), checkpoints,
-                                   cfg.get('log_config'), cfg.get('momentum_config'))
+    with reading('lr_config, optimizer_config, checkpoint_config, log_config or momentum_config'):
+        runner.register_training_hooks(cfg.lr_config, cfg.get('optimizer_config', {}), checkpoints,
+                                       cfg.get('log_config'), cfg.get('momentum_config'))
     runner.register_hook(SeedHook(run.rank_seed))
     return runner
 
@@ -108,7 +114,11 @@ def build_evaluation(run: Run, runner: BaseRunner,
     """Builds the hook that evaluates during training, as ``evaluation`` of the config says."""
     options = {**run.cfg.get('evaluation', {}),
                'by_epoch': not isinstance(runner, IterBasedRunner)}
-    return hook(build_test_loader(run, 'val'), run.device, **options)
+    segmentor = unwrap(runner.model)
+    if isinstance(segmentor, InternViTSegmentor):
+        check_test_cfg(segmentor.test_cfg)
+    with reading('evaluation'):
+        return hook(build_test_loader(run, 'val'), run.device, **options)
 
 
 def register_custom_hooks(runner: IterBasedRunner, run: Run) -> None:
@@ -116,7 +126,9 @@ def register_custom_hooks(runner: IterBasedRunner, run: Run) -> None:
     for options in run.cfg.get('custom_hooks') or []:
         options = dict(options)
         priority = options.pop('priority', 'NORMAL')
-        hook = build_from_cfg(options, HOOKS)
+        with reading('custom_hooks'):
+            hook = build_from_cfg(options, HOOKS)
         if isinstance(hook, (ToBFloat16Hook, ToFloat16Hook)):
             continue  # The model was built in the precision of these hooks, or of the config.
-        runner.register_hook(hook, priority=priority)
+        with reading('custom_hooks'):
+            runner.register_hook(hook, priority=priority)
