@@ -10,6 +10,7 @@ from mmcv.runner import get_dist_info
 from mmseg.datasets import CustomDataset
 
 from mmseg_custom.engine import cli
+from mmseg_custom.engine.blame import reading
 from mmseg_custom.engine.loaders import build_test_loader
 from mmseg_custom.engine.options import UNTRAINED
 from mmseg_custom.engine.painter import Painter
@@ -81,7 +82,9 @@ def main() -> None:
     loader = build_test_loader(run, 'test', args.skip_bad_images)
     found = predict(model, loader, run.device, keep, paint)
     if found.stopped_by is not None:
-        stop(found.stopped_by, found, dataset, osp.join(run.work_dir, f'partial_{run.timestamp}'))
+        partial_results = osp.join(run.work_dir, f'partial_{run.timestamp}')
+        with reading('model, data.test or the checkpoint', 'fails in the test'):
+            stop(found.stopped_by, found, dataset, partial_results)
     if get_dist_info()[0] == 0:
         write(args, run, found, options)
 

@@ -10,6 +10,9 @@ from ..distributed.failures import explain_failure, lost_rank
 from ..errors import InputError, comes_from_library, words_of
 from .loader_failures import explain_loader
 
+# mmcv's collate takes everything apart that is no tensor, without end.
+UNCOLLATED = 'samples cannot be put into a batch: expected Collect as the last step of the pipeline'
+
 
 @contextmanager
 def reading(place: str, doing: str = 'does not work') -> Iterator[None]:
@@ -29,8 +32,9 @@ def reading(place: str, doing: str = 'does not work') -> Iterator[None]:
     except Exception as error:
         if has_own_line(error) or not comes_from_library(error):
             raise
-        raise InputError(f'{place} {doing}: {words_of(error)}{_where(error)}; correct it, or see '
-                         'the traceback with --debug') from error
+        said = UNCOLLATED if isinstance(error, RecursionError) else words_of(error)
+        raise InputError(f'{place} {doing}: {said}{_where(error)}; correct it, or see the '
+                         'traceback with --debug') from error
 
 
 def has_own_line(error: Exception) -> bool:
@@ -53,10 +57,12 @@ def first_iteration(runner: BaseRunner) -> Iterator[None]:
         raise
 
 
-def _where(error: Exception) -> str:
-    """Returns the place in a library that an error comes from: ' (mmseg/models/builder.py:12)'."""
+def _where(error: BaseException) -> str:
+    """Returns the line in a library that an error comes from: ' (mmseg/x.py:12: assert y)'."""
+    while error.__context__ is not None:  # mmcv's builder raises what it catches again
+        error = error.__context__
     frames = traceback.extract_tb(error.__traceback__)
     if not frames or str(error).startswith('Caught '):
         return ''
     path = frames[-1].filename.split('site-packages' + osp.sep)[-1]
-    return f' ({path}:{frames[-1].lineno})'
+    return f' ({path}:{frames[-1].lineno}: {frames[-1].line})'

@@ -16,6 +16,7 @@ from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.parallelize import is_sharded
 from ..files import SaveError
 from . import best
+from .blame import reading
 from .predict import predict_all
 
 
@@ -62,8 +63,9 @@ class SegEvalHook(EvalHook):
 
     def _do_evaluate(self, runner: BaseRunner) -> None:
         if self._should_evaluate(runner):
-            self.latest_results, = self.predict([runner.model])
-            self.take(runner, self.latest_results)
+            with reading('model, data.val or evaluation', 'fails in the evaluation'):
+                self.latest_results, = self.predict([runner.model])
+                self.take(runner, self.latest_results)
 
     def predict(self, models: Sequence[nn.Module], **options) -> list[list]:
         """Predicts the validation data with each model.

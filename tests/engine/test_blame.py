@@ -1,11 +1,13 @@
 import pytest
 import torch
+from helpers.data import SMALL_LINEAR, prepare, write_config
 from mmcv.utils import Registry, build_from_cfg
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from mmseg_custom.engine.blame import reading
 from mmseg_custom.engine.cli import explain
+from mmseg_custom.engine.train import train
 from mmseg_custom.errors import InputError
 from mmseg_custom.layers.pos_embed import PosEmbedCache
 from mmseg_custom.models.decode_heads.fcn_head import FCNHead
@@ -20,7 +22,7 @@ class Colours(Dataset):
 
 
 def test_what_a_library_raises_names_the_key():
-    with pytest.raises(InputError, match=r'model does not work: .* \(torch/nn/.*\d\)'):
+    with pytest.raises(InputError, match=r'model does not work: .* \(torch/nn/.*\d: '):
         with reading('model'):
             nn.Linear(2, 2)(torch.zeros(1, 3))
     registry = Registry('things')
@@ -61,3 +63,31 @@ def test_newlines_of_names_do_not_cut_an_error_off():
     with pytest.raises(InputError) as raised:
         list(DataLoader(Named(), num_workers=1))
     assert explain(raised.value) == r'image a\nb.jpg is broken'
+
+
+def test_a_step_of_a_pipeline_is_named_with_its_image(shared_data, tmp_path):
+    extra = SMALL_LINEAR + "data['train']['pipeline'] = [step for step in train_pipeline if "
+    extra += "step['type'] != 'LoadAnnotations']\n"
+    run = prepare(write_config(tmp_path / 'some.py', shared_data, extra=extra), ['train'])
+    with pytest.raises(InputError, match=r'step 2 \(RandomCrop\) of the pipeline fails on .*ADE_tr'
+                       '.*jpg: KeyError: gt_semantic_seg'):
+        run.data['train'][0]
+
+
+@pytest.mark.parametrize(('lines', 'message'), [
+    ("model['decode_head'].update(in_channels=48, channels=48)",
+     r'data.train or optimizer fails in the first iteration: .*\(torch/nn/functional.py:\d+'),
+    ("data['train']['pipeline'][-3].update(size=(57, 57))", 'multiples of the 14-pixel patch'),
+    ("del data['train']['pipeline'][-1]", 'first iteration: .* expected Collect as the last step'),
+    ("data['val']['pipeline'] = train_pipeline[:1]",
+     'model, data.val or evaluation fails in the evaluation: .* expected Collect'),
+    ("data['val']['ann_dir'] = None", 'ADE20KDataset has no ann_dir: evaluation needs labels'),
+    ('model.update(test_cfg=None)', 'test_cfg.mode=None'),
+])
+def test_the_first_iteration_and_the_evaluation_end_in_one_line(shared_data, tmp_path, lines,
+                                                                message):
+    path = write_config(tmp_path / 'some.py', shared_data, extra=SMALL_LINEAR + lines)
+    run = prepare(path, settings={'evaluation.interval': 1, 'runner.max_iters': 1},
+                  work_dir=str(tmp_path))
+    with pytest.raises(InputError, match=message):
+        train(run)
