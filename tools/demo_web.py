@@ -52,7 +52,7 @@ def main() -> None:
     checkpoint = args.checkpoint or (CHECKPOINT if osp.exists(CHECKPOINT) else 'none')
     if checkpoint != 'none' and not osp.exists(checkpoint):
         raise InputError(f'checkpoint {checkpoint} does not exist')
-    predictor = Predictor(load_config(config), checkpoint, choose_device(args.device),
+    predictor = Predictor(load_config(config, trains=False), checkpoint, choose_device(args.device),
                           args.backbone)
     title = f'{osp.splitext(osp.basename(config))[0]}: {len(predictor.classes)} classes'
     app = build(predictor, predictor.classes, predictor.palette, title=title,

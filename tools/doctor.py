@@ -7,7 +7,6 @@ import warnings
 
 import _root  # noqa: F401
 import torch
-from mmcv import DictAction
 from mmseg.utils import get_root_logger
 
 from mmseg_custom.distributed.devices import gpu_problem
@@ -37,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--no-validate', action='store_true', help='the run has no evaluations; '
                         'from a complete feature cache it then needs no backbone on the GPU')
     parser.add_argument('--json', action='store_true', help='print everything as JSON')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
+    parser.add_argument('--cfg-options', nargs='+', action=cli.KeyValues, default={},
                         metavar='KEY=VALUE', help='override settings of the config')
     parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
     return parser.parse_args()

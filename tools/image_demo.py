@@ -11,7 +11,6 @@ import os.path as osp
 from collections import Counter
 
 import _root  # noqa: F401
-from mmcv import DictAction
 from tqdm import tqdm
 
 from mmseg_custom.distributed.devices import choose_device
@@ -39,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--backbone', help="the backbone's file, for a checkpoint without it")
     parser.add_argument('--device', choices=('cuda', 'cpu'),
                         help='default: cuda where there is a GPU')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
+    parser.add_argument('--cfg-options', nargs='+', action=cli.KeyValues, default={},
                         metavar='KEY=VALUE', help='override settings of the config')
     parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
     args = parser.parse_args()
@@ -71,7 +70,8 @@ def images_in(path: str) -> list[str]:
 def main() -> None:
     """Labels the images one by one and writes label maps and overlays."""
     args = parse_args()
-    images, cfg = images_in(args.images), load_config(args.config, args.cfg_options)
+    images = images_in(args.images)
+    cfg = load_config(args.config, args.cfg_options, trains=False)
     if args.checkpoint != UNTRAINED and not osp.exists(args.checkpoint):
         raise InputError(f'checkpoint {args.checkpoint} does not exist')
     out = args.out or osp.join(default_work_dir(args.config), 'image_demo')

@@ -8,12 +8,12 @@ from typing import NoReturn
 
 import _root  # noqa: F401
 import mmcv
-from mmcv import DictAction
 from mmcv.runner import get_dist_info
 from mmseg.datasets import CustomDataset
 
 from mmseg_custom.datasets.nesting import innermost_datasets
 from mmseg_custom.engine import cli
+from mmseg_custom.engine.blame import reading
 from mmseg_custom.engine.loaders import build_test_loader
 from mmseg_custom.engine.options import UNTRAINED
 from mmseg_custom.engine.painter import Painter
@@ -41,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', help='folder for painted pictures')
     parser.add_argument('--opacity', type=float, default=0.5, help='of the paint, in (0, 1]')
     parser.add_argument('--aug-test', action='store_true', help='flips and six scales')
-    parser.add_argument('--eval-options', nargs='+', action=DictAction, default={},
+    parser.add_argument('--eval-options', nargs='+', action=cli.KeyValues, default={},
                         metavar='KEY=VALUE', help='options of the evaluation or of '
                         'format_results, e.g. imgfile_prefix=results/')
     parser.add_argument('--skip-bad-images', action='store_true',
@@ -95,7 +95,9 @@ def main() -> None:
     loader = build_test_loader(run, 'test', args.skip_bad_images)
     found = predict(model, loader, run.device, keep, paint)
     if found.stopped_by is not None:
-        stop(found.stopped_by, found, dataset, osp.join(run.work_dir, f'partial_{run.timestamp}'))
+        partial_results = osp.join(run.work_dir, f'partial_{run.timestamp}')
+        with reading('model, data.test or the checkpoint', 'fails in the test'):
+            stop(found.stopped_by, found, dataset, partial_results)
     if get_dist_info()[0] == 0:
         write(args, run, found, options)
 

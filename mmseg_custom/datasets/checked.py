@@ -3,16 +3,18 @@
 H W pixels, K classes. :mod:`.ground_truth` says what the numbers in label files mean.
 """
 import os.path as osp
+import traceback
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import mmcv
 import numpy as np
 from mmcv.utils import print_log
 from mmseg.datasets import CustomDataset
-from mmseg.datasets.pipelines import LoadAnnotations
+from mmseg.datasets.pipelines import Compose, LoadAnnotations
 from mmseg.utils import get_root_logger
 
-from ..errors import InputError
+from ..errors import InputError, comes_from_library, words_of
 from .class_names import class_names
 from .faults import check_decoding
 from .few_shot import FewShotList, choose, read_options
@@ -209,7 +211,17 @@ class CheckedDataset(CustomDataset):
             raise
         except Exception as error:
             self._explain(idx, error)
+            self._blame_step(idx, error)
             raise
+
+    def _blame_step(self, index: int, error: Exception) -> None:
+        """Raises an InputError if a step of the pipeline, or its place in it, is what is wrong."""
+        step = failed_step(error)
+        # A KeyError is of what an earlier step should have made.
+        if step is not None and (comes_from_library(error) or isinstance(error, KeyError)):
+            image = next(islice(sample_paths(self), index, None))[0]
+            raise InputError(f'{step} of the pipeline fails on {image}: {words_of(error)}; correct '
+                             'data.*.pipeline') from error
 
     def _explain(self, index: int, error: Exception) -> None:
         """Raises an InputError if ``error`` comes from a file that cannot be decoded."""
@@ -230,6 +242,9 @@ class CheckedDataset(CustomDataset):
 
     def get_gt_seg_map_by_idx(self, index: int) -> np.ndarray:
         """Loads the label map (H, W) of an image as the file has it, and checks it."""
+        if 'ann' not in self.img_infos[index]:
+            raise InputError(f'{type(self).__name__} has no ann_dir: evaluation needs labels; set '
+                             'data.val.ann_dir and data.test.ann_dir')
         path = osp.join(self.ann_dir or '', self.img_infos[index]['ann']['seg_map'])
         if not osp.isfile(path):
             raise InputError(f'label {path} does not exist: evaluation needs it; use '
@@ -261,3 +276,15 @@ class CheckedDataset(CustomDataset):
             numbers = np.array([everything.index(name) for name in self.CLASSES])
             results = [numbers[result] for result in results]
         return super().results2img(results, *args, **kwargs)
+
+
+def failed_step(error: Exception) -> str | None:
+    """Returns the innermost step of a pipeline that an error comes from: 'step 3 (Resize)'."""
+    found = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        pipeline, step = frame.f_locals.get('self'), frame.f_locals.get('t')
+        if isinstance(pipeline, Compose) and step in pipeline.transforms:
+            shown = [each for each in pipeline.transforms if not isinstance(each, CheckLabels)]
+            if step in shown:
+                found = f'step {shown.index(step)} ({type(step).__name__})'
+    return found

@@ -15,7 +15,7 @@ from math import prod
 from typing import NamedTuple
 
 import torch
-from mmcv.runner import build_optimizer
+from mmseg.core import build_optimizer
 from torch import Tensor, nn
 
 from ..optim import low_memory

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import torch
 from mmcv import Config
 from mmcv.cnn.utils import revert_sync_batchnorm
-from mmcv.runner import build_optimizer
+from mmseg.core import build_optimizer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import DeviceMesh

@@ -16,6 +16,7 @@ from ..distributed.parallelize import choose_engine, parallelize, unwrap
 from ..distributed.precision import COMPUTE_DTYPES, apply_precision
 from ..errors import InputError
 from ..optim import low_memory
+from .blame import reading
 from .determinism import settle_determinism
 from .hooks import ToBFloat16Hook, ToFloat16Hook
 from .run import Run
@@ -34,6 +35,8 @@ def build_network(cfg: Config, *, pretrained: bool = False, on_meta: bool = Fals
         trained: Whether to build with ``train_cfg``.
     """
     options = copy.deepcopy(cfg.model)
+    if 'backbone' not in options:
+        raise InputError('model.backbone is missing from the config')
     if not pretrained:
         for part in (options, options.backbone):  # some of mmseg's backbones know no such option
             if part.get('pretrained') is not None:
@@ -41,7 +44,7 @@ def build_network(cfg: Config, *, pretrained: bool = False, on_meta: bool = Fals
     if not trained:
         options.train_cfg = None
     on_meta = on_meta and options.backbone.type == 'InternViT6B'
-    with torch.device('meta') if on_meta else nullcontext():
+    with reading('model'), torch.device('meta') if on_meta else nullcontext():
         return build_segmentor(options, train_cfg=cfg.get('train_cfg') if trained else None,
                                test_cfg=cfg.get('test_cfg'))
 

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,16 +22,18 @@ from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.devices import taken_by_others, use_gpu
 from ..distributed.failures import explain_failure, explain_lost_rank, lost_rank
 from ..distributed.launch import DistParams, init_process_group
-from ..errors import InputError
+from ..errors import InputError, one_line
 from ..files import atomic_write
-from .config import load_config, resolve_config
+from .config import load_config, loader_options, resolve_config
 from .determinism import NO_KERNEL, use_deterministic_kernels
 from .last_save import PATIENCE, PATIENCE_BEFORE_SPARE, check_spare_folder
+from .loader_failures import explain_loader
 from .lock import lock_work_dir
 from .log_files import LogFile
 from .options import RunOptions
 from .preemption import end_workers
 from .run import Run, prepare_run
+from .schema import check_config
 from .sweep.records import seed_of_sweep
 
 
@@ -90,11 +93,10 @@ def explain(error: BaseException) -> str | None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, InputError):
-            # The message of a loader worker is its whole traceback; the error is in the last line.
-            return str(cause).strip().splitlines()[-1].split('InputError: ')[-1]
+            return str(cause)
         if isinstance(cause, OSError) and cause.filename is not None:
-            return f'{cause.filename}: {cause.strerror}'
-        if (line := explain_failure(cause)) is not None:
+            return one_line(f'{cause.filename}: {cause.strerror}')
+        if (line := explain_failure(cause) or explain_loader(cause)) is not None:
             return line
         if isinstance(cause, RuntimeError) and NO_KERNEL in str(cause):
             return (f'--deterministic: {str(cause).split()[0]} has no deterministic kernel on this '
@@ -112,6 +114,18 @@ def tell_launcher(message: str) -> None:
                 py_callstack='', timestamp=str(int(time.time()))))), file)
 
 
+class KeyValues(DictAction):
+    """mmcv's ``KEY=VALUE`` options; it unpacks what has no ``=``, and fails."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
+                 values: Any, option_string: str | None = None) -> None:
+        """Parses the options, or ends the command with a line on the first that is none."""
+        for value in values:
+            if not value.partition('=')[0] or '=' not in value:
+                parser.error(f'{option_string} {value}: expected KEY=VALUE, without spaces')
+        super().__call__(parser, namespace, values, option_string)
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options that training and testing have in common, mmseg 0.30's and our own."""
     parser.add_argument('--device', choices=('cuda', 'cpu'),
@@ -121,7 +135,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
                         help='refuse weights that hold NaN or infinity (reads them all)')
     parser.add_argument('--work-dir', help='folder for logs, checkpoints and results; default: '
                         'work_dirs/<name of the config>')
-    parser.add_argument('--cfg-options', '--options', nargs='+', action=DictAction, default={},
+    parser.add_argument('--cfg-options', '--options', nargs='+', action=KeyValues, default={},
                         metavar='KEY=VALUE', help='override settings of the config, e.g. '
                         'optimizer.lr=1e-4 data.samples_per_gpu=4 model.backbone.out_indices=[23]')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
@@ -170,13 +184,18 @@ def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val
         InputError: If something in the command line, the config or the data is wrong.
     """
     options = replace(RunOptions.of(args), owns_work_dir=owns_work_dir)
-    cfg = load_config(args.config, args.cfg_options)
+    trains = 'test' not in splits
+    cfg = load_config(args.config, args.cfg_options, trains)
     if sweep is not None:
         cfg.sweep = {**(cfg.get('sweep') or {}), **sweep}
     cfg, notes = resolve_config(cfg, options)
+    unread = check_config(cfg, trains=trains)
     timestamp = _start(cfg, options)
     for note in notes:
         get_root_logger().warning('%s', note)
+    if unread:
+        get_root_logger().warning('nothing is known to read these keys of the config; correct them '
+                                  'if they are mistyped: %s', ', '.join(unread))
     if cfg.get('sweep') and options.seed is None and options.auto_resume:
         options = replace(options, seed=broadcast_from_rank0(seed_of_sweep(cfg.work_dir)))
     run = prepare_run(cfg, options, splits, timestamp=timestamp)
@@ -216,6 +235,7 @@ def _start(cfg: Config, options: RunOptions) -> str:
     if rank == 0 and options.owns_work_dir:
         _open_log(logger, osp.join(cfg.work_dir, f'{timestamp}.log'))
     logger.propagate = False
+    loader_options(cfg, 'train')  # Of these the next line reads the number of workers.
     setup_multi_processes(cfg)
     for note in notes:
         logger.info('%s', note)

@@ -6,30 +6,39 @@ import os.path as osp
 from mmcv import Config
 
 from ..datasets.nesting import innermost_options, named_pipelines
-from ..errors import InputError
+from ..errors import InputError, words_of
+from .config_file import read_config
 from .foreign_settings import replace_foreign_settings
 from .options import RunOptions
+from .schema import check_config
 
 TTA_RATIOS = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 
 
-def load_config(path: str, options: dict | None = None) -> Config:
+def load_config(path: str, options: dict | None = None, trains: bool = True) -> Config:
     """Reads a config and applies ``--cfg-options``.
 
+    Args:
+        path: Config file.
+        options: Options of ``--cfg-options``: key, with dots -> value.
+        trains: Whether the settings of a training are read, and not those of a test alone.
+
     Raises:
-        InputError: If the file does not exist or is not a config.
+        InputError: If the file does not exist or is not a config, or one of its keys or values
+            cannot be what was meant: see :mod:`.schema.check`.
     """
     if not osp.isfile(path):
         raise InputError(f'config {path} does not exist: see configs/ for the recipes')
+    cfg = read_config(path)
     try:
-        cfg = Config.fromfile(path)
         cfg.merge_from_dict(options or {})
-    except (SyntaxError, KeyError, TypeError) as error:
-        raise InputError(f'config {path}: {error}') from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f'config {path}, --cfg-options: {words_of(error)}') from error
     for key in ('model', 'data'):
         if key not in cfg:
             raise InputError(f'config {path} has no {key!r}: expected an MMSegmentation 0.30 '
                              'config')
+    check_config(cfg, options, trains)
     return cfg
 
 
@@ -108,13 +117,21 @@ def _augment_test(cfg: Config) -> None:
 
 
 def loader_options(cfg: Config, split: str) -> dict:
-    """Returns the options of ``data`` for the loader of 'train', 'val' or 'test'."""
+    """Returns the options of ``data`` for the loader of 'train', 'val' or 'test'.
+
+    Raises:
+        InputError: If they lack the number of samples or workers.
+    """
     parts = ('train', 'val', 'test')
     loaders = tuple(f'{part}_dataloader' for part in parts)
     shared = {k: v for k, v in cfg.data.items() if k not in parts + loaders}
     if split != 'train':
         shared['samples_per_gpu'] = 1
-    return {**shared, **cfg.data.get(f'{split}_dataloader', {})}
+    options = {**shared, **cfg.data.get(f'{split}_dataloader', {})}
+    for name in ('samples_per_gpu', 'workers_per_gpu'):
+        if name not in options:
+            raise InputError(f'data.{name} is missing from the config: set e.g. data.{name}=2')
+    return options
 
 
 def heads_of(model: dict) -> list[tuple[str, dict]]:

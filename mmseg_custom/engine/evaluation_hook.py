@@ -28,6 +28,7 @@ from ..evaluation.metrics import (
 from ..evaluation.per_image import PerImage
 from ..files import SaveError
 from . import best
+from .blame import reading
 from .divergence import check_finite
 from .ema import averaged
 from .predict import Keep, predict_all
@@ -78,9 +79,10 @@ class SegEvalHook(EvalHook):
     def _do_evaluate(self, runner: BaseRunner) -> None:
         if self._should_evaluate(runner):
             check_finite(runner)
-            with averaged(runner):
-                self.latest_results, = self.predict([runner.model])
-            self.take(runner, self.latest_results)
+            with reading('model, data.val or evaluation', 'fails in the evaluation'):
+                with averaged(runner):
+                    self.latest_results, = self.predict([runner.model])
+                self.take(runner, self.latest_results)
 
     def predict(self, models: Sequence[nn.Module], **options) -> list[list]:
         """Predicts the validation data with each model.

@@ -144,9 +144,9 @@ class SegTextLoggerHook(TextLoggerHook):
 class SegCheckpointHook(CheckpointHook):
     """Extends mmcv's hook: a save that fails ends no training, unless it is that of the end.
 
-    What has diverged is not saved. If saving fails, training continues and no checkpoint is removed. The checkpoint of the last
-    iteration is tried again, also in a spare folder; without it, the run fails when it has done all
-    else.
+    What has diverged is not saved. If saving fails, training continues and no checkpoint is
+    removed. The checkpoint of the last iteration is tried again, also in a spare folder; without
+    it, the run fails when it has done all else.
 
     Args:
         *args: Arguments of mmcv's hook.

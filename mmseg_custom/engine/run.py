@@ -24,9 +24,11 @@ from ..datasets.learnable import check_learnable, check_scored
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.compiler import require_compiler
 from ..distributed.options import Engine
+from ..errors import InputError
 from ..optim import low_memory
 from ..version import __version__
 from .batch import Batch, resolve_batch
+from .blame import reading
 from .classes import (
     check_class_weights,
     check_heads,
@@ -128,8 +130,10 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
     ranks = ranks or get_dist_info()[1]
     tests = 'test' in splits  # Settings of the training are not read then.
     trains = options.owns_work_dir and not tests
-    if trains and splits:
-        check_loggers(cfg)
+    if trains:
+        _require(cfg)
+        if splits:
+            check_loggers(cfg)
     path, resumed = _checkpoint_path(cfg, options) if splits else (None, False)
     checkpoint = open_checkpoint(path) if path else None
     run = Run(cfg, options,
@@ -163,6 +167,21 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
     return run
 
 
+def _require(cfg: Config) -> None:
+    """Checks that a config has what every training reads.
+
+    Raises:
+        InputError: Naming the key that is missing.
+    """
+    examples = dict(optimizer="dict(type='AdamW', lr=4e-5)",
+                    runner="dict(type='IterBasedRunner', max_iters=80000)",
+                    lr_config="dict(policy='poly', power=1.0, min_lr=0.0, by_epoch=False), or None "
+                    'for a constant rate')
+    for name, example in examples.items():
+        if name not in cfg or cfg[name] is None and name != 'lr_config':
+            raise InputError(f'{name} is missing from the config: set e.g. {name}={example}')
+
+
 def _seed(options: RunOptions, resumed: Checkpoint | None) -> int:
     seed = options.seed
     if seed is None and resumed is not None:
@@ -192,11 +211,19 @@ def _check_labels(data: Mapping[str, Dataset]) -> list[str]:
 def _build_data(cfg: Config, options: RunOptions, splits: Collection[str]
                 ) -> Mapping[str, Dataset]:
     builders = dict(train=build_train_dataset, val=build_test_dataset, test=build_test_dataset)
-    data = {split: builders[split](cfg.data[split]) for split in splits
-            if not (split == 'val' and options.no_validate)}
+    found = {}
+    for split in splits:
+        if split == 'val' and options.no_validate:
+            continue
+        if split not in cfg.data:
+            raise InputError(f'data.{split} is missing from the config' + (
+                '; --no-validate trains without it' if split == 'val' else ''))
+        with reading(f'data.{split}'):
+            found[split] = builders[split](cfg.data[split])
     if 'train' in splits and options.owns_work_dir and read_workflow(cfg.get('workflow'))[1]:
-        data['val_loss'] = build_validation_dataset(cfg.data.val, cfg.data.train)
-    return MappingProxyType(data)
+        with reading('data.val, or the pipeline of data.train'):
+            found['val_loss'] = build_validation_dataset(cfg.data.val, cfg.data.train)
+    return MappingProxyType(found)
 
 
 def _checkpoint_path(cfg: Config, options: RunOptions) -> tuple[str | None, bool]:

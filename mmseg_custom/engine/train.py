@@ -8,18 +8,20 @@ from mmcv.runner import (
     RUNNERS,
     BaseRunner,
     IterBasedRunner,
-    build_optimizer,
     build_runner,
     get_dist_info,
 )
 from mmcv.utils import build_from_cfg
+from mmseg.core import build_optimizer
 from mmseg.utils import get_root_logger
 from torch import nn
 
 from ..distributed.parallelize import unwrap
 from ..errors import InputError
+from ..models.segmentors.encoder_decoder import InternViTSegmentor, check_test_cfg
 from . import best, ema
 from .batch_norm import check_batch_norm
+from .blame import first_iteration, reading
 from .build import build_model, hash_ahead
 from .cached import drop_unneeded_blocks, open_cache
 from .evaluation_hook import SegEvalHook
@@ -75,7 +77,8 @@ def train(run: Run) -> None:
     loader = build_train_loader(run, samples, done=runner.iter)
     logger.info('training on %s x %d, %d images a step', run.device, run.batch.ranks,
                 run.batch.images)
-    runner.run([loader], [('train', 1)])
+    with first_iteration(runner):
+        runner.run([loader], [('train', 1)])
 
 
 def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
@@ -97,7 +100,8 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
     checkpoints = options.pop('checkpoint_config', cfg.get('checkpoint_config'))
     if checkpoints is not None and checkpoints.get('type', 'CheckpointHook') == 'CheckpointHook':
         checkpoints = {**checkpoints, 'last_save': last_save}
-    optimizer = build_optimizer(model, cfg.optimizer)
+    with reading('optimizer'):
+        optimizer = build_optimizer(model, cfg.optimizer)
     defaults = dict(model=model, optimizer=optimizer, work_dir=run.work_dir, logger=logger,
                     meta=run.meta)
     if run.options.allow_nonfinite:
@@ -108,11 +112,13 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
         if kind is None or not issubclass(kind, SegRunner):
             raise InputError(f'runner.type={cfg.runner.type!r} does not accumulate '
                              f'{run.batch.accumulation} batches: expected IterBasedRunner')
-    runner = build_runner({**cfg.runner, **options}, defaults)
+    with reading('runner'):
+        runner = build_runner({**cfg.runner, **options}, defaults)
     runner.timestamp = run.timestamp
-    runner.register_training_hooks(
-        cfg.get('lr_config'), cfg.get('optimizer_config') or {}, checkpoints,
-        cfg.get('log_config'), cfg.get('momentum_config'))
+    with reading('lr_config, optimizer_config, checkpoint_config, log_config or momentum_config'):
+        runner.register_training_hooks(
+            cfg.get('lr_config'), cfg.get('optimizer_config') or {}, checkpoints,
+            cfg.get('log_config'), cfg.get('momentum_config'))
     runner.register_hook(SeedHook(run.rank_seed))
     return runner
 
@@ -122,7 +128,11 @@ def build_evaluation(run: Run, runner: BaseRunner,
     """Builds the hook that evaluates during training, as ``evaluation`` of the config says."""
     options = {**run.cfg.get('evaluation', {}),
                'by_epoch': not isinstance(runner, IterBasedRunner)}
-    return hook(build_test_loader(run, 'val'), run.device, **options)
+    segmentor = unwrap(runner.model)
+    if isinstance(segmentor, InternViTSegmentor):
+        check_test_cfg(segmentor.test_cfg)
+    with reading('evaluation'):
+        return hook(build_test_loader(run, 'val'), run.device, **options)
 
 
 def register_custom_hooks(runner: IterBasedRunner, run: Run) -> None:
@@ -131,9 +141,12 @@ def register_custom_hooks(runner: IterBasedRunner, run: Run) -> None:
         options = dict(options)
         priority = options.pop('priority', 'NORMAL')
         if options['type'] == ema.NAME:  # comes before checkpoints and evaluations
-            runner.register_hook(ema.build_ema_hook(options), priority='ABOVE_NORMAL')
+            with reading('custom_hooks'):
+                runner.register_hook(ema.build_ema_hook(options), priority='ABOVE_NORMAL')
             continue
-        hook = build_from_cfg(options, HOOKS)
+        with reading('custom_hooks'):
+            hook = build_from_cfg(options, HOOKS)
         if isinstance(hook, (ToBFloat16Hook, ToFloat16Hook)):
             continue  # The model was built in the precision of these hooks, or of the config.
-        runner.register_hook(hook, priority=priority)
+        with reading('custom_hooks'):
+            runner.register_hook(hook, priority=priority)

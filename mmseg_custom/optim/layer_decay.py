@@ -8,6 +8,8 @@ from mmcv.runner import OPTIMIZER_BUILDERS, DefaultOptimizerConstructor
 from mmseg.utils import get_root_logger
 from torch import nn
 
+from ..errors import InputError
+
 _EMBEDDINGS = ('backbone.cls_token', 'backbone.pos_embed', 'backbone.mask_token')
 
 
@@ -42,7 +44,17 @@ class CustomLayerDecayOptimizerConstructor(DefaultOptimizerConstructor):
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '',
                    is_dcn_module: int | float | None = None) -> None:
-        """Appends the groups of all trained parameters of ``module`` to ``params``."""
+        """Appends the groups of all trained parameters of ``module`` to ``params``.
+
+        Raises:
+            InputError: If one of the settings that it scales is missing.
+        """
+        for name, given in (('lr', self.base_lr), ('weight_decay', self.base_wd), *(
+                (f'paramwise_cfg.{key}', self.paramwise_cfg.get(key))
+                for key in ('num_layers', 'layer_decay_rate'))):
+            if given is None:
+                raise InputError(f'optimizer.{name} is missing from the config, which the '
+                                 f'constructor {type(self).__name__} needs')
         num_layers = self.paramwise_cfg['num_layers']
         rate = self.paramwise_cfg['layer_decay_rate']
         decay_embeddings = self.paramwise_cfg.get('decay_embeddings', True)

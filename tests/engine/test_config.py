@@ -10,7 +10,8 @@ from mmseg_custom.errors import InputError
 def config(tmp_path):
     """A function that makes a config of some keys, in a file named some.py."""
     def make(**keys) -> Config:
-        cfg = Config(dict(model=dict(), data=dict(test=dict(pipeline=[])), **keys))
+        data = dict(test=dict(type='ADE20KDataset', pipeline=[]))
+        cfg = Config(dict(model=dict(type='InternViTSegmentor'), data=data, **keys))
         cfg.dump(str(tmp_path / 'some.py'))
         return load_config(str(tmp_path / 'some.py'))
     return make

@@ -87,7 +87,7 @@ def prepare(config: Path | Config, splits: Collection[str] = ('train', 'val'),
             settings: dict | None = None, **options: object) -> Run:
     """Prepares the run of a config, or of its file, in this process and on the CPU."""
     if not isinstance(config, Config):
-        config = load_config(str(config), settings)
+        config = load_config(str(config), settings, trains='test' not in splits)
     options = RunOptions(**options)
     cfg, _ = resolve_config(config, options)
     return prepare_run(cfg, options, splits)

@@ -69,8 +69,9 @@ class InternViT6B(BaseModule):
         unfreeze_pos_embed: Whether the position embedding of a frozen network is trained.
 
     Raises:
-        InputError: For an unknown argument, ``out_indices`` that do not exist, a pyramid without
-            four feature maps, or a pretrained file that does not fit.
+        InputError: For an unknown argument, sizes that do not fit each other, ``out_indices`` that
+            do not exist, a pyramid without four feature maps, or a pretrained file that does not
+            fit.
     """
 
     def __init__(self, in_chans: int = 3, patch_size: int = 14, img_size: int = 224,
@@ -88,6 +89,9 @@ class InternViT6B(BaseModule):
         known = [name for name in inspect.signature(type(self)).parameters if name != 'unknown']
         refuse_unknown('model.backbone', unknown, known)
         _check_out_indices(out_indices, depth, with_fpn)
+        flash = (list(use_flash_attn) if isinstance(use_flash_attn, Sequence)
+                 else [bool(use_flash_attn)] * depth)
+        _check_sizes(embed_dim, num_heads, depth, img_size, patch_size, len(flash))
         if layerscale_no_force_fp32 is not None:
             layerscale_force_fp32 = not layerscale_no_force_fp32
         self.embed_dim = self.num_features = embed_dim
@@ -104,8 +108,6 @@ class InternViT6B(BaseModule):
             self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
             nn.init.trunc_normal_(self.cls_token, std=0.02)
-            flash = ([use_flash_attn] * depth if isinstance(use_flash_attn, bool)
-                     else use_flash_attn)
             self.blocks = nn.ModuleList(
                 Block(embed_dim, num_heads, mlp_ratio, qkv_bias, qk_normalization, norm_type,
                       init_values, layerscale_force_fp32,
@@ -266,3 +268,17 @@ def _check_out_indices(out_indices: Sequence[int], depth: int, with_fpn: bool) -
     if with_fpn and len(out_indices) != 4:
         raise InputError(f'out_indices {list(out_indices)}: with_fpn=True makes a pyramid of '
                          f'exactly 4 feature maps, not {len(out_indices)}')
+
+
+def _check_sizes(embed_dim: int, num_heads: int, depth: int, img_size: int, patch_size: int,
+                 kernels: int) -> None:
+    if embed_dim % num_heads:
+        near = [n for n in range(1, embed_dim + 1) if embed_dim % n == 0]
+        near = sorted(near, key=lambda n: abs(n - num_heads))[:2]
+        raise InputError(f'num_heads {num_heads}: expected a divisor of embed_dim {embed_dim}, '
+                         f'e.g. {" or ".join(map(str, sorted(near)))}')
+    if img_size < patch_size:
+        raise InputError(f'img_size {img_size}: expected patch_size {patch_size} or more pixels')
+    if kernels != depth:
+        raise InputError(f'use_flash_attn has {kernels} entries: expected one for each of the '
+                         f'{depth} blocks, or True or False')

@@ -104,7 +104,7 @@ class InternViTSegmentor(EncoderDecoder):
             raise ValueError(f'{len(imgs)} views of images, but {len(img_metas)} of their metas')
         if len(imgs) > 1 and not rescale:
             raise ValueError('views of different sizes have their common size in rescale=True')
-        _check(self.test_cfg)
+        check_test_cfg(self.test_cfg)
         self._batch.ask(self.test_cfg.get('window_batch'))
         views = [[self._job(image, meta, rescale) for image, meta in zip(images, metas)]
                  for images, metas in zip(imgs, img_metas)]
@@ -202,12 +202,13 @@ def _any_rank(value: bool, device: torch.device) -> bool:
     return bool(flag)
 
 
-def _check(test_cfg: dict) -> None:
+def check_test_cfg(test_cfg: dict | None) -> None:
     """Refuses windows that cannot be placed.
 
     Raises:
         InputError: Naming the key.
     """
+    test_cfg = test_cfg or {}
     mode = test_cfg.get('mode')
     if mode not in ('slide', 'whole'):
         raise InputError(f"test_cfg.mode={mode!r}: expected 'slide' or 'whole'")

@@ -1,0 +1,154 @@
+"""Kinds of the values that neither annotations nor defaults tell, for what the recipes use.
+
+``PARAMETERS`` are those of classes, and hold for classes that inherit from them.
+"""
+from collections.abc import Mapping, Sequence
+from numbers import Real
+
+from .kinds import (
+    ANY,
+    COUNT,
+    FLAG,
+    NONE,
+    NUMBER,
+    PAIR,
+    POSITIVE,
+    SETTINGS,
+    SIZE,
+    STEPS,
+    TEXT,
+    TEXTS,
+    TYPED,
+    WHOLE,
+    Kind,
+    many,
+    number,
+    one_of,
+    steps,
+)
+
+SHARE = number(0, 1)
+DECAY = number(0)
+PATH = TEXT | NONE
+SIDES = PAIR | many(many(SIZE, 2), least=1) | NONE  # (width, height) in pixels, or several
+RANGE = many(NUMBER, 2)
+# One colour or several: mmcv pads each channel by its own.
+COLOUR = NUMBER | many(NUMBER)
+DATASET = TYPED | many(TYPED, least=1)
+HEADS = TYPED | many(TYPED, least=1)
+PIPELINE = many(TYPED)
+NORMALIZE = dict(mean=NUMBER | many(NUMBER), std=POSITIVE | many(POSITIVE))  # divided by
+OPTIMIZER = dict(lr=number(0), weight_decay=DECAY, momentum=DECAY, eps=DECAY,
+                 betas=many(SHARE, 2))
+
+PARAMETERS: dict[str, dict[str, Kind]] = {
+    'BaseSegmentor': dict(
+        backbone=TYPED, neck=TYPED | NONE, decode_head=HEADS,
+        auxiliary_head=TYPED | many(TYPED) | NONE,
+        train_cfg=SETTINGS | NONE, test_cfg=SETTINGS | NONE, pretrained=PATH),
+    'InternViT6B': dict(
+        in_chans=SIZE, patch_size=SIZE, img_size=SIZE, pretrain_size=SIZE,
+        drop_path_rate=number(0, 0.999), embed_dim=SIZE, num_heads=SIZE, mlp_ratio=POSITIVE,
+        depth=SIZE, out_indices=many(COUNT, least=1),
+        pretrained=Kind(PATH.words, lambda value: not isinstance(value, Real | Mapping | Sequence)
+                        or isinstance(value, str))),
+    'BaseDecodeHead': dict(
+        in_channels=SIZE | many(SIZE), channels=SIZE, num_classes=SIZE, out_channels=SIZE | NONE,
+        threshold=NUMBER | NONE, dropout_ratio=number(most=1), conv_cfg=TYPED | NONE,
+        norm_cfg=TYPED | NONE, act_cfg=TYPED | NONE, in_index=WHOLE | many(WHOLE),
+        input_transform=one_of(None, 'resize_concat', 'multiple_select'), loss_decode=HEADS,
+        ignore_index=WHOLE | NONE, sampler=TYPED | NONE, align_corners=FLAG),
+    'FCNHead': dict(num_convs=COUNT, kernel_size=SIZE, dilation=SIZE),
+    'UPerHead': dict(pool_scales=many(SIZE, least=1)),
+    'CrossEntropyLoss': dict(
+        reduction=one_of('mean', 'sum', 'none'), class_weight=many(NUMBER) | TEXT | NONE,
+        loss_weight=NUMBER, loss_name=TEXT),
+    'CustomDataset': dict(
+        pipeline=PIPELINE, img_dir=TEXTS, img_suffix=TEXTS, ann_dir=TEXTS | NONE,
+        seg_map_suffix=TEXT, split=TEXTS | NONE, data_root=PATH, test_mode=FLAG, ignore_index=WHOLE,
+        reduce_zero_label=FLAG, classes=TEXTS | NONE, palette=many(ANY) | NONE,
+        gt_seg_map_loader_cfg=SETTINGS | NONE, file_client_args=SETTINGS),
+    'CheckedDataset': dict(max_image_num=SIZE | NONE, few_shot=SETTINGS | NONE),
+    'RepeatDataset': dict(dataset=DATASET, times=SIZE),
+    'MultiImageMixDataset': dict(dataset=TYPED, pipeline=PIPELINE),
+    'LoadImageFromFile': dict(color_type=TEXT, imdecode_backend=TEXT, file_client_args=SETTINGS),
+    'LoadAnnotations': dict(reduce_zero_label=FLAG | NONE, imdecode_backend=TEXT,
+                            file_client_args=SETTINGS),
+    'Resize': dict(img_scale=SIDES, multiscale_mode=one_of('range', 'value'),
+                   ratio_range=RANGE | NONE, min_size=SIZE | NONE),
+    'SETR_Resize': dict(img_scale=SIDES, multiscale_mode=one_of('range', 'value'),
+                        ratio_range=RANGE | NONE, crop_size=PAIR | NONE),
+    'ResizeToMultiple': dict(size_divisor=SIZE),
+    'PadShortSide': dict(size=SIZE, pad_val=COLOUR, seg_pad_val=WHOLE),
+    'RandomCrop': dict(crop_size=PAIR, cat_max_ratio=SHARE, ignore_index=WHOLE),
+    'RandomFlip': dict(prob=SHARE | NONE, direction=one_of('horizontal', 'vertical')),
+    'PhotoMetricDistortion': dict(brightness_delta=NUMBER, contrast_range=RANGE,
+                                  saturation_range=RANGE, hue_delta=NUMBER),
+    'Normalize': NORMALIZE,
+    'Pad': dict(size=PAIR | NONE, size_divisor=SIZE | NONE, pad_val=COLOUR, seg_pad_val=WHOLE),
+    'Collect': dict(keys=many(TEXT), meta_keys=many(TEXT)),
+    'ImageToTensor': dict(keys=many(TEXT)),
+    'MultiScaleFlipAug': dict(transforms=PIPELINE, img_scale=SIDES,
+                              img_ratios=NUMBER | many(NUMBER) | NONE, flip_direction=TEXTS),
+    'Optimizer': OPTIMIZER,
+    'IterBasedRunner': dict(max_iters=steps(1) | NONE),
+    'EpochBasedRunner': dict(max_epochs=SIZE | NONE),
+    'LrUpdaterHook': dict(
+        warmup=one_of(None, 'constant', 'linear', 'exp'), warmup_iters=steps(1),
+        warmup_ratio=number(above=0, most=1), step=steps(1) | many(steps(1)), periods=many(STEPS)),
+    'PolyLrUpdaterHook': dict(power=NUMBER, min_lr=NUMBER),
+    'CheckpointHook': dict(
+        interval=STEPS, max_keep_ckpts=STEPS, out_dir=PATH, filename_tmpl=TEXT, meta=SETTINGS,
+        create_symlink=FLAG, deepspeed=ANY),
+    'OptimizerHook': dict(grad_clip=SETTINGS | NONE),
+    'LoggerHook': dict(interval=steps(1)),
+}
+LOADER = dict(
+    samples_per_gpu=SIZE, workers_per_gpu=COUNT, persistent_workers=FLAG, pin_memory=FLAG,
+    shuffle=FLAG, drop_last=FLAG, prefetch_factor=SIZE | NONE, timeout=number(0), seed=WHOLE | NONE,
+    dist=FLAG, num_gpus=SIZE, multiprocessing_context=ANY, pin_memory_device=TEXT)
+DATA = dict(LOADER, train=DATASET, val=DATASET, test=DATASET,
+            **{f'{part}_dataloader': SETTINGS for part in ('train', 'val', 'test')})
+TEST_CFG = dict(
+    mode=one_of('slide', 'whole'), crop_size=PAIR, stride=PAIR, window_batch=SIZE | NONE,
+    subdivision_steps=COUNT, subdivision_num_points=SIZE, scale_factor=POSITIVE)
+TRAIN_CFG = dict(num_points=SIZE, oversample_ratio=POSITIVE, importance_sample_ratio=SHARE)
+PARAMWISE = dict(
+    custom_keys=SETTINGS, bias_lr_mult=NUMBER, bias_decay_mult=NUMBER, norm_decay_mult=NUMBER,
+    dwconv_decay_mult=NUMBER, dcn_offset_lr_mult=NUMBER, bypass_duplicate=FLAG)
+LAYER_DECAY = dict(num_layers=SIZE, layer_decay_rate=POSITIVE, decay_embeddings=FLAG)
+GRAD_CLIP = dict(max_norm=number(0), norm_type=POSITIVE | TEXT, error_if_nonfinite=FLAG,
+                 foreach=FLAG | NONE)
+LOG_CONFIG = dict(interval=steps(1), hooks=many(TYPED))
+CUSTOM_IMPORTS = dict(imports=TEXT | many(TEXT) | NONE, allow_failed_imports=FLAG)
+# What mmseg's hook reads, and the evaluate of its data sets.
+EVALUATION = dict(
+    interval=steps(1), start=STEPS | NONE, by_epoch=FLAG, metric=TEXTS, save_best=PATH,
+    rule=one_of(None, 'greater', 'less'), out_dir=PATH, pre_eval=FLAG, efficient_test=FLAG,
+    broadcast_bn_buffer=FLAG, gpu_collect=FLAG, tmpdir=PATH, test_fn=ANY, less_keys=TEXTS | NONE,
+    greater_keys=TEXTS | NONE, file_client_args=SETTINGS | NONE, logger=ANY, gt_seg_maps=ANY,
+    imgfile_prefix=TEXT, nan_to_num=NUMBER | NONE, priority=ANY)
+LAUNCHING = dict(backend=TEXT, timeout_minutes=POSITIVE, port=WHOLE)
+
+# Keys of a config that runs read, ours first.
+SETTINGS_OF_RUNS: dict[str, Kind] = dict(
+    accumulation=SIZE, checkpoint_config=SETTINGS | NONE, crop_size=PAIR, cudnn_benchmark=FLAG,
+    custom_hooks=many(TYPED) | NONE, custom_imports=SETTINGS | NONE, data=SETTINGS,
+    dist_params=SETTINGS | NONE, engine=SETTINGS | NONE, evaluation=SETTINGS | NONE,
+    feature_cache=SETTINGS | NONE, find_unused_parameters=FLAG, load_from=PATH,
+    log_config=SETTINGS | NONE, log_level=TEXT | WHOLE, lr_config=SETTINGS | NONE, model=TYPED,
+    momentum_config=SETTINGS | NONE, mp_start_method=one_of('fork', 'spawn', 'forkserver'),
+    opencv_num_threads=COUNT, optimizer=TYPED, optimizer_config=SETTINGS | NONE,
+    precision=TEXT | NONE, resume_from=PATH, runner=TYPED | NONE, sweep=SETTINGS | NONE,
+    test_cfg=SETTINGS | NONE, total_batch=SIZE | NONE, total_iters=steps(1) | NONE,
+    train_cfg=SETTINGS | NONE, work_dir=PATH, workflow=many(ANY))
+# Those that a test reads.
+TESTED = ('cudnn_benchmark', 'custom_hooks', 'custom_imports', 'data', 'dist_params', 'log_level',
+          'model', 'mp_start_method', 'opencv_num_threads', 'precision', 'test_cfg', 'work_dir')
+# Keys that mmseg's tools write into the configs they save, or that the original's configs have;
+# the command line sets what they stand for.
+WITHOUT_EFFECT: dict[str, str] = dict(
+    auto_resume='--auto-resume', deepspeed='--engine', deepspeed_config='--engine',
+    device='--device', gpu_ids='--gpu-id', gpus='--gpu-id', launcher='--launcher',
+    local_rank='--launcher', seed='--seed', deterministic='--deterministic', fp16='precision',
+    total_epochs='runner.max_iters', auto_scale_lr='optimizer.lr')

@@ -1,0 +1,50 @@
+import sys
+
+import pytest
+
+from mmseg_custom.engine.config_file import read_config
+from mmseg_custom.errors import InputError
+
+
+@pytest.mark.filterwarnings('error::pytest.PytestUnraisableExceptionWarning')
+@pytest.mark.parametrize(('text', 'message'), [
+    ('# für\nx = 1'.encode('latin-1'), 'some.py is not UTF-8 .*: save it as UTF-8'),
+    ('x = 1'.encode('utf-16'), 'some.py is not UTF-8'),
+    (b'\xef\xbb\xbfx = 1', 'some.py is not Python: .* without a byte order mark'),
+    (b'x = (\n', "some.py is not Python: '\\(' was never closed, line 1"),
+    (b'x = 1\n\ny = 1 / 0\n', 'some.py, line 3: ZeroDivisionError: division by zero'),
+    (b"_base_ = 'absent.py'", 'some.py: its _base_ .*absent.py does not exist'),
+    (b"custom_imports = dict(imports=['no_such_module'])",
+     "custom_imports: there is no module 'no_such_module': .* PYTHONPATH"),
+    (b"custom_imports = dict(imports=['broken_plugin'])",
+     "the module 'broken_plugin' fails when it is imported: NameError: name 'y' is not defined"),
+    (b"custom_imports = dict(imports=['needy_plugin'])",
+     "'needy_plugin' fails when it is imported: ModuleNotFoundError: No module named 'needed'"),
+    (b'custom_imports = 5', 'some.py: TypeError'),
+])
+def test_a_config_that_cannot_be_read_is_named_in_one_line(tmp_path, monkeypatch, text, message):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / 'broken_plugin.py').write_text('x = y')
+    (tmp_path / 'needy_plugin.py').write_text('import needed')
+    (tmp_path / 'some.py').write_bytes(text)
+    with pytest.raises(InputError, match=message) as raised:
+        read_config(str(tmp_path / 'some.py'))
+    assert '\n' not in str(raised.value)
+
+
+def test_bases_that_lead_back_to_themselves_are_refused(tmp_path):
+    (tmp_path / 'some.py').write_text("_base_ = 'some.py'")
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(300)
+    try:
+        with pytest.raises(InputError, match='lead back to themselves'):
+            read_config(str(tmp_path / 'some.py'))
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def test_a_fault_in_a_base_is_said_of_the_base(tmp_path):
+    (tmp_path / 'base.py').write_text('x = 1\nz = y\n')
+    (tmp_path / 'some.py').write_text("_base_ = 'base.py'")
+    with pytest.raises(InputError, match="base.py, line 2: NameError: name 'y' is not defined"):
+        read_config(str(tmp_path / 'some.py'))
