@@ -5,7 +5,6 @@ H W pixels, K classes. :mod:`.ground_truth` says what the numbers in label files
 import os.path as osp
 from collections.abc import Iterator, Sequence
 
-import mmcv
 import numpy as np
 from mmcv.utils import print_log
 from mmseg.datasets import CustomDataset
@@ -185,7 +184,8 @@ class CheckedDataset(CustomDataset):
 
     @staticmethod
     def _check_pairs(infos: list[dict], ann_dir: str) -> None:
-        present = set(mmcv.scandir(ann_dir, recursive=True)) if osp.isdir(ann_dir) else set()
+        folder = Folder.of(ann_dir)
+        present = folder.files | folder.hidden
         missing = [info for info in infos if info['ann']['seg_map'] not in present]
         if missing:
             wanted = missing[0]['ann']['seg_map']
