@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-import mmcv
 import numpy as np
 from mmcv.utils import print_log
 from mmseg.datasets import CustomDataset
@@ -187,7 +186,8 @@ class CheckedDataset(CustomDataset):
 
     @staticmethod
     def _check_pairs(infos: list[dict], ann_dir: str) -> None:
-        present = set(mmcv.scandir(ann_dir, recursive=True)) if osp.isdir(ann_dir) else set()
+        folder = Folder.of(ann_dir)
+        present = folder.files | folder.hidden
         missing = [info for info in infos if info['ann']['seg_map'] not in present]
         if missing:
             wanted = missing[0]['ann']['seg_map']

@@ -9,6 +9,7 @@ import os.path as osp
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from mmseg.datasets import CustomDataset
@@ -49,7 +50,7 @@ def check_scored(dataset: Dataset) -> list[str]:
         if not isinstance(inner, CustomDataset) or not inner.ann_dir:
             continue
         try:
-            line, _ = _look(inner, lambda i, inner=inner: read_ground_truth(inner, i), False)
+            line, _ = _look(inner, partial(read_ground_truth, inner), False)
         except InputError as error:
             if osp.isdir(inner.ann_dir):  # else there are no labels to score
                 warnings.append(f'evaluation will end with: {error}')

@@ -127,12 +127,14 @@ def _text(flags: set[bool]) -> str:
     return ' and '.join(map(str, sorted(flags)))
 
 
-def check_trained_classes(checkpoint: Checkpoint, dataset: Dataset) -> None:
+def check_trained_classes(checkpoint: Checkpoint, dataset: Dataset,
+                          resumed: bool = False) -> None:
     """Refuses a checkpoint that was trained on other classes than those of the data set.
 
     Args:
-        checkpoint: Checkpoint to test; one without names of classes is accepted.
-        dataset: Data set to test on.
+        checkpoint: Checkpoint; one without names of classes is accepted.
+        dataset: Data set to test on, or to go on training on.
+        resumed: Whether training goes on.
 
     Raises:
         InputError: If the classes differ. The message has both numbers and, if these are equal,
@@ -148,5 +150,8 @@ def check_trained_classes(checkpoint: Checkpoint, dataset: Dataset) -> None:
         number, (their, our) = next((i, pair) for i, pair in enumerate(zip(theirs, ours))
                                     if pair[0] != pair[1])
         line += f', but class {number} is {their!r} in the one and {our!r} in the other'
-    raise InputError(f'{line}: test it on the data set that it was trained on (data.test), or give '
-                     'a checkpoint with these classes')
+    way_out = ('restore the classes of data.train to resume, or start a new run from its weights '
+               'with --load-from and another --work-dir' if resumed else
+               'test it on the data set that it was trained on (data.test), or give a checkpoint '
+               'with these classes')
+    raise InputError(f'{line}: {way_out}')

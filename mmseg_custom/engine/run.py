@@ -164,6 +164,7 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
         run = run.with_config(cfg)
         if checkpoint is not None and resumed:
             refuse_another(checkpoint.meta.get('run'), run.identity, checkpoint.path)
+            check_trained_classes(checkpoint, run.data['train'], resumed=True)
     return run
 
 

@@ -173,3 +173,25 @@ def test_labels_of_one_row_or_column(tmp_path, shape):
         dataset = build(tmp_path, kind, True)
         assert dataset[0]['gt_semantic_seg'].tolist() == np.zeros(shape).tolist()
         assert dataset.get_gt_seg_map_by_idx(0).shape == shape
+
+
+@pytest.mark.parametrize('seed', range(12))
+def test_any_selection_of_any_labels(tmp_path, seed):
+    """Random numbers in the files, random classes in random order, of data sets of both kinds."""
+    rng = np.random.default_rng(seed)
+    kind, reduced, options = [('ADE20KDataset', True, {}), ('CityscapesDataset', False, dict(
+        img_suffix='.jpg', seg_map_suffix='.png')), ('PluginDataset', bool(seed % 2), dict(
+            reduce_zero_label=bool(seed % 2)))][seed % 3]
+    names = DATASETS.get(kind).CLASSES
+    selected = list(rng.permutation(names)[:rng.integers(1, len(names) + 1)])
+    numbers = [*range(len(names) + reduced), 255]
+    rows = rng.choice(numbers, (3, 40)).astype(np.uint8)
+    dataset = build(draw(tmp_path, rows), kind, reduced, classes=[str(c) for c in selected],
+                    **options)
+    for i, row in enumerate(rows):
+        truth = meaning(np.tile(row, (6, 1)), names, reduced, selected)
+        np.testing.assert_array_equal(dataset[i]['gt_semantic_seg'], truth)
+        np.testing.assert_array_equal(read_ground_truth(dataset, i), truth)
+        [areas] = dataset.pre_eval([np.zeros(truth.shape, int)], [i])
+        assert areas[3].tolist() == [(truth == k).sum() for k in range(len(selected))]
+    dataset.evaluate(dataset.pre_eval([np.zeros((6, 40), int)] * 3, [0, 1, 2]), logger='silent')

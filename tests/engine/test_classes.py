@@ -87,6 +87,14 @@ def test_classes_of_the_checkpoint(classes, message):
         check()
 
 
+def test_classes_of_a_resumed_run():
+    checkpoint = Checkpoint('x.pth', dict(CLASSES=['wall', 'floor']), weights=None)
+    check_trained_classes(checkpoint, SimpleNamespace(CLASSES=('wall', 'floor')), resumed=True)
+    with pytest.raises(InputError, match="class 0 is 'wall' in the one and 'floor' in the other: "
+                       'restore the classes of data.train to resume'):
+        check_trained_classes(checkpoint, SimpleNamespace(CLASSES=('floor', 'wall')), resumed=True)
+
+
 def test_classes_that_are_scored():
     def data(*names):
         return SimpleNamespace(CLASSES=names)
