@@ -73,11 +73,11 @@ def resolve_config(cfg: Config, options: RunOptions) -> tuple[Config, list[str]]
     if cfg.get('runner') is None and cfg.get('total_iters') is not None:
         cfg.runner = dict(type='IterBasedRunner', max_iters=cfg.total_iters)
     elif cfg.get('runner') is None and cfg.get('total_epochs') is not None:
-        cfg.runner = dict(type='EpochBasedRunner', max_epochs=cfg.total_epochs)
+        cfg.runner = dict(type='EpochBasedRunner', max_epochs=cfg.pop('total_epochs'))
     if options.aug_test:
         _augment_test(cfg)
     return cfg, [*_without_deepspeed(cfg), *_without_tensorboard(cfg), *_best_by_miou(cfg),
-                 *replace_foreign_settings(cfg)]
+                 *replace_foreign_settings(cfg, options)]
 
 
 def _without_deepspeed(cfg: Config) -> list[str]:
@@ -99,7 +99,9 @@ def _without_tensorboard(cfg: Config) -> list[str]:
 def _best_by_miou(cfg: Config) -> list[str]:
     # mmseg returns aAcc first and 'auto' takes the first metric, so InternVL's code kept the
     # checkpoint with the best pixel accuracy.
-    if cfg.setdefault('evaluation', {}).get('save_best') != 'auto':
+    if cfg.get('evaluation') is None:
+        cfg.evaluation = {}
+    if cfg.evaluation.get('save_best') != 'auto':
         return []
     metrics = cfg.evaluation.get('metric', 'mIoU')
     best = metrics if isinstance(metrics, str) else 'mIoU' if 'mIoU' in metrics else metrics[0]

@@ -94,7 +94,8 @@ class DivergenceHook(Hook):
         Raises:
             Diverged: In a run of one process, if one is not finite.
         """
-        self._unread.append(_send(runner.iter + 1, largest_lr(runner), _numbers(runner)))
+        if numbers := _numbers(runner):
+            self._unread.append(_send(runner.iter + 1, largest_lr(runner), numbers))
         if self.has_found() and runner.world_size == 1:
             self.check(runner)
 
@@ -155,7 +156,8 @@ def check_finite(runner: BaseRunner) -> None:
 
 def _numbers(runner: BaseRunner) -> dict[str, Tensor | float]:
     """Returns the loss of an iteration and, if it was computed, the norm of its gradients."""
-    numbers = {'the loss': runner.outputs['log_vars'].get('loss', runner.outputs['loss'])}
+    loss = runner.outputs['log_vars'].get('loss', runner.outputs.get('loss'))
+    numbers = {} if loss is None else {'the loss': loss}
     norms = runner.log_buffer.val_history.get('grad_norm')
     if norms:
         numbers['the gradient norm'] = norms[-1]

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from mmcv.runner import BaseRunner, Hook
+from mmseg.utils import get_root_logger
 from torch import Tensor, nn
 
 from ..checkpoint import Checkpoint
@@ -141,6 +142,9 @@ def restore_averages(runner: BaseRunner, checkpoint: Checkpoint) -> None:
 
 def build_ema_hook(options: Mapping[str, Any]) -> SegEMAHook:
     """Builds the hook of an entry of ``custom_hooks`` whose type is mmcv's EMAHook."""
+    if options.get('resume_from'):
+        get_root_logger().warning('EMAHook.resume_from has no effect: a run that is resumed, with '
+                                  '--resume-from or --auto-resume, has its averages, too')
     try:
         return SegEMAHook(**{name: value for name, value in options.items() if name != 'type'})
     except TypeError as error:

@@ -125,9 +125,10 @@ class SegEvalHook(EvalHook):
             score = broadcast_from_rank0(score)
         if self.save_best and (sharded or runner.rank == 0) and score is not None:
             self._save_ckpt(runner, score)
-            if runner.rank == 0:  # loggers with a summary show the last value of a name
-                runner.log_buffer.output[f'best_{self.key_indicator}'] = (
-                    runner.meta['hook_msgs']['best_score'])
+            best_score = runner.meta['hook_msgs'].get('best_score')
+            if runner.rank == 0 and best_score is not None:
+                # Loggers with a summary show the last value of a name.
+                runner.log_buffer.output[f'best_{self.key_indicator}'] = best_score
         self._persist(runner)
 
     def _init_rule(self, rule: str | None, key_indicator: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from mmcv import Config
 
 from ..errors import InputError
+from .options import RunOptions
 
 PRECISION = ("the backbone computes in bfloat16, or as precision='fp16' | 'fp32' says, on float32 "
              'master weights, the heads in float32, and losses are not scaled')
@@ -17,13 +18,19 @@ HALF = {'Fp16OptimizerHook': 'OptimizerHook',
 OF_SCALING = ('loss_scale', 'coalesce', 'bucket_size_mb', 'distributed')
 
 
-def replace_foreign_settings(cfg: Config) -> list[str]:
+def replace_foreign_settings(cfg: Config, options: RunOptions) -> list[str]:
     """Replaces settings that have another effect with mmseg, in a config that is being resolved.
+
+    Args:
+        cfg: Config, which is changed.
+        options: Options of the command line.
 
     Returns:
         A line for each setting that has no or another effect.
     """
-    return [*_fp16(cfg), *_optimizer_hook(cfg), *_loader(cfg)]
+    of_training = (*_lengths(cfg), *_of_the_command_line(cfg, options), *_optimizer_hook(cfg),
+                   *_loader(cfg))
+    return [*_fp16(cfg), *(of_training if options.owns_work_dir else ())]
 
 
 def read_workflow(workflow: Any) -> tuple[int, int]:
@@ -51,6 +58,23 @@ def _fp16(cfg: Config) -> list[str]:
     if cfg.pop('fp16', None) is None:
         return []
     return [f'fp16 of the config has no effect: {PRECISION}']
+
+
+def _lengths(cfg: Config) -> list[str]:
+    runner = cfg.get('runner') or {}
+    return [f'{name}={cfg[name]!r} has no effect: runner={dict(runner)} gives the length of the run'
+            for name, key in (('total_iters', 'max_iters'), ('total_epochs', 'max_epochs'))
+            if cfg.get(name) is not None and runner.get(key) != cfg[name]]
+
+
+def _of_the_command_line(cfg: Config, options: RunOptions) -> list[str]:
+    """Names what mmseg writes into the configs that it leaves in work dirs, and does not read."""
+    resumes = options.auto_resume or cfg.get('resume_from')
+    found = {'--auto-resume': cfg.get('auto_resume') and not options.auto_resume,
+             f'--seed {cfg.get("seed")}': (cfg.get('seed') is not None and options.seed is None
+                                           and not resumes)}
+    return [f'{name.split()[0].strip("-").replace("-", "_")} of the config has no effect, as with '
+            f"mmseg's training: give {name}" for name, ignored in found.items() if ignored]
 
 
 def _optimizer_hook(cfg: Config) -> list[str]:

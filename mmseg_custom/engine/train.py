@@ -94,7 +94,7 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
             config's.
 
     Raises:
-        InputError: If the runner does not accumulate batches, and has to.
+        InputError: If the runner does not accumulate batches or count epochs, and has to.
     """
     cfg = copy.deepcopy(run.cfg)  # mmcv removes the types from the hooks' settings.
     checkpoints = options.pop('checkpoint_config', cfg.get('checkpoint_config'))
@@ -104,14 +104,15 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
         optimizer = build_optimizer(model, cfg.optimizer)
     defaults = dict(model=model, optimizer=optimizer, work_dir=run.work_dir, logger=logger,
                     meta=run.meta)
-    if run.options.allow_nonfinite:
-        defaults['allow_nonfinite'] = True
-    if run.batch.accumulation > 1:
-        defaults['accumulation'] = run.batch.accumulation
-        kind = RUNNERS.get(cfg.runner.type)
-        if kind is None or not issubclass(kind, SegRunner):
-            raise InputError(f'runner.type={cfg.runner.type!r} does not accumulate '
-                             f'{run.batch.accumulation} batches: expected IterBasedRunner')
+    if issubclass(RUNNERS.get(cfg.runner.type) or object, SegRunner):
+        defaults.update(accumulation=run.batch.accumulation,
+                        allow_nonfinite=run.options.allow_nonfinite)
+    elif run.batch.accumulation > 1:
+        raise InputError(f'runner.type={cfg.runner.type!r} does not accumulate '
+                         f'{run.batch.accumulation} batches: expected IterBasedRunner')
+    elif cfg.runner.get('epoch_length'):
+        raise InputError(f'runner.type={cfg.runner.type!r} does not count epochs, as by_epoch=True '
+                         'of lr_config or momentum_config asks for: expected IterBasedRunner')
     with reading('runner'):
         runner = build_runner({**cfg.runner, **options}, defaults)
     runner.timestamp = run.timestamp
@@ -126,7 +127,7 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
 def build_evaluation(run: Run, runner: BaseRunner,
                      hook: type[SegEvalHook] = SegEvalHook) -> SegEvalHook:
     """Builds the hook that evaluates during training, as ``evaluation`` of the config says."""
-    options = {**run.cfg.get('evaluation', {}),
+    options = {**(run.cfg.get('evaluation') or {}),
                'by_epoch': not isinstance(runner, IterBasedRunner)}
     segmentor = unwrap(runner.model)
     if isinstance(segmentor, InternViTSegmentor):

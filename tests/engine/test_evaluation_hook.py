@@ -9,6 +9,7 @@ import torch
 from helpers.data import SMALL_LINEAR, prepare, write_config
 from helpers.logs import logged
 from mmseg.datasets import CustomDataset
+from torch import nn
 from torch.utils.data import DataLoader
 
 from mmseg_custom.engine.evaluation_hook import SegEvalHook
@@ -58,7 +59,7 @@ def test_auto_is_a_metric_that_is_measured(shared_data, tmp_path, metric, best):
     assert run.cfg.evaluation.save_best == best
 
 
-def test_a_class_that_is_nowhere_has_no_best():
+def test_a_class_that_is_nowhere_has_no_best(tmp_path):
     class Measured(CustomDataset):
         def __init__(self):
             pass
@@ -69,12 +70,15 @@ def test_a_class_that_is_nowhere_has_no_best():
         def evaluate(self, results, logger):
             return {'mIoU': 0.5, 'IoU.flag': np.float32('nan')}
 
-    runner = SimpleNamespace(log_buffer=DeferredLogBuffer(), logger=logging.getLogger('mmseg'))
+    runner = SimpleNamespace(
+        log_buffer=DeferredLogBuffer(), logger=logging.getLogger('mmseg'), rank=0, iter=0,
+        model=nn.Module(), meta=dict(hook_msgs={}), work_dir=str(tmp_path))
     hook = SegEvalHook(DataLoader(Measured()), 'cpu', save_best='IoU.flag')
     with logged() as lines:
-        assert np.isnan(hook.evaluate(runner, []))
+        hook.take(runner, [])
     assert lines[0].startswith('IoU.flag is NaN: no pixel is of the class')
-    assert runner.log_buffer.output == {'mIoU': 0.5} and hook.rule == 'greater'
+    assert runner.log_buffer.output == {'mIoU': 0.5, 'eval_iter_num': 1}
+    assert hook.rule == 'greater' and {path.name for path in tmp_path.iterdir()} == {'best.json'}
     other = SegEvalHook(DataLoader(Measured()), 'cpu', save_best='IoU.wall')
     with pytest.raises(InputError, match="save_best='IoU.wall': the data set gives mIoU"):
         other.evaluate(runner, [])
