@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from .units import format_bytes
 
 PART = '.part'
+SPARE_FOLDERS = ('.', tempfile.gettempdir())  # for what cannot be written in its place
 _TRIAL_BYTES = 64 * 1024
 
 

@@ -5,6 +5,7 @@
 
 A file is checked once, where it is read; what reads its content afterwards relies on that.
 """
+import json
 import math
 import reprlib
 import unicodedata
@@ -158,6 +159,25 @@ def record(required: Mapping[str, Check], optional: Mapping[str, Check] | None =
                                f'{", ".join(sorted(known))}')
             known.get(key, others or anything)(one, f'{prefix}{key}')
     return check
+
+
+def read_json(path: str, check: Check | None = None) -> Any:
+    """Reads a JSON file that an earlier process wrote, and that can be done without.
+
+    Args:
+        path: Path of the file.
+        check: Check of its content; default: any mapping.
+
+    Returns:
+        Content; None if the file is missing or damaged, or does not fit.
+    """
+    try:
+        with open(path, encoding='utf-8') as file:
+            content = json.load(file)
+        (check or record({}))(content, '')
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError, Mismatch):
+        return None
+    return content
 
 
 def nullable(check: Check) -> Check:

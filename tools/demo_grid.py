@@ -36,7 +36,8 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args.config)
     try_target(args.out)
-    dataset, rows, failed = build_test_dataset(cfg.data.val), [], []
+    dataset, rows = build_test_dataset(cfg.data.val), []
+    failed: list[InputError] = []
     for index in choose_rows(dataset, args.rows, failed.append):
         try:
             rows.append(read_row(dataset, index, args.labels))
@@ -46,8 +47,8 @@ def main() -> None:
         raise failed[0]
     save_png(picture_grid(rows, dataset.CLASSES, dataset.PALETTE), args.out)
     print(args.out)
-    for error in failed:
-        print(f'failed: {error}', file=sys.stderr)
+    for one in failed:
+        print(f'failed: {one}', file=sys.stderr)
     refuse_failed(list(map(str, failed)), len(dataset), 'images')
 
 

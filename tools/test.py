@@ -1,7 +1,6 @@
 """Tests a segmentor: python tools/test.py CONFIG CHECKPOINT --eval mIoU [options]."""
 import argparse
 import os.path as osp
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from typing import NoReturn
@@ -22,7 +21,13 @@ from mmseg_custom.engine.run import Run
 from mmseg_custom.engine.test import build_test_model
 from mmseg_custom.errors import InputError
 from mmseg_custom.evaluation import evaluate, metrics, pre_eval, write_results
-from mmseg_custom.files import atomic_path, try_target, write_or_rescue
+from mmseg_custom.files import (
+    SPARE_FOLDERS,
+    as_save_error,
+    atomic_path,
+    try_target,
+    write_or_rescue,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -75,14 +80,13 @@ def main() -> None:
     if args.eval == ['cityscapes'] and len(parts) > 1:
         raise InputError(f'--eval cityscapes: data.test has {len(parts)} data sets; test them one '
                          'after the other')
-    if get_dist_info()[0] == 0:
-        for path in (args.out, args.eval and results_path(args, run)):
-            if path:
-                try_target(path)
     options = dict(args.eval_options)
-    keep = None
     if on_files:
         options.setdefault('imgfile_prefix', osp.join(run.work_dir, 'format_results'))
+    if get_dist_info()[0] == 0:
+        try_targets(args, run, options)
+    keep = None
+    if on_files:
         keep = partial(_write_files, dataset, options)
     elif args.eval:
         metrics.check_metrics(dataset, args.eval)
@@ -103,7 +107,20 @@ def main() -> None:
 
 
 def _write_files(dataset: CustomDataset, options: dict, labels: list, indices: list[int]) -> list:
-    return dataset.format_results(labels, indices=indices, **options)
+    try:
+        return dataset.format_results(labels, indices=indices, **options)
+    except OSError as error:  # of a full disk, Pillow does not say which file it was
+        raise as_save_error(error, osp.join(options['imgfile_prefix'], '')) from error
+
+
+def try_targets(args: argparse.Namespace, run: Run, options: dict) -> None:
+    """Tries to write in all places that are to be written, before anything is predicted."""
+    for path in (args.out, args.eval and results_path(args, run)):
+        if path:
+            try_target(path)
+    for folder in (args.show_dir, options.get('imgfile_prefix')):
+        if folder:
+            try_target(osp.join(folder, 'image.png'))
 
 
 def write(args: argparse.Namespace, run: Run, found: Predictions, options: dict) -> None:
@@ -139,7 +156,7 @@ def results_path(args: argparse.Namespace, run: Run) -> str:
 
 def rescue(path: str, dump: Callable[[str], object], run: Run) -> list[str]:
     """Writes a file at the end of a run, elsewhere if need be; returns what is to be said of it."""
-    written = write_or_rescue(path, dump, [run.work_dir, '.', tempfile.gettempdir()])
+    written = write_or_rescue(path, dump, [run.work_dir, *SPARE_FOLDERS])
     hint = ' (tools/report.py makes a page of them)' if path.endswith('.json') else ''
     print(f'{"metrics" if hint else "results"}: {written}{hint}')
     return [] if written == path else [f'{path} could not be written: its content is in {written}']

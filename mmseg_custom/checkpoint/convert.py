@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..files import atomic_folder, atomic_write, try_target
+from ..schema import integer, nullable, record, validate
 from .export import write_pth, write_safetensors, write_shards
 from .keys import NATIVE, PYRAMID, TRANSFORMERS, Architecture, describe_mismatch, natural_key
 from .lazy import LazyStateDict, LazyTensor
@@ -187,6 +188,8 @@ def _configured_heads(source: str) -> int | None:
     try:
         with open(path, encoding='utf-8') as file:
             config = json.load(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f'{path} cannot be read: {error}') from error
+    heads = dict(num_attention_heads=nullable(integer(1)))
+    validate(config, record({}, dict(heads, vision_config=record({}, heads))), path)
     return config.get('vision_config', config).get('num_attention_heads')

@@ -12,8 +12,11 @@ import os.path as osp
 
 from ..checkpoint.metadata import plain
 from ..files import atomic_write
+from ..schema import integer, nullable, read_json, record, scalar, text
 
 NAME = 'best.json'
+_RECORD = record(dict(iter=integer(0), hook_msgs=record({}, dict(
+    best_score=scalar, best_ckpt=nullable(text)))))
 
 
 def write(folder: str, iteration: int, hook_msgs: dict) -> None:
@@ -22,18 +25,15 @@ def write(folder: str, iteration: int, hook_msgs: dict) -> None:
     Raises:
         SaveError: If it could not be written; the previous record is kept.
     """
-    record = {'iter': iteration, 'hook_msgs': plain(hook_msgs)}
-    atomic_write(osp.join(folder, NAME), json.dumps(record))
+    content = {'iter': iteration, 'hook_msgs': plain(hook_msgs)}
+    atomic_write(osp.join(folder, NAME), json.dumps(content))
 
 
 def read(folder: str, iteration: int) -> dict | None:
     """Returns the record of the evaluation of an iteration; None if there is none."""
-    try:
-        with open(osp.join(folder, NAME)) as file:
-            record = json.load(file)
-        return record['hook_msgs'] if record['iter'] == iteration else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None  # The run then repeats the evaluation.
+    found = read_json(osp.join(folder, NAME), _RECORD)
+    # Without it, the run repeats the evaluation.
+    return found['hook_msgs'] if found and found['iter'] == iteration else None
 
 
 def remove(folder: str) -> None:

@@ -1,4 +1,5 @@
 """Paints predictions over their images, to be shown or written during a test run."""
+import errno
 import os.path as osp
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ import mmcv
 import numpy as np
 from mmcv.image import tensor2imgs
 from torch import Tensor, nn
+
+from ..files import as_save_error
 
 
 @dataclass(frozen=True)
@@ -37,3 +40,5 @@ class Painter:
         out_file = self.folder and osp.join(self.folder, name)
         model.show_result(picture, [labels], palette=self.palette, show=self.show,
                           out_file=out_file, opacity=self.opacity)
+        if out_file and not (osp.isfile(out_file) and osp.getsize(out_file)):  # OpenCV is silent
+            raise as_save_error(OSError(errno.EIO, 'OpenCV could not write it'), out_file)

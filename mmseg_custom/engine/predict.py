@@ -26,7 +26,7 @@ from ..distributed.collectives import gather_to_rank0
 from ..distributed.parallelize import evaluation_mode, is_sharded, unwrap
 from ..errors import InputError
 from ..evaluation.run_info import peak_memory
-from ..files import atomic_path
+from ..files import SPARE_FOLDERS, atomic_path, write_or_rescue
 from ..models import InternViTSegmentor
 from .progress import progress_bar
 from .samples import SkippingDataset
@@ -212,12 +212,18 @@ def save_partial(found: Predictions, path: str, dataset: Dataset) -> str:
     It holds ``dict(indices, filenames, results, skipped, total)`` of this rank.
 
     Returns:
-        One line that says what was written.
+        One line that says what was written, and where: elsewhere if the path cannot be written.
     """
     indices = sorted(found.results)
-    with _handled_by(signal.SIG_IGN), atomic_path(path) as part, open(part, 'wb') as file:
-        pickle.dump(dict(indices=indices, filenames=[name_of(dataset, i) for i in indices],
-                         results=found.in_order(), skipped=found.skipped, total=found.total), file)
+
+    def dump(path: str) -> None:
+        with atomic_path(path) as part, open(part, 'wb') as file:
+            pickle.dump(dict(
+                indices=indices, filenames=[name_of(dataset, i) for i in indices],
+                results=found.in_order(), skipped=found.skipped, total=found.total), file)
+
+    with _handled_by(signal.SIG_IGN):
+        path = write_or_rescue(path, dump, SPARE_FOLDERS)
     rank, world_size = get_dist_info()
     where = f' (this is rank {rank} of {world_size})' if world_size > 1 else ''
     return f'{len(indices)} of {found.total} images are done{where}, their results are in {path}'

@@ -7,6 +7,7 @@ import difflib
 import os.path as osp
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from mmcv.utils import print_log
@@ -124,8 +125,8 @@ def _measure_part(dataset: ConcatTestDataset, prediction: np.ndarray, index: int
     return record
 
 
-def evaluate(dataset: Dataset, records: list[tuple], metrics: Sequence[str],
-             indices: Sequence[int] | None = None, **options: object) -> dict:
+def evaluate(dataset: Dataset, records: Sequence[tuple], metrics: Sequence[str],
+             indices: Sequence[int] | None = None, **options: Any) -> dict:
     """Computes the metrics, and prints mmseg's table of the classes and one of the means.
 
     Args:
@@ -163,8 +164,8 @@ def evaluate(dataset: Dataset, records: list[tuple], metrics: Sequence[str],
         method='bootstrap over images, percentiles', draws=DRAWS, seed=SEED))
 
 
-def _evaluate_parts(dataset: ConcatTestDataset, records: list[tuple], metrics: Sequence[str],
-                    indices: Sequence[int] | None, **options: object) -> dict:
+def _evaluate_parts(dataset: ConcatTestDataset, records: Sequence[tuple], metrics: Sequence[str],
+                    indices: Sequence[int] | None, **options: Any) -> dict:
     """Computes the metrics of each of several data sets, and of all together: see `evaluate`."""
     metric: dict[str, float] = {}
     data_sets = []

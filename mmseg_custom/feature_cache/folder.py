@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import PART, SaveError, atomic_write
-from ..schema import array, choice, integer, nullable, record, validate
+from ..schema import array, choice, integer, nullable, read_json, record, validate
 from .layout import DTYPES, RecordLayout
 from .shards import CorruptShard, ShardData, open_shard, write_shard
 
@@ -271,13 +271,3 @@ class FeatureCache:
             raise OSError(error.errno, f'cannot be locked ({error.strerror})',
                           os.path.join(self.folder, LOCK)) from error
         return True
-
-
-def read_json(path: str) -> dict | None:
-    """Returns the content of a JSON file; None if it is not there or is damaged."""
-    try:
-        with open(path, encoding='utf-8') as file:
-            content = json.load(file)
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError
+from ..schema import read_json
 from ..units import format_bytes
-from .folder import KEY, FeatureCache, Shard, read_json
+from .folder import KEY, FeatureCache, Shard
 from .layout import RecordLayout
 from .shards import CorruptShard
 

@@ -24,7 +24,8 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
         if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
-            unit = x.float() * (x.float().pow(2).mean(-1, keepdim=True) + self.eps).rsqrt()
+            eps = torch.finfo(x.dtype).eps if self.eps is None else self.eps
+            unit = x.float() * (x.float().pow(2).mean(-1, keepdim=True) + eps).rsqrt()
             return (unit * self.weight.float()).to(x.dtype)
         return super().forward(x)
 

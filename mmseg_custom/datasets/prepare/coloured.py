@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from mmseg.utils import get_root_logger
 from PIL import Image
 
 from ...errors import InputError
@@ -36,7 +37,8 @@ def make_labels(description: Description, workers: int) -> int:
         The number of labels that were written.
 
     Raises:
-        InputError: If a source has a colour of no class, or cannot be decoded.
+        InputError: If a source has a colour of no class, or cannot be decoded; the others are
+            converted.
     """
     numbers = {colour: i for i, colour in enumerate(description.classes.values())}
     numbers.update((colour, IGNORE_INDEX) for colour in description.ignored)
@@ -48,11 +50,27 @@ def make_labels(description: Description, workers: int) -> int:
             target = part.labels / source.relative_to(part.coloured)
             if not target.is_file() or target.stat().st_mtime_ns < source.stat().st_mtime_ns:
                 jobs.append(ColouredLabel(source, target, numbers))
-    return sum(in_processes(make_label, jobs, workers, 'colours -> numbers')) if jobs else 0
+    failed = [message for message in in_processes(_try_label, jobs, workers, 'colours -> numbers')
+              if message] if jobs else []
+    for message in failed:
+        get_root_logger().error('failed: %s', message)
+    if failed:
+        raise InputError(f'{len(failed)} of {len(jobs)} labels failed, the others are converted; '
+                         f'the first: {failed[0]}')
+    return len(jobs)
 
 
-def make_label(label: ColouredLabel) -> int:
-    """Converts a label; returns 1.
+def _try_label(label: ColouredLabel) -> str | None:
+    """Converts a label; returns what is wrong with it."""
+    try:
+        make_label(label)
+        return None
+    except InputError as error:
+        return str(error)
+
+
+def make_label(label: ColouredLabel) -> None:
+    """Converts a label.
 
     Raises:
         InputError: If the source has a colour of no class, or cannot be decoded.
@@ -77,4 +95,3 @@ def make_label(label: ColouredLabel) -> int:
     Image.fromarray(labels).save(file, 'PNG')
     label.target.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(label.target, file.getvalue())
-    return 1

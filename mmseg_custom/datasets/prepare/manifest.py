@@ -12,8 +12,13 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...files import SaveError, atomic_write
+from ...schema import array, integer, read_json, record, scalar, text
 from .layouts import DatasetLayout
 
+_MANIFEST = record(dict(
+    data_set=text, root=text, splits=record({}, others=integer(0)), version=integer(),
+    files=record({}, others=array(scalar, 'bytes and SHA-256', 2, 2)), sha256=text,
+    notes=record({}, others=array(text, 'notes'))), others=None)
 VERSION = 2  # raise it when kinds of faults or notes change: then everything is checked again
 
 
@@ -57,12 +62,12 @@ def faults_path(out: Path, layout: DatasetLayout) -> Path:
 def read_manifest(path: Path) -> PreparedManifest | None:
     """Reads a manifest; None if there is none, or one of another version or damaged."""
     try:
-        content = json.loads(path.read_text())
-        if content['version'] != VERSION:
+        content = read_json(str(path), _MANIFEST)
+        if content is None or content['version'] != VERSION:
             return None
         content['files'] = {name: tuple(entry) for name, entry in content['files'].items()}
         return PreparedManifest(**content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, UnicodeEncodeError):  # a hash that holds half of a character
         return None
 
 

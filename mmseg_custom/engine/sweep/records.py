@@ -7,16 +7,21 @@ from mmcv.runner import get_dist_info
 
 from ...checkpoint.metadata import plain
 from ...files import atomic_write
+from ...schema import integer, nullable, read_json, record, scalar, text
 
 SWEEP = 'sweep.json'  # seed and results of the sweep, in its work dir
 RESULT = 'result.json'  # state ('finished' or 'diverged'), iterations, reason, loss, run
 SCORES = 'evaluations.json'  # iteration -> mIoU, mAcc, aAcc
 METRICS = ('mIoU', 'mAcc', 'aAcc')
+_RESULT = record({}, dict(state=text, iterations=nullable(integer(0)), reason=nullable(text),
+                          loss=scalar))
+_SCORES = record({}, others=record({}, others=scalar))
+_SWEEP = record({}, dict(seed=nullable(integer(0))))
 
 
 def read_result(folder: str) -> dict | None:
     """Returns the outcome of a head; None while it is being trained."""
-    return _read(osp.join(folder, RESULT))
+    return read_json(osp.join(folder, RESULT), _RESULT)
 
 
 def write_result(folder: str, **result: object) -> None:
@@ -42,22 +47,15 @@ def record_scores(folder: str, iteration: int, metrics: dict) -> None:
 
 def read_scores(folder: str) -> dict[int, dict[str, float]]:
     """Returns iteration -> the metrics of its evaluation."""
-    return {int(key): value for key, value in (_read(osp.join(folder, SCORES)) or {}).items()}
+    scores = read_json(osp.join(folder, SCORES), _SCORES) or {}
+    return {int(key): value for key, value in scores.items() if key.isdecimal()}
 
 
 def seed_of_sweep(work_dir: str) -> int | None:
     """Returns the seed of the sweep in a work dir; None where there is none."""
-    return (_read(osp.join(work_dir, SWEEP)) or {}).get('seed')
+    return (read_json(osp.join(work_dir, SWEEP), _SWEEP) or {}).get('seed')
 
 
 def write_json(path: str, content: dict) -> None:
     """Writes a JSON file, whole or not at all."""
     atomic_write(path, json.dumps(content, indent=1))
-
-
-def _read(path: str) -> dict | None:
-    try:
-        with open(path) as file:
-            return json.load(file)
-    except (FileNotFoundError, ValueError):
-        return None

@@ -136,7 +136,10 @@ def _logged_losses(folder: str) -> dict[int, float]:
     for path in sorted(glob(osp.join(folder, '*.log.json'))):
         with open(path) as file:
             for line in file:
-                entry = json.loads(line)
+                try:
+                    entry = json.loads(line)
+                except ValueError:  # cut short when the run was killed
+                    continue
                 if entry.get('mode') == 'train':
                     losses[entry['iter']] = entry['loss']
     return losses

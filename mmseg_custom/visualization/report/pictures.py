@@ -137,8 +137,8 @@ def _label_maps(results: Results, image: int) -> tuple[np.ndarray, np.ndarray]:
     count = len(results.classes)
     if count > IGNORE_INDEX:
         ground_truth, prediction = ground_truth.astype(np.int64), prediction.astype(np.int64)
-    return tuple(np.where(labels < count, labels, IGNORE_INDEX)
-                 for labels in (ground_truth, prediction))
+    return (np.where(ground_truth < count, ground_truth, IGNORE_INDEX),
+            np.where(prediction < count, prediction, IGNORE_INDEX))
 
 
 def _photo(results: Results, image: int, shape: tuple[int, int]) -> Image.Image | None:
