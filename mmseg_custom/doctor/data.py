@@ -216,6 +216,11 @@ def _check_pixels(files: DatasetFiles, image: str, label: str | None, problems: 
     labels, dataset = images.decode(label), files.dataset
     if isinstance(labels, Problem):
         _add(problems, label, labels)
+        return
+    with open(label, 'rb') as file:
+        damage = faults.check_png(file)
+    if damage:
+        _add(problems, label, damage[0])
     elif dataset.label_map is None:
         zero_is_ignored = bool(dataset.reduce_zero_label)
         last = len(dataset.CLASSES) - (not zero_is_ignored)
