@@ -7,6 +7,8 @@ their EXIF orientation says) and labels with Pillow (as they are stored, then cu
 
 H W pixels.
 """
+import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -22,6 +24,9 @@ FAULT, NOTE = 'fault', 'note'
 KINDS = {
     # OpenCV returns nothing and Pillow raises, also for a file that is cut short.
     'undecodable': (FAULT, 'cannot be decoded ({reason})', 'fetch it again or remove the sample'),
+    # Pillow decodes it, to other numbers.
+    'damaged label': (FAULT, 'is damaged: the check sum (CRC-32) of its chunk {part} at byte '
+                      '{start} is another', 'fetch it again or remove the sample'),
     # OpenCV cannot decode more than 16 bits to 8.
     '32-bit image': (FAULT, 'has {bits} bits a channel: expected 8', 'convert it to 8 bits'),
     # OpenCV keeps the upper 8 bits: right if all 16 are used, nearly black if only 12 are.
@@ -64,6 +69,7 @@ KINDS = {
     'names beyond ASCII': (NOTE, 'has a name that is not ASCII: it works here, and may not in '
                            'archives or under another locale', 'rename image and label'),
 }
+PNG = b'\x89PNG\r\n\x1a\n'
 COLOURED = ('RGB', 'RGBA', 'LA', 'PA', 'CMYK', 'YCbCr')  # Pillow's modes of several channels
 UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError,
               Image.DecompressionBombError)
@@ -191,6 +197,26 @@ def check_label(header: Header) -> list[Problem]:
     return [problem('JPEG label')] if header.format == 'JPEG' else []
 
 
+def check_png(file: BinaryIO) -> list[Problem]:
+    """Compares the check sums of a PNG, which Pillow leaves out for the pixels.
+
+    Args:
+        file: File that is open for reading, of any format.
+    """
+    file.seek(0)
+    data = file.read()
+    start = len(PNG)
+    while data.startswith(PNG) and start < len(data):
+        length, part = struct.unpack_from('>I4s', data.ljust(start + 8, b'\0'), start)
+        end = start + 8 + length
+        if data[end:end + 4] != struct.pack('>I', zlib.crc32(data[start + 4:end])):
+            return [problem('damaged label', part=repr(part)[1:], start=start)]
+        if part == b'IEND':
+            break
+        start = end + 4
+    return []
+
+
 def check_loaded_label(labels: np.ndarray, path: str, num_classes: int, shift: int = 0,
                        as_stored: bool = True, ignore_index: int = IGNORE_INDEX,
                        of_file: int | None = None) -> Problem | None:
@@ -213,10 +239,10 @@ def check_loaded_label(labels: np.ndarray, path: str, num_classes: int, shift: i
 
 
 def _check_label_file(path: str) -> list[Problem]:
-    """Finds the fault that a label's file shows in its header; none if it cannot be read."""
+    """Finds the fault that a label's file shows by itself; none if it cannot be read."""
     try:
         with open(path, 'rb') as file:
-            return check_label(read_header(file, is_label=True))
+            return check_label(read_header(file, is_label=True)) or check_png(file)
     except UNREADABLE:
         return []
 

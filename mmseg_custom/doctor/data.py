@@ -217,6 +217,11 @@ def _check_pixels(files: DatasetFiles, image: str, label: str | None, problems: 
     labels, dataset = images.decode(label), files.dataset
     if isinstance(labels, Problem):
         _add(problems, label, labels)
+        return
+    with open(label, 'rb') as file:
+        damage = faults.check_png(file)
+    if damage:
+        _add(problems, label, damage[0])
     else:
         zero_is_ignored = bool(dataset.reduce_zero_label)
         selected = dataset.label_map is not None

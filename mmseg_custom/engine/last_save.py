@@ -3,6 +3,7 @@
 Its own folder is tried, then again for a while, then the spare folder. What takes none of them ends
 as an error that says what is where.
 """
+import hashlib
 import logging
 import os
 import os.path as osp
@@ -35,8 +36,12 @@ class LastSave:
         self._left = patience if spare_dir is None else min(patience, PATIENCE_BEFORE_SPARE)
 
     def spare_folder(self, work_dir: str) -> str | None:
-        """Returns the folder for a run in the spare folder: several runs may have the same."""
-        return self.spare_dir and osp.join(self.spare_dir, osp.basename(osp.abspath(work_dir)))
+        """Returns the folder for a run in the spare folder, which several runs may share."""
+        if self.spare_dir is None:
+            return None
+        path = osp.abspath(work_dir)  # runs in other folders may have the same last name
+        digest = hashlib.sha256(path.encode(errors='surrogateescape')).hexdigest()[:8]
+        return osp.join(self.spare_dir, f'{osp.basename(path)}-{digest}')
 
     def save_now(self, save: Save, folder: str, work_dir: str, logger: logging.Logger) -> None:
         """Saves, in the spare folder if the other has no room, without waiting.

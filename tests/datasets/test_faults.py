@@ -26,6 +26,22 @@ def encoded(picture, kind: str, orientation: int = 1) -> bytes:
     return file.getvalue()
 
 
+def damaged_png() -> bytes:
+    """A label with a bit flipped among its pixels, which Pillow decodes all the same."""
+    labels = np.kron(np.random.default_rng(0).integers(1, 4, (6, 8)), np.ones((10, 10)))
+    data = encoded(labels.astype(np.uint8), 'PNG')
+    for at in range(data.index(b'IDAT') + 4, len(data) - 12):
+        for bit in range(8):
+            changed = data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1:]
+            try:
+                found = np.asarray(Image.open(io.BytesIO(changed)))
+            except Exception:
+                continue
+            if not np.array_equal(found, labels):
+                return changed
+    raise AssertionError('Pillow finds them all')
+
+
 def cmyk() -> bytes:
     file = io.BytesIO()
     Image.new('CMYK', (80, 60), (50, 100, 150, 0)).save(file, 'JPEG')
@@ -44,6 +60,7 @@ CASES = {  # name -> (image, label, kind of the problem)
     'another size': (PHOTO, encoded(ONES[:50], 'PNG'), 'sizes differ'),
     'cut image': (PHOTO[:-200], PNG, 'undecodable'),
     'cut label': (PHOTO, PNG[:-30], 'undecodable'),
+    'damaged label': (PHOTO, damaged_png(), 'damaged label'),
     'empty image': (b'', PNG, 'undecodable'),
     'coloured label': (PHOTO, encoded(np.stack([ONES] * 3, -1), 'PNG'), 'label in colours'),
     '16-bit label': (PHOTO, encoded(ONES.astype(np.uint16), 'PNG'), '16-bit label'),

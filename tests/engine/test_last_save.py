@@ -57,11 +57,17 @@ def test_the_wait_is_bounded_over_all_heads(no_pauses):
 
 
 def test_then_the_spare_folder(no_pauses, caplog):
-    disk = Disk('/spare/run')
     shared = LastSave('/spare')
+    folder = shared.spare_folder('/work/run')
+    disk = Disk(folder)
     assert shared.insist(disk.save, '/work/run', '/work/run', 8, LOGGER) is None
-    assert disk.tried[-1] == '/spare/run' and sum(no_pauses) == 10
-    assert 'is in /spare/run instead' in caplog.text
+    assert disk.tried[-1] == folder and sum(no_pauses) == 10
+    assert folder.startswith('/spare/run-') and f'is in {folder} instead' in caplog.text
+
+
+def test_runs_share_a_spare_folder():
+    names = {LastSave('/spare').spare_folder(name) for name in ('/a/run', '/b/run', '/b/run/')}
+    assert len(names) == 2
 
 
 def test_says_what_is_where(tmp_path):
@@ -73,7 +79,8 @@ def test_says_what_is_where(tmp_path):
 
 
 def test_a_run_that_is_stopped_does_not_wait(no_pauses):
-    LastSave('/spare').save_now(Disk('/spare/run').save, '/work/run', '/work/run', LOGGER)
+    spare = LastSave('/spare')
+    spare.save_now(Disk(spare.spare_folder('/work/run')).save, '/work/run', '/work/run', LOGGER)
     with pytest.raises(SaveError, match='No space left'):
         LastSave().save_now(Disk().save, '/work/run', '/work/run', LOGGER)
     assert no_pauses == []

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.data import draw_data, write_config
-from helpers.faults import FIGURES, start_guarded
+from helpers.faults import FIGURES, run_guarded, start_guarded
 from helpers.runs import SMALL, assert_same_end, spread, write_small_config
 from helpers.zygote import Zygote
 
@@ -124,8 +124,7 @@ class Tool:
         self.command, self.result = command, result
 
     def run(self, zygote: Zygote, folder: Path) -> str:
-        process, read = start_guarded(zygote, folder, self.command(folder), LIMIT)
-        outcome = read(zygote.wait(process))
+        outcome = run_guarded(zygote, folder, self.command(folder), LIMIT)
         # A tool that was killed after its last file has nothing left to do, and says so.
         done = 'exists: remove it first' in outcome.last
         assert outcome.code == 0 or done, f'code {outcome.code}: {outcome.text[-1000:]}'
@@ -143,7 +142,7 @@ class Tool:
         for number in range(10 * kills):
             folder = tmp_path / str(number)
             folder.mkdir()
-            process, read = start_guarded(zygote, folder, self.command(folder), LIMIT)
+            [process], read = start_guarded(zygote, folder, self.command(folder), LIMIT)
             time.sleep(rng.uniform(0, seconds))
             # The process alone, so that its helpers outlive it, or all of them.
             (os.killpg if number % 2 else os.kill)(process, signal.SIGKILL)

@@ -58,6 +58,7 @@ class Case:
         must_fail: Whether to end with 0 is wrong by itself.
         must_pass: Whether to end otherwise is.
         bounds: Further settings of its bounds: see :mod:`helpers.guarded`.
+        ranks: Number of processes.
     """
     name: str
     make: Callable[[Path], list]
@@ -65,6 +66,7 @@ class Case:
     must_fail: bool = False
     must_pass: bool = False
     bounds: dict = field(default_factory=dict)
+    ranks: int = 1
 
 
 @dataclass
@@ -150,7 +152,8 @@ class Machine:
             zygote = self._free.pop()
         try:
             folder.mkdir()
-            outcome = run_guarded(zygote, folder, case.make(folder), **case.bounds)
+            outcome = run_guarded(zygote, folder, case.make(folder), ranks=case.ranks,
+                                  **case.bounds)
             wrong = judge(case, outcome)
         finally:
             with self._lock:
@@ -168,7 +171,7 @@ class Machine:
 
 
 def run_guarded(zygote: Zygote, folder: Path, command: list, seconds: int = SECONDS,
-                **settings: object) -> Outcome:
+                ranks: int = 1, **settings: object) -> Outcome:
     """Runs a tool in bounds: see :mod:`helpers.guarded`.
 
     Args:
@@ -176,16 +179,18 @@ def run_guarded(zygote: Zygote, folder: Path, command: list, seconds: int = SECO
         folder: Folder of the case, in which alone the tool may write.
         command: Name of the tool and its arguments.
         seconds: Seconds after which it counts as hanging.
+        ranks: Number of processes; the first that fails gives the exit code.
         **settings: Further settings of the bounds.
     """
-    process, read = start_guarded(zygote, folder, command, seconds, **settings)
-    return read(zygote.wait(process))
+    processes, read = start_guarded(zygote, folder, command, seconds, ranks, **settings)
+    codes = [zygote.wait(process) for process in processes]
+    return read(next((code for code in codes if code), 0))
 
 
 def start_guarded(zygote: Zygote, folder: Path, command: list, seconds: int = SECONDS,
                   ranks: int = 1, **settings: object
-                  ) -> tuple[int | list[int], Callable[[int], Outcome]]:
-    """Starts a tool in bounds; returns its process, or those of its ranks, and what reads it."""
+                  ) -> tuple[list[int], Callable[[int], Outcome]]:
+    """Starts a tool in bounds; returns the processes of its ranks, and what reads the outcome."""
     bounds, log, report = (folder / name for name in ('bounds.json', 'log.txt', 'report.txt'))
     bounds.write_text(json.dumps(dict(
         {'folder': str(folder), 'report': str(report), 'memory': MEMORY}, **settings)))
@@ -196,7 +201,7 @@ def start_guarded(zygote: Zygote, folder: Path, command: list, seconds: int = SE
     def read(code: int) -> Outcome:
         lines = report.read_text().splitlines() if report.exists() else []
         return Outcome(code, log.read_text(errors='replace'), folder, lines)
-    return (processes[0] if ranks == 1 else processes), read
+    return processes, read
 
 
 def damaged(data: bytes, rng: random.Random) -> Iterator[tuple[str, bytes]]:

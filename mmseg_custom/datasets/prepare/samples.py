@@ -110,7 +110,7 @@ def _check_label(sample: SampleFiles, file: io.BytesIO, report: SampleReport) ->
     except faults.UNREADABLE as error:
         report.add('label', sample.label, undecodable(error))
         return None
-    found = faults.check_label(header)
+    found = faults.check_label(header) or faults.check_png(file)
     report.add('label', sample.label, found[0] if found else faults.check_values(
         labels, sample.last_label, sample.zero_is_ignored))
     return header
