@@ -214,7 +214,7 @@ def _open_log(logger: logging.Logger, path: str) -> None:
 def _start(cfg: Config, options: RunOptions) -> str:
     """Sets up device, process group and log; returns the timestamp that names the log."""
     notes: list[str] = []
-    torch.backends.cudnn.benchmark = cfg.get('cudnn_benchmark', False)
+    torch.backends.cudnn.benchmark = bool(cfg.get('cudnn_benchmark'))
     if options.deterministic:
         use_deterministic_kernels(options.device)
     if options.launcher != 'none':

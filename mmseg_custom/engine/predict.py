@@ -256,8 +256,15 @@ def _indices(loader: DataLoader) -> Iterator[list[int | None]]:
 
 
 def _unpack(batch: dict, positions: list[int], device: str) -> tuple[list, list]:
-    """Moves some images of a batch to the device; returns them and their metas, view by view."""
+    """Moves some images of a batch to the device; returns them and their metas, view by view.
+
+    Raises:
+        InputError: If the pipeline returns no images.
+    """
     images, metas = [], []
+    if 'img' not in batch or 'img_metas' not in batch:
+        raise InputError(f'the pipeline of data.val or data.test returns {", ".join(batch)}: '
+                         "expected img and img_metas; set keys=['img'] in its Collect")
     for view, meta in zip(batch['img'], batch['img_metas']):
         view = view.data[0] if isinstance(view, DataContainer) else view
         images.append([view[i].to(device, non_blocking=True) for i in positions])

@@ -3,6 +3,7 @@ import copy
 import logging
 from functools import partial
 
+from mmcv import Config
 from mmcv.runner import (
     HOOKS,
     RUNNERS,
@@ -13,11 +14,15 @@ from mmcv.runner import (
 )
 from mmcv.utils import build_from_cfg
 from mmseg.core import build_optimizer
+from mmseg.datasets import CustomDataset
 from mmseg.utils import get_root_logger
 from torch import nn
+from torch.utils.data import Dataset
 
+from ..datasets.nesting import innermost_datasets
 from ..distributed.parallelize import unwrap
 from ..errors import InputError
+from ..evaluation.metrics import BOUNDARY, MMSEG_METRICS
 from ..models.segmentors.encoder_decoder import InternViTSegmentor, check_test_cfg
 from . import best, ema
 from .batch_norm import check_batch_norm
@@ -116,6 +121,7 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
     with reading('runner'):
         runner = build_runner({**cfg.runner, **options}, defaults)
     runner.timestamp = run.timestamp
+    _warn_of_epochs(cfg, runner, logger)
     with reading('lr_config, optimizer_config, checkpoint_config, log_config or momentum_config'):
         runner.register_training_hooks(
             cfg.get('lr_config'), cfg.get('optimizer_config') or {}, checkpoints,
@@ -124,15 +130,41 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
     return runner
 
 
+def _check_metric(metric: str | list[str], dataset: Dataset) -> None:
+    """Refuses metrics that there are not, before the training and not after it.
+
+    Raises:
+        InputError: Naming the metric.
+    """
+    known = (*MMSEG_METRICS, BOUNDARY)
+    for each in innermost_datasets(dataset):
+        unknown = [name for name in ([metric] if isinstance(metric, str) else metric)
+                   if name not in known]
+        if unknown and type(each).evaluate is CustomDataset.evaluate:
+            raise InputError(f'evaluation.metric={unknown[0]!r}: expected some of '
+                             f'{", ".join(known)}')
+
+
+def _warn_of_epochs(cfg: Config, runner: BaseRunner, logger: logging.Logger) -> None:
+    """Warns of settings by epoch, of which a runner that counts iterations has none."""
+    effects = dict(lr_config='the learning rate stays as it is', momentum_config='the momentum '
+                   'stays as it is', checkpoint_config='no checkpoint is saved on its account')
+    for name, effect in effects.items():
+        if isinstance(runner, IterBasedRunner) and (cfg.get(name) or {}).get('by_epoch'):
+            logger.warning('%s.by_epoch=True, but the runner counts iterations: %s; set it False',
+                           name, effect)
+
+
 def build_evaluation(run: Run, runner: BaseRunner,
                      hook: type[SegEvalHook] = SegEvalHook) -> SegEvalHook:
     """Builds the hook that evaluates during training, as ``evaluation`` of the config says."""
     options = {**(run.cfg.get('evaluation') or {}),
                'by_epoch': not isinstance(runner, IterBasedRunner)}
+    _check_metric(options.get('metric', 'mIoU'), run.data['val'])
     segmentor = unwrap(runner.model)
     if isinstance(segmentor, InternViTSegmentor):
         check_test_cfg(segmentor.test_cfg)
-    with reading('evaluation'):
+    with reading('evaluation, or data for the loader of data.val,'):
         return hook(build_test_loader(run, 'val'), run.device, **options)
 
 

@@ -28,12 +28,17 @@ class Kind:
                     lambda value: self.holds(value) or other.holds(value))
 
 
+def is_real(value: Any) -> bool:
+    """Returns whether a value is a number, and not True or False."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def number(least: float = float('-inf'), most: float = float('inf'),
            above: float = float('-inf')) -> Kind:
     """Returns the kind of finite numbers from ``least`` to ``most`` that exceed ``above``."""
     def holds(value: Any) -> bool:
-        return (isinstance(value, Real) and not isinstance(value, bool)
-                and abs(value) != float('inf') and least <= value <= most and value > above)
+        return (is_real(value) and abs(value) != float('inf') and least <= value <= most
+                and value > above)
     bounds = [f'above {above:g}' if above > float('-inf') else '',
               f'of {least:g} or more' if least > float('-inf') else '',
               f'up to {most:g}' if most < float('inf') else '']
@@ -43,8 +48,8 @@ def number(least: float = float('-inf'), most: float = float('inf'),
 def whole(least: int | None = None) -> Kind:
     """Returns the kind of whole numbers of ``least`` or more."""
     def holds(value: Any) -> bool:
-        return (isinstance(value, Integral) and not isinstance(value, bool)
-                and (least is None or value >= least))
+        return is_real(value) and isinstance(value, Integral) and (
+            least is None or int(value) >= least)
     return Kind('a whole number' + (f' of {least} or more' if least is not None else ''), holds)
 
 
@@ -57,10 +62,10 @@ def many(kind: Kind, length: int | None = None, least: int = 0) -> Kind:
     return Kind(f'a list of {size}, each {kind.words}', holds)
 
 
-def one_of(*names: str | None) -> Kind:
-    """Returns the kind of some names."""
-    return Kind('one of ' + ', '.join(map(repr, names)),
-                lambda value: isinstance(value, str | None) and value in names)
+def one_of(*values: str | int | None) -> Kind:
+    """Returns the kind of some values."""
+    return Kind(('one of ' if len(values) > 1 else '') + ', '.join(map(repr, values)),
+                lambda value: isinstance(value, str | int | None) and value in values)
 
 
 ANY = Kind('anything', lambda value: True)

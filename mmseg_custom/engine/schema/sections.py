@@ -2,7 +2,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from mmcv.cnn import ACTIVATION_LAYERS, CONV_LAYERS, NORM_LAYERS
 from mmcv.runner import HOOKS, OPTIMIZERS, RUNNERS
@@ -12,6 +12,7 @@ from mmseg.core.seg.builder import PIXEL_SAMPLERS
 from mmseg.datasets import DATASETS, PIPELINES
 from mmseg.models.builder import MODELS
 
+from ...distributed.options import Engine
 from ...errors import InputError, nearest
 from . import tables
 from .kinds import ANY, FLAG, NONE, SETTINGS, TEXT, WHOLE, Kind, shown
@@ -64,6 +65,8 @@ def sections(cfg: Mapping[str, Any]) -> Iterator[Section]:
     yield from _typed('runner', cfg.get('runner'), RUNNERS)
     yield from _hooks(cfg)
     yield from _plain('custom_imports', cfg.get('custom_imports'), tables.CUSTOM_IMPORTS, True)
+    if isinstance(cfg.get('engine'), Mapping):
+        yield Section('engine', cfg['engine'], reader_of(Engine))
     yield from _plain('dist_params', cfg.get('dist_params'), tables.LAUNCHING)
 
 
@@ -170,7 +173,7 @@ def _registered(registry: Registry, name: Any, place: str) -> Callable:
     return found
 
 
-def _refuse_type(registry: Registry, name: Any, place: str, known: list[str]) -> None:
+def _refuse_type(registry: Registry, name: Any, place: str, known: list[str]) -> NoReturn:
     near = nearest(name, known) if isinstance(name, str) else None
     raise InputError(
         f'{place}={shown(name)} is not in the {registry.name} registry: '

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import kinds
 from .kinds import Kind
-from .tables import PARAMETERS
+from .tables import FURTHER_PARAMETERS, PARAMETERS
 
 KNOWN_LIBRARIES = ('mmcv.', 'mmseg.', 'mmseg_custom.', 'torch.', 'timm.')
 GIVEN = ('params', 'dataloader')  # parameters that whoever builds the object fills in
@@ -56,9 +56,11 @@ def reader_of(target: Callable, extra: dict[str, Kind] | None = None) -> Reader:
             known |= own.keys()
         if is_closed:
             break
+    is_closed |= any(base.__name__ in FURTHER_PARAMETERS for base in inspect.getmro(target))
     for base in reversed(inspect.getmro(target)):
+        parameters.update(FURTHER_PARAMETERS.get(base.__name__, {}))
         parameters.update({name: kind for name, kind in PARAMETERS.get(base.__name__, {}).items()
-                           if name in parameters or not is_closed})
+                           if name in parameters})
     return Reader(target.__name__, {**parameters, **(extra or {})}, is_closed,
                   frozenset(known | (extra or {}).keys()))
 

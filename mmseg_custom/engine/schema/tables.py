@@ -21,6 +21,7 @@ from .kinds import (
     TYPED,
     WHOLE,
     Kind,
+    is_real,
     many,
     number,
     one_of,
@@ -32,6 +33,8 @@ DECAY = number(0)
 PATH = TEXT | NONE
 SIDES = PAIR | many(many(SIZE, 2), least=1) | NONE  # (width, height) in pixels, or several
 RANGE = many(NUMBER, 2)
+CLIPPING = Kind('dict(max_norm=..., ...)',
+                lambda value: isinstance(value, Mapping) and 'max_norm' in value)
 # One colour or several: mmcv pads each channel by its own.
 COLOUR = NUMBER | many(NUMBER)
 DATASET = TYPED | many(TYPED, least=1)
@@ -98,10 +101,13 @@ PARAMETERS: dict[str, dict[str, Kind]] = {
         warmup_ratio=number(above=0, most=1), step=steps(1) | many(steps(1)), periods=many(STEPS)),
     'PolyLrUpdaterHook': dict(power=NUMBER, min_lr=NUMBER),
     'CheckpointHook': dict(
-        interval=STEPS, max_keep_ckpts=STEPS, out_dir=PATH, filename_tmpl=TEXT, meta=SETTINGS,
-        create_symlink=FLAG, deepspeed=ANY),
-    'OptimizerHook': dict(grad_clip=SETTINGS | NONE),
+        interval=steps(1) | one_of(-1), max_keep_ckpts=STEPS, out_dir=PATH),
+    'OptimizerHook': dict(grad_clip=CLIPPING | NONE),
     'LoggerHook': dict(interval=steps(1)),
+}
+# Parameters of what a class passes its ``**kwargs`` on to, which takes no others.
+FURTHER_PARAMETERS: dict[str, dict[str, Kind]] = {
+    'CheckpointHook': dict(filename_tmpl=TEXT, meta=SETTINGS, create_symlink=FLAG, deepspeed=ANY),
 }
 LOADER = dict(
     samples_per_gpu=SIZE, workers_per_gpu=COUNT, persistent_workers=FLAG, pin_memory=FLAG,
@@ -117,8 +123,12 @@ PARAMWISE = dict(
     custom_keys=SETTINGS, bias_lr_mult=NUMBER, bias_decay_mult=NUMBER, norm_decay_mult=NUMBER,
     dwconv_decay_mult=NUMBER, dcn_offset_lr_mult=NUMBER, bypass_duplicate=FLAG)
 LAYER_DECAY = dict(num_layers=SIZE, layer_decay_rate=POSITIVE, decay_embeddings=FLAG)
-GRAD_CLIP = dict(max_norm=number(0), norm_type=POSITIVE | TEXT, error_if_nonfinite=FLAG,
+NORM_TYPE = Kind("a number above 0, or 'inf'", lambda value: value == 'inf' or (
+    is_real(value) and value > 0))
+GRAD_CLIP = dict(max_norm=number(0), norm_type=NORM_TYPE, error_if_nonfinite=FLAG,
                  foreach=FLAG | NONE)
+LOGGING = Kind('dict(interval=..., hooks=[...])', lambda value: isinstance(value, Mapping) and (
+    {'interval', 'hooks'} <= value.keys()))
 LOG_CONFIG = dict(interval=steps(1), hooks=many(TYPED))
 CUSTOM_IMPORTS = dict(imports=TEXT | many(TEXT) | NONE, allow_failed_imports=FLAG)
 # What mmseg's hook reads, and the evaluate of its data sets.
@@ -130,13 +140,15 @@ EVALUATION = dict(
     imgfile_prefix=TEXT, nan_to_num=NUMBER | NONE, priority=ANY)
 LAUNCHING = dict(backend=TEXT, timeout_minutes=POSITIVE, port=WHOLE)
 
+LEVELS = one_of('CRITICAL', 'FATAL', 'ERROR', 'WARNING', 'WARN', 'INFO', 'DEBUG', 'NOTSET')
+
 # Keys of a config that runs read, ours first.
 SETTINGS_OF_RUNS: dict[str, Kind] = dict(
     accumulation=SIZE, checkpoint_config=SETTINGS | NONE, crop_size=PAIR, cudnn_benchmark=FLAG,
     custom_hooks=many(TYPED) | NONE, custom_imports=SETTINGS | NONE, data=SETTINGS,
-    dist_params=SETTINGS | NONE, engine=SETTINGS | NONE, evaluation=SETTINGS | NONE,
+    dist_params=SETTINGS | NONE, engine=SETTINGS | NONE, evaluation=SETTINGS,
     feature_cache=SETTINGS | NONE, find_unused_parameters=FLAG, load_from=PATH,
-    log_config=SETTINGS | NONE, log_level=TEXT | WHOLE, lr_config=SETTINGS | NONE, model=TYPED,
+    log_config=LOGGING | NONE, log_level=LEVELS | WHOLE, lr_config=SETTINGS | NONE, model=TYPED,
     momentum_config=SETTINGS | NONE, mp_start_method=one_of('fork', 'spawn', 'forkserver'),
     opencv_num_threads=COUNT, optimizer=TYPED, optimizer_config=SETTINGS | NONE,
     precision=TEXT | NONE, resume_from=PATH, runner=TYPED | NONE, sweep=SETTINGS | NONE,

@@ -103,12 +103,13 @@ def test_a_variable_that_a_config_takes_from_its_base_is_read(config, tmp_path):
     ('runner.max_iters', 0, 'a whole number of 1 or more'),
     ('feature_cache', True, r'dict\(...\)'),
     ('evaluation.interval', 2.5, 'a whole number'),
-    ('log_level', [], 'a string'),
+    ('log_level', 'info', "one of 'CRITICAL'"),
+    ('engine', dict(prefetch='one'), 'a whole number'),
 ])
 def test_a_value_of_another_kind_is_refused(resolved, key, value, expected):
     cfg = copy.deepcopy(resolved)
     cfg.merge_from_dict({key: value})
-    with pytest.raises(InputError, match=f'{key}=.*: expected {expected}'):
+    with pytest.raises(InputError, match=f'{key}.*=.*: expected {expected}'):
         check_config(cfg)
 
 
