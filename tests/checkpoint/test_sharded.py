@@ -111,10 +111,10 @@ def test_metadata_runs_nothing(copy):
 
 
 def test_optimizer_of_another_config(copy):
-    parameter = torch.nn.Parameter(torch.zeros(3))
-    optimizer = torch.optim.AdamW([parameter])
+    model = torch.nn.Linear(3, 1, bias=False)
+    optimizer = torch.optim.AdamW(model.parameters())
     with pytest.raises(InputError, match='the one of this config 1 in 1'):
-        load_optimizer(optimizer, open_checkpoint(str(copy)))
+        load_optimizer(optimizer, open_checkpoint(str(copy)), model)
 
 
 def test_failed_write_leaves_what_was_there(tmp_path, process_group, monkeypatch):
