@@ -10,6 +10,7 @@ from mmcv import DictAction
 from mmcv.runner import get_dist_info
 from mmseg.datasets import CustomDataset
 
+from mmseg_custom.checkpoint.integrity import finish_checks
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.loaders import build_test_loader
 from mmseg_custom.engine.options import UNTRAINED
@@ -83,6 +84,7 @@ def main() -> None:
     found = predict(model, loader, run.device, keep, paint)
     if found.stopped_by is not None:
         stop(found.stopped_by, found, dataset, osp.join(run.work_dir, f'partial_{run.timestamp}'))
+    finish_checks()
     if get_dist_info()[0] == 0:
         write(args, run, found, options)
 

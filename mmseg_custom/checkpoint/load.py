@@ -22,6 +22,7 @@ from .keys import (
     NATIVE,
     PYRAMID,
     Architecture,
+    check_dimensions,
     describe_mismatch,
     find_network,
     summarize,
@@ -87,6 +88,8 @@ def open_backbone_weights(path: str, logger: logging.Logger | None = None) -> La
     sources, unknown = to_native(dialect, set(inside).difference(unused))
     pyramid = [name for name in unknown if name.startswith(PYRAMID)]
     sources.update((name, (name,)) for name in pyramid)
+    check_dimensions({name: weights[prefix + source].shape for name, names in sources.items()
+                      for source in names}, path)
     return LazyStateDict(
         path, {name: concatenate([weights[prefix + source] for source in names])
                for name, names in sources.items()},
@@ -154,6 +157,7 @@ def _check_architecture(weights: LazyStateDict, targets: Mapping[str, Tensor]) -
                    for tensors in (targets, weights))
     if not all(NATIVE.anchor in shapes for shapes in (here, there)):
         return  # other networks have no such proportions
+    check_dimensions({name: shape for name, shape in there.items() if name in here}, weights.path)
     differing = Architecture.of(here).differences(Architecture.of(there))
     if differing:
         model = ', '.join(f'{name}={mine!r}' for name, (mine, _) in differing.items())

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from ..errors import InputError
 from .checkpoint import Checkpoint
+from .content import check_optimizer
 from .lazy import LazyTensor
 from .shard_reader import OPTIMIZER
 
@@ -64,7 +65,8 @@ def load_optimizer(optimizer: Optimizer | dict[str, Optimizer], checkpoint: Chec
         InputError: If the optimizer has other parameters or is of another kind, if it is not known
             which state belongs to which parameter, or if a file is damaged.
     """
-    saved, path = checkpoint.optimizer, checkpoint.path
+    path = checkpoint.path
+    saved = check_optimizer(checkpoint.optimizer, path)
     if saved is None:
         raise InputError(f'{path} holds no state of an optimizer: give it as --load-from')
     if isinstance(optimizer, dict):

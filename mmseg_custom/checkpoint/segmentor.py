@@ -12,6 +12,7 @@ from ..errors import InputError
 from . import provenance
 from .checkpoint import Checkpoint, backbone_record_of, open_checkpoint
 from .files import safe_load
+from .integrity import finish_checks
 from .keys import BACKBONE, summarize
 from .lazy import LazyStateDict, compute
 from .load import fill, open_backbone_weights, resample
@@ -93,6 +94,7 @@ def read_checkpoint(path: str, *, backbone: str | None = None) -> dict:
         checkpoint = open_checkpoint(path)
     else:
         content, mapped = safe_load(path)
+        finish_checks()  # whoever asks for a dict copies all of it at once
         if backbone_record_of(content.get('meta')) is None:
             return content
         checkpoint = Checkpoint.of(path, content, mapped)

@@ -28,7 +28,7 @@ from .checkpoint import Checkpoint
 from .load import check_fit, refuse_nonfinite, resample
 from .metadata import plain, trained_state_dict
 from .optimizer import shard_like, with_names
-from .shard_reader import HEADER, MODEL, OPTIMIZER
+from .shard_reader import HEADER, METADATA_SUM, MODEL, OPTIMIZER, sum_of_metadata
 from .work_dir import point_latest_to
 
 
@@ -53,11 +53,13 @@ def save_sharded(model: nn.Module, folder: str, optimizer: Optimizer | None = No
     header['meta'] = plain({**(meta or {}), **({'backbone': record} if record else {})})
 
     def begin() -> None:
-        path = os.path.join(begin_folder(folder), HEADER)
-        torch.save(header, path)
-        flush(path)
+        begin_folder(folder)
 
     def end() -> None:
+        header[METADATA_SUM] = sum_of_metadata(folder + PART)
+        path = os.path.join(folder + PART, HEADER)
+        torch.save(header, path)
+        flush(path)
         commit_folder(folder)
         if link_latest:
             point_latest_to(folder)

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..checkpoint import provenance
 from ..checkpoint.checkpoint import open_checkpoint
+from ..checkpoint.integrity import finish_checks
 from ..checkpoint.keys import BACKBONE
 from ..checkpoint.lazy import LazyStateDict
 from ..checkpoint.load import check_fit, may_miss_pyramid, open_backbone_weights
@@ -41,6 +42,7 @@ def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict
             continue
         try:
             share, wrong = _check_values(check(model, path), end)
+            finish_checks()
         except InputError as error:
             findings.append(fault(PART, str(error), 'nothing else of this file is checked'))
             continue

@@ -196,7 +196,8 @@ def test_the_newest_whole_one_is_found_by_number(tmp_path):
     os.truncate(tmp_path / 'iter_2000.pth', 1000)
     with logged() as lines:
         assert newest_whole(str(tmp_path)) == str(tmp_path / 'iter_1000.pth')
-    assert len(lines) == 1 and 'iter_2000.pth is cut short (1000 bytes)' in lines[0]
+    assert len(lines) == 1 and 'iter_2000.pth is cut short' in lines[0]
+    assert f'{tmp_path}/iter_1000.pth is taken' in lines[0]
 
 
 def test_epochs_count_too(tmp_path):

@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import shutil
+import zlib
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,11 @@ class Evil:
 
 def test_metadata_runs_nothing(copy):
     (copy / '.metadata').write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(InputError, match='.metadata is damaged: its CRC-32 is '):
+        open_checkpoint(str(copy))
+    header = torch.load(copy / 'meta.pth')
+    header['crc32 of .metadata'] = f'{zlib.crc32((copy / ".metadata").read_bytes()):08x}'
+    torch.save(header, copy / 'meta.pth')
     with pytest.raises(InputError, match='asks for posix.system'):
         open_checkpoint(str(copy))
 
