@@ -1,26 +1,18 @@
 """Reads the folder of a sharded checkpoint, without running anything that is in it."""
-import io
 import itertools
 import os
 import pickle
 import re
 import warnings
-import zlib
-from collections import Counter
 from collections.abc import Collection
 from functools import partial
-from math import prod
 
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import _StorageInfo
-from torch.distributed.checkpoint.metadata import (
-    Metadata,
-    MetadataIndex,
-    TensorStorageMetadata,
-)
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 from ..errors import InputError
 from .archive import Archive, DamagedFile
@@ -28,24 +20,12 @@ from .content import check_optimizer
 from .files import safe_load
 from .integrity import check_sums
 from .lazy import LazyStateDict, LazyTensor
-from .pickles import check_pickle
+from .shard_metadata import METADATA, check_sizes, read_metadata
 
 SUFFIX = '.dcp'
 OLDEST_TORCH = '2.8'
-HEADER, METADATA = 'meta.pth', '.metadata'
-METADATA_SUM = 'crc32 of .metadata'  # key in the header
+HEADER = 'meta.pth'
 MODEL, OPTIMIZER = 'state_dict.', 'optimizer.'  # beginnings of the names in a folder
-_METADATA_TYPES = {
-    'torch.distributed.checkpoint.metadata': {
-        'Metadata', 'MetadataIndex', 'TensorStorageMetadata', 'ChunkStorageMetadata',
-        'TensorProperties', 'StorageMeta', '_MEM_FORMAT_ENCODING'},
-    'torch.distributed.checkpoint.filesystem': {'_StorageInfo'},
-    'torch.serialization': {'_get_layout'},
-    'pathlib': {'PosixPath', 'WindowsPath'},
-    'pathlib._local': {'PosixPath', 'WindowsPath'},  # from Python 3.13 on
-    'torch': {'Size', 'bfloat16', 'float16', 'float32', 'float64', 'int64', 'int32', 'uint8',
-              'bool'},
-}
 
 
 def require_sharding(what: str) -> None:
@@ -154,8 +134,7 @@ def check_whole(folder: str) -> tuple[Metadata, dict]:
         if not os.path.exists(os.path.join(folder, name)):
             raise InputError(f'{folder} lacks {name}: {why}')
     header, _ = safe_load(os.path.join(folder, HEADER))
-    _check_header(folder, header)
-    metadata = read_metadata(folder)
+    metadata = read_metadata(folder, header)
     ends: dict[str, int] = {}
     for place in metadata.storage_data.values():
         end = place.offset + place.length
@@ -168,95 +147,8 @@ def check_whole(folder: str) -> tuple[Metadata, dict]:
         if os.path.getsize(path) < end:
             raise InputError(f'{path} is cut short ({os.path.getsize(path)} of {end} bytes): copy '
                              'it again, or resume from an earlier one')
-    _check_sizes(metadata, os.path.join(folder, METADATA), sum(ends.values()))
+    check_sizes(metadata, os.path.join(folder, METADATA), sum(ends.values()))
     return metadata, header
-
-
-class _MetadataUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> type:
-        if name not in _METADATA_TYPES.get(module, ()):
-            raise pickle.UnpicklingError(f'it asks for {module}.{name}')
-        return super().find_class(module, name)
-
-
-def read_metadata(folder: str) -> Metadata:
-    """Reads which tensor is where, and refuses what would run code.
-
-    Raises:
-        InputError: If it is damaged, or asks for anything but tensors.
-    """
-    path = os.path.join(folder, METADATA)
-    try:
-        with open(path, 'rb') as file:
-            data = file.read()
-        check_pickle(data)
-        metadata = _MetadataUnpickler(io.BytesIO(data)).load()
-        _check_kinds(metadata)
-    except OSError as error:
-        raise InputError(f'{path} cannot be read: {error.strerror}') from error
-    except Exception as error:  # classes are built of whatever the file says: it is its fault
-        raise InputError(f'{path} was refused or is damaged: {error}') from error
-    return metadata
-
-
-def sum_of_metadata(folder: str) -> str:
-    """Returns the CRC-32 of a folder's ``.metadata``, which its header keeps."""
-    with open(os.path.join(folder, METADATA), 'rb') as file:
-        return f'{zlib.crc32(file.read()):08x}'
-
-
-def _check_header(folder: str, header: dict) -> None:
-    """Compares ``.metadata`` with its sum in the header; earlier folders have none.
-
-    Raises:
-        InputError: If it is another one.
-    """
-    wanted, found = header.get(METADATA_SUM), sum_of_metadata(folder)
-    if wanted is not None and wanted != found:
-        raise InputError(f'{os.path.join(folder, METADATA)} is damaged: its CRC-32 is {found}, '
-                         f'and was {wanted!s:.8} when it was written: copy it again, or resume '
-                         'from an earlier one')
-
-
-def _check_kinds(metadata: object) -> None:
-    """Refuses metadata of anything but tensors, with values of other types than torch's own."""
-    def expect(right: bool, what: str) -> None:
-        if not right:
-            raise pickle.UnpicklingError(f'it does not describe tensors alone ({what})')
-
-    def sizes(*values: object) -> bool:
-        return all(isinstance(value, (tuple, list)) and all(
-            type(size) is int and size >= 0 for size in value) for value in values)
-
-    expect(isinstance(metadata, Metadata), 'no Metadata')
-    assert isinstance(metadata, Metadata)
-    for name, entry in metadata.state_dict_metadata.items():
-        expect(isinstance(name, str) and name.isprintable(), 'a name')
-        expect(isinstance(entry, TensorStorageMetadata), name)
-        expect(isinstance(entry.properties.dtype, torch.dtype) and sizes(entry.size), name)
-        for chunk in entry.chunks:
-            expect(sizes(chunk.offsets, chunk.sizes), name)
-            expect(len(chunk.offsets) == len(chunk.sizes) == len(entry.size) and all(
-                offset + size <= whole for offset, size, whole
-                in zip(chunk.offsets, chunk.sizes, entry.size)), name)
-        expect(sum(prod(chunk.sizes) for chunk in entry.chunks) == prod(entry.size), name)
-    for index, part in metadata.storage_data.items():
-        expect(isinstance(index, MetadataIndex), 'an index')
-        expect(index.fqn in metadata.state_dict_metadata, str(index.fqn)[:80])
-        expect(sizes((part.offset, part.length)) and isinstance(part.relative_path, str)
-               and not getattr(part, 'transform_descriptors', None), index.fqn)
-
-
-def _check_sizes(metadata: Metadata, path: str, nbytes: int) -> None:
-    """Refuses tensors that are larger than their parts in the files."""
-    lengths: Counter[str] = Counter()
-    for index, part in metadata.storage_data.items():
-        lengths[index.fqn] += part.length
-    for name, entry in metadata.state_dict_metadata.items():
-        size = prod(entry.size) * entry.properties.dtype.itemsize
-        if size > min(lengths[name], nbytes):
-            raise InputError(f'{path} was refused: {name} of shape {tuple(entry.size)} in '
-                             f'{lengths[name]} bytes')
 
 
 def _check_parts(folder: str, parts: Collection[_StorageInfo]) -> None:

@@ -28,7 +28,8 @@ from .checkpoint import Checkpoint
 from .load import check_fit, refuse_nonfinite, resample
 from .metadata import plain, trained_state_dict
 from .optimizer import shard_like, with_names
-from .shard_reader import HEADER, METADATA_SUM, MODEL, OPTIMIZER, sum_of_metadata
+from .shard_metadata import METADATA_SUM, sum_of_metadata
+from .shard_reader import HEADER, MODEL, OPTIMIZER
 from .work_dir import point_latest_to
 
 
