@@ -10,6 +10,7 @@ import mmcv
 from mmcv.runner import get_dist_info
 from mmseg.datasets import CustomDataset
 
+from mmseg_custom.checkpoint.integrity import finish_checks
 from mmseg_custom.datasets.nesting import innermost_datasets
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.blame import reading
@@ -102,6 +103,7 @@ def main() -> None:
         partial_results = osp.join(run.work_dir, f'partial_{run.timestamp}')
         with reading('model, data.test or the checkpoint', 'fails in the test'):
             stop(found.stopped_by, found, dataset, partial_results)
+    finish_checks()
     if get_dist_info()[0] == 0:
         write(args, run, found, options)
 

@@ -16,6 +16,9 @@ def parse_args() -> argparse.Namespace:
     cli.add_common_arguments(parser)
     cli.add_training_arguments(parser)
     parser.add_argument('--load-from', help='checkpoint to take the weights from')
+    parser.add_argument('--load-from-without', nargs='+', metavar='PART', help='parts of the '
+                        'network that start anew in the place of those of --load-from, e.g. '
+                        'decode_head.conv_seg auxiliary_head for other classes')
     parser.add_argument('--resume-from', help='checkpoint to resume from')
     parser.add_argument('--engine', choices=ENGINES, help='how the run is spread over processes; '
                         'default: engine.type of the config, else auto (one process alone, DDP '

@@ -5,7 +5,7 @@ Four ways through this package:
 - any file or folder -> ``files`` (opened, mapped) -> ``keys`` (names) -> ``load`` -> a backbone
 - a checkpoint -> ``checkpoint`` (opened once) -> ``segmentor`` (joined with its backbone's file,
   ``provenance``) -> a segmentor
-- a model -> ``save`` (by ``export``) or ``sharded`` -> a checkpoint
+- a model -> ``save`` (by ``export``) or ``sharded`` -> a checkpoint; ``optimizer``, by names
 - a file -> ``convert`` or ``merge`` -> ``export`` -> a file
 
 It knows torch and the position embedding alone; ``guard`` knows mmcv once it is called.
@@ -14,11 +14,12 @@ from ..files import SaveError
 from .checkpoint import Checkpoint, open_checkpoint
 from .guard import install_safe_loading
 from .load import load_backbone
+from .optimizer import load_optimizer
 from .provenance import sha256_in_background
 from .save import save_checkpoint
 from .segmentor import load_segmentor, read_checkpoint
 from .shard_reader import is_sharded_checkpoint
-from .sharded import load_optimizer, load_shards, save_sharded
+from .sharded import load_shards, save_sharded
 from .work_dir import is_whole, newest_whole, point_latest_to, remove_checkpoint, remove_leftovers
 
 __all__ = ['Checkpoint', 'SaveError', 'install_safe_loading', 'is_sharded_checkpoint',

@@ -6,15 +6,15 @@
 
 either in one file, or sharded: a folder that all processes of a run wrote (see :mod:`.sharded`).
 """
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import InputError
+from .content import check_meta, is_record
 from .files import find_weights, safe_load, wrapper_of
 from .keys import BACKBONE, DIALECTS, summarize
 from .lazy import LazyStateDict
-from .shard_reader import HEADER, ShardReader, is_sharded_checkpoint
+from .shard_reader import ShardReader, is_sharded_checkpoint
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,10 @@ class Checkpoint:
         wrapper = wrapper_of(content)
         if wrapper is None:
             content = {}  # it is the state dict itself
-        meta = content.get('meta')
+        meta = check_meta(content.get('meta'), path)
         others = {name: value for name, value in content.items()
                   if name not in ('meta', 'optimizer', wrapper)}
-        return cls(path, meta if isinstance(meta, dict) else {}, weights,
-                   content.get('optimizer'), others)
+        return cls(path, meta, weights, content.get('optimizer'), others)
 
     def to_dict(self, meta: dict, state_dict: Mapping) -> dict:
         """Returns the content of a file: this checkpoint's with other metadata and weights."""
@@ -96,19 +95,18 @@ def open_checkpoint(path: str) -> Checkpoint:
     Raises:
         InputError: If it cannot be read, or is no checkpoint of a segmentor.
     """
-    reader = ShardReader(path) if is_sharded_checkpoint(path) else None
-    content, mapped = safe_load(os.path.join(path, HEADER) if reader else path)
-    if reader is None:
-        return Checkpoint.of(path, content, mapped)
+    if not is_sharded_checkpoint(path):
+        return Checkpoint.of(path, *safe_load(path))
+    reader = ShardReader(path)
     _check_names(reader.weights)
-    return Checkpoint(path, content['meta'], reader.weights, reader.optimizer(content),
-                      reader=reader)
+    return Checkpoint(path, check_meta(reader.header.get('meta'), path), reader.weights,
+                      reader.optimizer(), reader=reader)
 
 
 def backbone_record_of(meta: object) -> dict | None:
     """Finds the record of the backbone's file in a checkpoint's metadata; None if it has none."""
     record = meta.get('backbone') if isinstance(meta, dict) else None
-    return record if isinstance(record, dict) and 'sha256' in record else None
+    return record if isinstance(record, dict) and is_record(record) else None
 
 
 def _check_names(weights: LazyStateDict) -> None:

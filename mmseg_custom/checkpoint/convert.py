@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..files import atomic_folder, atomic_write, try_target
 from ..schema import integer, nullable, record, validate
 from .export import write_pth, write_safetensors, write_shards
+from .integrity import finish_checks
 from .keys import NATIVE, PYRAMID, TRANSFORMERS, Architecture, describe_mismatch, natural_key
 from .lazy import LazyStateDict, LazyTensor
 from .load import check_float, open_backbone_weights, refuse_nonfinite
@@ -60,6 +61,7 @@ def convert(source: str, target: str, form: str, *, dtype: torch.dtype | None = 
     """
     refuse_existing(target)
     weights = open_backbone_weights(source)
+    finish_checks()
     check_complete(weights)
     tensors = _native(weights, dtype, check_finite)
     if form == 'hf':
@@ -104,8 +106,10 @@ def check_complete(weights: LazyStateDict) -> None:
         InputError: Naming it.
     """
     blocks = [name.split('.', 2) for name in weights if name.startswith('blocks.')]
-    depth = 1 + max((int(number) for _, number, _ in blocks), default=-1)
-    wanted = {f'blocks.{i}.{rest}' for i in range(depth) for _, _, rest in blocks}
+    numbers = {int(number) for _, number, _ in blocks}
+    numbers.update(range(len(numbers)))  # not up to the highest, which a file may give any value
+    rests = {rest for _, _, rest in blocks}
+    wanted = {f'blocks.{i}.{rest}' for i in numbers for rest in rests}
     wanted |= {'pos_embed', 'cls_token', 'patch_embed.proj.weight', 'patch_embed.proj.bias'}
     missing = wanted.difference(weights)
     if missing or weights.unknown or not blocks:

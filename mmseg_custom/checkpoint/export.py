@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import sys
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import atomic_path, atomic_write
+from .integrity import SUMS
 from .lazy import LazyTensor
 
 SAFETENSORS_DTYPES = {torch.float64: 'F64', torch.int64: 'I64', torch.float32: 'F32',
@@ -64,7 +66,7 @@ def write_safetensors(path: str, tensors: Mapping[str, LazyTensor],
     Args:
         path: File to write.
         tensors: Tensors by name. Wider dtypes come first in the file, which keeps each aligned,
-            and then the given order.
+            and then the given order. Their CRC-32 are in its ``__metadata__``.
         progress: Function that is called after each tensor with its bytes.
 
     Raises:
@@ -72,7 +74,8 @@ def write_safetensors(path: str, tensors: Mapping[str, LazyTensor],
         SaveError: If it cannot be written; what was at the path is still there.
     """
     names = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
-    header: dict[str, dict] = {'__metadata__': {'format': 'pt'}}
+    sums = dict.fromkeys(names, '0' * 8)
+    header: dict[str, dict] = {'__metadata__': {'format': 'pt', SUMS: json.dumps(sums)}}
     offset = 0
     for name in names:
         tensor = tensors[name]
@@ -82,14 +85,24 @@ def write_safetensors(path: str, tensors: Mapping[str, LazyTensor],
         header[name] = dict(dtype=SAFETENSORS_DTYPES[tensor.dtype], shape=list(tensor.shape),
                             data_offsets=[offset, offset + tensor.nbytes])
         offset += tensor.nbytes
-    text = json.dumps(header, separators=(',', ':')).encode()
-    text += b' ' * (-len(text) % 8)
     with atomic_path(path) as part, open(part, 'wb') as file:
-        file.write(len(text).to_bytes(8, 'little') + text)
+        file.write(_safetensors_header(header))
         for name in names:
-            file.write(tensors[name].read_bytes().numpy().data)
+            data = tensors[name].read_bytes().numpy().data
+            sums[name] = f'{zlib.crc32(data):08x}'
+            file.write(data)
+            del data
             tensors[name].release()
             progress(tensors[name].nbytes)
+        header['__metadata__'][SUMS] = json.dumps(sums)
+        file.seek(0)
+        file.write(_safetensors_header(header))  # of the same length
+
+
+def _safetensors_header(header: dict) -> bytes:
+    text = json.dumps(header, separators=(',', ':')).encode()
+    text += b' ' * (-len(text) % 8)
+    return len(text).to_bytes(8, 'little') + text
 
 
 def write_shards(folder: str, tensors: Mapping[str, LazyTensor], shard_bytes: int,

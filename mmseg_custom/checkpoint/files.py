@@ -11,7 +11,6 @@ import logging
 import os
 import pickle
 import re
-import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -20,11 +19,18 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import InputError
+from .archive import Archive, DamagedFile
+from .content import check_names, check_values
+from .integrity import check_archive, check_safetensors, check_sums, damaged_line
 from .keys import find_network
 from .lazy import LazyStateDict, LazyTensor
+from .pickles import check_pickle
 
 FOLDER_FILES = ('model.safetensors.index.json', 'model.safetensors',
                 'pytorch_model.bin.index.json', 'pytorch_model.bin')
+LEGACY_PICKLES = ('magic number', 'protocol', 'system', 'content', 'keys of storages')
+LEGACY_BYTES = 64 << 20  # most bytes of these
+INDEX_BYTES = 100 << 20  # most bytes of an index of shards
 WRAPPERS = ('state_dict', 'module', 'model')  # the keys under which files keep their weights
 
 
@@ -57,8 +63,11 @@ def safe_load(path: str) -> tuple[dict, bool]:
         (the dict that was saved, whether its tensors are views of the mapped file; not so in
         torch's old format).
 
+    Sums of the file are checked, in the background if it is large: see :mod:`.integrity`.
+
     Raises:
-        InputError: If the file is missing, unreadable, cut short, no dict, or would run code.
+        InputError: If the file is missing, unreadable, damaged, no dict, or would run code or take
+            more memory than its size.
     """
     if os.path.isdir(path):
         raise InputError(f'{path} is a folder: expected a checkpoint file')
@@ -66,6 +75,8 @@ def safe_load(path: str) -> tuple[dict, bool]:
     if form == 'safetensors':
         return dict(state_dict=_read_safetensors(path)), True
     mapped = form == 'zip'
+    nbytes = os.path.getsize(path)
+    pickle_bytes = _check_pickle_of(path, mapped)
     if not mapped:
         logging.getLogger('mmseg').warning(
             '%s has the format of torch before 1.6 and is read into memory whole; '
@@ -73,6 +84,9 @@ def safe_load(path: str) -> tuple[dict, bool]:
     content = _torch_load(path, mapped)
     if not isinstance(content, dict):
         raise InputError(f'{path} holds a {type(content).__name__}: expected a dict of weights')
+    check_values(content, path, pickle_bytes, nbytes)
+    if mapped:
+        check_sums(path, nbytes, functools.partial(check_archive, path))
     return content, mapped
 
 
@@ -93,6 +107,7 @@ def find_weights(content: dict, mapped: bool, path: str) -> LazyStateDict:
     if not content:
         raise InputError(f'{path} holds {_brief(content)}: expected a dict of tensors, flat or '
                          f'under {", ".join(map(repr, WRAPPERS))}')
+    check_names(content, path)
     for name, value in content.items():
         if not isinstance(value, Tensor):
             raise InputError(f'{path}: {name!r} is {_brief(value)}: expected a tensor (weights '
@@ -147,6 +162,34 @@ def shards_of(index: str) -> list[str]:
     return [os.path.join(os.path.dirname(index), shard) for shard in sorted(shards)]
 
 
+def _check_pickle_of(path: str, mapped: bool) -> int:
+    """Checks the bounds of a file of torch.save, and the sums of what describes its tensors.
+
+    Returns:
+        Bytes that describe the tensors.
+
+    Raises:
+        InputError: If it is cut short, damaged, or would take more memory than its size.
+    """
+    try:
+        with open(path, 'rb') as file:
+            if mapped:
+                archive = Archive(file)
+                archive.check(tensors=False)
+                data = archive.read('data.pkl')
+                check_pickle(data)
+                return len(data)
+            data = file.read(LEGACY_BYTES)
+        end = 0
+        for _ in LEGACY_PICKLES:
+            end += check_pickle(data[end:])
+        return end
+    except DamagedFile as error:
+        raise InputError(damaged_line(path, str(error))) from error
+    except ValueError as error:
+        raise InputError(f'{path} was refused, or is damaged: {error}') from error
+
+
 def _torch_load(path: str, mapped: bool) -> object:
     """Calls torch.load such that no code runs."""
     try:
@@ -154,20 +197,9 @@ def _torch_load(path: str, mapped: bool) -> object:
             return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise InputError(_refusal(path, error)) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        if mapped and not _has_whole_directory(path):
-            raise InputError(f'{path} is cut short ({os.path.getsize(path)} bytes): fetch or '
-                             'save it again') from error
+    except Exception as error:  # torch works on whatever the file says: it is the file's fault
         first_line = (str(error).strip().splitlines() or [repr(error)])[0]
         raise InputError(f'{path} cannot be read as a .pth: {first_line}') from error
-
-
-def _has_whole_directory(path: str) -> bool:
-    try:
-        with zipfile.ZipFile(path):
-            return True
-    except (zipfile.BadZipFile, OSError):
-        return False
 
 
 def _refusal(path: str, error: Exception) -> str:
@@ -205,12 +237,14 @@ def _metadata_types() -> list:
 def _read_safetensors(path: str) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework='pt', device='cpu') as f:
-            return {name: f.get_tensor(name) for name in f.keys()}
+            tensors = {name: f.get_tensor(name) for name in f.keys()}
     except SafetensorError as error:
         raise InputError(f'{path} is cut short or damaged ({error}): fetch or save it '
                          'again') from error
-    except OSError as error:
-        raise InputError(f'{path} cannot be read: {error}') from error
+    except (OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f'{path} cannot be read: {error}') from error  # e.g. a dtype of its own
+    check_sums(path, os.path.getsize(path), functools.partial(check_safetensors, path))
+    return tensors
 
 
 def weights_file_of(folder: str) -> str:
@@ -236,16 +270,27 @@ def _read_shards(index: str) -> LazyStateDict:
         if not os.path.exists(shard):
             raise InputError(f'{shard}: this shard is missing ({len(shards)} are listed in '
                              f'{os.path.basename(index)}): fetch it')
-        weights.update(read_weights(shard))
+        weights.update(find_weights(*safe_load(shard), shard))
     return weights
 
 
 def _weight_map(index: str) -> dict[str, str]:
+    """Reads an index: tensor -> name of the file in the same folder."""
     try:
+        if os.path.getsize(index) > INDEX_BYTES:
+            raise ValueError(f'it has {os.path.getsize(index)} bytes')
         with open(index, encoding='utf-8') as f:
-            return dict(json.load(f)['weight_map'])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f'{index} is no index of shards: {error!r}') from error
+            weight_map = dict(json.load(f)['weight_map'])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f'{index} is no index of shards: {type(error).__name__}: '
+                         f'{error!s:.200}') from error
+    check_names(weight_map, index)
+    for name, file in weight_map.items():
+        plain = isinstance(file, str) and file.isprintable() and file == os.path.basename(file)
+        if not plain or file in ('', '.', '..') or file.endswith('.json'):
+            raise InputError(f'{index}: the file of {name} is {file!r:.80}: expected the name of a '
+                             'file beside the index')
+    return weight_map
 
 
 def _brief(value: object) -> str:

@@ -16,6 +16,7 @@ from ..errors import InputError
 
 BACKBONE = 'backbone.'  # prefix of the names of a segmentor's backbone
 PYRAMID = ('up1.', 'up2.', 'up3.', 'up4.')
+_NUMBER = '[0-9]{1,6}'  # of a block
 
 # Trained beside the network for image-text contrast; the released .pth holds them.
 CLIP_PROJECTOR = frozenset(
@@ -75,6 +76,10 @@ TRANSFORMERS = Dialect('transformers', 'encoder.layer.', {
     unused=frozenset(['layernorm.weight', 'layernorm.bias', 'embeddings.mask_token']))
 DIALECTS = (NATIVE, REMOTE_CODE, TRANSFORMERS)
 
+# Of the tensors that are no vectors.
+_DIMENSIONS = {'pos_embed': 3, 'cls_token': 3, 'patch_embed.proj.weight': 4, 'attn.qkv.weight': 2,
+               'attn.proj.weight': 2, 'mlp.fc1.weight': 2, 'mlp.fc2.weight': 2}
+
 
 def find_network(names: Iterable[str], path: str) -> tuple[Dialect, str]:
     """Finds InternViT among the names of a file.
@@ -129,6 +134,25 @@ def to_native(dialect: Dialect, names: Iterable[str]) -> tuple[dict[str, tuple[s
     return sources, unknown
 
 
+def check_dimensions(shapes: Mapping[str, tuple[int, ...]], path: str) -> None:
+    """Checks the number of dimensions of a network's tensors.
+
+    Args:
+        shapes: Native name -> shape.
+        path: Name of the file, for messages.
+
+    Raises:
+        InputError: Naming the first tensor that has another number.
+    """
+    for name, shape in shapes.items():
+        if name.startswith(PYRAMID):
+            continue
+        wanted = _DIMENSIONS.get(_split_block(name, 'blocks.')[2], 1)
+        if len(shape) != wanted or 0 in shape:
+            raise InputError(f'{path}: {name} has shape {tuple(shape)}: expected {wanted} '
+                             f'dimension{"s" * (wanted > 1)}')
+
+
 @dataclass(frozen=True)
 class Architecture:
     """Options of the backbone that shapes and names of its weights show."""
@@ -146,7 +170,7 @@ class Architecture:
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> 'Architecture':
         """Derives the options from native names and their shapes."""
         width, channels, patch = shapes['patch_embed.proj.weight'][:3]
-        blocks = {int(m.group(1)) for m in (re.match(r'blocks\.(\d+)\.', n) for n in shapes) if m}
+        blocks = {_split_block(name, 'blocks.')[1] for name in shapes} - {None}
         hidden = shapes.get('blocks.0.mlp.fc1.weight', (0,))[0]
         return cls(
             embed_dim=width, depth=len(blocks), patch_size=patch, in_chans=channels,
@@ -186,15 +210,16 @@ def summarize(names: Iterable[str]) -> str:
 
 def natural_key(name: str) -> list:
     """Returns a key that sorts blocks.10 after blocks.9."""
-    return [(1, int(part), '') if part.isdigit() else (0, 0, part) for part in name.split('.')]
+    return [(1, int(part), '') if re.fullmatch(_NUMBER, part) else (0, 0, part)
+            for part in name.split('.')]
 
 
 def _fold(names: Iterable[str]) -> dict[str, list[int]]:
     """Joins the names that differ in their block number alone: pattern -> block numbers."""
     folded: dict[str, list[int]] = {}
     for name in sorted(names, key=natural_key):
-        pattern = re.sub(r'(^|\.)(blocks|layers?)\.\d+\.', r'\1\2.*.', name)
-        number = re.search(r'(?:^|\.)(?:blocks|layers?)\.(\d+)\.', name)
+        pattern = re.sub(r'(^|\.)(blocks|layers?)\.' + _NUMBER + r'\.', r'\1\2.*.', name)
+        number = re.search(rf'(?:^|\.)(?:blocks|layers?)\.({_NUMBER})\.', name)
         folded.setdefault(pattern, []).extend([int(number.group(1))] if number else [])
     return folded
 
@@ -211,7 +236,7 @@ def _with_nearest(pattern: str, blocks: list[int], others: Iterable[str]) -> str
 
 def _split_block(name: str, blocks: str) -> tuple[str, str | None, str]:
     """'blocks.3.norm1.weight' -> ('blocks.3.', '3', 'norm1.weight'); ('', None, name) if none."""
-    found = re.match(re.escape(blocks) + r'(\d+)\.', name)
+    found = re.match(rf'{re.escape(blocks)}({_NUMBER})\.', name)
     return (found.group(), found.group(1), name[found.end():]) if found else ('', None, name)
 
 

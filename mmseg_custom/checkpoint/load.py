@@ -9,7 +9,7 @@ by one, and the memory of the file's pages is freed behind them.
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from .keys import (
     NATIVE,
     PYRAMID,
     Architecture,
+    check_dimensions,
     describe_mismatch,
     find_network,
     summarize,
@@ -29,6 +30,18 @@ from .keys import (
 )
 from .lazy import FLOATS, LazyStateDict, concatenate
 from .provenance import WeightsSource, set_weights_source
+
+
+class Mismatch(InputError):
+    """Weights that do not fit a model.
+
+    Attributes:
+        parts: Parts of the model that everything that does not fit belongs to.
+    """
+
+    def __init__(self, message: str, names: Iterable[str]):
+        super().__init__(message)
+        self.parts = list(dict.fromkeys(_part_of(name) for name in names))
 
 
 def load_backbone(backbone: nn.Module, path: str, *, dtype: torch.dtype | None = None,
@@ -87,6 +100,8 @@ def open_backbone_weights(path: str, logger: logging.Logger | None = None) -> La
     sources, unknown = to_native(dialect, set(inside).difference(unused))
     pyramid = [name for name in unknown if name.startswith(PYRAMID)]
     sources.update((name, (name,)) for name in pyramid)
+    check_dimensions({name: weights[prefix + source].shape for name, names in sources.items()
+                      for source in names}, path)
     return LazyStateDict(
         path, {name: concatenate([weights[prefix + source] for source in names])
                for name, names in sources.items()},
@@ -154,6 +169,7 @@ def _check_architecture(weights: LazyStateDict, targets: Mapping[str, Tensor]) -
                    for tensors in (targets, weights))
     if not all(NATIVE.anchor in shapes for shapes in (here, there)):
         return  # other networks have no such proportions
+    check_dimensions({name: shape for name, shape in there.items() if name in here}, weights.path)
     differing = Architecture.of(here).differences(Architecture.of(there))
     if differing:
         model = ', '.join(f'{name}={mine!r}' for name, (mine, _) in differing.items())
@@ -168,21 +184,34 @@ def _check_names(weights: LazyStateDict, targets: Mapping[str, Tensor],
     missing = [name for name in targets if name not in weights and not may_miss(name)]
     unexpected = [name for name in weights if name not in targets] + weights.unknown
     if missing or unexpected:
-        raise InputError(f'{weights.path} does not fit the model: '
-                         f'{describe_mismatch(missing, unexpected)}')
+        raise Mismatch(f'{weights.path} does not fit the model: '
+                       f'{describe_mismatch(missing, unexpected)}', [
+                           name.partition('.')[0] for name in missing + unexpected])
 
 
 def _check_tensors(weights: LazyStateDict, targets: Mapping[str, Tensor]) -> None:
     """Refuses quantised tensors, and other shapes (a position embedding may have another grid)."""
-    for name, tensor in weights.items():
-        shape, wanted = tensor.shape, tuple(targets[name].shape)
-        other_grid = name.endswith('pos_embed') and _is_grid(shape) and _is_grid(wanted) and (
-            shape[-1] == wanted[-1])
-        if shape != wanted and not other_grid:
-            raise InputError(f'{weights.path}: {name} has shape {shape}, the model expects '
-                             f'{wanted}')
+    others = [name for name, tensor in weights.items() if not _is_loadable(name, tensor.shape,
+                                                                           targets[name].shape)]
+    if others:
+        name, more = others[0], f' ({len(others) - 1} more differ)' if len(others) > 1 else ''
+        raise Mismatch(f'{weights.path}: {name} has shape {weights[name].shape}, the model expects '
+                       f'{tuple(targets[name].shape)}{more}', others)
+    for name in weights:
         if targets[name].is_floating_point():
             check_float(weights, name)
+
+
+def _is_loadable(name: str, shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether a shape is the model's, or that of a position embedding of another grid."""
+    shape, wanted = tuple(shape), tuple(wanted)
+    return shape == wanted or name.endswith('pos_embed') and _is_grid(shape) and _is_grid(
+        wanted) and shape[-1] == wanted[-1]
+
+
+def _part_of(name: str) -> str:
+    """Returns the layer that a parameter belongs to: 'decode_head.conv_seg'."""
+    return name.rpartition('.')[0] or name
 
 
 def check_float(weights: LazyStateDict, name: str) -> None:

@@ -10,8 +10,10 @@ from ..errors import InputError
 from ..files import try_target
 from . import provenance
 from .checkpoint import open_checkpoint
+from .content import check_optimizer
 from .convert import progress_bar, refuse_existing
 from .export import write_pth, write_safetensors
+from .integrity import finish_checks
 from .keys import BACKBONE
 from .lazy import LazyTensor
 from .load import open_backbone_weights, resample
@@ -38,6 +40,7 @@ def merge(path: str, target: str, backbone: str | None = None, *,
     checkpoint = open_checkpoint(path)
     weights, source = complete(checkpoint, backbone)
     try_target(target, sum(tensor.nbytes for tensor in weights.values()), make_folder=False)
+    finish_checks()
     if target.endswith('.safetensors'):
         with progress_bar(weights.values(), show_progress) as bar:
             write_safetensors(target, weights, bar.update)
@@ -45,7 +48,7 @@ def merge(path: str, target: str, backbone: str | None = None, *,
     if source is None and not checkpoint.is_sharded:
         raise InputError(f'{path} is a classic checkpoint already: nothing to merge')
     meta = {name: value for name, value in checkpoint.meta.items() if name != 'backbone'}
-    state = (checkpoint.optimizer or {}).get('state', {})
+    state = (check_optimizer(checkpoint.optimizer, path) or {}).get('state', {})
     moments = [value for values in state.values() for value in values.values()
                if isinstance(value, (torch.Tensor, LazyTensor))]
     with progress_bar([*weights.values(), *moments], show_progress) as bar:
@@ -73,6 +76,7 @@ def split(path: str, target: str, backbone: str) -> tuple[int, int]:
     if not checkpoint.holds_backbone:
         raise InputError(f'{path} is a small checkpoint already: nothing to split off')
     weights, base = checkpoint.weights, open_backbone_weights(backbone)
+    finish_checks()
     same = [name for name, tensor in base.items() if BACKBONE + name in weights
             and _equal(weights[BACKBONE + name], tensor, name)]
     if not same:

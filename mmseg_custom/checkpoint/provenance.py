@@ -11,8 +11,6 @@ A checkpoint of a frozen backbone holds no copy of it, only ``meta['backbone']``
 which is enough to rebuild every tensor bit by bit from the file.
 """
 import hashlib
-import json
-import logging
 import os
 import threading
 from collections import Counter
@@ -22,10 +20,11 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..files import atomic_write
 from .files import shards_of, weights_file_of
+from .integrity import identity_of, read_cache, write_cache
 
 CHUNK_BYTES = 8 << 20
+CACHE = 'sha256.json'
 _LOCK = threading.Lock()
 _HASHES: dict[str, str] = {}  # identity of a file -> SHA-256
 
@@ -168,10 +167,9 @@ def _files(path: str) -> list[str]:
 
 
 def _file_sha256(path: str) -> str:
-    stat = os.stat(path)
-    identity = f'{os.path.realpath(path)} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}'
+    identity = identity_of(path)
     if identity not in _HASHES:
-        _HASHES.update(_read_cache())
+        _HASHES.update(read_cache(CACHE))
     if identity not in _HASHES:
         digest = hashlib.sha256()
         buffer = memoryview(bytearray(CHUNK_BYTES))
@@ -179,31 +177,8 @@ def _file_sha256(path: str) -> str:
             while count := file.readinto(buffer):
                 digest.update(buffer[:count])
         _HASHES[identity] = digest.hexdigest()
-        _write_cache()
+        write_cache(CACHE, _HASHES)
     return _HASHES[identity]
-
-
-def _cache_path() -> str:
-    home = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
-    return os.path.join(home, 'mmseg_custom', 'sha256.json')
-
-
-def _read_cache() -> dict[str, str]:
-    try:
-        with open(_cache_path(), encoding='utf-8') as file:
-            return json.load(file)
-    except (OSError, ValueError):
-        return {}
-
-
-def _write_cache() -> None:
-    """Writes the cache; without a writable home folder, hashes are computed in each process."""
-    path = _cache_path()
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        atomic_write(path, json.dumps({**_read_cache(), **_HASHES}, indent=0), unique=True)
-    except OSError as error:
-        logging.getLogger('mmseg').debug('hashes are not kept: %s', error)
 
 
 def _short(text: str) -> str:

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from .export import write_pth
 from .metadata import plain, trained_state_dict
+from .optimizer import with_names
 from .work_dir import point_latest_to
 
 
@@ -45,14 +46,16 @@ def save_checkpoint(model: nn.Module, path: str, optimizer: Optimizer | dict | N
     checkpoint: dict[str, Any] = dict(meta=plain(meta),
                                       state_dict=OrderedDict({**state_dict, **(others or {})}))
     if isinstance(optimizer, dict):
-        checkpoint['optimizer'] = {name: _state_of(part) for name, part in optimizer.items()}
+        checkpoint['optimizer'] = {name: _state_of(part, model)
+                                   for name, part in optimizer.items()}
     elif optimizer is not None:
-        checkpoint['optimizer'] = _state_of(optimizer)
+        checkpoint['optimizer'] = _state_of(optimizer, model)
     write_pth(path, checkpoint)
     if link_latest:
         point_latest_to(path)
 
 
-def _state_of(optimizer: Optimizer) -> dict:
-    """Returns the state of an optimizer, with lazy tensors where it can."""
-    return getattr(optimizer, 'lazy_state_dict', optimizer.state_dict)()
+def _state_of(optimizer: Optimizer, model: nn.Module) -> dict:
+    """Returns the state of an optimizer, with names, and with lazy tensors where it can."""
+    state = getattr(optimizer, 'lazy_state_dict', optimizer.state_dict)()
+    return with_names(state, optimizer, model)

@@ -2,7 +2,7 @@
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,6 +13,7 @@ from . import provenance
 from .averages import is_second, leave_aside
 from .checkpoint import Checkpoint, backbone_record_of, open_checkpoint
 from .files import safe_load
+from .integrity import finish_checks
 from .keys import BACKBONE, summarize
 from .lazy import LazyStateDict, compute
 from .load import fill, open_backbone_weights, resample
@@ -36,8 +37,8 @@ def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: 
             is opened again by its path.
         backbone: Backbone's file for a small checkpoint; default: the file that the model's
             backbone was loaded from, else the recorded one, there or beside the checkpoint.
-        leave_out: Beginnings of names that keep the model's own values, e.g. 'decode_head.conv_seg'
-            for another number of classes.
+        leave_out: Parts that keep the model's own values, e.g. 'decode_head.conv_seg' for another
+            number of classes: names of parameters, or their beginnings up to a dot.
         verify: Whether to compare the SHA-256 of the backbone's file. One rank of a node is enough.
         check_finite: Whether to read every value and refuse NaN and infinity.
         as_stored: Whether trained weights of the backbone keep the dtype that they have in the
@@ -55,20 +56,21 @@ def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: 
         checkpoint = open_checkpoint(checkpoint)
     held = provenance.weights_source_of(getattr(model, 'backbone', None))
     opened = open_checkpoint(checkpoint.path) if checkpoint.is_taken else checkpoint
+    leave_out = [part.rstrip('.') for part in leave_out]
     weights, source = complete(opened, backbone or (held.path if held else None), verify, logger)
     leave_aside(weights, model.state_dict(), logger)
     _leave_out(weights, leave_out, model)
-    kept = tuple(leave_out)
+    kept = set(leave_out)
     record = checkpoint.backbone_record
     if record and source and _holds(model.backbone, held, source, record):
-        kept += tuple(BACKBONE + name for name in source.names)
+        kept.update(BACKBONE + name for name in source.names)
         for name in source.names:
             del weights[BACKBONE + name]
     stored = {name for name, p in model.named_parameters()
               if as_stored and p.requires_grad and name.startswith(BACKBONE)}
     # Batch counters are missing in files of torch before 0.4.1.
     fill(model, weights, None, check_finite, as_stored=stored.__contains__,
-         may_miss=lambda name: name.startswith(kept) or name.endswith('num_batches_tracked')
+         may_miss=lambda name: is_part(name, kept) or name.endswith('num_batches_tracked')
          or is_second(name))  # mmcv's hook has one of each frozen weight, too
     _finish(model)
     if hasattr(model, 'backbone'):
@@ -96,6 +98,7 @@ def read_checkpoint(path: str, *, backbone: str | None = None) -> dict:
         checkpoint = open_checkpoint(path)
     else:
         content, mapped = safe_load(path)
+        finish_checks()  # whoever asks for a dict copies all of it at once
         if backbone_record_of(content.get('meta')) is None:
             return content
         checkpoint = Checkpoint.of(path, content, mapped)
@@ -176,14 +179,20 @@ def _holds(backbone: nn.Module, held: WeightsSource | None, source: WeightsSourc
         or parameters['pos_embed'].shape[1] == record['pos_embed_tokens'])
 
 
-def _leave_out(weights: LazyStateDict, beginnings: Sequence[str], model: nn.Module) -> None:
-    """Removes the tensors whose names begin so; refuses a beginning that matches nothing."""
+def is_part(name: str, parts: Collection[str]) -> bool:
+    """Whether a parameter is one of some parts, or belongs to one: 'decode_head' has all of it."""
+    pieces = name.split('.')
+    return any('.'.join(pieces[:count]) in parts for count in range(1, len(pieces) + 1))
+
+
+def _leave_out(weights: LazyStateDict, parts: Sequence[str], model: nn.Module) -> None:
+    """Removes the tensors of some parts; refuses a part that there is not."""
     here = list(model.state_dict())
-    for beginning in beginnings:
-        names = [name for name in weights if name.startswith(beginning)]
-        if not names and not any(name.startswith(beginning) for name in here):
-            raise InputError(f'nothing in the model or in {weights.path} begins with '
-                             f'{beginning!r}, which was to be left out; the file holds '
+    for part in parts:
+        names = [name for name in weights if is_part(name, [part])]
+        if not names and not any(is_part(name, [part]) for name in here):
+            raise InputError(f'nothing in the model or in {weights.path} is called {part!r} or '
+                             f'begins with it, which was to be left out; the file holds '
                              f'{summarize(weights)}')
         for name in names:
             del weights[name]

@@ -1,33 +1,31 @@
 """Reads the folder of a sharded checkpoint, without running anything that is in it."""
+import itertools
 import os
 import pickle
+import re
 import warnings
+from collections.abc import Collection
 from functools import partial
 
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 from ..errors import InputError
+from .archive import Archive, DamagedFile
+from .content import check_optimizer
+from .files import safe_load
+from .integrity import check_sums
 from .lazy import LazyStateDict, LazyTensor
+from .shard_metadata import METADATA, check_sizes, read_metadata
 
 SUFFIX = '.dcp'
 OLDEST_TORCH = '2.8'
-HEADER, METADATA = 'meta.pth', '.metadata'
+HEADER = 'meta.pth'
 MODEL, OPTIMIZER = 'state_dict.', 'optimizer.'  # beginnings of the names in a folder
-_METADATA_TYPES = {
-    'torch.distributed.checkpoint.metadata': {
-        'Metadata', 'MetadataIndex', 'TensorStorageMetadata', 'ChunkStorageMetadata',
-        'TensorProperties', 'StorageMeta', '_MEM_FORMAT_ENCODING'},
-    'torch.distributed.checkpoint.filesystem': {'_StorageInfo'},
-    'torch.serialization': {'_get_layout'},
-    'pathlib': {'PosixPath', 'WindowsPath'},
-    'pathlib._local': {'PosixPath', 'WindowsPath'},  # from Python 3.13 on
-    'torch': {'Size', 'bfloat16', 'float16', 'float32', 'float64', 'int64', 'int32', 'uint8',
-              'bool'},
-}
 
 
 def require_sharding(what: str) -> None:
@@ -60,6 +58,7 @@ class ShardReader(dcp.FileSystemReader):
 
     Attributes:
         metadata: Location of each part of each tensor.
+        header: Metadata of the checkpoint, and the optimizer's groups.
         weights: The weights, whole, by their names in the model.
 
     Raises:
@@ -69,7 +68,9 @@ class ShardReader(dcp.FileSystemReader):
     def __init__(self, folder: str):
         require_sharding(folder)
         super().__init__(folder)
-        self.metadata = check_whole(folder)
+        self.metadata, self.header = check_whole(folder)
+        parts = self.metadata.storage_data.values()
+        check_sums(folder, sum(part.length for part in parts), partial(_check_parts, folder, parts))
         self.weights = LazyStateDict(folder, self._lazy_tensors(MODEL))
 
     def read_metadata(self, *args, **kwargs) -> Metadata:
@@ -93,19 +94,18 @@ class ShardReader(dcp.FileSystemReader):
             reason = str(error).strip().splitlines()[-1]
             raise InputError(f'{self.path} is damaged: {reason}') from error
 
-    def optimizer(self, header: dict) -> dict | None:
-        """Returns the optimizer's state dict with lazy tensors, None if it was not saved.
-
-        Args:
-            header: Content of the header: the optimizer's ``param_groups`` and plain ``state``.
-        """
-        if 'param_groups' not in header:
+    def optimizer(self) -> dict | None:
+        """Returns the optimizer's state dict with lazy tensors, None if it was not saved."""
+        if 'param_groups' not in self.header:
             return None
-        state = {index: dict(values) for index, values in header['state'].items()}
+        check_optimizer(self.header, os.path.join(str(self.path), HEADER))
+        state = {index: dict(values) for index, values in self.header['state'].items()}
         for name, tensor in self._lazy_tensors(OPTIMIZER).items():
             index, _, key = name.partition('.')
+            if not re.fullmatch('[0-9]{1,9}', index):
+                raise InputError(f'{self.path}: {OPTIMIZER}{name} is no state of a parameter')
             state.setdefault(int(index), {})[key] = tensor
-        return dict(state=state, param_groups=header['param_groups'])
+        return dict(state=state, param_groups=self.header['param_groups'])
 
     def _lazy_tensors(self, prefix: str) -> dict[str, LazyTensor]:
         """Returns the tensors whose names begin with a prefix, by the rest of their names."""
@@ -120,13 +120,21 @@ class ShardReader(dcp.FileSystemReader):
         return tensor
 
 
-def check_whole(folder: str) -> Metadata:
+def check_whole(folder: str) -> tuple[Metadata, dict]:
     """Reads which files there must be, and looks whether they are.
 
+    Returns:
+        (location of each part of each tensor, content of the header).
+
     Raises:
-        InputError: Naming the file that is missing or cut short.
+        InputError: Naming the file that is missing, cut short or damaged.
     """
-    metadata = read_metadata(folder)
+    for name, why in ((METADATA, 'it is no checkpoint, or was not written to its end'),
+                      (HEADER, 'copy the whole folder')):
+        if not os.path.exists(os.path.join(folder, name)):
+            raise InputError(f'{folder} lacks {name}: {why}')
+    header, _ = safe_load(os.path.join(folder, HEADER))
+    metadata = read_metadata(folder, header)
     ends: dict[str, int] = {}
     for place in metadata.storage_data.values():
         end = place.offset + place.length
@@ -139,35 +147,19 @@ def check_whole(folder: str) -> Metadata:
         if os.path.getsize(path) < end:
             raise InputError(f'{path} is cut short ({os.path.getsize(path)} of {end} bytes): copy '
                              'it again, or resume from an earlier one')
-    if not os.path.exists(os.path.join(folder, HEADER)):
-        raise InputError(f'{folder} lacks {HEADER}: copy the whole folder')
-    return metadata
+    check_sizes(metadata, os.path.join(folder, METADATA), sum(ends.values()))
+    return metadata, header
 
 
-class _MetadataUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> type:
-        if name not in _METADATA_TYPES.get(module, ()):
-            raise pickle.UnpicklingError(f'it asks for {module}.{name}')
-        return super().find_class(module, name)
-
-
-def read_metadata(folder: str) -> Metadata:
-    """Reads which tensor is where, and refuses what would run code.
-
-    Raises:
-        InputError: If it is missing, damaged, or asks for anything but tensors.
-    """
-    path = os.path.join(folder, METADATA)
-    if not os.path.exists(path):
-        raise InputError(f'{folder} lacks {METADATA}: it is no checkpoint, or was not written to '
-                         'its end')
-    try:
-        with open(path, 'rb') as file:
-            metadata = _MetadataUnpickler(file).load()
-        if not isinstance(metadata, Metadata) or not all(
-                isinstance(entry, TensorStorageMetadata)
-                for entry in metadata.state_dict_metadata.values()):
-            raise pickle.UnpicklingError('it does not describe tensors alone')
-    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, ValueError) as error:
-        raise InputError(f'{path} was refused or is damaged: {error}') from error
-    return metadata
+def _check_parts(folder: str, parts: Collection[_StorageInfo]) -> None:
+    """Checks the sums of all parts of tensors, file by file; each is a zip of torch.save."""
+    for name, own in itertools.groupby(sorted(
+            parts, key=lambda part: (part.relative_path, part.offset)),
+            key=lambda part: part.relative_path):
+        with open(os.path.join(folder, name), 'rb') as file:
+            for part in own:
+                try:
+                    Archive(file, part.offset, part.length).check()
+                except DamagedFile as error:
+                    raise DamagedFile(f'is damaged: {name}, from byte {part.offset} on, '
+                                      f'{error}') from error

@@ -20,16 +20,17 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from ..errors import InputError
 from ..files import PART, SaveError, as_save_error, begin_folder, commit_folder, flush
 from .averages import leave_aside
 from .checkpoint import Checkpoint
-from .lazy import LazyTensor
 from .load import check_fit, refuse_nonfinite, resample
 from .metadata import plain, trained_state_dict
+from .optimizer import shard_like, with_names
+from .shard_metadata import METADATA_SUM, sum_of_metadata
 from .shard_reader import HEADER, MODEL, OPTIMIZER
 from .work_dir import point_latest_to
 
@@ -53,16 +54,18 @@ def save_sharded(model: nn.Module, folder: str, optimizer: Optimizer | None = No
     state_dict, record = trained_state_dict(model)
     tensors = {MODEL + name: tensor.detach() for name, tensor in
                {**state_dict, **(others or {})}.items()}
-    state, header = _split(optimizer)
+    state, header = _split(optimizer, model)
     tensors.update(state)
     header['meta'] = plain({**(meta or {}), **({'backbone': record} if record else {})})
 
     def begin() -> None:
-        path = os.path.join(begin_folder(folder), HEADER)
-        torch.save(header, path)
-        flush(path)
+        begin_folder(folder)
 
     def end() -> None:
+        header[METADATA_SUM] = sum_of_metadata(folder + PART)
+        path = os.path.join(folder + PART, HEADER)
+        torch.save(header, path)
+        flush(path)
         commit_folder(folder)
         if link_latest:
             point_latest_to(folder)
@@ -104,7 +107,7 @@ def load_shards(model: nn.Module, checkpoint: Checkpoint, *, check_finite: bool 
             target.zero_()
         elif target.shape != weights[name].shape:  # a position embedding of another grid
             whole = resample(weights[name].read(), target.shape[1])
-            target.copy_(_shard(whole.to(target.device), target, None))
+            target.copy_(shard_like(whole.to(target.device), target))
         if check_finite:
             local = target.to_local() if isinstance(target, DTensor) else target
             refuse_nonfinite(local, name, checkpoint.path)
@@ -128,50 +131,16 @@ def load_tensor(target: Tensor, checkpoint: Checkpoint, name: str) -> None:
     if checkpoint.reader is not None:
         checkpoint.reader.load_into({MODEL + name: target})
     else:
-        target.copy_(cast(Tensor, _shard(lazy.read().to(target.device), target, None)))
+        target.copy_(cast(Tensor, shard_like(lazy.read().to(target.device), target, None)))
 
 
-def load_optimizer(optimizer: Optimizer, checkpoint: Checkpoint) -> None:
-    """Loads the optimizer's state; sharded parameters take their shards of it.
-
-    Of a sharded checkpoint each process reads its shards alone. The parameters may be sharded or
-    not, over any number of processes. An optimizer that stores its state in another form names the
-    device that it takes it from as ``state_dict_device``.
-
-    Args:
-        optimizer: Optimizer of the same parameters.
-        checkpoint: Checkpoint of either kind.
-
-    Raises:
-        InputError: If the optimizer has other parameters, or a file is damaged.
-    """
-    saved, path = checkpoint.optimizer, checkpoint.path
-    device = getattr(optimizer, 'state_dict_device', None)
-    if saved is None:
-        raise InputError(f'{path} holds no state of an optimizer: give it as --load-from')
-    _check_groups(optimizer, saved, path)
-    parameters = [p for group in optimizer.param_groups for p in group['params']]
-    state: dict[int, dict[str, object]] = {}
-    to_read: dict[str, Tensor] = {}
-    for index, values in saved['state'].items():
-        parameter, state[index] = parameters[index], {}
-        for name, value in values.items():
-            if isinstance(value, LazyTensor):
-                full = f'{OPTIMIZER}{index}.{name}'
-                value = to_read[full] = _memory_for(value, parameter, f'{path}: {full}', device)
-            state[index][name] = _shard(value, parameter, device)
-    if checkpoint.reader is not None:
-        checkpoint.reader.load_into(to_read)
-    optimizer.load_state_dict({**saved, 'state': state})
-
-
-def _split(optimizer: Optimizer | None) -> tuple[dict[str, Tensor], dict]:
+def _split(optimizer: Optimizer | None, model: nn.Module) -> tuple[dict[str, Tensor], dict]:
     """Splits the optimizer's state: (tensors by their names in the folder, the rest)."""
     if optimizer is None:
         return {}, {}
     if isinstance(optimizer, dict):
         raise InputError('several optimizers do not go with the engine fsdp2: use one, or ddp')
-    content = optimizer.state_dict()
+    content = with_names(optimizer.state_dict(), optimizer, model)
     tensors: dict[str, Tensor] = {}
     rest: dict[int, dict] = {}
     for index, values in content['state'].items():
@@ -181,42 +150,6 @@ def _split(optimizer: Optimizer | None) -> tuple[dict[str, Tensor], dict]:
             else:
                 rest.setdefault(index, {})[name] = value
     return tensors, dict(param_groups=plain(content['param_groups']), state=plain(rest))
-
-
-def _check_groups(optimizer: Optimizer, state_dict: dict, path: str) -> None:
-    saved = [len(group['params']) for group in state_dict['param_groups']]
-    here = [len(group['params']) for group in optimizer.param_groups]
-    if saved != here:
-        raise InputError(f'{path}: its optimizer has {sum(saved)} parameters in {len(saved)} '
-                         f'groups, the one of this config {sum(here)} in {len(here)}: resume with '
-                         'the config it was trained with, or give it as --load-from')
-
-
-def _memory_for(value: LazyTensor, parameter: Tensor, where: str, device: str | None) -> Tensor:
-    """Returns memory for a value of a parameter's state, sharded like the parameter.
-
-    It is on the given device; default: on the parameter's.
-    """
-    if value.shape == tuple(parameter.shape):
-        return torch.zeros_like(parameter, dtype=value.dtype, device=device, requires_grad=False)
-    if len(value.shape) == parameter.ndim > 0:
-        raise InputError(f'{where} has shape {value.shape}, the parameter '
-                         f'{tuple(parameter.shape)}: resume with the config it was trained with')
-    return torch.empty(value.shape, dtype=value.dtype)
-
-
-def _shard(value: object, parameter: Tensor, device: str | None) -> object:
-    """Returns this process's shard of a whole value, if the parameter is sharded.
-
-    It is on the given device; default: on the parameter's.
-    """
-    if isinstance(value, DTensor) or not isinstance(value, Tensor) or not isinstance(
-            parameter, DTensor) or value.shape != parameter.shape:
-        return value
-    mesh = parameter.device_mesh  # every process has read the same file: nothing is sent
-    whole = DTensor.from_local(value, mesh, [Replicate()] * mesh.ndim, run_check=False)
-    shard = whole.redistribute(placements=parameter.placements)
-    return shard.to(device) if device else shard
 
 
 def _rank() -> int:

@@ -3,11 +3,12 @@ import logging
 import os
 import re
 import shutil
-import zipfile
 
 from ..errors import InputError
 from ..files import PART, replace_link
-from .shard_reader import check_whole
+from .content import check_meta, check_optimizer, check_progress
+from .files import safe_load, wrapper_of
+from .shard_reader import ShardReader
 
 
 def point_latest_to(path: str) -> None:
@@ -41,21 +42,31 @@ def remove_checkpoint(path: str) -> None:
         os.remove(path)
 
 
-def is_whole(path: str) -> bool:
-    """Whether a checkpoint was written to its end; reads the directory of the file alone."""
-    if os.path.isdir(path):
-        try:
-            check_whole(path)
-        except InputError:
-            return False
-        return True
+def fault_of(path: str) -> str | None:
+    """Opens a checkpoint of a run and says why it cannot be resumed from; None if it can.
+
+    The sums of a small one are checked; those of a large one while the run goes on, which ends if
+    they are wrong, and passes it over when it starts again: see :mod:`.integrity`.
+    """
     try:
-        with zipfile.ZipFile(path) as file:
-            entries = file.infolist()
-            return any(entry.filename.endswith('/data.pkl') for entry in entries) and all(
-                entry.header_offset + entry.compress_size < file.start_dir for entry in entries)
-    except (OSError, zipfile.BadZipFile):
-        return False
+        if os.path.isdir(path):
+            reader = ShardReader(path)
+            meta, optimizer = reader.header.get('meta'), reader.optimizer()
+        else:
+            content, _ = safe_load(path)
+            meta, optimizer = content.get('meta'), content.get('optimizer')
+            if wrapper_of(content) is None:
+                return f'{path} holds no state_dict'
+        check_progress(check_meta(meta, path), path)
+        check_optimizer(optimizer, path)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def is_whole(path: str) -> bool:
+    """Whether a checkpoint of a run was written to its end and is not damaged."""
+    return fault_of(path) is None
 
 
 def checkpoints_in(folder: str, unit: str = 'iter') -> list[tuple[int, str]]:
@@ -75,16 +86,22 @@ def checkpoints_in(folder: str, unit: str = 'iter') -> list[tuple[int, str]]:
 
 
 def newest_whole(work_dir: str) -> str | None:
-    """Returns the checkpoint of the highest iteration (or epoch) that was written to its end.
+    """Returns the checkpoint of the highest iteration (or epoch) that is whole and not damaged.
 
-    The names count, not ``latest.pth``, which may be older. Newer ones that were cut short are
-    named in a warning.
+    The names count, not ``latest.pth``, which may be older. A warning names newer ones that are
+    not, and the one that is taken in their place.
     """
     found = [*checkpoints_in(work_dir), *checkpoints_in(work_dir, 'epoch')]
+    faults = []
+    newest = None
     for _, path in sorted(found, reverse=True):
-        if is_whole(path):
-            return path
+        fault = fault_of(path)
+        if fault is None:
+            newest = path
+            break
+        faults.append(fault)
+    for fault in faults:
         logging.getLogger('mmseg').warning(
-            '%s is cut short (%s) and is passed over', path, 'a part is missing or too small'
-            if os.path.isdir(path) else f'{os.path.getsize(path)} bytes')
-    return None
+            '%s (passed over: %s)', fault,
+            f'{newest} is taken' if newest else 'there is no other one')
+    return newest

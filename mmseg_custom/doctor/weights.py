@@ -1,5 +1,7 @@
 """The weights of a config: format, architecture, names, shapes, and values as time allows."""
 import time
+from collections.abc import Sequence
+from functools import partial
 from math import prod
 
 import torch
@@ -8,12 +10,13 @@ from torch import nn
 
 from ..checkpoint import provenance
 from ..checkpoint.checkpoint import open_checkpoint
+from ..checkpoint.integrity import finish_checks
 from ..checkpoint.keys import BACKBONE
 from ..checkpoint.lazy import LazyStateDict
 from ..checkpoint.load import check_fit, may_miss_pyramid, open_backbone_weights
 from ..checkpoint.provenance import bytes_of
-from ..checkpoint.segmentor import find_backbone
-from ..engine.build import build_network
+from ..checkpoint.segmentor import find_backbone, is_part
+from ..engine.build import build_network, explained_parts
 from ..errors import InputError
 from .findings import Finding, fault, warning
 
@@ -36,11 +39,14 @@ def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict
     findings, figures = [], {}
     model = build_network(cfg, on_meta=True)
     end = time.monotonic() + seconds
-    for path, check in ((start, _open_checkpoint), (pretrained, _open_backbone)):
+    anew = [] if cfg.get('resume_from') else cfg.get('load_from_without') or []
+    open_start = partial(_open_checkpoint, anew=anew, resumed=bool(cfg.get('resume_from')))
+    for path, check in ((start, open_start), (pretrained, _open_backbone)):
         if path is None:
             continue
         try:
             share, wrong = _check_values(check(model, path), end)
+            finish_checks()
         except InputError as error:
             findings.append(fault(PART, str(error), 'nothing else of this file is checked'))
             continue
@@ -60,18 +66,30 @@ def _open_backbone(model: nn.Module, path: str) -> LazyStateDict:
     return weights
 
 
-def _open_checkpoint(model: nn.Module, path: str) -> LazyStateDict:
-    """Checks a checkpoint, and the file that its frozen backbone is read from, if there is one."""
+def _open_checkpoint(model: nn.Module, path: str, anew: Sequence[str] = (),
+                     resumed: bool = False) -> LazyStateDict:
+    """Checks a checkpoint, and the file that its frozen backbone is read from, if there is one.
+
+    Args:
+        model: Segmentor of the config.
+        path: Path of the checkpoint.
+        anew: Parts that are not taken from it.
+        resumed: Whether a run is resumed from it.
+    """
     checkpoint = open_checkpoint(path)
     record = checkpoint.backbone_record
     if record is not None:
         source = find_backbone(record, path)
         if bytes_of(source) != record['bytes']:
             provenance.verify(record, source, path)
-    check_fit(checkpoint.weights, model.state_dict(keep_vars=True),
-              lambda name: name.endswith('num_batches_tracked') or (
-                  record is not None and name.startswith(BACKBONE)))
-    return checkpoint.weights
+    weights = checkpoint.weights.copy()
+    for name in [name for name in weights if is_part(name, anew)]:
+        del weights[name]
+    with explained_parts(checkpoint, resumed):
+        check_fit(weights, model.state_dict(keep_vars=True),
+                  lambda name: name.endswith('num_batches_tracked') or is_part(name, anew) or (
+                      record is not None and name.startswith(BACKBONE)))
+    return weights
 
 
 def _check_values(weights: LazyStateDict, end: float) -> tuple[float, list[Finding]]:

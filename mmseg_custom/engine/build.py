@@ -1,15 +1,17 @@
 """Builds the segmentor of a run: in its dtypes, with its weights, on its device."""
 import copy
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from mmcv import Config
 from mmcv.runner import get_dist_info
-from mmseg.models import build_segmentor
+from mmseg.models import build_head, build_segmentor
 from torch import nn
 
 from ..checkpoint import load_segmentor, load_shards, sha256_in_background
+from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.load import Mismatch
 from ..checkpoint.provenance import weights_source_of
 from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import choose_engine, parallelize, unwrap
@@ -66,17 +68,24 @@ def build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None 
         The wrapped segmentor.
     """
     cfg, checkpoint = run.cfg, run.checkpoint
-    complete = checkpoint is not None and checkpoint.holds_backbone
+    anew = () if run.resumed else cfg.get('load_from_without') or ()
+    complete = checkpoint is not None and checkpoint.holds_backbone and not any(
+        part.split('.')[0] == 'backbone' for part in anew)
     model = build_network(cfg, pretrained=not complete, on_meta=complete)
-    if not complete:
+    if anew and complete:
+        build_heads(model, cfg)
+    if anew or not complete:
         init_heads(model)
     kind = choose_engine(run.engine, model)
     sharded = kind == 'fsdp2'
     apply_precision(model, compute_dtype(cfg, model), run.device, store=not sharded,
                     master_dtype=master_dtype(cfg))
-    by_shards = checkpoint is not None and sharded and complete and checkpoint.is_sharded
+    by_shards = (checkpoint is not None and sharded and complete and checkpoint.is_sharded
+                 and not anew)
     if checkpoint is not None and not by_shards:
-        load_segmentor(model, checkpoint, verify=is_first_of_node(), as_stored=sharded)
+        with explained_parts(checkpoint, run.resumed):
+            load_segmentor(model, checkpoint, verify=is_first_of_node(), as_stored=sharded,
+                           leave_out=anew)
     if run.options.check_finite and not by_shards:
         check_finite(model)
     if before_wrapping is not None:
@@ -85,8 +94,38 @@ def build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None 
     model = parallelize(model, run.device, run.engine, cfg.get('find_unused_parameters', False),
                         kind, master_dtype(cfg))
     if checkpoint is not None and by_shards:
-        load_shards(unwrap(model), checkpoint, check_finite=run.options.check_finite)
+        with explained_parts(checkpoint, run.resumed):
+            load_shards(unwrap(model), checkpoint, check_finite=run.options.check_finite)
     return model
+
+
+@contextmanager
+def explained_parts(checkpoint: Checkpoint, resumed: bool = False) -> Iterator[None]:
+    """Offers to leave out the heads in which a checkpoint does not fit the network.
+
+    Raises:
+        InputError: In the place of one that names such heads.
+    """
+    try:
+        yield
+    except Mismatch as error:
+        trained = checkpoint.meta.get('CLASSES')
+        if resumed or any(part.split('.')[0] == 'backbone' for part in error.parts):
+            raise
+        classes = f' (it was trained on {len(trained)} classes)' if trained else ''
+        raise InputError(f'{error}{classes}: to start these parts anew, add --load-from-without '
+                         f'{" ".join(error.parts)}, or load_from_without={error.parts} in the '
+                         'config') from error
+
+
+def build_heads(model: nn.Module, cfg: Config) -> None:
+    """Builds the heads of a segmentor on the meta device again, with values of their own."""
+    for name in ('decode_head', 'auxiliary_head'):
+        options = copy.deepcopy(cfg.model.get(name))
+        if isinstance(options, list):
+            setattr(model, name, nn.ModuleList(build_head(part) for part in options))
+        elif options is not None:
+            setattr(model, name, build_head(options))
 
 
 def init_heads(model: nn.Module) -> None:

@@ -18,6 +18,7 @@ from mmcv import Config, DictAction
 from mmcv.runner import get_dist_info
 from mmseg.utils import collect_env, get_root_logger, setup_multi_processes
 
+from ..checkpoint.integrity import finish_checks
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.devices import taken_by_others, use_gpu
 from ..distributed.failures import explain_failure, explain_lost_rank, lost_rank
@@ -44,6 +45,7 @@ def run(main: Callable[[], None]) -> None:
     """
     try:
         main()
+        finish_checks()
     except (Exception, KeyboardInterrupt) as error:
         message = explain(error)
         debug = '--debug' in sys.argv or logging.getLogger('mmseg').level == logging.DEBUG

@@ -60,14 +60,16 @@ def resolve_config(cfg: Config, options: RunOptions) -> tuple[Config, list[str]]
         Resolved config, and a log line for each setting that has no or another effect.
 
     Raises:
-        InputError: If ``--aug-test`` is asked for and the test pipeline has no such step.
+        InputError: If ``--aug-test`` is asked for and the test pipeline has no such step, or
+            ``load_from_without`` is no list of names.
     """
     filename, cfg = cfg.filename, copy.deepcopy(cfg)  # with its nested dicts
     work_dir = options.work_dir or (None if options.checkpoint else cfg.get('work_dir'))
     cfg.work_dir = work_dir or default_work_dir(filename or 'config.py')
-    for name in ('load_from', 'resume_from', 'total_batch'):
+    for name in ('load_from', 'load_from_without', 'resume_from', 'total_batch'):
         given = getattr(options, name)
         cfg[name] = cfg.get(name) if given in (None, '') else given
+    _check_parts(cfg, options)
     if options.engine:
         cfg.engine = {**(cfg.get('engine') or {}), 'type': options.engine}
     if cfg.get('runner') is None and cfg.get('total_iters') is not None:
@@ -78,6 +80,20 @@ def resolve_config(cfg: Config, options: RunOptions) -> tuple[Config, list[str]]
         _augment_test(cfg)
     return cfg, [*_without_deepspeed(cfg), *_without_tensorboard(cfg), *_best_by_miou(cfg),
                  *replace_foreign_settings(cfg, options)]
+
+
+def _check_parts(cfg: Config, options: RunOptions) -> None:
+    """Checks ``load_from_without``, a setting of trainings."""
+    parts = cfg.load_from_without
+    if isinstance(parts, str):
+        cfg.load_from_without = parts = [parts]
+    if parts is not None and not (isinstance(parts, (list, tuple))
+                                  and all(isinstance(part, str) and part for part in parts)):
+        raise InputError(f'load_from_without={parts!r}: expected parts of the network, e.g. '
+                         "['decode_head.conv_seg']")
+    trains = options.owns_work_dir and options.checkpoint is None
+    if parts and trains and not (cfg.load_from or cfg.resume_from):
+        raise InputError(f'load_from_without={list(parts)} without load_from: give --load-from too')
 
 
 def _without_deepspeed(cfg: Config) -> list[str]:

@@ -12,8 +12,9 @@ UNTRAINED = 'none'
 class RunOptions:
     """Options of a run on the command line.
 
-    Those that are also settings of a config (``work_dir``, ``load_from``, ``resume_from``,
-    ``engine``, ``total_batch``) are written into it when it is resolved.
+    Those that are also settings of a config (``work_dir``, ``load_from``,
+    ``load_from_without``, ``resume_from``, ``engine``, ``total_batch``) are written into it when
+    it is resolved.
 
     Attributes:
         device: Device that the run computes on, 'cuda' or 'cpu'.
@@ -21,6 +22,7 @@ class RunOptions:
         gpu_id: Index of the GPU, for a run in one process.
         work_dir: Folder of logs, checkpoints and results.
         load_from: Checkpoint to take the weights from.
+        load_from_without: Parts of the network that start anew: beginnings of parameter names.
         resume_from: Checkpoint to resume from.
         auto_resume: Whether to resume from the newest complete checkpoint in the work dir.
         checkpoint: Checkpoint to test; 'none' for the untrained network.
@@ -44,6 +46,7 @@ class RunOptions:
     gpu_id: int = 0
     work_dir: str | None = None
     load_from: str | None = None
+    load_from_without: list[str] | None = None
     resume_from: str | None = None
     auto_resume: bool = False
     checkpoint: str | None = None

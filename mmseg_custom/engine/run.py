@@ -18,6 +18,7 @@ from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
 
 from ..checkpoint.checkpoint import Checkpoint, open_checkpoint
+from ..checkpoint.content import check_progress
 from ..checkpoint.work_dir import newest_whole, remove_leftovers
 from ..datasets.build import build_test_dataset, build_train_dataset, build_validation_dataset
 from ..datasets.learnable import check_learnable, check_scored
@@ -136,6 +137,8 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
             check_loggers(cfg)
     path, resumed = _checkpoint_path(cfg, options) if splits else (None, False)
     checkpoint = open_checkpoint(path) if path else None
+    if checkpoint is not None and resumed:
+        check_progress(checkpoint.meta, checkpoint.path)
     run = Run(cfg, options,
               engine=Engine() if tests else Engine.of(cfg.get('engine')),
               batch=resolve_batch(cfg, ranks) if trains else Batch(1, ranks),

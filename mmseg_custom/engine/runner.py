@@ -14,6 +14,8 @@ from ..checkpoint import (
     save_checkpoint,
     save_sharded,
 )
+from ..checkpoint.content import check_progress
+from ..checkpoint.integrity import finish_checks
 from ..checkpoint.shard_reader import SUFFIX
 from ..compat.feature_batches import batch_for
 from ..distributed.collectives import broadcast_from_rank0
@@ -144,7 +146,9 @@ class SegRunner(IterBasedRunner):
 
         Raises:
             SaveError: If it could not be written; earlier files are unchanged.
+            InputError: If the file that the weights come from turns out to be damaged.
         """
+        finish_checks()
         done = self.iter + 1
         meta = {**(meta or {}), **(self.meta or {}), 'epoch': self.epoch + 1, 'iter': done}
         name = osp.splitext(filename_tmpl.format(done))[0] + self.checkpoint_suffix
@@ -172,14 +176,18 @@ class SegRunner(IterBasedRunner):
             resume_optimizer: Whether to restore the optimizer state.
         """
         meta = checkpoint.meta
-        self._epoch = meta['epoch']
+        check_progress(meta, checkpoint.path)
+        self._epoch = meta.get('epoch') or 0
         self._iter = self._inner_iter = meta['iter']
         found = broadcast_from_rank0(
             best.read(osp.dirname(osp.abspath(checkpoint.path)), self.iter))
         self.evaluated = None if found is None else self.iter
         self.meta = {**(self.meta or {}),
-                     'hook_msgs': {**meta.get('hook_msgs', {}), **(found or {})}}
+                     'hook_msgs': {**(meta.get('hook_msgs') or {}), **(found or {})}}
         if resume_optimizer and (checkpoint.is_sharded or checkpoint.optimizer is not None):
-            load_optimizer(self.optimizer, checkpoint)
+            load_optimizer(self.optimizer, checkpoint, unwrap(self.model))
+        elif resume_optimizer:
+            self.logger.warning('%s holds no state of an optimizer, which starts anew',
+                                checkpoint.path)
         restore_averages(self, checkpoint)
         self.logger.info('resumed after iteration %d', self.iter)

@@ -8,6 +8,7 @@ from helpers.logs import logged
 from helpers.tiny_networks import Segmentor, same, tiny, write_flat
 from mmcv.runner import save_checkpoint as mmcv_save_checkpoint
 
+from mmseg_custom.checkpoint import load_optimizer, open_checkpoint
 from mmseg_custom.checkpoint.export import write_pth
 from mmseg_custom.checkpoint.files import safe_load
 from mmseg_custom.checkpoint.metadata import plain, trained_state_dict
@@ -35,6 +36,8 @@ def test_a_trained_backbone_is_saved_whole_as_mmcv_does(tmp_path):
     mmcv_save_checkpoint(model, theirs, optimizer, dict(iter=1))
     ours, theirs = torch.load(ours), torch.load(theirs)
     assert same(ours['state_dict'], theirs['state_dict'])
+    names = ours['optimizer']['param_groups'][0].pop('param_names')
+    assert names == [name for name, _ in model.named_parameters()]
     assert ours['optimizer'] == theirs['optimizer'] and ours['meta'] == dict(iter=1)
 
 
@@ -92,7 +95,12 @@ def test_several_optimizers(tmp_path):
     model = Segmentor()
     optimizers = dict(a=torch.optim.SGD(model.parameters(), lr=1))
     save_checkpoint(model, str(tmp_path / 'x.pth'), optimizers)
-    assert torch.load(tmp_path / 'x.pth')['optimizer']['a'] == optimizers['a'].state_dict()
+    saved = torch.load(tmp_path / 'x.pth')['optimizer']['a']
+    assert len(saved['param_groups'][0].pop('param_names')) == len(list(model.parameters()))
+    assert saved == optimizers['a'].state_dict()
+    optimizers['a'].param_groups[0]['lr'] = 2
+    load_optimizer(optimizers, open_checkpoint(str(tmp_path / 'x.pth')), model)
+    assert optimizers['a'].param_groups[0]['lr'] == 1
 
 
 def test_metadata_becomes_plain(tmp_path):
@@ -188,7 +196,8 @@ def test_the_newest_whole_one_is_found_by_number(tmp_path):
     os.truncate(tmp_path / 'iter_2000.pth', 1000)
     with logged() as lines:
         assert newest_whole(str(tmp_path)) == str(tmp_path / 'iter_1000.pth')
-    assert len(lines) == 1 and 'iter_2000.pth is cut short (1000 bytes)' in lines[0]
+    assert len(lines) == 1 and 'iter_2000.pth is cut short' in lines[0]
+    assert f'{tmp_path}/iter_1000.pth is taken' in lines[0]
 
 
 def test_epochs_count_too(tmp_path):

@@ -209,7 +209,7 @@ def test_another_number_of_classes(tmp_path):
     before = model.decode_head.conv_seg.weight.clone()
     load_segmentor(model, path, leave_out=['decode_head.conv_seg.'])
     assert torch.equal(model.decode_head.conv_seg.weight, before)
-    with pytest.raises(InputError, match="begins with 'decode_heat'"):
+    with pytest.raises(InputError, match="is called 'decode_heat'"):
         load_segmentor(model, path, leave_out=['decode_heat'])
     with pytest.raises(InputError, match='conv_seg.weight was left out, but the model was built'):
         load_segmentor(on_meta(), path, leave_out=['decode_head.conv_seg.'])

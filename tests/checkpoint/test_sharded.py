@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import shutil
+import zlib
 from pathlib import Path
 
 import pytest
@@ -106,15 +107,20 @@ class Evil:
 
 def test_metadata_runs_nothing(copy):
     (copy / '.metadata').write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(InputError, match='.metadata is damaged: its CRC-32 is '):
+        open_checkpoint(str(copy))
+    header = torch.load(copy / 'meta.pth')
+    header['crc32 of .metadata'] = f'{zlib.crc32((copy / ".metadata").read_bytes()):08x}'
+    torch.save(header, copy / 'meta.pth')
     with pytest.raises(InputError, match='asks for posix.system'):
         open_checkpoint(str(copy))
 
 
 def test_optimizer_of_another_config(copy):
-    parameter = torch.nn.Parameter(torch.zeros(3))
-    optimizer = torch.optim.AdamW([parameter])
+    model = torch.nn.Linear(3, 1, bias=False)
+    optimizer = torch.optim.AdamW(model.parameters())
     with pytest.raises(InputError, match='the one of this config 1 in 1'):
-        load_optimizer(optimizer, open_checkpoint(str(copy)))
+        load_optimizer(optimizer, open_checkpoint(str(copy)), model)
 
 
 def test_failed_write_leaves_what_was_there(tmp_path, process_group, monkeypatch):

@@ -98,7 +98,7 @@ def train(rank: int, options: dict, path: Path, port: str) -> None:
         load_shards(model.module, checkpoint)
     optimizer = build_optimizer(model, dict(type='AdamW', lr=1e-3, eps=1e-6))
     if resume:
-        load_optimizer(optimizer, checkpoint)
+        load_optimizer(optimizer, checkpoint, model.module)
     losses, norms = [], []
     for iteration in range(options['start'], options['iters']):
         images, labels = batch_of(iteration)

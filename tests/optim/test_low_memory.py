@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 from mmseg_custom.checkpoint.checkpoint import Checkpoint
 from mmseg_custom.checkpoint.lazy import LazyStateDict, LazyTensor
+from mmseg_custom.checkpoint.optimizer import load_optimizer, with_names
 from mmseg_custom.checkpoint.save import save_checkpoint
-from mmseg_custom.checkpoint.sharded import load_optimizer
 from mmseg_custom.doctor.simulation import simulate_processes
 from mmseg_custom.engine.build import master_dtype
 from mmseg_custom.errors import InputError
@@ -190,7 +190,8 @@ def test_shards_are_saved_from_the_cpu_and_loaded_from_there(on_fake_gpu):
             shape, dtype=torch.bfloat16, device='cuda'), mesh, [Shard(0)], run_check=False))
             for _ in range(count)]
         optimizer = with_moments(parameters)
-        saved = optimizer.state_dict()
+        model = nn.ParameterList(parameters)
+        saved = with_names(optimizer.state_dict(), optimizer, model)
         moment = saved['state'][0]['exp_avg']
         assert isinstance(moment, DTensor) and moment.device_mesh is mesh
         assert moment.to_local().device.type == 'cpu' and moment.to_local().shape == shape
@@ -198,8 +199,9 @@ def test_shards_are_saved_from_the_cpu_and_loaded_from_there(on_fake_gpu):
             found = Reader()
             state = {i: dict(step=1.0, exp_avg=whole, exp_avg_sq=whole) for i in range(count)}
             with LiveBytes('cuda') as gpu:
-                load_optimizer(optimizer, Checkpoint(
-                    'x', {}, LazyStateDict('x', {}), {**saved, 'state': state}, reader=found))
+                opened = Checkpoint('x', {}, LazyStateDict('x', {}), {**saved, 'state': state},
+                                    reader=found)
+                load_optimizer(optimizer, opened, model)
             assert gpu.peak < 0.7 * count * 2 * 4 * 64 * 128  # of all shards in float32
             assert {t.to_local().device.type for t in found.tensors} <= {'cpu'}
             restored = optimizer.state[parameters[0]]['exp_avg'].to_local()

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from mmcv import Config
 
 from mmseg_custom.checkpoint.export import write_pth
@@ -27,7 +28,8 @@ def assigned(heads, monkeypatch, free=2**30, auto_resume=True, **options):
 def save(tmp_path, name, *iterations):
     (tmp_path / name).mkdir()
     for iteration in iterations:
-        write_pth(str(tmp_path / name / f'iter_{iteration}.pth'), dict(iter=iteration))
+        write_pth(str(tmp_path / name / f'iter_{iteration}.pth'), dict(
+            meta=dict(iter=iteration), state_dict=dict(x=torch.ones(1))))
 
 
 def test_what_fits_goes_together(heads, monkeypatch):

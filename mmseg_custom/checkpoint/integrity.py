@@ -1,0 +1,179 @@
+"""Sums of files of weights: checked at once where they are small, else while the program goes on.
+
+    .pth          CRC-32 of each record, in the zip's directory
+    safetensors   CRC-32 of each tensor, in ``__metadata__`` of files that this package wrote
+    .dcp folder   each tensor's part is a zip of torch.save; the sum of ``.metadata`` is in meta.pth
+
+A large file is summed by a thread of the first process of a host. What it finds is logged at once,
+and raised by :func:`finish_checks`, which is called before anything is written that depends on the
+file: a checkpoint, results, a converted file. A damaged file is remembered in the user's cache
+folder, so that the next ``--auto-resume`` passes it over.
+"""
+import json
+import logging
+import os
+import threading
+import zlib
+from collections.abc import Callable
+
+from ..errors import InputError
+from ..files import atomic_write
+from .archive import Archive, DamagedFile, chunks
+
+AT_ONCE_BYTES = 256 << 20  # 0.1 s
+SUMS = 'crc32'  # key in the metadata of a safetensors file: JSON of tensor -> eight hex digits
+_CHECKS: dict[str, '_Check'] = {}  # by the identity of the file
+
+
+class _Check(threading.Thread):
+    """Sums a file; ``damage`` is what is wrong with it, once the thread has ended."""
+
+    def __init__(self, path: str, identity: str, check: Callable[[], None]):
+        super().__init__(daemon=True, name=f'sums of {os.path.basename(path)}')
+        self.path, self.identity, self.check = path, identity, check
+        self.damage: str | None = None
+
+    def run(self) -> None:
+        try:
+            self.check()
+        except DamagedFile as error:
+            self.damage = str(error)
+            _remember(self.identity, self.damage)
+            logging.getLogger('mmseg').error('%s', damaged_line(self.path, self.damage))
+        except OSError as error:  # the file went away: whoever reads it next says so
+            logging.getLogger('mmseg').debug('the sums of %s are not known: %s', self.path, error)
+
+
+def check_sums(path: str, nbytes: int, check: Callable[[], None]) -> None:
+    """Checks the sums of a file: at once if it is small, else in the background.
+
+    Args:
+        path: File, or folder of a sharded checkpoint.
+        nbytes: Bytes to read.
+        check: Function that reads them, and raises :class:`.archive.DamagedFile`.
+
+    Raises:
+        InputError: If the file is small and damaged, or is known to be damaged.
+    """
+    identity = identity_of(path)
+    if identity in _CHECKS:
+        return
+    known = _damaged().get(identity)
+    if known is not None:
+        raise InputError(damaged_line(path, known))
+    if nbytes <= AT_ONCE_BYTES:
+        try:
+            check()
+        except DamagedFile as error:
+            raise InputError(damaged_line(path, str(error))) from error
+    elif int(os.environ.get('LOCAL_RANK', 0)) == 0:
+        _CHECKS[identity] = _Check(path, identity, check)
+        _CHECKS[identity].start()
+
+
+def finish_checks() -> None:
+    """Waits for the checks in the background.
+
+    Raises:
+        InputError: If a file is damaged; it names the file and the place.
+    """
+    for check in list(_CHECKS.values()):
+        check.join()
+        if check.damage is not None:
+            del _CHECKS[check.identity]  # whoever opens it again is refused
+            raise InputError(damaged_line(check.path, check.damage))
+
+
+def check_archive(path: str, tensors: bool = True) -> None:
+    """Checks the sums of a file of torch.save.
+
+    Raises:
+        DamagedFile: If one is another.
+    """
+    with open(path, 'rb') as file:
+        Archive(file).check(tensors)
+
+
+def check_safetensors(path: str) -> None:
+    """Checks the sums of a safetensors file, if it holds any.
+
+    Raises:
+        DamagedFile: If one is another.
+    """
+    with open(path, 'rb') as file:
+        length = int.from_bytes(file.read(8), 'little')
+        header = json.loads(file.read(length))
+        sums = sums_of(header)
+        for name, wanted in sums.items():
+            first, last = header[name]['data_offsets']
+            file.seek(8 + length + first)
+            found = 0
+            for chunk in chunks(file, last - first):
+                found = zlib.crc32(chunk, found)
+            if f'{found:08x}' != wanted:
+                raise DamagedFile(f'is damaged: the CRC-32 of {name} in it is {found:08x}, '
+                                  f'and was {wanted} when it was written')
+
+
+def sums_of(header: dict) -> dict[str, str]:
+    """Returns tensor -> sum of a safetensors header; empty if another program wrote it.
+
+    Raises:
+        DamagedFile: If the sums cannot be read.
+    """
+    text = header.get('__metadata__', {}).get(SUMS)
+    if text is None:
+        return {}
+    try:
+        sums = json.loads(text)
+        if sums.keys() == header.keys() - {'__metadata__'}:
+            return sums
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    raise DamagedFile('is damaged: its sums cannot be read')
+
+
+def identity_of(path: str) -> str:
+    """Returns what changes when a file, or the metadata of a folder, is written anew."""
+    file = os.path.join(path, '.metadata') if os.path.isdir(path) else path
+    stat = os.stat(file)
+    return f'{os.path.realpath(path)} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}'
+
+
+def cache_folder() -> str:
+    """Returns this package's folder in the user's cache."""
+    home = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
+    return os.path.join(home, 'mmseg_custom')
+
+
+def read_cache(name: str) -> dict[str, str]:
+    """Reads a JSON file of the cache; empty if there is none, or if it is damaged."""
+    try:
+        with open(os.path.join(cache_folder(), name), encoding='utf-8') as file:
+            content = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def write_cache(name: str, content: dict[str, str]) -> None:
+    """Adds to a JSON file of the cache; without a writable home folder, nothing is kept."""
+    path = os.path.join(cache_folder(), name)
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        atomic_write(path, json.dumps({**read_cache(name), **content}, indent=0), unique=True)
+    except OSError as error:
+        logging.getLogger('mmseg').debug('%s is not kept: %s', name, error)
+
+
+def damaged_line(path: str, damage: str) -> str:
+    """Returns the line for a damaged file."""
+    return f'{path} {damage}: fetch, copy or save it again, or take another one'
+
+
+def _damaged() -> dict[str, str]:
+    return read_cache('damaged.json')
+
+
+def _remember(identity: str, damage: str) -> None:
+    write_cache('damaged.json', {identity: damage})
