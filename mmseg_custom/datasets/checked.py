@@ -216,6 +216,8 @@ class CheckedDataset(CustomDataset):
 
     def _blame_step(self, index: int, error: Exception) -> None:
         """Raises an InputError if a step of the pipeline, or its place in it, is what is wrong."""
+        if isinstance(error, OSError):
+            return  # it names the file
         step = failed_step(error)
         # A KeyError is of what an earlier step should have made.
         if step is not None and (comes_from_library(error) or isinstance(error, KeyError)):

@@ -131,10 +131,9 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
     ranks = ranks or get_dist_info()[1]
     tests = 'test' in splits  # Settings of the training are not read then.
     trains = options.owns_work_dir and not tests
-    if trains:
+    if trains and splits:
         _require(cfg)
-        if splits:
-            check_loggers(cfg)
+        check_loggers(cfg)
     path, resumed = _checkpoint_path(cfg, options) if splits else (None, False)
     checkpoint = open_checkpoint(path) if path else None
     if checkpoint is not None and resumed:

@@ -91,7 +91,7 @@ def test_classes_of_data_sets_that_are_tested_together(own_data, caplog):
         build_test_dataset([custom('a', 'b'), custom('a', 'b', 'c')])
     caplog.set_level(logging.WARNING)
     logging.getLogger('mmseg').propagate = True
-    assert build_test_dataset([custom('a', 'b'), custom('A ', 'c')]).CLASSES == ('a', 'b')
+    assert build_test_dataset([custom('a', 'b'), custom('A ', 'c')]).CLASSES == ['a', 'b']
     assert "class 1 is 'b' in" in caplog.text and "and 'c' in" in caplog.text
 
 

@@ -166,7 +166,7 @@ def test_option_that_a_data_set_does_not_know_is_named(data):
 def test_pipeline_that_fails_is_named(data):
     cfg = config(data)
     cfg.data.train.pipeline[2] = dict(type='Resize', img_scale=(0, 0))
-    assert 'data.train.pipeline: its first sample fails' in lines(check_data(cfg)[0])
+    assert 'data.train: step 2 (Resize) of the pipeline fails on' in lines(check_data(cfg)[0])
 
 
 def test_sound_data_has_no_findings(sound):

@@ -47,7 +47,7 @@ def config(model: dict, images: int, engine: str) -> Config:
     return Config(dict(
         model=model, optimizer=OPTIMIZER, engine=dict(type=engine),
         custom_hooks=[dict(type='ToBFloat16Hook', priority=49)],
-        data=dict(samples_per_gpu=images,
+        data=dict(samples_per_gpu=images, workers_per_gpu=0,
                   train=dict(pipeline=[dict(type='Pad', size=CROP)]))))
 
 

@@ -152,7 +152,8 @@ SETTINGS_OF_RUNS: dict[str, Kind] = dict(
     momentum_config=SETTINGS | NONE, mp_start_method=one_of('fork', 'spawn', 'forkserver'),
     opencv_num_threads=COUNT, optimizer=TYPED, optimizer_config=SETTINGS | NONE,
     precision=TEXT | NONE, resume_from=PATH, runner=TYPED | NONE, sweep=SETTINGS | NONE,
-    test_cfg=SETTINGS | NONE, total_batch=SIZE | NONE, total_iters=steps(1) | NONE,
+    test_cfg=SETTINGS | NONE, total_batch=SIZE | NONE, total_epochs=steps(1) | NONE,
+    total_iters=steps(1) | NONE,
     train_cfg=SETTINGS | NONE, work_dir=PATH, workflow=many(ANY))
 # Those that a test reads.
 TESTED = ('cudnn_benchmark', 'custom_hooks', 'custom_imports', 'data', 'dist_params', 'log_level',
@@ -163,4 +164,4 @@ WITHOUT_EFFECT: dict[str, str] = dict(
     auto_resume='--auto-resume', deepspeed='--engine', deepspeed_config='--engine',
     device='--device', gpu_ids='--gpu-id', gpus='--gpu-id', launcher='--launcher',
     local_rank='--launcher', seed='--seed', deterministic='--deterministic', fp16='precision',
-    total_epochs='runner.max_iters', auto_scale_lr='optimizer.lr')
+    auto_scale_lr='optimizer.lr')
