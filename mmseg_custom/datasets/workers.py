@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any, TypeVar
 
+from mmseg.utils import get_root_logger
 from tqdm import tqdm
 
 from ..errors import InputError
@@ -42,6 +44,44 @@ def in_processes(function: Callable[[Any], Result], jobs: Sequence, workers: int
                          'run it again with fewer --workers') from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def convert_all(convert: Callable[[Any], object], jobs: Sequence, workers: int,
+                title: str) -> int:
+    """Converts files in several processes; goes on after one that cannot be converted.
+
+    Args:
+        convert: Function at the top level of a module.
+        jobs: Arguments of its calls.
+        workers: Number of processes.
+        title: Title of the progress bar.
+
+    Returns:
+        Number of files.
+
+    Raises:
+        InputError: At the end, if some could not be converted, each of which is in the log; or if a
+            process was killed.
+    """
+    if not jobs:
+        return 0
+    failed = [message for message in in_processes(partial(_message_of, convert), jobs, workers,
+                                                  title) if message]
+    for message in failed:
+        get_root_logger().error('failed: %s', message)
+    if failed:
+        raise InputError(f'{len(failed)} of {len(jobs)} files failed, the others are converted; '
+                         f'the first: {failed[0]}')
+    return len(jobs)
+
+
+def _message_of(convert: Callable[[Any], object], job: Any) -> str | None:
+    """Calls the function; returns what is wrong with its file."""
+    try:
+        convert(job)
+        return None
+    except InputError as error:
+        return str(error)
 
 
 def _start(parent: int, initializer: Callable | None, initargs: tuple) -> None:

@@ -183,11 +183,11 @@ def test_labels_are_made_of_pictures_once(own, caplog):
     times = [file.stat().st_mtime_ns for file in sorted((own / 'made').iterdir())]
     assert prepare_own(path, PrepareOptions()) == first
     assert times == [file.stat().st_mtime_ns for file in sorted((own / 'made').iterdir())]
-    with pytest.raises(InputError, match=r'3 of 3 labels failed.*\d.png has 150 pixels in the '
+    with pytest.raises(InputError, match=r'3 of 3 files failed.*\d.png has 150 pixels in the '
                        r'colour \[255, 255, 255\], which is of no class'):
         prepare_own(write(own, train=dict(parts, labels='again')), PrepareOptions())
     (own / 'coloured/1.png').write_bytes(b'no image')
-    with pytest.raises(InputError, match=r'1 of 3 labels failed, the others are converted; the f.*'
+    with pytest.raises(InputError, match=r'1 of 3 files failed, the others are converted; the f.*'
                        'coloured/1.png cannot be decoded'):
         prepare_own(write(own, train=dict(parts, labels='third'), ignored=[255, 255, 255]),
                     PrepareOptions())

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from mmseg.utils import get_root_logger
 from PIL import Image
 
 from ...errors import InputError
@@ -13,7 +12,7 @@ from ...files import atomic_write
 from ..description import Colour, Description
 from ..faults import UNREADABLE, undecodable
 from ..ground_truth import IGNORE_INDEX
-from ..workers import in_processes
+from ..workers import convert_all
 
 
 @dataclass(frozen=True)
@@ -50,23 +49,7 @@ def make_labels(description: Description, workers: int) -> int:
             target = part.labels / source.relative_to(part.coloured)
             if not target.is_file() or target.stat().st_mtime_ns < source.stat().st_mtime_ns:
                 jobs.append(ColouredLabel(source, target, numbers))
-    failed = [message for message in in_processes(_try_label, jobs, workers, 'colours -> numbers')
-              if message] if jobs else []
-    for message in failed:
-        get_root_logger().error('failed: %s', message)
-    if failed:
-        raise InputError(f'{len(failed)} of {len(jobs)} labels failed, the others are converted; '
-                         f'the first: {failed[0]}')
-    return len(jobs)
-
-
-def _try_label(label: ColouredLabel) -> str | None:
-    """Converts a label; returns what is wrong with it."""
-    try:
-        make_label(label)
-        return None
-    except InputError as error:
-        return str(error)
+    return convert_all(make_label, jobs, workers, 'colours -> numbers')
 
 
 def make_label(label: ColouredLabel) -> None:

@@ -18,7 +18,7 @@ import mmseg
 
 from ...errors import InputError
 from ...files import atomic_write
-from ..workers import in_processes
+from ..workers import convert_all
 from .layouts import DatasetLayout
 
 STAGE = '.converting'
@@ -86,7 +86,7 @@ def labels(layout: DatasetLayout, root: Path, workers: int) -> int:
         The number of labels that were written.
 
     Raises:
-        InputError: If one cannot be converted, or a package is missing.
+        InputError: If one cannot be converted, after the others are; or a package is missing.
     """
     stage = root / STAGE
     shutil.rmtree(stage, ignore_errors=True)  # of a run that was stopped
@@ -96,7 +96,7 @@ def labels(layout: DatasetLayout, root: Path, workers: int) -> int:
         jobs = [job for job in find(root, stage) if not _is_there(job.target)]
         for folder in {job.staged.parent for job in jobs} | {job.target.parent for job in jobs}:
             folder.mkdir(parents=True, exist_ok=True)
-        done = sum(in_processes(_convert, jobs, workers, 'converting')) if jobs else 0
+        done = convert_all(_convert, jobs, workers, 'converting')
     except OSError as error:
         raise InputError(f'{error.filename or root}: {error.strerror or error}; what was converted '
                          'is whole: run the command again when that is mended') from error
@@ -110,7 +110,7 @@ def _is_there(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def _convert(job: Conversion) -> int:
+def _convert(job: Conversion) -> None:
     try:
         arguments = [_details.get(word, word) if isinstance(word, str) else word
                      for word in job.arguments]
@@ -121,7 +121,6 @@ def _convert(job: Conversion) -> int:
         raise InputError(f'{job.source} cannot be converted ({type(error).__name__}: {error}): '
                          'fetch it again') from error
     os.replace(job.staged, job.target)
-    return 1
 
 
 def _cityscapes(root: Path, stage: Path) -> list[Conversion]:
