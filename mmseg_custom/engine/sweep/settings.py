@@ -39,6 +39,8 @@ class SweepSettings:
         lists = {name: _as_list(options.get(name)) for name in known[:4]}
         lists['layers'] = [tuple(value) if isinstance(value, (list, tuple)) else value
                            for value in lists['layers']]
+        if not isinstance(options.get('models') or {}, dict):
+            raise InputError(f'sweep.models={options["models"]!r}: expected dict(HEAD=FILE)')
         settings = cls(**lists, models=dict(options.get('models') or {}),
                        heads_at_once=options.get('heads_at_once'))
         settings._check()
@@ -53,6 +55,10 @@ class SweepSettings:
                 if isinstance(value, bool) or not isinstance(value, (int, float)) or not (
                         0 < value < float('inf') or value == 0 and name == 'weight_decay'):
                     raise InputError(f'sweep.{name}: {value!r}: expected a number, {least}')
+        for value in self.layers:
+            for block in value if isinstance(value, tuple) else (value,):
+                if isinstance(block, bool) or not isinstance(block, int):
+                    raise InputError(f'sweep.layers: {value!r}: expected numbers of blocks')
         for value in self.head:
             if value not in HEADS:
                 raise InputError(f'sweep.head: {value!r}: expected one of {", ".join(HEADS)}')
