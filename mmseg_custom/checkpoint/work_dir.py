@@ -6,9 +6,8 @@ import shutil
 
 from ..errors import InputError
 from ..files import PART, replace_link
-from .content import check_meta, check_optimizer, check_progress
-from .files import safe_load, wrapper_of
-from .shard_reader import ShardReader
+from .checkpoint import Checkpoint, open_checkpoint
+from .content import check_optimizer, check_progress
 
 
 def point_latest_to(path: str) -> None:
@@ -42,31 +41,29 @@ def remove_checkpoint(path: str) -> None:
         os.remove(path)
 
 
-def fault_of(path: str) -> str | None:
-    """Opens a checkpoint of a run and says why it cannot be resumed from; None if it can.
+def open_whole(path: str) -> Checkpoint:
+    """Opens a checkpoint that a run can be resumed from.
 
     The sums of a small one are checked; those of a large one while the run goes on, which ends if
     they are wrong, and passes it over when it starts again: see :mod:`.integrity`.
+
+    Raises:
+        InputError: If it is damaged, or a run cannot be resumed from it.
     """
-    try:
-        if os.path.isdir(path):
-            reader = ShardReader(path)
-            meta, optimizer = reader.header.get('meta'), reader.optimizer()
-        else:
-            content, _ = safe_load(path)
-            meta, optimizer = content.get('meta'), content.get('optimizer')
-            if wrapper_of(content) is None:
-                return f'{path} holds no state_dict'
-        check_progress(check_meta(meta, path), path)
-        check_optimizer(optimizer, path)
-    except InputError as error:
-        return str(error)
-    return None
+    checkpoint = open_checkpoint(path)
+    check_progress(checkpoint.meta, path)
+    check_optimizer(checkpoint.optimizer, path)
+    return checkpoint
 
 
 def is_whole(path: str) -> bool:
-    """Whether a checkpoint of a run was written to its end and is not damaged."""
-    return fault_of(path) is None
+    """Whether a run can be resumed from a checkpoint; a warning says why not."""
+    try:
+        open_whole(path)
+    except InputError as error:
+        logging.getLogger('mmseg').warning('%s (passed over)', error)
+        return False
+    return True
 
 
 def checkpoints_in(folder: str, unit: str = 'iter') -> list[tuple[int, str]]:
@@ -86,22 +83,28 @@ def checkpoints_in(folder: str, unit: str = 'iter') -> list[tuple[int, str]]:
 
 
 def newest_whole(work_dir: str) -> str | None:
-    """Returns the checkpoint of the highest iteration (or epoch) that is whole and not damaged.
+    """Returns the path of the checkpoint that :func:`open_newest` opens."""
+    newest = open_newest(work_dir)
+    return newest.path if newest else None
+
+
+def open_newest(work_dir: str) -> Checkpoint | None:
+    """Opens the checkpoint of the highest iteration (or epoch) that is whole and not damaged.
 
     The names count, not ``latest.pth``, which may be older. A warning names newer ones that are
     not, and the one that is taken in their place.
     """
     found = [*checkpoints_in(work_dir), *checkpoints_in(work_dir, 'epoch')]
-    faults = []
+    faults: list[str] = []
     newest = None
     for _, path in sorted(found, reverse=True):
-        fault = fault_of(path)
-        if fault is None:
-            newest = path
+        try:
+            newest = open_whole(path)
             break
-        faults.append(fault)
+        except InputError as error:
+            faults.append(str(error))
     for fault in faults:
         logging.getLogger('mmseg').warning(
             '%s (passed over: %s)', fault,
-            f'{newest} is taken' if newest else 'there is no other one')
+            f'{newest.path} is taken' if newest else 'there is no other one')
     return newest

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from ..checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint.content import check_progress
-from ..checkpoint.work_dir import newest_whole, remove_leftovers
+from ..checkpoint.work_dir import open_newest, remove_leftovers
 from ..datasets.build import build_test_dataset, build_train_dataset, build_validation_dataset
 from ..datasets.learnable import check_learnable, check_scored
 from ..distributed.collectives import broadcast_from_rank0
@@ -134,8 +134,7 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
     if trains and splits:
         _require(cfg)
         check_loggers(cfg)
-    path, resumed = _checkpoint_path(cfg, options) if splits else (None, False)
-    checkpoint = open_checkpoint(path) if path else None
+    checkpoint, resumed = _open_checkpoint(cfg, options) if splits else (None, False)
     if checkpoint is not None and resumed:
         check_progress(checkpoint.meta, checkpoint.path)
     run = Run(cfg, options,
@@ -229,23 +228,30 @@ def _build_data(cfg: Config, options: RunOptions, splits: Collection[str]
     return MappingProxyType(found)
 
 
-def _checkpoint_path(cfg: Config, options: RunOptions) -> tuple[str | None, bool]:
-    """Finds the checkpoint of a run.
+def _open_checkpoint(cfg: Config, options: RunOptions) -> tuple[Checkpoint | None, bool]:
+    """Opens the checkpoint of a run.
 
     Returns:
-        Path of the checkpoint, and whether the run is resumed from it.
+        The checkpoint, if there is one, and whether the run is resumed from it.
     """
     if options.checkpoint:
-        return (None if options.checkpoint == UNTRAINED else options.checkpoint), False
+        return _opened(None if options.checkpoint == UNTRAINED else options.checkpoint), False
     if not options.owns_work_dir:
-        return cfg.get('load_from'), False
+        return _opened(cfg.get('load_from')), False
     if cfg.get('sweep'):  # Each head has its own checkpoints.
         return None, False
     rank, _ = get_dist_info()
     if rank == 0 and osp.isdir(cfg.work_dir):
         remove_leftovers(cfg.work_dir)
-    path = cfg.get('resume_from')
+    path, newest = cfg.get('resume_from'), None
     if options.auto_resume and not path:
-        path = broadcast_from_rank0(newest_whole(cfg.work_dir) if rank == 0 else None)
+        newest = open_newest(cfg.work_dir) if rank == 0 else None
+        path = broadcast_from_rank0(newest.path if newest else None)
         get_root_logger().info('--auto-resume: %s', path or 'no checkpoint yet')
-    return (path, True) if path else (cfg.get('load_from'), False)
+    if path:
+        return newest or _opened(path), True
+    return _opened(cfg.get('load_from')), False
+
+
+def _opened(path: str | None) -> Checkpoint | None:
+    return open_checkpoint(path) if path else None

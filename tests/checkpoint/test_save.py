@@ -24,7 +24,7 @@ from mmseg_custom.files import SaveError
 
 def write_checkpoint(folder, number: int, kind: str = 'iter') -> str:
     path = str(folder / f'{kind}_{number}.pth')
-    write_pth(path, dict(meta=dict(iter=number), state_dict=dict(x=torch.arange(1000.))))
+    write_pth(path, dict(meta=dict(iter=number), state_dict={'decode_head.x': torch.arange(1000.)}))
     return path
 
 

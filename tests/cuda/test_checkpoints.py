@@ -33,8 +33,9 @@ def test_one_process_resumes_from_what_it_saved(cuda, tmp_path, name):
 def test_each_rank_saves_its_shards_and_loads_them(cuda, tmp_path):
     run = prepared(recipe('few-shot'), tmp_path / 'run', 8)
     with on_cuda() as seen, simulate_ranks(cuda, seen, 8):
-        optimizer = train(run, seen).optimizer
-        tensors, rest = sharded._split(optimizer)
+        runner = train(run, seen)
+        optimizer = runner.optimizer
+        tensors, rest = sharded._split(optimizer, runner.model.module)
         shards = [t.to_local() for t in tensors.values() if hasattr(t, 'to_local')]
         assert shards and all(shard.device.type == 'cuda' for shard in shards)
         state = {index: {} for index in optimizer.state_dict()['state']}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from mmseg.utils import get_root_logger
 
-from ...checkpoint.work_dir import checkpoints_in, fault_of
+from ...checkpoint.work_dir import checkpoints_in, is_whole
 from ...distributed.collectives import broadcast_from_rank0, gather_to_all
 from ...distributed.memory import state_bytes, storage_of
 from ...errors import InputError
@@ -66,15 +66,9 @@ def assign_rounds(found: Sequence[Combination], device: str, auto_resume: bool,
 
 
 def _checkpoints(folder: str) -> dict[int, str]:
-    """Returns iteration -> path of its complete checkpoint; a warning names those that are not."""
-    found = {}
-    for number, path in checkpoints_in(folder):
-        fault = fault_of(path)
-        if fault is None and path.endswith('.pth'):
-            found[number] = path
-        elif fault is not None:
-            get_root_logger().warning('%s (passed over)', fault)
-    return found
+    """Returns iteration -> path of its complete checkpoint."""
+    return {number: path for number, path in checkpoints_in(folder)
+            if path.endswith('.pth') and is_whole(path)}
 
 
 def _split(heads: list, needed: dict[str, int], room: int, at_once: int | None) -> list[list]:

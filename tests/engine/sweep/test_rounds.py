@@ -29,7 +29,7 @@ def save(tmp_path, name, *iterations):
     (tmp_path / name).mkdir()
     for iteration in iterations:
         write_pth(str(tmp_path / name / f'iter_{iteration}.pth'), dict(
-            meta=dict(iter=iteration), state_dict=dict(x=torch.ones(1))))
+            meta=dict(iter=iteration), state_dict={'decode_head.x': torch.ones(1)}))
 
 
 def test_what_fits_goes_together(heads, monkeypatch):
