@@ -19,6 +19,7 @@ from mmseg.datasets.builder import DATASETS
 from ..datasets import faults
 from ..datasets.build import build_test_dataset, build_train_dataset
 from ..datasets.faults import Header, Problem
+from ..datasets.learnable import check_learnable
 from ..datasets.listing import ANY, SUFFIXES
 from ..datasets.nesting import innermost_datasets, innermost_options, sample_paths
 from ..errors import InputError
@@ -178,7 +179,18 @@ def _check_files(files: DatasetFiles, seconds: float) -> list[Finding]:
     if 0 < files.decoded == len(problems.get(faults.problem('nothing labelled'), ())):
         findings.append(fault(PART, 'no label that was read has a pixel of a class',
                               'check the labels and reduce_zero_label', files.dataset.ann_dir))
+    elif files.split == 'train':
+        findings += _check_learnable(files.dataset)
     return findings
+
+
+def _check_learnable(dataset: CustomDataset) -> list[Finding]:
+    """Checks what a run looks at before it starts: see :mod:`..datasets.learnable`."""
+    way_out = 'correct the labels, classes or reduce_zero_label'
+    try:
+        return [warning(PART, line, way_out) for line in check_learnable(dataset)]
+    except InputError as error:
+        return [fault(PART, str(error).partition(';')[0], way_out)]
 
 
 def _check_headers(image: str, label: str | None, problems: Problems) -> bool:

@@ -1,4 +1,5 @@
 """Labels of samples, before the loss meets them."""
+import numpy as np
 import pytest
 import torch
 from helpers.data import SMALL_LINEAR, prepare, write_config
@@ -7,8 +8,11 @@ from mmseg.datasets import CustomDataset
 from mmseg.datasets.builder import DATASETS
 from mmseg.models.builder import HEADS, LOSSES
 from mmseg.models.decode_heads import FCNHead as MMSegFCNHead
+from PIL import Image
 from torch import nn
 
+from mmseg_custom.doctor.data import check_data
+from mmseg_custom.engine.config import load_config
 from mmseg_custom.engine.label_check import CheckedSamples, LabelRule, with_checked_labels
 from mmseg_custom.engine.sweep import sweep
 from mmseg_custom.engine.train import train
@@ -105,6 +109,21 @@ def test_training_stops_at_the_first_sample(tmp_path, own_data, case):
     config = write_config(tmp_path / 'config.py', own_data, extra=extra)
     with pytest.raises(InputError, match=message):
         train(prepare(config, splits=['train'], seed=0, work_dir=str(tmp_path / 'work')))
+
+
+def test_a_run_on_binary_masks_is_refused_before_it_starts(tmp_path, own_data):
+    """And by the doctor, which says the same."""
+    for path in (own_data / 'annotations/training').iterdir():
+        labels = np.array(Image.open(path))
+        Image.fromarray(np.where(labels > 1, 255, 0).astype(np.uint8)).save(path)
+    config = write_config(tmp_path / 'config.py', own_data, extra=UNCHECKED)
+    with pytest.raises(InputError, match='show no class but the first.*in a binary mask of 0 and'):
+        prepare(config, splits=['train'])
+    assert any(finding.level == 'fault' and 'binary mask of 0 and 255' in finding.message
+               for finding in check_data(load_config(str(config)))[0])
+    config = write_config(tmp_path / 'config.py', own_data, extra=SMALL_LINEAR)
+    with pytest.raises(InputError, match='no pixel of a class'):
+        prepare(config, splits=['train'])
 
 
 def test_a_sweep_stops_at_the_first_sample(tmp_path, own_data):
