@@ -8,6 +8,7 @@ OUT/labels/NAME.png, class numbers with the palette (ADE20K: 1..150).
 import argparse
 import os
 import os.path as osp
+import sys
 from collections import Counter
 
 import _root  # noqa: F401
@@ -58,6 +59,9 @@ def images_in(path: str) -> list[str]:
     if not osp.isdir(path):
         return [path]
     names = sorted(name for name in os.listdir(path) if name.lower().endswith(ENDINGS))
+    if hidden := [name for name in names if name.startswith('._')]:
+        print(f'left out: {len(hidden)} files ._* of macOS, which hold no image', file=sys.stderr)
+        names = [name for name in names if name not in hidden]
     if not names:
         raise InputError(f'{path} holds no image: expected files that end in {" ".join(ENDINGS)}')
     stem, times = Counter(osp.splitext(name)[0] for name in names).most_common(1)[0]

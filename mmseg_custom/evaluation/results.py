@@ -57,8 +57,8 @@ _RUN = record(
                                 dict(interval=_INTERVAL)), 'the data sets'),
          checkpoint=record({}, dict(path=text, sha256=text)),
          time=record(dict(seconds=number(0), seconds_per_image=number(0))),
-         peak_memory_bytes=record({}, others=number(0)), versions=record({}, others=text),
-         hardware=record({}, others=scalar)))
+         peak_memory_bytes=record({}, others=number(0)), versions=record({}, others=scalar),
+         hardware=record({}, dict.fromkeys(('device', 'processes', 'cpu', 'cpus', 'gpu'), scalar))))
 
 
 @dataclass(frozen=True)

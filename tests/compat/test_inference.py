@@ -45,6 +45,18 @@ def test_names_of_classes_are_those_of_the_checkpoint(config, segmentor, tmp_pat
     assert found.CLASSES == meta['CLASSES'] and found.PALETTE == meta['PALETTE']
 
 
+@pytest.mark.parametrize('change, message', [
+    (lambda state: {name: value[:3] if 'conv_seg' in name else value
+                    for name, value in state.items()},
+     r'decode_head.conv_seg.weight is of the shape \(3, 32, 1, 1\), expected \(150,'),
+    (lambda state: {name.removeprefix('backbone.'): value for name, value in state.items()},
+     'backbone.pos_embed is missing, expected')])
+def test_checkpoint_that_leaves_weights_at_random(config, segmentor, tmp_path, change, message):
+    torch.save(dict(state_dict=change(segmentor.state_dict())), tmp_path / 'a.pth')
+    with pytest.raises(InputError, match=f'a.pth is not of this config: {message}'):
+        init_segmentor(str(config), str(tmp_path / 'a.pth'), 'cpu')
+
+
 @pytest.mark.parametrize('image', [
     GREY, GREY[..., None], np.dstack([COLOUR, GREY]), COLOUR.astype(np.int64),
     COLOUR.astype(np.uint16) * 257, [GREY, COLOUR]])

@@ -24,7 +24,8 @@ def logits_of(head='linear', **options) -> Logits:
     return Logits(build_segmentor(segmentor_config(head, **options)).float()).eval()
 
 
-@pytest.mark.parametrize('head, depth, strict', [('linear', 1, True), ('upernet', 4, False)])
+@pytest.mark.parametrize('head, depth, strict', [
+    ('upernet', 4, False), pytest.param('linear', 1, True, marks=pytest.mark.slow)])
 def test_exported_program_gives_the_same_logits(tmp_path, head, depth, strict):
     network, images = logits_of(head, depth=depth), torch.randn(2, 3, 56, 84)
     with torch.no_grad():
