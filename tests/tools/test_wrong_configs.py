@@ -36,7 +36,7 @@ def test_an_option_without_a_value_is_explained(config, run_tool):
 
 def test_what_nothing_reads_is_said_once(config, run_tool, tmp_path):
     with config.open('a') as file:
-        file.write("\nmine = 1\nevaluation = dict(mine=2)\nrunner = dict(max_iters=1)")
+        file.write('\nmine = 1\nevaluation = dict(mine=2)\nrunner = dict(max_iters=1)')
     code, _, text = run_tool('train.py', config, '--no-validate', '--device', 'cpu',
                              '--cfg-options', 'feature_cache=None', '--work-dir', tmp_path / 'run')
     assert code == 0
