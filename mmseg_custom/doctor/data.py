@@ -333,9 +333,8 @@ def _check_pipelines(cfg: Config, names: list[str]) -> list[Finding]:
             dataset = build(cfg.data[name])
             for part in dict.fromkeys([*innermost_datasets(dataset), dataset]):
                 part[0]
-        except InputError as error:
-            findings.append(_as_finding(name, error))
         except Exception as error:  # whatever a step raises, the pipeline is what does not work
-            findings.append(fault(PART, f'its first sample fails: {error!r}',
+            said = error if isinstance(error, InputError) else repr(error)
+            findings.append(fault(PART, f'its first sample fails: {said}',
                                   'correct the pipeline', f'data.{name}.pipeline'))
     return findings

@@ -50,9 +50,10 @@ def reader_of(target: Callable, extra: dict[str, Kind] | None = None) -> Reader:
         if '__init__' not in vars(base) or base is object:
             continue
         own, is_closed = _own(vars(base)['__init__'], skip_first=True)
-        for name, kind in own.items():
-            parameters.setdefault(name, kind)
-        if base.__module__.startswith(KNOWN_LIBRARIES):
+        is_known = base.__module__.startswith(KNOWN_LIBRARIES)
+        for name, kind in own.items():  # of a plugin, annotations may be any
+            parameters.setdefault(name, kind if is_known else kinds.ANY)
+        if is_known:
             known |= own.keys()
         if is_closed:
             break

@@ -8,6 +8,7 @@ import pytest
 from helpers.commands import ROOT
 from helpers.data import write_config
 from mmcv import Config
+from mmcv.runner import HOOKS, Hook
 
 from mmseg_custom.engine.config import load_config
 from mmseg_custom.engine.schema import check_config
@@ -132,9 +133,21 @@ def test_the_configs_of_mmseg_are_accepted(folder):
     check_config(Config(cfg._cfg_dict))
 
 
+def test_a_plugin_s_class_keeps_its_own_ways(resolved):
+    @HOOKS.register_module()
+    class Free(Hook):
+        def __init__(self, every: int = 1, **others):
+            self.every, self.others = every, others
+
+    cfg = copy.deepcopy(resolved)
+    cfg.custom_hooks = [dict(type='Free', every='epoch', priority='LOW', anything=1)]
+    assert check_config(cfg) == ['custom_hooks.0.anything']
+
+
 def test_a_training_s_values_may_be_wrong_in_a_test(resolved):
     cfg = copy.deepcopy(resolved)
-    cfg.merge_from_dict({'optimizer.lr': -1, 'data.train.pipeline': None, 'runner.type': 'Mine'})
+    cfg.merge_from_dict({'optimizer.lr': -1, 'data.train.pipeline': None, 'runner.type': 'Mine',
+                         'custom_hooks': [dict(type='Gone')]})
     assert check_config(cfg, trains=False) == []
     with pytest.raises(InputError):
         check_config(cfg)
