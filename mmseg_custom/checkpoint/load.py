@@ -28,7 +28,7 @@ from .keys import (
     summarize,
     to_native,
 )
-from .lazy import FLOATS, LazyStateDict, concatenate
+from .lazy import FLOATS, INTEGERS, LazyStateDict, concatenate
 from .provenance import WeightsSource, set_weights_source
 
 
@@ -197,8 +197,8 @@ def _check_tensors(weights: LazyStateDict, targets: Mapping[str, Tensor]) -> Non
         name, more = others[0], f' ({len(others) - 1} more differ)' if len(others) > 1 else ''
         raise Mismatch(f'{weights.path}: {name} has shape {weights[name].shape}, the model expects '
                        f'{tuple(targets[name].shape)}{more}', others)
-    for name in weights:
-        if targets[name].is_floating_point():
+    for name, tensor in weights.items():
+        if targets[name].is_floating_point() or tensor.dtype not in INTEGERS:
             check_float(weights, name)
 
 

@@ -107,6 +107,14 @@ def test_shapes_and_dtypes(tmp_path, name, tensor):
             use(str(tmp_path / 'x.pth'))
 
 
+def test_a_counter_of_another_dtype(tmp_path):
+    weights = Segmentor().state_dict()
+    weights['decode_head.norm.num_batches_tracked'] = torch.ones(()).to(torch.float8_e5m2)
+    torch.save(dict(state_dict=weights), tmp_path / 'x.pth')
+    with pytest.raises(InputError, match='num_batches_tracked is float8_e5m2'):
+        load_segmentor(Segmentor(), str(tmp_path / 'x.pth'))
+
+
 @pytest.mark.parametrize('record', [
     dict(sha256='0' * 64), dict(path='x'),
     dict(path='x', sha256='y', bytes=1, pos_embed_tokens=17, dtype='float32', other_dtypes={}),

@@ -66,6 +66,22 @@ def test_unknown_order_is_refused(tmp_path):
         load_optimizer(build_optimizer(model, LAYER_DECAY), open_checkpoint(path), model)
 
 
+def test_own_files_from_before_names_are_read_by_position(tmp_path):
+    path, model = str(tmp_path / 'own.pth'), segmentor()
+    optimizer = build_optimizer(model, LAYER_DECAY)
+    for number, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.full_like(parameter, float(number))
+    optimizer.step()
+    save_checkpoint(model, path, optimizer, dict(internvit_seg_version='0.1'))
+    checkpoint, loaded = open_checkpoint(path), build_optimizer(model, LAYER_DECAY)
+    for group in checkpoint.optimizer['param_groups']:
+        del group['param_names']
+    load_optimizer(loaded, checkpoint, model)
+    for parameter in model.parameters():
+        mine, saved = loaded.state[parameter], optimizer.state[parameter]
+        assert torch.equal(mine['exp_avg'], saved['exp_avg'])
+
+
 def test_another_kind_of_optimizer_is_refused(tmp_path):
     path, model = str(tmp_path / 'sgd.pth'), segmentor()
     save_checkpoint(model, path, build_optimizer(model, dict(type='SGD', lr=1.0)))
