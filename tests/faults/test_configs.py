@@ -14,7 +14,7 @@ from mmcv import Config
 
 pytestmark = pytest.mark.slow
 VALUES = [*values.VALUES, b'x']
-TRIED = 450  # of the values at the keys
+TRIED = 400  # of the values at the keys
 # A run that is asked for is no hang, and what is not asked for need not be there.
 LONG = {('runner', 'max_iters'): (10**9, math.inf)}
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from helpers.commands import ROOT
 from helpers.zygote import Zygote
 
-SECONDS = 90  # of a case that takes about one: the machine may be busy
+SECONDS = 60  # of a case that takes less than one: the machine may be busy
 MEMORY = 3 << 29  # bytes of addresses, beyond those of the libraries
 CANARY = 'canary'  # file that code in an input would make
 LONGEST_LINE = 3000  # characters; the lists of known keys are long
