@@ -113,4 +113,4 @@ def test_options(config, assert_right):
         '--launcher mpi', '--engine hybrid']
     assert_right([Case(f'options: {words}', lambda folder, words=words: [
         'train.py', write(folder, config), '--work-dir', folder / 'run', *words.split()],
-        must_fail=True) for words in options])
+        must_fail=True, asks_memory='99999' in words) for words in options])
