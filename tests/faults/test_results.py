@@ -10,7 +10,7 @@ from helpers.results import write_some
 from helpers.values import VALUES, changed, name_of, paths
 
 pytestmark = pytest.mark.slow
-A_PATH = 4
+A_PATH = 3
 
 
 @pytest.fixture(scope='module')

@@ -18,7 +18,7 @@ from pathlib import Path
 from helpers.commands import ROOT
 from helpers.zygote import Zygote
 
-SECONDS = 90  # of a case that takes about one: the machine may be busy
+SECONDS = 60  # of a case that takes less than one: the machine may be busy
 MEMORY = 3 << 29  # bytes of addresses, beyond those of the libraries
 CANARY = 'canary'  # file that code in an input would make
 LONGEST_LINE = 3000  # characters; the lists of known keys are long
@@ -57,6 +57,7 @@ class Case:
         check: Says what is wrong with a run that ended with 0; None: nothing can be.
         must_fail: Whether to end with 0 is wrong by itself.
         must_pass: Whether to end otherwise is.
+        asks_memory: Whether the input itself asks for more memory than there is, in so many words.
         bounds: Further settings of its bounds: see :mod:`helpers.guarded`.
         ranks: Number of processes.
     """
@@ -65,6 +66,7 @@ class Case:
     check: Check = lambda outcome: None
     must_fail: bool = False
     must_pass: bool = False
+    asks_memory: bool = False
     bounds: dict = field(default_factory=dict)
     ranks: int = 1
 
@@ -103,7 +105,8 @@ def judge(case: Case, outcome: Outcome) -> tuple[str, str] | None:
         return 'outside', '; '.join(outside)
     if code == -14:
         return 'hang', last
-    if code == -9 or 'MemoryError' in text or "can't allocate memory" in text:
+    if code == -9 or not case.asks_memory and (
+            'MemoryError' in text or "can't allocate memory" in text):
         return 'memory', last
     if code < 0:
         return 'crash', f'signal {-code}: {last}'

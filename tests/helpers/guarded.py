@@ -13,6 +13,7 @@ import resource
 import runpy
 import subprocess
 import sys
+import tempfile
 
 CLONE_NEWNS = 0x20000  # of Linux's unshare
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -69,6 +70,7 @@ def main() -> None:
     sys.argv = sys.argv[2:]
     os.environ.update(HOME=settings['folder'], TMPDIR=settings['folder'],
                       XDG_CACHE_HOME=settings['folder'], **settings.get('env', {}))
+    tempfile.tempdir = settings['folder']  # what was imported may have asked for it before
     if settings.get('mounts'):  # seen by this process and its children alone
         if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS):
             raise OSError(ctypes.get_errno(), 'unshare')
