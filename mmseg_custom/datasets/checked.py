@@ -219,8 +219,9 @@ class CheckedDataset(CustomDataset):
         if isinstance(error, OSError):
             return  # it names the file
         step = failed_step(error)
-        # A KeyError is of what an earlier step should have made.
-        if step is not None and (comes_from_library(error) or isinstance(error, KeyError)):
+        # An OSError names its file; a KeyError is of what an earlier step should have made.
+        if step is not None and not isinstance(error, OSError) and (
+                comes_from_library(error) or isinstance(error, KeyError)):
             image = next(islice(sample_paths(self), index, None))[0]
             raise InputError(f'{step} of the pipeline fails on {image}: {words_of(error)}; correct '
                              'data.*.pipeline') from error
