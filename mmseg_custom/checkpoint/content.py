@@ -10,7 +10,7 @@
 All of these raise :class:`InputError`, naming the file and the entry.
 """
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,7 @@ def check_meta(meta: object, path: str) -> dict:
         return {}
     _check_kinds(meta, _CLASSES, path)
     palette = meta.get('PALETTE')
-    if palette is not None and not all(len(colour) == 3 for colour in _rows(palette)):
+    if palette is not None and not _are_colours(palette):
         raise InputError(f'{path}: meta.PALETTE is {palette!r:.80}: expected colours of 3 numbers')
     if is_record(meta.get('backbone')):
         _check_record(meta['backbone'], path)
@@ -180,10 +180,11 @@ def _check_one_optimizer(state: object, where: str) -> None:
                          'of its groups')
 
 
-def _rows(palette: Any) -> list[Sequence]:
-    """Returns the rows of a palette; () for one that is none."""
-    return [colour if hasattr(colour, '__len__') else () for colour in palette] if (
-        getattr(palette, 'ndim', 2)) == 2 else [()]
+def _are_colours(palette: Any) -> bool:
+    try:
+        return len(palette) == 0 or np.asarray(palette).shape[1:] == (3,)
+    except (TypeError, ValueError):  # rows of different lengths
+        return False
 
 
 def _named(kind: type | tuple[type, ...]) -> str:

@@ -56,14 +56,14 @@ def read_weights(path: str) -> LazyStateDict:
 def safe_load(path: str) -> tuple[dict, bool]:
     """Reads a file of tensors without running anything that is in it.
 
+    Its sums are checked, in the background if it is large: see :mod:`.integrity`.
+
     Args:
         path: File of ``torch.save``, or a safetensors file (which becomes ``state_dict``).
 
     Returns:
         (the dict that was saved, whether its tensors are views of the mapped file; not so in
         torch's old format).
-
-    Sums of the file are checked, in the background if it is large: see :mod:`.integrity`.
 
     Raises:
         InputError: If the file is missing, unreadable, damaged, no dict, or would run code or take

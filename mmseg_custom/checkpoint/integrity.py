@@ -17,10 +17,11 @@ import zlib
 from collections.abc import Callable
 
 from ..errors import InputError
-from ..files import atomic_write
 from .archive import Archive, DamagedFile, chunks
+from .user_cache import identity_of, read_cache, write_cache
 
 AT_ONCE_BYTES = 256 << 20  # 0.1 s
+CACHE = 'damaged.json'
 SUMS = 'crc32'  # key in the metadata of a safetensors file: JSON of tensor -> eight hex digits
 _CHECKS: dict[str, '_Check'] = {}  # by the identity of the file
 
@@ -38,7 +39,7 @@ class _Check(threading.Thread):
             self.check()
         except DamagedFile as error:
             self.damage = str(error)
-            _remember(self.identity, self.damage)
+            write_cache(CACHE, {self.identity: self.damage})
             logging.getLogger('mmseg').error('%s', damaged_line(self.path, self.damage))
         except OSError as error:  # the file went away: whoever reads it next says so
             logging.getLogger('mmseg').debug('the sums of %s are not known: %s', self.path, error)
@@ -58,7 +59,7 @@ def check_sums(path: str, nbytes: int, check: Callable[[], None]) -> None:
     identity = identity_of(path)
     if identity in _CHECKS:
         return
-    known = _damaged().get(identity)
+    known = read_cache(CACHE).get(identity)
     if known is not None:
         raise InputError(damaged_line(path, known))
     if nbytes <= AT_ONCE_BYTES:
@@ -116,7 +117,9 @@ def check_safetensors(path: str) -> None:
 
 
 def sums_of(header: dict) -> dict[str, str]:
-    """Returns tensor -> sum of a safetensors header; empty if another program wrote it.
+    """Returns tensor -> sum of a safetensors header.
+
+    It is empty if another program wrote the file, or kept the sums beside other tensors.
 
     Raises:
         DamagedFile: If the sums cannot be read.
@@ -126,54 +129,11 @@ def sums_of(header: dict) -> dict[str, str]:
         return {}
     try:
         sums = json.loads(text)
-        if sums.keys() == header.keys() - {'__metadata__'}:
-            return sums
-    except (ValueError, AttributeError, RecursionError):
-        pass
-    raise DamagedFile('is damaged: its sums cannot be read')
-
-
-def identity_of(path: str) -> str:
-    """Returns what changes when a file, or the metadata of a folder, is written anew."""
-    file = os.path.join(path, '.metadata') if os.path.isdir(path) else path
-    stat = os.stat(file)
-    return f'{os.path.realpath(path)} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}'
-
-
-def cache_folder() -> str:
-    """Returns this package's folder in the user's cache."""
-    home = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
-    return os.path.join(home, 'mmseg_custom')
-
-
-def read_cache(name: str) -> dict[str, str]:
-    """Reads a JSON file of the cache; empty if there is none, or if it is damaged."""
-    try:
-        with open(os.path.join(cache_folder(), name), encoding='utf-8') as file:
-            content = json.load(file)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def write_cache(name: str, content: dict[str, str]) -> None:
-    """Adds to a JSON file of the cache; without a writable home folder, nothing is kept."""
-    path = os.path.join(cache_folder(), name)
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        atomic_write(path, json.dumps({**read_cache(name), **content}, indent=0), unique=True)
-    except OSError as error:
-        logging.getLogger('mmseg').debug('%s is not kept: %s', name, error)
+        return sums if sums.keys() == header.keys() - {'__metadata__'} else {}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise DamagedFile('is damaged: its sums cannot be read') from error
 
 
 def damaged_line(path: str, damage: str) -> str:
     """Returns the line for a damaged file."""
     return f'{path} {damage}: fetch, copy or save it again, or take another one'
-
-
-def _damaged() -> dict[str, str]:
-    return read_cache('damaged.json')
-
-
-def _remember(identity: str, damage: str) -> None:
-    write_cache('damaged.json', {identity: damage})

@@ -46,7 +46,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(value)
+        return torch.from_numpy(value) if value.dtype.kind in 'biufc' else plain(value.tolist())
     if value is None or type(value) in (bool, int, float, complex, str, bytes) or isinstance(
             value, torch.Tensor):
         return value

@@ -82,25 +82,39 @@ def load_optimizer(optimizer: Optimizer | dict[str, Optimizer], checkpoint: Chec
     groups = _groups_by_names(optimizer, saved, names, theirs, path)
     positions = {name: position for group, own in zip(saved['param_groups'], theirs)
                  for name, position in zip(own, group['params'])}
+    order = [positions[name] for own in names for name in own]
+    state = _state_for(optimizer, checkpoint, saved['state'], order)
+    optimizer.load_state_dict({**saved, 'state': state, 'param_groups': groups})
+
+
+def _state_for(optimizer: Optimizer, checkpoint: Checkpoint, saved: Mapping,
+               order: list[int]) -> dict[int, dict[str, object]]:
+    """Reads the state of an optimizer's parameters, sharded like them.
+
+    Args:
+        optimizer: Optimizer that it is for.
+        checkpoint: Checkpoint of either kind.
+        saved: Its state, by the numbers of the parameters there.
+        order: Number there of each parameter of this optimizer.
+    """
     parameters = [p for group in optimizer.param_groups for p in group['params']]
     device = getattr(optimizer, 'state_dict_device', None)
     state: dict[int, dict[str, object]] = {}
     to_read: dict[str, Tensor] = {}
-    for index, name in enumerate(name for own in names for name in own):
-        position, parameter = positions[name], parameters[index]
-        if position not in saved['state']:
+    for index, (parameter, number) in enumerate(zip(parameters, order)):
+        if number not in saved:
             continue  # a frozen parameter, or one that had no gradient yet
         state[index] = {}
-        for key, value in saved['state'][position].items():
+        for key, value in saved[number].items():
+            full = f'{OPTIMIZER}{number}.{key}'
             if isinstance(value, (Tensor, LazyTensor)):
-                _check_shape(value, parameter, f'{path}: {key} of {name}')
+                _check_shape(value, parameter, f'{checkpoint.path}: {full}')
             if isinstance(value, LazyTensor):
-                full = f'{OPTIMIZER}{position}.{key}'
                 value = to_read[full] = _memory_for(value, parameter, device)
             state[index][key] = shard_like(value, parameter, device)
     if checkpoint.reader is not None:
         checkpoint.reader.load_into(to_read)
-    optimizer.load_state_dict({**saved, 'state': state, 'param_groups': groups})
+    return state
 
 
 def shard_like(value: object, parameter: Tensor, device: str | None = None) -> object:

@@ -21,7 +21,7 @@ from torch import nn
 
 from ..errors import InputError
 from .files import shards_of, weights_file_of
-from .integrity import identity_of, read_cache, write_cache
+from .user_cache import identity_of, read_cache, write_cache
 
 CHUNK_BYTES = 8 << 20
 CACHE = 'sha256.json'

@@ -1,0 +1,39 @@
+"""What is known of large files, kept in the user's cache folder while they stay the same."""
+import json
+import logging
+import os
+
+from ..files import atomic_write
+
+
+def identity_of(path: str) -> str:
+    """Returns what changes when a file, or the metadata of a folder, is written anew."""
+    file = os.path.join(path, '.metadata') if os.path.isdir(path) else path
+    stat = os.stat(file)
+    return f'{os.path.realpath(path)} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}'
+
+
+def cache_folder() -> str:
+    """Returns this package's folder in the user's cache."""
+    home = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
+    return os.path.join(home, 'mmseg_custom')
+
+
+def read_cache(name: str) -> dict[str, str]:
+    """Reads a JSON file of the cache; empty if there is none, or if it is damaged."""
+    try:
+        with open(os.path.join(cache_folder(), name), encoding='utf-8') as file:
+            content = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def write_cache(name: str, content: dict[str, str]) -> None:
+    """Adds to a JSON file of the cache; without a writable home folder, nothing is kept."""
+    path = os.path.join(cache_folder(), name)
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        atomic_write(path, json.dumps({**read_cache(name), **content}, indent=0), unique=True)
+    except OSError as error:
+        logging.getLogger('mmseg').debug('%s is not kept: %s', name, error)
