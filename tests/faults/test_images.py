@@ -203,7 +203,9 @@ def test_tiny_and_long_images(data, checkpoint, assert_right):
             return ['image_demo.py', folder / 'a.png', checkpoint.parent / 'config.py', checkpoint,
                     '--out', folder / 'out']
         return make
-    assert_right([Case(f'images of {size}', trains_on(size, every), must_pass=not every)
+    # 4000 pixels become 224, and 3 become none: one line is due.
+    assert_right([Case(f'images of {size}', trains_on(size, every),
+                       must_pass=not every and max(size) < 4000)
                   for size in sizes for every in (False, True)]
                  + [Case(f'shown: an image of {size}', shows(size)) for size in sizes
                     if max(size) < 4000])  # 4000 become 75000, which takes memory

@@ -41,7 +41,8 @@ class Outcome:
 
     @property
     def last(self) -> str:
-        return (self.text.strip().splitlines() or [''])[-1]
+        """The last line, without what torch's handler of signals puts in front."""
+        return (self.text.strip().splitlines() or [''])[-1].lstrip('\0')
 
 
 Check = Callable[[Outcome], str | None]
