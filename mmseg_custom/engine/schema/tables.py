@@ -64,7 +64,7 @@ PARAMETERS: dict[str, dict[str, Kind]] = {
     'FCNHead': dict(num_convs=COUNT, kernel_size=SIZE, dilation=SIZE),
     'UPerHead': dict(pool_scales=many(SIZE, least=1)),
     'CrossEntropyLoss': dict(
-        reduction=one_of('mean', 'sum', 'none'), class_weight=many(NUMBER) | TEXT | NONE,
+        reduction=one_of('mean', 'sum', 'none'), class_weight=many(NUMBER, least=1) | TEXT | NONE,
         loss_weight=NUMBER, loss_name=TEXT),
     'CustomDataset': dict(
         pipeline=PIPELINE, img_dir=TEXTS, img_suffix=TEXTS, ann_dir=TEXTS | NONE,

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from ...distributed.collectives import broadcast_from_rank0
 from ...errors import InputError
 from ..batch_norm import check_batch_norm
+from ..blame import first_iteration
 from ..build import hash_ahead
 from ..cached import open_cache
 from ..identity import refuse_another
@@ -118,7 +119,7 @@ def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: 
     first = probes[0].runner
     end, accumulation = first.max_iters, first.accumulation
     stream = _stream(loader, shared, probes[0].run.device)
-    with progress_bar(end, 'iteration', title, first.iter) as bar:
+    with progress_bar(end, 'iteration', title, first.iter) as bar, first_iteration(first):
         _evaluate_due(probes, shared)
         while probes and probes[0].runner.iter < end:
             batches = IterationBatches([next(stream) for _ in range(accumulation)], len(loader))
