@@ -95,7 +95,8 @@ def init_heads(model: nn.Module) -> None:
         # mmcv would first compute the mean of every parameter for its log, 5.9 billion values.
         if name != 'backbone' or not hasattr(child, 'freeze_vit'):
             for part in child if isinstance(child, nn.ModuleList) else [child]:  # several heads
-                part.init_weights()
+                with reading(f'model.{name}.init_cfg'):
+                    part.init_weights()
 
 
 def compute_dtype(cfg: Config, model: nn.Module) -> torch.dtype | None:

@@ -45,6 +45,7 @@ OPTIMIZER = dict(lr=number(0), weight_decay=DECAY, momentum=DECAY, eps=DECAY,
                  betas=many(SHARE, 2))
 
 PARAMETERS: dict[str, dict[str, Kind]] = {
+    'BaseModule': dict(init_cfg=TYPED | many(TYPED) | NONE),
     'BaseSegmentor': dict(
         backbone=TYPED, neck=TYPED | NONE, decode_head=HEADS,
         auxiliary_head=TYPED | many(TYPED) | NONE,
