@@ -123,7 +123,9 @@ TRAIN_CFG = dict(num_points=SIZE, oversample_ratio=POSITIVE, importance_sample_r
 PARAMWISE = dict(
     custom_keys=SETTINGS, bias_lr_mult=NUMBER, bias_decay_mult=NUMBER, norm_decay_mult=NUMBER,
     dwconv_decay_mult=NUMBER, dcn_offset_lr_mult=NUMBER, bypass_duplicate=FLAG)
-LAYER_DECAY = dict(num_layers=SIZE, layer_decay_rate=POSITIVE, decay_embeddings=FLAG)
+LAYER_DECAY: dict[str, dict[str, Kind]] = dict(  # by the library of the constructor
+    mmseg_custom=dict(num_layers=SIZE, layer_decay_rate=POSITIVE, decay_embeddings=FLAG),
+    mmseg=dict(num_layers=SIZE, decay_rate=POSITIVE, decay_type=TEXT))
 NORM_TYPE = Kind("a number above 0, or 'inf'", lambda value: value == 'inf' or (
     is_real(value) and value > 0))
 GRAD_CLIP = dict(max_norm=number(0), norm_type=NORM_TYPE, error_if_nonfinite=FLAG,
