@@ -7,6 +7,7 @@ from functools import cache, wraps
 import torch
 
 from ..distributed.collectives import gather_to_rank0
+from ..errors import InputError
 
 MATRIX_TOOL = 'confusion_matrix.py'
 LONGEST_SIDE = 16000  # pixels of a figure
@@ -71,6 +72,9 @@ def leave_losses_on_device() -> None:
             return read_losses(self, data_batch, optimizer, **kwargs)
         values = {name: sum(part.mean() for part in value) if isinstance(value, list)
                   else value.mean() for name, value in self(**data_batch).items()}
+        if not any('loss' in name for name in values):
+            raise InputError('nothing is trained: no loss has a name with "loss" in it; set '
+                             'loss_name of a loss_decode, e.g. loss_ce')
         values['loss'] = sum(value for name, value in values.items() if 'loss' in name)
         return dict(loss=values['loss'], num_samples=len(data_batch['img_metas']),
                     log_vars={name: value.detach() for name, value in values.items()})

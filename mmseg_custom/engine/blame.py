@@ -8,6 +8,7 @@ from mmcv.runner import BaseRunner
 
 from ..distributed.failures import explain_failure, lost_rank
 from ..errors import InputError, comes_from_library, words_of
+from .determinism import NO_KERNEL
 from .loader_failures import explain_loader
 
 # mmcv's collate takes everything apart that is no tensor, without end.
@@ -40,7 +41,8 @@ def reading(place: str, doing: str = 'does not work') -> Iterator[None]:
 def has_own_line(error: Exception) -> bool:
     """Returns whether an error is explained otherwise than by a key of the config."""
     return (isinstance(error, OSError) and error.filename is not None or lost_rank(error)
-            or explain_failure(error) is not None or explain_loader(error) is not None)
+            or explain_failure(error) is not None or explain_loader(error) is not None
+            or NO_KERNEL in str(error))
 
 
 @contextmanager
@@ -48,13 +50,12 @@ def first_iteration(runner: BaseRunner) -> Iterator[None]:
     """Blames the config for what a library raises in the first iteration, and for nothing later."""
     start = runner.iter
     try:
+        yield
+    except Exception:
+        if runner.iter > start:
+            raise
         with reading('model, data.train or optimizer', 'fails in the first iteration'):
-            yield
-    except InputError as error:
-        if runner.iter > start and error.__cause__ is not None and not isinstance(
-                error.__cause__, InputError):
-            raise error.__cause__ from None
-        raise
+            raise
 
 
 def _where(error: BaseException) -> str:

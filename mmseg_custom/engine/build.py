@@ -133,7 +133,9 @@ def init_heads(model: nn.Module) -> None:
     for name, child in model.named_children():
         # mmcv would first compute the mean of every parameter for its log, 5.9 billion values.
         if name != 'backbone' or not hasattr(child, 'freeze_vit'):
-            child.init_weights()
+            for part in child if isinstance(child, nn.ModuleList) else [child]:  # several heads
+                with reading(f'model.{name}.init_cfg'):
+                    part.init_weights()
 
 
 def compute_dtype(cfg: Config, model: nn.Module) -> torch.dtype | None:

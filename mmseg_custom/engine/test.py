@@ -10,6 +10,7 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..distributed.launch import is_first_of_node
 from ..distributed.precision import apply_precision
 from ..errors import InputError
+from .blame import reading
 from .build import build_network, check_finite, compute_dtype
 from .run import Run
 
@@ -54,7 +55,8 @@ def load_model(cfg: Config, checkpoint: Checkpoint | None, device: str, num_clas
         torch.manual_seed(0)
     model = build_network(cfg, on_meta=checkpoint is not None, trained=False)
     if checkpoint is None:
-        model.init_weights()
+        with reading('model'):
+            model.init_weights()
     model.requires_grad_(False)  # Nothing is trained, so no weight needs float32.
     apply_precision(model, compute_dtype(cfg, model), device)
     if checkpoint is not None:

@@ -7,6 +7,8 @@ from mmseg.models.segmentors import EncoderDecoder
 from mmseg.models.segmentors.base import BaseSegmentor
 from torch import nn
 
+from mmseg_custom.errors import InputError
+
 
 class OwnSum(EncoderDecoder):
     """Adds up its losses in its own way."""
@@ -43,3 +45,11 @@ def test_an_own_sum_is_kept():
     model = OwnSum(**kinds).float()
     out = model.train_step(batch(), None, defer_log=True)
     assert out['loss'].item() == pytest.approx(2 * out['log_vars']['loss'])
+
+
+def test_without_a_loss_nothing_is_trained():
+    cfg = segmentor_config('linear', 'InternViTSegmentor')
+    cfg.decode_head.loss_decode = dict(type='CrossEntropyLoss', loss_name='mine')
+    model = build_segmentor(cfg).float()
+    with pytest.raises(InputError, match='nothing is trained: no loss has a name with "loss"'):
+        model.train_step(batch(), None, defer_log=True)

@@ -5,7 +5,7 @@ from mmcv.utils import Registry, build_from_cfg
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from mmseg_custom.engine.blame import reading
+from mmseg_custom.engine.blame import first_iteration, reading
 from mmseg_custom.engine.cli import explain
 from mmseg_custom.engine.train import train
 from mmseg_custom.errors import InputError
@@ -91,3 +91,28 @@ def test_the_first_iteration_and_the_evaluation_end_in_one_line(shared_data, tmp
                   work_dir=str(tmp_path))
     with pytest.raises(InputError, match=message):
         train(run)
+
+
+def test_only_the_first_iteration_is_blamed_on_the_config():
+    """And what was explained in a later one stays explained."""
+    class Runner:
+        iter = 3
+
+    for passed, error, expected in (
+            (0, None, InputError), (1, None, RuntimeError), (1, InputError('x'), InputError)):
+        runner = Runner()
+        with pytest.raises(expected), first_iteration(runner):
+            runner.iter += passed
+            try:
+                nn.Linear(2, 2)(torch.zeros(1, 3))
+            except RuntimeError as cause:
+                if error is None:
+                    raise
+                raise error from cause
+
+
+def test_kernels_that_are_not_deterministic_keep_their_line():
+    text = 'some_cuda does not have a deterministic implementation, but you set'
+    with pytest.raises(RuntimeError) as raised, reading('model'):
+        raise RuntimeError(text)
+    assert '--no-deterministic' in explain(raised.value)

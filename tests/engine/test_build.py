@@ -2,7 +2,7 @@
 import pytest
 from mmcv import Config
 
-from mmseg_custom.engine.build import build_network
+from mmseg_custom.engine.build import build_network, init_heads
 
 FAST_SCNN = dict(
     type='EncoderDecoder', pretrained=None,
@@ -16,3 +16,13 @@ def test_backbones_without_the_option_pretrained(pretrained):
     cfg = Config(dict(model=FAST_SCNN))
     assert build_network(cfg, pretrained=pretrained).decode_head.num_classes == 2
     assert 'pretrained' not in cfg.model.backbone
+
+
+def test_several_auxiliary_heads_are_initialised():
+    heads = [{**FAST_SCNN['decode_head'], 'in_index': index} for index in (-1, -2)]
+    for head in heads:
+        head.update(in_channels=128)
+    model = build_network(Config(dict(model={**FAST_SCNN, 'auxiliary_head': heads})))
+    init_heads(model)
+    for head in model.auxiliary_head:
+        assert head.conv_seg.bias.abs().sum() == 0 < head.conv_seg.weight.std() < 0.02

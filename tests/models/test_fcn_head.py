@@ -76,3 +76,12 @@ def test_loss_is_that_of_mmseg(options):
     gradients = [torch.autograd.grad(sum(v for k, v in found.items() if 'loss' in k), logits)[0]
                  for found in (ours, theirs)]
     assert torch.allclose(*gradients, rtol=1e-5, atol=1e-9)
+
+
+def test_no_class_is_ignored_without_an_index():
+    """As in mmseg's loss, where ``ignore_index=None`` ignores nothing."""
+    logits, labels = torch.randn(2, 3, 2, 2), torch.randint(3, (2, 1, 8, 8))
+    head, expected = (build_head({**LINEAR, 'num_classes': 3, 'ignore_index': index})
+                      for index in (None, 255))
+    assert torch.equal(head.losses(logits, labels)['loss_ce'],
+                       expected.losses(logits, labels)['loss_ce'])

@@ -18,6 +18,7 @@ from ...feature_cache import FeatureCache, RecordLayout
 from ...feature_cache.manage import caches_in
 from ...feature_cache.shards import CorruptShard
 from ...units import format_bytes
+from ..blame import reading
 from ..config import loader_options
 from ..progress import progress_bar
 from ..run import Run
@@ -70,8 +71,9 @@ def open_cache(run: Run, model: nn.Module,
     cache.hold()
     if not cache.is_complete(settings.views):
         workers = loader_options(run.cfg, 'train')['workers_per_gpu']
-        Filler(cache, settings.views, crops, model, run.device, workers, asked_to_stop).fill(
-            rank, world_size)
+        filler = Filler(cache, settings.views, crops, model, run.device, workers, asked_to_stop)
+        with reading('model or data.train', 'fails while the feature cache is filled'):
+            filler.fill(rank, world_size)
     if rank == 0:
         cache.note_checked()
     return CachedViews(cache, settings.views, run.data['train'])

@@ -89,9 +89,9 @@ def _optimizer(options: Any) -> Iterator[Section]:
     constructor = _registered(OPTIMIZER_BUILDERS if own else MMCV_OPTIMIZER_BUILDERS, name,
                               'optimizer.constructor')
     if constructor.__module__.startswith(KNOWN_LIBRARIES):
-        known = (tables.PARAMWISE if constructor.__module__.startswith('mmcv.')
-                 else {**tables.LAYER_DECAY, **tables.PARAMWISE})
-        yield from _plain('optimizer.paramwise_cfg', options.get('paramwise_cfg'), known)
+        library = constructor.__module__.partition('.')[0]
+        yield from _plain('optimizer.paramwise_cfg', options.get('paramwise_cfg'),
+                          {**tables.PARAMWISE, **tables.LAYER_DECAY.get(library, {})})
 
 
 def _hooks(cfg: Mapping[str, Any]) -> Iterator[Section]:

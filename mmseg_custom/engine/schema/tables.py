@@ -45,6 +45,7 @@ OPTIMIZER = dict(lr=number(0), weight_decay=DECAY, momentum=DECAY, eps=DECAY,
                  betas=many(SHARE, 2))
 
 PARAMETERS: dict[str, dict[str, Kind]] = {
+    'BaseModule': dict(init_cfg=TYPED | many(TYPED) | NONE),
     'BaseSegmentor': dict(
         backbone=TYPED, neck=TYPED | NONE, decode_head=HEADS,
         auxiliary_head=TYPED | many(TYPED) | NONE,
@@ -64,7 +65,7 @@ PARAMETERS: dict[str, dict[str, Kind]] = {
     'FCNHead': dict(num_convs=COUNT, kernel_size=SIZE, dilation=SIZE),
     'UPerHead': dict(pool_scales=many(SIZE, least=1)),
     'CrossEntropyLoss': dict(
-        reduction=one_of('mean', 'sum', 'none'), class_weight=many(NUMBER) | TEXT | NONE,
+        reduction=one_of('mean', 'sum', 'none'), class_weight=many(NUMBER, least=1) | TEXT | NONE,
         loss_weight=NUMBER, loss_name=TEXT),
     'CustomDataset': dict(
         pipeline=PIPELINE, img_dir=TEXTS, img_suffix=TEXTS, ann_dir=TEXTS | NONE,
@@ -122,7 +123,9 @@ TRAIN_CFG = dict(num_points=SIZE, oversample_ratio=POSITIVE, importance_sample_r
 PARAMWISE = dict(
     custom_keys=SETTINGS, bias_lr_mult=NUMBER, bias_decay_mult=NUMBER, norm_decay_mult=NUMBER,
     dwconv_decay_mult=NUMBER, dcn_offset_lr_mult=NUMBER, bypass_duplicate=FLAG)
-LAYER_DECAY = dict(num_layers=SIZE, layer_decay_rate=POSITIVE, decay_embeddings=FLAG)
+LAYER_DECAY: dict[str, dict[str, Kind]] = dict(  # by the library of the constructor
+    mmseg_custom=dict(num_layers=SIZE, layer_decay_rate=POSITIVE, decay_embeddings=FLAG),
+    mmseg=dict(num_layers=SIZE, decay_rate=POSITIVE, decay_type=TEXT))
 NORM_TYPE = Kind("a number above 0, or 'inf'", lambda value: value == 'inf' or (
     is_real(value) and value > 0))
 GRAD_CLIP = dict(max_norm=number(0), norm_type=NORM_TYPE, error_if_nonfinite=FLAG,

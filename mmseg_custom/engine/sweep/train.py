@@ -13,6 +13,7 @@ from ...distributed.collectives import broadcast_from_rank0
 from ...errors import InputError
 from ...files import SaveError
 from ..batch_norm import check_batch_norm
+from ..blame import first_iteration
 from ..build import hash_ahead
 from ..cached import open_cache
 from ..divergence import Diverged
@@ -136,7 +137,7 @@ def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: 
     first = probes[0].runner
     end, accumulation = first.max_iters, first.accumulation
     stream = _stream(loader, shared, probes[0].run.device)
-    with progress_bar(end, 'iteration', title, first.iter) as bar:
+    with progress_bar(end, 'iteration', title, first.iter) as bar, first_iteration(first):
         probes = _evaluate_due(probes, shared)
         while probes and probes[0].runner.iter < end:
             batches = IterationBatches([next(stream) for _ in range(accumulation)], len(loader))

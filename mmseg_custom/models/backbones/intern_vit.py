@@ -125,7 +125,7 @@ class InternViT6B(BaseModule):
             load_backbone(self, pretrained)
         if freeze_vit:
             for name, parameter in self.named_trunk_parameters():
-                parameter.requires_grad = name == 'pos_embed' and unfreeze_pos_embed
+                parameter.requires_grad = name == 'pos_embed' and bool(unfreeze_pos_embed)
             self.train()
 
     def _share(self, other: 'InternViT6B') -> None:

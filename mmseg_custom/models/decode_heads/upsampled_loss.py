@@ -47,7 +47,8 @@ def head_losses(head: nn.Module, logits: Tensor, labels: Tensor) -> tuple[Tensor
     """
     weight = head.loss_decode.class_weight
     loss, accuracy = upsampled_cross_entropy(
-        logits, labels.squeeze(1), ignore_index=head.ignore_index,
+        logits, labels.squeeze(1),
+        ignore_index=-100 if head.ignore_index is None else head.ignore_index,  # as mmseg's
         align_corners=head.align_corners, avg_non_ignore=head.loss_decode.avg_non_ignore,
         class_weight=None if weight is None else torch.tensor(weight, dtype=logits.dtype).to(
             logits.device, non_blocking=True))  # a blocking copy would wait for the GPU
