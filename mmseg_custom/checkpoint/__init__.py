@@ -8,6 +8,9 @@ Four ways through this package:
 - a model -> ``save`` (by ``export``) or ``sharded`` -> a checkpoint; ``optimizer``, by names
 - a file -> ``convert`` or ``merge`` -> ``export`` -> a file
 
+What comes in is read within bounds (``archive``, ``pickles``, ``shard_metadata``), checked once
+(``content``) and summed (``integrity``).
+
 It knows torch and the position embedding alone; ``guard`` knows mmcv once it is called.
 """
 from ..files import SaveError

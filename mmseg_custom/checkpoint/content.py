@@ -28,6 +28,11 @@ _CLASSES = {'CLASSES': (list, tuple), 'PALETTE': (list, tuple, np.ndarray, Tenso
 _PROGRESS = {'iter': int, 'epoch': int, 'seed': int, 'run': dict, 'hook_msgs': dict}
 
 
+def brief(value: object) -> str:
+    """Returns a value for a message, in one line of at most 80 characters."""
+    return ' '.join(f'{value!r:.80}'.split())
+
+
 def check_values(content: object, path: str, pickle_bytes: int, file_bytes: int) -> None:
     """Checks the values of a file without following what it refers to twice too often.
 
@@ -57,7 +62,7 @@ def check_values(content: object, path: str, pickle_bytes: int, file_bytes: int)
                                  f'{file_bytes} bytes')
         elif isinstance(value, range):
             if len(value) > RANGE:
-                raise InputError(f'{path} was refused: {value!r} is too long')
+                raise InputError(f'{path} was refused: {brief(value)} is too long')
         elif isinstance(value, Mapping):
             left -= len(value)
             stack.extend((item, depth + 1) for item in value.values())
@@ -69,7 +74,7 @@ def check_names(names: Mapping, path: str) -> None:
     """Checks that the names of weights are of one line, as all parameters' are."""
     for name in names:
         if not isinstance(name, str) or not name.isprintable() or len(name) > NAME_LENGTH:
-            raise InputError(f'{path}: the name of a tensor is {name!r:.80}: expected text of one '
+            raise InputError(f'{path}: the name of a tensor is {brief(name)}: expected text of one '
                              f'line, of at most {NAME_LENGTH} characters')
 
 
@@ -101,7 +106,7 @@ def check_meta(meta: object, path: str) -> dict:
     _check_kinds(meta, _CLASSES, path)
     palette = meta.get('PALETTE')
     if palette is not None and not _are_colours(palette):
-        raise InputError(f'{path}: meta.PALETTE is {palette!r:.80}: expected colours of 3 numbers')
+        raise InputError(f'{path}: meta.PALETTE is {brief(palette)}: expected colours of 3 numbers')
     if is_record(meta.get('backbone')):
         _check_record(meta['backbone'], path)
     return meta
@@ -125,7 +130,7 @@ def _check_record(record: dict, path: str) -> None:
     where = f'{path}: meta.backbone'
     for name, kind in RECORD.items():
         if not isinstance(record.get(name), kind) or isinstance(record.get(name), bool):
-            raise InputError(f'{where}.{name} is {record.get(name)!r:.80}: expected '
+            raise InputError(f'{where}.{name} is {brief(record.get(name))}: expected '
                              f'{_named(kind)}; save the checkpoint again, or give one that holds '
                              'its backbone')
     if not re.fullmatch('[0-9a-f]{64}', record['sha256']):
@@ -136,7 +141,7 @@ def _check_record(record: dict, path: str) -> None:
                          'and a square number')
     for dtype in (record['dtype'], *record['other_dtypes'].values()):
         if not isinstance(dtype, str) or not isinstance(getattr(torch, dtype, None), torch.dtype):
-            raise InputError(f'{where}: {dtype!r:.80} is no dtype of torch')
+            raise InputError(f'{where}: {brief(dtype)} is no dtype of torch')
 
 
 def _check_kinds(meta: dict, kinds: Mapping, path: str) -> None:
@@ -144,7 +149,7 @@ def _check_kinds(meta: dict, kinds: Mapping, path: str) -> None:
         value = meta.get(name)
         wrong = value is not None and not isinstance(value, kind) or isinstance(value, bool)
         if wrong or kind is int and value is not None and value < 0:
-            raise InputError(f'{path}: meta.{name} is {value!r:.80}: expected {_named(kind)}')
+            raise InputError(f'{path}: meta.{name} is {brief(value)}: expected {_named(kind)}')
 
 
 def _check_tensor(tensor: Tensor, path: str, file_bytes: int) -> None:

@@ -119,3 +119,9 @@ def test_progress_of_a_run(tmp_path, meta):
     torch.save(dict(meta=meta, state_dict=Segmentor().state_dict()), tmp_path / 'iter_1.pth')
     assert newest_whole(str(tmp_path)) is None
     load_segmentor(Segmentor(), str(tmp_path / 'iter_1.pth'))
+
+
+def test_messages_have_one_line():
+    with pytest.raises(InputError) as error:
+        check_meta(dict(PALETTE=[torch.zeros(20, 20)]), 'x.pth')
+    assert len(str(error.value).splitlines()) == 1
