@@ -96,6 +96,7 @@ PARAMETERS: dict[str, dict[str, Kind]] = {
                               img_ratios=NUMBER | many(NUMBER) | NONE, flip_direction=TEXTS),
     'Optimizer': OPTIMIZER,
     'IterBasedRunner': dict(max_iters=steps(1) | NONE),
+    'SegRunner': dict(accumulation=SIZE),
     'EpochBasedRunner': dict(max_epochs=SIZE | NONE),
     'LrUpdaterHook': dict(
         warmup=one_of(None, 'constant', 'linear', 'exp'), warmup_iters=steps(1),
