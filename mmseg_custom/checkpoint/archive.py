@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 CHUNK_BYTES = 8 << 20
 _LOCAL_HEADER = struct.Struct('<4s22xHH')  # signature, lengths of name and of extra field
+_IN_UTF8 = 0x800  # flag of a name
 _ERRORS = (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, OverflowError,
            struct.error, RuntimeError)
 
@@ -83,7 +84,11 @@ class Archive:
         if len(header) < _LOCAL_HEADER.size or not header.startswith(b'PK\x03\x04'):
             raise DamagedFile(f'is damaged: the header of {entry.filename!r} in it')
         _, name, extra = _LOCAL_HEADER.unpack(header)
-        self._file.seek(name + extra, os.SEEK_CUR)
+        if self._file.read(name) != entry.orig_filename.encode(
+                'utf-8' if entry.flag_bits & _IN_UTF8 else 'cp437'):
+            raise DamagedFile(f'is damaged: the name of {entry.filename!r} in it is another one in '
+                              'the header')
+        self._file.seek(extra, os.SEEK_CUR)
         found = 0
         for chunk in chunks(self._file, entry.file_size):
             found = zlib.crc32(chunk, found)

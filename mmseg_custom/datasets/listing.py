@@ -25,23 +25,27 @@ class Folder:
         path: Path of the folder.
         files: Files that can be samples; hidden ones and those in hidden folders are not.
         hidden: The others.
+        folders: Folders that are named like images.
     """
     path: str
     files: frozenset[str]
     hidden: frozenset[str]
+    folders: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, path: str) -> 'Folder':
         """Lists a folder with all below it; one that does not exist is empty."""
         files: set[str] = set()
         hidden: set[str] = set()
-        for parent, _, names in os.walk(path, followlinks=True):
+        folders: set[str] = set()
+        for parent, inner, names in os.walk(path, followlinks=True):
             inside = osp.relpath(parent, path)
             prefix = '' if inside == osp.curdir else inside + os.sep
             secret = any(part.startswith('.') for part in prefix.split(os.sep))
             for name in names:
                 (hidden if secret or name.startswith('.') else files).add(prefix + name)
-        return cls(path, frozenset(files), frozenset(hidden))
+            folders.update(prefix + name for name in inner if name.lower().endswith(SUFFIXES))
+        return cls(path, frozenset(files), frozenset(hidden), frozenset(folders))
 
     def with_suffix(self, suffix: str) -> dict[str, str]:
         """Lists the files that end in a suffix, or in any usual one for 'any'.
@@ -168,7 +172,8 @@ def unread(images: Folder, image_suffix: str, read: Iterable[str],
     hidden = sorted(images.hidden.difference(read))
     rest = [f'{len(names)} {what} ({_some(names)})' for what, names in
             (('hidden', hidden), ('no image by the suffix', strange),
-             ('a link to nothing', lost)) if names]
+             ('a link to nothing', lost),
+             ('a folder with the name of an image', sorted(images.folders))) if names]
     return others or None, ', '.join(rest) or None
 
 

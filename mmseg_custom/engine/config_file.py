@@ -21,12 +21,13 @@ def read_config(path: str) -> Config:
         return Config.fromfile(path)
     except InputError:
         raise
-    except Exception as error:  # Config files are programs: whatever they raise is input.
+    # Config files are programs: whatever they raise is input, and so is their end.
+    except (Exception, SystemExit) as error:
         _close_copies(error)
         raise InputError(_explain(path, error)) from error
 
 
-def _close_copies(error: Exception) -> None:
+def _close_copies(error: BaseException) -> None:
     """Closes the temporary copies that mmcv left open; their folder is gone by now.
 
     Otherwise Python would close them at some later time, and print that it failed.
@@ -38,7 +39,7 @@ def _close_copies(error: Exception) -> None:
                 copy.close()
 
 
-def _explain(path: str, error: Exception) -> str:
+def _explain(path: str, error: BaseException) -> str:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     importing = [frame for frame in frames if frame.f_code.co_name == 'import_modules_from_strings']
     if importing and 'imp' in importing[-1].f_locals:

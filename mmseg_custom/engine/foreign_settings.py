@@ -43,9 +43,10 @@ def read_workflow(workflow: Any) -> tuple[int, int]:
     Raises:
         InputError: If it is neither [('train', N)] nor [('train', N), ('val', M)].
     """
-    steps = [tuple(step) for step in workflow or [('train', 1)]]
-    modes = [step[0] for step in steps]
-    valid = modes in (['train'], ['train', 'val']) and all(
+    steps = [tuple(step) if isinstance(step, (list, tuple)) else (step,)
+             for step in workflow or [('train', 1)]]
+    modes = [step[:1] for step in steps]
+    valid = modes in ([('train',)], [('train',), ('val',)]) and all(
         len(step) == 2 and isinstance(step[1], int) and step[1] > 0 for step in steps)
     if not valid:
         raise InputError(f"workflow={workflow!r}: expected [('train', N)], or [('train', N), "

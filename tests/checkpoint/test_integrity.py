@@ -67,7 +67,7 @@ def test_the_one_before_is_taken(run, where):
     assert not (run / 'merged.safetensors').exists()
 
 
-@pytest.mark.parametrize('part', ['.metadata', 'meta.pth', '__0_0.distcp', 'hole'])
+@pytest.mark.parametrize('part', ['.metadata', 'meta.pth', '__0_0.distcp', 'hole', 'name'])
 def test_a_damaged_folder(tmp_path, part):
     for iteration in (1, 2):
         save_sharded(Segmentor(), str(tmp_path / f'iter_{iteration}.dcp'),
@@ -76,9 +76,9 @@ def test_a_damaged_folder(tmp_path, part):
     if part == 'meta.pth':
         damage(newest / part, PICKLE)
     else:
-        file = newest / ('__0_0.distcp' if part == 'hole' else part)
+        file = newest / ('__0_0.distcp' if part in ('hole', 'name') else part)
         data = bytearray(file.read_bytes())
-        place = len(data) // 2
+        place = data.rindex(b'data.pkl') if part == 'name' else len(data) // 2
         if part == 'hole':
             data[place:place + 5000] = bytes(5000)
         else:

@@ -60,8 +60,10 @@ def test_files_that_are_no_images_are_no_warning(shared_data, own_data):
         return [line for line in lines if 'are read' in line]
     assert not build(shared_data)
     (own_data / 'images/training/Thumbs.db').write_bytes(b'')
+    (own_data / 'images/training/more.jpg').mkdir()
     [line] = build(own_data)
     assert '6 images are read, and not 1 no image by the suffix (Thumbs.db)' in line
+    assert '1 a folder with the name of an image (more.jpg)' in line
 
 
 def test_all_usual_suffixes_in_any_case(mixed):

@@ -21,6 +21,7 @@ from mmseg_custom.errors import InputError
     (b"custom_imports = dict(imports=['needy_plugin'])",
      "'needy_plugin' fails when it is imported: ModuleNotFoundError: No module named 'needed'"),
     (b'custom_imports = 5', 'some.py: TypeError'),
+    (b'exit(0)', 'some.py, line 1: SystemExit: 0'),
 ])
 def test_a_config_that_cannot_be_read_is_named_in_one_line(tmp_path, monkeypatch, text, message):
     monkeypatch.syspath_prepend(str(tmp_path))

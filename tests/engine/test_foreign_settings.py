@@ -48,7 +48,7 @@ def test_workflows(workflow, expected):
 
 
 @pytest.mark.parametrize('workflow', [
-    [('val', 1)], [('train', 0)], [('train', 1), ('test', 1)], [('train',)],
+    [('val', 1)], [True], [('train', 0)], [('train', 1), ('test', 1)], [('train',)],
     [('train', 1), ('val', 1), ('train', 1)]])
 def test_workflows_that_are_refused(shared_data, tmp_path, workflow):
     config = write_config(tmp_path / 'config.py', shared_data, extra=f'workflow = {workflow}')
