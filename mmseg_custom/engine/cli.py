@@ -26,6 +26,7 @@ from ..distributed.launch import DistParams, init_process_group
 from ..errors import InputError, one_line
 from ..files import atomic_write
 from .config import load_config, loader_options, resolve_config
+from .config_check import check_config
 from .determinism import NO_KERNEL, use_deterministic_kernels
 from .last_save import PATIENCE, PATIENCE_BEFORE_SPARE, check_spare_folder
 from .loader_failures import explain_loader
@@ -34,7 +35,6 @@ from .log_files import LogFile
 from .options import RunOptions
 from .preemption import end_workers
 from .run import Run, prepare_run
-from .schema import check_config
 from .sweep.records import seed_of_sweep
 
 

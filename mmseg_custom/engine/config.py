@@ -7,10 +7,10 @@ from mmcv import Config
 
 from ..datasets.nesting import innermost_options, named_pipelines
 from ..errors import InputError, words_of
+from .config_check import check_config
 from .config_file import read_config
 from .foreign_settings import replace_foreign_settings
 from .options import RunOptions
-from .schema import check_config
 
 TTA_RATIOS = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 
@@ -25,7 +25,7 @@ def load_config(path: str, options: dict | None = None, trains: bool = True) -> 
 
     Raises:
         InputError: If the file does not exist or is not a config, or one of its keys or values
-            cannot be what was meant: see :mod:`.schema.check`.
+            cannot be what was meant: see :mod:`.config_check.check`.
     """
     if not osp.isfile(path):
         raise InputError(f'config {path} does not exist: see configs/ for the recipes')
@@ -170,5 +170,5 @@ def crop_of(cfg: Config) -> tuple[int, int]:
         size = step.get('size') or step.get('crop_size')
         if step['type'] in ('Pad', 'PadShortSide', 'RandomCrop') and size is not None:
             return (size, size) if isinstance(size, int) else tuple(size)
-    size = cfg.get('crop_size') or (cfg.model.backbone.get('img_size', 224),) * 2
-    return tuple(size)
+    size = cfg.get('crop_size') or cfg.model.backbone.get('img_size', 224)
+    return (size, size) if isinstance(size, int) else tuple(size)

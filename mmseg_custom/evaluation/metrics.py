@@ -3,7 +3,6 @@
 mIoU, mAcc, aAcc, mDice and mFscore are computed by mmseg's functions; mBIoU, the mean Boundary IoU,
 and the interval of mIoU are added. Letters: `H W` pixels, `K` classes.
 """
-import difflib
 import os.path as osp
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from torch.utils.data import Dataset
 
 from ..datasets.concatenated import ConcatTestDataset
 from ..datasets.ground_truth import read_ground_truth
-from ..errors import InputError
+from ..errors import InputError, hint
 from .bootstrap import DRAWS, LEVEL, SEED, mean_over_classes, miou_interval
 from .per_image import PerImage
 from .record import ImageRecord, are_image_records, measure
@@ -68,10 +67,9 @@ def check_best(dataset: Dataset, metrics: Sequence[str], best: str) -> None:
     of_classes = {f'{mean[1:]}.{name}' for mean in means - {'aAcc'} for name in dataset.CLASSES}
     if best in means | of_classes:
         return
-    near = difflib.get_close_matches(best, sorted(means | of_classes), n=1)
-    hint = f' (did you mean {near[0]!r}?)' if near else ''
+    near = hint(best, sorted(means | of_classes))
     raise InputError(f'evaluation.save_best={best!r}: metric={", ".join(metrics)} gives no such '
-                     f'figure{hint}; expected one of {", ".join(sorted(means))}, or of a class, as '
+                     f'figure{near}; expected one of {", ".join(sorted(means))}, or of a class, as '
                      f'{metrics[0][1:]}.{dataset.CLASSES[0]}')
 
 

@@ -2,7 +2,7 @@
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from mmcv import Config
@@ -27,6 +27,14 @@ def is_written_in(name: str, cfg: Config) -> bool:
 def read_by_plugins(name: str, cfg: Config) -> bool:
     """Returns whether the source of a module of ``custom_imports`` names a key."""
     return any(re.search(rf'\b{re.escape(name)}\b', text) for text in _plugin_sources(cfg))
+
+
+def may_be_read_by(name: str, target: Callable) -> bool:
+    """Returns whether the source of a plugin's class or function names a key, or is not there."""
+    try:
+        return re.search(rf'\b{re.escape(name)}\b', inspect.getsource(target)) is not None
+    except (OSError, TypeError):  # compiled, or typed into an interpreter
+        return True
 
 
 def _plugin_sources(cfg: Config) -> Iterator[str]:
