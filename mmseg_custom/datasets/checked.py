@@ -19,7 +19,7 @@ from .faults import check_decoding
 from .few_shot import FewShotList, choose, read_options
 from .listing import ANY, Folder, list_samples, read_lines, unread
 from .nesting import sample_paths
-from .transforms import CheckLabels
+from .transforms import CheckLabels, may_change_labels
 
 DISK = dict(backend='disk')  # mmcv's client for files
 
@@ -67,6 +67,8 @@ class CheckedDataset(CustomDataset):
         for i, step in reversed(list(enumerate(steps))):
             if isinstance(step, LoadAnnotations):
                 self._check_step(step)
+                if may_change_labels(steps[i + 1:]):
+                    continue  # What the heads take is checked at the end of the pipeline.
                 steps.insert(i + 1, self._check_of(reduced, bool(step.reduce_zero_label),
                                                    type(step) is LoadAnnotations))
 

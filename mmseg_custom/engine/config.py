@@ -164,6 +164,14 @@ def heads_of(model: dict) -> list[tuple[str, dict]]:
     return found
 
 
+def losses_of(head: dict) -> list[tuple[str, dict]]:
+    """Lists (key, config) of the losses of a head, with keys relative to the head's."""
+    losses = head.get('loss_decode') or dict(type='CrossEntropyLoss')  # as mmseg's heads
+    if isinstance(losses, (list, tuple)):
+        return [(f'loss_decode.{i}', loss) for i, loss in enumerate(losses)]
+    return [('loss_decode', losses)]
+
+
 def crop_of(cfg: Config) -> tuple[int, int]:
     """Returns height and width, in pixels, of the training images after their pipeline."""
     for step in reversed(innermost_options(cfg.data.train)[0].get('pipeline') or []):

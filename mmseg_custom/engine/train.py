@@ -174,6 +174,9 @@ def register_custom_hooks(runner: IterBasedRunner, run: Run) -> None:
         options = dict(options)
         priority = options.pop('priority', 'NORMAL')
         if options['type'] == ema.NAME:  # comes before checkpoints and evaluations
+            if priority not in ('NORMAL', 'ABOVE_NORMAL'):
+                runner.logger.warning('EMAHook: priority=%r has no effect: averages are updated '
+                                      'before they are saved and evaluated', priority)
             with reading('custom_hooks'):
                 runner.register_hook(ema.build_ema_hook(options), priority='ABOVE_NORMAL')
             continue

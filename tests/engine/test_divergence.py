@@ -77,6 +77,14 @@ def test_the_first_number_that_is_not_finite_is_named(tmp_path, loss, norm, mess
         run.step(loss, norm)
 
 
+def test_gradients_of_a_scaled_loss_may_overflow():
+    run = Run()
+    run.hooks.append(SimpleNamespace(loss_scaler=object()))
+    run.step(1., INF)
+    with pytest.raises(Diverged, match='the loss is nan'):
+        run.step(NAN, INF)
+
+
 def test_weights_are_checked_before_they_are_saved(tmp_path):
     run = Run(tmp_path)
     run.step(1.)

@@ -14,10 +14,11 @@ from mmseg.models.builder import MODELS
 
 from ...distributed.options import Engine
 from ...errors import InputError, nearest
+from ...plugins import is_known
 from ...schema import shorten
 from . import tables
 from .kinds import ANY, FLAG, NONE, SETTINGS, TEXT, WHOLE, Kind
-from .signatures import Reader, is_known, reader_of
+from .signatures import Reader, reader_of
 
 # Key -> what is built from the dicts under it, and keys that mmcv's builders take out before.
 BUILT: dict[str, tuple[Registry, dict[str, Kind]]] = dict(

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from inspect import Parameter
 from typing import Any
 
+from ...plugins import is_known
 from . import kinds
 from .kinds import Kind
 from .tables import FURTHER_PARAMETERS, PARAMETERS
 
-KNOWN_LIBRARIES = ('mmcv.', 'mmseg.', 'mmseg_custom.', 'torch.', 'timm.')
 GIVEN = ('params', 'dataloader')  # parameters that whoever builds the object fills in
 GATHERING = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
@@ -69,11 +69,6 @@ def reader_of(target: Callable, extra: dict[str, Kind] | None = None) -> Reader:
                            if name in known})  # a plugin's own may be of any kind
     return Reader(target.__name__, {**parameters, **(extra or {})}, is_closed,
                   frozenset(known | (extra or {}).keys()), tuple(plugins))
-
-
-def is_known(target: Callable) -> bool:
-    """Returns whether a class or function is one of the libraries that are known here."""
-    return target.__module__.startswith(KNOWN_LIBRARIES)
 
 
 def _own(function: Any, skip_first: bool = False) -> tuple[dict[str, Kind], bool]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmcv import Config
 
-from .signatures import KNOWN_LIBRARIES
+from ...plugins import is_known_module
 
 
 def read_by_config(name: str, cfg: Config) -> bool:
@@ -41,7 +41,7 @@ def _plugin_sources(cfg: Config) -> Iterator[str]:
     asked = cfg.get('custom_imports')
     imports = (asked.get('imports') if isinstance(asked, Mapping) else None) or []
     for plugin in [imports] if isinstance(imports, str) else imports:
-        if f'{plugin}.'.startswith(KNOWN_LIBRARIES):
+        if is_known_module(plugin):
             continue
         for module in [module for each, module in sorted(sys.modules.items())
                        if f'{each}.'.startswith(f'{plugin}.')]:
