@@ -13,7 +13,7 @@ OURS = 'mmseg_custom'
 # From the bottom up: a room may import itself and the floors below its own.
 FLOORS = [
     ['errors', 'units', 'version', 'peak_memory', 'plugins'],
-    ['files', 'schema', 'layers', 'losses'],
+    ['files', 'schema', 'targets', 'layers', 'losses'],
     ['datasets', 'checkpoint', 'feature_cache'],
     ['models', 'optim'],
     ['distributed', 'evaluation'],

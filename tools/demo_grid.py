@@ -13,7 +13,7 @@ from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import load_config
 from mmseg_custom.engine.each import refuse_failed
 from mmseg_custom.errors import InputError
-from mmseg_custom.files import try_target
+from mmseg_custom.targets import try_target
 from mmseg_custom.visualization.grid import picture_grid, save_png
 from mmseg_custom.visualization.predictions import choose_rows, read_row
 

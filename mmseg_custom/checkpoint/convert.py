@@ -10,8 +10,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..files import atomic_folder, atomic_write, try_target
+from ..files import atomic_folder, atomic_write
 from ..schema import integer, nullable, record, validate
+from ..targets import try_target
 from .export import write_pth, write_safetensors, write_shards
 from .integrity import finish_checks
 from .keys import NATIVE, PYRAMID, TRANSFORMERS, Architecture, describe_mismatch, natural_key

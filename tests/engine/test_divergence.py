@@ -31,7 +31,8 @@ def test_a_learning_rate_that_is_too_large(zygote, shared_data, tmp_path, ranks,
                         '--cfg-options', 'optimizer.lr=1e30', ranks=ranks, code=1)
     lines = [line for line in text.splitlines() if line.startswith('error')]
     suffix = 'dcp' if 'fsdp2' in options else 'pth'
-    assert len(lines) == ranks and len({line.split(': ', 1)[1] for line in lines}) == 1
+    # The launcher may end a rank before it has said the same.
+    assert 1 <= len(lines) <= ranks and len({line.split(': ', 1)[1] for line in lines}) == 1
     assert 'is nan in iteration 2, at a learning rate of 7.5e+29: the run is stopped' in lines[0]
     assert f'run/iter_1.{suffix} is its last checkpoint' in lines[0]
     assert '--allow-nonfinite' in lines[0] and 'Traceback' not in text
