@@ -4,7 +4,7 @@ import os.path as osp
 import re
 import sysconfig
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029]')  # characters that move the cursor
 LONGEST = 400  # characters of a library's message
@@ -70,6 +70,24 @@ def refuse_unknown(place: str, names: Iterable[str], known: Iterable[str]) -> No
         if name not in known:
             raise InputError(f'unknown key in {place}: {name!r}{hint(name, known)}; known keys: '
                              f'{", ".join(known)}')
+
+
+def refuse_failed(messages: Sequence[str], count: int, what: str) -> None:
+    """Ends a tool whose work on some of its items failed.
+
+    Args:
+        messages: What is wrong with each that failed.
+        count: Number of all items.
+        what: Name of many items.
+
+    Raises:
+        InputError: If there are any: their number, and the first message.
+    """
+    if messages and count > 1:
+        raise InputError(f'{len(messages)} of {count} {what} failed, the others are done; the '
+                         f'first: {messages[0]}')
+    if messages:
+        raise InputError(messages[0])
 
 
 def comes_from_library(error: BaseException) -> bool:

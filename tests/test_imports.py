@@ -13,7 +13,8 @@ OURS = 'mmseg_custom'
 # From the bottom up: a room may import itself and the floors below its own.
 FLOORS = [
     ['errors', 'units', 'version', 'peak_memory', 'plugins'],
-    ['files', 'schema', 'targets', 'layers', 'losses'],
+    ['files', 'schema', 'layers', 'losses'],
+    ['targets'],
     ['datasets', 'checkpoint', 'feature_cache'],
     ['models', 'optim'],
     ['distributed', 'evaluation'],

@@ -10,7 +10,7 @@ from mmseg_custom.datasets.few_shot.coverage import report, table
 from mmseg_custom.datasets.few_shot.lists import write
 from mmseg_custom.engine import arguments, cli
 from mmseg_custom.engine.config import load_config
-from mmseg_custom.engine.each import refuse_failed
+from mmseg_custom.errors import refuse_failed
 
 
 def parse_args() -> argparse.Namespace:

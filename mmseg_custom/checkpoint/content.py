@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..schema import shorten
 
 DEPTH = 100  # most levels of dicts and lists in each other
 NAME_LENGTH = 1000
@@ -69,8 +70,8 @@ def check_names(names: Mapping, path: str) -> None:
     """Checks that the names of weights are of one line, as all parameters' are."""
     for name in names:
         if not isinstance(name, str) or not name.isprintable() or len(name) > NAME_LENGTH:
-            raise InputError(f'{path}: the name of a tensor is {name!r:.80}: expected text of one '
-                             f'line, of at most {NAME_LENGTH} characters')
+            raise InputError(f'{path}: the name of a tensor is {shorten(name)}: expected text of '
+                             f'one line, of at most {NAME_LENGTH} characters')
 
 
 def check_optimizer(state: object, path: str) -> dict | None:
@@ -101,7 +102,8 @@ def check_meta(meta: object, path: str) -> dict:
     _check_kinds(meta, _CLASSES, path)
     palette = meta.get('PALETTE')
     if palette is not None and not _are_colours(palette):
-        raise InputError(f'{path}: meta.PALETTE is {palette!r:.80}: expected colours of 3 numbers')
+        raise InputError(f'{path}: meta.PALETTE is {shorten(palette)}: expected colours of 3 '
+                         'numbers')
     if is_record(meta.get('backbone')):
         _check_record(meta['backbone'], path)
     return meta
@@ -125,18 +127,18 @@ def _check_record(record: dict, path: str) -> None:
     where = f'{path}: meta.backbone'
     for name, kind in RECORD.items():
         if not isinstance(record.get(name), kind) or isinstance(record.get(name), bool):
-            raise InputError(f'{where}.{name} is {record.get(name)!r:.80}: expected '
+            raise InputError(f'{where}.{name} is {shorten(record.get(name))}: expected '
                              f'{_named(kind)}; save the checkpoint again, or give one that holds '
                              'its backbone')
     if not re.fullmatch('[0-9a-f]{64}', record['sha256']):
-        raise InputError(f'{where}.sha256 is {record["sha256"]!r:.80}: expected 64 hex digits')
+        raise InputError(f'{where}.sha256 is {shorten(record["sha256"])}: expected 64 hex digits')
     if round((record['pos_embed_tokens'] - 1) ** 0.5) ** 2 != record['pos_embed_tokens'] - 1 or (
             not 1 < record['pos_embed_tokens'] < 10**6):
         raise InputError(f'{where}.pos_embed_tokens is {record["pos_embed_tokens"]}: expected 1 '
                          'and a square number')
     for dtype in (record['dtype'], *record['other_dtypes'].values()):
         if not isinstance(dtype, str) or not isinstance(getattr(torch, dtype, None), torch.dtype):
-            raise InputError(f'{where}: {dtype!r:.80} is no dtype of torch')
+            raise InputError(f'{where}: {shorten(dtype)} is no dtype of torch')
 
 
 def _check_kinds(meta: dict, kinds: Mapping, path: str) -> None:
@@ -144,7 +146,7 @@ def _check_kinds(meta: dict, kinds: Mapping, path: str) -> None:
         value = meta.get(name)
         wrong = value is not None and not isinstance(value, kind) or isinstance(value, bool)
         if wrong or kind is int and value is not None and value < 0:
-            raise InputError(f'{path}: meta.{name} is {value!r:.80}: expected {_named(kind)}')
+            raise InputError(f'{path}: meta.{name} is {shorten(value)}: expected {_named(kind)}')
 
 
 def _check_tensor(tensor: Tensor, path: str, file_bytes: int) -> None:
@@ -176,8 +178,8 @@ def _check_one_optimizer(state: object, where: str) -> None:
     unknown = [number for number in values if type(number) is not int]
     unknown = unknown or sorted(set(values).difference(numbers))
     if unknown:
-        raise InputError(f'{where}.state has values for {unknown[0]!r:.80}, which is no parameter '
-                         'of its groups')
+        raise InputError(f'{where}.state has values for {shorten(unknown[0])}, which is no '
+                         'parameter of its groups')
 
 
 def _are_colours(palette: Any) -> bool:
