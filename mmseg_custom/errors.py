@@ -4,7 +4,7 @@ import os.path as osp
 import re
 import sysconfig
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029]')  # characters that move the cursor
 LONGEST = 400  # characters of a library's message
@@ -12,7 +12,9 @@ PACKAGE = osp.dirname(osp.realpath(__file__)) + osp.sep
 # Folders of the installed packages and of Python itself.
 LIBRARIES = tuple({osp.realpath(sysconfig.get_paths()[name]) + osp.sep
                    for name in ('purelib', 'platlib', 'stdlib')})
-NEAR = 0.8  # similarity of two names, 0..1, from which one is taken for the other mistyped
+# Similarity of two names, 0..1, from which one is taken for the other mistyped; and from which it
+# is worth naming where the name is refused anyway.
+NEAR, NEAR_IF_REFUSED = 0.8, 0.6
 
 
 class InputError(ValueError):
@@ -51,6 +53,12 @@ def nearest(name: str, known: Iterable[str], near: float = NEAR) -> str | None:
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=near)), None)
 
 
+def hint(name: str, known: Iterable[str], near: float = NEAR_IF_REFUSED) -> str:
+    """Returns ' (did you mean 'x'?)' for the nearest known name; nothing if none is near."""
+    found = nearest(name, known, near)
+    return f' (did you mean {found!r}?)' if found is not None else ''
+
+
 def refuse_unknown(place: str, names: Iterable[str], known: Iterable[str]) -> None:
     """Compares the keys of a config's dict with those that there are.
 
@@ -60,10 +68,26 @@ def refuse_unknown(place: str, names: Iterable[str], known: Iterable[str]) -> No
     known = list(known)
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f' (did you mean {near[0]!r}?)' if near else ''
-            raise InputError(f'unknown key in {place}: {name!r}{hint}; known keys: '
+            raise InputError(f'unknown key in {place}: {name!r}{hint(name, known)}; known keys: '
                              f'{", ".join(known)}')
+
+
+def refuse_failed(messages: Sequence[str], count: int, what: str) -> None:
+    """Ends a tool whose work on some of its items failed.
+
+    Args:
+        messages: What is wrong with each that failed.
+        count: Number of all items.
+        what: Name of many items.
+
+    Raises:
+        InputError: If there are any: their number, and the first message.
+    """
+    if messages and count > 1:
+        raise InputError(f'{len(messages)} of {count} {what} failed, the others are done; the '
+                         f'first: {messages[0]}')
+    if messages:
+        raise InputError(messages[0])
 
 
 def comes_from_library(error: BaseException) -> bool:

@@ -5,11 +5,12 @@ from functools import partial
 import _root  # noqa: F401
 from tqdm import tqdm
 
-from mmseg_custom.engine import cli
+from mmseg_custom.engine import arguments, cli
 from mmseg_custom.engine.build import build_model
 from mmseg_custom.engine.cached import CacheSettings, open_cache
 from mmseg_custom.engine.config import load_config
 from mmseg_custom.engine.each import for_each
+from mmseg_custom.engine.start import start_run
 from mmseg_custom.errors import InputError
 from mmseg_custom.feature_cache import FeatureCache, manage
 
@@ -20,7 +21,7 @@ def parse_args() -> argparse.Namespace:
     commands = parser.add_subparsers(dest='command', required=True)
     build = commands.add_parser('build', help='fill the cache of a config, without training')
     build.add_argument('config', help='config file with feature_cache=dict(dir=...)')
-    cli.add_common_arguments(build)
+    arguments.add_common_arguments(build)
     build.add_argument('--load-from', help='checkpoint to take the weights from')
     build.add_argument('--seed', type=int, default=0, help='of a backbone without weights; the '
                        'views have their own, feature_cache.seed (default: %(default)s)')
@@ -43,7 +44,7 @@ def build(args: argparse.Namespace) -> None:
         raise InputError(f'config {args.config} has no feature_cache: give it one, e.g. '
                          '--cfg-options feature_cache.dir=/scratch/features')
     args.work_dir = args.work_dir or CacheSettings.of(settings).dir
-    run = cli.start_run(args, splits=('train',), owns_work_dir=False)
+    run = start_run(args, splits=('train',), owns_work_dir=False)
     open_cache(run, build_model(run))
 
 

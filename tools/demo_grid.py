@@ -11,9 +11,8 @@ import _root  # noqa: F401
 from mmseg_custom.datasets.build import build_test_dataset
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import load_config
-from mmseg_custom.engine.each import refuse_failed
-from mmseg_custom.errors import InputError
-from mmseg_custom.files import try_target
+from mmseg_custom.errors import InputError, refuse_failed
+from mmseg_custom.targets import try_target
 from mmseg_custom.visualization.grid import picture_grid, save_png
 from mmseg_custom.visualization.predictions import choose_rows, read_row
 

@@ -12,7 +12,7 @@ from mmseg.utils import get_root_logger
 from mmseg_custom.distributed.devices import gpu_problem
 from mmseg_custom.doctor.checks import run_checks
 from mmseg_custom.doctor.report import as_json, page
-from mmseg_custom.engine import cli
+from mmseg_custom.engine import arguments, cli
 from mmseg_custom.engine.config import load_config, resolve_config
 from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.errors import InputError
@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--no-validate', action='store_true', help='the run has no evaluations; '
                         'from a complete feature cache it then needs no backbone on the GPU')
     parser.add_argument('--json', action='store_true', help='print everything as JSON')
-    parser.add_argument('--cfg-options', nargs='+', action=cli.KeyValues, default={},
+    parser.add_argument('--cfg-options', nargs='+', action=arguments.KeyValues, default={},
                         metavar='KEY=VALUE', help='override settings of the config')
     parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
     return parser.parse_args()

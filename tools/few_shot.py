@@ -8,9 +8,9 @@ import _root  # noqa: F401
 from mmseg_custom.datasets.few_shot import FRACTIONS, SEEDS
 from mmseg_custom.datasets.few_shot.coverage import report, table
 from mmseg_custom.datasets.few_shot.lists import write
-from mmseg_custom.engine import cli
+from mmseg_custom.engine import arguments, cli
 from mmseg_custom.engine.config import load_config
-from mmseg_custom.engine.each import refuse_failed
+from mmseg_custom.errors import refuse_failed
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     one.add_argument('--seed', type=int, nargs='+', default=list(SEEDS))
     one.add_argument('--classes', action='store_true', help='a line for each class as well')
     one.add_argument('--workers', type=int, default=os.cpu_count(), help='processes that read')
-    one.add_argument('--cfg-options', nargs='+', action=cli.KeyValues, default={},
+    one.add_argument('--cfg-options', nargs='+', action=arguments.KeyValues, default={},
                      metavar='KEY=VALUE', help='override settings of the config, e.g. '
                      'data.train.data_root=/data/ADEChallengeData2016')
     two = commands.add_parser('write', help="write ADE20K's lists and their hashes as files")

@@ -15,13 +15,13 @@ import _root  # noqa: F401
 from tqdm import tqdm
 
 from mmseg_custom.distributed.devices import choose_device
-from mmseg_custom.engine import cli
+from mmseg_custom.engine import arguments, cli
 from mmseg_custom.engine.config import default_work_dir, load_config
 from mmseg_custom.engine.each import for_each
 from mmseg_custom.engine.inference import Predictor
 from mmseg_custom.engine.options import UNTRAINED
 from mmseg_custom.errors import InputError
-from mmseg_custom.files import try_target
+from mmseg_custom.targets import try_target
 from mmseg_custom.visualization.files import read_image, save_labels, save_with_legend
 from mmseg_custom.visualization.overlay import blend
 
@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--backbone', help="the backbone's file, for a checkpoint without it")
     parser.add_argument('--device', choices=('cuda', 'cpu'),
                         help='default: cuda where there is a GPU')
-    parser.add_argument('--cfg-options', nargs='+', action=cli.KeyValues, default={},
+    parser.add_argument('--cfg-options', nargs='+', action=arguments.KeyValues, default={},
                         metavar='KEY=VALUE', help='override settings of the config')
     parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
     args = parser.parse_args()

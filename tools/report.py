@@ -11,7 +11,7 @@ import _root  # noqa: F401
 from mmseg_custom.engine import cli
 from mmseg_custom.errors import InputError
 from mmseg_custom.evaluation import read_results
-from mmseg_custom.files import try_target
+from mmseg_custom.targets import try_target
 from mmseg_custom.visualization.report import write_report
 
 

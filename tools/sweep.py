@@ -7,7 +7,8 @@ import argparse
 
 import _root  # noqa: F401
 
-from mmseg_custom.engine import cli
+from mmseg_custom.engine import arguments, cli
+from mmseg_custom.engine.start import start_run
 from mmseg_custom.engine.sweep import sweep
 from mmseg_custom.engine.sweep.settings import HEADS
 
@@ -16,8 +17,8 @@ def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description='Train many heads on one frozen backbone')
     parser.add_argument('config', help='config file, with or without sweep=dict(...)')
-    cli.add_common_arguments(parser)
-    cli.add_training_arguments(parser)
+    arguments.add_common_arguments(parser)
+    arguments.add_training_arguments(parser)
     parser.add_argument('--lr', nargs='+', type=float, help='learning rates')
     parser.add_argument('--weight-decay', nargs='+', type=float, help='weight decays')
     parser.add_argument('--layers', nargs='+', type=block, metavar='BLOCK',
@@ -33,7 +34,7 @@ def main() -> None:
     args = parse_args()
     given = {name: getattr(args, name)
              for name in ('lr', 'weight_decay', 'layers', 'head', 'heads_at_once')}
-    sweep(cli.start_run(args, sweep={name: value for name, value in given.items()
+    sweep(start_run(args, sweep={name: value for name, value in given.items()
                                      if value is not None}))
 
 

@@ -12,23 +12,20 @@ from mmseg.datasets import CustomDataset
 
 from mmseg_custom.checkpoint.integrity import finish_checks
 from mmseg_custom.datasets.nesting import innermost_datasets
-from mmseg_custom.engine import cli
+from mmseg_custom.engine import arguments, cli
 from mmseg_custom.engine.blame import reading
 from mmseg_custom.engine.loaders import build_test_loader
 from mmseg_custom.engine.options import UNTRAINED
 from mmseg_custom.engine.painter import Painter
 from mmseg_custom.engine.predict import Predictions, name_of, predict, save_partial
 from mmseg_custom.engine.run import Run
+from mmseg_custom.engine.start import start_run
 from mmseg_custom.engine.test import build_test_model
 from mmseg_custom.errors import InputError
-from mmseg_custom.evaluation import evaluate, metrics, pre_eval, write_results
-from mmseg_custom.files import (
-    SPARE_FOLDERS,
-    as_save_error,
-    atomic_path,
-    try_target,
-    write_or_rescue,
-)
+from mmseg_custom.evaluation import evaluate, pre_eval, write_results
+from mmseg_custom.evaluation.metric_names import BOUNDARY, check_metrics
+from mmseg_custom.files import as_save_error, atomic_path
+from mmseg_custom.targets import spare_folders, try_target, write_or_rescue
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test (and evaluate) a segmentor')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help="checkpoint file, or 'none' for the untrained network")
-    cli.add_common_arguments(parser)
+    arguments.add_common_arguments(parser)
     parser.add_argument('--backbone', help='backbone file, for a checkpoint without it')
     parser.add_argument('--eval', nargs='+', metavar='METRIC', help='mIoU, mDice, mFscore, '
                         'mBIoU (boundary IoU); cityscapes for that data set')
@@ -47,7 +44,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', help='folder for painted pictures')
     parser.add_argument('--opacity', type=float, default=0.5, help='of the paint, in (0, 1]')
     parser.add_argument('--aug-test', action='store_true', help='flips and six scales')
-    parser.add_argument('--eval-options', nargs='+', action=cli.KeyValues, default={},
+    parser.add_argument('--eval-options', nargs='+', action=arguments.KeyValues, default={},
                         metavar='KEY=VALUE', help='options of the evaluation or of '
                         'format_results, e.g. imgfile_prefix=results/')
     parser.add_argument('--skip-bad-images', action='store_true',
@@ -70,7 +67,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Prepares the run, predicts, and writes what was asked for."""
     args = parse_args()
-    run = cli.start_run(args, splits=('test',), owns_work_dir=False)
+    run = start_run(args, splits=('test',), owns_work_dir=False)
     dataset = run.data['test']
     on_files = args.format_only or args.eval == ['cityscapes']
     parts = innermost_datasets(dataset)
@@ -90,8 +87,8 @@ def main() -> None:
     if on_files:
         keep = partial(_write_files, dataset, options)
     elif args.eval:
-        metrics.check_metrics(dataset, args.eval)
-        keep = partial(pre_eval, dataset, boundary=metrics.BOUNDARY in args.eval)
+        check_metrics(dataset, args.eval)
+        keep = partial(pre_eval, dataset, boundary=BOUNDARY in args.eval)
     paint = None
     if args.show or args.show_dir:
         paint = Painter(dataset.PALETTE, args.show_dir, args.show, args.opacity,
@@ -158,7 +155,7 @@ def results_path(args: argparse.Namespace, run: Run) -> str:
 
 def rescue(path: str, dump: Callable[[str], object], run: Run) -> list[str]:
     """Writes a file at the end of a run, elsewhere if need be; returns what is to be said of it."""
-    written = write_or_rescue(path, dump, [run.work_dir, *SPARE_FOLDERS])
+    written = write_or_rescue(path, dump, [run.work_dir, *spare_folders()])
     hint = ' (tools/report.py makes a page of them)' if path.endswith('.json') else ''
     print(f'{"metrics" if hint else "results"}: {written}{hint}')
     return [] if written == path else [f'{path} could not be written: its content is in {written}']

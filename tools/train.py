@@ -4,7 +4,8 @@ import argparse
 import _root  # noqa: F401
 
 from mmseg_custom.distributed.options import ENGINES
-from mmseg_custom.engine import cli
+from mmseg_custom.engine import arguments, cli
+from mmseg_custom.engine.start import start_run
 from mmseg_custom.engine.sweep import sweep
 from mmseg_custom.engine.train import train
 
@@ -13,8 +14,8 @@ def parse_args() -> argparse.Namespace:
     """Reads the command line: mmseg 0.30's options, and our own."""
     parser = argparse.ArgumentParser(description='Train a segmentor')
     parser.add_argument('config', help='config file')
-    cli.add_common_arguments(parser)
-    cli.add_training_arguments(parser)
+    arguments.add_common_arguments(parser)
+    arguments.add_training_arguments(parser)
     parser.add_argument('--load-from', help='checkpoint to take the weights from')
     parser.add_argument('--load-from-without', nargs='+', metavar='PART', help='parts of the '
                         'network that start anew in the place of those of --load-from, e.g. '
@@ -28,7 +29,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     """Prepares the run and trains."""
-    run = cli.start_run(parse_args())
+    run = start_run(parse_args())
     if run.cfg.get('sweep'):
         sweep(run)
     else:

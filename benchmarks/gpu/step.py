@@ -49,7 +49,7 @@ from mmseg_custom.engine.build import build_network, compute_dtype, master_dtype
 from mmseg_custom.engine.determinism import settle_determinism, use_deterministic_kernels
 from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.engine.run import Run
-from mmseg_custom.engine.train import build_training_runner
+from mmseg_custom.engine.training_runner import build_training_runner
 from mmseg_custom.errors import InputError
 from mmseg_custom.optim import low_memory
 from mmseg_custom.units import GIB

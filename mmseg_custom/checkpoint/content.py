@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..schema import shorten
 
 DEPTH = 100  # most levels of dicts and lists in each other
 NAME_LENGTH = 1000
@@ -26,11 +27,6 @@ RECORD = {'path': str, 'sha256': str, 'bytes': int, 'pos_embed_tokens': int, 'dt
           'other_dtypes': dict}  # see provenance
 _CLASSES = {'CLASSES': (list, tuple), 'PALETTE': (list, tuple, np.ndarray, Tensor)}
 _PROGRESS = {'iter': int, 'epoch': int, 'seed': int, 'run': dict, 'hook_msgs': dict}
-
-
-def brief(value: object) -> str:
-    """Returns a value for a message, in one line of at most 80 characters."""
-    return ' '.join(f'{value!r:.80}'.split())
 
 
 def check_values(content: object, path: str, pickle_bytes: int, file_bytes: int) -> None:
@@ -62,7 +58,7 @@ def check_values(content: object, path: str, pickle_bytes: int, file_bytes: int)
                                  f'{file_bytes} bytes')
         elif isinstance(value, range):
             if len(value) > RANGE:
-                raise InputError(f'{path} was refused: {brief(value)} is too long')
+                raise InputError(f'{path} was refused: {shorten(value)} is too long')
         elif isinstance(value, Mapping):
             left -= len(value)
             stack.extend((item, depth + 1) for item in value.values())
@@ -74,8 +70,8 @@ def check_names(names: Mapping, path: str) -> None:
     """Checks that the names of weights are of one line, as all parameters' are."""
     for name in names:
         if not isinstance(name, str) or not name.isprintable() or len(name) > NAME_LENGTH:
-            raise InputError(f'{path}: the name of a tensor is {brief(name)}: expected text of one '
-                             f'line, of at most {NAME_LENGTH} characters')
+            raise InputError(f'{path}: the name of a tensor is {shorten(name)}: expected text of '
+                             f'one line, of at most {NAME_LENGTH} characters')
 
 
 def check_optimizer(state: object, path: str) -> dict | None:
@@ -106,7 +102,8 @@ def check_meta(meta: object, path: str) -> dict:
     _check_kinds(meta, _CLASSES, path)
     palette = meta.get('PALETTE')
     if palette is not None and not _are_colours(palette):
-        raise InputError(f'{path}: meta.PALETTE is {brief(palette)}: expected colours of 3 numbers')
+        raise InputError(f'{path}: meta.PALETTE is {shorten(palette)}: expected colours of 3 '
+                         'numbers')
     if is_record(meta.get('backbone')):
         _check_record(meta['backbone'], path)
     return meta
@@ -130,18 +127,18 @@ def _check_record(record: dict, path: str) -> None:
     where = f'{path}: meta.backbone'
     for name, kind in RECORD.items():
         if not isinstance(record.get(name), kind) or isinstance(record.get(name), bool):
-            raise InputError(f'{where}.{name} is {brief(record.get(name))}: expected '
+            raise InputError(f'{where}.{name} is {shorten(record.get(name))}: expected '
                              f'{_named(kind)}; save the checkpoint again, or give one that holds '
                              'its backbone')
     if not re.fullmatch('[0-9a-f]{64}', record['sha256']):
-        raise InputError(f'{where}.sha256 is {record["sha256"]!r:.80}: expected 64 hex digits')
+        raise InputError(f'{where}.sha256 is {shorten(record["sha256"])}: expected 64 hex digits')
     if round((record['pos_embed_tokens'] - 1) ** 0.5) ** 2 != record['pos_embed_tokens'] - 1 or (
             not 1 < record['pos_embed_tokens'] < 10**6):
         raise InputError(f'{where}.pos_embed_tokens is {record["pos_embed_tokens"]}: expected 1 '
                          'and a square number')
     for dtype in (record['dtype'], *record['other_dtypes'].values()):
         if not isinstance(dtype, str) or not isinstance(getattr(torch, dtype, None), torch.dtype):
-            raise InputError(f'{where}: {brief(dtype)} is no dtype of torch')
+            raise InputError(f'{where}: {shorten(dtype)} is no dtype of torch')
 
 
 def _check_kinds(meta: dict, kinds: Mapping, path: str) -> None:
@@ -149,7 +146,7 @@ def _check_kinds(meta: dict, kinds: Mapping, path: str) -> None:
         value = meta.get(name)
         wrong = value is not None and not isinstance(value, kind) or isinstance(value, bool)
         if wrong or kind is int and value is not None and value < 0:
-            raise InputError(f'{path}: meta.{name} is {brief(value)}: expected {_named(kind)}')
+            raise InputError(f'{path}: meta.{name} is {shorten(value)}: expected {_named(kind)}')
 
 
 def _check_tensor(tensor: Tensor, path: str, file_bytes: int) -> None:
@@ -181,8 +178,8 @@ def _check_one_optimizer(state: object, where: str) -> None:
     unknown = [number for number in values if type(number) is not int]
     unknown = unknown or sorted(set(values).difference(numbers))
     if unknown:
-        raise InputError(f'{where}.state has values for {unknown[0]!r:.80}, which is no parameter '
-                         'of its groups')
+        raise InputError(f'{where}.state has values for {shorten(unknown[0])}, which is no '
+                         'parameter of its groups')
 
 
 def _are_colours(palette: Any) -> bool:

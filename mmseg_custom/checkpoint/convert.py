@@ -10,8 +10,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..files import atomic_folder, atomic_write, try_target
-from ..schema import integer, nullable, record, validate
+from ..files import atomic_folder, atomic_write
+from ..schema import integer, load_json, nullable, record, validate
+from ..targets import try_target
 from .export import write_pth, write_safetensors, write_shards
 from .integrity import finish_checks
 from .keys import NATIVE, PYRAMID, TRANSFORMERS, Architecture, describe_mismatch, natural_key
@@ -189,11 +190,7 @@ def _configured_heads(source: str) -> int | None:
     path = os.path.join(source, 'config.json')
     if not os.path.isfile(path):
         return None
-    try:
-        with open(path, encoding='utf-8') as file:
-            config = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f'{path} cannot be read: {error}') from error
+    config = load_json(path, "the network's config.json")
     heads = dict(num_attention_heads=nullable(integer(1)))
     validate(config, record({}, dict(heads, vision_config=record({}, heads))), path)
     return config.get('vision_config', config).get('num_attention_heads')

@@ -6,7 +6,6 @@ pages that are written. A file that is mapped must not be overwritten in place (
 die of SIGBUS); replacing it by a rename, as everything in this package does, is safe.
 """
 import functools
-import json
 import logging
 import os
 import pickle
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import InputError
+from ..schema import load_json, record, shorten, validate
 from .archive import Archive, DamagedFile
 from .content import check_names, check_values
 from .integrity import check_archive, check_safetensors, check_sums, damaged_line
@@ -30,7 +30,6 @@ FOLDER_FILES = ('model.safetensors.index.json', 'model.safetensors',
                 'pytorch_model.bin.index.json', 'pytorch_model.bin')
 LEGACY_PICKLES = ('magic number', 'protocol', 'system', 'content', 'keys of storages')
 LEGACY_BYTES = 64 << 20  # most bytes of these
-INDEX_BYTES = 100 << 20  # most bytes of an index of shards
 WRAPPERS = ('state_dict', 'module', 'model')  # the keys under which files keep their weights
 
 
@@ -276,20 +275,16 @@ def _read_shards(index: str) -> LazyStateDict:
 
 def _weight_map(index: str) -> dict[str, str]:
     """Reads an index: tensor -> name of the file in the same folder."""
-    try:
-        if os.path.getsize(index) > INDEX_BYTES:
-            raise ValueError(f'it has {os.path.getsize(index)} bytes')
-        with open(index, encoding='utf-8') as f:
-            weight_map = dict(json.load(f)['weight_map'])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f'{index} is no index of shards: {type(error).__name__}: '
-                         f'{error!s:.200}') from error
+    expected = 'an index of shards: {"weight_map": {TENSOR: FILE}}'
+    content = load_json(index, expected)
+    validate(content, record(dict(weight_map=record({}))), index, f'expected {expected}')
+    weight_map = content['weight_map']
     check_names(weight_map, index)
     for name, file in weight_map.items():
         plain = isinstance(file, str) and file.isprintable() and file == os.path.basename(file)
         if not plain or file in ('', '.', '..') or file.endswith('.json'):
-            raise InputError(f'{index}: the file of {name} is {file!r:.80}: expected the name of a '
-                             'file beside the index')
+            raise InputError(f'{index}: the file of {name} is {shorten(file)}: expected the name '
+                             'of a file beside the index')
     return weight_map
 
 

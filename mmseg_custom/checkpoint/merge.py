@@ -7,7 +7,7 @@ import os
 import torch
 
 from ..errors import InputError
-from ..files import try_target
+from ..targets import try_target
 from . import provenance
 from .checkpoint import open_checkpoint
 from .content import check_optimizer

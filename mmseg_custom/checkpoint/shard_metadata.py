@@ -19,6 +19,7 @@ from torch.distributed.checkpoint.metadata import (
 )
 
 from ..errors import InputError
+from ..schema import shorten
 from .integrity import damaged_line
 from .pickles import check_pickle
 
@@ -114,7 +115,7 @@ def _check_tensor(name: object, entry: object) -> None:
     """Refuses what is no tensor, and one whose parts do not make it up."""
     if not isinstance(name, str) or not name.isprintable() or not isinstance(
             entry, TensorStorageMetadata):
-        raise ValueError(f'it does not describe tensors alone ({name!r:.80})')
+        raise ValueError(f'it does not describe tensors alone ({shorten(name)})')
     if not isinstance(entry.properties.dtype, torch.dtype) or not _are_sizes(entry.size) or not all(
             _is_within(chunk, entry.size) for chunk in entry.chunks) or (
             sum(prod(chunk.sizes) for chunk in entry.chunks) != prod(entry.size)):

@@ -4,6 +4,9 @@ import logging
 import os
 
 from ..files import atomic_write
+from ..schema import line, read_json, record
+
+_CONTENT = record({}, others=line)  # identity of a file -> what is known of it
 
 
 def identity_of(path: str) -> str:
@@ -22,11 +25,9 @@ def cache_folder() -> str:
 def read_cache(name: str) -> dict[str, str]:
     """Reads a JSON file of the cache; empty if there is none, or if it is damaged."""
     try:
-        with open(os.path.join(cache_folder(), name), encoding='utf-8') as file:
-            content = json.load(file)
-    except (OSError, ValueError, RecursionError):
+        return read_json(os.path.join(cache_folder(), name), _CONTENT) or {}
+    except OSError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def write_cache(name: str, content: dict[str, str]) -> None:

@@ -3,25 +3,20 @@
 H W pixels, K classes. :mod:`.ground_truth` says what the numbers in label files mean.
 """
 import os.path as osp
-import traceback
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 import numpy as np
 from mmcv.utils import print_log
 from mmseg.datasets import CustomDataset
-from mmseg.datasets.pipelines import Compose, LoadAnnotations
+from mmseg.datasets.pipelines import LoadAnnotations
 from mmseg.utils import get_root_logger
 
-from ..errors import InputError, comes_from_library, words_of
+from ..errors import InputError
 from .class_names import class_names
-from .faults import check_decoding
 from .few_shot import FewShotList, choose, read_options
-from .listing import ANY, Folder, list_samples, read_lines, unread
-from .nesting import sample_paths
-from .transforms import CheckLabels
-
-DISK = dict(backend='disk')  # mmcv's client for files
+from .listing import ANY, DISK, Folder, check_pairs, list_samples, read_lines, unread
+from .sample_errors import fault_of_file, fault_of_step
+from .transforms import CheckLabels, may_change_labels
 
 
 class CheckedDataset(CustomDataset):
@@ -48,6 +43,7 @@ class CheckedDataset(CustomDataset):
     label_map: dict | None
     img_infos: list[dict]
     any_suffix = f'img_suffix={ANY!r}'  # the setting that reads all usual suffixes
+    _check_pairs = staticmethod(check_pairs)  # the doctor goes on without
 
     def __init__(self, max_image_num: int | None = None, few_shot: dict | None = None,
                  img_suffix: str | None = None, seg_map_suffix: str | None = None, **kwargs):
@@ -67,6 +63,8 @@ class CheckedDataset(CustomDataset):
         for i, step in reversed(list(enumerate(steps))):
             if isinstance(step, LoadAnnotations):
                 self._check_step(step)
+                if may_change_labels(steps[i + 1:]):
+                    continue  # What the heads take is checked at the end of the pipeline.
                 steps.insert(i + 1, self._check_of(reduced, bool(step.reduce_zero_label),
                                                    type(step) is LoadAnnotations))
 
@@ -184,21 +182,6 @@ class CheckedDataset(CustomDataset):
             classes = class_names(classes, self.CLASSES, type(self).__name__)
         return super().get_classes_and_palette(classes, palette)
 
-    @staticmethod
-    def _check_pairs(infos: list[dict], ann_dir: str) -> None:
-        folder = Folder.of(ann_dir)
-        present = folder.files | folder.hidden
-        missing = [info for info in infos if info['ann']['seg_map'] not in present]
-        if missing:
-            wanted = missing[0]['ann']['seg_map']
-            near = next((name for name in sorted(present)
-                         if osp.splitext(name)[0] == osp.splitext(wanted)[0]), None)
-            raise InputError(
-                f'image {missing[0]["filename"]} has no label: expected '
-                f'{osp.join(ann_dir, wanted)} ({len(missing)} of {len(infos)} images have none); '
-                + (f'there is {near}, which data.*.seg_map_suffix={ANY!r} reads' if near else
-                   'add the label or remove the image'))
-
     def __getitem__(self, idx: int) -> dict:
         """Loads the sample ``idx`` and takes it through the pipeline.
 
@@ -210,38 +193,10 @@ class CheckedDataset(CustomDataset):
         except InputError:
             raise
         except Exception as error:
-            self._explain(idx, error)
-            self._blame_step(idx, error)
-            raise
-
-    def _blame_step(self, index: int, error: Exception) -> None:
-        """Raises an InputError if a step of the pipeline, or its place in it, is what is wrong."""
-        if isinstance(error, OSError):
-            return  # it names the file
-        step = failed_step(error)
-        # An OSError names its file; a KeyError is of what an earlier step should have made.
-        if step is not None and not isinstance(error, OSError) and (
-                comes_from_library(error) or isinstance(error, KeyError)):
-            image = next(islice(sample_paths(self), index, None))[0]
-            raise InputError(f'{step} of the pipeline fails on {image}: {words_of(error)}; correct '
-                             'data.*.pipeline') from error
-
-    def _explain(self, index: int, error: Exception) -> None:
-        """Raises an InputError if ``error`` comes from a file that cannot be decoded."""
-        image, label = list(sample_paths(self))[index]
-        for what, path in (('image', image), ('label', label)):
-            # Steps of a test may do without the label.
-            needed = self._reads_from_disk() and (what == 'image' or not self.test_mode)
-            if path is None or not (needed or osp.exists(path)):
-                continue
-            found = check_decoding(path, what == 'label')
-            if found is not None:
-                raise InputError(f'{what} {path} {found}') from error
-
-    def _reads_from_disk(self) -> bool:
-        """Whether all steps read files from a disk, so that one that is not there has vanished."""
-        return all(getattr(step, 'file_client_args', DISK) in ({}, DISK)
-                   for step in self.pipeline.transforms)
+            found = fault_of_file(self, idx) or fault_of_step(self, idx, error)
+            if found is None:
+                raise
+            raise found from error
 
     def get_gt_seg_map_by_idx(self, index: int) -> np.ndarray:
         """Loads the label map (H, W) of an image as the file has it, and checks it."""
@@ -255,8 +210,10 @@ class CheckedDataset(CustomDataset):
         try:
             labels = super().get_gt_seg_map_by_idx(index)
         except Exception as error:
-            self._explain(index, error)
-            raise
+            found = fault_of_file(self, index)
+            if found is None:
+                raise
+            raise found from error
         self._check_raw.check(labels, path)
         return labels
 
@@ -279,15 +236,3 @@ class CheckedDataset(CustomDataset):
             numbers = np.array([everything.index(name) for name in self.CLASSES])
             results = [numbers[result] for result in results]
         return super().results2img(results, *args, **kwargs)
-
-
-def failed_step(error: Exception) -> str | None:
-    """Returns the innermost step of a pipeline that an error comes from: 'step 3 (Resize)'."""
-    found = None
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        pipeline, step = frame.f_locals.get('self'), frame.f_locals.get('t')
-        if isinstance(pipeline, Compose) and step in pipeline.transforms:
-            shown = [each for each in pipeline.transforms if not isinstance(each, CheckLabels)]
-            if step in shown:
-                found = f'step {shown.index(step)} ({type(step).__name__})'
-    return found

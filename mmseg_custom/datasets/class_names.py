@@ -1,9 +1,8 @@
 """The names of classes in a config: a list, or a file with one a line."""
-import difflib
 import os.path as osp
 from collections.abc import Sequence
 
-from ..errors import InputError
+from ..errors import InputError, hint
 from .listing import read_lines
 
 
@@ -31,9 +30,8 @@ def class_names(classes: str | Sequence[str], known: Sequence[str] | None = None
     names = [of_plain.get(str(name).strip(), name) for name in classes]
     unknown = [name for name in names if of_plain and name not in of_plain.values()]
     if unknown:
-        near = difflib.get_close_matches(str(unknown[0]).strip(), of_plain, n=1)
         raise InputError(f'{source} names {unknown[0]!r}, which is no class of {kind}'
-                         + (f' (did you mean {near[0]!r}?)' if near else ''))
+                         f'{hint(str(unknown[0]).strip(), of_plain)}')
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise InputError(f'{source} names {twice[0]!r} twice: expected each class once')

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from ..errors import InputError
 from .ground_truth import IGNORE_INDEX, read_ground_truth
 from .nesting import innermost_datasets
+from .transforms import may_change_labels
 
 MOST = 1000  # labels that are read where one after the other shows nothing
 SECONDS = 10.  # of reading, after which a doubt is a warning
@@ -27,7 +28,8 @@ SECONDS = 10.  # of reading, after which a doubt is a warning
 def check_learnable(dataset: Dataset) -> list[str]:
     """Reads labels of a training data set, as its pipeline loads them, until one shows a class.
 
-    Data sets in others are looked at one by one; those whose labels another step loads are not.
+    Data sets in others are looked at one by one; not those whose labels another step loads, or may
+    change.
 
     Returns:
         Warnings, for the log.
@@ -71,8 +73,8 @@ def _check(dataset: Dataset) -> str | None:
         dataset.pre_pipeline(results)
         return load(results)['gt_semantic_seg']
 
-    as_stored = dataset.label_map is None and not load.reduce_zero_label
     try:
+        as_stored = dataset.label_map is None and not load.reduce_zero_label
         line, is_certain = _look(dataset, loaded, as_stored)
     except Exception:  # whatever a file or a step of somebody else raises: in training, it is said
         return None
@@ -136,6 +138,11 @@ def _describe(classes: Sequence[str], first: bool, stored_255: bool) -> tuple[st
 
 
 def _loading_step(dataset: Dataset) -> LoadAnnotations | None:
-    """Returns the step of the pipeline that loads labels, if mmseg knows it as one."""
-    steps = dataset.pipeline.transforms if isinstance(dataset, CustomDataset) else ()
-    return next((step for step in steps if isinstance(step, LoadAnnotations)), None)
+    """Returns the step of the pipeline that loads labels, if what it loads is what is learnt."""
+    if not isinstance(dataset, CustomDataset):
+        return None
+    steps = list(getattr(getattr(dataset, 'pipeline', None), 'transforms', ()))
+    for i, step in enumerate(steps):
+        if isinstance(step, LoadAnnotations):
+            return None if may_change_labels(steps[i + 1:]) else step
+    return None

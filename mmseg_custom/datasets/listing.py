@@ -7,7 +7,7 @@ import os
 import os.path as osp
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError
@@ -15,6 +15,7 @@ from ..errors import InputError
 ANY = 'any'  # in the place of a suffix: all usual ones, in any case
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')  # usual ones, of images
 SHOWN = 3  # names in a message
+DISK = dict(backend='disk')  # mmcv's client for files
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,31 @@ def _resolve(names: Iterable[tuple[int, str]], by_stem: Mapping[str, str], folde
             f'line {line} ({len(missing)} of {len(stems) + len(missing)} are missing); add it or '
             'correct the list')
     return stems
+
+
+def check_pairs(infos: Sequence[Mapping], label_folder: str) -> None:
+    """Checks that each sample has its label.
+
+    Args:
+        infos: Samples in mmseg's form, with ``ann.seg_map``.
+        label_folder: Folder of the labels.
+
+    Raises:
+        InputError: Naming the first that has none, and a file of its name with another suffix.
+    """
+    folder = Folder.of(label_folder)
+    present = folder.files | folder.hidden
+    missing = [info for info in infos if info['ann']['seg_map'] not in present]
+    if not missing:
+        return
+    wanted = missing[0]['ann']['seg_map']
+    near = next((name for name in sorted(present)
+                 if osp.splitext(name)[0] == osp.splitext(wanted)[0]), None)
+    raise InputError(
+        f'image {missing[0]["filename"]} has no label: expected {osp.join(label_folder, wanted)} '
+        f'({len(missing)} of {len(infos)} images have none); '
+        + (f'there is {near}, which data.*.seg_map_suffix={ANY!r} reads' if near else
+           'add the label or remove the image'))
 
 
 def unread(images: Folder, image_suffix: str, read: Iterable[str],

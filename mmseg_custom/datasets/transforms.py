@@ -3,6 +3,7 @@
 H W pixels.
 """
 import os.path as osp
+from collections.abc import Iterable
 
 import mmcv
 import numpy as np
@@ -10,6 +11,7 @@ from mmseg.datasets.builder import PIPELINES
 from mmseg.datasets.pipelines import Resize
 
 from ..errors import InputError
+from ..plugins import is_known
 from .faults import UNREADABLE, check_loaded_label, check_pair, read_header
 from .ground_truth import IGNORE_INDEX
 
@@ -79,6 +81,11 @@ class PadShortSide:
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(size={self.size}, pad_val={self.pad_val})'
+
+
+def may_change_labels(steps: Iterable) -> bool:
+    """Returns whether a step of a pipeline is a plugin's, which may number labels anew."""
+    return not all(is_known(type(step)) for step in steps)
 
 
 @PIPELINES.register_module()

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from mmseg.utils import get_root_logger
 from tqdm import tqdm
 
-from ..errors import InputError
+from ..errors import InputError, refuse_failed
 
 Result = TypeVar('Result')
 
@@ -69,9 +69,7 @@ def convert_all(convert: Callable[[Any], object], jobs: Sequence, workers: int,
                                                   title) if message]
     for message in failed:
         get_root_logger().error('failed: %s', message)
-    if failed:
-        raise InputError(f'{len(failed)} of {len(jobs)} files failed, the others are converted; '
-                         f'the first: {failed[0]}')
+    refuse_failed(failed, len(jobs), 'files')
     return len(jobs)
 
 

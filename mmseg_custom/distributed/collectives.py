@@ -1,13 +1,16 @@
-"""Exchanges Python values between the processes of a run; a single process keeps its own.
+"""Exchanges values between the processes of a run; a single process keeps its own.
 
-Values go from the memory of one host to that of another where the process group takes tensors of
-the CPU, as those of :mod:`.launch` do, and else, in a group of nccl alone, through the current GPU.
+Python values go from the memory of one host to that of another where the process group takes
+tensors of the CPU, as those of :mod:`.launch` do, and else, in a group of nccl alone, through the
+current GPU.
 """
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TypeVar
 
 import torch.distributed as dist
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 T = TypeVar('T')
 
@@ -65,6 +68,17 @@ def new_group(ranks: Sequence[int] | None = None, backend: str | None = None
         backend: Its backend; default: that of the default group.
     """
     return dist.new_group(ranks and list(ranks), timeout=_timeout(), backend=backend)
+
+
+def broadcast_batch_norm(model: nn.Module) -> None:
+    """Broadcasts the batch norm statistics of rank 0 to all ranks, as mmseg's evaluation does."""
+    if _world_size() == 1:
+        return
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            for statistics in (module.running_var, module.running_mean):
+                if statistics is not None:
+                    dist.broadcast(statistics, 0)
 
 
 def _timeout() -> timedelta | None:

@@ -22,7 +22,7 @@ from ..datasets.faults import Header, Problem
 from ..datasets.learnable import check_learnable
 from ..datasets.listing import ANY, SUFFIXES
 from ..datasets.nesting import innermost_datasets, innermost_options, sample_paths
-from ..errors import InputError
+from ..errors import InputError, words_of
 from . import images
 from .findings import FAULT, Finding, fault, warning
 
@@ -333,8 +333,10 @@ def _check_pipelines(cfg: Config, names: list[str]) -> list[Finding]:
             dataset = build(cfg.data[name])
             for part in dict.fromkeys([*innermost_datasets(dataset), dataset]):
                 part[0]
+        except InputError as error:
+            message, _, way_out = str(error).rpartition('; ')
+            findings.append(fault(PART, message or way_out, way_out, f'data.{name}'))
         except Exception as error:  # whatever a step raises, the pipeline is what does not work
-            said = error if isinstance(error, InputError) else repr(error)
-            findings.append(fault(PART, f'its first sample fails: {said}',
+            findings.append(fault(PART, f'its first sample fails: {words_of(error)}',
                                   'correct the pipeline', f'data.{name}.pipeline'))
     return findings

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from mmcv import Config
 from mmseg.datasets.pipelines import LoadAnnotations
-from mmseg.models.builder import HEADS
+from mmseg.models.builder import HEADS, LOSSES
 from mmseg.models.decode_heads import STDCHead
 from mmseg.models.losses.utils import get_class_weight
 from mmseg.utils import get_root_logger
@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 from ..checkpoint.checkpoint import Checkpoint
 from ..datasets.nesting import innermost_datasets
 from ..errors import InputError
-from .config import heads_of
+from ..plugins import is_known
+from .config import heads_of, losses_of
 
 
 def makes_labels(head: dict) -> bool:
@@ -23,11 +24,21 @@ def makes_labels(head: dict) -> bool:
     return kind is not None and issubclass(kind, STDCHead)
 
 
+def classes_of(head: dict) -> int:
+    """Returns the number of classes that a head tells apart.
+
+    A single channel with a sigmoid, ``num_classes=1``, tells 1 from 0.
+    """
+    of_sigmoid = head['num_classes'] == 1 and all(loss.get('use_sigmoid')
+                                                  for _, loss in losses_of(head))
+    return 2 if of_sigmoid else head['num_classes']
+
+
 def differing_heads(cfg: Config, classes: Sequence[str]) -> list[tuple[str, int]]:
     """Returns (key, value) of each ``num_classes`` that differs from the number of classes."""
     found = []
     for key, head in heads_of(cfg.model):
-        number = head.get('num_classes', len(classes))
+        number = classes_of(head) if 'num_classes' in head else len(classes)
         if number != len(classes) and not makes_labels(head):
             found.append((f'{key}.num_classes', number))
     return found
@@ -36,17 +47,16 @@ def differing_heads(cfg: Config, classes: Sequence[str]) -> list[tuple[str, int]
 def check_class_weights(cfg: Config) -> None:
     """Checks that there are as many class weights as classes, before a loss meets them.
 
-    A loss fails on a missing one in the first iteration, and ignores one too many.
+    A loss fails on a missing one in the first iteration, and ignores one too many. Losses of
+    plugins are left alone.
 
     Raises:
         InputError: If a head has another number of them, or a file of them cannot be read.
     """
     for key, head in heads_of(cfg.model):
-        losses = head.get('loss_decode') or []
-        for i, loss in enumerate(losses if isinstance(losses, (list, tuple)) else [losses]):
-            place = f'{key}.loss_decode' + (f'.{i}' if isinstance(losses, (list, tuple)) else '')
-            for name in ('class_weight', 'alpha'):
-                _check_length(f'{place}.{name}', loss.get(name),
+        for place, loss in losses_of(head):
+            for name in ('class_weight', 'alpha') if is_known(LOSSES.get(loss.get('type'))) else ():
+                _check_length(f'{key}.{place}.{name}', loss.get(name),
                               head.get('out_channels') or head.get('num_classes'))
 
 
@@ -87,7 +97,8 @@ def check_scored_classes(train: Dataset, val: Dataset) -> str | None:
     """Compares the classes that are trained on with those that are scored during training.
 
     Returns:
-        Warning if the names or their order differ.
+        Warning if the names or their order differ, or if the numbers do and a data set of a plugin
+        scores in its own way.
 
     Raises:
         InputError: If the numbers differ, so that labels and predictions mean different things.
@@ -96,8 +107,11 @@ def check_scored_classes(train: Dataset, val: Dataset) -> str | None:
     if not ours or not theirs or ours == theirs:
         return None
     if len(ours) != len(theirs):
-        raise InputError(f'data.train has {len(ours)} classes, data.val {len(theirs)}: set classes '
-                         'in both alike, or give --no-validate')
+        line = f'data.train has {len(ours)} classes, data.val {len(theirs)}'
+        if all(is_known(getattr(type(inner), name, None)) for inner in innermost_datasets(val)
+               for name in ('evaluate', 'pre_eval')):
+            raise InputError(f'{line}: set classes in both alike, or give --no-validate')
+        return f'{line}, which it scores in its own way'
     number, (our, their) = next((i, pair) for i, pair in enumerate(zip(ours, theirs))
                                 if pair[0] != pair[1])
     return f'class {number} is {our!r} in data.train, and {their!r} in data.val'

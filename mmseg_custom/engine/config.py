@@ -7,10 +7,10 @@ from mmcv import Config
 
 from ..datasets.nesting import innermost_options, named_pipelines
 from ..errors import InputError, words_of
+from .config_check import check_config
 from .config_file import read_config
 from .foreign_settings import replace_foreign_settings
 from .options import RunOptions
-from .schema import check_config
 
 TTA_RATIOS = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
 
@@ -25,7 +25,7 @@ def load_config(path: str, options: dict | None = None, trains: bool = True) -> 
 
     Raises:
         InputError: If the file does not exist or is not a config, or one of its keys or values
-            cannot be what was meant: see :mod:`.schema.check`.
+            cannot be what was meant: see :mod:`.config_check.check`.
     """
     if not osp.isfile(path):
         raise InputError(f'config {path} does not exist: see configs/ for the recipes')
@@ -164,11 +164,19 @@ def heads_of(model: dict) -> list[tuple[str, dict]]:
     return found
 
 
+def losses_of(head: dict) -> list[tuple[str, dict]]:
+    """Lists (key, config) of the losses of a head, with keys relative to the head's."""
+    losses = head.get('loss_decode') or dict(type='CrossEntropyLoss')  # as mmseg's heads
+    if isinstance(losses, (list, tuple)):
+        return [(f'loss_decode.{i}', loss) for i, loss in enumerate(losses)]
+    return [('loss_decode', losses)]
+
+
 def crop_of(cfg: Config) -> tuple[int, int]:
     """Returns height and width, in pixels, of the training images after their pipeline."""
     for step in reversed(innermost_options(cfg.data.train)[0].get('pipeline') or []):
         size = step.get('size') or step.get('crop_size')
         if step['type'] in ('Pad', 'PadShortSide', 'RandomCrop') and size is not None:
             return (size, size) if isinstance(size, int) else tuple(size)
-    size = cfg.get('crop_size') or (cfg.model.backbone.get('img_size', 224),) * 2
-    return tuple(size)
+    size = cfg.get('crop_size') or cfg.model.backbone.get('img_size', 224)
+    return (size, size) if isinstance(size, int) else tuple(size)

@@ -155,11 +155,14 @@ def check_finite(runner: BaseRunner) -> None:
 
 
 def _numbers(runner: BaseRunner) -> dict[str, Tensor | float]:
-    """Returns the loss of an iteration and, if it was computed, the norm of its gradients."""
+    """Returns the loss of an iteration and, if it was computed, the norm of its gradients.
+
+    Not the norm where a hook scales the loss: it then leaves out steps whose gradients overflow.
+    """
     loss = runner.outputs['log_vars'].get('loss', runner.outputs.get('loss'))
     numbers = {} if loss is None else {'the loss': loss}
     norms = runner.log_buffer.val_history.get('grad_norm')
-    if norms:
+    if norms and not any(hasattr(hook, 'loss_scaler') for hook in runner.hooks):
         numbers['the gradient norm'] = norms[-1]
     return numbers
 

@@ -1,11 +1,11 @@
 """Work on many files, in which one that fails does not stop the others."""
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from tqdm import tqdm
 
-from ..errors import InputError
+from ..errors import InputError, refuse_failed
 
 Item = TypeVar('Item')
 
@@ -19,7 +19,7 @@ def for_each(items: Collection[Item], work: Callable[[Item], object], what: str)
         what: Name of many items, for the last line: 'images'.
 
     Raises:
-        InputError: At the end, if some failed: see :func:`refuse_failed`.
+        InputError: At the end, if some failed: see :func:`..errors.refuse_failed`.
     """
     failed = []
     for item in items:
@@ -30,21 +30,3 @@ def for_each(items: Collection[Item], work: Callable[[Item], object], what: str)
             if len(items) > 1:
                 tqdm.write(f'failed: {error}', sys.stderr)  # above a progress bar
     refuse_failed(failed, len(items), what)
-
-
-def refuse_failed(messages: Sequence[str], count: int, what: str) -> None:
-    """Ends a tool whose work on some of its items failed.
-
-    Args:
-        messages: What is wrong with each that failed.
-        count: Number of all items.
-        what: Name of many items.
-
-    Raises:
-        InputError: If there are any: their number, and the first message.
-    """
-    if messages and count > 1:
-        raise InputError(f'{len(messages)} of {count} {what} failed, the others are done; the '
-                         f'first: {messages[0]}')
-    if messages:
-        raise InputError(messages[0])

@@ -1,30 +1,22 @@
 """Evaluation during training, and the record of the best score."""
 import os.path as osp
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-import torch.distributed as dist
-from mmcv.runner import BaseRunner, get_dist_info
+from mmcv.runner import BaseRunner
 from mmcv.runner.hooks import LoggerHook
 from mmseg.core import EvalHook
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..checkpoint.work_dir import remove_checkpoint
-from ..distributed.collectives import broadcast_from_rank0
+from ..distributed.collectives import broadcast_batch_norm, broadcast_from_rank0
 from ..distributed.parallelize import is_sharded
 from ..errors import InputError
-from ..evaluation.metrics import (
-    BOUNDARY,
-    boundary_metrics,
-    check_best,
-    check_metrics,
-    means_of,
-    pre_eval,
-)
+from ..evaluation.metric_names import BOUNDARY, means_of, metrics_of
+from ..evaluation.metrics import boundary_metrics, pre_eval
 from ..evaluation.per_image import PerImage
 from ..files import SaveError
 from . import best
@@ -208,25 +200,6 @@ class SegEvalHook(EvalHook):
         runner.logger.info('best %s so far: %.4f, saved as %s', self.key_indicator, score, path)
 
 
-def metrics_of(options: Mapping) -> list[str]:
-    """Returns the metrics that ``evaluation`` of a config asks for."""
-    metrics = options.get('metric', 'mIoU')
-    return [metrics] if isinstance(metrics, str) else list(metrics)
-
-
-def check_evaluation(options: Mapping, dataset: Dataset) -> None:
-    """Checks ``evaluation`` of a config before the start.
-
-    Raises:
-        InputError: If the data set does not support a metric, or does not give that of the best
-            checkpoint.
-    """
-    metrics = metrics_of(options)
-    check_metrics(dataset, metrics, 'evaluation.metric')
-    if options.get('save_best') not in (None, 'auto'):
-        check_best(dataset, metrics, options['save_best'])
-
-
 @contextmanager
 def rewound(runner: BaseRunner) -> Iterator[None]:
     """Rewinds the runner by one iteration, as hooks expect."""
@@ -235,14 +208,3 @@ def rewound(runner: BaseRunner) -> Iterator[None]:
         yield
     finally:
         runner._iter += 1
-
-
-def broadcast_batch_norm(model: nn.Module) -> None:
-    """Broadcasts the batch norm statistics of rank 0 to all ranks, as mmseg's evaluation does."""
-    if get_dist_info()[1] == 1:
-        return
-    for module in model.modules():
-        if isinstance(module, _BatchNorm):
-            for statistics in (module.running_var, module.running_mean):
-                if statistics is not None:
-                    dist.broadcast(statistics, 0)

@@ -12,10 +12,10 @@ from torch.utils.data import Dataset
 
 from ..datasets.ground_truth import IGNORE_INDEX
 from ..errors import InputError
-from .classes import makes_labels
-from .config import heads_of
+from ..plugins import is_known
+from .classes import classes_of, makes_labels
+from .config import heads_of, losses_of
 
-KNOWN = ('mmseg', 'mmseg_custom')  # packages whose heads take labels as they are
 LABELS = 'gt_semantic_seg'
 
 
@@ -34,15 +34,17 @@ class LabelRule:
     def of(cls, *models: dict) -> 'LabelRule | None':
         """Reads the rule from the configs of segmentors; None where theirs may be another.
 
+        Heads and losses of mmseg and of this package take labels as they are.
+
         Args:
             *models: ``model`` of one config or of several, whose heads share the samples.
         """
-        heads = [head for model in models if _is_known(SEGMENTORS.get(model['type']),
-                                                       'forward_train')
+        heads = [head for model in models
+                 if _has_known(SEGMENTORS.get(model['type']), 'forward_train')
                  for _, head in heads_of(model) if _takes_labels(head)]
         if not heads:
             return None
-        return cls(min(head['num_classes'] for head in heads), frozenset.intersection(
+        return cls(min(map(classes_of, heads)), frozenset.intersection(
             *(frozenset({head.get('ignore_index', IGNORE_INDEX)}) for head in heads)))
 
     def check(self, labels: np.ndarray, name: str) -> None:
@@ -102,19 +104,16 @@ def with_checked_labels(samples: Dataset, *models: dict) -> Dataset:
 def _takes_labels(head: dict) -> bool:
     """Returns whether a head takes labels as they are, and leaves them to losses of mmseg."""
     kind = HEADS.get(head.get('type'))
-    if not _is_known(kind, 'forward_train') or not _is_known(kind, 'losses') or makes_labels(head):
-        return False
-    losses = head.get('loss_decode', dict(type='CrossEntropyLoss'))
-    return (isinstance(head.get('num_classes'), int)
+    return (_has_known(kind, 'forward_train') and _has_known(kind, 'losses')
+            and not makes_labels(head) and isinstance(head.get('num_classes'), int)
             and head.get('ignore_index', IGNORE_INDEX) is not None
-            and all(_is_known(LOSSES.get(loss.get('type')), 'forward')
-                    for loss in (losses if isinstance(losses, (list, tuple)) else [losses])))
+            and all(_has_known(LOSSES.get(loss.get('type')), 'forward')
+                    for _, loss in losses_of(head)))
 
 
-def _is_known(kind: type | None, method: str) -> bool:
-    """Returns whether a method of a class is one of mmseg's or ours."""
-    found = getattr(kind, method, None)
-    return found is not None and found.__module__.partition('.')[0] in KNOWN
+def _has_known(kind: type | None, method: str) -> bool:
+    """Returns whether a method of a class is one of a known library."""
+    return is_known(getattr(kind, method, None))
 
 
 def _name_of(sample: dict) -> str:

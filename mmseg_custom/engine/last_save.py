@@ -11,10 +11,13 @@ import tempfile
 import time
 from collections.abc import Callable
 
+from mmcv.runner import BaseRunner
+
 from ..checkpoint.work_dir import checkpoints_in
 from ..distributed.collectives import broadcast_from_rank0
+from ..distributed.parallelize import is_sharded
 from ..errors import InputError
-from ..files import SaveError
+from ..files import SaveError, make_folder
 
 PATIENCE = 120  # seconds
 PATIENCE_BEFORE_SPARE = 10  # seconds
@@ -103,6 +106,25 @@ class LastSave:
             tries.append('--spare-dir names a folder on another disk for such a case')
         return SaveError(error.errno, f'{"; ".join(tries)}; the weights of iteration {done} are '
                          f'lost, {_what_is_there(folder)}', error.filename)
+
+
+def save_at_stop(runner: BaseRunner, last_save: LastSave) -> None:
+    """Saves the checkpoint of a run that ends early; called on all ranks.
+
+    Raises:
+        SaveError: If neither the work dir nor the spare folder takes it.
+    """
+    def save(folder: str) -> SaveError | None:
+        try:
+            if not is_sharded(runner.model):
+                make_folder(folder)
+            runner.save_checkpoint(folder)
+        except SaveError as error:
+            return error
+        return None
+
+    if runner.rank == 0 or is_sharded(runner.model):
+        last_save.save_now(save, runner.work_dir, runner.work_dir, runner.logger)
 
 
 def check_spare_folder(spare_dir: str | None) -> None:

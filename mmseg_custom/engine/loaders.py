@@ -8,10 +8,10 @@ from mmseg.utils import get_root_logger
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from .config import loader_options
-from .preemption import shield_worker
 from .run import Run
 from .sampler import InfiniteSampler
 from .samples import SkippingDataset, collate_views
+from .stop_signals import shield_worker
 
 OF_WORKERS = ('prefetch_factor', 'timeout', 'multiprocessing_context')  # torch's own options
 

@@ -26,14 +26,16 @@ from ..distributed.collectives import gather_to_rank0
 from ..distributed.parallelize import evaluation_mode, is_sharded, unwrap
 from ..errors import InputError
 from ..evaluation.run_info import peak_memory
-from ..files import SPARE_FOLDERS, atomic_path, write_or_rescue
+from ..files import atomic_path
 from ..models import InternViTSegmentor
+from ..targets import spare_folders, write_or_rescue
 from .progress import progress_bar
 from .samples import SkippingDataset
+from .stop_signals import SIGNALS
 
 Keep = Callable[[list[np.ndarray], list[int]], Sequence]
 Paint = Callable[[nn.Module, Tensor, dict, np.ndarray], None]
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGINT, *SIGNALS)
 # Seconds in which a second signal belongs to the same Ctrl-C: the terminal signals every process,
 # and the launcher signals its own processes again.
 ONE_KEYSTROKE = 2.
@@ -223,7 +225,7 @@ def save_partial(found: Predictions, path: str, dataset: Dataset) -> str:
                 results=found.in_order(), skipped=found.skipped, total=found.total), file)
 
     with _handled_by(signal.SIG_IGN):
-        path = write_or_rescue(path, dump, SPARE_FOLDERS)
+        path = write_or_rescue(path, dump, spare_folders())
     rank, world_size = get_dist_info()
     where = f' (this is rank {rank} of {world_size})' if world_size > 1 else ''
     return f'{len(indices)} of {found.total} images are done{where}, their results are in {path}'

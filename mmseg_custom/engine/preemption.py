@@ -4,9 +4,7 @@ All ranks or only one may be signalled, at any moment. At the end of the iterati
 to stop, the checkpoint is written, and all of them exit with code 75, which tells the launcher
 (dist_train.sh, slurm_train.sh) that the run can be resumed with ``--auto-resume``.
 """
-import atexit
 import logging
-import multiprocessing
 import signal
 from types import FrameType
 
@@ -16,13 +14,11 @@ from mmcv.runner import BaseRunner, Hook
 from mmcv.runner.hooks import LoggerHook
 
 from ..distributed.collectives import cpu_group
-from ..distributed.parallelize import is_sharded
-from ..files import SaveError, make_folder
 from .divergence import check_finite, has_diverged
-from .last_save import LastSave
+from .last_save import LastSave, save_at_stop
+from .stop_signals import SIGNALS, ignore_signals
 
 PREEMPTED = 75  # exit code; EX_TEMPFAIL of sysexits.h: try again later
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Preemption:
@@ -121,57 +117,6 @@ class PreemptionHook(Hook):
                 hook.after_train_iter(runner)
         save_at_stop(runner, self._last_save)
         self.preemption.exit(number, runner.iter + 1, runner.logger)
-
-
-def save_at_stop(runner: BaseRunner, last_save: LastSave) -> None:
-    """Saves the checkpoint of a run that ends early; called on all ranks.
-
-    Raises:
-        SaveError: If neither the work dir nor the spare folder takes it.
-    """
-    def save(folder: str) -> SaveError | None:
-        try:
-            if not is_sharded(runner.model):
-                make_folder(folder)
-            runner.save_checkpoint(folder)
-        except SaveError as error:
-            return error
-        return None
-
-    if runner.rank == 0 or is_sharded(runner.model):
-        last_save.save_now(save, runner.work_dir, runner.work_dir, runner.logger)
-
-
-def shield_worker(_worker: int) -> None:
-    """Keeps a loader worker alive until the last step when the whole job is signalled.
-
-    The worker ends with its loader, or with its main process: see :func:`end_workers`.
-    """
-    ignore_signals()
-
-
-def end_workers() -> None:
-    """Ends shielded workers that are still alive when the process exits.
-
-    After an error, something may still hold their loader. Python would then end them by SIGTERM,
-    which they ignore, and wait for them forever.
-    """
-    workers = [child for child in multiprocessing.active_children() if child.daemon]
-    if workers:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises for a killed worker
-    for worker in workers:
-        worker.kill()
-
-
-# Whoever shields workers needs it. It runs before multiprocessing's own, which torch's import has
-# registered.
-atexit.register(end_workers)
-
-
-def ignore_signals() -> None:
-    """Ignores the signals for the rest of this process."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _grouped() -> bool:

@@ -21,27 +21,17 @@ from ..checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint.content import check_progress
 from ..checkpoint.work_dir import open_newest, remove_leftovers
 from ..datasets.build import build_test_dataset, build_train_dataset, build_validation_dataset
-from ..datasets.learnable import check_learnable, check_scored
 from ..distributed.collectives import broadcast_from_rank0
-from ..distributed.compiler import require_compiler
 from ..distributed.options import Engine
 from ..errors import InputError
-from ..optim import low_memory
 from ..version import __version__
+from . import preflight
 from .batch import Batch, resolve_batch
 from .blame import reading
-from .classes import (
-    check_class_weights,
-    check_heads,
-    check_label_numbers,
-    check_scored_classes,
-    check_trained_classes,
-)
+from .classes import check_trained_classes
 from .epochs import count_in_iterations, epoch_length
-from .evaluation_hook import check_evaluation
 from .foreign_settings import read_workflow
 from .identity import identity, refuse_another
-from .loggers import check_loggers
 from .options import UNTRAINED, RunOptions
 from .randomness import seed_process
 
@@ -132,8 +122,7 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
     tests = 'test' in splits  # Settings of the training are not read then.
     trains = options.owns_work_dir and not tests
     if trains and splits:
-        _require(cfg)
-        check_loggers(cfg)
+        preflight.check_settings(cfg)
     checkpoint, resumed = _open_checkpoint(cfg, options) if splits else (None, False)
     if checkpoint is not None and resumed:
         check_progress(checkpoint.meta, checkpoint.path)
@@ -143,45 +132,33 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
               seed=0 if tests else _seed(options, checkpoint if resumed else None),
               data=_build_data(cfg, options, splits),
               checkpoint=checkpoint, resumed=resumed, timestamp=timestamp)
-    if 'test' in run.data and checkpoint is not None:
+    if checkpoint is not None and 'test' in run.data:
         check_trained_classes(checkpoint, run.data['test'])
-    if 'train' in run.data:
-        if trains:
-            if 'val' in run.data:
-                check_evaluation(cfg.get('evaluation') or {}, run.data['val'])
-            _check_compiler(run)
-            get_root_logger().info('%s', run.batch)
-        check_heads(cfg, run.data['train'].CLASSES)
-        check_class_weights(cfg)
-        if trains:
-            for warning in _check_labels(run.data):
-                get_root_logger().warning('%s', warning)
-            validation = len(run.data.get('val_loss', ()))
-            cfg, notes = count_in_iterations(
-                cfg, epoch_length(len(run.data['train']), run.batch),
-                epoch_length(validation, replace(run.batch, accumulation=1)))
-            for note in notes:
-                get_root_logger().info('%s', note)
-        run = run.with_config(cfg)
-        if checkpoint is not None and resumed:
-            refuse_another(checkpoint.meta.get('run'), run.identity, checkpoint.path)
-            check_trained_classes(checkpoint, run.data['train'], resumed=True)
+    if 'train' not in run.data:
+        return run
+    preflight.check_heads(cfg, run.data['train'])
+    if trains:
+        preflight.check_training(cfg, run.data)
+        preflight.check_compiler(cfg, run.engine, run.device)
+        cfg = _in_iterations(run)
+    run = run.with_config(cfg)
+    if checkpoint is not None and resumed:
+        refuse_another(checkpoint.meta.get('run'), run.identity, checkpoint.path)
+        check_trained_classes(checkpoint, run.data['train'], resumed=True)
     return run
 
 
-def _require(cfg: Config) -> None:
-    """Checks that a config has what every training reads.
-
-    Raises:
-        InputError: Naming the key that is missing.
-    """
-    examples = dict(optimizer="dict(type='AdamW', lr=4e-5)",
-                    runner="dict(type='IterBasedRunner', max_iters=80000)",
-                    lr_config="dict(policy='poly', power=1.0, min_lr=0.0, by_epoch=False), or None "
-                    'for a constant rate')
-    for name, example in examples.items():
-        if name not in cfg or cfg[name] is None and name != 'lr_config':
-            raise InputError(f'{name} is missing from the config: set e.g. {name}={example}')
+def _in_iterations(run: Run) -> Config:
+    """Returns the config of a training with what counts in epochs counted in iterations."""
+    logger = get_root_logger()
+    logger.info('%s', run.batch)
+    validation = len(run.data.get('val_loss', ()))
+    cfg, notes = count_in_iterations(
+        run.cfg, epoch_length(len(run.data['train']), run.batch),
+        epoch_length(validation, replace(run.batch, accumulation=1)))
+    for note in notes:
+        logger.info('%s', note)
+    return cfg
 
 
 def _seed(options: RunOptions, resumed: Checkpoint | None) -> int:
@@ -189,25 +166,6 @@ def _seed(options: RunOptions, resumed: Checkpoint | None) -> int:
     if seed is None and resumed is not None:
         seed = resumed.meta.get('seed')
     return seed_process(seed, options.diff_seed)
-
-
-def _check_compiler(run: Run) -> None:
-    """Checks that kernels can be compiled where the run has that done on a GPU."""
-    if run.device != 'cuda':
-        return
-    if run.engine.compile:
-        require_compiler('engine.compile=True')
-    if (run.cfg.get('optimizer') or {}).get('type') == low_memory.NAME:
-        require_compiler(f'optimizer.type={low_memory.NAME!r}')
-
-
-def _check_labels(data: Mapping[str, Dataset]) -> list[str]:
-    """Checks that labels can be learnt from, and mean the same where they are scored."""
-    warnings: list[str | None] = [*check_learnable(data['train'])]
-    if 'val' in data:
-        warnings += [check_scored_classes(data['train'], data['val']),
-                     check_label_numbers(data['train'], data['val']), *check_scored(data['val'])]
-    return [warning for warning in warnings if warning is not None]
 
 
 def _build_data(cfg: Config, options: RunOptions, splits: Collection[str]

@@ -3,76 +3,21 @@
 mIoU, mAcc, aAcc, mDice and mFscore are computed by mmseg's functions; mBIoU, the mean Boundary IoU,
 and the interval of mIoU are added. Letters: `H W` pixels, `K` classes.
 """
-import difflib
 import os.path as osp
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from mmcv.utils import print_log
-from mmseg.datasets import CustomDataset
 from prettytable import PrettyTable
 from torch.utils.data import Dataset
 
 from ..datasets.concatenated import ConcatTestDataset
 from ..datasets.ground_truth import read_ground_truth
-from ..errors import InputError
 from .bootstrap import DRAWS, LEVEL, SEED, mean_over_classes, miou_interval
+from .metric_names import BOUNDARY, means_of, measures_as_mmseg
 from .per_image import PerImage
 from .record import ImageRecord, are_image_records, measure
-
-MMSEG_METRICS = ('mIoU', 'mDice', 'mFscore')
-BOUNDARY = 'mBIoU'
-# Metric -> the means that it gives; each is also given of every class.
-MEANS = dict(mIoU=('mIoU', 'mAcc'), mDice=('mDice', 'mAcc'),
-             mFscore=('mFscore', 'mPrecision', 'mRecall'), mBIoU=('mBIoU',))
-_OF_PART = re.compile(r'\d+_')  # before a metric: the number of one of several data sets
-
-
-def check_metrics(dataset: Dataset, metrics: Sequence[str], setting: str = '--eval') -> None:
-    """Refuses metrics that the data set does not support, before a long run rather than after it.
-
-    Args:
-        dataset: Data set to evaluate.
-        metrics: Names of metrics.
-        setting: Where they come from, for the message.
-
-    Raises:
-        InputError: If a metric is unknown, or needs mmseg's own ``pre_eval``.
-    """
-    if isinstance(dataset, ConcatTestDataset):
-        for part in dataset.datasets:
-            check_metrics(part, metrics, setting)
-        return
-    kind = type(dataset)
-    if BOUNDARY in metrics and not _measures_as_mmseg(dataset):
-        raise InputError(f'{setting} {BOUNDARY}: {kind.__name__} measures predictions in its own '
-                         'way')
-    unknown = [name for name in metrics if name not in (*MMSEG_METRICS, BOUNDARY)]
-    if unknown and getattr(kind, 'evaluate', None) is CustomDataset.evaluate:
-        raise InputError(f'{setting} {unknown[0]}: expected some of '
-                         f'{", ".join((*MMSEG_METRICS, BOUNDARY))}')
-
-
-def check_best(dataset: Dataset, metrics: Sequence[str], best: str) -> None:
-    """Refuses a metric of the best checkpoint that an evaluation does not give.
-
-    Raises:
-        InputError: Naming the nearest that it does.
-    """
-    if getattr(type(dataset), 'evaluate', None) is not CustomDataset.evaluate:
-        return  # it gives what it likes
-    found = [*metrics, *([] if set(metrics) - {BOUNDARY} else ['mIoU'])]
-    means = {'aAcc', *(mean for name in found for mean in MEANS[name])}
-    of_classes = {f'{mean[1:]}.{name}' for mean in means - {'aAcc'} for name in dataset.CLASSES}
-    if best in means | of_classes:
-        return
-    near = difflib.get_close_matches(best, sorted(means | of_classes), n=1)
-    hint = f' (did you mean {near[0]!r}?)' if near else ''
-    raise InputError(f'evaluation.save_best={best!r}: metric={", ".join(metrics)} gives no such '
-                     f'figure{hint}; expected one of {", ".join(sorted(means))}, or of a class, as '
-                     f'{metrics[0][1:]}.{dataset.CLASSES[0]}')
 
 
 def boundary_metrics(dataset: Dataset, images: PerImage) -> dict[str, float]:
@@ -108,7 +53,7 @@ def pre_eval(dataset: Dataset, predictions: Sequence[np.ndarray], indices: Seque
     """
     if isinstance(dataset, ConcatTestDataset):
         return [_measure_part(dataset, *pair, boundary) for pair in zip(predictions, indices)]
-    if not _measures_as_mmseg(dataset):
+    if not measures_as_mmseg(dataset):
         return dataset.pre_eval(predictions, indices)
     return [measure(prediction, read_ground_truth(dataset, index), len(dataset.CLASSES),
                     dataset.img_infos[index]['filename'], dataset.ignore_index, boundary)
@@ -181,25 +126,6 @@ def _evaluate_parts(dataset: ConcatTestDataset, records: Sequence[tuple], metric
     print_log(f'\nall together: {len(records)} images', options.get('logger'))
     found = evaluate(dataset.datasets[0], records, metrics, **options)
     return {**found, 'metric': {**found['metric'], **metric}, 'data_sets': data_sets}
-
-
-def means_of(metrics: Mapping[str, float], data_set: int | None = None) -> dict[str, float]:
-    """Selects the metrics that are not of a single class.
-
-    Args:
-        metrics: Metrics by name, as :func:`evaluate` returns them.
-        data_set: Number of one of several data sets; default: those of all together.
-    """
-    found = {}
-    for name, value in metrics.items():
-        number, _, rest = name.partition('_') if _OF_PART.match(name) else ('', '', name)
-        if '.' not in name and number == ('' if data_set is None else str(data_set)):
-            found[rest] = value
-    return found
-
-
-def _measures_as_mmseg(dataset: Dataset) -> bool:
-    return getattr(type(dataset), 'pre_eval', None) is CustomDataset.pre_eval
 
 
 def _table(metrics: dict[str, float], interval: tuple[float, float] | None, images: int) -> str:

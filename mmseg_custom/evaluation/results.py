@@ -29,6 +29,7 @@ from ..files import atomic_write
 from ..schema import (
     array,
     integer,
+    load_json,
     nullable,
     number,
     path_text,
@@ -43,7 +44,6 @@ from .per_image import PerImage
 from .record import are_image_records
 from .run_info import describe_checkpoint, hardware, versions
 
-MOST_CHARACTERS = 64_000_000  # of the .json; 150 classes take 50,000
 _WRITTEN = 'the eval_*.json of tools/test.py'
 _VALUE = nullable(number())
 _INTERVAL = nullable(record(dict(low=_VALUE, high=_VALUE)))
@@ -159,7 +159,10 @@ def read_results(path: str) -> Results:
             raise InputError(f'{path} holds no results (eval_*.json): write them with '
                              f'`tools/test.py CONFIG CHECKPOINT --eval mIoU --work-dir {path}`')
         path = max(found, key=os.path.getmtime)
-    run = _read_json(path)
+    if not osp.exists(path):
+        raise InputError(f'results {path} do not exist: write them with `tools/test.py CONFIG '
+                         'CHECKPOINT --eval mIoU`')
+    run = load_json(path, _WRITTEN)
     if isinstance(run, dict) and isinstance(run.get('metric'), dict) and not (
             {'per_image', 'classes'} <= run.keys() and 'mIoU' in run['metric']):
         raise InputError(f'{path} holds no mIoU or no metrics of single images: expected the '
@@ -177,31 +180,6 @@ def read_results(path: str) -> Results:
             f'of {run["images"]} images, {run["per_image"]} of {len(images.ends)}: expected the '
             'same numbers; run tools/test.py again')
     return Results(path, run, images)
-
-
-def _read_json(path: str) -> Any:
-    """Parses the file; nan and infinity, which strict JSON does not have, become null."""
-    try:
-        with open(path, encoding='utf-8-sig') as file:
-            content = file.read(MOST_CHARACTERS + 1)
-        if len(content) > MOST_CHARACTERS:
-            raise ValueError(f'more than {MOST_CHARACTERS:,} characters')
-        return json.loads(content, parse_constant=lambda word: None,
-                          object_pairs_hook=_without_duplicates)
-    except FileNotFoundError as error:
-        raise InputError(f'results {path} do not exist: write them with `tools/test.py CONFIG '
-                         'CHECKPOINT --eval mIoU`') from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f'{path} is no JSON file ({error}): expected {_WRITTEN}') from error
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f'the key {shorten(twice)} is there twice')
-    return found
 
 
 def _finite(value: Any) -> Any:

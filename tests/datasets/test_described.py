@@ -187,7 +187,7 @@ def test_labels_are_made_of_pictures_once(own, caplog):
                        r'colour \[255, 255, 255\], which is of no class'):
         prepare_own(write(own, train=dict(parts, labels='again')), PrepareOptions())
     (own / 'coloured/1.png').write_bytes(b'no image')
-    with pytest.raises(InputError, match=r'1 of 3 files failed, the others are converted; the f.*'
+    with pytest.raises(InputError, match=r'1 of 3 files failed, the others are done; the f.*'
                        'coloured/1.png cannot be decoded'):
         prepare_own(write(own, train=dict(parts, labels='third'), ignored=[255, 255, 255]),
                     PrepareOptions())

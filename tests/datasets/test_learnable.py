@@ -22,6 +22,16 @@ class LoadWithImage(LoadAnnotations):
         return super().__call__(results)
 
 
+@PIPELINES.register_module()
+class Renumber:
+    """A step of somebody else, which makes classes of the numbers in the files."""
+
+    def __call__(self, results):
+        labels = results['gt_semantic_seg']
+        results['gt_semantic_seg'] = (labels > 100).astype(labels.dtype)
+        return results
+
+
 def config(root, rows, kind='CustomDataset', load='LoadAnnotations', reduced=False, **options):
     """A data set with one label for each row of numbers."""
     for name in ('images', 'labels'):
@@ -57,6 +67,15 @@ def test_a_label_with_a_class_is_enough(tmp_path, monkeypatch):
 ])
 def test_labels_with_something_to_learn_are_taken(tmp_path, rows, options):
     assert check(tmp_path, rows, **options) == []
+
+
+def test_labels_that_a_plugin_numbers_anew_are_taken(tmp_path):
+    options = config(tmp_path, [[0, 255], [200, 0]])
+    options['pipeline'] = [dict(type='LoadImageFromFile'), *options['pipeline'],
+                           dict(type='Renumber')]
+    dataset = build_dataset(options)
+    assert check_learnable(dataset) == []
+    assert [sorted({*dataset[i]['gt_semantic_seg'].flat}) for i in (0, 1)] == [[0, 1]] * 2
 
 
 @pytest.mark.parametrize('rows, options, message', [

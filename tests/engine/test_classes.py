@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers.logs import logged
 from mmcv import Config
+from mmseg.datasets import CustomDataset
 
 from mmseg_custom.checkpoint.checkpoint import Checkpoint
 from mmseg_custom.engine.classes import (
@@ -36,6 +37,14 @@ def test_heads_have_the_classes_of_the_data():
     assert len(lines) == 1 and 'decode_head.num_classes is 150' in lines[0]
 
 
+def test_a_single_channel_tells_two_classes_apart():
+    cfg = config(1, auxiliary=2)
+    with pytest.raises(InputError, match='decode_head.num_classes is 1'):
+        check_heads(cfg, ['sea', 'land'])
+    cfg.model.decode_head.loss_decode = dict(type='CrossEntropyLoss', use_sigmoid=True)
+    check_heads(cfg, ['sea', 'land'])
+
+
 def test_a_head_that_makes_labels_of_its_own_has_classes_of_its_own():
     cfg = config(3, auxiliary=2)
     cfg.model.auxiliary_head.type = 'STDCHead'
@@ -46,6 +55,7 @@ def test_a_head_that_makes_labels_of_its_own_has_classes_of_its_own():
     (dict(type='CrossEntropyLoss', class_weight=[1., 1., 1.]), None),
     (dict(type='CrossEntropyLoss', class_weight=None), None),
     (dict(type='TverskyLoss', alpha=0.3), None),
+    (dict(type='LossOfAPlugin', alpha=[.25, .75]), None),
     (dict(type='CrossEntropyLoss', class_weight=[1., 1.]),
      'model.decode_head.loss_decode.class_weight has 2 numbers: expected one for each of the 3 cl'),
     ([dict(type='DiceLoss'), dict(type='DiceLoss', class_weight=[1.] * 4)],
@@ -102,5 +112,9 @@ def test_classes_that_are_scored():
     assert check_scored_classes(data('sea'), SimpleNamespace(CLASSES=None)) is None
     line = check_scored_classes(data('sea', 'land'), data('land', 'sea'))
     assert line == "class 0 is 'sea' in data.train, and 'land' in data.val"
+    one = object.__new__(CustomDataset)
+    one.CLASSES = ('sea',)
     with pytest.raises(InputError, match='data.train has 2 classes, data.val 1'):
-        check_scored_classes(data('sea', 'land'), data('sea'))
+        check_scored_classes(data('sea', 'land'), one)
+    assert check_scored_classes(data('sea', 'land'), data('sea')) == (
+        'data.train has 2 classes, data.val 1, which it scores in its own way')

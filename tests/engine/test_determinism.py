@@ -17,8 +17,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_custom.distributed.precision import apply_precision
+from mmseg_custom.engine.arguments import add_training_arguments
 from mmseg_custom.engine.build import build_network
-from mmseg_custom.engine.cli import add_training_arguments, explain
+from mmseg_custom.engine.cli import explain
 from mmseg_custom.engine.determinism import settle_determinism, use_deterministic_kernels
 
 # Operations that raise, or sort and wait, by the docs of torch.use_deterministic_algorithms; those

@@ -31,7 +31,8 @@ def test_a_learning_rate_that_is_too_large(zygote, shared_data, tmp_path, ranks,
                         '--cfg-options', 'optimizer.lr=1e30', ranks=ranks, code=1)
     lines = [line for line in text.splitlines() if line.startswith('error')]
     suffix = 'dcp' if 'fsdp2' in options else 'pth'
-    assert len(lines) == ranks and len({line.split(': ', 1)[1] for line in lines}) == 1
+    # The launcher may end a rank before it has said the same.
+    assert 1 <= len(lines) <= ranks and len({line.split(': ', 1)[1] for line in lines}) == 1
     assert 'is nan in iteration 2, at a learning rate of 7.5e+29: the run is stopped' in lines[0]
     assert f'run/iter_1.{suffix} is its last checkpoint' in lines[0]
     assert '--allow-nonfinite' in lines[0] and 'Traceback' not in text
@@ -75,6 +76,14 @@ def test_the_first_number_that_is_not_finite_is_named(tmp_path, loss, norm, mess
     run.step(1., 1.)
     with pytest.raises(Diverged, match=f'{message}.*it has no checkpoint yet'):
         run.step(loss, norm)
+
+
+def test_gradients_of_a_scaled_loss_may_overflow():
+    run = Run()
+    run.hooks.append(SimpleNamespace(loss_scaler=object()))
+    run.step(1., INF)
+    with pytest.raises(Diverged, match='the loss is nan'):
+        run.step(NAN, INF)
 
 
 def test_weights_are_checked_before_they_are_saved(tmp_path):

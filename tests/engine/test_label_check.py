@@ -55,6 +55,8 @@ def model(*heads, **options):
     (model(head()), (5, {255})),
     (model(head('PSPHead'), head(classes=4, ignore_index=9)), (4, set())),
     (model(head(ignore_index=0)), (5, {0})),
+    (model(head(classes=1, loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))),
+     (2, {255})),
     (model(head('STDCHead', 2), head()), (5, {255})),  # its 2 classes are borders and others
     (model(head('DAHead'), head('PointHead', 6)), (5, {255})),
     (model(head('HeadOfItsOwn')), None),

@@ -10,7 +10,7 @@ from mmseg.datasets import CustomDataset
 
 from mmseg_custom.errors import InputError
 from mmseg_custom.evaluation import evaluate, pre_eval, read_results
-from mmseg_custom.evaluation.metrics import check_best, check_metrics
+from mmseg_custom.evaluation.metric_names import check_best, check_metrics
 from mmseg_custom.evaluation.run_info import describe_checkpoint
 
 

@@ -19,7 +19,7 @@ from mmseg_custom.engine.loaders import build_test_loader, build_train_loader
 from mmseg_custom.engine.predict import predict
 from mmseg_custom.engine.randomness import SeededSamples
 from mmseg_custom.engine.run import Run
-from mmseg_custom.engine.train import build_training_runner
+from mmseg_custom.engine.training_runner import build_training_runner
 
 pytestmark = pytest.mark.gpu
 

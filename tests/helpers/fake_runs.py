@@ -20,7 +20,7 @@ from mmseg_custom.engine.build import build_network, compute_dtype, master_dtype
 from mmseg_custom.engine.config import load_config, resolve_config
 from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.engine.run import Run, prepare_run
-from mmseg_custom.engine.train import build_training_runner
+from mmseg_custom.engine.training_runner import build_training_runner
 
 RECIPES = {
     'linear probing': 'linear_probing/linear_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5_frozen.py',

@@ -16,8 +16,9 @@ from tqdm import tqdm
 from ...feature_cache import FeatureCache, Shard
 from ...feature_cache.shards import ShardData
 from ...models.frozen_features import frozen_features
-from ..preemption import PREEMPTED, shield_worker
+from ..preemption import PREEMPTED
 from ..progress import progress_bar
+from ..stop_signals import shield_worker
 from .views import AugmentedViews
 
 # Crops in a forward pass. It is fixed, because sums in another order differ in their last bits.

@@ -26,12 +26,11 @@ from ..determinism import settle_determinism
 from ..divergence import WAY_OUT, Diverged, Fault, check_finite, largest_lr
 from ..evaluation_hook import SegEvalHook, rewound
 from ..hooks import SegCheckpointHook, remove_older
-from ..last_save import LastSave
+from ..last_save import LastSave, save_at_stop
 from ..log_files import LogFile
-from ..preemption import save_at_stop
 from ..run import Run
 from ..runner import SegRunner
-from ..train import build_evaluation, build_training_runner, register_custom_hooks
+from ..training_runner import build_evaluation, build_training_runner, register_custom_hooks
 from .backbone import SharedBackbone, TrainedPart, completed
 from .records import record_scores
 

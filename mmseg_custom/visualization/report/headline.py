@@ -3,7 +3,7 @@ import os.path as osp
 
 import numpy as np
 
-from ...evaluation.metrics import means_of
+from ...evaluation.metric_names import means_of
 from ...evaluation.results import Results
 from ...units import format_bytes
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...evaluation.bootstrap import Comparison, class_intervals, iou
 from ...evaluation.confusion import costly_pairs
-from ...evaluation.metrics import means_of
+from ...evaluation.metric_names import means_of
 from ...evaluation.results import Results
 from .numbers import is_known, number, percent, points
 

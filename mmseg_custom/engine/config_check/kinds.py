@@ -7,8 +7,6 @@ from inspect import Parameter
 from numbers import Integral, Real
 from typing import Any
 
-LONGEST = 100  # characters of a value in a message
-
 
 @dataclass(frozen=True)
 class Kind:
@@ -135,9 +133,3 @@ def of_annotation(hint: Any) -> Kind:
     if origin is tuple:
         return many(ANY)
     return ANY
-
-
-def shown(value: object) -> str:
-    """Returns a value as an error shows it, cut where it is long."""
-    text = ' '.join(repr(value).split())
-    return text if len(text) <= LONGEST else f'{text[:LONGEST]}...'

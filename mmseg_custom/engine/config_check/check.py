@@ -10,10 +10,10 @@ from typing import Any
 
 from mmcv import Config
 
-from ...errors import InputError, nearest
-from .kinds import shown
+from ...errors import NEAR, InputError, hint, nearest
+from ...schema import shorten
 from .sections import Section, sections
-from .sources import is_written_in, read_by_config, read_by_plugins
+from .sources import is_written_in, may_be_read_by, read_by_config, read_by_plugins
 from .tables import SETTINGS_OF_RUNS, TESTED, WITHOUT_EFFECT
 
 # Similarity from which a variable, whose name is free, is taken for a key; `validation`, which our
@@ -45,7 +45,7 @@ def check_config(cfg: Config, given: Mapping[str, Any] | None = None,
             if kind is None:
                 unread += _unknown(cfg, section, name, named)
             elif not kind.holds(value):
-                raise InputError(f'{section.key(name)}={shown(value)}: expected {kind.words}')
+                raise InputError(f'{section.key(name)}={shorten(value)}: expected {kind.words}')
     return unread
 
 
@@ -78,12 +78,13 @@ def _unknown(cfg: Config, section: Section, name: str, named: Collection[str]) -
     option = next((each for each in named if f'{each}.'.startswith(f'{key}.')), None)
     if not section.place:
         return _unknown_at_top(cfg, name, option)
+    if any(may_be_read_by(name, plugin) for plugin in section.reader.plugins):
+        return []
     near = nearest(name, known)
     if section.reader.is_closed or option is not None or near is not None:
         raise InputError(
-            f'unknown key in {section.place}: {name!r}' + (f' (did you mean {near!r}?)' if near
-                                                           else '')
-            + f'; known keys of {section.reader.name}: {", ".join(sorted(known))}')
+            f'unknown key in {section.place}: {name!r}{hint(name, known, NEAR)}; known keys of '
+            f'{section.reader.name}: {", ".join(sorted(known))}')
     return [key]
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from inspect import Parameter
 from typing import Any
 
+from ...plugins import is_known
 from . import kinds
 from .kinds import Kind
 from .tables import FURTHER_PARAMETERS, PARAMETERS
 
-KNOWN_LIBRARIES = ('mmcv.', 'mmseg.', 'mmseg_custom.', 'torch.', 'timm.')
 GIVEN = ('params', 'dataloader')  # parameters that whoever builds the object fills in
 GATHERING = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
@@ -24,11 +24,13 @@ class Reader:
         parameters: Key -> kind of its value.
         is_closed: Whether it fails on any other key.
         known: Keys whose meaning is known, because a class of a known library takes them.
+        plugins: Classes and functions of other modules that take any key, and may read it.
     """
     name: str
     parameters: dict[str, Kind]
     is_closed: bool
     known: frozenset[str] = frozenset()
+    plugins: tuple[Callable, ...] = ()
 
 
 def reader_of(target: Callable, extra: dict[str, Kind] | None = None) -> Reader:
@@ -42,28 +44,31 @@ def reader_of(target: Callable, extra: dict[str, Kind] | None = None) -> Reader:
     """
     if not inspect.isclass(target):
         found, is_closed = _own(target)
-        return Reader(target.__name__, {**found, **(extra or {})}, is_closed)
+        return Reader(target.__name__, {**found, **(extra or {})}, is_closed,
+                      plugins=() if is_closed or is_known(target) else (target,))
     parameters: dict[str, Kind] = {}
     known: set[str] = set()
+    plugins: list[type] = []
     is_closed = False
     for base in inspect.getmro(target):
         if '__init__' not in vars(base) or base is object:
             continue
         own, is_closed = _own(vars(base)['__init__'], skip_first=True)
-        is_known = base.__module__.startswith(KNOWN_LIBRARIES)
+        if is_known(base):
+            known |= own.keys() - parameters.keys()
+        elif not is_closed:
+            plugins.append(base)
         for name, kind in own.items():  # of a plugin, annotations may be any
-            parameters.setdefault(name, kind if is_known else kinds.ANY)
-        if is_known:
-            known |= own.keys()
+            parameters.setdefault(name, kind if is_known(base) else kinds.ANY)
         if is_closed:
             break
     is_closed |= any(base.__name__ in FURTHER_PARAMETERS for base in inspect.getmro(target))
     for base in reversed(inspect.getmro(target)):
         parameters.update(FURTHER_PARAMETERS.get(base.__name__, {}))
         parameters.update({name: kind for name, kind in PARAMETERS.get(base.__name__, {}).items()
-                           if name in parameters})
+                           if name in known})  # a plugin's own may be of any kind
     return Reader(target.__name__, {**parameters, **(extra or {})}, is_closed,
-                  frozenset(known | (extra or {}).keys()))
+                  frozenset(known | (extra or {}).keys()), tuple(plugins))
 
 
 def _own(function: Any, skip_first: bool = False) -> tuple[dict[str, Kind], bool]:

@@ -5,14 +5,19 @@ from pathlib import Path
 
 import mmseg
 import pytest
+import torch
 from helpers.commands import ROOT
 from helpers.data import write_config
 from mmcv import Config
-from mmcv.runner import HOOKS, Hook
+from mmcv.runner import HOOKS, OPTIMIZERS, Hook
+from mmseg.datasets import DATASETS, CustomDataset
+from mmseg.models import HEADS, SEGMENTORS
+from mmseg.models.decode_heads import UPerHead
+from mmseg.models.segmentors import EncoderDecoder
 
 from mmseg_custom.engine.config import load_config
-from mmseg_custom.engine.schema import check_config
-from mmseg_custom.engine.schema.tables import SETTINGS_OF_RUNS, WITHOUT_EFFECT
+from mmseg_custom.engine.config_check import check_config
+from mmseg_custom.engine.config_check.tables import SETTINGS_OF_RUNS, WITHOUT_EFFECT
 from mmseg_custom.errors import InputError
 
 THEIRS = sorted((Path(mmseg.__file__).parent / '.mim/configs').glob('[!_]*/'))[::3]
@@ -142,6 +147,48 @@ def test_a_plugin_s_class_keeps_its_own_ways(resolved):
     cfg = copy.deepcopy(resolved)
     cfg.custom_hooks = [dict(type='Free', every='epoch', priority='LOW', anything=1)]
     assert check_config(cfg) == ['custom_hooks.0.anything']
+
+
+def test_a_plugin_s_class_may_read_its_own_keys(resolved):
+    @OPTIMIZERS.register_module()
+    class Adan(torch.optim.Optimizer):
+        def __init__(self, params, lr=None, betas=(0.98, 0.92, 0.99), eps=1e-8):
+            super().__init__(params, dict(lr=lr, betas=betas, eps=eps))
+
+    @HEADS.register_module()
+    class GatedHead(UPerHead):
+        def __init__(self, loss_decode=None, **kwargs):
+            self.channel = kwargs.pop('channel')
+            super().__init__(**kwargs)
+
+    @SEGMENTORS.register_module()
+    class Masked(EncoderDecoder):
+        pass
+
+    @DATASETS.register_module()
+    class Scored(CustomDataset):
+        def evaluate(self, results, metrics='PQ', logger=None):
+            return {}
+
+    cfg = copy.deepcopy(resolved)
+    cfg.optimizer = dict(type='Adan', lr=None, betas=(0.9, 0.9, 0.9))
+    cfg.model.update(type='Masked', test_cfg=dict(mode='whole_mask'))
+    cfg.model.decode_head.update(type='GatedHead', channel=1, loss_decode=dict(ce=1, dice=2))
+    cfg.data.val.type = 'Scored'
+    cfg.evaluation = dict(metrics='PQ')
+    assert check_config(cfg) == []
+    cfg.model.decode_head.chanel = 1
+    with pytest.raises(InputError, match="unknown key in model.decode_head: 'chanel'"):
+        check_config(cfg)
+
+
+@pytest.mark.parametrize('options', [
+    dict(crop_size=512), dict(mp_start_method=None, opencv_num_threads=-1), dict(evaluation=None),
+    dict(optimizer=dict(type='Adafactor', lr=1e-3, eps=(None, 1e-3))),
+    dict(load_from_without=['decode_head.conv_seg'])])
+def test_what_mmseg_and_torch_take_is_accepted(resolved, options):
+    cfg = Config({**copy.deepcopy(resolved._cfg_dict), **options})
+    assert check_config(cfg) == []
 
 
 def test_a_training_s_values_may_be_wrong_in_a_test(resolved):

@@ -2,12 +2,12 @@
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from mmcv import Config
 
-from .signatures import KNOWN_LIBRARIES
+from ...plugins import is_known_module
 
 
 def read_by_config(name: str, cfg: Config) -> bool:
@@ -29,11 +29,19 @@ def read_by_plugins(name: str, cfg: Config) -> bool:
     return any(re.search(rf'\b{re.escape(name)}\b', text) for text in _plugin_sources(cfg))
 
 
+def may_be_read_by(name: str, target: Callable) -> bool:
+    """Returns whether the source of a plugin's class or function names a key, or is not there."""
+    try:
+        return re.search(rf'\b{re.escape(name)}\b', inspect.getsource(target)) is not None
+    except (OSError, TypeError):  # compiled, or typed into an interpreter
+        return True
+
+
 def _plugin_sources(cfg: Config) -> Iterator[str]:
     asked = cfg.get('custom_imports')
     imports = (asked.get('imports') if isinstance(asked, Mapping) else None) or []
     for plugin in [imports] if isinstance(imports, str) else imports:
-        if f'{plugin}.'.startswith(KNOWN_LIBRARIES):
+        if is_known_module(plugin):
             continue
         for module in [module for each, module in sorted(sys.modules.items())
                        if f'{each}.'.startswith(f'{plugin}.')]:

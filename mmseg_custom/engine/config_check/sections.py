@@ -14,9 +14,11 @@ from mmseg.models.builder import MODELS
 
 from ...distributed.options import Engine
 from ...errors import InputError, nearest
+from ...plugins import is_known
+from ...schema import shorten
 from . import tables
-from .kinds import ANY, FLAG, NONE, SETTINGS, TEXT, WHOLE, Kind, shown
-from .signatures import KNOWN_LIBRARIES, Reader, reader_of
+from .kinds import ANY, FLAG, NONE, SETTINGS, TEXT, WHOLE, Kind
+from .signatures import Reader, reader_of
 
 # Key -> what is built from the dicts under it, and keys that mmcv's builders take out before.
 BUILT: dict[str, tuple[Registry, dict[str, Kind]]] = dict(
@@ -58,8 +60,9 @@ def sections(cfg: Mapping[str, Any]) -> Iterator[Section]:
     """
     yield Section('', cfg, Reader('a run', tables.SETTINGS_OF_RUNS, is_closed=False))
     yield from _typed('model', cfg.get('model'), MODELS)
-    for name, known in PLAIN.items():
-        yield from _plain(name, cfg.get(name), known)
+    if _of_known_library(cfg.get('model')):
+        for name, known in PLAIN.items():
+            yield from _plain(name, cfg.get(name), known)
     yield from _data(cfg.get('data'))
     yield from _optimizer(cfg.get('optimizer'))
     yield from _typed('runner', cfg.get('runner'), RUNNERS)
@@ -88,7 +91,7 @@ def _optimizer(options: Any) -> Iterator[Section]:
     own = isinstance(name, str) and name in OPTIMIZER_BUILDERS.module_dict
     constructor = _registered(OPTIMIZER_BUILDERS if own else MMCV_OPTIMIZER_BUILDERS, name,
                               'optimizer.constructor')
-    if constructor.__module__.startswith(KNOWN_LIBRARIES):
+    if is_known(constructor):
         library = constructor.__module__.partition('.')[0]
         yield from _plain('optimizer.paramwise_cfg', options.get('paramwise_cfg'),
                           {**tables.PARAMWISE, **tables.LAYER_DECAY.get(library, {})})
@@ -102,7 +105,8 @@ def _hooks(cfg: Mapping[str, Any]) -> Iterator[Section]:
                       (cfg.get('optimizer_config') or {}).get('grad_clip'), tables.GRAD_CLIP, True)
     yield from _policy('lr_config', cfg.get('lr_config'), 'LrUpdaterHook')
     yield from _policy('momentum_config', cfg.get('momentum_config'), 'MomentumUpdaterHook')
-    yield from _plain('evaluation', cfg.get('evaluation'), tables.EVALUATION)
+    yield from _plain('evaluation', cfg.get('evaluation'),
+                      {**_options_of_evaluate(cfg.get('data')), **tables.EVALUATION})
     logs = cfg.get('log_config')
     yield from _plain('log_config', logs, tables.LOG_CONFIG)
     yield from _typed('log_config.hooks', (logs or {}).get('hooks'), HOOKS, PRIORITY)
@@ -121,7 +125,7 @@ def _policy(place: str, options: Any, suffix: str) -> Iterator[Section]:
         return
     policy = options.get('policy')
     if not isinstance(policy, str):
-        raise InputError(f"{place}.policy={shown(policy)}: expected the name of a schedule, e.g. "
+        raise InputError(f"{place}.policy={shorten(policy)}: expected the name of a schedule, e.g. "
                          "'poly'")
     name = f'{policy.title() if policy.islower() else policy}{suffix}'
     if HOOKS.get(name) is None:
@@ -145,7 +149,7 @@ def _typed(place: str, options: Any, registry: Registry, taken: Mapping[str, Kin
     for name in reader.known & options.keys():
         if name in BUILT:
             yield from _typed(f'{place}.{name}', options[name], *BUILT[name])
-        elif name in PLAIN:
+        elif name in PLAIN and is_known(target):
             yield from _plain(f'{place}.{name}', options[name], PLAIN[name])
 
 
@@ -153,6 +157,24 @@ def _plain(place: str, options: Any, known: Mapping[str, Kind], is_closed: bool 
            ) -> Iterator[Section]:
     if isinstance(options, Mapping):
         yield Section(place, options, Reader(place, dict(known), is_closed))
+
+
+def _of_known_library(model: Any) -> bool:
+    """Returns whether a segmentor reads the settings of training and testing as mmseg's do."""
+    return isinstance(model, Mapping) and is_known(_registered(MODELS, model.get('type'),
+                                                               'model.type'))
+
+
+def _options_of_evaluate(data: Any) -> dict[str, Kind]:
+    """Returns the options of ``evaluate`` that the validation data sets of plugins have."""
+    val = data.get('val') if isinstance(data, Mapping) else None
+    found: dict[str, Kind] = {}
+    for options in val if isinstance(val, (list, tuple)) else [val]:
+        kind = options.get('type') if isinstance(options, Mapping) else None
+        evaluate = getattr(DATASETS.get(kind) if isinstance(kind, str) else kind, 'evaluate', None)
+        if evaluate is not None and not is_known(evaluate):
+            found.update(reader_of(evaluate).parameters)
+    return found
 
 
 def _entries(options: Any) -> list[tuple[str, Any]]:
@@ -176,6 +198,6 @@ def _registered(registry: Registry, name: Any, place: str) -> Callable:
 def _refuse_type(registry: Registry, name: Any, place: str, known: list[str]) -> NoReturn:
     near = nearest(name, known) if isinstance(name, str) else None
     raise InputError(
-        f'{place}={shown(name)} is not in the {registry.name} registry: '
+        f'{place}={shorten(name)} is not in the {registry.name} registry: '
         + (f'did you mean {near!r}?' if near else
            'correct it, or name the module that registers it in custom_imports'))

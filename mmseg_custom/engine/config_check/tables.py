@@ -41,7 +41,7 @@ DATASET = TYPED | many(TYPED, least=1)
 HEADS = TYPED | many(TYPED, least=1)
 PIPELINE = many(TYPED)
 NORMALIZE = dict(mean=NUMBER | many(NUMBER), std=POSITIVE | many(POSITIVE))  # divided by
-OPTIMIZER = dict(lr=number(0), weight_decay=DECAY, momentum=DECAY, eps=DECAY,
+OPTIMIZER = dict(lr=number(0), weight_decay=DECAY, momentum=DECAY, eps=DECAY | many(DECAY | NONE),
                  betas=many(SHARE, 2))
 
 PARAMETERS: dict[str, dict[str, Kind]] = {
@@ -148,14 +148,15 @@ LEVELS = one_of('CRITICAL', 'FATAL', 'ERROR', 'WARNING', 'WARN', 'INFO', 'DEBUG'
 
 # Keys of a config that runs read, ours first.
 SETTINGS_OF_RUNS: dict[str, Kind] = dict(
-    accumulation=SIZE, checkpoint_config=SETTINGS | NONE, crop_size=PAIR, cudnn_benchmark=FLAG,
+    accumulation=SIZE, checkpoint_config=SETTINGS | NONE, crop_size=PAIR | SIZE,
+    cudnn_benchmark=FLAG,
     custom_hooks=many(TYPED) | NONE, custom_imports=SETTINGS | NONE, data=SETTINGS,
-    dist_params=SETTINGS | NONE, engine=SETTINGS | NONE, evaluation=SETTINGS,
+    dist_params=SETTINGS | NONE, engine=SETTINGS | NONE, evaluation=SETTINGS | NONE,
     feature_cache=SETTINGS | NONE, find_unused_parameters=FLAG, load_from=PATH,
-    load_from_without=TEXTS | NONE,
+    load_from_without=TEXT | many(TEXT) | NONE,
     log_config=LOGGING | NONE, log_level=LEVELS | WHOLE, lr_config=SETTINGS | NONE, model=TYPED,
-    momentum_config=SETTINGS | NONE, mp_start_method=one_of('fork', 'spawn', 'forkserver'),
-    opencv_num_threads=COUNT, optimizer=TYPED, optimizer_config=SETTINGS | NONE,
+    momentum_config=SETTINGS | NONE, mp_start_method=one_of(None, 'fork', 'spawn', 'forkserver'),
+    opencv_num_threads=WHOLE | NONE, optimizer=TYPED, optimizer_config=SETTINGS | NONE,
     precision=TEXT | NONE, resume_from=PATH, runner=TYPED | NONE, sweep=SETTINGS | NONE,
     test_cfg=SETTINGS | NONE, total_batch=SIZE | NONE, total_epochs=steps(1) | NONE,
     total_iters=steps(1) | NONE,

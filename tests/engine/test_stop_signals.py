@@ -2,7 +2,7 @@ import multiprocessing
 import signal
 import time
 
-from mmseg_custom.engine.preemption import end_workers, shield_worker
+from mmseg_custom.engine.stop_signals import end_workers, shield_worker
 
 
 def work(ready) -> None:

@@ -1,0 +1,92 @@
+"""What is checked of a training between its config and its first iteration.
+
+Labels are looked at (one of each data set, as a rule); no network is built, and no weights are
+read.
+"""
+from collections.abc import Mapping
+
+from mmcv import Config
+from mmseg.utils import get_root_logger
+from torch.utils.data import Dataset
+
+from ..datasets.learnable import check_learnable, check_scored
+from ..distributed.compiler import require_compiler
+from ..distributed.options import Engine
+from ..errors import InputError
+from ..evaluation.metric_names import check_evaluation
+from ..optim import low_memory
+from . import classes
+from .loggers import check_loggers
+
+
+def check_settings(cfg: Config) -> None:
+    """Checks that a config has what every training reads, and the packages of its loggers.
+
+    Raises:
+        InputError: Naming the key, or the package, that is missing.
+    """
+    examples = dict(optimizer="dict(type='AdamW', lr=4e-5)",
+                    runner="dict(type='IterBasedRunner', max_iters=80000)",
+                    lr_config="dict(policy='poly', power=1.0, min_lr=0.0, by_epoch=False), or None "
+                    'for a constant rate')
+    for name, example in examples.items():
+        if name not in cfg or cfg[name] is None and name != 'lr_config':
+            raise InputError(f'{name} is missing from the config: set e.g. {name}={example}')
+    check_loggers(cfg)
+
+
+def check_heads(cfg: Config, train: Dataset) -> None:
+    """Checks that the heads, and the weights of their losses, are for the classes of the data.
+
+    Raises:
+        InputError: If they are not.
+    """
+    classes.check_heads(cfg, train.CLASSES)
+    classes.check_class_weights(cfg)
+
+
+def check_training(cfg: Config, data: Mapping[str, Dataset]) -> None:
+    """Checks the data of a training, and what is to be measured on it; logs doubts.
+
+    Args:
+        cfg: Resolved config.
+        data: Data sets by split: 'train' and, if it is evaluated, 'val'.
+
+    Raises:
+        InputError: If a metric, the labels or the classes are wrong.
+    """
+    if 'val' in data:
+        check_evaluation(cfg.get('evaluation') or {}, data['val'])
+    for warning in _doubts_about_labels(data):
+        get_root_logger().warning('%s', warning)
+
+
+def check_compiler(cfg: Config, engine: Engine, device: str) -> None:
+    """Checks that kernels can be compiled where the run has that done on a GPU.
+
+    Raises:
+        InputError: If there is no C compiler.
+    """
+    if device != 'cuda':
+        return
+    if engine.compile:
+        require_compiler('engine.compile=True')
+    if (cfg.get('optimizer') or {}).get('type') == low_memory.NAME:
+        require_compiler(f'optimizer.type={low_memory.NAME!r}')
+
+
+def _doubts_about_labels(data: Mapping[str, Dataset]) -> list[str]:
+    """Checks that labels can be learnt from, and mean the same where they are scored.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        InputError: If they cannot, or the numbers of classes differ.
+    """
+    warnings: list[str | None] = [*check_learnable(data['train'])]
+    if 'val' in data:
+        warnings += [classes.check_scored_classes(data['train'], data['val']),
+                     classes.check_label_numbers(data['train'], data['val']),
+                     *check_scored(data['val'])]
+    return [warning for warning in warnings if warning is not None]

@@ -1,0 +1,106 @@
+"""Starts the run of a command line: config, device, process group, log."""
+import argparse
+import logging
+import os
+import os.path as osp
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import torch
+import torch.distributed as dist
+from mmcv import Config
+from mmcv.runner import get_dist_info
+from mmseg.utils import collect_env, get_root_logger, setup_multi_processes
+
+from ..distributed.collectives import broadcast_from_rank0
+from ..distributed.devices import taken_by_others, use_gpu
+from ..distributed.launch import DistParams, init_process_group
+from ..files import atomic_write
+from .config import load_config, loader_options, resolve_config
+from .config_check import check_config
+from .determinism import use_deterministic_kernels
+from .last_save import check_spare_folder
+from .lock import lock_work_dir
+from .log_files import LogFile
+from .options import RunOptions
+from .run import Run, prepare_run
+from .sweep.records import seed_of_sweep
+
+
+def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val'),
+              owns_work_dir: bool = True, sweep: Mapping[str, object] | None = None) -> Run:
+    """Sets up device, process group and log, and prepares the run of a command line.
+
+    Args:
+        args: Parsed command line with the options of :func:`.arguments.add_common_arguments`.
+        splits: Data sets to build: 'train', 'val', 'test'.
+        owns_work_dir: See :class:`.options.RunOptions`.
+        sweep: Settings of a sweep that replace those of the config.
+
+    Raises:
+        InputError: If something in the command line, the config or the data is wrong.
+    """
+    options = replace(RunOptions.of(args), owns_work_dir=owns_work_dir)
+    trains = 'test' not in splits
+    cfg = load_config(args.config, args.cfg_options, trains)
+    if sweep is not None:
+        cfg.sweep = {**(cfg.get('sweep') or {}), **sweep}
+    cfg, notes = resolve_config(cfg, options)
+    unread = check_config(cfg, trains=trains)
+    timestamp = _start(cfg, options)
+    for note in notes:
+        get_root_logger().warning('%s', note)
+    if unread:
+        get_root_logger().warning('nothing is known to read these keys of the config; correct them '
+                                  'if they are mistyped: %s', ', '.join(unread))
+    if cfg.get('sweep') and options.seed is None and options.auto_resume:
+        options = replace(options, seed=broadcast_from_rank0(seed_of_sweep(cfg.work_dir)))
+    run = prepare_run(cfg, options, splits, timestamp=timestamp)
+    if owns_work_dir and get_dist_info()[0] == 0:
+        atomic_write(osp.join(cfg.work_dir, osp.basename(args.config)), run.record.dump())
+    return run
+
+
+def _open_log(logger: logging.Logger, path: str) -> None:
+    """Lets a logger of mmcv write into a file, too, in the form of what it prints."""
+    handler = LogFile(path)
+    handler.setFormatter(logger.handlers[0].formatter)
+    logger.addHandler(handler)
+
+
+def _start(cfg: Config, options: RunOptions) -> str:
+    """Sets up device, process group and log; returns the timestamp that names the log."""
+    notes: list[str] = []
+    torch.backends.cudnn.benchmark = bool(cfg.get('cudnn_benchmark'))
+    if options.deterministic:
+        use_deterministic_kernels(options.device)
+    if options.launcher != 'none':
+        notes = init_process_group(options.launcher, options.device,
+                                   DistParams.of(cfg.get('dist_params')))
+    elif options.device == 'cuda':
+        use_gpu(options.gpu_id)
+    timestamp = time.strftime('%Y%m%d_%H%M%S', time.localtime())
+    rank, world_size = get_dist_info()
+    if rank == 0:
+        os.makedirs(cfg.work_dir, exist_ok=True)
+        if options.owns_work_dir:
+            lock_work_dir(cfg.work_dir)
+            check_spare_folder(options.spare_dir)
+    if world_size > 1:
+        dist.barrier()
+    logger = get_root_logger(log_level=cfg.get('log_level', 'INFO'))
+    if rank == 0 and options.owns_work_dir:
+        _open_log(logger, osp.join(cfg.work_dir, f'{timestamp}.log'))
+    logger.propagate = False
+    loader_options(cfg, 'train')  # Of these the next line reads the number of workers.
+    setup_multi_processes(cfg)
+    for note in notes:
+        logger.info('%s', note)
+    if options.device == 'cuda' and (taken := taken_by_others(torch.cuda.current_device())):
+        # On ranks other than 0 mmseg's logger shows errors alone.
+        logger.log(logging.WARNING if rank == 0 else logging.ERROR, '%s', taken)
+    if options.owns_work_dir:
+        env = '\n'.join(f'{key}: {value}' for key, value in collect_env().items())
+        logger.info('environment\n%s', env)
+    return timestamp

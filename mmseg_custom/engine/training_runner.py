@@ -1,0 +1,108 @@
+"""Builds the runner of a training with its hooks, as the config says."""
+import copy
+import logging
+
+from mmcv import Config
+from mmcv.runner import HOOKS, RUNNERS, BaseRunner, IterBasedRunner, build_runner
+from mmcv.utils import build_from_cfg
+from mmseg.core import build_optimizer
+from torch import nn
+
+from ..distributed.parallelize import unwrap
+from ..errors import InputError
+from ..models.segmentors.encoder_decoder import InternViTSegmentor, check_test_cfg
+from . import ema
+from .blame import reading
+from .evaluation_hook import SegEvalHook
+from .hooks import ToBFloat16Hook, ToFloat16Hook
+from .last_save import LastSave
+from .loaders import build_test_loader
+from .randomness import SeedHook
+from .run import Run
+from .runner import SegRunner
+
+
+def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
+                          last_save: LastSave | None = None, **options) -> IterBasedRunner:
+    """Builds optimizer and runner, without the evaluation, preemption and custom hooks.
+
+    Args:
+        run: The run.
+        model: Wrapped segmentor.
+        logger: Logger of the run.
+        last_save: How the last checkpoint is insisted on.
+        **options: Options of the runner and of its ``checkpoint_config`` that replace the
+            config's.
+
+    Raises:
+        InputError: If the runner does not accumulate batches or count epochs, and has to.
+    """
+    cfg = copy.deepcopy(run.cfg)  # mmcv removes the types from the hooks' settings.
+    checkpoints = options.pop('checkpoint_config', cfg.get('checkpoint_config'))
+    if checkpoints is not None and checkpoints.get('type', 'CheckpointHook') == 'CheckpointHook':
+        checkpoints = {**checkpoints, 'last_save': last_save}
+    with reading('optimizer'):
+        optimizer = build_optimizer(model, cfg.optimizer)
+    defaults = dict(model=model, optimizer=optimizer, work_dir=run.work_dir, logger=logger,
+                    meta=run.meta)
+    if issubclass(RUNNERS.get(cfg.runner.type) or object, SegRunner):
+        defaults.update(accumulation=run.batch.accumulation,
+                        allow_nonfinite=run.options.allow_nonfinite)
+    elif run.batch.accumulation > 1:
+        raise InputError(f'runner.type={cfg.runner.type!r} does not accumulate '
+                         f'{run.batch.accumulation} batches: expected IterBasedRunner')
+    elif cfg.runner.get('epoch_length'):
+        raise InputError(f'runner.type={cfg.runner.type!r} does not count epochs, as by_epoch=True '
+                         'of lr_config or momentum_config asks for: expected IterBasedRunner')
+    with reading('runner'):
+        runner = build_runner({**cfg.runner, **options}, defaults)
+    runner.timestamp = run.timestamp
+    _warn_of_epochs(cfg, runner, logger)
+    with reading('lr_config, optimizer_config, checkpoint_config, log_config or momentum_config'):
+        runner.register_training_hooks(
+            cfg.get('lr_config'), cfg.get('optimizer_config') or {}, checkpoints,
+            cfg.get('log_config'), cfg.get('momentum_config'))
+    runner.register_hook(SeedHook(run.rank_seed))
+    return runner
+
+
+def _warn_of_epochs(cfg: Config, runner: BaseRunner, logger: logging.Logger) -> None:
+    """Warns of settings by epoch, of which a runner that counts iterations has none."""
+    effects = dict(lr_config='the learning rate stays as it is', momentum_config='the momentum '
+                   'stays as it is', checkpoint_config='no checkpoint is saved on its account')
+    for name, effect in effects.items():
+        if isinstance(runner, IterBasedRunner) and (cfg.get(name) or {}).get('by_epoch'):
+            logger.warning('%s.by_epoch=True, but the runner counts iterations: %s; set it False',
+                           name, effect)
+
+
+def build_evaluation(run: Run, runner: BaseRunner,
+                     hook: type[SegEvalHook] = SegEvalHook) -> SegEvalHook:
+    """Builds the hook that evaluates during training, as ``evaluation`` of the config says."""
+    options = {**(run.cfg.get('evaluation') or {}),
+               'by_epoch': not isinstance(runner, IterBasedRunner)}
+    segmentor = unwrap(runner.model)
+    if isinstance(segmentor, InternViTSegmentor):
+        check_test_cfg(segmentor.test_cfg)
+    with reading('evaluation, or data for the loader of data.val,'):
+        return hook(build_test_loader(run, 'val'), run.device, **options)
+
+
+def register_custom_hooks(runner: IterBasedRunner, run: Run) -> None:
+    """Registers ``custom_hooks`` of the config."""
+    for options in run.cfg.get('custom_hooks') or []:
+        options = dict(options)
+        priority = options.pop('priority', 'NORMAL')
+        if options['type'] == ema.NAME:  # comes before checkpoints and evaluations
+            if priority not in ('NORMAL', 'ABOVE_NORMAL'):
+                runner.logger.warning('EMAHook: priority=%r has no effect: averages are updated '
+                                      'before they are saved and evaluated', priority)
+            with reading('custom_hooks'):
+                runner.register_hook(ema.build_ema_hook(options), priority='ABOVE_NORMAL')
+            continue
+        with reading('custom_hooks'):
+            hook = build_from_cfg(options, HOOKS)
+        if isinstance(hook, (ToBFloat16Hook, ToFloat16Hook)):
+            continue  # The model was built in the precision of these hooks, or of the config.
+        with reading('custom_hooks'):
+            runner.register_hook(hook, priority=priority)

@@ -1,0 +1,103 @@
+"""The metrics by their names: which there are, which a data set gives, which are means."""
+import re
+from collections.abc import Mapping, Sequence
+
+from mmseg.datasets import CustomDataset
+from torch.utils.data import Dataset
+
+from ..datasets.concatenated import ConcatTestDataset
+from ..errors import InputError, hint
+
+MMSEG_METRICS = ('mIoU', 'mDice', 'mFscore')
+BOUNDARY = 'mBIoU'
+# Metric -> the means that it gives; each is also given of every class.
+MEANS = dict(mIoU=('mIoU', 'mAcc'), mDice=('mDice', 'mAcc'),
+             mFscore=('mFscore', 'mPrecision', 'mRecall'), mBIoU=('mBIoU',))
+_OF_PART = re.compile(r'\d+_')  # before a metric: the number of one of several data sets
+
+
+def metrics_of(options: Mapping) -> list[str]:
+    """Returns the metrics that ``evaluation`` of a config asks for."""
+    metrics = options.get('metric', 'mIoU')
+    return [metrics] if isinstance(metrics, str) else list(metrics)
+
+
+def check_evaluation(options: Mapping, dataset: Dataset) -> None:
+    """Checks ``evaluation`` of a config before the start.
+
+    Args:
+        options: Settings of ``evaluation``.
+        dataset: Validation data.
+
+    Raises:
+        InputError: If the data set does not support a metric, or does not give that of the best
+            checkpoint.
+    """
+    metrics = metrics_of(options)
+    check_metrics(dataset, metrics, 'evaluation.metric')
+    if options.get('save_best') not in (None, 'auto'):
+        check_best(dataset, metrics, options['save_best'])
+
+
+def check_metrics(dataset: Dataset, metrics: Sequence[str], setting: str = '--eval') -> None:
+    """Refuses metrics that the data set does not support, before a long run rather than after it.
+
+    Args:
+        dataset: Data set to evaluate.
+        metrics: Names of metrics.
+        setting: Where they come from, for the message.
+
+    Raises:
+        InputError: If a metric is unknown, or needs mmseg's own ``pre_eval``.
+    """
+    if isinstance(dataset, ConcatTestDataset):
+        for part in dataset.datasets:
+            check_metrics(part, metrics, setting)
+        return
+    kind = type(dataset)
+    if BOUNDARY in metrics and not measures_as_mmseg(dataset):
+        raise InputError(f'{setting} {BOUNDARY}: {kind.__name__} measures predictions in its own '
+                         'way')
+    unknown = [name for name in metrics if name not in (*MMSEG_METRICS, BOUNDARY)]
+    if unknown and getattr(kind, 'evaluate', None) is CustomDataset.evaluate:
+        raise InputError(f'{setting} {unknown[0]}: expected some of '
+                         f'{", ".join((*MMSEG_METRICS, BOUNDARY))}')
+
+
+def check_best(dataset: Dataset, metrics: Sequence[str], best: str) -> None:
+    """Refuses a metric of the best checkpoint that an evaluation does not give.
+
+    Raises:
+        InputError: Naming the nearest that it does.
+    """
+    if getattr(type(dataset), 'evaluate', None) is not CustomDataset.evaluate:
+        return  # it gives what it likes
+    found = [*metrics, *([] if set(metrics) - {BOUNDARY} else ['mIoU'])]
+    means = {'aAcc', *(mean for name in found for mean in MEANS[name])}
+    of_classes = {f'{mean[1:]}.{name}' for mean in means - {'aAcc'} for name in dataset.CLASSES}
+    if best in means | of_classes:
+        return
+    near = hint(best, sorted(means | of_classes))
+    raise InputError(f'evaluation.save_best={best!r}: metric={", ".join(metrics)} gives no such '
+                     f'figure{near}; expected one of {", ".join(sorted(means))}, or of a class, as '
+                     f'{metrics[0][1:]}.{dataset.CLASSES[0]}')
+
+
+def means_of(metrics: Mapping[str, float], data_set: int | None = None) -> dict[str, float]:
+    """Selects the metrics that are not of a single class.
+
+    Args:
+        metrics: Metrics by name, as :func:`evaluate` returns them.
+        data_set: Number of one of several data sets; default: those of all together.
+    """
+    found = {}
+    for name, value in metrics.items():
+        number, _, rest = name.partition('_') if _OF_PART.match(name) else ('', '', name)
+        if '.' not in name and number == ('' if data_set is None else str(data_set)):
+            found[rest] = value
+    return found
+
+
+def measures_as_mmseg(dataset: Dataset) -> bool:
+    """Returns whether a data set measures predictions by mmseg's own ``pre_eval``."""
+    return getattr(type(dataset), 'pre_eval', None) is CustomDataset.pre_eval
