@@ -66,7 +66,7 @@ def _explain(path: str, error: BaseException) -> str:
     return f'config {file}{line}: {words_of(error)}'
 
 
-def _failed_import(name: str, error: Exception) -> str:
+def _failed_import(name: str, error: BaseException) -> str:
     """Returns the line on a module that does not import; mmcv's own error has no words."""
     cause = error.__context__ if isinstance(error, ImportError) and not str(error) else error
     if isinstance(cause, ModuleNotFoundError) and f'{name}.'.startswith(f'{cause.name}.'):
