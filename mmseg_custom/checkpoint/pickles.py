@@ -74,21 +74,10 @@ def check_pickle(data: bytes) -> int:
             elif kind == MARK:
                 marks.append(len(stack))
             elif kind in (OTHER, CHANGE):
-                base = marks.pop() if to_mark else len(stack)
-                items = stack[base - pops:]
-                if base < pops:
+                first = (marks.pop() if to_mark else len(stack)) - pops
+                if first < 0:
                     raise IndexError
-                del stack[base - pops:]
-                if keys is not None and any(key[0] > KEY_PARTS for key in items[keys]):
-                    raise ValueError(f"a dict's key has more than {KEY_PARTS} parts")
-                parts = 0
-                for item in items:
-                    parts += item[0]
-                if kind == CHANGE:
-                    stack.append(items[0])
-                    items[0][0] = parts
-                elif pushes:
-                    stack.append([1 + parts])
+                _combine(stack, first, kind == CHANGE, pushes, keys)
             elif kind == DUP:
                 stack.append(stack[-1])
             elif kind == POP:
@@ -102,6 +91,34 @@ def check_pickle(data: bytes) -> int:
                 return end
     except (IndexError, KeyError) as error:
         raise ValueError(f'it is cut short or damaged at byte {min(end, len(data))}') from error
+
+
+def _combine(stack: list[list[int]], first: int, changes: bool, pushes: int,
+             keys: slice | None) -> None:
+    """Replaces the objects from a place in the stack on by what is made of them.
+
+    Args:
+        stack: Stack, with the number of parts of each object.
+        first: Place of the first object.
+        changes: Whether the others are put into the first, and no new object is made.
+        pushes: Number of objects that are made, 0 or 1.
+        keys: Which of the objects become keys of a dict or items of a set.
+
+    Raises:
+        ValueError: If such a key has too many parts.
+    """
+    items = stack[first:]
+    del stack[first:]
+    if keys is not None and any(key[0] > KEY_PARTS for key in items[keys]):
+        raise ValueError(f"a dict's key has more than {KEY_PARTS} parts")
+    parts = 0
+    for item in items:
+        parts += item[0]
+    if changes:
+        stack.append(items[0])
+        items[0][0] = parts
+    elif pushes:
+        stack.append([1 + parts])
 
 
 def _unknown(data: bytes, position: int) -> tuple:
