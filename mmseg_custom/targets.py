@@ -1,4 +1,4 @@
-"""Where a long run is to write at its end: tried before it starts, and other places in need."""
+"""Targets that are written at the end of a long run: tried first, with fallbacks."""
 import errno
 import os
 import shutil

@@ -95,7 +95,7 @@ def check_pickle(data: bytes) -> int:
 
 def _combine(stack: list[list[int]], first: int, changes: bool, pushes: int,
              keys: slice | None) -> None:
-    """Replaces the objects from a place in the stack on by what is made of them.
+    """Replaces the top objects of the stack by the object that is made of them.
 
     Args:
         stack: Stack, with the number of parts of each object.
@@ -138,7 +138,7 @@ def _end_of_argument(data: bytes, start: int, size: int) -> int:
 
 
 def _check_text(data: bytes, start: int, end: int) -> None:
-    """Refuses the name of a class that allocates what a number says."""
+    """Refuses ``bytearray``, which allocates as many bytes as its argument says."""
     if end - start < 50 and b'bytearray' in data[start:end] and (
             data[start:end].strip(b'\n').endswith(b'bytearray')):
         raise ValueError('it asks for bytearray')

@@ -1,4 +1,4 @@
-"""What is known of large files, kept in the user's cache folder while they stay the same."""
+"""Facts about large files, cached in the user's cache folder as long as they do not change."""
 import json
 import logging
 import os
@@ -10,7 +10,7 @@ _CONTENT = record({}, others=line)  # identity of a file -> what is known of it
 
 
 def identity_of(path: str) -> str:
-    """Returns what changes when a file, or the metadata of a folder, is written anew."""
+    """Returns a string that changes when a file, or the metadata of a folder, is written again."""
     file = os.path.join(path, '.metadata') if os.path.isdir(path) else path
     stat = os.stat(file)
     return f'{os.path.realpath(path)} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}'
@@ -31,7 +31,7 @@ def read_cache(name: str) -> dict[str, str]:
 
 
 def write_cache(name: str, content: dict[str, str]) -> None:
-    """Adds to a JSON file of the cache; without a writable home folder, nothing is kept."""
+    """Adds entries to a JSON file of the cache; does nothing without a writable home folder."""
     path = os.path.join(cache_folder(), name)
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)

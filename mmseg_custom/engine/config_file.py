@@ -1,4 +1,4 @@
-"""Reads the files of a config; whatever is wrong with them is said in one line."""
+"""Reads the files of a config; anything wrong with them becomes a one-line error."""
 import os.path as osp
 import tempfile
 import traceback
@@ -66,7 +66,7 @@ def _explain(path: str, error: Exception) -> str:
 
 
 def _failed_import(name: str, error: Exception) -> str:
-    """Returns the line on a module that does not import; mmcv's own error has no words."""
+    """Returns the line for a module that cannot be imported; mmcv's own error has no message."""
     cause = error.__context__ if isinstance(error, ImportError) and not str(error) else error
     if isinstance(cause, ModuleNotFoundError) and f'{name}.'.startswith(f'{cause.name}.'):
         return (f'there is no module {name!r}: correct the name, install it, or put its folder on '

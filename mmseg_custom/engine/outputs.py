@@ -1,4 +1,4 @@
-"""What a test run writes: tried before anything is predicted, kept elsewhere where it must be."""
+"""The outputs of a test run: targets are tried first, and results are never lost."""
 import os.path as osp
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
