@@ -41,7 +41,7 @@ def one_line(text: str) -> str:
 def words_of(error: BaseException) -> str:
     """Returns the type of a library's error, and what it says, on one line."""
     text = str(error.args[0] if isinstance(error, KeyError) and error.args else error).strip()
-    if text.startswith('Caught '):  # in a loader worker: its traceback
+    if text.startswith('Caught '):  # of a loader worker: a traceback
         return text.splitlines()[-1]
     text = ' '.join(text.partition('Exception raised from')[0].split())  # and torch's C++ frames
     text = f'{text[:LONGEST]}...' if len(text) > LONGEST else text

@@ -1,4 +1,4 @@
-"""Where a long run is to write at its end: tried before it starts, and other places in need."""
+"""Targets that are written at the end of a long run: tried first, with fallbacks."""
 import errno
 import os
 import shutil
@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from .files import PART, SaveError, as_save_error
+from .files import SaveError, as_save_error
 from .units import format_bytes
 
 _TRIAL_BYTES = 64 * 1024
@@ -31,7 +31,8 @@ def try_target(path: str | os.PathLike, nbytes: int = 0, make_folder: bool = Tru
             raise OSError(errno.ENOSPC, f'it takes {format_bytes(nbytes)}', path)
         if os.path.isdir(path):
             raise IsADirectoryError(errno.EISDIR, 'it is a folder', path)
-        with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), suffix=PART) as file:
+        # Without a name, so that a kill leaves nothing.
+        with tempfile.TemporaryFile(dir=os.path.dirname(path)) as file:
             file.write(bytes(_TRIAL_BYTES))
             file.flush()
             os.fsync(file.fileno())

@@ -1,31 +1,21 @@
 """Tests a segmentor: python tools/test.py CONFIG CHECKPOINT --eval mIoU [options]."""
 import argparse
 import os.path as osp
-from collections.abc import Callable
-from functools import partial
 from typing import NoReturn
 
 import _root  # noqa: F401
-import mmcv
 from mmcv.runner import get_dist_info
-from mmseg.datasets import CustomDataset
 
 from mmseg_custom.checkpoint.integrity import finish_checks
-from mmseg_custom.datasets.nesting import innermost_datasets
 from mmseg_custom.engine import arguments, cli
 from mmseg_custom.engine.blame import reading
 from mmseg_custom.engine.loaders import build_test_loader
 from mmseg_custom.engine.options import UNTRAINED
-from mmseg_custom.engine.painter import Painter
-from mmseg_custom.engine.predict import Predictions, name_of, predict, save_partial
-from mmseg_custom.engine.run import Run
+from mmseg_custom.engine.outputs import Outputs
+from mmseg_custom.engine.predict import predict
 from mmseg_custom.engine.start import start_run
 from mmseg_custom.engine.test import build_test_model
 from mmseg_custom.errors import InputError
-from mmseg_custom.evaluation import evaluate, pre_eval, write_results
-from mmseg_custom.evaluation.metric_names import BOUNDARY, check_metrics
-from mmseg_custom.files import as_save_error, atomic_path
-from mmseg_custom.targets import spare_folders, try_target, write_or_rescue
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,115 +58,31 @@ def main() -> None:
     """Prepares the run, predicts, and writes what was asked for."""
     args = parse_args()
     run = start_run(args, splits=('test',), owns_work_dir=False)
-    dataset = run.data['test']
-    on_files = args.format_only or args.eval == ['cityscapes']
-    parts = innermost_datasets(dataset)
-    for part in parts if on_files else ():
-        if type(part).format_results is CustomDataset.format_results:
-            raise InputError(f'--format-only: {type(part).__name__} has no format for a server; '
-                             '--out writes the label maps')
-    if args.eval == ['cityscapes'] and len(parts) > 1:
-        raise InputError(f'--eval cityscapes: data.test has {len(parts)} data sets; test them one '
-                         'after the other')
-    options = dict(args.eval_options)
-    if on_files:
-        options.setdefault('imgfile_prefix', osp.join(run.work_dir, 'format_results'))
+    outputs = Outputs(run, args.config, args.checkpoint, args.eval, args.out, args.format_only,
+                      args.show, args.show_dir, args.opacity, args.eval_options)
     if get_dist_info()[0] == 0:
-        try_targets(args, run, options)
-    keep = None
-    if on_files:
-        keep = partial(_write_files, dataset, options)
-    elif args.eval:
-        check_metrics(dataset, args.eval)
-        keep = partial(pre_eval, dataset, boundary=BOUNDARY in args.eval)
-    paint = None
-    if args.show or args.show_dir:
-        paint = Painter(dataset.PALETTE, args.show_dir, args.show, args.opacity,
-                        dataset.img_dir if len(parts) > 1 else None)
+        outputs.try_targets()
     model = build_test_model(run, args.backbone)
     loader = build_test_loader(run, 'test', args.skip_bad_images)
-    found = predict(model, loader, run.device, keep, paint)
+    found = predict(model, loader, run.device, outputs.keep(), outputs.painter())
     if found.stopped_by is not None:
-        partial_results = osp.join(run.work_dir, f'partial_{run.timestamp}')
-        with reading('model, data.test or the checkpoint', 'fails in the test'):
-            stop(found.stopped_by, found, dataset, partial_results)
+        stop(found.stopped_by, outputs.write_partial(found))
     finish_checks()
     if get_dist_info()[0] == 0:
-        write(args, run, found, options)
+        print()
+        for line in outputs.write(found):
+            print(line)
 
 
-def _write_files(dataset: CustomDataset, options: dict, labels: list, indices: list[int]) -> list:
-    try:
-        return dataset.format_results(labels, indices=indices, **options)
-    except OSError as error:  # of a full disk, Pillow does not say which file it was
-        raise as_save_error(error, osp.join(options['imgfile_prefix'], '')) from error
-
-
-def try_targets(args: argparse.Namespace, run: Run, options: dict) -> None:
-    """Tries to write in all places that are to be written, before anything is predicted."""
-    for path in (args.out, args.eval and results_path(args, run)):
-        if path:
-            try_target(path)
-    for folder in (args.show_dir, options.get('imgfile_prefix')):
-        if folder:
-            try_target(osp.join(folder, 'image.png'))
-
-
-def write(args: argparse.Namespace, run: Run, found: Predictions, options: dict) -> None:
-    """Prints and writes what was asked for."""
-    print()
-    if found.skipped:
-        print(f'{len(found.skipped)} of {found.total} images are skipped:',
-              *(f'  {found.skipped[index]}' for index in sorted(found.skipped)), sep='\n')
-    results, dataset = found.in_order(), run.data['test']
-    if not results:
-        raise InputError(f'none of the {found.total} images could be read')
-    lost = []
-    if args.out:
-        lost += rescue(args.out, partial(_dump, results), run)
-    if args.format_only:
-        print(f'label files: {options["imgfile_prefix"]}')
-    if args.eval:
-        evaluation = evaluate(dataset, results, args.eval, sorted(found.results), **options)
-        lost += rescue(results_path(args, run), partial(
-            write_results, evaluation=evaluation, records=results, dataset=dataset, cfg=run.cfg,
-            config=args.config, checkpoint=args.checkpoint, device=run.device,
-            seconds=found.seconds, memory=found.memory,
-            skipped=[name_of(dataset, index) for index in sorted(found.skipped)]), run)
-    if lost:
-        raise InputError('; '.join(lost))
-
-
-def results_path(args: argparse.Namespace, run: Run) -> str:
-    """Returns the path of the metrics."""
-    scale = 'multi' if args.aug_test else 'single'
-    return osp.join(run.work_dir, f'eval_{scale}_scale_{run.timestamp}.json')
-
-
-def rescue(path: str, dump: Callable[[str], object], run: Run) -> list[str]:
-    """Writes a file at the end of a run, elsewhere if need be; returns what is to be said of it."""
-    written = write_or_rescue(path, dump, [run.work_dir, *spare_folders()])
-    hint = ' (tools/report.py makes a page of them)' if path.endswith('.json') else ''
-    print(f'{"metrics" if hint else "results"}: {written}{hint}')
-    return [] if written == path else [f'{path} could not be written: its content is in {written}']
-
-
-def _dump(results: list, path: str) -> None:
-    with atomic_path(path) as part:
-        mmcv.dump(results, part, file_format='pkl')
-
-
-def stop(error: BaseException, found: Predictions, dataset: CustomDataset, path: str) -> NoReturn:
-    """Saves the results of a run that ended early, says so, and raises what ended it."""
-    rank, world_size = get_dist_info()
-    line = save_partial(found, f'{path}_rank{rank}.pkl' if world_size > 1 else f'{path}.pkl',
-                        dataset)
+def stop(error: BaseException, line: str) -> NoReturn:
+    """Says what a run that ended early leaves, and raises what ended it."""
     if isinstance(error, KeyboardInterrupt):
         raise KeyboardInterrupt(line)
     print(f'\nstopped: {line}')
     if isinstance(error, InputError):
         print('use --skip-bad-images to skip samples that cannot be read')
-    raise error
+    with reading('model, data.test or the checkpoint', 'fails in the test'):
+        raise error
 
 
 if __name__ == '__main__':

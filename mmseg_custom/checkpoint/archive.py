@@ -1,4 +1,4 @@
-"""The zip that torch.save writes: its directory with bounds, and the sums of its records.
+"""The zip that torch.save writes: its directory with bounds, and the checksums of its records.
 
 A record's CRC-32 is in the directory, but neither torch.load nor a mapping of the file looks at it,
 so that a flipped bit would go on as a weight. zlib sums 3 GB a second on a core (2026-11-26).
@@ -19,7 +19,7 @@ _ERRORS = (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFErro
 
 
 class DamagedFile(ValueError):
-    """A file is damaged; the message goes on after the file's name."""
+    """A file is damaged; the message is to be preceded by the file's name."""
 
 
 class Archive:
@@ -48,20 +48,20 @@ class Archive:
         self._has_sums = any(entry.CRC for entry in entries if entry.file_size)
 
     def read(self, name: str) -> bytes:
-        """Reads a record, and checks its sum.
+        """Reads a record, and verifies its checksum.
 
         Raises:
-            DamagedFile: If the sum is another one.
+            DamagedFile: If the checksum does not match.
         """
         return b''.join(bytes(chunk) for chunk in self._checked(self._entries[name]))
 
     def check(self, tensors: bool = True) -> None:
-        """Checks the sums of all records; of those without tensors alone, if asked.
+        """Checks the checksums of all records; of those without tensors alone, if asked.
 
-        A file that was saved without sums (torch.serialization.set_crc32_options) passes.
+        A file that was saved without checksums (torch.serialization.set_crc32_options) passes.
 
         Raises:
-            DamagedFile: Naming the first record whose sum is another one.
+            DamagedFile: Naming the first record whose checksum does not match.
         """
         for name, entry in self._entries.items():
             if tensors or not name.startswith('data/'):
@@ -78,7 +78,7 @@ class Archive:
         return entry.filename.partition('/')[2]
 
     def _checked(self, entry: zipfile.ZipInfo) -> Iterator[memoryview]:
-        """Yields the content of an entry in chunks, and compares the sum at the end."""
+        """Yields the content of an entry in chunks, and compares the checksum at the end."""
         self._file.seek(self._start + entry.header_offset)
         header = self._file.read(_LOCAL_HEADER.size)
         if len(header) < _LOCAL_HEADER.size or not header.startswith(b'PK\x03\x04'):

@@ -30,7 +30,7 @@ _PROGRESS = {'iter': int, 'epoch': int, 'seed': int, 'run': dict, 'hook_msgs': d
 
 
 def check_values(content: object, path: str, pickle_bytes: int, file_bytes: int) -> None:
-    """Checks the values of a file without following what it refers to twice too often.
+    """Checks the values of a file, in bounded time even where they refer to each other.
 
     Args:
         content: Content of the file.
@@ -67,7 +67,7 @@ def check_values(content: object, path: str, pickle_bytes: int, file_bytes: int)
 
 
 def check_names(names: Mapping, path: str) -> None:
-    """Checks that the names of weights are of one line, as all parameters' are."""
+    """Checks that the names of weights are printable strings of a sane length."""
     for name in names:
         if not isinstance(name, str) or not name.isprintable() or len(name) > NAME_LENGTH:
             raise InputError(f'{path}: the name of a tensor is {shorten(name)}: expected text of '
@@ -92,7 +92,7 @@ def check_optimizer(state: object, path: str) -> dict | None:
 
 
 def check_meta(meta: object, path: str) -> dict:
-    """Checks the metadata of a checkpoint; what another program writes beside it is left alone.
+    """Checks the metadata of a checkpoint; what another program stores beside it is left alone.
 
     Returns:
         The metadata; empty if there is none.

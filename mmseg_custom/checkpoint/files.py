@@ -55,7 +55,7 @@ def read_weights(path: str) -> LazyStateDict:
 def safe_load(path: str) -> tuple[dict, bool]:
     """Reads a file of tensors without running anything that is in it.
 
-    Its sums are checked, in the background if it is large: see :mod:`.integrity`.
+    Its checksums are checked, in the background if it is large: see :mod:`.integrity`.
 
     Args:
         path: File of ``torch.save``, or a safetensors file (which becomes ``state_dict``).
@@ -162,7 +162,7 @@ def shards_of(index: str) -> list[str]:
 
 
 def _check_pickle_of(path: str, mapped: bool) -> int:
-    """Checks the bounds of a file of torch.save, and the sums of what describes its tensors.
+    """Checks the bounds of a file of torch.save, and the checksums of what describes its tensors.
 
     Returns:
         Bytes that describe the tensors.
@@ -196,7 +196,7 @@ def _torch_load(path: str, mapped: bool) -> object:
             return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise InputError(_refusal(path, error)) from error
-    except Exception as error:  # torch works on whatever the file says: it is the file's fault
+    except Exception as error:  # torch trusts the file, so any error is the file's fault
         first_line = (str(error).strip().splitlines() or [repr(error)])[0]
         raise InputError(f'{path} cannot be read as a .pth: {first_line}') from error
 

@@ -1,8 +1,8 @@
-"""Sums of files of weights: checked at once where they are small, else while the program goes on.
+"""Checksums of weight files: checked at once where they are small, else while the program goes on.
 
     .pth          CRC-32 of each record, in the zip's directory
     safetensors   CRC-32 of each tensor, in ``__metadata__`` of files that this package wrote
-    .dcp folder   each tensor's part is a zip of torch.save; the sum of ``.metadata`` is in meta.pth
+    .dcp folder   each part of a tensor is a zip of torch.save; that of ``.metadata`` is in meta.pth
 
 A large file is summed by a thread of the first process of a host. What it finds is logged at once,
 and raised by :func:`finish_checks`, which is called before anything is written that depends on the
@@ -41,12 +41,12 @@ class _Check(threading.Thread):
             self.damage = str(error)
             write_cache(CACHE, {self.identity: self.damage})
             logging.getLogger('mmseg').error('%s', damaged_line(self.path, self.damage))
-        except OSError as error:  # the file went away: whoever reads it next says so
-            logging.getLogger('mmseg').debug('the sums of %s are not known: %s', self.path, error)
+        except OSError as error:  # the file is gone: its next reader reports that
+            logging.getLogger('mmseg').debug('no checksums of %s: %s', self.path, error)
 
 
 def check_sums(path: str, nbytes: int, check: Callable[[], None]) -> None:
-    """Checks the sums of a file: at once if it is small, else in the background.
+    """Checks the checksums of a file: at once if it is small, else in the background.
 
     Args:
         path: File, or folder of a sharded checkpoint.
@@ -81,25 +81,25 @@ def finish_checks() -> None:
     for check in list(_CHECKS.values()):
         check.join()
         if check.damage is not None:
-            del _CHECKS[check.identity]  # whoever opens it again is refused
+            del _CHECKS[check.identity]  # opening it again is refused
             raise InputError(damaged_line(check.path, check.damage))
 
 
 def check_archive(path: str, tensors: bool = True) -> None:
-    """Checks the sums of a file of torch.save.
+    """Checks the checksums of a file of torch.save.
 
     Raises:
-        DamagedFile: If one is another.
+        DamagedFile: If one does not match.
     """
     with open(path, 'rb') as file:
         Archive(file).check(tensors)
 
 
 def check_safetensors(path: str) -> None:
-    """Checks the sums of a safetensors file, if it holds any.
+    """Checks the checksums of a safetensors file, if it has any.
 
     Raises:
-        DamagedFile: If one is another.
+        DamagedFile: If one does not match.
     """
     with open(path, 'rb') as file:
         length = int.from_bytes(file.read(8), 'little')
@@ -117,12 +117,12 @@ def check_safetensors(path: str) -> None:
 
 
 def sums_of(header: dict) -> dict[str, str]:
-    """Returns tensor -> sum of a safetensors header.
+    """Returns tensor -> checksum of a safetensors header.
 
-    It is empty if another program wrote the file, or kept the sums beside other tensors.
+    It is empty if another program wrote the file, or kept the checksums beside other tensors.
 
     Raises:
-        DamagedFile: If the sums cannot be read.
+        DamagedFile: If the checksums cannot be read.
     """
     text = header.get('__metadata__', {}).get(SUMS)
     if text is None:

@@ -74,21 +74,10 @@ def check_pickle(data: bytes) -> int:
             elif kind == MARK:
                 marks.append(len(stack))
             elif kind in (OTHER, CHANGE):
-                base = marks.pop() if to_mark else len(stack)
-                items = stack[base - pops:]
-                if base < pops:
+                first = (marks.pop() if to_mark else len(stack)) - pops
+                if first < 0:
                     raise IndexError
-                del stack[base - pops:]
-                if keys is not None and any(key[0] > KEY_PARTS for key in items[keys]):
-                    raise ValueError(f"a dict's key has more than {KEY_PARTS} parts")
-                parts = 0
-                for item in items:
-                    parts += item[0]
-                if kind == CHANGE:
-                    stack.append(items[0])
-                    items[0][0] = parts
-                elif pushes:
-                    stack.append([1 + parts])
+                _combine(stack, first, kind == CHANGE, pushes, keys)
             elif kind == DUP:
                 stack.append(stack[-1])
             elif kind == POP:
@@ -102,6 +91,34 @@ def check_pickle(data: bytes) -> int:
                 return end
     except (IndexError, KeyError) as error:
         raise ValueError(f'it is cut short or damaged at byte {min(end, len(data))}') from error
+
+
+def _combine(stack: list[list[int]], first: int, changes: bool, pushes: int,
+             keys: slice | None) -> None:
+    """Replaces the top objects of the stack by the object that is made of them.
+
+    Args:
+        stack: Stack, with the number of parts of each object.
+        first: Place of the first object.
+        changes: Whether the others are put into the first, and no new object is made.
+        pushes: Number of objects that are made, 0 or 1.
+        keys: Which of the objects become keys of a dict or items of a set.
+
+    Raises:
+        ValueError: If such a key has too many parts.
+    """
+    items = stack[first:]
+    del stack[first:]
+    if keys is not None and any(key[0] > KEY_PARTS for key in items[keys]):
+        raise ValueError(f"a dict's key has more than {KEY_PARTS} parts")
+    parts = 0
+    for item in items:
+        parts += item[0]
+    if changes:
+        stack.append(items[0])
+        items[0][0] = parts
+    elif pushes:
+        stack.append([1 + parts])
 
 
 def _unknown(data: bytes, position: int) -> tuple:
@@ -121,7 +138,7 @@ def _end_of_argument(data: bytes, start: int, size: int) -> int:
 
 
 def _check_text(data: bytes, start: int, end: int) -> None:
-    """Refuses the name of a class that allocates what a number says."""
+    """Refuses ``bytearray``, which allocates as many bytes as its argument says."""
     if end - start < 50 and b'bytearray' in data[start:end] and (
             data[start:end].strip(b'\n').endswith(b'bytearray')):
         raise ValueError('it asks for bytearray')

@@ -98,7 +98,7 @@ def read_checkpoint(path: str, *, backbone: str | None = None) -> dict:
         checkpoint = open_checkpoint(path)
     else:
         content, mapped = safe_load(path)
-        finish_checks()  # whoever asks for a dict copies all of it at once
+        finish_checks()  # the caller gets copies of everything at once
         if backbone_record_of(content.get('meta')) is None:
             return content
         checkpoint = Checkpoint.of(path, content, mapped)

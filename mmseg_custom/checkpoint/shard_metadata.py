@@ -1,7 +1,7 @@
 """Which part of which tensor is where in a sharded checkpoint: its ``.metadata``, read safely.
 
-It is a pickle of torch's own classes. No others are built, its bounds are checked before, its sum
-is compared with the one in the folder's header, and what it says is checked after.
+It is a pickle of torch's own classes. No others are built, its bounds are checked before, its
+checksum is compared with the one in the folder's header, and its content is checked afterwards.
 """
 import io
 import os
@@ -46,11 +46,11 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_metadata(folder: str, header: dict) -> Metadata:
-    """Reads which tensor is where, and refuses what would run code or take all memory.
+    """Reads where each tensor is stored; refuses content that would run code or exhaust the memory.
 
     Args:
         folder: Folder of the checkpoint.
-        header: Content of its header, with the sum of the metadata; earlier ones have none.
+        header: Content of its header, with the checksum of the metadata; earlier ones have none.
 
     Raises:
         InputError: If it is damaged, or describes anything but tensors.
@@ -74,7 +74,7 @@ def read_metadata(folder: str, header: dict) -> Metadata:
             _check_tensor(name, entry)
         for index, part in metadata.storage_data.items():
             _check_part(metadata, index, part)
-    except Exception as error:  # objects are built of whatever the file says: it is its fault
+    except Exception as error:  # objects are built from the file, so any error is its fault
         raise InputError(f'{path} was refused or is damaged: {error}') from error
     return metadata
 
@@ -112,7 +112,7 @@ def _sum(data: bytes) -> str:
 
 
 def _check_tensor(name: object, entry: object) -> None:
-    """Refuses what is no tensor, and one whose parts do not make it up."""
+    """Refuses entries that are no tensors, and tensors that their parts do not add up to."""
     if not isinstance(name, str) or not name.isprintable() or not isinstance(
             entry, TensorStorageMetadata):
         raise ValueError(f'it does not describe tensors alone ({shorten(name)})')
@@ -123,7 +123,7 @@ def _check_tensor(name: object, entry: object) -> None:
 
 
 def _check_part(metadata: Metadata, index: object, part: object) -> None:
-    """Refuses a part of no tensor, and one that is not at a place in a file."""
+    """Refuses a part that belongs to no tensor, or has no valid position in a file."""
     if not isinstance(index, MetadataIndex) or index.fqn not in metadata.state_dict_metadata:
         raise ValueError('it has a part of no tensor')
     place = getattr(part, 'offset', None), getattr(part, 'length', None)

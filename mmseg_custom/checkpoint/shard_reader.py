@@ -152,7 +152,7 @@ def check_whole(folder: str) -> tuple[Metadata, dict]:
 
 
 def _check_parts(folder: str, parts: Collection[_StorageInfo]) -> None:
-    """Checks the sums of all parts of tensors, file by file; each is a zip of torch.save."""
+    """Checks the checksums of all parts of tensors, file by file; each is a zip of torch.save."""
     for name, own in itertools.groupby(sorted(
             parts, key=lambda part: (part.relative_path, part.offset)),
             key=lambda part: part.relative_path):

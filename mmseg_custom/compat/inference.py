@@ -14,7 +14,7 @@ from ..models.backbones.intern_vit import InternViT6B
 
 
 def infer_from_any_input() -> None:
-    """Lets ``mmseg.apis.init_segmentor`` and ``inference_segmentor`` take what people have.
+    """Lets ``mmseg.apis.init_segmentor`` and ``inference_segmentor`` take more kinds of input.
 
     mmseg 0.30 ends in a KeyError where a checkpoint has no names of classes, and in an error of
     OpenCV on a grey array; a head of another number of classes stays random. Both functions look

@@ -43,11 +43,11 @@ class CheckedDataset(CustomDataset):
     label_map: dict | None
     img_infos: list[dict]
     any_suffix = f'img_suffix={ANY!r}'  # the setting that reads all usual suffixes
-    _check_pairs = staticmethod(check_pairs)  # the doctor goes on without
+    _check_pairs = staticmethod(check_pairs)  # the doctor replaces it, to list all such images
 
     def __init__(self, max_image_num: int | None = None, few_shot: dict | None = None,
                  img_suffix: str | None = None, seg_map_suffix: str | None = None, **kwargs):
-        self._suffixes = (img_suffix, seg_map_suffix)  # in the place of those mmseg's classes set
+        self._suffixes = (img_suffix, seg_map_suffix)  # replace those that mmseg's classes set
         super().__init__(**kwargs)
         if self.CLASSES is None:
             raise InputError('no classes are named: set data.*.classes to a list of names, or to a '
@@ -101,7 +101,7 @@ class CheckedDataset(CustomDataset):
 
     def load_annotations(self, img_dir: str, img_suffix: str, ann_dir: str | None,
                          seg_map_suffix: str, split: str | None) -> list[dict]:
-        """Lists the images, checks that each is there and has its label, and says what is not read.
+        """Lists the images, checks that each exists and has a label, and logs what is not read.
 
         Data that is not on a disk is listed by mmseg, without checks.
         """

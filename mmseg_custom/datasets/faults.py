@@ -24,7 +24,7 @@ FAULT, NOTE = 'fault', 'note'
 KINDS = {
     # OpenCV returns nothing and Pillow raises, also for a file that is cut short.
     'undecodable': (FAULT, 'cannot be decoded ({reason})', 'fetch it again or remove the sample'),
-    # Pillow decodes it, to other numbers.
+    # Pillow decodes it nevertheless, to wrong numbers.
     'damaged label': (FAULT, 'is damaged: the check sum (CRC-32) of its chunk {part} at byte '
                       '{start} is another', 'fetch it again or remove the sample'),
     # OpenCV cannot decode more than 16 bits to 8.

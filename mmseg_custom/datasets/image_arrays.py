@@ -2,6 +2,8 @@
 
 H W pixels.
 """
+from functools import cache
+
 import numpy as np
 from mmseg.utils import get_root_logger
 
@@ -38,6 +40,12 @@ def as_colour(image: np.ndarray) -> np.ndarray:
     elif image.dtype.kind != 'f' or not np.isfinite(image).all():
         raise InputError(f'image of {image.dtype}: expected uint8, or finite numbers from 0 to 255')
     elif 0 < image.max() <= 1:
-        get_root_logger().warning('an image of floats has no value above 1: expected 0 to 255; '
-                                  'multiply it by 255')
+        _warn_of_range()
     return np.ascontiguousarray(image)
+
+
+@cache
+def _warn_of_range() -> None:
+    """Warns once, and not for each image of a video."""
+    get_root_logger().warning('an image of floats has no value above 1: expected 0 to 255; '
+                              'multiply it by 255')

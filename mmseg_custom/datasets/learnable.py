@@ -21,8 +21,8 @@ from .ground_truth import IGNORE_INDEX, read_ground_truth
 from .nesting import innermost_datasets
 from .transforms import may_change_labels
 
-MOST = 1000  # labels that are read where one after the other shows nothing
-SECONDS = 10.  # of reading, after which a doubt is a warning
+MOST = 1000  # labels that are read at most
+SECONDS = 10.  # of reading at most; what was not read in that time is not refused
 
 
 def check_learnable(dataset: Dataset) -> list[str]:
@@ -54,9 +54,9 @@ def check_scored(dataset: Dataset) -> list[str]:
         try:
             line, _ = _look(inner, partial(read_ground_truth, inner), False)
         except InputError as error:
-            if osp.isdir(inner.ann_dir):  # else there are no labels to score
+            if osp.isdir(inner.ann_dir):  # otherwise there are no labels to score
                 warnings.append(f'evaluation will end with: {error}')
-        except Exception:  # whatever a data set of somebody else raises
+        except Exception:  # raised by a plugin's data set
             continue
         else:
             warnings += [] if line is None else [f'{line} (evaluation)']
@@ -76,7 +76,7 @@ def _check(dataset: Dataset) -> str | None:
     try:
         as_stored = dataset.label_map is None and not load.reduce_zero_label
         line, is_certain = _look(dataset, loaded, as_stored)
-    except Exception:  # whatever a file or a step of somebody else raises: in training, it is said
+    except Exception:  # of a file or a plugin's step: training will report it
         return None
     if is_certain:
         raise InputError(f'{line}; tools/doctor.py checks all labels')
@@ -114,7 +114,7 @@ def _look(dataset: CustomDataset, load: Callable[[int], np.ndarray],
 
 
 def _describe(classes: Sequence[str], first: bool, stored_255: bool) -> tuple[str, bool] | None:
-    """Says what labels show that have no class but the first, if that.
+    """Describes labels in which no class but the first was found.
 
     Args:
         classes: Names of the classes.

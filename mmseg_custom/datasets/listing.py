@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 
-ANY = 'any'  # in the place of a suffix: all usual ones, in any case
+ANY = 'any'  # value of a suffix: all usual ones, in any case
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')  # usual ones, of images
 SHOWN = 3  # names in a message
 DISK = dict(backend='disk')  # mmcv's client for files

@@ -21,7 +21,7 @@ def fault_of_file(dataset: CustomDataset, index: int) -> InputError | None:
         index: Index of the sample.
     """
     for what, path in zip(('image', 'label'), _paths_of(dataset, index)):
-        # Steps of a test may do without the label.
+        # The pipeline of a test may not read the label.
         needed = _reads_from_disk(dataset) and (what == 'image' or not dataset.test_mode)
         if path is None or not (needed or osp.exists(path)):
             continue
@@ -40,7 +40,7 @@ def fault_of_step(dataset: CustomDataset, index: int, error: Exception) -> Input
         error: What the pipeline has raised; an OSError names its file itself.
     """
     step = _failed_step(error)
-    # A KeyError is of what an earlier step should have made.
+    # A KeyError means that an earlier step, which makes the key, is missing.
     if step is None or isinstance(error, OSError) or not (
             comes_from_library(error) or isinstance(error, KeyError)):
         return None

@@ -6,6 +6,7 @@ import torch
 from mmcv import Config
 from mmseg.datasets.builder import DATASETS
 
+from ..datasets.class_names import class_names
 from ..datasets.nesting import innermost_options
 from ..distributed.failures import explain_failure
 from ..distributed.memory import moments_of
@@ -129,12 +130,17 @@ def check_optimizer(cfg: Config) -> list[Finding]:
 
 
 def training_classes(cfg: Config) -> list[tuple[str, ...]]:
-    """Lists the class names of the training data sets, as far as known, each once."""
+    """Lists the class names of the training data sets, as far as known, each once.
+
+    Raises:
+        InputError: If a data set has no such classes, or their file does not exist.
+    """
     found: dict[tuple[str, ...], None] = {}
     for options in innermost_options(cfg.data.train):
-        classes = options.get('classes') or getattr(DATASETS.get(options['type']), 'CLASSES', None)
-        if isinstance(classes, (list, tuple)):  # and not the name of a file
-            found[tuple(classes)] = None
+        known = getattr(DATASETS.get(options['type']), 'CLASSES', None)
+        classes = options.get('classes') or known
+        if classes is not None:
+            found[tuple(class_names(classes, known, options['type']))] = None
     return list(found)
 
 

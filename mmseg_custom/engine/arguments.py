@@ -8,11 +8,11 @@ from .last_save import PATIENCE, PATIENCE_BEFORE_SPARE
 
 
 class KeyValues(DictAction):
-    """mmcv's ``KEY=VALUE`` options; it unpacks what has no ``=``, and fails."""
+    """mmcv's ``KEY=VALUE`` options, with an error message for those without ``=``."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
                  values: Any, option_string: str | None = None) -> None:
-        """Parses the options, or ends the command with a line on the first that is none."""
+        """Parses the options; exits with a usage error at the first that is not KEY=VALUE."""
         for value in values:
             if not value.partition('=')[0] or '=' not in value:
                 parser.error(f'{option_string} {value}: expected KEY=VALUE, without spaces')

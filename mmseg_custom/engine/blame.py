@@ -11,13 +11,13 @@ from ..errors import InputError, comes_from_library, words_of
 from .determinism import NO_KERNEL
 from .loader_failures import explain_loader
 
-# mmcv's collate takes everything apart that is no tensor, without end.
+# mmcv's collate recurses without end into what holds no tensor.
 UNCOLLATED = 'samples cannot be put into a batch: expected Collect as the last step of the pipeline'
 
 
 @contextmanager
 def reading(place: str, doing: str = 'does not work') -> Iterator[None]:
-    """Raises what a library raises within as an InputError that names a part of the config.
+    """Turns errors that a library raises in the block into an InputError that names the config key.
 
     What this package or a user's own module raises is left alone, and so are failures of GPUs, of
     loader workers and of files, which have lines of their own.
@@ -39,7 +39,7 @@ def reading(place: str, doing: str = 'does not work') -> Iterator[None]:
 
 
 def has_own_line(error: Exception) -> bool:
-    """Returns whether an error is explained otherwise than by a key of the config."""
+    """Returns whether an error has an explanation of its own, apart from a config key."""
     return (isinstance(error, OSError) and error.filename is not None or lost_rank(error)
             or explain_failure(error) is not None or explain_loader(error) is not None
             or NO_KERNEL in str(error))
@@ -47,7 +47,7 @@ def has_own_line(error: Exception) -> bool:
 
 @contextmanager
 def first_iteration(runner: BaseRunner) -> Iterator[None]:
-    """Blames the config for what a library raises in the first iteration, and for nothing later."""
+    """Turns errors of libraries in the first iteration, and in no later one, into InputErrors."""
     start = runner.iter
     try:
         yield

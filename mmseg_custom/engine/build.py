@@ -152,7 +152,7 @@ def compute_dtype(cfg: Config, model: nn.Module) -> torch.dtype | None:
         if name not in COMPUTE_DTYPES:
             raise InputError(f'precision={name!r}: expected one of {", ".join(COMPUTE_DTYPES)}')
         return COMPUTE_DTYPES[name]
-    hooks = cfg.get('custom_hooks')  # which a test has not checked
+    hooks = cfg.get('custom_hooks')  # not checked where a config is only tested
     for hook in (ToBFloat16Hook, ToFloat16Hook):
         if isinstance(hooks, (list, tuple)) and any(
                 isinstance(each, dict) and each.get('type') == hook.__name__ for each in hooks):

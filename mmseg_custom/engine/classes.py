@@ -45,7 +45,7 @@ def differing_heads(cfg: Config, classes: Sequence[str]) -> list[tuple[str, int]
 
 
 def check_class_weights(cfg: Config) -> None:
-    """Checks that there are as many class weights as classes, before a loss meets them.
+    """Checks that each loss has one class weight per class.
 
     A loss fails on a missing one in the first iteration, and ignores one too many. Losses of
     plugins are left alone.
@@ -66,7 +66,7 @@ def _check_length(key: str, weights: Any, expected: int | None) -> None:
         source = f' in {weights}'
         try:
             weights = get_class_weight(weights)
-        except Exception as error:  # whatever the reader of its format raises
+        except Exception as error:  # depends on the reader of its format
             reason = ' '.join(str(error).split()) or type(error).__name__
             raise InputError(f'{key}={weights!r} cannot be read: {reason}; expected a .npy, .json '
                              'or .yaml file of one number a class') from error

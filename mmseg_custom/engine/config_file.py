@@ -1,4 +1,5 @@
-"""Reads the files of a config; whatever is wrong with them is said in one line."""
+"""Reads the files of a config; anything wrong with them becomes a one-line error."""
+import copy
 import os.path as osp
 import tempfile
 import traceback
@@ -18,7 +19,9 @@ def read_config(path: str) -> Config:
             ``custom_imports`` cannot be imported. The line names the file.
     """
     try:
-        return Config.fromfile(path)
+        cfg = Config.fromfile(path)
+        copy.deepcopy(cfg._cfg_dict)  # as runs do; files and generators, say, cannot be copied
+        return cfg
     except InputError:
         raise
     # Config files are programs: whatever they raise is input, and so is their end.
@@ -67,7 +70,7 @@ def _explain(path: str, error: BaseException) -> str:
 
 
 def _failed_import(name: str, error: BaseException) -> str:
-    """Returns the line on a module that does not import; mmcv's own error has no words."""
+    """Returns the line for a module that cannot be imported; mmcv's own error has no message."""
     cause = error.__context__ if isinstance(error, ImportError) and not str(error) else error
     if isinstance(cause, ModuleNotFoundError) and f'{name}.'.startswith(f'{cause.name}.'):
         return (f'there is no module {name!r}: correct the name, install it, or put its folder on '

@@ -39,7 +39,7 @@ class Diverged(InputError):
 
 @dataclass(frozen=True)
 class Fault:
-    """The first number of this process that is not finite.
+    """The first non-finite number of this process.
 
     Attributes:
         iteration: Number of the iteration, from 1.

@@ -1,4 +1,4 @@
-"""Work on many files, in which one that fails does not stop the others."""
+"""Processes many files; one that fails does not stop the others."""
 import sys
 from collections.abc import Callable, Collection
 from typing import TypeVar
@@ -11,7 +11,7 @@ Item = TypeVar('Item')
 
 
 def for_each(items: Collection[Item], work: Callable[[Item], object], what: str) -> None:
-    """Calls a function on each item; says at once what is wrong with one, and goes on.
+    """Calls a function on each item; reports failures at once, and continues.
 
     Args:
         items: Items, such as paths, or a progress bar over them.
@@ -28,5 +28,5 @@ def for_each(items: Collection[Item], work: Callable[[Item], object], what: str)
         except InputError as error:
             failed.append(str(error))
             if len(items) > 1:
-                tqdm.write(f'failed: {error}', sys.stderr)  # above a progress bar
+                tqdm.write(f'failed: {error}', sys.stderr)  # leaves a progress bar intact
     refuse_failed(failed, len(items), what)

@@ -124,7 +124,7 @@ class SegEvalHook(EvalHook):
         self._persist(runner)
 
     def _init_rule(self, rule: str | None, key_indicator: str) -> None:
-        """Takes high values as the better ones of a metric that mmcv does not know."""
+        """Treats higher values as better for metrics that mmcv does not know."""
         try:
             super()._init_rule(rule, key_indicator)
         except ValueError:

@@ -69,7 +69,7 @@ def _lengths(cfg: Config) -> list[str]:
 
 
 def _of_the_command_line(cfg: Config, options: RunOptions) -> list[str]:
-    """Names what mmseg writes into the configs that it leaves in work dirs, and does not read."""
+    """Names keys that mmseg writes into the configs in work dirs but does not read."""
     resumes = options.auto_resume or cfg.get('resume_from')
     found = {'--auto-resume': cfg.get('auto_resume') and not options.auto_resume,
              f'--seed {cfg.get("seed")}': (cfg.get('seed') is not None and options.seed is None

@@ -185,7 +185,7 @@ class SegCheckpointHook(CheckpointHook):
         """Saves a checkpoint, on all ranks if the model is sharded; returns why it is not there."""
         try:
             if runner.rank == 0 and not is_sharded(runner.model):
-                make_folder(folder)  # the work dir may have been removed meanwhile
+                make_folder(folder)  # the work dir may have been removed in the meantime
             if folder == self.out_dir and not is_sharded(runner.model):
                 super()._save_checkpoint(runner)  # which saves on rank 0
             elif is_sharded(runner.model) or runner.rank == 0:

@@ -128,7 +128,7 @@ def save_at_stop(runner: BaseRunner, last_save: LastSave) -> None:
 
 
 def check_spare_folder(spare_dir: str | None) -> None:
-    """Makes the spare folder, so that one that takes nothing is known before the training.
+    """Creates the spare folder and tries to write in it, before the training starts.
 
     Raises:
         InputError: If it cannot be written.

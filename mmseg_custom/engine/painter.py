@@ -40,5 +40,6 @@ class Painter:
         out_file = self.folder and osp.join(self.folder, name)
         model.show_result(picture, [labels], palette=self.palette, show=self.show,
                           out_file=out_file, opacity=self.opacity)
-        if out_file and not (osp.isfile(out_file) and osp.getsize(out_file)):  # OpenCV is silent
+        if out_file and not (osp.isfile(out_file) and osp.getsize(out_file)):
+            # OpenCV reports no errors.
             raise as_save_error(OSError(errno.EIO, 'OpenCV could not write it'), out_file)

@@ -21,7 +21,7 @@ def progress_bar(total: int, unit: str, description: str = '', initial: int = 0)
 
 
 class _Output:
-    """The standard error, as far as it takes what is written: a bar on a full disk ends no run."""
+    """Standard error that drops what cannot be written: a full disk must not end a run."""
 
     encoding = property(lambda self: getattr(sys.stderr, 'encoding', None))
 

@@ -65,6 +65,8 @@ def load_model(cfg: Config, checkpoint: Checkpoint | None, device: str, num_clas
             backbone = pretrained
         load_segmentor(model, checkpoint, backbone=backbone, verify=is_first_of_node())
     outputs = getattr(model, 'num_classes', None)
+    if outputs == 1 and getattr(model, 'out_channels', None) == 1:
+        outputs = 2  # its threshold tells two classes apart
     if outputs not in (None, num_classes):
         raise InputError(f'the network of the config has {outputs} classes, its data set has '
                          f'{num_classes}: set model.decode_head.num_classes or data.test to match')

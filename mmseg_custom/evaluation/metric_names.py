@@ -71,7 +71,7 @@ def check_best(dataset: Dataset, metrics: Sequence[str], best: str) -> None:
         InputError: Naming the nearest that it does.
     """
     if getattr(type(dataset), 'evaluate', None) is not CustomDataset.evaluate:
-        return  # it gives what it likes
+        return  # its own metrics have names of their own
     found = [*metrics, *([] if set(metrics) - {BOUNDARY} else ['mIoU'])]
     means = {'aAcc', *(mean for name in found for mean in MEANS[name])}
     of_classes = {f'{mean[1:]}.{name}' for mean in means - {'aAcc'} for name in dataset.CLASSES}

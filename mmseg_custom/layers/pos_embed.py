@@ -36,7 +36,8 @@ def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, int],
     if side * side != patches.shape[1]:
         raise ValueError(f'position embedding of {patches.shape[1]} patches: '
                          'expected a square grid')
-    known = all(isinstance(length, int) for length in grid)  # not exported for images of any size
+    # Lengths are symbolic where a network for images of any size is exported.
+    known = all(isinstance(length, int) for length in grid)
     if known and (side, side) == tuple(grid):
         return pos_embed
     square = patches.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, D, side, side)
@@ -64,7 +65,7 @@ class PosEmbedCache:
 
     def __call__(self, pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
         """Returns the embedding for a grid: see :func:`resample_pos_embed`."""
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # a program of any weights
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # a graph for any weights
             return resample_pos_embed(pos_embed, grid)
         if torch.is_grad_enabled() and pos_embed.requires_grad:
             return resample_pos_embed(pos_embed, grid)

@@ -22,6 +22,7 @@ from mmseg_custom.errors import InputError
      "'needy_plugin' fails when it is imported: ModuleNotFoundError: No module named 'needed'"),
     (b'custom_imports = 5', 'some.py: TypeError'),
     (b'exit(0)', 'some.py, line 1: SystemExit: 0'),
+    (b'x = (i for i in [1])', "some.py: TypeError: cannot pickle 'generator' object"),
 ])
 def test_a_config_that_cannot_be_read_is_named_in_one_line(tmp_path, monkeypatch, text, message):
     monkeypatch.syspath_prepend(str(tmp_path))

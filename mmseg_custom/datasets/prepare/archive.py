@@ -77,7 +77,7 @@ def open_source(path: str) -> Source:
     if not os.path.exists(path):
         raise InputError(f'{path} does not exist: expected an archive, or the folder that it was '
                          'unpacked to')
-    if not os.path.isfile(path):  # a pipe would be waited for
+    if not os.path.isfile(path):  # reading a pipe would block
         raise InputError(f'{path} is neither a file nor a folder: expected an archive, or the '
                          'folder that it was unpacked to')
     if path.endswith('.json'):

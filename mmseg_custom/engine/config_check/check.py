@@ -1,4 +1,4 @@
-"""Checks a config at the door: each key has a reader, each value the kind that its reader takes.
+"""Checks a config when it is loaded: each key has a reader, each value a kind that it accepts.
 
 What reads a dict is known from the class that is registered under its ``type`` and from its
 constructors, or, for the dicts without a type, from :mod:`.tables`. A key that nothing reads is

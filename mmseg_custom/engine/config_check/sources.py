@@ -1,4 +1,4 @@
-"""Who else reads a key of a config: the files that it is made of, and the plugins it imports."""
+"""Other readers of a config key: the config files themselves, and the plugins they import."""
 import inspect
 import re
 import sys

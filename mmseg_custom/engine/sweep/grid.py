@@ -8,6 +8,7 @@ from itertools import product
 from mmcv import Config, ConfigDict
 
 from ...errors import InputError
+from ..config import heads_of
 from .settings import SweepSettings
 
 DEFAULTS = dict(embed_dim=3200, depth=48)  # default options of the backbone
@@ -175,8 +176,7 @@ def _with_head(cfg: Config, other: Config) -> ConfigDict:
     classes = model.decode_head.num_classes
     model.decode_head = copy.deepcopy(other.model.decode_head)
     model.auxiliary_head = copy.deepcopy(other.model.get('auxiliary_head'))
-    auxiliary = model.auxiliary_head or []
-    for head in (model.decode_head, *(auxiliary if isinstance(auxiliary, list) else [auxiliary])):
+    for _, head in heads_of(model):
         head.num_classes = classes
     for name in ('with_fpn', 'with_final_norm'):
         model.backbone[name] = other.model.backbone.get(name, False)

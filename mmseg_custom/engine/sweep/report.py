@@ -140,7 +140,8 @@ def _logged_losses(folder: str) -> dict[int, float]:
                     entry = json.loads(line)
                 except ValueError:  # cut short when the run was killed
                     continue
-                if entry.get('mode') == 'train':
+                if isinstance(entry, dict) and entry.get('mode') == 'train' and (
+                        {'iter', 'loss'} <= entry.keys()):
                     losses[entry['iter']] = entry['loss']
     return losses
 

@@ -157,7 +157,7 @@ def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: 
             if _goes_on(probe, probe.finish):
                 write_result(probe.run.work_dir, state='finished', iterations=probe.runner.iter,
                              loss=probe.loss, run=probe.run.identity)
-        except SaveError as error:  # the others have ended well
+        except SaveError as error:  # the other heads finish first
             failures.append(error)
     if failures:
         raise failures[0]
@@ -175,7 +175,7 @@ def _stream(loader: DataLoader, shared: SharedBackbone, device: str) -> Iterator
 
 
 def _goes_on(probe: Probe, action: Callable[[], None]) -> bool:
-    """Takes an action on a head; returns False if it turns out to have diverged."""
+    """Runs an action of a head; returns False if the head has diverged."""
     try:
         action()
     except Diverged as error:
