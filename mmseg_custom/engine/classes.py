@@ -12,6 +12,7 @@ from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
 
 from ..checkpoint.checkpoint import Checkpoint
+from ..datasets.class_names import compare_classes
 from ..datasets.nesting import innermost_datasets
 from ..errors import InputError
 from .config import heads_of
@@ -66,6 +67,33 @@ def _check_length(key: str, weights: Any, expected: int | None) -> None:
                      f'{expected} classes of the head')
 
 
+def check_single_channels(cfg: Config) -> None:
+    """Checks that no head has a single channel under losses of a softmax.
+
+    The softmax of one channel is 1 whatever the logit: the loss is constant, the gradient 0.
+
+    Raises:
+        InputError: If one has.
+    """
+    for key, head in heads_of(cfg.model):
+        losses = head.get('loss_decode') or dict(type='CrossEntropyLoss')
+        losses = losses if isinstance(losses, (list, tuple)) else [losses]
+        if (head.get('out_channels') or head.get('num_classes')) == 1 and all(
+                map(_is_softmax, losses)):
+            raise InputError(
+                f'{key} has a single channel, whose softmax is always 1: nothing is learnt. Name '
+                "the background as a class of its own, with num_classes=2, or set num_classes=2, "
+                "out_channels=1 and loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True)")
+
+
+def _is_softmax(loss: dict) -> bool:
+    kind = loss.get('type')
+    if kind == 'CrossEntropyLoss':
+        return not (loss.get('use_sigmoid') or loss.get('use_mask'))
+    return kind in ('DiceLoss', 'TverskyLoss') or (
+        kind == 'LovaszLoss' and loss.get('loss_type', 'multi_class') == 'multi_class')
+
+
 def check_heads(cfg: Config, classes: Sequence[str]) -> None:
     """Checks that the heads have the number of classes of the training data.
 
@@ -83,24 +111,40 @@ def check_heads(cfg: Config, classes: Sequence[str]) -> None:
         get_root_logger().warning('%s', text)
 
 
+def check_joined_classes(train: Dataset) -> list[str]:
+    """Compares the classes of data sets that are trained on together.
+
+    Returns:
+        Warning for each that names others than the first.
+
+    Raises:
+        InputError: If a label of the one is for certain another class in the other.
+    """
+    first, *others = innermost_datasets(train)
+    found = [compare_classes((_place(first), first.CLASSES), (_place(other), other.CLASSES))
+             for other in others if hasattr(first, 'CLASSES') and hasattr(other, 'CLASSES')]
+    return [f'{line}: both are trained as one class' for line in found if line is not None]
+
+
+def _place(dataset: Dataset) -> str:
+    return f'{type(dataset).__name__} of {getattr(dataset, "img_dir", None) or "data.train"}'
+
+
 def check_scored_classes(train: Dataset, val: Dataset) -> str | None:
     """Compares the classes that are trained on with those that are scored during training.
 
     Returns:
-        Warning if the names or their order differ.
+        Warning if the names differ.
 
     Raises:
-        InputError: If the numbers differ, so that labels and predictions mean different things.
+        InputError: If the numbers or the order differ, so that labels and predictions mean
+            different things.
     """
-    ours, theirs = ([str(name).strip() for name in data.CLASSES or ()] for data in (train, val))
-    if not ours or not theirs or ours == theirs:
-        return None
-    if len(ours) != len(theirs):
-        raise InputError(f'data.train has {len(ours)} classes, data.val {len(theirs)}: set classes '
-                         'in both alike, or give --no-validate')
-    number, (our, their) = next((i, pair) for i, pair in enumerate(zip(ours, theirs))
-                                if pair[0] != pair[1])
-    return f'class {number} is {our!r} in data.train, and {their!r} in data.val'
+    try:
+        line = compare_classes(('data.train', train.CLASSES), ('data.val', val.CLASSES))
+    except InputError as error:
+        raise InputError(f'{error}, or give --no-validate') from error
+    return line and f'{line}: both are scored as one class'
 
 
 def check_label_numbers(train: Dataset, val: Dataset) -> str | None:

@@ -33,8 +33,10 @@ from .blame import reading
 from .classes import (
     check_class_weights,
     check_heads,
+    check_joined_classes,
     check_label_numbers,
     check_scored_classes,
+    check_single_channels,
     check_trained_classes,
 )
 from .epochs import count_in_iterations, epoch_length
@@ -153,6 +155,7 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
             get_root_logger().info('%s', run.batch)
         check_heads(cfg, run.data['train'].CLASSES)
         check_class_weights(cfg)
+        check_single_channels(cfg)
         if trains:
             for warning in _check_labels(run.data):
                 get_root_logger().warning('%s', warning)
@@ -203,7 +206,8 @@ def _check_compiler(run: Run) -> None:
 
 def _check_labels(data: Mapping[str, Dataset]) -> list[str]:
     """Checks that labels can be learnt from, and mean the same where they are scored."""
-    warnings: list[str | None] = [*check_learnable(data['train'])]
+    warnings: list[str | None] = [*check_joined_classes(data['train']),
+                                  *check_learnable(data['train'])]
     if 'val' in data:
         warnings += [check_scored_classes(data['train'], data['val']),
                      check_label_numbers(data['train'], data['val']), *check_scored(data['val'])]

@@ -10,7 +10,9 @@ from mmseg_custom.checkpoint.checkpoint import Checkpoint
 from mmseg_custom.engine.classes import (
     check_class_weights,
     check_heads,
+    check_joined_classes,
     check_scored_classes,
+    check_single_channels,
     check_trained_classes,
 )
 from mmseg_custom.errors import InputError
@@ -95,12 +97,47 @@ def test_classes_of_a_resumed_run():
         check_trained_classes(checkpoint, SimpleNamespace(CLASSES=('floor', 'wall')), resumed=True)
 
 
+def data(*names) -> SimpleNamespace:
+    return SimpleNamespace(CLASSES=names, img_infos=[], img_dir='images')
+
+
 def test_classes_that_are_scored():
-    def data(*names):
-        return SimpleNamespace(CLASSES=names)
     assert check_scored_classes(data('sea', 'land'), data('sea ', 'land')) is None
     assert check_scored_classes(data('sea'), SimpleNamespace(CLASSES=None)) is None
-    line = check_scored_classes(data('sea', 'land'), data('land', 'sea'))
-    assert line == "class 0 is 'sea' in data.train, and 'land' in data.val"
+    line = check_scored_classes(data('sea', 'land'), data('sea', 'soil'))
+    assert line == "class 1 is 'land' in data.train, and 'soil' in data.val: both are scored as " \
+        'one class'
     with pytest.raises(InputError, match='data.train has 2 classes, data.val 1'):
         check_scored_classes(data('sea', 'land'), data('sea'))
+    with pytest.raises(InputError, match="class 0 is 'sea' in data.train, and 'land' in data.val: "
+                       'set classes in both in the same order, or give --no-validate'):
+        check_scored_classes(data('sea', 'land'), data('land', 'sea'))
+
+
+def test_classes_that_are_trained_together():
+    def joined(*parts):
+        return SimpleNamespace(datasets=list(parts))
+    assert check_joined_classes(data('sea', 'land')) == []
+    assert check_joined_classes(joined(data('sea', 'land'), data('Sea', 'land '))) == []
+    warning, = check_joined_classes(joined(data('sea', 'land'), data('sea', 'soil')))
+    assert "class 1 is 'land' in" in warning and 'trained as one class' in warning
+    with pytest.raises(InputError, match='set classes in both in the same order'):
+        check_joined_classes(joined(data('sea', 'land'), data('land', 'sea')))
+    with pytest.raises(InputError, match='of images has 2 classes, .* 1: set classes in both'):
+        check_joined_classes(joined(data('sea', 'land'), data('sea')))
+
+
+@pytest.mark.parametrize('head, fails', [
+    (dict(num_classes=1), True), (dict(num_classes=2), False),
+    (dict(num_classes=1, loss_decode=[dict(type='CrossEntropyLoss'), dict(type='DiceLoss')]), True),
+    (dict(num_classes=2, out_channels=1, loss_decode=dict(type='CrossEntropyLoss')), True),
+    (dict(num_classes=2, out_channels=1,
+          loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True)), False),
+    (dict(num_classes=1, loss_decode=dict(type='LovaszLoss', loss_type='binary')), False)])
+def test_a_softmax_of_one_channel_learns_nothing(head, fails):
+    cfg = Config(dict(model=dict(decode_head=head)))
+    if fails:
+        with pytest.raises(InputError, match='model.decode_head has a single channel'):
+            check_single_channels(cfg)
+    else:
+        check_single_channels(cfg)
