@@ -1,5 +1,5 @@
 """Compares the classes of a network, a data set and a checkpoint."""
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from ..checkpoint.checkpoint import Checkpoint
 from ..datasets.class_names import compare_classes
+from ..datasets.ground_truth import IGNORE_INDEX
 from ..datasets.nesting import innermost_datasets
 from ..errors import InputError
 from .config import heads_of
@@ -147,6 +148,30 @@ def check_scored_classes(train: Dataset, val: Dataset) -> str | None:
     return line and f'{line}: both are scored as one class'
 
 
+def check_ignored(cfg: Config, dataset: Dataset, split: str) -> str | None:
+    """Compares the label that the heads ignore with the one that the metrics ignore.
+
+    mmseg has a setting for each.
+
+    Args:
+        cfg: Config of the network.
+        dataset: Data set that is scored.
+        split: Its key in ``data``.
+
+    Returns:
+        Warning if they differ.
+    """
+    learnt = {head.get('ignore_index', IGNORE_INDEX) for _, head in heads_of(cfg.model)
+              if not makes_labels(head)}
+    scored = {inner.ignore_index for inner in innermost_datasets(dataset)
+              if hasattr(inner, 'ignore_index')}
+    if not scored - learnt:
+        return None
+    return (f'labels of {_text(scored)} are left out of the metrics (data.{split}.ignore_index), '
+            f'and of {_text(learnt)} out of the loss (ignore_index of the heads): the latter count '
+            'as errors where labels hold them; set both alike')
+
+
 def check_label_numbers(train: Dataset, val: Dataset) -> str | None:
     """Compares whether 1 is subtracted from the labels in training and in validation.
 
@@ -167,8 +192,8 @@ def check_label_numbers(train: Dataset, val: Dataset) -> str | None:
             'unless their files differ, a class of the one is another class of the other')
 
 
-def _text(flags: set[bool]) -> str:
-    return ' and '.join(map(str, sorted(flags)))
+def _text(values: Iterable[object]) -> str:
+    return ' and '.join(sorted(map(str, values)))
 
 
 def check_trained_classes(checkpoint: Checkpoint, dataset: Dataset,

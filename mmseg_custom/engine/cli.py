@@ -117,7 +117,10 @@ def tell_launcher(message: str) -> None:
 
 
 class KeyValues(DictAction):
-    """mmcv's ``KEY=VALUE`` options; it unpacks what has no ``=``, and fails."""
+    """mmcv's ``KEY=VALUE`` options, which may be given several times.
+
+    mmcv keeps those of the last time alone; it unpacks what has no ``=``, and fails.
+    """
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
                  values: Any, option_string: str | None = None) -> None:
@@ -125,7 +128,9 @@ class KeyValues(DictAction):
         for value in values:
             if not value.partition('=')[0] or '=' not in value:
                 parser.error(f'{option_string} {value}: expected KEY=VALUE, without spaces')
+        before = getattr(namespace, self.dest) or {}
         super().__call__(parser, namespace, values, option_string)
+        setattr(namespace, self.dest, {**before, **getattr(namespace, self.dest)})
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

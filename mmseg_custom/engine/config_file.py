@@ -1,4 +1,5 @@
 """Reads the files of a config; whatever is wrong with them is said in one line."""
+import codecs
 import os.path as osp
 import tempfile
 import traceback
@@ -21,12 +22,12 @@ def read_config(path: str) -> Config:
         return Config.fromfile(path)
     except InputError:
         raise
-    except Exception as error:  # Config files are programs: whatever they raise is input.
+    except (Exception, SystemExit) as error:  # Config files are programs: all of it is input.
         _close_copies(error)
         raise InputError(_explain(path, error)) from error
 
 
-def _close_copies(error: Exception) -> None:
+def _close_copies(error: BaseException) -> None:
     """Closes the temporary copies that mmcv left open; their folder is gone by now.
 
     Otherwise Python would close them at some later time, and print that it failed.
@@ -38,7 +39,7 @@ def _close_copies(error: Exception) -> None:
                 copy.close()
 
 
-def _explain(path: str, error: Exception) -> str:
+def _explain(path: str, error: BaseException) -> str:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     importing = [frame for frame in frames if frame.f_code.co_name == 'import_modules_from_strings']
     if importing and 'imp' in importing[-1].f_locals:
@@ -54,7 +55,10 @@ def _explain(path: str, error: Exception) -> str:
                 'that file there')
     if isinstance(error, UnicodeError):
         return (f'config {file} is not UTF-8 ({words_of(error)}): save it as UTF-8, e.g. '
-                f'`iconv -f LATIN1 -t UTF-8 {file}`')
+                f'`iconv -f {_encoding(file)} -t UTF-8 {file} > NEW_FILE`')
+    if 'null bytes' in str(error):
+        return (f'config {file} holds bytes of 0: it is {_encoding(file)}, or damaged; save it as '
+                'UTF-8')
     if isinstance(error, SyntaxError):
         cause = error.__context__ if isinstance(error.__context__, SyntaxError) else error
         mark = '; save it as UTF-8 without a byte order mark' if 'U+FEFF' in str(cause) else ''
@@ -65,7 +69,20 @@ def _explain(path: str, error: Exception) -> str:
     return f'config {file}{line}: {words_of(error)}'
 
 
-def _failed_import(name: str, error: Exception) -> str:
+def _encoding(path: str) -> str:
+    """Guesses the encoding of a text that is not UTF-8, in the name that iconv has for it."""
+    with open(path, 'rb') as file:
+        data = file.read()
+    for mark, name in ((codecs.BOM_UTF32_LE, 'UTF-32'), (codecs.BOM_UTF32_BE, 'UTF-32'),
+                       (codecs.BOM_UTF16_LE, 'UTF-16'), (codecs.BOM_UTF16_BE, 'UTF-16')):
+        if data.startswith(mark):
+            return name
+    if b'\0' not in data:
+        return 'LATIN1'
+    return 'UTF-16BE' if data.startswith(b'\0') else 'UTF-16LE'
+
+
+def _failed_import(name: str, error: BaseException) -> str:
     """Returns the line on a module that does not import; mmcv's own error has no words."""
     cause = error.__context__ if isinstance(error, ImportError) and not str(error) else error
     if isinstance(cause, ModuleNotFoundError) and f'{name}.'.startswith(f'{cause.name}.'):

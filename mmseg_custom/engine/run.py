@@ -33,6 +33,7 @@ from .blame import reading
 from .classes import (
     check_class_weights,
     check_heads,
+    check_ignored,
     check_joined_classes,
     check_label_numbers,
     check_scored_classes,
@@ -145,8 +146,11 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
               seed=0 if tests else _seed(options, checkpoint if resumed else None),
               data=_build_data(cfg, options, splits),
               checkpoint=checkpoint, resumed=resumed, timestamp=timestamp)
-    if 'test' in run.data and checkpoint is not None:
-        check_trained_classes(checkpoint, run.data['test'])
+    if 'test' in run.data:
+        if checkpoint is not None:
+            check_trained_classes(checkpoint, run.data['test'])
+        if (warning := check_ignored(cfg, run.data['test'], 'test')) is not None:
+            get_root_logger().warning('%s', warning)
     if 'train' in run.data:
         if trains:
             if 'val' in run.data:
@@ -157,7 +161,7 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
         check_class_weights(cfg)
         check_single_channels(cfg)
         if trains:
-            for warning in _check_labels(run.data):
+            for warning in _check_labels(cfg, run.data):
                 get_root_logger().warning('%s', warning)
             validation = len(run.data.get('val_loss', ()))
             cfg, notes = count_in_iterations(
@@ -204,13 +208,14 @@ def _check_compiler(run: Run) -> None:
         require_compiler(f'optimizer.type={low_memory.NAME!r}')
 
 
-def _check_labels(data: Mapping[str, Dataset]) -> list[str]:
+def _check_labels(cfg: Config, data: Mapping[str, Dataset]) -> list[str]:
     """Checks that labels can be learnt from, and mean the same where they are scored."""
     warnings: list[str | None] = [*check_joined_classes(data['train']),
                                   *check_learnable(data['train'])]
     if 'val' in data:
         warnings += [check_scored_classes(data['train'], data['val']),
-                     check_label_numbers(data['train'], data['val']), *check_scored(data['val'])]
+                     check_label_numbers(data['train'], data['val']),
+                     check_ignored(cfg, data['val'], 'val'), *check_scored(data['val'])]
     return [warning for warning in warnings if warning is not None]
 
 

@@ -169,7 +169,16 @@ def build_evaluation(run: Run, runner: BaseRunner,
 
 
 def register_custom_hooks(runner: IterBasedRunner, run: Run) -> None:
-    """Registers ``custom_hooks`` of the config."""
+    """Registers ``custom_hooks`` of the config.
+
+    Raises:
+        InputError: If a hook does not work, or there are several of which one alone can.
+    """
+    averages = [options for options in run.cfg.get('custom_hooks') or []
+                if options['type'] == ema.NAME]
+    if len(averages) > 1:
+        raise InputError(f'custom_hooks has {len(averages)} of type {ema.NAME!r}: expected one, '
+                         'whose averages are evaluated and saved')
     for options in run.cfg.get('custom_hooks') or []:
         options = dict(options)
         priority = options.pop('priority', 'NORMAL')

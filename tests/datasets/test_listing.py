@@ -149,6 +149,11 @@ def test_lists_of_names(mixed, case, suffix):
     assert len(dataset.few_shot.names) == 2
 
 
+def test_a_list_of_absolute_paths(mixed):
+    (mixed / 'list.txt').write_text(f'{mixed}/images/0.jpg\n{mixed}/images/1\n')
+    assert names(build_dataset(config(mixed, split='list.txt'))) == ['0.jpg', '1.jpg']
+
+
 @pytest.mark.parametrize('content, message', [
     (b'0\n\nx.jpg\ny\n', r'images/x.jpg does not exist, but .*list.txt lists it in line 3 \(2 of'),
     (b'0 1\n', r'images/0 1.jpg does not exist, but .*list.txt lists it in line 1'),

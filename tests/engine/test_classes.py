@@ -10,6 +10,7 @@ from mmseg_custom.checkpoint.checkpoint import Checkpoint
 from mmseg_custom.engine.classes import (
     check_class_weights,
     check_heads,
+    check_ignored,
     check_joined_classes,
     check_scored_classes,
     check_single_channels,
@@ -141,3 +142,17 @@ def test_a_softmax_of_one_channel_learns_nothing(head, fails):
             check_single_channels(cfg)
     else:
         check_single_channels(cfg)
+
+
+@pytest.mark.parametrize('of_data, of_head, warns', [
+    (255, None, False), (100, 100, False), (3, None, True), (255, 0, True)])
+def test_what_the_loss_and_the_metrics_ignore(of_data, of_head, warns):
+    cfg = config(3)
+    if of_head is not None:
+        for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
+            head.ignore_index = of_head
+    scored = SimpleNamespace(datasets=[SimpleNamespace(img_infos=[], ignore_index=of_data)])
+    warning = check_ignored(cfg, scored, 'val')
+    assert bool(warning) == warns
+    if warns:
+        assert f'labels of {of_data} are left out of the metrics (data.val' in warning
