@@ -8,13 +8,16 @@ import pytest
 import torch
 from helpers.data import SMALL_LINEAR, prepare, write_config
 from helpers.logs import logged
+from helpers.results import guesses
 from mmseg.datasets import CustomDataset
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmseg_custom.datasets.build import build_test_dataset
 from mmseg_custom.engine.evaluation_hook import SegEvalHook
 from mmseg_custom.engine.log_buffer import DeferredLogBuffer
 from mmseg_custom.errors import InputError
+from mmseg_custom.evaluation import evaluate, pre_eval
 
 SETTINGS = SMALL_LINEAR + """
 evaluation = dict(interval=2, metric=['mIoU', 'mBIoU'], save_best='IoU.wall')
@@ -57,6 +60,22 @@ def test_auto_is_a_metric_that_is_measured(shared_data, tmp_path, metric, best):
     run = prepare(config, settings={'evaluation.metric': metric, 'evaluation.save_best': 'auto'},
                   work_dir=str(tmp_path))
     assert run.cfg.evaluation.save_best == best
+
+
+def test_several_metrics_of_several_data_sets(shared_data):
+    parts = [dict(type='ADE20KDataset', data_root=str(shared_data), pipeline=[],
+                  img_dir=f'images/{name}', ann_dir=f'annotations/{name}')
+             for name in ('validation', 'training')]
+    dataset = build_test_dataset(parts)
+    guessed = [labels for part in dataset.datasets for labels in guesses(part, .3)]
+    records = pre_eval(dataset, guessed, range(len(dataset)), boundary=True)
+    runner = SimpleNamespace(log_buffer=DeferredLogBuffer(), logger=logging.getLogger('mmseg'))
+    hook = SegEvalHook(DataLoader(dataset), 'cpu', metric=['mBIoU', 'mDice'])
+    hook.evaluate(runner, records)
+    expected = evaluate(dataset, records, ['mBIoU', 'mDice'])['metric']
+    found = runner.log_buffer.output
+    for name in ('mBIoU', '0_mBIoU', '1_BIoU.wall', 'mDice', '1_mDice'):
+        assert found[name] == pytest.approx(expected[name], abs=1e-4), name
 
 
 def test_a_class_that_is_nowhere_has_no_best(tmp_path):
