@@ -82,6 +82,7 @@ def main() -> None:
         raise InputError(f'--eval cityscapes: data.test has {len(parts)} data sets; test them one '
                          'after the other')
     options = dict(args.eval_options)
+    metrics.check_options(dataset, options, on_files)
     if on_files:
         options.setdefault('imgfile_prefix', osp.join(run.work_dir, 'format_results'))
     if get_dist_info()[0] == 0:

@@ -196,6 +196,31 @@ def _text(values: Iterable[object]) -> str:
     return ' and '.join(sorted(map(str, values)))
 
 
+def check_loaded_classes(checkpoint: Checkpoint, dataset: Dataset, anew: Sequence[str] = ()
+                         ) -> str | None:
+    """Compares the classes of weights that a training starts from with those it has.
+
+    Args:
+        checkpoint: Checkpoint; one without names of classes, or with another number, is accepted.
+        dataset: Training data.
+        anew: Parts of the network that start anew.
+
+    Returns:
+        Warning if the heads start from weights of other classes.
+    """
+    if any(part.startswith('decode_head') for part in anew) or (
+            len(checkpoint.meta.get('CLASSES') or ()) != len(dataset.CLASSES or ())):
+        return None
+    try:
+        line = compare_classes(('the data', dataset.CLASSES),
+                               (str(checkpoint.path), checkpoint.meta.get('CLASSES')))
+    except InputError as error:
+        line = str(error).partition(': set classes')[0]
+    return line and (f'{line}: the heads start from weights of other classes; with '
+                     '--load-from-without decode_head.conv_seg (and auxiliary_head.conv_seg) their '
+                     'classifiers start anew')
+
+
 def check_trained_classes(checkpoint: Checkpoint, dataset: Dataset,
                           resumed: bool = False) -> None:
     """Refuses a checkpoint that was trained on other classes than those of the data set.

@@ -36,6 +36,7 @@ from .classes import (
     check_ignored,
     check_joined_classes,
     check_label_numbers,
+    check_loaded_classes,
     check_scored_classes,
     check_single_channels,
     check_trained_classes,
@@ -161,7 +162,11 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
         check_class_weights(cfg)
         check_single_channels(cfg)
         if trains:
-            for warning in _check_labels(cfg, run.data):
+            warnings = _check_labels(cfg, run.data)
+            if checkpoint is not None and not resumed:
+                warnings.append(check_loaded_classes(checkpoint, run.data['train'],
+                                                     cfg.get('load_from_without') or ()))
+            for warning in filter(None, warnings):
                 get_root_logger().warning('%s', warning)
             validation = len(run.data.get('val_loss', ()))
             cfg, notes = count_in_iterations(
@@ -208,7 +213,7 @@ def _check_compiler(run: Run) -> None:
         require_compiler(f'optimizer.type={low_memory.NAME!r}')
 
 
-def _check_labels(cfg: Config, data: Mapping[str, Dataset]) -> list[str]:
+def _check_labels(cfg: Config, data: Mapping[str, Dataset]) -> list[str | None]:
     """Checks that labels can be learnt from, and mean the same where they are scored."""
     warnings: list[str | None] = [*check_joined_classes(data['train']),
                                   *check_learnable(data['train'])]
@@ -216,7 +221,7 @@ def _check_labels(cfg: Config, data: Mapping[str, Dataset]) -> list[str]:
         warnings += [check_scored_classes(data['train'], data['val']),
                      check_label_numbers(data['train'], data['val']),
                      check_ignored(cfg, data['val'], 'val'), *check_scored(data['val'])]
-    return [warning for warning in warnings if warning is not None]
+    return warnings
 
 
 def _build_data(cfg: Config, options: RunOptions, splits: Collection[str]

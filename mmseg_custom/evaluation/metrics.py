@@ -4,26 +4,30 @@ mIoU, mAcc, aAcc, mDice and mFscore are computed by mmseg's functions; mBIoU, th
 and the interval of mIoU are added. Letters: `H W` pixels, `K` classes.
 """
 import difflib
+import inspect
 import os.path as osp
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from mmcv.utils import print_log
 from mmseg.datasets import CustomDataset
+from mmseg.utils import get_root_logger
 from prettytable import PrettyTable
 from torch.utils.data import Dataset
 
 from ..datasets.concatenated import ConcatTestDataset
 from ..datasets.ground_truth import read_ground_truth
-from ..errors import InputError
+from ..datasets.nesting import innermost_datasets
+from ..errors import InputError, nearest
 from .bootstrap import DRAWS, LEVEL, SEED, mean_over_classes, miou_interval
 from .per_image import PerImage
 from .record import ImageRecord, are_image_records, measure
 
 MMSEG_METRICS = ('mIoU', 'mDice', 'mFscore')
 BOUNDARY = 'mBIoU'
+OF_OTHERS = ('efficient_test', 'imgfile_prefix')  # options that mmseg's documentation names
 # Metric -> the means that it gives; each is also given of every class.
 MEANS = dict(mIoU=('mIoU', 'mAcc'), mDice=('mDice', 'mAcc'),
              mFscore=('mFscore', 'mPrecision', 'mRecall'), mBIoU=('mBIoU',))
@@ -53,6 +57,37 @@ def check_metrics(dataset: Dataset, metrics: Sequence[str], setting: str = '--ev
     if unknown and getattr(kind, 'evaluate', None) is CustomDataset.evaluate:
         raise InputError(f'{setting} {unknown[0]}: expected some of '
                          f'{", ".join((*MMSEG_METRICS, BOUNDARY))}')
+
+
+def check_options(dataset: Dataset, options: Collection[str], formats: bool,
+                  setting: str = '--eval-options') -> None:
+    """Refuses options that neither the evaluation nor the writing of label files reads.
+
+    mmseg's methods take any, and ignore what they do not know.
+
+    Args:
+        dataset: Data set to evaluate.
+        options: Names of the options.
+        formats: Whether label files are written.
+        setting: Where they come from, for the message.
+
+    Raises:
+        InputError: Naming the nearest that is read.
+    """
+    for part in innermost_datasets(dataset):
+        methods = [type(part).evaluate] + ([type(part).format_results] if formats else [])
+        if not all(method.__module__.startswith(('mmseg.', 'mmseg_custom.')) for method in methods):
+            continue  # A plugin's may read any.
+        known = {name for method in methods for name in inspect.signature(method).parameters}
+        known -= {'self', 'results', 'kwargs', 'metric', 'logger', 'indices', 'gt_seg_maps'}
+        for name in options:
+            if name in OF_OTHERS and name not in known:
+                get_root_logger().warning('%s %s has no effect here', setting, name)
+            elif name not in known:
+                near = nearest(name, known)
+                raise InputError(f'{setting} {name}: nothing reads it'
+                                 + (f'; did you mean {near!r}?' if near else ': expected some of '
+                                    + ', '.join(sorted(known))))
 
 
 def check_best(dataset: Dataset, metrics: Sequence[str], best: str) -> None:

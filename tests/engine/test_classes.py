@@ -12,6 +12,7 @@ from mmseg_custom.engine.classes import (
     check_heads,
     check_ignored,
     check_joined_classes,
+    check_loaded_classes,
     check_scored_classes,
     check_single_channels,
     check_trained_classes,
@@ -88,6 +89,18 @@ def test_classes_of_the_checkpoint(classes, message):
         return
     with pytest.raises(InputError, match=message):
         check()
+
+
+def test_classes_of_the_weights_of_a_start():
+    checkpoint = Checkpoint('x.pth', dict(CLASSES=['wall', 'floor']), weights=None)
+    same, turned, other, more = map(lambda names: SimpleNamespace(CLASSES=names), (
+        ('Wall', 'floor'), ('floor', 'wall'), ('wall', 'sky'), ('wall', 'floor', 'sky')))
+    assert check_loaded_classes(checkpoint, same) is None
+    assert check_loaded_classes(checkpoint, more) is None  # whose shapes are refused
+    assert check_loaded_classes(checkpoint, turned, ['decode_head.conv_seg']) is None
+    for data, name in ((turned, 'wall'), (other, 'floor')):
+        line = check_loaded_classes(checkpoint, data)
+        assert f'{name!r} in x.pth: the heads start from weights of other classes' in line
 
 
 def test_classes_of_a_resumed_run():

@@ -148,6 +148,7 @@ SETTINGS_OF_RUNS: dict[str, Kind] = dict(
     custom_hooks=many(TYPED) | NONE, custom_imports=SETTINGS | NONE, data=SETTINGS,
     dist_params=SETTINGS | NONE, engine=SETTINGS | NONE, evaluation=SETTINGS,
     feature_cache=SETTINGS | NONE, find_unused_parameters=FLAG, load_from=PATH,
+    load_from_without=TEXTS | NONE,
     log_config=LOGGING | NONE, log_level=LEVELS | WHOLE, lr_config=SETTINGS | NONE, model=TYPED,
     momentum_config=SETTINGS | NONE, mp_start_method=one_of('fork', 'spawn', 'forkserver'),
     opencv_num_threads=COUNT, optimizer=TYPED, optimizer_config=SETTINGS | NONE,
