@@ -1,6 +1,7 @@
 """The door of configs: what is mistyped or of a wrong kind is refused, what is valid is not."""
 import ast
 import copy
+import re
 from pathlib import Path
 
 import mmseg
@@ -10,6 +11,7 @@ from helpers.data import write_config
 from mmcv import Config
 from mmcv.runner import HOOKS, Hook
 
+import mmseg_custom
 from mmseg_custom.engine.config import load_config
 from mmseg_custom.engine.schema import check_config
 from mmseg_custom.engine.schema.tables import SETTINGS_OF_RUNS, WITHOUT_EFFECT
@@ -165,3 +167,11 @@ def test_all_keys_that_the_package_reads_are_known():
                 name = node.args[0].value
                 of_run = ast.unparse(node.func.value) in ('cfg', 'run.cfg', 'self.run.cfg')
                 assert name in known or not of_run, f'{path}:{node.lineno} reads {name!r}'
+
+
+def test_every_key_that_the_package_reads_is_known():
+    package = Path(mmseg_custom.__file__).parent
+    read = {name for path in package.rglob('*.py')
+            for name in re.findall(r"\bcfg\.get\('(\w+)'", path.read_text())}
+    assert {'load_from_without', 'feature_cache'} <= read
+    assert not read - SETTINGS_OF_RUNS.keys() - WITHOUT_EFFECT.keys()
