@@ -99,5 +99,5 @@ def _scaled_rate(cfg: Config) -> list[str]:
     scaling = cfg.get('auto_scale_lr')
     if not isinstance(scaling, Mapping) or not scaling.get('enable'):
         return []
-    return ['auto_scale_lr of the config has no effect: optimizer.lr is the learning rate, whatever '
-            'the batch']
+    return ['auto_scale_lr of the config has no effect: optimizer.lr is the learning rate of any '
+            'batch']
