@@ -56,6 +56,10 @@ class CheckedDataset(CustomDataset):
         if self.CLASSES is None:
             raise InputError('no classes are named: set data.*.classes to a list of names, or to a '
                              'file with one a line')
+        if self.PALETTE is not None and len(self.PALETTE) != len(self.CLASSES):
+            get_root_logger().warning('palette of %s has %d colours for %d classes: pictures need '
+                                      'one of each', type(self).__name__, len(self.PALETTE),
+                                      len(self.CLASSES))
         self.few_shot = self._choose(max_image_num, few_shot)
         reduced = bool(self.reduce_zero_label)
         if reduced and self.gt_seg_map_loader.reduce_zero_label:

@@ -155,12 +155,22 @@ def _warn_of_epochs(cfg: Config, runner: BaseRunner, logger: logging.Logger) -> 
                            name, effect)
 
 
+def _warn_of_no_evaluation(options: dict, runner: BaseRunner) -> None:
+    first = options.get('start') or options.get('interval', 1)
+    if isinstance(runner, IterBasedRunner) and first > runner.max_iters:
+        runner.logger.warning('the first evaluation is due in iteration %d, the run ends with %d: '
+                              'nothing is evaluated, and no best checkpoint saved; set '
+                              'evaluation.interval lower, or give --no-validate', first,
+                              runner.max_iters)
+
+
 def build_evaluation(run: Run, runner: BaseRunner,
                      hook: type[SegEvalHook] = SegEvalHook) -> SegEvalHook:
     """Builds the hook that evaluates during training, as ``evaluation`` of the config says."""
     options = {**(run.cfg.get('evaluation') or {}),
                'by_epoch': not isinstance(runner, IterBasedRunner)}
     _check_metric(options.get('metric', 'mIoU'), run.data['val'])
+    _warn_of_no_evaluation(options, runner)
     segmentor = unwrap(runner.model)
     if isinstance(segmentor, InternViTSegmentor):
         check_test_cfg(segmentor.test_cfg)

@@ -15,7 +15,7 @@ from mmseg.models.builder import MODELS
 from ...distributed.options import Engine
 from ...errors import InputError, nearest
 from . import tables
-from .kinds import ANY, FLAG, NONE, SETTINGS, TEXT, WHOLE, Kind, shown
+from .kinds import ANY, FLAG, NONE, SETTINGS, TEXT, Kind, shown
 from .signatures import KNOWN_LIBRARIES, Reader, reader_of
 
 # Key -> what is built from the dicts under it, and keys that mmcv's builders take out before.
@@ -26,7 +26,7 @@ BUILT: dict[str, tuple[Registry, dict[str, Kind]]] = dict(
     conv_cfg=(CONV_LAYERS, {}), pipeline=(PIPELINES, {}), transforms=(PIPELINES, {}),
     dataset=(DATASETS, dict(separate_eval=FLAG)))
 PLAIN = dict(train_cfg=tables.TRAIN_CFG, test_cfg=tables.TEST_CFG)
-PRIORITY = dict(priority=TEXT | WHOLE | NONE)
+PRIORITY = dict(priority=tables.PRIORITY | NONE)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@
 from collections.abc import Mapping, Sequence
 from numbers import Real
 
+from mmcv.runner import Priority
+
 from .kinds import (
     ANY,
     COUNT,
@@ -123,9 +125,13 @@ PARAMWISE = dict(
     custom_keys=SETTINGS, bias_lr_mult=NUMBER, bias_decay_mult=NUMBER, norm_decay_mult=NUMBER,
     dwconv_decay_mult=NUMBER, dcn_offset_lr_mult=NUMBER, bypass_duplicate=FLAG)
 LAYER_DECAY = dict(num_layers=SIZE, layer_decay_rate=POSITIVE, decay_embeddings=FLAG)
+# Of hooks, which mmcv calls in this order.
+PRIORITY = Kind('one of ' + ', '.join(Priority.__members__) + ', or 0 to 100',
+                lambda value: value in range(101) if WHOLE.holds(value) else
+                isinstance(value, str) and value.upper() in Priority.__members__)
 NORM_TYPE = Kind("a number above 0, or 'inf'", lambda value: value == 'inf' or (
     is_real(value) and value > 0))
-GRAD_CLIP = dict(max_norm=number(0), norm_type=NORM_TYPE, error_if_nonfinite=FLAG,
+GRAD_CLIP = dict(max_norm=POSITIVE, norm_type=NORM_TYPE, error_if_nonfinite=FLAG,
                  foreach=FLAG | NONE)
 LOGGING = Kind('dict(interval=..., hooks=[...])', lambda value: isinstance(value, Mapping) and (
     {'interval', 'hooks'} <= value.keys()))
