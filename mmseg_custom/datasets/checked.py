@@ -186,7 +186,11 @@ class CheckedDataset(CustomDataset):
         """
         if isinstance(classes, (str, list, tuple)):
             classes = class_names(classes, self.CLASSES, type(self).__name__)
-        return super().get_classes_and_palette(classes, palette)
+        found = super().get_classes_and_palette(classes, palette)
+        if palette is not None and found[1] is not palette:
+            get_root_logger().warning('%s: palette has no effect, its classes have colours of '
+                                      'their own', type(self).__name__)
+        return found
 
     @staticmethod
     def _check_pairs(infos: list[dict], ann_dir: str) -> None:
