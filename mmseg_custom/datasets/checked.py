@@ -121,8 +121,14 @@ class CheckedDataset(CustomDataset):
                 'tools/prepare_data.py`, draw the demo data with `python '
                 'tools/make_demo_data.py`, or set data.*.data_root')
         if split is not None and not osp.isfile(split):
-            raise InputError(f'{split} does not exist: expected a list of image names, one a line; '
+            what = 'is a folder' if osp.isdir(split) else 'does not exist'
+            raise InputError(f'{split} {what}: expected a list of image names, one a line; '
                              '`python tools/prepare_data.py` writes it, or set data.*.split')
+        if ann_dir is not None and img_suffix == seg_map_suffix and (
+                osp.realpath(ann_dir) == osp.realpath(img_dir)):
+            raise InputError(f'{img_dir} is the folder of images and of labels, and both end in '
+                             f'{img_suffix}: each label would be its own image; set ann_dir, or '
+                             'another img_suffix or seg_map_suffix')
         folder = Folder.of(img_dir)
         infos = self._list(folder, img_suffix, ann_dir, seg_map_suffix, split)
         others, rest = unread(
@@ -147,6 +153,8 @@ class CheckedDataset(CustomDataset):
         if own or split is None and ANY not in (img_suffix, seg_map_suffix):
             infos = super().load_annotations(folder.path, img_suffix, ann_dir, seg_map_suffix,
                                              split)
+            if not own:  # mmseg leaves hidden files out, and reads those in hidden folders
+                infos = [info for info in infos if info['filename'] not in folder.hidden]
             missing = [info['filename'] for info in infos if info['filename'] not in folder.files]
             if missing and split is not None:
                 raise InputError(
