@@ -81,6 +81,8 @@ def main() -> None:
     if args.eval == ['cityscapes'] and len(parts) > 1:
         raise InputError(f'--eval cityscapes: data.test has {len(parts)} data sets; test them one '
                          'after the other')
+    if args.eval:
+        metrics.check_metrics(dataset, args.eval)
     options = dict(args.eval_options)
     metrics.check_options(dataset, options, on_files)
     if on_files:
@@ -91,7 +93,6 @@ def main() -> None:
     if on_files:
         keep = partial(_write_files, dataset, options)
     elif args.eval:
-        metrics.check_metrics(dataset, args.eval)
         keep = partial(pre_eval, dataset, boundary=metrics.BOUNDARY in args.eval)
     paint = None
     if args.show or args.show_dir:

@@ -85,9 +85,9 @@ def check_options(dataset: Dataset, options: Collection[str], formats: bool,
                 get_root_logger().warning('%s %s has no effect here', setting, name)
             elif name not in known:
                 near = nearest(name, known)
-                raise InputError(f'{setting} {name}: nothing reads it'
-                                 + (f'; did you mean {near!r}?' if near else ': expected some of '
-                                    + ', '.join(sorted(known))))
+                raise InputError(f'{setting} {name}: nothing reads it; ' + (
+                    f'did you mean {near!r}?' if near else
+                    f'expected {" or ".join(sorted(known)) or "none"}'))
 
 
 def check_best(dataset: Dataset, metrics: Sequence[str], best: str) -> None:
