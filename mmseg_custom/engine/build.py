@@ -139,8 +139,11 @@ def init_heads(model: nn.Module) -> None:
     """Initialises the heads of a segmentor, and its backbone if it is not of this package."""
     for name, child in model.named_children():
         # mmcv would first compute the mean of every parameter for its log, 5.9 billion values.
-        if name != 'backbone' or not hasattr(child, 'freeze_vit'):
-            child.init_weights()
+        if name == 'backbone' and hasattr(child, 'freeze_vit'):
+            continue
+        for part in child if isinstance(child, nn.ModuleList) else [child]:  # several heads
+            if hasattr(part, 'init_weights'):
+                part.init_weights()
 
 
 def compute_dtype(cfg: Config, model: nn.Module) -> torch.dtype | None:

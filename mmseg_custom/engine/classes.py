@@ -71,12 +71,16 @@ def _check_length(key: str, weights: Any, expected: int | None) -> None:
 def check_single_channels(cfg: Config) -> None:
     """Checks that no head has a single channel under losses of a softmax.
 
-    The softmax of one channel is 1 whatever the logit: the loss is constant, the gradient 0.
+    The softmax of one channel is 1 whatever the logit: the loss is constant, the gradient 0. Heads
+    of plugins may have other losses, and are not looked at.
 
     Raises:
         InputError: If one has.
     """
     for key, head in heads_of(cfg.model):
+        kind = HEADS.get(head.get('type', ''))
+        if kind is not None and not kind.__module__.startswith(('mmseg.', 'mmseg_custom.')):
+            continue
         losses = head.get('loss_decode') or dict(type='CrossEntropyLoss')
         losses = losses if isinstance(losses, (list, tuple)) else [losses]
         if (head.get('out_channels') or head.get('num_classes')) == 1 and all(

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers.logs import logged
 from mmcv import Config
+from mmseg.models.builder import HEADS
 
 from mmseg_custom.checkpoint.checkpoint import Checkpoint
 from mmseg_custom.engine.classes import (
@@ -141,8 +142,14 @@ def test_classes_that_are_trained_together():
         check_joined_classes(joined(data('sea', 'land'), data('sea')))
 
 
+@HEADS.register_module()
+class Foreign:
+    """A head of a plugin."""
+
+
 @pytest.mark.parametrize('head, fails', [
     (dict(num_classes=1), True), (dict(num_classes=2), False),
+    (dict(num_classes=1, type='FCNHead'), True), (dict(num_classes=1, type='Foreign'), False),
     (dict(num_classes=1, loss_decode=[dict(type='CrossEntropyLoss'), dict(type='DiceLoss')]), True),
     (dict(num_classes=2, out_channels=1, loss_decode=dict(type='CrossEntropyLoss')), True),
     (dict(num_classes=2, out_channels=1,
