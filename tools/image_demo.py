@@ -62,6 +62,11 @@ def images_in(path: str) -> list[str]:
     if hidden := [name for name in names if name.startswith('._')]:
         print(f'left out: {len(hidden)} files ._* of macOS, which hold no image', file=sys.stderr)
         names = [name for name in names if name not in hidden]
+    others = {name for name in os.listdir(path) if not name.startswith('.')}.difference(names)
+    folders = {name for name in others if osp.isdir(osp.join(path, name))}
+    for what, left in (('folders', folders), ('files of other suffixes', others - folders)):
+        if left:
+            print(f'left out: {len(left)} {what} ({min(left)!r} ...)', file=sys.stderr)
     if not names:
         raise InputError(f'{path} holds no image: expected files that end in {" ".join(ENDINGS)}')
     stem, times = Counter(osp.splitext(name)[0] for name in names).most_common(1)[0]

@@ -52,6 +52,10 @@ class CheckedDataset(CustomDataset):
         if self.CLASSES is None:
             raise InputError('no classes are named: set data.*.classes to a list of names, or to a '
                              'file with one a line')
+        if self.PALETTE is not None and len(self.PALETTE) != len(self.CLASSES):
+            get_root_logger().warning('palette of %s has %d colours for %d classes: pictures need '
+                                      'one of each', type(self).__name__, len(self.PALETTE),
+                                      len(self.CLASSES))
         self.few_shot = self._choose(max_image_num, few_shot)
         reduced = bool(self.reduce_zero_label)
         if reduced and self.gt_seg_map_loader.reduce_zero_label:
@@ -115,8 +119,14 @@ class CheckedDataset(CustomDataset):
                 'tools/prepare_data.py`, draw the demo data with `python '
                 'tools/make_demo_data.py`, or set data.*.data_root')
         if split is not None and not osp.isfile(split):
-            raise InputError(f'{split} does not exist: expected a list of image names, one a line; '
+            what = 'is a folder' if osp.isdir(split) else 'does not exist'
+            raise InputError(f'{split} {what}: expected a list of image names, one a line; '
                              '`python tools/prepare_data.py` writes it, or set data.*.split')
+        if ann_dir is not None and img_suffix == seg_map_suffix and (
+                osp.realpath(ann_dir) == osp.realpath(img_dir)):
+            raise InputError(f'{img_dir} is the folder of images and of labels, and both end in '
+                             f'{img_suffix}: each label would be its own image; set ann_dir, or '
+                             'another img_suffix or seg_map_suffix')
         folder = Folder.of(img_dir)
         infos = self._list(folder, img_suffix, ann_dir, seg_map_suffix, split)
         others, rest = unread(
@@ -141,6 +151,8 @@ class CheckedDataset(CustomDataset):
         if own or split is None and ANY not in (img_suffix, seg_map_suffix):
             infos = super().load_annotations(folder.path, img_suffix, ann_dir, seg_map_suffix,
                                              split)
+            if not own:  # mmseg leaves hidden files out, and reads those in hidden folders
+                infos = [info for info in infos if info['filename'] not in folder.hidden]
             missing = [info['filename'] for info in infos if info['filename'] not in folder.files]
             if missing and split is not None:
                 raise InputError(
@@ -180,7 +192,11 @@ class CheckedDataset(CustomDataset):
         """
         if isinstance(classes, (str, list, tuple)):
             classes = class_names(classes, self.CLASSES, type(self).__name__)
-        return super().get_classes_and_palette(classes, palette)
+        found = super().get_classes_and_palette(classes, palette)
+        if palette is not None and found[1] is not palette:
+            get_root_logger().warning('%s: palette has no effect, its classes have colours of '
+                                      'their own', type(self).__name__)
+        return found
 
     def __getitem__(self, idx: int) -> dict:
         """Loads the sample ``idx`` and takes it through the pipeline.

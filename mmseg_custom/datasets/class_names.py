@@ -1,4 +1,4 @@
-"""The names of classes in a config: a list, or a file with one a line."""
+"""The names of classes in a config: a list, or a file with one a line; and those of data sets."""
 import os.path as osp
 from collections.abc import Sequence
 
@@ -36,3 +36,33 @@ def class_names(classes: str | Sequence[str], known: Sequence[str] | None = None
     if twice:
         raise InputError(f'{source} names {twice[0]!r} twice: expected each class once')
     return names
+
+
+def compare_classes(data: tuple[str, Sequence[str] | None], other: tuple[str, Sequence[str] | None]
+                    ) -> str | None:
+    """Compares the classes of two data sets that share the numbers of their labels.
+
+    Args:
+        data: Name of a data set in messages, and its classes.
+        other: The same of the other one.
+
+    Returns:
+        First class that differs, in words; None where all are the same or a data set names none.
+
+    Raises:
+        InputError: If their numbers differ, or the same names come in another order: a label of
+            the one is another class in the other.
+    """
+    (here, ours), (there, theirs) = ((place, [str(name).strip().lower() for name in names or ()])
+                                     for place, names in (data, other))
+    if not ours or not theirs or ours == theirs:
+        return None
+    if len(ours) != len(theirs):
+        raise InputError(f'{here} has {len(ours)} classes, {there} {len(theirs)}: set classes in '
+                         'both alike')
+    number, (our, their) = next((i, pair) for i, pair in enumerate(zip(ours, theirs))
+                                if pair[0] != pair[1])
+    line = f'class {number} is {our!r} in {here}, and {their!r} in {there}'
+    if sorted(ours) == sorted(theirs):
+        raise InputError(f'{line}: set classes in both in the same order')
+    return line

@@ -9,7 +9,7 @@ from mmseg.datasets.dataset_wrappers import ConcatDataset
 from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
 
-from ..errors import InputError
+from .class_names import compare_classes
 from .nesting import sample_names
 
 
@@ -29,25 +29,19 @@ class ConcatTestDataset(ConcatDataset):
         names: Path of each image relative to ``img_dir``.
 
     Raises:
-        InputError: If the numbers of classes differ.
+        InputError: If the numbers of classes or their order differ.
     """
 
     def __init__(self, datasets: Sequence[Dataset]):
         super(ConcatDataset, self).__init__(datasets)  # mmseg's refuses Cityscapes
         self.CLASSES, self.PALETTE = datasets[0].CLASSES, datasets[0].PALETTE
         self.separate_eval = True
-        first, *others = (_class_names(dataset) for dataset in datasets)
-        for number, names in enumerate(others, start=1):
-            if len(names) != len(first):
-                raise InputError(
-                    f'{self.folder(0)} and {self.folder(number)} are tested together, and have '
-                    f'{len(first)} and {len(names)} classes: expected the classes of the network; '
-                    'give both the same ones, or test them one after the other')
-            if names != first:
-                k = next(k for k in range(len(names)) if names[k] != first[k])
-                get_root_logger().warning(
-                    'class %d is %r in %s and %r in %s: metrics of both together take them for one '
-                    'and the same', k, first[k], self.folder(0), names[k], self.folder(number))
+        for number in range(1, len(datasets)):
+            line = compare_classes((self.folder(0), datasets[0].CLASSES),
+                                   (self.folder(number), datasets[number].CLASSES))
+            if line is not None:
+                get_root_logger().warning('%s: metrics of both together take them for one and the '
+                                          'same', line)
         folders = [osp.abspath(self.folder(number)) for number in range(len(datasets))]
         self.img_dir = osp.commonpath(folders)
         self.names = [osp.relpath(osp.join(folder, name), self.img_dir)
@@ -90,7 +84,3 @@ class ConcatTestDataset(ConcatDataset):
             return found  # Their results cannot be added up.
         print_log(f'\nall together: {len(results)} images', logger)
         return {**self.datasets[0].evaluate(results, logger=logger, **options), **found}
-
-
-def _class_names(dataset: Dataset) -> list[str]:
-    return [str(name).strip().lower() for name in dataset.CLASSES or ()]

@@ -98,7 +98,10 @@ def _look(dataset: CustomDataset, load: Callable[[int], np.ndarray],
     ignored, count = {IGNORE_INDEX, dataset.ignore_index}, len(dataset.img_infos)
     seen, read, end = np.zeros(256, dtype=bool), 0, time.monotonic() + SECONDS
     for index in random.Random(0).sample(range(count), min(count, MOST)):
-        seen[:] |= np.bincount(load(index).ravel(), minlength=256)[:256] > 0
+        labels = load(index)
+        if labels.ndim != 2:
+            return None, False  # A picture in colours has a fault, which its sample will tell.
+        seen[:] |= np.bincount(labels.ravel(), minlength=256)[:256] > 0
         read += 1
         if any(number > 0 and number not in ignored for number in np.flatnonzero(seen)):
             return None, False

@@ -124,6 +124,8 @@ def _resolve(names: Iterable[tuple[int, str]], by_stem: Mapping[str, str], folde
     stems, missing = [], []
     for line, name in names:
         plain = osp.normpath(name.replace('\\', '/'))
+        if osp.isabs(plain):
+            plain = osp.relpath(plain, osp.abspath(folder))
         stems_of = [name, plain, plain.removesuffix(suffix)]
         if plain.lower().endswith(SUFFIXES):
             stems_of.append(osp.splitext(plain)[0])

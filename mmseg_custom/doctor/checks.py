@@ -12,7 +12,7 @@ from ..distributed.failures import explain_failure
 from ..distributed.memory import moments_of
 from ..engine.batch_norm import check_batch_norm
 from ..engine.build import build_network
-from ..engine.classes import check_class_weights, differing_heads
+from ..engine.classes import check_class_weights, check_single_channels, differing_heads
 from ..engine.options import RunOptions
 from ..engine.run import prepare_run
 from ..errors import InputError
@@ -105,6 +105,7 @@ def check_network(cfg: Config) -> list[Finding]:
     try:
         build_network(cfg, on_meta=True)
         check_class_weights(cfg)
+        check_single_channels(cfg)
         all_classes = training_classes(cfg)
     except (InputError, TypeError, KeyError, ValueError, AssertionError) as error:
         return [fault('config', f'network or data cannot be built: {error}', 'correct it', 'model')]

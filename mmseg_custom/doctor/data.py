@@ -8,13 +8,14 @@ import os.path as osp
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import mmcv
 from mmcv import Config
 from mmseg.datasets import CustomDataset
 from mmseg.datasets.builder import DATASETS
+from torch.utils.data import Dataset
 
 from ..datasets import faults
 from ..datasets.build import build_test_dataset, build_train_dataset
@@ -22,6 +23,12 @@ from ..datasets.faults import Header, Problem
 from ..datasets.learnable import check_learnable
 from ..datasets.listing import ANY, SUFFIXES
 from ..datasets.nesting import innermost_datasets, innermost_options, sample_paths
+from ..engine.classes import (
+    check_ignored,
+    check_joined_classes,
+    check_label_numbers,
+    check_scored_classes,
+)
 from ..errors import InputError, words_of
 from . import images
 from .findings import FAULT, Finding, fault, warning
@@ -325,18 +332,38 @@ def _same_content(paths: Iterable[str], others: Iterable[str] | None = None
 
 
 def _check_pipelines(cfg: Config, names: list[str]) -> list[Finding]:
-    """Takes a sample of each data set through its own pipeline, and of those around it."""
+    """Takes a sample of each data set through its own pipeline, and of those around it.
+
+    The classes of those that can be built are compared, too.
+    """
     findings = []
+    built = {}
     for name in names:
         build = build_train_dataset if name == 'train' else build_test_dataset
         try:
-            dataset = build(cfg.data[name])
+            dataset = built[name] = build(cfg.data[name])
             for part in dict.fromkeys([*innermost_datasets(dataset), dataset]):
                 part[0]
         except InputError as error:
-            message, _, way_out = str(error).rpartition('; ')
-            findings.append(fault(PART, message or way_out, way_out, f'data.{name}'))
+            findings.append(_as_finding(name, error))
         except Exception as error:  # whatever a step raises, the pipeline is what does not work
             findings.append(fault(PART, f'its first sample fails: {words_of(error)}',
                                   'correct the pipeline', f'data.{name}.pipeline'))
-    return findings
+    return findings + _check_classes(cfg, built)
+
+
+def _check_classes(cfg: Config, built: Mapping[str, Dataset]) -> list[Finding]:
+    """Compares what labels mean where they are trained on and where they are scored."""
+    train, val = built.get('train'), built.get('val')
+    try:
+        lines = [] if train is None else check_joined_classes(train)
+        lines += [line for name in ('val', 'test') if name in built
+                  if (line := check_ignored(cfg, built[name], name)) is not None]
+        if train is not None and val is not None:
+            lines += filter(None, (check_scored_classes(train, val),
+                                   check_label_numbers(train, val)))
+    except InputError as error:
+        return [fault(PART, str(error).partition(': set classes')[0],
+                      'set classes in both alike')]
+    return [warning(PART, line, 'correct classes, reduce_zero_label or ignore_index')
+            for line in lines]

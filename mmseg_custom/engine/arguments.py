@@ -8,7 +8,10 @@ from .last_save import PATIENCE, PATIENCE_BEFORE_SPARE
 
 
 class KeyValues(DictAction):
-    """mmcv's ``KEY=VALUE`` options, with an error message for those without ``=``."""
+    """mmcv's ``KEY=VALUE`` options, with an error message for those without ``=``.
+
+    They may be given several times; mmcv keeps those of the last time alone.
+    """
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
                  values: Any, option_string: str | None = None) -> None:
@@ -16,7 +19,9 @@ class KeyValues(DictAction):
         for value in values:
             if not value.partition('=')[0] or '=' not in value:
                 parser.error(f'{option_string} {value}: expected KEY=VALUE, without spaces')
+        before = getattr(namespace, self.dest) or {}
         super().__call__(parser, namespace, values, option_string)
+        setattr(namespace, self.dest, {**before, **getattr(namespace, self.dest)})
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

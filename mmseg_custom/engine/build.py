@@ -1,6 +1,6 @@
 """Builds the segmentor of a run: in its dtypes, with its weights, on its device."""
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -83,7 +83,7 @@ def build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None 
     by_shards = (checkpoint is not None and sharded and complete and checkpoint.is_sharded
                  and not anew)
     if checkpoint is not None and not by_shards:
-        with explained_parts(checkpoint, run.resumed):
+        with explained_parts(checkpoint, run.resumed, anew):
             load_segmentor(model, checkpoint, verify=is_first_of_node(), as_stored=sharded,
                            leave_out=anew)
     if run.options.check_finite and not by_shards:
@@ -100,8 +100,14 @@ def build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None 
 
 
 @contextmanager
-def explained_parts(checkpoint: Checkpoint, resumed: bool = False) -> Iterator[None]:
+def explained_parts(checkpoint: Checkpoint, resumed: bool = False,
+                    anew: Sequence[str] = ()) -> Iterator[None]:
     """Offers to leave out the heads in which a checkpoint does not fit the network.
+
+    Args:
+        checkpoint: Opened checkpoint.
+        resumed: Whether the run is resumed from it.
+        anew: Parts that are left out already.
 
     Raises:
         InputError: In the place of one that names such heads.
@@ -113,8 +119,9 @@ def explained_parts(checkpoint: Checkpoint, resumed: bool = False) -> Iterator[N
         if resumed or any(part.split('.')[0] == 'backbone' for part in error.parts):
             raise
         classes = f' (it was trained on {len(trained)} classes)' if trained else ''
-        raise InputError(f'{error}{classes}: to start these parts anew, add --load-from-without '
-                         f'{" ".join(error.parts)}, or load_from_without={error.parts} in the '
+        parts = [*anew, *error.parts]
+        raise InputError(f'{error}{classes}: to start these parts anew, give --load-from-without '
+                         f'{" ".join(parts)}, or load_from_without={parts} in the '
                          'config') from error
 
 
@@ -132,8 +139,10 @@ def init_heads(model: nn.Module) -> None:
     """Initialises the heads of a segmentor, and its backbone if it is not of this package."""
     for name, child in model.named_children():
         # mmcv would first compute the mean of every parameter for its log, 5.9 billion values.
-        if name != 'backbone' or not hasattr(child, 'freeze_vit'):
-            for part in child if isinstance(child, nn.ModuleList) else [child]:  # several heads
+        if name == 'backbone' and hasattr(child, 'freeze_vit'):
+            continue
+        for part in child if isinstance(child, nn.ModuleList) else [child]:  # several heads
+            if hasattr(part, 'init_weights'):
                 with reading(f'model.{name}.init_cfg'):
                     part.init_weights()
 

@@ -1,5 +1,5 @@
 """Compares the classes of a network, a data set and a checkpoint."""
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
 
 from ..checkpoint.checkpoint import Checkpoint
+from ..datasets.class_names import compare_classes
+from ..datasets.ground_truth import IGNORE_INDEX
 from ..datasets.nesting import innermost_datasets
 from ..errors import InputError
 from ..plugins import is_known
@@ -76,6 +78,36 @@ def _check_length(key: str, weights: Any, expected: int | None) -> None:
                      f'{expected} classes of the head')
 
 
+def check_single_channels(cfg: Config) -> None:
+    """Checks that no head has a single channel under losses of a softmax.
+
+    The softmax of one channel is 1 whatever the logit: the loss is constant, the gradient 0. Heads
+    of plugins may have other losses, and are not looked at.
+
+    Raises:
+        InputError: If one has.
+    """
+    for key, head in heads_of(cfg.model):
+        kind = HEADS.get(head.get('type', ''))
+        if kind is not None and not is_known(kind):
+            continue
+        losses = [loss for _, loss in losses_of(head)]
+        if (head.get('out_channels') or head.get('num_classes')) == 1 and all(
+                map(_is_softmax, losses)):
+            raise InputError(
+                f'{key} has a single channel, whose softmax is always 1: nothing is learnt. Name '
+                "the background as a class of its own, with num_classes=2, or set num_classes=2, "
+                "out_channels=1 and loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True)")
+
+
+def _is_softmax(loss: dict) -> bool:
+    kind = loss.get('type')
+    if kind == 'CrossEntropyLoss':
+        return not (loss.get('use_sigmoid') or loss.get('use_mask'))
+    return kind in ('DiceLoss', 'TverskyLoss') or (
+        kind == 'LovaszLoss' and loss.get('loss_type', 'multi_class') == 'multi_class')
+
+
 def check_heads(cfg: Config, classes: Sequence[str]) -> None:
     """Checks that the heads have the number of classes of the training data.
 
@@ -93,28 +125,68 @@ def check_heads(cfg: Config, classes: Sequence[str]) -> None:
         get_root_logger().warning('%s', text)
 
 
+def check_joined_classes(train: Dataset) -> list[str]:
+    """Compares the classes of data sets that are trained on together.
+
+    Returns:
+        Warning for each that names others than the first.
+
+    Raises:
+        InputError: If a label of the one is for certain another class in the other.
+    """
+    first, *others = innermost_datasets(train)
+    found = [compare_classes((_place(first), first.CLASSES), (_place(other), other.CLASSES))
+             for other in others if hasattr(first, 'CLASSES') and hasattr(other, 'CLASSES')]
+    return [f'{line}: both are trained as one class' for line in found if line is not None]
+
+
+def _place(dataset: Dataset) -> str:
+    return f'{type(dataset).__name__} of {getattr(dataset, "img_dir", None) or "data.train"}'
+
+
 def check_scored_classes(train: Dataset, val: Dataset) -> str | None:
     """Compares the classes that are trained on with those that are scored during training.
 
     Returns:
-        Warning if the names or their order differ, or if the numbers do and a data set of a plugin
+        Warning if the names differ, or if the numbers or the order do and a data set of a plugin
         scores in its own way.
 
     Raises:
-        InputError: If the numbers differ, so that labels and predictions mean different things.
+        InputError: If the numbers or the order differ, so that labels and predictions mean
+            different things.
     """
-    ours, theirs = ([str(name).strip() for name in data.CLASSES or ()] for data in (train, val))
-    if not ours or not theirs or ours == theirs:
-        return None
-    if len(ours) != len(theirs):
-        line = f'data.train has {len(ours)} classes, data.val {len(theirs)}'
+    try:
+        line = compare_classes(('data.train', train.CLASSES), ('data.val', val.CLASSES))
+    except InputError as error:
         if all(is_known(getattr(type(inner), name, None)) for inner in innermost_datasets(val)
                for name in ('evaluate', 'pre_eval')):
-            raise InputError(f'{line}: set classes in both alike, or give --no-validate')
-        return f'{line}, which it scores in its own way'
-    number, (our, their) = next((i, pair) for i, pair in enumerate(zip(ours, theirs))
-                                if pair[0] != pair[1])
-    return f'class {number} is {our!r} in data.train, and {their!r} in data.val'
+            raise InputError(f'{error}, or give --no-validate') from error
+        return f'{str(error).partition(": set classes")[0]}, which it scores in its own way'
+    return line and f'{line}: both are scored as one class'
+
+
+def check_ignored(cfg: Config, dataset: Dataset, split: str) -> str | None:
+    """Compares the label that the heads ignore with the one that the metrics ignore.
+
+    mmseg has a setting for each.
+
+    Args:
+        cfg: Config of the network.
+        dataset: Data set that is scored.
+        split: Its key in ``data``.
+
+    Returns:
+        Warning if they differ.
+    """
+    learnt = {head.get('ignore_index', IGNORE_INDEX) for _, head in heads_of(cfg.model)
+              if not makes_labels(head)}
+    scored = {inner.ignore_index for inner in innermost_datasets(dataset)
+              if hasattr(inner, 'ignore_index')}
+    if not scored - learnt:
+        return None
+    return (f'labels of {_text(scored)} are left out of the metrics (data.{split}.ignore_index), '
+            f'and of {_text(learnt)} out of the loss (ignore_index of the heads): the latter count '
+            'as errors where labels hold them; set both alike')
 
 
 def check_label_numbers(train: Dataset, val: Dataset) -> str | None:
@@ -137,8 +209,33 @@ def check_label_numbers(train: Dataset, val: Dataset) -> str | None:
             'unless their files differ, a class of the one is another class of the other')
 
 
-def _text(flags: set[bool]) -> str:
-    return ' and '.join(map(str, sorted(flags)))
+def _text(values: Iterable[object]) -> str:
+    return ' and '.join(sorted(map(str, values)))
+
+
+def check_loaded_classes(checkpoint: Checkpoint, dataset: Dataset, anew: Sequence[str] = ()
+                         ) -> str | None:
+    """Compares the classes of weights that a training starts from with those it has.
+
+    Args:
+        checkpoint: Checkpoint; one without names of classes, or with another number, is accepted.
+        dataset: Training data.
+        anew: Parts of the network that start anew.
+
+    Returns:
+        Warning if the heads start from weights of other classes.
+    """
+    if any(part.startswith('decode_head') for part in anew) or (
+            len(checkpoint.meta.get('CLASSES') or ()) != len(dataset.CLASSES or ())):
+        return None
+    try:
+        line = compare_classes(('the data', dataset.CLASSES),
+                               (str(checkpoint.path), checkpoint.meta.get('CLASSES')))
+    except InputError as error:
+        line = str(error).partition(': set classes')[0]
+    return line and (f'{line}: the heads start from weights of other classes; with '
+                     '--load-from-without decode_head.conv_seg (and auxiliary_head.conv_seg) their '
+                     'classifiers start anew')
 
 
 def check_trained_classes(checkpoint: Checkpoint, dataset: Dataset,

@@ -84,7 +84,7 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, RuntimeError) and NO_KERNEL in str(cause):
             return (f'--deterministic: {str(cause).split()[0]} has no deterministic kernel on this '
                     'GPU; train with --no-deterministic')
-        cause = cause.__cause__ or cause.__context__
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return None
 
 

@@ -76,6 +76,10 @@ def resolve_config(cfg: Config, options: RunOptions) -> tuple[Config, list[str]]
         cfg.runner = dict(type='IterBasedRunner', max_iters=cfg.total_iters)
     elif cfg.get('runner') is None and cfg.get('total_epochs') is not None:
         cfg.runner = dict(type='EpochBasedRunner', max_epochs=cfg.pop('total_epochs'))
+    for name in ('max_iters', 'max_epochs'):
+        length = (cfg.get('runner') or {}).get(name)
+        if isinstance(length, float) and length.is_integer():  # people write 8e4
+            cfg.runner[name] = int(length)
     if options.aug_test:
         _augment_test(cfg)
     return cfg, [*_without_deepspeed(cfg), *_without_tensorboard(cfg), *_best_by_miou(cfg),

@@ -1,4 +1,5 @@
 """Reads the files of a config; anything wrong with them becomes a one-line error."""
+import codecs
 import copy
 import os.path as osp
 import tempfile
@@ -58,7 +59,10 @@ def _explain(path: str, error: BaseException) -> str:
                 'that file there')
     if isinstance(error, UnicodeError):
         return (f'config {file} is not UTF-8 ({words_of(error)}): save it as UTF-8, e.g. '
-                f'`iconv -f LATIN1 -t UTF-8 {file}`')
+                f'`iconv -f {_encoding(file)} -t UTF-8 {file} > NEW_FILE`')
+    if 'null bytes' in str(error):
+        return (f'config {file} holds bytes of 0: it is {_encoding(file)}, or damaged; save it as '
+                'UTF-8')
     if isinstance(error, SyntaxError):
         cause = error.__context__ if isinstance(error.__context__, SyntaxError) else error
         mark = '; save it as UTF-8 without a byte order mark' if 'U+FEFF' in str(cause) else ''
@@ -67,6 +71,19 @@ def _explain(path: str, error: BaseException) -> str:
         return f'config {file} cannot be read: {error.strerror}'
     line = f', line {_runs(frames)[-1].f_lineno}' if _runs(frames) else ''
     return f'config {file}{line}: {words_of(error)}'
+
+
+def _encoding(path: str) -> str:
+    """Guesses the encoding of a text that is not UTF-8, in the name that iconv has for it."""
+    with open(path, 'rb') as file:
+        data = file.read()
+    for mark, name in ((codecs.BOM_UTF32_LE, 'UTF-32'), (codecs.BOM_UTF32_BE, 'UTF-32'),
+                       (codecs.BOM_UTF16_LE, 'UTF-16'), (codecs.BOM_UTF16_BE, 'UTF-16')):
+        if data.startswith(mark):
+            return name
+    if b'\0' not in data:
+        return 'LATIN1'
+    return 'UTF-16BE' if data.startswith(b'\0') else 'UTF-16LE'
 
 
 def _failed_import(name: str, error: BaseException) -> str:

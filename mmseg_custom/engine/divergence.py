@@ -45,10 +45,12 @@ class Fault:
         iteration: Number of the iteration, from 1.
         what: What it is, with its value.
         lr: Learning rate of the iteration, the largest of all parameter groups.
+        of_weights: Whether it is in the weights, which a loss of another process may have spoilt.
     """
     iteration: int
     what: str
     lr: float
+    of_weights: bool = False
 
     def __str__(self) -> str:
         return f'{self.what} in iteration {self.iteration}, at a learning rate of {self.lr:g}'
@@ -132,8 +134,9 @@ class DivergenceHook(Hook):
         if not found:
             return
         kept = [path for _, path in checkpoints_in(runner.work_dir)]
+        first = min(found, key=lambda fault: (fault.iteration, fault.of_weights))
         raise Diverged(
-            str(min(found, key=lambda fault: fault.iteration)), 'the run is stopped; '
+            str(first), 'the run is stopped; '
             + (f'{kept[-1]} is its last checkpoint' if kept else 'it has no checkpoint yet')
             + f'. {WAY_OUT}')
 
@@ -195,7 +198,8 @@ def _fault_of_weights(runner: BaseRunner, iteration: int) -> Fault | None:
         return None
     name, value = next((name, largest) for name, p in local.items()
                        if not math.isfinite(largest := _largest([p])))
-    return Fault(iteration, f'{name.removeprefix("module.")} holds {value}', largest_lr(runner))
+    return Fault(iteration, f'{name.removeprefix("module.")} holds {value}', largest_lr(runner),
+                 of_weights=True)
 
 
 def _largest(tensors: Iterable[Tensor]) -> float:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..checkpoint.work_dir import remove_checkpoint
+from ..datasets.concatenated import ConcatTestDataset
 from ..distributed.collectives import broadcast_batch_norm, broadcast_from_rank0
 from ..distributed.parallelize import is_sharded
 from ..errors import InputError
@@ -160,8 +161,12 @@ class SegEvalHook(EvalHook):
             return dataset.evaluate(results, logger=runner.logger, **self.eval_kwargs)
         options = {name: value for name, value in self.eval_kwargs.items() if name != 'metric'}
         others = [name for name in self.metrics if name != BOUNDARY] or ['mIoU']
-        values = dataset.evaluate(results, others, logger=runner.logger, **options)
-        return {**values, **boundary_metrics(dataset, PerImage.of(results))}
+        values = dataset.evaluate(results, metric=others, logger=runner.logger, **options)
+        parts = zip(dataset.datasets, dataset.split(results)) if isinstance(
+            dataset, ConcatTestDataset) else ()
+        of_parts = {f'{number}_{name}': value for number, (part, own) in enumerate(parts)
+                    for name, value in boundary_metrics(part, PerImage.of(own)).items()}
+        return {**values, **boundary_metrics(dataset, PerImage.of(results)), **of_parts}
 
     def _persist(self, runner: BaseRunner) -> None:
         """Records the best score for a run that is resumed after this iteration."""

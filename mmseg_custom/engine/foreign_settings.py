@@ -29,7 +29,7 @@ def replace_foreign_settings(cfg: Config, options: RunOptions) -> list[str]:
         A line for each setting that has no or another effect.
     """
     of_training = (*_lengths(cfg), *_of_the_command_line(cfg, options), *_optimizer_hook(cfg),
-                   *_loader(cfg))
+                   *_loader(cfg), *_scaled_rate(cfg))
     return [*_fp16(cfg), *(of_training if options.owns_work_dir else ())]
 
 
@@ -94,3 +94,11 @@ def _loader(cfg: Config) -> list[str]:
         return []
     return ['data.train_dataloader.shuffle=False has no effect: the images of a training come in '
             'one endless shuffled stream']
+
+
+def _scaled_rate(cfg: Config) -> list[str]:
+    scaling = cfg.get('auto_scale_lr')
+    if not isinstance(scaling, Mapping) or not scaling.get('enable'):
+        return []
+    return ['auto_scale_lr of the config has no effect: optimizer.lr is the learning rate of any '
+            'batch']

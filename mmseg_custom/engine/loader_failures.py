@@ -1,6 +1,8 @@
 """Failures of loader workers and of the shared memory that they pass batches in."""
 import re
 
+from ..errors import words_of
+
 SHARED = ('out of shared memory', 'unable to write to file', 'unable to open shared memory',
           'unable to resize file', 'unable to allocate shared memory', 'unable to mmap',
           "No space left on device: '/torch", 'Bus error')
@@ -10,6 +12,9 @@ FILES = ('received 0 items of ancdata', 'Too many open files')
 
 def explain_loader(error: BaseException) -> str | None:
     """Returns the line for a failure of a loader's processes; None for any other error."""
+    if isinstance(error, MemoryError):
+        return (f'no memory is left ({words_of(error)}): give the job more, take fewer images a '
+                f'step, {FEWER}')
     if not isinstance(error, (RuntimeError, OSError)):
         return None
     # torch says which worker is gone, and, in the error before, of which signal.
@@ -21,6 +26,10 @@ def explain_loader(error: BaseException) -> str | None:
     if any(words in text for words in FILES):
         return ('too many open files, which loader workers pass their batches by: raise the limit '
                 f'(`ulimit -n 65536`), {FEWER}')
+    if found := re.search(r'DataLoader timed out after (\d+) seconds', text):
+        return (f'no batch has come from the loader workers for {found[1]} seconds: set '
+                f'data.timeout higher than the slowest batch takes, more data.workers_per_gpu, '
+                'or 0 seconds to wait for ever')
     found = re.search(r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)', text)
     if found is None:
         return None

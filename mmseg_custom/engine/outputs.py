@@ -13,7 +13,7 @@ from mmseg.datasets import CustomDataset
 from ..datasets.nesting import innermost_datasets
 from ..errors import InputError
 from ..evaluation import evaluate, pre_eval, write_results
-from ..evaluation.metric_names import BOUNDARY, check_metrics
+from ..evaluation.metric_names import BOUNDARY, check_metrics, check_options
 from ..files import as_save_error, atomic_path
 from ..targets import spare_folders, try_target, write_or_rescue
 from .painter import Painter
@@ -62,8 +62,9 @@ class Outputs:
         if self.metrics == CITYSCAPES and len(parts) > 1:
             raise InputError(f'--eval cityscapes: data.test has {len(parts)} data sets; test them '
                              'one after the other')
-        if self.metrics and not self._on_files:
+        if self.metrics:
             check_metrics(self._dataset, self.metrics)
+        check_options(self._dataset, self.options, self._on_files)
 
     @property
     def _dataset(self) -> CustomDataset:

@@ -9,6 +9,7 @@ from mmcv import Config
 from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
 
+from ..checkpoint.checkpoint import Checkpoint
 from ..datasets.learnable import check_learnable, check_scored
 from ..distributed.compiler import require_compiler
 from ..distributed.options import Engine
@@ -43,22 +44,41 @@ def check_heads(cfg: Config, train: Dataset) -> None:
     """
     classes.check_heads(cfg, train.CLASSES)
     classes.check_class_weights(cfg)
+    classes.check_single_channels(cfg)
 
 
-def check_training(cfg: Config, data: Mapping[str, Dataset]) -> None:
+def check_training(cfg: Config, data: Mapping[str, Dataset],
+                   start: Checkpoint | None = None) -> None:
     """Checks the data of a training, and what is to be measured on it; logs doubts.
 
     Args:
         cfg: Resolved config.
         data: Data sets by split: 'train' and, if it is evaluated, 'val'.
+        start: Checkpoint whose weights the training starts from.
 
     Raises:
         InputError: If a metric, the labels or the classes are wrong.
     """
     if 'val' in data:
         check_evaluation(cfg.get('evaluation') or {}, data['val'])
-    for warning in _doubts_about_labels(data):
-        get_root_logger().warning('%s', warning)
+    doubts = _doubts_about_labels(cfg, data)
+    if start is not None:
+        doubts.append(classes.check_loaded_classes(start, data['train'],
+                                                   cfg.get('load_from_without') or ()))
+    for doubt in filter(None, doubts):
+        get_root_logger().warning('%s', doubt)
+
+
+def check_test(cfg: Config, dataset: Dataset, checkpoint: Checkpoint | None) -> None:
+    """Checks that a network is for the classes of test data; logs doubts.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if checkpoint is not None:
+        classes.check_trained_classes(checkpoint, dataset)
+    if (doubt := classes.check_ignored(cfg, dataset, 'test')) is not None:
+        get_root_logger().warning('%s', doubt)
 
 
 def check_compiler(cfg: Config, engine: Engine, device: str) -> None:
@@ -75,18 +95,19 @@ def check_compiler(cfg: Config, engine: Engine, device: str) -> None:
         require_compiler(f'optimizer.type={low_memory.NAME!r}')
 
 
-def _doubts_about_labels(data: Mapping[str, Dataset]) -> list[str]:
+def _doubts_about_labels(cfg: Config, data: Mapping[str, Dataset]) -> list[str | None]:
     """Checks that labels can be learnt from, and mean the same where they are scored.
 
     Returns:
-        Warnings.
+        Warnings, and None where there is none.
 
     Raises:
         InputError: If they cannot, or the numbers of classes differ.
     """
-    warnings: list[str | None] = [*check_learnable(data['train'])]
+    doubts: list[str | None] = [*classes.check_joined_classes(data['train']),
+                                *check_learnable(data['train'])]
     if 'val' in data:
-        warnings += [classes.check_scored_classes(data['train'], data['val']),
-                     classes.check_label_numbers(data['train'], data['val']),
-                     *check_scored(data['val'])]
-    return [warning for warning in warnings if warning is not None]
+        doubts += [classes.check_scored_classes(data['train'], data['val']),
+                   classes.check_label_numbers(data['train'], data['val']),
+                   classes.check_ignored(cfg, data['val'], 'val'), *check_scored(data['val'])]
+    return doubts

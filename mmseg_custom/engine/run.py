@@ -132,13 +132,13 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
               seed=0 if tests else _seed(options, checkpoint if resumed else None),
               data=_build_data(cfg, options, splits),
               checkpoint=checkpoint, resumed=resumed, timestamp=timestamp)
-    if checkpoint is not None and 'test' in run.data:
-        check_trained_classes(checkpoint, run.data['test'])
+    if 'test' in run.data:
+        preflight.check_test(cfg, run.data['test'], checkpoint)
     if 'train' not in run.data:
         return run
     preflight.check_heads(cfg, run.data['train'])
     if trains:
-        preflight.check_training(cfg, run.data)
+        preflight.check_training(cfg, run.data, None if resumed else checkpoint)
         preflight.check_compiler(cfg, run.engine, run.device)
         cfg = _in_iterations(run)
     run = run.with_config(cfg)

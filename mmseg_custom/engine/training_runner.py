@@ -76,11 +76,21 @@ def _warn_of_epochs(cfg: Config, runner: BaseRunner, logger: logging.Logger) -> 
                            name, effect)
 
 
+def _warn_of_no_evaluation(options: dict, runner: BaseRunner) -> None:
+    first = options.get('start') or options.get('interval', 1)
+    if isinstance(runner, IterBasedRunner) and first > runner.max_iters:
+        runner.logger.warning('the first evaluation is due in iteration %d, the run ends with %d: '
+                              'nothing is evaluated, and no best checkpoint saved; set '
+                              'evaluation.interval lower, or give --no-validate', first,
+                              runner.max_iters)
+
+
 def build_evaluation(run: Run, runner: BaseRunner,
                      hook: type[SegEvalHook] = SegEvalHook) -> SegEvalHook:
     """Builds the hook that evaluates during training, as ``evaluation`` of the config says."""
     options = {**(run.cfg.get('evaluation') or {}),
                'by_epoch': not isinstance(runner, IterBasedRunner)}
+    _warn_of_no_evaluation(options, runner)
     segmentor = unwrap(runner.model)
     if isinstance(segmentor, InternViTSegmentor):
         check_test_cfg(segmentor.test_cfg)
@@ -89,7 +99,16 @@ def build_evaluation(run: Run, runner: BaseRunner,
 
 
 def register_custom_hooks(runner: IterBasedRunner, run: Run) -> None:
-    """Registers ``custom_hooks`` of the config."""
+    """Registers ``custom_hooks`` of the config.
+
+    Raises:
+        InputError: If a hook does not work, or there are several of which one alone can.
+    """
+    averages = [options for options in run.cfg.get('custom_hooks') or []
+                if options['type'] == ema.NAME]
+    if len(averages) > 1:
+        raise InputError(f'custom_hooks has {len(averages)} of type {ema.NAME!r}: expected one, '
+                         'whose averages are evaluated and saved')
     for options in run.cfg.get('custom_hooks') or []:
         options = dict(options)
         priority = options.pop('priority', 'NORMAL')

@@ -1,15 +1,20 @@
 """The metrics by their names: which there are, which a data set gives, which are means."""
+import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from mmseg.datasets import CustomDataset
+from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
 
 from ..datasets.concatenated import ConcatTestDataset
-from ..errors import InputError, hint
+from ..datasets.nesting import innermost_datasets
+from ..errors import InputError, hint, nearest
+from ..plugins import is_known
 
 MMSEG_METRICS = ('mIoU', 'mDice', 'mFscore')
 BOUNDARY = 'mBIoU'
+OF_OTHERS = ('efficient_test', 'imgfile_prefix')  # options that mmseg's documentation names
 # Metric -> the means that it gives; each is also given of every class.
 MEANS = dict(mIoU=('mIoU', 'mAcc'), mDice=('mDice', 'mAcc'),
              mFscore=('mFscore', 'mPrecision', 'mRecall'), mBIoU=('mBIoU',))
@@ -62,6 +67,37 @@ def check_metrics(dataset: Dataset, metrics: Sequence[str], setting: str = '--ev
     if unknown and getattr(kind, 'evaluate', None) is CustomDataset.evaluate:
         raise InputError(f'{setting} {unknown[0]}: expected some of '
                          f'{", ".join((*MMSEG_METRICS, BOUNDARY))}')
+
+
+def check_options(dataset: Dataset, options: Collection[str], formats: bool,
+                  setting: str = '--eval-options') -> None:
+    """Refuses options that neither the evaluation nor the writing of label files reads.
+
+    mmseg's methods take any, and ignore what they do not know.
+
+    Args:
+        dataset: Data set to evaluate.
+        options: Names of the options.
+        formats: Whether label files are written.
+        setting: Where they come from, for the message.
+
+    Raises:
+        InputError: Naming the nearest that is read.
+    """
+    for part in innermost_datasets(dataset):
+        methods = [type(part).evaluate] + ([type(part).format_results] if formats else [])
+        if not all(map(is_known, methods)):
+            continue  # A plugin's may read any.
+        known = {name for method in methods for name in inspect.signature(method).parameters}
+        known -= {'self', 'results', 'kwargs', 'metric', 'logger', 'indices', 'gt_seg_maps'}
+        for name in options:
+            if name in OF_OTHERS and name not in known:
+                get_root_logger().warning('%s %s has no effect here', setting, name)
+            elif name not in known:
+                near = nearest(name, known)
+                raise InputError(f'{setting} {name}: nothing reads it; ' + (
+                    f'did you mean {near!r}?' if near else
+                    f'expected {" or ".join(sorted(known)) or "none"}'))
 
 
 def check_best(dataset: Dataset, metrics: Sequence[str], best: str) -> None:

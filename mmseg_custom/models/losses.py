@@ -14,6 +14,8 @@ from mmseg.models.losses.utils import weight_reduce_loss
 from torch import Tensor
 from torch.nn import functional as F
 
+LEAST = 1e-9  # smoothing of Dice without one: an image that is all ignored has 0 / 0
+
 
 @LOSSES.register_module(force=True)
 class CrossEntropyLoss(theirs.CrossEntropyLoss):
@@ -62,7 +64,7 @@ class DiceLoss(theirs.DiceLoss):
         return self.loss_weight * dice_loss(
             F.softmax(pred, 1) * counts.unsqueeze(1), one_hot * counts.unsqueeze(-1),
             valid_mask=counts, reduction=reduction_override or self.reduction,
-            avg_factor=avg_factor, smooth=self.smooth, exponent=self.exponent,
+            avg_factor=avg_factor, smooth=max(self.smooth, LEAST), exponent=self.exponent,
             class_weight=_tensor(self.class_weight, pred),
             ignore_index=left_out[0] if left_out else None)
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from helpers.logs import logged
 from mmseg.datasets import build_dataset
 from mmseg.datasets.builder import PIPELINES
 from mmseg.datasets.pipelines import LoadAnnotations
@@ -11,8 +12,9 @@ LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero
 
 
 def build(root, split='training', **options):
-    return build_dataset(dict(type='ADE20KDataset', data_root=str(root), pipeline=LOAD,
-                              img_dir=f'images/{split}', ann_dir=f'annotations/{split}', **options))
+    return build_dataset({**dict(
+        type='ADE20KDataset', data_root=str(root), pipeline=LOAD, img_dir=f'images/{split}',
+        ann_dir=f'annotations/{split}'), **options})
 
 
 def test_labels_are_reduced_and_classes_are_150(shared_data):
@@ -153,3 +155,14 @@ def test_server_format_counts_from_one(own_data, tmp_path):
     prediction = np.full((4, 5), 149)
     files = dataset.format_results([prediction], str(tmp_path / 'out'), indices=[0])
     assert np.array(Image.open(files[0])).tolist() == (prediction + 1).tolist()
+
+
+def test_a_palette_without_effect_or_of_another_length_is_a_warning(shared_data):
+    own = dict(type='CustomDataset', img_suffix='.jpg', classes=['a', 'b', 'c', 'd'])
+    with logged() as lines:
+        build(shared_data, palette=[[1, 2, 3]])
+        build(shared_data, **own, palette=[[1, 2, 3]] * 4)
+        build(shared_data, **own, palette=[[1, 2, 3]])
+    assert [line for line in lines if 'palette' in line] == [
+        'ADE20KDataset: palette has no effect, its classes have colours of their own',
+        'palette of CustomDataset has 1 colours for 4 classes: pictures need one of each']

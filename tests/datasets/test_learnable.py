@@ -124,6 +124,11 @@ def test_a_label_that_cannot_be_read_is_left_to_the_training(tmp_path):
     assert check_learnable(dataset) == []
 
 
+def test_pictures_in_colours_are_left_to_the_training(tmp_path):
+    """It says that they are pictures; here they would look like masks of 0 and 255."""
+    assert check(tmp_path, [[[255, 0, 0], [0, 255, 0]]]) == []
+
+
 @pytest.mark.parametrize('rows, reduced, message', [
     ([[0, 1]], False, None),
     ([[0, 0], [0, 255]], True, 'no pixel of a class.*(evaluation)'),

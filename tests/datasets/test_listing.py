@@ -151,6 +151,25 @@ def test_lists_of_names(mixed, case, suffix):
     assert len(dataset.few_shot.names) == 2
 
 
+def test_hidden_folders_hold_no_images(mixed):
+    """As those of notebooks, with copies of what was looked at."""
+    (mixed / 'images/.ipynb_checkpoints').mkdir()
+    (mixed / 'images/.ipynb_checkpoints/0-checkpoint.jpg').write_bytes(b'')
+    for suffix in ('.jpg', 'any'):
+        assert not [name for name in names(build_dataset(config(mixed, img_suffix=suffix)))
+                    if 'checkpoint' in name]
+
+
+def test_labels_that_are_their_own_images_are_refused(mixed):
+    with pytest.raises(InputError, match='each label would be its own image'):
+        build_dataset(config(mixed, img_dir='labels', img_suffix='.png'))
+
+
+def test_a_list_of_absolute_paths(mixed):
+    (mixed / 'list.txt').write_text(f'{mixed}/images/0.jpg\n{mixed}/images/1\n')
+    assert names(build_dataset(config(mixed, split='list.txt'))) == ['0.jpg', '1.jpg']
+
+
 @pytest.mark.parametrize('content, message', [
     (b'0\n\nx.jpg\ny\n', r'images/x.jpg does not exist, but .*list.txt lists it in line 3 \(2 of'),
     (b'0 1\n', r'images/0 1.jpg does not exist, but .*list.txt lists it in line 1'),

@@ -169,6 +169,17 @@ def test_pipeline_that_fails_is_named(data):
     assert 'data.train: step 2 (Resize) of the pipeline fails on' in lines(check_data(cfg)[0])
 
 
+def test_classes_that_differ_are_named(data):
+    cfg = config(data, **{'data.train.classes': ['sky', 'wall'],
+                          'data.val.classes': ['wall', 'sky'], 'data.val.ignore_index': 1})
+    assert "class 0 is 'sky' in data.train, and 'wall' in data.val; set" in lines(
+        check_data(cfg)[0])
+    cfg.data.val.classes = ['sky', 'wall']
+    assert 'labels of 1 are left out of the metrics' in lines(check_data(cfg)[0], WARNING)
+    cfg.model.decode_head.num_classes = 1
+    assert 'has a single channel' in lines(check_network(cfg))
+
+
 def test_sound_data_has_no_findings(sound):
     findings, figures = check_data(config(sound))
     assert findings == []

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from helpers.data import SMALL_LINEAR, prepare, write_config
@@ -50,6 +52,16 @@ def test_failures_with_a_line_of_their_own_keep_it():
         raise torch.OutOfMemoryError('CUDA out of memory')
     with pytest.raises(FileNotFoundError), reading('model'):
         open('/no/such/file')
+
+
+def test_what_fails_later_is_not_blamed_on_the_first_iteration():
+    runner = SimpleNamespace(iter=0)
+    with pytest.raises(RuntimeError, match='mat1') as raised, first_iteration(runner):
+        runner.iter = 3
+        nn.Linear(2, 2)(torch.zeros(1, 3))
+    assert explain(raised.value) is None
+    with pytest.raises(InputError, match='fails in the first iteration'), first_iteration(runner):
+        nn.Linear(2, 2)(torch.zeros(1, 3))
 
 
 def test_newlines_of_names_do_not_cut_an_error_off():

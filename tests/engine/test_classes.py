@@ -6,12 +6,17 @@ import pytest
 from helpers.logs import logged
 from mmcv import Config
 from mmseg.datasets import CustomDataset
+from mmseg.models.builder import HEADS
 
 from mmseg_custom.checkpoint.checkpoint import Checkpoint
 from mmseg_custom.engine.classes import (
     check_class_weights,
     check_heads,
+    check_ignored,
+    check_joined_classes,
+    check_loaded_classes,
     check_scored_classes,
+    check_single_channels,
     check_trained_classes,
 )
 from mmseg_custom.errors import InputError
@@ -97,6 +102,18 @@ def test_classes_of_the_checkpoint(classes, message):
         check()
 
 
+def test_classes_of_the_weights_of_a_start():
+    checkpoint = Checkpoint('x.pth', dict(CLASSES=['wall', 'floor']), weights=None)
+    same, turned, other, more = map(lambda names: SimpleNamespace(CLASSES=names), (
+        ('Wall', 'floor'), ('floor', 'wall'), ('wall', 'sky'), ('wall', 'floor', 'sky')))
+    assert check_loaded_classes(checkpoint, same) is None
+    assert check_loaded_classes(checkpoint, more) is None  # whose shapes are refused
+    assert check_loaded_classes(checkpoint, turned, ['decode_head.conv_seg']) is None
+    for data, name in ((turned, 'wall'), (other, 'floor')):
+        line = check_loaded_classes(checkpoint, data)
+        assert f'{name!r} in x.pth: the heads start from weights of other classes' in line
+
+
 def test_classes_of_a_resumed_run():
     checkpoint = Checkpoint('x.pth', dict(CLASSES=['wall', 'floor']), weights=None)
     check_trained_classes(checkpoint, SimpleNamespace(CLASSES=('wall', 'floor')), resumed=True)
@@ -105,16 +122,75 @@ def test_classes_of_a_resumed_run():
         check_trained_classes(checkpoint, SimpleNamespace(CLASSES=('floor', 'wall')), resumed=True)
 
 
+def data(*names) -> SimpleNamespace:
+    return SimpleNamespace(CLASSES=names, img_infos=[], img_dir='images')
+
+
+def custom(*names) -> CustomDataset:
+    dataset = object.__new__(CustomDataset)
+    dataset.CLASSES, dataset.img_infos = names, []
+    return dataset
+
+
 def test_classes_that_are_scored():
-    def data(*names):
-        return SimpleNamespace(CLASSES=names)
     assert check_scored_classes(data('sea', 'land'), data('sea ', 'land')) is None
     assert check_scored_classes(data('sea'), SimpleNamespace(CLASSES=None)) is None
-    line = check_scored_classes(data('sea', 'land'), data('land', 'sea'))
-    assert line == "class 0 is 'sea' in data.train, and 'land' in data.val"
-    one = object.__new__(CustomDataset)
-    one.CLASSES = ('sea',)
+    line = check_scored_classes(data('sea', 'land'), data('sea', 'soil'))
+    assert line == "class 1 is 'land' in data.train, and 'soil' in data.val: both are scored as " \
+        'one class'
     with pytest.raises(InputError, match='data.train has 2 classes, data.val 1'):
-        check_scored_classes(data('sea', 'land'), one)
+        check_scored_classes(data('sea', 'land'), custom('sea'))
+    with pytest.raises(InputError, match="class 0 is 'sea' in data.train, and 'land' in data.val: "
+                       'set classes in both in the same order, or give --no-validate'):
+        check_scored_classes(data('sea', 'land'), custom('land', 'sea'))
     assert check_scored_classes(data('sea', 'land'), data('sea')) == (
         'data.train has 2 classes, data.val 1, which it scores in its own way')
+
+
+def test_classes_that_are_trained_together():
+    def joined(*parts):
+        return SimpleNamespace(datasets=list(parts))
+    assert check_joined_classes(data('sea', 'land')) == []
+    assert check_joined_classes(joined(data('sea', 'land'), data('Sea', 'land '))) == []
+    warning, = check_joined_classes(joined(data('sea', 'land'), data('sea', 'soil')))
+    assert "class 1 is 'land' in" in warning and 'trained as one class' in warning
+    with pytest.raises(InputError, match='set classes in both in the same order'):
+        check_joined_classes(joined(data('sea', 'land'), data('land', 'sea')))
+    with pytest.raises(InputError, match='of images has 2 classes, .* 1: set classes in both'):
+        check_joined_classes(joined(data('sea', 'land'), data('sea')))
+
+
+@HEADS.register_module()
+class Foreign:
+    """A head of a plugin."""
+
+
+@pytest.mark.parametrize('head, fails', [
+    (dict(num_classes=1), True), (dict(num_classes=2), False),
+    (dict(num_classes=1, type='FCNHead'), True), (dict(num_classes=1, type='Foreign'), False),
+    (dict(num_classes=1, loss_decode=[dict(type='CrossEntropyLoss'), dict(type='DiceLoss')]), True),
+    (dict(num_classes=2, out_channels=1, loss_decode=dict(type='CrossEntropyLoss')), True),
+    (dict(num_classes=2, out_channels=1,
+          loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True)), False),
+    (dict(num_classes=1, loss_decode=dict(type='LovaszLoss', loss_type='binary')), False)])
+def test_a_softmax_of_one_channel_learns_nothing(head, fails):
+    cfg = Config(dict(model=dict(decode_head=head)))
+    if fails:
+        with pytest.raises(InputError, match='model.decode_head has a single channel'):
+            check_single_channels(cfg)
+    else:
+        check_single_channels(cfg)
+
+
+@pytest.mark.parametrize('of_data, of_head, warns', [
+    (255, None, False), (100, 100, False), (3, None, True), (255, 0, True)])
+def test_what_the_loss_and_the_metrics_ignore(of_data, of_head, warns):
+    cfg = config(3)
+    if of_head is not None:
+        for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
+            head.ignore_index = of_head
+    scored = SimpleNamespace(datasets=[SimpleNamespace(img_infos=[], ignore_index=of_data)])
+    warning = check_ignored(cfg, scored, 'val')
+    assert bool(warning) == warns
+    if warns:
+        assert f'labels of {of_data} are left out of the metrics (data.val' in warning

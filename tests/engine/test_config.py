@@ -47,3 +47,9 @@ def test_configs_of_the_original_are_translated(config):
 def test_augmentation_needs_its_step(config):
     with pytest.raises(InputError, match='--aug-test: data.test.pipeline has no MultiScaleFlipAug'):
         resolve_config(config(), RunOptions(aug_test=True))
+
+
+def test_lengths_that_are_written_as_8e4(config):
+    cfg = config(runner=dict(type='IterBasedRunner', max_iters=8e4))
+    length = resolve_config(cfg, RunOptions())[0].runner.max_iters
+    assert length == 80000 and isinstance(length, int)

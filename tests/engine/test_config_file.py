@@ -8,8 +8,11 @@ from mmseg_custom.errors import InputError
 
 @pytest.mark.filterwarnings('error::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.parametrize(('text', 'message'), [
-    ('# für\nx = 1'.encode('latin-1'), 'some.py is not UTF-8 .*: save it as UTF-8'),
-    ('x = 1'.encode('utf-16'), 'some.py is not UTF-8'),
+    ('# für\nx = 1'.encode('latin-1'), 'some.py is not UTF-8 .*`iconv -f LATIN1 -t UTF-8'),
+    ('x = 1'.encode('utf-16'), 'some.py is not UTF-8 .*`iconv -f UTF-16 -t UTF-8'),
+    ('x = 1'.encode('utf-32'), 'some.py is not UTF-8 .*`iconv -f UTF-32 -t UTF-8'),
+    ('x = "ü"'.encode('utf-16-le'), 'some.py is not UTF-8 .*`iconv -f UTF-16LE -t UTF-8'),
+    ('x = 1'.encode('utf-16-be'), 'some.py holds bytes of 0: it is UTF-16BE, or damaged'),
     (b'\xef\xbb\xbfx = 1', 'some.py is not Python: .* without a byte order mark'),
     (b'x = (\n', "some.py is not Python: '\\(' was never closed, line 1"),
     (b'x = 1\n\ny = 1 / 0\n', 'some.py, line 3: ZeroDivisionError: division by zero'),
@@ -20,6 +23,9 @@ from mmseg_custom.errors import InputError
      "the module 'broken_plugin' fails when it is imported: NameError: name 'y' is not defined"),
     (b"custom_imports = dict(imports=['needy_plugin'])",
      "'needy_plugin' fails when it is imported: ModuleNotFoundError: No module named 'needed'"),
+    (b'import sys\nsys.exit(0)', 'some.py, line 2: SystemExit: 0'),
+    (b"custom_imports = dict(imports=['leaving_plugin'])",
+     "'leaving_plugin' fails when it is imported: SystemExit: 0"),
     (b'custom_imports = 5', 'some.py: TypeError'),
     (b'exit(0)', 'some.py, line 1: SystemExit: 0'),
     (b'x = (i for i in [1])', "some.py: TypeError: cannot pickle 'generator' object"),
@@ -28,6 +34,7 @@ def test_a_config_that_cannot_be_read_is_named_in_one_line(tmp_path, monkeypatch
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / 'broken_plugin.py').write_text('x = y')
     (tmp_path / 'needy_plugin.py').write_text('import needed')
+    (tmp_path / 'leaving_plugin.py').write_text('raise SystemExit(0)')
     (tmp_path / 'some.py').write_bytes(text)
     with pytest.raises(InputError, match=message) as raised:
         read_config(str(tmp_path / 'some.py'))

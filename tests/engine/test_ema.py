@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.data import SMALL_LINEAR, prepare, write_config
 from helpers.runs import losses, sharded_state
+from mmcv import Config
 from mmcv.runner import EpochBasedRunner
 from mmcv.runner.hooks import EMAHook
 from torch import nn
@@ -16,6 +17,7 @@ from mmseg_custom.checkpoint.averages import swapped_name
 from mmseg_custom.distributed.wrappers import SegmentorAlone
 from mmseg_custom.engine.build import build_network
 from mmseg_custom.engine.ema import SegEMAHook, averaged, build_ema_hook
+from mmseg_custom.engine.train import register_custom_hooks
 from mmseg_custom.errors import InputError
 
 PLAIN = SMALL_LINEAR + """
@@ -147,6 +149,12 @@ def test_the_formula_is_that_of_mmcv():
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         build_ema_hook(dict(type='EMAHook', **options))
+
+
+def test_a_second_hook_is_refused():
+    run = SimpleNamespace(cfg=Config(dict(custom_hooks=[dict(type='EMAHook')] * 2)))
+    with pytest.raises(InputError, match="custom_hooks has 2 of type 'EMAHook': expected one"):
+        register_custom_hooks(None, run)
 
 
 def test_the_hook_of_mmcv_goes_on_from_it(trained, tmp_path):

@@ -8,13 +8,19 @@ import pytest
 import torch
 from helpers.data import SMALL_LINEAR, prepare, write_config
 from helpers.logs import logged
+from helpers.results import guesses
+from mmcv.runner import IterBasedRunner
 from mmseg.datasets import CustomDataset
+from mmseg.utils import get_root_logger
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmseg_custom.datasets.build import build_test_dataset
 from mmseg_custom.engine.evaluation_hook import SegEvalHook
 from mmseg_custom.engine.log_buffer import DeferredLogBuffer
+from mmseg_custom.engine.train import build_evaluation
 from mmseg_custom.errors import InputError
+from mmseg_custom.evaluation import evaluate, pre_eval
 
 SETTINGS = SMALL_LINEAR + """
 evaluation = dict(interval=2, metric=['mIoU', 'mBIoU'], save_best='IoU.wall')
@@ -59,6 +65,22 @@ def test_auto_is_a_metric_that_is_measured(shared_data, tmp_path, metric, best):
     assert run.cfg.evaluation.save_best == best
 
 
+def test_several_metrics_of_several_data_sets(shared_data):
+    parts = [dict(type='ADE20KDataset', data_root=str(shared_data), pipeline=[],
+                  img_dir=f'images/{name}', ann_dir=f'annotations/{name}')
+             for name in ('validation', 'training')]
+    dataset = build_test_dataset(parts)
+    guessed = [labels for part in dataset.datasets for labels in guesses(part, .3)]
+    records = pre_eval(dataset, guessed, range(len(dataset)), boundary=True)
+    runner = SimpleNamespace(log_buffer=DeferredLogBuffer(), logger=logging.getLogger('mmseg'))
+    hook = SegEvalHook(DataLoader(dataset), 'cpu', metric=['mBIoU', 'mDice'])
+    hook.evaluate(runner, records)
+    expected = evaluate(dataset, records, ['mBIoU', 'mDice'])['metric']
+    found = runner.log_buffer.output
+    for name in ('mBIoU', '0_mBIoU', '1_BIoU.wall', 'mDice', '1_mDice'):
+        assert found[name] == pytest.approx(expected[name], abs=1e-4), name
+
+
 def test_a_class_that_is_nowhere_has_no_best(tmp_path):
     class Measured(CustomDataset):
         def __init__(self):
@@ -82,3 +104,19 @@ def test_a_class_that_is_nowhere_has_no_best(tmp_path):
     other = SegEvalHook(DataLoader(Measured()), 'cpu', save_best='IoU.wall')
     with pytest.raises(InputError, match="save_best='IoU.wall': the data set gives mIoU"):
         other.evaluate(runner, [])
+
+
+@pytest.mark.parametrize('options, warns', [
+    (dict(interval=9), True), (dict(interval=2, start=9), True), (dict(interval=8), False)])
+def test_an_evaluation_beyond_the_end_is_a_warning(shared_data, tmp_path, options, warns):
+    run = prepare(write_config(tmp_path / 'config.py', shared_data, extra=SMALL_LINEAR),
+                  settings={f'evaluation.{name}': value for name, value in options.items()})
+    class Model(nn.Linear):
+        def train_step(self):
+            pass
+
+    runner = IterBasedRunner(Model(1, 1), optimizer=torch.optim.SGD([torch.ones(1)], 1.),
+                             work_dir=str(tmp_path), logger=get_root_logger(), max_iters=8)
+    with logged() as lines:
+        build_evaluation(run, runner)
+    assert bool([line for line in lines if 'nothing is evaluated' in line]) == warns

@@ -22,6 +22,7 @@ def resolved(shared_data, tmp_path, extra):
      "optimizer_config.type='Fp16OptimizerHook' means 'OptimizerHook' here"),
     ('total_epochs = 3', 'total_epochs=3 has no effect: runner='),
     ('seed = 3', "seed of the config has no effect, as with mmseg's training: give --seed 3"),
+    ('auto_scale_lr = dict(enable=True, base_batch_size=16)', 'auto_scale_lr .*has no effect'),
     ('auto_resume = True', 'auto_resume of the config has no effect.*give --auto-resume'),
     ("data['train_dataloader'] = dict(shuffle=False)", 'shuffle=False has no effect')])
 def test_what_has_no_effect_is_named(shared_data, tmp_path, extra, message):

@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
@@ -19,6 +20,18 @@ class Dying(Dataset):
         return index
 
 
+class Slow(Dying):
+    def __getitem__(self, index: int) -> int:
+        time.sleep(self.number)
+        return index
+
+
+def test_a_worker_that_does_not_answer_is_said_in_one_line():
+    with pytest.raises(RuntimeError) as raised:
+        list(DataLoader(Slow(3), num_workers=1, timeout=1))
+    assert explain(raised.value).startswith('no batch has come from the loader workers for 1 sec')
+
+
 @pytest.mark.parametrize(('number', 'message'), [
     (signal.SIGKILL, 'was killed, most often for lack of memory'),
     (signal.SIGSEGV, 'ended by the signal "Segmentation fault"'),
@@ -36,4 +49,5 @@ def test_full_shared_memory_and_files_are_said_in_one_line():
     full = RuntimeError('unable to write to file </torch_7_1_0>: No space left on device (28)')
     assert 'docker run --shm-size' in explain(full)
     assert 'ulimit -n' in explain(RuntimeError('received 0 items of ancdata'))
+    assert 'no memory is left (MemoryError: of one array)' in explain(MemoryError('of one array'))
     assert explain(RuntimeError('mat1 and mat2 shapes cannot be multiplied')) is None

@@ -13,6 +13,7 @@ LOSSES = {
     'BCE weighted': dict(type='CrossEntropyLoss', use_sigmoid=True, class_weight=[1., 2., 3., 4.]),
     'Dice': dict(type='DiceLoss'),
     'Dice weighted': dict(type='DiceLoss', class_weight=[1., 2., 3., 4.], smooth=.5, exponent=1),
+    'Dice as it is': dict(type='DiceLoss', smooth=0., exponent=1),
     'Tversky': dict(type='TverskyLoss', class_weight=[1., 2., 3., 4.]),
     'Focal': dict(type='FocalLoss'),
     'Lovasz': dict(type='LovaszLoss', reduction='none'),

@@ -30,8 +30,10 @@ def frames(tmp_path):
 def test_folder_gives_overlays_and_labels(demo, frames, tmp_path):
     (frames / 'notes.txt').write_text('no image')
     (frames / '._f1.png').write_bytes(b'metadata')
+    (frames / 'more').mkdir()
     code, out, error = demo(frames)
     assert 'left out: 1 files ._*' in error
+    assert "1 folders ('more' ...)" in error and "1 files of other suffixes ('notes.txt'" in error
     assert code == 0 and out.splitlines()[-1] == str(tmp_path / 'out')
     for i in (1, 2, 10):
         labels = Image.open(tmp_path / f'out/labels/f{i}.png')

@@ -51,7 +51,7 @@ def test_the_refusal_names_the_way_out(run_tool, config, pretrained, tmp_path):
     code, last = train(run_tool, config, '--work-dir', tmp_path, '--load-from', pretrained)
     assert code == 1 and 'decode_head.conv_seg.weight has shape (7, 8, 1, 1)' in last
     assert '(it was trained on 7 classes)' in last
-    assert f'add --load-from-without {" ".join(PARTS)}' in last
+    assert f'give --load-from-without {" ".join(PARTS)}' in last
     finding, = [one for one in check_weights(Config(dict(
         load_config(str(config)), load_from=pretrained)))[0] if 'conv_seg' in one.message]
     assert f'--load-from-without {" ".join(PARTS)}' in finding.message
@@ -77,7 +77,8 @@ def test_parts_start_anew_and_the_rest_is_loaded(run_tool, config, pretrained, t
 
 
 @pytest.mark.parametrize('parts, message', [
-    (['decode_heat'], "is called 'decode_heat'"), (['decode_head'], 'auxiliary_head.conv_seg')])
+    (['decode_heat'], "is called 'decode_heat'"),
+    (['decode_head'], '--load-from-without decode_head auxiliary_head.conv_seg')])
 def test_wrong_parts(run_tool, config, pretrained, tmp_path, parts, message):
     code, last = train(run_tool, config, '--work-dir', tmp_path, '--cfg-options',
                        f'load_from={pretrained}', f'load_from_without={",".join(parts)}')

@@ -17,7 +17,7 @@ from ...errors import InputError, nearest
 from ...plugins import is_known
 from ...schema import shorten
 from . import tables
-from .kinds import ANY, FLAG, NONE, SETTINGS, TEXT, WHOLE, Kind
+from .kinds import ANY, FLAG, NONE, SETTINGS, TEXT, Kind
 from .signatures import Reader, reader_of
 
 # Key -> what is built from the dicts under it, and keys that mmcv's builders take out before.
@@ -28,7 +28,7 @@ BUILT: dict[str, tuple[Registry, dict[str, Kind]]] = dict(
     conv_cfg=(CONV_LAYERS, {}), pipeline=(PIPELINES, {}), transforms=(PIPELINES, {}),
     dataset=(DATASETS, dict(separate_eval=FLAG)))
 PLAIN = dict(train_cfg=tables.TRAIN_CFG, test_cfg=tables.TEST_CFG)
-PRIORITY = dict(priority=TEXT | WHOLE | NONE)
+PRIORITY = dict(priority=tables.PRIORITY | NONE)
 
 
 @dataclass(frozen=True)

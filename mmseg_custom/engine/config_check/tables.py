@@ -5,6 +5,8 @@
 from collections.abc import Mapping, Sequence
 from numbers import Real
 
+from mmcv.runner import Priority
+
 from .kinds import (
     ANY,
     COUNT,
@@ -127,9 +129,13 @@ PARAMWISE = dict(
 LAYER_DECAY: dict[str, dict[str, Kind]] = dict(  # by the library of the constructor
     mmseg_custom=dict(num_layers=SIZE, layer_decay_rate=POSITIVE, decay_embeddings=FLAG),
     mmseg=dict(num_layers=SIZE, decay_rate=POSITIVE, decay_type=TEXT))
+# Of hooks, which mmcv calls in this order.
+PRIORITY = Kind('one of ' + ', '.join(Priority.__members__) + ', or 0 to 100',
+                lambda value: value in range(101) if WHOLE.holds(value) else
+                isinstance(value, str) and value.upper() in Priority.__members__)
 NORM_TYPE = Kind("a number above 0, or 'inf'", lambda value: value == 'inf' or (
     is_real(value) and value > 0))
-GRAD_CLIP = dict(max_norm=number(0), norm_type=NORM_TYPE, error_if_nonfinite=FLAG,
+GRAD_CLIP = dict(max_norm=POSITIVE, norm_type=NORM_TYPE, error_if_nonfinite=FLAG,
                  foreach=FLAG | NONE)
 LOGGING = Kind('dict(interval=..., hooks=[...])', lambda value: isinstance(value, Mapping) and (
     {'interval', 'hooks'} <= value.keys()))

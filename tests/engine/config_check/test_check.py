@@ -109,6 +109,9 @@ def test_a_variable_that_a_config_takes_from_its_base_is_read(config, tmp_path):
     ('runner.max_iters', 0, 'a whole number of 1 or more'),
     ('feature_cache', True, r'dict\(...\)'),
     ('evaluation.interval', 2.5, 'a whole number'),
+    ('optimizer_config', dict(grad_clip=dict(max_norm=0)), 'a number above 0'),
+    ('custom_hooks', [dict(type='EMAHook', priority='HIGHX')], 'one of HIGHEST, VERY_HIGH'),
+    ('log_config.hooks', [dict(type='TextLoggerHook', priority=101)], 'one of HIGHEST'),
     ('log_level', 'info', "one of 'CRITICAL'"),
     ('engine', dict(prefetch='one'), 'a whole number'),
 ])
