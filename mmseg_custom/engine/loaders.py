@@ -68,9 +68,6 @@ def build_test_loader(run: Run, split: str, skip_unread: bool = False) -> DataLo
     for name in ('dist', 'num_gpus', 'seed', 'shuffle',  # of mmseg's builder, without effect here
                  *(('persistent_workers', *OF_WORKERS) if workers == 0 else ())):
         options.pop(name, None)
-    if not options['workers_per_gpu']:  # torch refuses options of workers that are not there
-        options = {name: value for name, value in options.items() if name not in OF_WORKERS}
-        options['persistent_workers'] = False
     sampler: DistributedSampler = DistributedSampler(dataset, world_size, rank, shuffle=False)
     return DataLoader(
         SkippingDataset(dataset) if skip_unread else dataset, sampler=sampler,

@@ -2,7 +2,6 @@
 import copy
 import logging
 
-from mmcv import Config
 from mmcv.runner import HOOKS, RUNNERS, BaseRunner, IterBasedRunner, build_runner
 from mmcv.utils import build_from_cfg
 from mmseg.core import build_optimizer
@@ -57,23 +56,12 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
     with reading('runner'):
         runner = build_runner({**cfg.runner, **options}, defaults)
     runner.timestamp = run.timestamp
-    _warn_of_epochs(cfg, runner, logger)
     with reading('lr_config, optimizer_config, checkpoint_config, log_config or momentum_config'):
         runner.register_training_hooks(
             cfg.get('lr_config'), cfg.get('optimizer_config') or {}, checkpoints,
             cfg.get('log_config'), cfg.get('momentum_config'))
     runner.register_hook(SeedHook(run.rank_seed))
     return runner
-
-
-def _warn_of_epochs(cfg: Config, runner: BaseRunner, logger: logging.Logger) -> None:
-    """Warns of settings by epoch, of which a runner that counts iterations has none."""
-    effects = dict(lr_config='the learning rate stays as it is', momentum_config='the momentum '
-                   'stays as it is', checkpoint_config='no checkpoint is saved on its account')
-    for name, effect in effects.items():
-        if isinstance(runner, IterBasedRunner) and (cfg.get(name) or {}).get('by_epoch'):
-            logger.warning('%s.by_epoch=True, but the runner counts iterations: %s; set it False',
-                           name, effect)
 
 
 def _warn_of_no_evaluation(options: dict, runner: BaseRunner) -> None:

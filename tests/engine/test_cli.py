@@ -4,6 +4,7 @@ import argparse
 import torch.distributed as dist
 
 from mmseg_custom.engine import cli
+from mmseg_custom.engine.arguments import add_common_arguments
 
 
 def test_an_unexpected_error_ends_its_process_at_once(zygote):
@@ -16,7 +17,7 @@ def test_an_unexpected_error_ends_its_process_at_once(zygote):
 
 def test_options_that_are_given_twice_add_up():
     parser = argparse.ArgumentParser()
-    cli.add_common_arguments(parser)
+    add_common_arguments(parser)
     args = parser.parse_args(['--cfg-options', 'optimizer.lr=0.1', 'runner.max_iters=3', '--device',
                               'cpu', '--options', 'runner.max_iters=5'])
     assert args.cfg_options == {'optimizer.lr': 0.1, 'runner.max_iters': 5}

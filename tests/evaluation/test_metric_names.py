@@ -6,7 +6,7 @@ from helpers.logs import logged
 from mmseg.datasets import ADE20KDataset, CityscapesDataset, CustomDataset
 
 from mmseg_custom.errors import InputError
-from mmseg_custom.evaluation.metrics import check_metrics, check_options
+from mmseg_custom.evaluation.metric_names import check_metrics, check_options
 
 
 class Foreign(CustomDataset):
