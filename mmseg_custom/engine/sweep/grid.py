@@ -177,7 +177,7 @@ def _with_head(cfg: Config, other: Config) -> ConfigDict:
     model.decode_head = copy.deepcopy(other.model.decode_head)
     model.auxiliary_head = copy.deepcopy(other.model.get('auxiliary_head'))
     for _, head in heads_of(model):
-        head.num_classes = classes
+        head['num_classes'] = classes
     for name in ('with_fpn', 'with_final_norm'):
         model.backbone[name] = other.model.backbone.get(name, False)
     depth = _option(model, 'depth')
