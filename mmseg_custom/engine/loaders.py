@@ -64,14 +64,14 @@ def build_test_loader(run: Run, split: str, skip_unread: bool = False) -> DataLo
     dataset = run.data[split]
     options = {'persistent_workers': False, 'pin_memory': run.device == 'cuda',
                **loader_options(run.cfg, split)}
-    workers = options.pop('workers_per_gpu')
+    workers = options['workers_per_gpu']
     for name in ('dist', 'num_gpus', 'seed', 'shuffle',  # of mmseg's builder, without effect here
                  *(('persistent_workers', *OF_WORKERS) if workers == 0 else ())):
         options.pop(name, None)
     sampler: DistributedSampler = DistributedSampler(dataset, world_size, rank, shuffle=False)
     return DataLoader(
         SkippingDataset(dataset) if skip_unread else dataset, sampler=sampler,
-        batch_size=options.pop('samples_per_gpu'), num_workers=workers,
+        batch_size=options.pop('samples_per_gpu'), num_workers=options.pop('workers_per_gpu'),
         collate_fn=collate_views,
         worker_init_fn=shield_worker if split == 'val' else _ignore_stop_signals, **options)
 

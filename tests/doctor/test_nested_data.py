@@ -3,6 +3,7 @@ import pytest
 from helpers.commands import ROOT
 from helpers.data import SMALL_LINEAR, draw_data, write_config
 from helpers.nesting import NESTINGS, WRAPPERS
+from mmcv import Config
 
 from mmseg_custom.doctor.checks import check_network, run_checks, training_classes
 from mmseg_custom.engine.config import crop_of, load_config
@@ -44,3 +45,10 @@ def test_nested_data_sets_are_checked(kind, config_path, tmp_path):
     assert report.shape.crop == (56, 56)
     cfg.model.decode_head.num_classes = 149
     assert 'the head has 149 classes, the data 150' in check_network(cfg)[0].message
+
+
+def test_classes_of_a_file_are_known(tmp_path):
+    path = tmp_path / 'classes.txt'
+    path.write_text('sky\r\n\nwall\n')
+    train = dict(type='ADE20KDataset', classes=str(path))
+    assert training_classes(Config(dict(data=dict(train=train)))) == [('sky', 'wall')]
