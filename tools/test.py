@@ -47,6 +47,8 @@ def parse_args() -> argparse.Namespace:
         parser.error('nothing to do: give --eval, --out, --format-only, --show or --show-dir')
     if args.eval and args.format_only:
         parser.error('--eval and --format-only exclude each other')
+    if not 0 < args.opacity <= 1:
+        parser.error(f'--opacity {args.opacity}: expected more than 0, at most 1')
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out {args.out}: expected a name that ends in .pkl')
     if args.checkpoint != UNTRAINED and not osp.exists(args.checkpoint):

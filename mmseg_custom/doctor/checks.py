@@ -13,6 +13,7 @@ from ..distributed.memory import moments_of
 from ..engine.batch_norm import check_batch_norm
 from ..engine.build import build_network
 from ..engine.classes import check_class_weights, check_single_channels, differing_heads
+from ..engine.config import heads_of
 from ..engine.options import RunOptions
 from ..engine.run import prepare_run
 from ..errors import InputError
@@ -158,9 +159,25 @@ def _predict_memory(report: Report, cfg: Config, options: RunOptions, ranks: int
         report.findings.append(fault('memory', str(error), 'correct the config'))
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
         lines = str(error).strip().splitlines() or [repr(error)]
+        if loss := _loss_of_values(cfg):
+            report.findings.append(warning(
+                'memory', f'memory and time are not predicted: {loss} takes as many values as '
+                f'labels hold, which a simulated step does not know ({lines[0]})',
+                'try some iterations'))
+            return None
         report.findings.append(fault(
             'config', f'the network does not run on what the pipeline returns: {lines[0]}',
             'correct model or data.train.pipeline', 'model'))
+    return None
+
+
+def _loss_of_values(cfg: Config) -> str | None:
+    """Returns the first loss that selects values, whose number a simulated step cannot know."""
+    for _, head in heads_of(cfg.model):
+        losses = head.get('loss_decode') or []
+        for loss in losses if isinstance(losses, (list, tuple)) else [losses]:
+            if loss.get('type') == 'LovaszLoss' or loss.get('use_sigmoid'):
+                return str(loss['type'])
     return None
 
 

@@ -65,7 +65,8 @@ def build_test_loader(run: Run, split: str, skip_unread: bool = False) -> DataLo
     options = {'persistent_workers': False, 'pin_memory': run.device == 'cuda',
                **loader_options(run.cfg, split)}
     workers = options['workers_per_gpu']
-    for name in ('dist', 'num_gpus', 'seed', 'shuffle',  # of mmseg's builder, without effect here
+    # Of mmseg's builder, without effect here; every image is tested, also in a short last batch.
+    for name in ('dist', 'num_gpus', 'seed', 'shuffle', 'drop_last',
                  *(('persistent_workers', *OF_WORKERS) if workers == 0 else ())):
         options.pop(name, None)
     sampler: DistributedSampler = DistributedSampler(dataset, world_size, rank, shuffle=False)

@@ -14,13 +14,14 @@ from mmseg.models import build_segmentor
 from PIL import Image
 
 from mmseg_custom.doctor import environment
-from mmseg_custom.doctor.checks import check_network, check_optimizer
+from mmseg_custom.doctor.checks import check_network, check_optimizer, run_checks
 from mmseg_custom.doctor.data import check_data
 from mmseg_custom.doctor.environment import check_environment
 from mmseg_custom.doctor.findings import FAULT, WARNING
 from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.doctor.weights import check_weights
 from mmseg_custom.engine.config import load_config
+from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.models import InternViT6B
 
 IMAGE = 'images/training/ADE_train_00000002.jpg'
@@ -178,6 +179,17 @@ def test_classes_that_differ_are_named(data):
     assert 'labels of 1 are left out of the metrics' in lines(check_data(cfg)[0], WARNING)
     cfg.model.decode_head.num_classes = 1
     assert 'has a single channel' in lines(check_network(cfg))
+
+
+@pytest.mark.parametrize('loss', [
+    dict(_delete_=True, type='LovaszLoss', reduction='none'),
+    dict(type='CrossEntropyLoss', use_sigmoid=True, avg_non_ignore=True)])
+def test_a_loss_that_cannot_be_simulated_is_no_fault(sound, tmp_path, loss):
+    cfg = load_config(str(write_config(tmp_path / 'config.py', sound, extra=SMALL_LINEAR + (
+        f"model['decode_head']['loss_decode'] = {loss}"))))
+    report = run_checks(cfg, RunOptions(device='cpu'), ranks=1, memory=2 ** 33, tflops=1.)
+    assert not lines(report.findings)
+    assert f'memory and time are not predicted: {loss["type"]}' in lines(report.findings, WARNING)
 
 
 def test_sound_data_has_no_findings(sound):

@@ -34,3 +34,11 @@ def test_options_of_workers_mean_nothing_without_workers(loaders):
 def test_memory_is_pinned_unless_it_must_not(loaders):
     assert [loader.pin_memory for loader in loaders(0, True)] == [True, True]
     assert [loader.pin_memory for loader in loaders(0, False)] == [False, False]
+
+
+def test_every_image_is_tested(shared_data, tmp_path):
+    """With ``drop_last`` for the training, too; mmseg leaves out the last images then."""
+    run = prepare(write_config(tmp_path / 'config.py', shared_data, extra=SMALL_LINEAR + """
+data.update(drop_last=True, val_dataloader=dict(samples_per_gpu=2))
+"""))
+    assert len(build_test_loader(run, 'val')) == 2 and len(run.data['val']) == 3

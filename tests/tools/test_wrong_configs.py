@@ -42,3 +42,8 @@ def test_what_nothing_reads_is_said_once(config, run_tool, tmp_path):
     assert code == 0
     assert text.count('nothing is known to read these keys of the config') == 1
     assert 'if they are mistyped: mine, evaluation.mine' in text
+
+
+def test_an_opacity_that_paints_nothing_is_refused_before_the_test(run_tool):
+    code, _, error = run_tool('test.py', 'some.py', 'none', '--show-dir', 'x', '--opacity', '0')
+    assert code == 2 and '--opacity 0.0: expected more than 0, at most 1' in error
