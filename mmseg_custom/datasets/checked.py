@@ -122,16 +122,16 @@ class CheckedDataset(CustomDataset):
             what = 'is a folder' if osp.isdir(split) else 'does not exist'
             raise InputError(f'{split} {what}: expected a list of image names, one a line; '
                              '`python tools/prepare_data.py` writes it, or set data.*.split')
-        if ann_dir is not None and img_suffix == seg_map_suffix and (
-                osp.realpath(ann_dir) == osp.realpath(img_dir)):
+        in_one = ann_dir is not None and osp.realpath(ann_dir) == osp.realpath(img_dir)
+        if in_one and img_suffix == seg_map_suffix:
             raise InputError(f'{img_dir} is the folder of images and of labels, and both end in '
                              f'{img_suffix}: each label would be its own image; set ann_dir, or '
                              'another img_suffix or seg_map_suffix')
         folder = Folder.of(img_dir)
         infos = self._list(folder, img_suffix, ann_dir, seg_map_suffix, split)
         others, rest = unread(
-            folder, img_suffix, [info['filename'] for info in infos], seg_map_suffix if
-            ann_dir is not None and osp.realpath(ann_dir) == osp.realpath(img_dir) else None)
+            folder, img_suffix, [info['filename'] for info in infos],
+            seg_map_suffix if in_one else None)
         if not infos:
             raise InputError(f'{split or f"image folder {img_dir}"} holds no {img_suffix} file'
                              + (f', but {others}: set {self.any_suffix}, or check'

@@ -38,6 +38,30 @@ def class_names(classes: str | Sequence[str], known: Sequence[str] | None = None
     return names
 
 
+class ClassMismatch(InputError):
+    """A label is another class in one place than in another.
+
+    Args:
+        difference: What differs.
+        way_out: What to do about it.
+    """
+
+    def __init__(self, difference: str, way_out: str):
+        super().__init__(f'{difference}: {way_out}')
+        self.difference, self.way_out = difference, way_out
+
+
+def plain_names(classes: Sequence[str] | None) -> list[str]:
+    """Returns names of classes as they are compared: without case and blanks around them."""
+    return [str(name).strip().lower() for name in classes or ()]
+
+
+def first_difference(ours: Sequence[str], theirs: Sequence[str]) -> tuple[int, str, str]:
+    """Returns number and both names of the first class that differs, where one does."""
+    return next((number, our, their) for number, (our, their) in enumerate(zip(ours, theirs))
+                if our != their)
+
+
 def compare_classes(data: tuple[str, Sequence[str] | None], other: tuple[str, Sequence[str] | None]
                     ) -> str | None:
     """Compares the classes of two data sets that share the numbers of their labels.
@@ -50,19 +74,17 @@ def compare_classes(data: tuple[str, Sequence[str] | None], other: tuple[str, Se
         First class that differs, in words; None where all are the same or a data set names none.
 
     Raises:
-        InputError: If their numbers differ, or the same names come in another order: a label of
+        ClassMismatch: If their numbers differ, or the same names come in another order: a label of
             the one is another class in the other.
     """
-    (here, ours), (there, theirs) = ((place, [str(name).strip().lower() for name in names or ()])
-                                     for place, names in (data, other))
+    (here, ours), (there, theirs) = ((place, plain_names(names)) for place, names in (data, other))
     if not ours or not theirs or ours == theirs:
         return None
     if len(ours) != len(theirs):
-        raise InputError(f'{here} has {len(ours)} classes, {there} {len(theirs)}: set classes in '
-                         'both alike')
-    number, (our, their) = next((i, pair) for i, pair in enumerate(zip(ours, theirs))
-                                if pair[0] != pair[1])
+        raise ClassMismatch(f'{here} has {len(ours)} classes, {there} {len(theirs)}',
+                            'set classes in both alike')
+    number, our, their = first_difference(ours, theirs)
     line = f'class {number} is {our!r} in {here}, and {their!r} in {there}'
     if sorted(ours) == sorted(theirs):
-        raise InputError(f'{line}: set classes in both in the same order')
+        raise ClassMismatch(line, 'set classes in both in the same order')
     return line

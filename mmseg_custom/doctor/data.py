@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from ..datasets import faults
 from ..datasets.build import build_test_dataset, build_train_dataset
+from ..datasets.class_names import ClassMismatch
 from ..datasets.faults import Header, Problem
 from ..datasets.learnable import check_learnable
 from ..datasets.listing import ANY, SUFFIXES
@@ -362,8 +363,7 @@ def _check_classes(cfg: Config, built: Mapping[str, Dataset]) -> list[Finding]:
         if train is not None and val is not None:
             lines += filter(None, (check_scored_classes(train, val),
                                    check_label_numbers(train, val)))
-    except InputError as error:
-        return [fault(PART, str(error).partition(': set classes')[0],
-                      'set classes in both alike')]
+    except ClassMismatch as error:
+        return [fault(PART, error.difference, 'set classes in both alike')]
     return [warning(PART, line, 'correct classes, reduce_zero_label or ignore_index')
             for line in lines]

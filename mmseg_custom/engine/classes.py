@@ -12,7 +12,12 @@ from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
 
 from ..checkpoint.checkpoint import Checkpoint
-from ..datasets.class_names import compare_classes
+from ..datasets.class_names import (
+    ClassMismatch,
+    compare_classes,
+    first_difference,
+    plain_names,
+)
 from ..datasets.ground_truth import IGNORE_INDEX
 from ..datasets.nesting import innermost_datasets
 from ..errors import InputError
@@ -157,11 +162,12 @@ def check_scored_classes(train: Dataset, val: Dataset) -> str | None:
     """
     try:
         line = compare_classes(('data.train', train.CLASSES), ('data.val', val.CLASSES))
-    except InputError as error:
+    except ClassMismatch as error:
         if all(is_known(getattr(type(inner), name, None)) for inner in innermost_datasets(val)
                for name in ('evaluate', 'pre_eval')):
-            raise InputError(f'{error}, or give --no-validate') from error
-        return f'{str(error).partition(": set classes")[0]}, which it scores in its own way'
+            raise ClassMismatch(error.difference,
+                                f'{error.way_out}, or give --no-validate') from error
+        return f'{error.difference}, which it scores in its own way'
     return line and f'{line}: both are scored as one class'
 
 
@@ -231,8 +237,8 @@ def check_loaded_classes(checkpoint: Checkpoint, dataset: Dataset, anew: Sequenc
     try:
         line = compare_classes(('the data', dataset.CLASSES),
                                (str(checkpoint.path), checkpoint.meta.get('CLASSES')))
-    except InputError as error:
-        line = str(error).partition(': set classes')[0]
+    except ClassMismatch as error:
+        line = error.difference
     return line and (f'{line}: the heads start from weights of other classes; with '
                      '--load-from-without decode_head.conv_seg (and auxiliary_head.conv_seg) their '
                      'classifiers start anew')
@@ -251,15 +257,13 @@ def check_trained_classes(checkpoint: Checkpoint, dataset: Dataset,
         InputError: If the classes differ. The message has both numbers and, if these are equal,
             the first class that differs.
     """
-    theirs, ours = ([str(name).strip().lower() for name in names or ()]
-                    for names in (checkpoint.meta.get('CLASSES'), dataset.CLASSES))
+    theirs, ours = plain_names(checkpoint.meta.get('CLASSES')), plain_names(dataset.CLASSES)
     if not theirs or not ours or theirs == ours:
         return
     line = (f'checkpoint {checkpoint.path} has {len(theirs)} classes, the data set '
             f'{type(dataset).__name__} has {len(ours)}')
     if len(theirs) == len(ours):
-        number, (their, our) = next((i, pair) for i, pair in enumerate(zip(theirs, ours))
-                                    if pair[0] != pair[1])
+        number, their, our = first_difference(theirs, ours)
         line += f', but class {number} is {their!r} in the one and {our!r} in the other'
     way_out = ('restore the classes of data.train to resume, or start a new run from its weights '
                'with --load-from and another --work-dir' if resumed else

@@ -57,8 +57,8 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class _OnTheWay:
-    """Numbers of an iteration; those of a GPU may not have arrived yet."""
+class _PendingCopy:
+    """Numbers of an iteration on their way to the host; those of a GPU may not have arrived yet."""
     iteration: int
     lr: float
     names: tuple[str, ...]
@@ -87,7 +87,7 @@ class DivergenceHook(Hook):
     """
 
     def __init__(self):
-        self._unread: deque[_OnTheWay] = deque()
+        self._unread: deque[_PendingCopy] = deque()
         self._fault: Fault | None = None
 
     def after_train_iter(self, runner: BaseRunner) -> None:
@@ -176,17 +176,17 @@ def largest_lr(runner: BaseRunner) -> float:
     return max(max(rates.values(), key=max) if isinstance(rates, dict) else rates)
 
 
-def _send(iteration: int, lr: float, numbers: Mapping[str, Tensor | float]) -> _OnTheWay:
+def _send(iteration: int, lr: float, numbers: Mapping[str, Tensor | float]) -> _PendingCopy:
     """Starts the copy of numbers to the host."""
     tensors = [torch.as_tensor(value).detach().float().reshape(()) for value in numbers.values()]
     device = next((tensor.device for tensor in tensors if tensor.is_cuda), None)
     if device is None:
-        return _OnTheWay(iteration, lr, tuple(numbers), torch.stack(tensors), None)
+        return _PendingCopy(iteration, lr, tuple(numbers), torch.stack(tensors), None)
     values = torch.stack([tensor.to(device, non_blocking=True) for tensor in tensors])
     values = values.to('cpu', non_blocking=True)  # into pinned memory, behind the work so far
     copied = torch.cuda.Event()
     copied.record()
-    return _OnTheWay(iteration, lr, tuple(numbers), values, copied)
+    return _PendingCopy(iteration, lr, tuple(numbers), values, copied)
 
 
 def _fault_of_weights(runner: BaseRunner, iteration: int) -> Fault | None:

@@ -36,31 +36,31 @@ def no_pauses(monkeypatch):
 
 
 def test_a_disk_with_room_takes_one_try(no_pauses):
-    disk = Disk('/work')
-    assert LastSave('/spare').insist(disk.save, '/work', '/work', 8, LOGGER) is None
-    assert disk.tried == ['/work'] and no_pauses == []
+    disk = Disk('/disk')
+    assert LastSave('/spare').insist(disk.save, '/disk', '/disk', 8, LOGGER) is None
+    assert disk.tried == ['/disk'] and no_pauses == []
 
 
 def test_waits_until_there_is_room(no_pauses, caplog):
-    disk = Disk('/work', after=2)
-    assert LastSave().insist(disk.save, '/work', '/work', 8, LOGGER) is None
+    disk = Disk('/disk', after=2)
+    assert LastSave().insist(disk.save, '/disk', '/disk', 8, LOGGER) is None
     assert len(disk.tried) == 3 and no_pauses == [2, 4]
-    assert 'make room in /work' in caplog.text and 'No space left' in caplog.text
+    assert 'make room in /disk' in caplog.text and 'No space left' in caplog.text
 
 
 def test_the_wait_is_bounded_over_all_heads(no_pauses):
     shared = LastSave(patience=20)
     for _ in range(3):
-        error = shared.insist(Disk().save, '/work', '/work', 8, LOGGER)
+        error = shared.insist(Disk().save, '/disk', '/disk', 8, LOGGER)
         assert 'the weights of iteration 8 are lost' in str(error)
     assert sum(no_pauses) == 20
 
 
 def test_then_the_spare_folder(no_pauses, caplog):
     shared = LastSave('/spare')
-    folder = shared.spare_folder('/work/run')
+    folder = shared.spare_folder('/disk/run')
     disk = Disk(folder)
-    assert shared.insist(disk.save, '/work/run', '/work/run', 8, LOGGER) is None
+    assert shared.insist(disk.save, '/disk/run', '/disk/run', 8, LOGGER) is None
     assert disk.tried[-1] == folder and sum(no_pauses) == 10
     assert folder.startswith('/spare/run-') and f'is in {folder} instead' in caplog.text
 
@@ -80,9 +80,9 @@ def test_says_what_is_where(tmp_path):
 
 def test_a_run_that_is_stopped_does_not_wait(no_pauses):
     spare = LastSave('/spare')
-    spare.save_now(Disk(spare.spare_folder('/work/run')).save, '/work/run', '/work/run', LOGGER)
+    spare.save_now(Disk(spare.spare_folder('/disk/run')).save, '/disk/run', '/disk/run', LOGGER)
     with pytest.raises(SaveError, match='No space left'):
-        LastSave().save_now(Disk().save, '/work/run', '/work/run', LOGGER)
+        LastSave().save_now(Disk().save, '/disk/run', '/disk/run', LOGGER)
     assert no_pauses == []
 
 

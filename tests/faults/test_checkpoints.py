@@ -7,6 +7,7 @@ import random
 import shutil
 import struct
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -103,23 +104,25 @@ def test_damaged_folders_of_the_hub(sources, assert_right, name):
                   for what, content in damaged((sources / 'hub' / file).read_bytes(), rng)])
 
 
+def merging_with(sources, name, content):
+    """Returns what merges a sharded checkpoint, one of whose files has other content."""
+    def write(folder):
+        shutil.copytree(sources / 'two' / 'iter_4.dcp', folder / 'iter_4.dcp')
+        (folder / 'iter_4.dcp' / name).write_bytes(content)
+        return ['merge_checkpoint.py', folder / 'iter_4.dcp', folder / 'out.pth']
+    return write
+
+
 @pytest.mark.parametrize('name', ['.metadata', 'meta.pth', '__0_0.distcp', '__1_0.distcp'])
 def test_damaged_parts_of_a_sharded_checkpoint(sources, assert_right, name):
     rng = random.Random(name)
     expected = tensors_of(torch.load(sources / 'merged.pth', weights_only=True))
 
-    def damage(content):
-        def write(folder):
-            shutil.copytree(sources / 'two' / 'iter_4.dcp', folder / 'iter_4.dcp')
-            (folder / 'iter_4.dcp' / name).write_bytes(content)
-            return ['merge_checkpoint.py', folder / 'iter_4.dcp', folder / 'out.pth']
-        return write
-
     def check(outcome):
         found = tensors_of(torch.load(outcome.folder / 'out.pth', weights_only=True))
         return None if same(found, expected) else 'other weights, without a word'
     path = sources / 'two' / 'iter_4.dcp' / name
-    assert_right([Case(f'.dcp, {name}: {what}', damage(content), check)
+    assert_right([Case(f'.dcp, {name}: {what}', merging_with(sources, name, content), check)
                   for what, content in damaged(path.read_bytes(), rng)])
 
 
@@ -206,12 +209,7 @@ def test_pickles_that_run_code_or_take_memory(sources, assert_right, shared_data
             return ['convert_weights.py', folder / name, folder / 'out.safetensors']
         return write
 
-    def sharded(name, content):
-        def write(folder):
-            shutil.copytree(sources / 'two' / 'iter_4.dcp', folder / 'iter_4.dcp')
-            (folder / 'iter_4.dcp' / name).write_bytes(content)
-            return ['merge_checkpoint.py', folder / 'iter_4.dcp', folder / 'out.pth']
-        return write
+    sharded = partial(merging_with, sources)
 
     def beside(content):
         def write(folder):
