@@ -2,26 +2,17 @@
 import argparse
 from functools import partial
 
-import _root  # noqa: F401
-from tqdm import tqdm
-
-from mmseg_custom.engine import arguments, cli
-from mmseg_custom.engine.build import build_model
-from mmseg_custom.engine.cached import CacheSettings, open_cache
-from mmseg_custom.engine.config import load_config
-from mmseg_custom.engine.each import for_each
-from mmseg_custom.engine.start import start_run
-from mmseg_custom.errors import InputError
-from mmseg_custom.feature_cache import FeatureCache, manage
+from _arguments import add_common_arguments, add_debug
+from _command_line import Parser, existing, start
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description='Fill, list, verify and prune feature caches')
+    parser = Parser(description='Fill, list, verify and prune feature caches')
     commands = parser.add_subparsers(dest='command', required=True)
     build = commands.add_parser('build', help='fill the cache of a config, without training')
     build.add_argument('config', help='config file with feature_cache=dict(dir=...)')
-    arguments.add_common_arguments(build)
+    add_common_arguments(build)
     build.add_argument('--load-from', help='checkpoint to take the weights from')
     build.add_argument('--seed', type=int, default=0, help='of a backbone without weights; the '
                        'views have their own, feature_cache.seed (default: %(default)s)')
@@ -33,12 +24,18 @@ def parse_args() -> argparse.Namespace:
         command.add_argument('names', nargs='*', metavar='NAME', help='of caches, or how they '
                              'begin' + ('; none: only what was left half-written'
                                         if name == 'prune' else '; default: all'))
-        command.add_argument('--debug', action='store_true', help='print the traceback of errors')
-    return parser.parse_args()
+        add_debug(command)
+    return existing(parser.parse_args(), 'config', '--load-from', 'dir')
 
 
 def build(args: argparse.Namespace) -> None:
     """Fills the cache of a config."""
+    from mmseg_custom.engine.build import build_model
+    from mmseg_custom.engine.cached import CacheSettings, open_cache
+    from mmseg_custom.engine.config import load_config
+    from mmseg_custom.engine.start import start_run
+    from mmseg_custom.errors import InputError
+
     settings = load_config(args.config, args.cfg_options).get('feature_cache')
     if not settings:
         raise InputError(f'config {args.config} has no feature_cache: give it one, e.g. '
@@ -50,6 +47,9 @@ def build(args: argparse.Namespace) -> None:
 
 def show(args: argparse.Namespace) -> None:
     """Prints a line for each cache."""
+    from mmseg_custom.engine.each import for_each
+    from mmseg_custom.feature_cache import manage
+
     names = manage.matching(args.dir, args.names)
     if not names:
         print(f'no cache in {args.dir}')
@@ -58,6 +58,12 @@ def show(args: argparse.Namespace) -> None:
 
 def verify(args: argparse.Namespace) -> None:
     """Reads caches, and names what is corrupt."""
+    from tqdm import tqdm
+
+    from mmseg_custom.engine.each import for_each
+    from mmseg_custom.errors import InputError
+    from mmseg_custom.feature_cache import FeatureCache, manage
+
     corrupt = {}
 
     def verify_one(name: str) -> None:
@@ -77,6 +83,9 @@ def verify(args: argparse.Namespace) -> None:
 
 def prune(args: argparse.Namespace) -> None:
     """Removes caches, and what killed runs left half-written."""
+    from mmseg_custom.engine.each import for_each
+    from mmseg_custom.feature_cache import FeatureCache, manage
+
     def remove(name: str) -> None:
         manage.delete(args.dir, name)
         print(f'removed: {name}')
@@ -89,11 +98,10 @@ def prune(args: argparse.Namespace) -> None:
     for_each(manage.matching(args.dir, ()), sweep, 'caches')
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Runs the subcommand."""
-    args = parse_args()
     dict(build=build, list=show, verify=verify, prune=prune)[args.command](args)
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    start(parse_args, main)

@@ -6,33 +6,32 @@ LABELS is a folder of predictions, as `tools/test.py CONFIG CHECKPOINT --format-
 import argparse
 import sys
 
-import _root  # noqa: F401
-
-from mmseg_custom.datasets.build import build_test_dataset
-from mmseg_custom.engine import cli
-from mmseg_custom.engine.config import load_config
-from mmseg_custom.errors import InputError, refuse_failed
-from mmseg_custom.targets import try_target
-from mmseg_custom.visualization.grid import picture_grid, save_png
-from mmseg_custom.visualization.predictions import choose_rows, read_row
+from _arguments import add_debug
+from _command_line import Parser, existing, start
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description='Show images of the validation set with their ground truth and prediction')
     parser.add_argument('config', help='config file; its data.val lists the images')
     parser.add_argument('labels', help='folder of the predictions that tools/test.py '
                         '--format-only --eval-options imgfile_prefix=FOLDER wrote')
     parser.add_argument('out', help='the .png file to write')
     parser.add_argument('--rows', type=int, default=4, help='number of images')
-    parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
-    return parser.parse_args()
+    add_debug(parser)
+    return existing(parser.parse_args(), 'config', 'labels')
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Chooses images, draws the grid and prints its path."""
-    args = parse_args()
+    from mmseg_custom.datasets.build import build_test_dataset
+    from mmseg_custom.engine.config import load_config
+    from mmseg_custom.errors import InputError, refuse_failed
+    from mmseg_custom.targets import try_target
+    from mmseg_custom.visualization.grid import picture_grid, save_png
+    from mmseg_custom.visualization.predictions import choose_rows, read_row
+
     cfg = load_config(args.config)
     try_target(args.out)
     dataset, rows = build_test_dataset(cfg.data.val), []
@@ -52,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    start(parse_args, main)

@@ -6,15 +6,10 @@ import argparse
 import importlib.util
 import os.path as osp
 
-import _root  # noqa: F401
+from _arguments import add_debug, add_device
+from _command_line import CHOICES, Parser, existing, fail, start
+from _root import ROOT
 
-from mmseg_custom.distributed.devices import choose_device
-from mmseg_custom.engine import cli
-from mmseg_custom.engine.config import load_config
-from mmseg_custom.engine.inference import Predictor
-from mmseg_custom.errors import InputError
-
-ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 CONFIG = osp.join(ROOT, 'configs/tiny/full_tuning_tiny.py')
 CHECKPOINT = osp.join(ROOT, 'work_dirs/demo/training/latest.pth')
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
@@ -23,7 +18,7 @@ UNTRAINED = '**This network is untrained: its labels mean nothing.** `make demo`
 
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description='Serve a page: drop an image, see its labels')
+    parser = Parser(description='Serve a page: drop an image, see its labels')
     parser.add_argument('config', nargs='?', help='config file; default: the tiny network')
     parser.add_argument('checkpoint', nargs='?', help="checkpoint file, or 'none' for the "
                         "untrained network; default: of `make demo`, if it was run")
@@ -33,31 +28,31 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--max-mb', type=float, default=20, help='largest upload, MiB')
     parser.add_argument('--max-megapixels', type=float, default=25, help='largest image')
     parser.add_argument('--backbone', help="the backbone's file, for a checkpoint without it")
-    parser.add_argument('--device', choices=('cuda', 'cpu'),
-                        help='default: cuda where there is a GPU')
-    parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
+    add_device(parser)
+    add_debug(parser)
     args = parser.parse_args()
     if args.config and not args.checkpoint:
         parser.error("CONFIG needs a CHECKPOINT ('none' for the untrained network)")
-    return args
-
-
-def main() -> None:
-    """Loads the network, serves the page and waits until it is interrupted."""
-    args = parse_args()
     if importlib.util.find_spec('gradio') is None:
-        raise InputError("the package gradio is not installed: pip install -e '.[web]'")
+        fail("the package gradio is not installed: pip install -e '.[web]'")
+    return existing(args, 'config', 'checkpoint', '--backbone')
+
+
+def main(args: argparse.Namespace) -> None:
+    """Loads the network, serves the page and waits until it is interrupted."""
+    from mmseg_custom.distributed.devices import choose_device
+    from mmseg_custom.engine.config import load_config
+    from mmseg_custom.engine.inference import Predictor
     from mmseg_custom.visualization.web.app import build, launch
+
     config = args.config or CONFIG
-    checkpoint = args.checkpoint or (CHECKPOINT if osp.exists(CHECKPOINT) else 'none')
-    if checkpoint != 'none' and not osp.exists(checkpoint):
-        raise InputError(f'checkpoint {checkpoint} does not exist')
+    checkpoint = args.checkpoint or (CHECKPOINT if osp.exists(CHECKPOINT) else CHOICES.UNTRAINED)
     predictor = Predictor(load_config(config, trains=False), checkpoint, choose_device(args.device),
                           args.backbone)
     title = f'{osp.splitext(osp.basename(config))[0]}: {len(predictor.classes)} classes'
     app = build(predictor, predictor.classes, predictor.palette, title=title,
-                note=UNTRAINED if checkpoint == 'none' else '', first_label=predictor.first_label,
-                megapixels=args.max_megapixels)
+                note=UNTRAINED if checkpoint == CHOICES.UNTRAINED else '',
+                first_label=predictor.first_label, megapixels=args.max_megapixels)
     print(f'{launch(app, args.host, args.port, args.max_mb)} (end with Ctrl-C)', flush=True)
     if args.host not in LOOPBACK:
         print('everyone who reaches this machine can use the page', flush=True)
@@ -65,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    start(parse_args, main)

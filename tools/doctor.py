@@ -5,23 +5,13 @@ import os
 import sys
 import warnings
 
-import _root  # noqa: F401
-import torch
-from mmseg.utils import get_root_logger
-
-from mmseg_custom.distributed.devices import gpu_problem
-from mmseg_custom.doctor.checks import run_checks
-from mmseg_custom.doctor.report import as_json, page
-from mmseg_custom.engine import arguments, cli
-from mmseg_custom.engine.config import load_config, resolve_config
-from mmseg_custom.engine.options import RunOptions
-from mmseg_custom.errors import InputError
-from mmseg_custom.units import GIB
+from _arguments import add_cfg_options, add_debug
+from _command_line import Parser, existing, fail, start
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description='Check data, weights and environment of a config, and predict memory and time '
         'of its training; the exit code is 1 if a fault was found')
     parser.add_argument('config', help='config file')
@@ -36,19 +26,26 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--no-validate', action='store_true', help='the run has no evaluations; '
                         'from a complete feature cache it then needs no backbone on the GPU')
     parser.add_argument('--json', action='store_true', help='print everything as JSON')
-    parser.add_argument('--cfg-options', nargs='+', action=arguments.KeyValues, default={},
-                        metavar='KEY=VALUE', help='override settings of the config')
-    parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Runs the checks and prints their report; exits with 1 if a fault was found."""
-    args = parse_args()
+    add_cfg_options(parser)
+    add_debug(parser)
+    args = parser.parse_args()
     for name in ('gpus', 'gpu_memory', 'tflops'):
         if getattr(args, name) is not None and getattr(args, name) <= 0:
-            raise InputError(f'--{name.replace("_", "-")} {getattr(args, name)}: expected more '
-                             'than 0')
+            fail(f'--{name.replace("_", "-")} {getattr(args, name)}: expected more than 0')
+    return existing(args, 'config')
+
+
+def main(args: argparse.Namespace) -> None:
+    """Runs the checks and prints their report; exits with 1 if a fault was found."""
+    import torch
+    from mmseg.utils import get_root_logger
+
+    from mmseg_custom.distributed.devices import gpu_problem
+    from mmseg_custom.doctor.checks import run_checks
+    from mmseg_custom.doctor.report import as_json, page
+    from mmseg_custom.engine.config import load_config, resolve_config
+    from mmseg_custom.engine.options import RunOptions
+
     warnings.simplefilter('ignore')
     get_root_logger().setLevel(logging.ERROR)
     problem = gpu_problem()
@@ -67,6 +64,10 @@ def main() -> None:
 
 def memory_of(args: argparse.Namespace, device: str) -> int | None:
     """Returns the bytes of a GPU, or on the CPU those that are free."""
+    import torch
+
+    from mmseg_custom.units import GIB
+
     if args.gpu_memory:
         return int(args.gpu_memory * GIB)
     if device == 'cuda':
@@ -82,4 +83,4 @@ def progress(text: str) -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    start(parse_args, main)

@@ -11,51 +11,37 @@ import os.path as osp
 import sys
 from collections import Counter
 
-import _root  # noqa: F401
-from tqdm import tqdm
-
-from mmseg_custom.distributed.devices import choose_device
-from mmseg_custom.engine import arguments, cli
-from mmseg_custom.engine.config import default_work_dir, load_config
-from mmseg_custom.engine.each import for_each
-from mmseg_custom.engine.inference import Predictor
-from mmseg_custom.engine.options import UNTRAINED
-from mmseg_custom.errors import InputError
-from mmseg_custom.targets import try_target
-from mmseg_custom.visualization.files import read_image, save_labels, save_with_legend
-from mmseg_custom.visualization.overlay import blend
+from _arguments import add_cfg_options, add_debug, add_device
+from _command_line import Parser, existing, fail, start
 
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm')
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description='Label images and paint the labels over them')
+    parser = Parser(description='Label images and paint the labels over them')
     parser.add_argument('images', help=f'an image, or a folder of them ({" ".join(ENDINGS)})')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help="checkpoint file, or 'none' for the untrained network")
     parser.add_argument('--out', help='folder; default: work_dirs/<name of the config>/image_demo')
     parser.add_argument('--opacity', type=float, default=0.5, help='of the paint, 0..1')
     parser.add_argument('--backbone', help="the backbone's file, for a checkpoint without it")
-    parser.add_argument('--device', choices=('cuda', 'cpu'),
-                        help='default: cuda where there is a GPU')
-    parser.add_argument('--cfg-options', nargs='+', action=arguments.KeyValues, default={},
-                        metavar='KEY=VALUE', help='override settings of the config')
-    parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
+    add_device(parser)
+    add_cfg_options(parser)
+    add_debug(parser)
     args = parser.parse_args()
     if not 0 <= args.opacity <= 1:
         parser.error(f'--opacity {args.opacity}: expected 0..1')
+    existing(args, 'images', 'config', 'checkpoint', '--backbone')
+    args.images = images_in(args.images)
     return args
 
 
 def images_in(path: str) -> list[str]:
     """Lists the image, or the images of a folder.
 
-    Raises:
-        InputError: If there is none, or if two have the same name but for the ending.
+    Ends the tool if there is none, or if two have the same name but for the ending.
     """
-    if not osp.exists(path):
-        raise InputError(f'{path} does not exist: expected an image or a folder of images')
     if not osp.isdir(path):
         return [path]
     names = sorted(name for name in os.listdir(path) if name.lower().endswith(ENDINGS))
@@ -68,21 +54,27 @@ def images_in(path: str) -> list[str]:
         if left:
             print(f'left out: {len(left)} {what} ({min(left)!r} ...)', file=sys.stderr)
     if not names:
-        raise InputError(f'{path} holds no image: expected files that end in {" ".join(ENDINGS)}')
+        fail(f'{path} holds no image: expected files that end in {" ".join(ENDINGS)}')
     stem, times = Counter(osp.splitext(name)[0] for name in names).most_common(1)[0]
     if times > 1:
-        raise InputError(f'{path} holds {times} images called {stem}: rename one, for their '
+        fail(f'{path} holds {times} images called {stem}: rename one, for their '
                          'results would overwrite each other')
     return [osp.join(path, name) for name in names]
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Labels the images one by one and writes label maps and overlays."""
-    args = parse_args()
-    images = images_in(args.images)
+    from tqdm import tqdm
+
+    from mmseg_custom.distributed.devices import choose_device
+    from mmseg_custom.engine.config import default_work_dir, load_config
+    from mmseg_custom.engine.each import for_each
+    from mmseg_custom.engine.inference import Predictor
+    from mmseg_custom.targets import try_target
+    from mmseg_custom.visualization.files import read_image, save_labels, save_with_legend
+    from mmseg_custom.visualization.overlay import blend
+
     cfg = load_config(args.config, args.cfg_options, trains=False)
-    if args.checkpoint != UNTRAINED and not osp.exists(args.checkpoint):
-        raise InputError(f'checkpoint {args.checkpoint} does not exist')
     out = args.out or osp.join(default_work_dir(args.config), 'image_demo')
     for kind in ('overlays', 'labels'):
         try_target(osp.join(out, kind, 'image'))
@@ -99,8 +91,8 @@ def main() -> None:
                          osp.join(out, 'overlays', f'{stem}.jpg'))
 
     print(out)
-    for_each(tqdm(images, unit='image', disable=len(images) == 1), label, 'images')
+    for_each(tqdm(args.images, unit='image', disable=len(args.images) == 1), label, 'images')
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    start(parse_args, main)

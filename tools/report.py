@@ -6,18 +6,13 @@ dir that it lies in.
 import argparse
 import os.path as osp
 
-import _root  # noqa: F401
-
-from mmseg_custom.engine import cli
-from mmseg_custom.errors import InputError
-from mmseg_custom.evaluation import read_results
-from mmseg_custom.targets import try_target
-from mmseg_custom.visualization.report import write_report
+from _arguments import add_debug
+from _command_line import Parser, existing, fail, start
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description='Write one HTML page on a test run, or on two that are compared')
     parser.add_argument('results', help='eval_*.json of tools/test.py --eval, or its work dir '
                         '(the newest in it)')
@@ -26,15 +21,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', help='the page; default: beside the (last) results, with .html')
     parser.add_argument('--images', type=int, default=6,
                         help='number of the worst and of the best images to show (default 6)')
-    parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Reads the results, writes the page and prints its path."""
-    args = parse_args()
+    add_debug(parser)
+    args = parser.parse_args()
     if args.images < 0:
-        raise InputError(f'--images {args.images}: expected 0 or more')
+        fail(f'--images {args.images}: expected 0 or more')
+    return existing(args, 'results', 'other')
+
+
+def main(args: argparse.Namespace) -> None:
+    """Reads the results, writes the page and prints its path."""
+    from mmseg_custom.evaluation import read_results
+    from mmseg_custom.targets import try_target
+    from mmseg_custom.visualization.report import write_report
+
     a = read_results(args.results)
     b = read_results(args.other) if args.other else None
     out = args.out or osp.splitext((b or a).path)[0] + ('_compared.html' if b else '.html')
@@ -44,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    start(parse_args, main)

@@ -5,33 +5,32 @@ With several processes: write ``sweep=dict(lr=[...], ...)`` into a config, and
 """
 import argparse
 
-import _root  # noqa: F401
-
-from mmseg_custom.engine import arguments, cli
-from mmseg_custom.engine.start import start_run
-from mmseg_custom.engine.sweep import sweep
-from mmseg_custom.engine.sweep.settings import HEADS
+from _arguments import add_common_arguments, add_training_arguments
+from _command_line import CHOICES, Parser, existing, start
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description='Train many heads on one frozen backbone')
+    parser = Parser(description='Train many heads on one frozen backbone')
     parser.add_argument('config', help='config file, with or without sweep=dict(...)')
-    arguments.add_common_arguments(parser)
-    arguments.add_training_arguments(parser)
+    add_common_arguments(parser)
+    add_training_arguments(parser)
     parser.add_argument('--lr', nargs='+', type=float, help='learning rates')
     parser.add_argument('--weight-decay', nargs='+', type=float, help='weight decays')
     parser.add_argument('--layers', nargs='+', type=block, metavar='BLOCK',
                         help='blocks from 0 on, each for linear heads; 11,23,35,47 for UPerNet')
-    parser.add_argument('--head', nargs='+', choices=HEADS, help="default: the config's own")
+    parser.add_argument('--head', nargs='+', choices=CHOICES.SWEPT_HEADS,
+                        help="default: the config's own")
     parser.add_argument('--heads-at-once', type=int, metavar='N',
                         help='at most N heads in a round; default: as many as fit in memory')
-    return parser.parse_args()
+    return existing(parser.parse_args(), 'config')
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Prepares the sweep and trains."""
-    args = parse_args()
+    from mmseg_custom.engine.start import start_run
+    from mmseg_custom.engine.sweep import sweep
+
     given = {name: getattr(args, name)
              for name in ('lr', 'weight_decay', 'layers', 'head', 'heads_at_once')}
     sweep(start_run(args, sweep={name: value for name, value in given.items()
@@ -45,4 +44,4 @@ def block(text: str) -> int | list[int]:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    start(parse_args, main)

@@ -1,32 +1,20 @@
 """Tests a segmentor: python tools/test.py CONFIG CHECKPOINT --eval mIoU [options]."""
 import argparse
-import os.path as osp
 from typing import NoReturn
 
-import _root  # noqa: F401
-from mmcv.runner import get_dist_info
-
-from mmseg_custom.checkpoint.integrity import finish_checks
-from mmseg_custom.engine import arguments, cli
-from mmseg_custom.engine.blame import reading
-from mmseg_custom.engine.loaders import build_test_loader
-from mmseg_custom.engine.options import UNTRAINED
-from mmseg_custom.engine.outputs import Outputs
-from mmseg_custom.engine.predict import predict
-from mmseg_custom.engine.start import start_run
-from mmseg_custom.engine.test import build_test_model
-from mmseg_custom.errors import InputError
+from _arguments import KeyValues, add_common_arguments, metric
+from _command_line import Parser, existing, start
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the command line: mmseg 0.30's options, and our own."""
-    parser = argparse.ArgumentParser(description='Test (and evaluate) a segmentor')
+    parser = Parser(description='Test (and evaluate) a segmentor')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help="checkpoint file, or 'none' for the untrained network")
-    arguments.add_common_arguments(parser)
+    add_common_arguments(parser)
     parser.add_argument('--backbone', help='backbone file, for a checkpoint without it')
-    parser.add_argument('--eval', nargs='+', metavar='METRIC', help='mIoU, mDice, mFscore, '
-                        'mBIoU (boundary IoU); cityscapes for that data set')
+    parser.add_argument('--eval', nargs='+', type=metric, metavar='METRIC', help='mIoU, mDice, '
+                        'mFscore, mBIoU (boundary IoU); cityscapes for that data set')
     parser.add_argument('--out', help='write the results to this .pkl file')
     parser.add_argument('--format-only', action='store_true',
                         help='write label files for a test server, without evaluation')
@@ -34,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', help='folder for painted pictures')
     parser.add_argument('--opacity', type=float, default=0.5, help='of the paint, in (0, 1]')
     parser.add_argument('--aug-test', action='store_true', help='flips and six scales')
-    parser.add_argument('--eval-options', nargs='+', action=arguments.KeyValues, default={},
+    parser.add_argument('--eval-options', nargs='+', action=KeyValues, default={},
                         metavar='KEY=VALUE', help='options of the evaluation or of '
                         'format_results, e.g. imgfile_prefix=results/')
     parser.add_argument('--skip-bad-images', action='store_true',
@@ -51,14 +39,20 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'--opacity {args.opacity}: expected more than 0, at most 1')
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out {args.out}: expected a name that ends in .pkl')
-    if args.checkpoint != UNTRAINED and not osp.exists(args.checkpoint):
-        raise InputError(f'checkpoint {args.checkpoint} does not exist')
-    return args
+    return existing(args, 'config', 'checkpoint', '--backbone')
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Prepares the run, predicts, and writes what was asked for."""
-    args = parse_args()
+    from mmcv.runner import get_dist_info
+
+    from mmseg_custom.checkpoint.integrity import finish_checks
+    from mmseg_custom.engine.loaders import build_test_loader
+    from mmseg_custom.engine.outputs import Outputs
+    from mmseg_custom.engine.predict import predict
+    from mmseg_custom.engine.start import start_run
+    from mmseg_custom.engine.test import build_test_model
+
     run = start_run(args, splits=('test',), owns_work_dir=False)
     outputs = Outputs(run, args.config, args.checkpoint, args.eval, args.out, args.format_only,
                       args.show, args.show_dir, args.opacity, args.eval_options)
@@ -78,6 +72,9 @@ def main() -> None:
 
 def stop(error: BaseException, line: str) -> NoReturn:
     """Says what a run that ended early leaves, and raises what ended it."""
+    from mmseg_custom.engine.blame import reading
+    from mmseg_custom.errors import InputError
+
     if isinstance(error, KeyboardInterrupt):
         raise KeyboardInterrupt(line)
     print(f'\nstopped: {line}')
@@ -88,4 +85,4 @@ def stop(error: BaseException, line: str) -> NoReturn:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    start(parse_args, main)

@@ -1,35 +1,34 @@
 """Trains a segmentor: python tools/train.py CONFIG [options]."""
 import argparse
 
-import _root  # noqa: F401
-
-from mmseg_custom.distributed.options import ENGINES
-from mmseg_custom.engine import arguments, cli
-from mmseg_custom.engine.start import start_run
-from mmseg_custom.engine.sweep import sweep
-from mmseg_custom.engine.train import train
+from _arguments import add_common_arguments, add_training_arguments
+from _command_line import CHOICES, Parser, existing, start
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the command line: mmseg 0.30's options, and our own."""
-    parser = argparse.ArgumentParser(description='Train a segmentor')
+    parser = Parser(description='Train a segmentor')
     parser.add_argument('config', help='config file')
-    arguments.add_common_arguments(parser)
-    arguments.add_training_arguments(parser)
+    add_common_arguments(parser)
+    add_training_arguments(parser)
     parser.add_argument('--load-from', help='checkpoint to take the weights from')
     parser.add_argument('--load-from-without', nargs='+', metavar='PART', help='parts of the '
                         'network that start anew in the place of those of --load-from, e.g. '
                         'decode_head.conv_seg auxiliary_head for other classes')
     parser.add_argument('--resume-from', help='checkpoint to resume from')
-    parser.add_argument('--engine', choices=ENGINES, help='how the run is spread over processes; '
-                        'default: engine.type of the config, else auto (one process alone, DDP '
-                        'where the backbone is frozen, FSDP2 where it is trained)')
-    return parser.parse_args()
+    parser.add_argument('--engine', choices=CHOICES.ENGINES, help='how the run is spread over '
+                        'processes; default: engine.type of the config, else auto (one process '
+                        'alone, DDP where the backbone is frozen, FSDP2 where it is trained)')
+    return existing(parser.parse_args(), 'config', '--load-from', '--resume-from')
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Prepares the run and trains."""
-    run = start_run(parse_args())
+    from mmseg_custom.engine.start import start_run
+    from mmseg_custom.engine.sweep import sweep
+    from mmseg_custom.engine.train import train
+
+    run = start_run(args)
     if run.cfg.get('sweep'):
         sweep(run)
     else:
@@ -37,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    start(parse_args, main)

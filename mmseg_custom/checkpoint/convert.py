@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..choices import SHARD_BYTES, WEIGHT_FORMS
 from ..errors import InputError
 from ..files import atomic_folder, atomic_write
 from ..schema import integer, load_json, nullable, record, validate
@@ -19,9 +20,7 @@ from .keys import NATIVE, PYRAMID, TRANSFORMERS, Architecture, describe_mismatch
 from .lazy import LazyStateDict, LazyTensor
 from .load import check_float, open_backbone_weights, refuse_nonfinite
 
-FORMS = ('pth', 'safetensors', 'hf')
 HEADS_OF_WIDTH = {3200: 25, 1024: 16}  # InternViT-6B and InternViT-300M
-SHARD_BYTES = 4 * 10**9
 
 
 def form_of(path: str) -> str:
@@ -36,7 +35,7 @@ def form_of(path: str) -> str:
         return 'hf'
     if ending not in forms:
         raise InputError(f'{path}: what form {ending!r} is to be is unknown: end the name in .pth '
-                         f'or .safetensors, or say --to {"|".join(FORMS)}')
+                         f'or .safetensors, or say --to {"|".join(WEIGHT_FORMS)}')
     return forms[ending]
 
 
@@ -48,7 +47,7 @@ def convert(source: str, target: str, form: str, *, dtype: torch.dtype | None = 
     Args:
         source: File or folder of any form.
         target: File or folder to write; must not exist.
-        form: One of ``FORMS``. Files get native names; the folder gets transformers'.
+        form: One of ``WEIGHT_FORMS``. Files get native names; the folder gets transformers'.
         dtype: Dtype to convert to; None keeps each tensor's.
         num_heads: Attention heads, for the folder's config; default: from the source's own config,
             or known from the width.

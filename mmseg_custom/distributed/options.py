@@ -1,9 +1,8 @@
 """``engine=dict(type=..., ...)`` of a config: how a run is spread over its processes."""
 from dataclasses import dataclass, fields
 
+from ..choices import ENGINES
 from ..errors import InputError, refuse_unknown
-
-ENGINES = ('auto', 'single', 'ddp', 'fsdp2')
 
 
 @dataclass(frozen=True)

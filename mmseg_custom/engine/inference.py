@@ -8,12 +8,12 @@ from mmseg.apis import inference_segmentor
 from mmseg.datasets import DATASETS
 
 from ..checkpoint.checkpoint import open_checkpoint
+from ..choices import UNTRAINED
 from ..datasets.class_names import class_names
 from ..datasets.image_arrays import as_colour
 from ..datasets.nesting import innermost_options
 from ..distributed.devices import use_gpu
 from ..errors import InputError
-from .options import UNTRAINED
 from .test import load_model
 
 

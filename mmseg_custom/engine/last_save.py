@@ -14,13 +14,12 @@ from collections.abc import Callable
 from mmcv.runner import BaseRunner
 
 from ..checkpoint.work_dir import checkpoints_in
+from ..choices import PATIENCE, PATIENCE_BEFORE_SPARE
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.parallelize import is_sharded
 from ..errors import InputError
 from ..files import SaveError, make_folder
 
-PATIENCE = 120  # seconds
-PATIENCE_BEFORE_SPARE = 10  # seconds
 FIRST_PAUSE, LONGEST_PAUSE = 2, 30  # seconds
 Save = Callable[[str], SaveError | None]  # folder -> why the checkpoint is not there
 

@@ -2,10 +2,8 @@
 import argparse
 from dataclasses import dataclass, fields
 
+from ..choices import PATIENCE
 from ..distributed.devices import choose_device
-from .last_save import PATIENCE
-
-UNTRAINED = 'none'
 
 
 @dataclass(frozen=True)

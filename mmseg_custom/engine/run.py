@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from ..checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint.content import check_progress
 from ..checkpoint.work_dir import open_newest, remove_leftovers
+from ..choices import UNTRAINED
 from ..datasets.build import build_test_dataset, build_train_dataset, build_validation_dataset
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.options import Engine
@@ -32,7 +33,7 @@ from .classes import check_trained_classes
 from .epochs import count_in_iterations, epoch_length
 from .foreign_settings import read_workflow
 from .identity import identity, refuse_another
-from .options import UNTRAINED, RunOptions
+from .options import RunOptions
 from .randomness import seed_process
 
 

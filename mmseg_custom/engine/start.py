@@ -33,7 +33,7 @@ def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val
     """Sets up device, process group and log, and prepares the run of a command line.
 
     Args:
-        args: Parsed command line with the options of :func:`.arguments.add_common_arguments`.
+        args: Parsed command line with the options that runs have in common.
         splits: Data sets to build: 'train', 'val', 'test'.
         owns_work_dir: See :class:`.options.RunOptions`.
         sweep: Settings of a sweep that replace those of the config.

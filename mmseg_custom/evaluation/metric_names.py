@@ -7,13 +7,12 @@ from mmseg.datasets import CustomDataset
 from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
 
+from ..choices import BOUNDARY, MMSEG_METRICS
 from ..datasets.concatenated import ConcatTestDataset
 from ..datasets.nesting import innermost_datasets
 from ..errors import InputError, hint, nearest
 from ..plugins import is_known
 
-MMSEG_METRICS = ('mIoU', 'mDice', 'mFscore')
-BOUNDARY = 'mBIoU'
 OF_OTHERS = ('efficient_test', 'imgfile_prefix')  # options that mmseg's documentation names
 # Metric -> the means that it gives; each is also given of every class.
 MEANS = dict(mIoU=('mIoU', 'mAcc'), mDice=('mDice', 'mAcc'),

@@ -1,10 +1,7 @@
 """How a tool ends; as a script, this file is one of two processes."""
-import argparse
-
 import torch.distributed as dist
 
 from mmseg_custom.engine import cli
-from mmseg_custom.engine.arguments import add_common_arguments
 
 
 def test_an_unexpected_error_ends_its_process_at_once(zygote):
@@ -13,15 +10,6 @@ def test_an_unexpected_error_ends_its_process_at_once(zygote):
     assert "AttributeError: 'NoneType' object has no attribute 'shape'" in text
     assert 'leaves the group' not in text
     assert 'Traceback' in text and 'error [rank 0]: the connection to another process' in text
-
-
-def test_options_that_are_given_twice_add_up():
-    parser = argparse.ArgumentParser()
-    add_common_arguments(parser)
-    args = parser.parse_args(['--cfg-options', 'optimizer.lr=0.1', 'runner.max_iters=3', '--device',
-                              'cpu', '--options', 'runner.max_iters=5'])
-    assert args.cfg_options == {'optimizer.lr': 0.1, 'runner.max_iters': 5}
-    assert parser.parse_args([]).cfg_options == {}
 
 
 def fail() -> None:

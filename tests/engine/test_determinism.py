@@ -3,7 +3,6 @@
 The steps of the recipes run on fake CUDA tensors: no operation of theirs is one of those for which
 PyTorch has no deterministic kernel on a GPU.
 """
-import argparse
 import os
 from collections.abc import Iterator
 
@@ -17,7 +16,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_custom.distributed.precision import apply_precision
-from mmseg_custom.engine.arguments import add_training_arguments
 from mmseg_custom.engine.build import build_network
 from mmseg_custom.engine.cli import explain
 from mmseg_custom.engine.determinism import settle_determinism, use_deterministic_kernels
@@ -154,11 +152,3 @@ def test_an_operation_without_a_kernel_is_one_line():
     message = explain(raised.value)
     assert message.startswith('--deterministic: adaptive_avg_pool2d_backward_cuda has no ')
     assert message.endswith('train with --no-deterministic')
-
-
-def test_the_last_of_the_options_holds():
-    """dist_train.sh passes --deterministic, and the user's options after it."""
-    parser = argparse.ArgumentParser()
-    add_training_arguments(parser)
-    assert not parser.parse_args([]).deterministic
-    assert not parser.parse_args(['--deterministic', '--no-deterministic']).deterministic

@@ -49,7 +49,7 @@ def test_safetensors(trained, call, tmp_path):
 
 
 @pytest.mark.parametrize('arguments, says', [
-    (['missing.pth', 'x.pth'], 'missing.pth: no such file'),
+    (['missing.pth', 'x.pth'], 'checkpoint missing.pth does not exist in '),
     (['flat.pth', 'x.pth'], 'is no checkpoint of a segmentor'),
     (['iter_1.pth', 'flat.pth'], 'flat.pth exists'),
     (['iter_1.pth', 'x.pth', '--backbone', 'iter_1.pth'], 'iter_1.pth is another one'),

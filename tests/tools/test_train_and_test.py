@@ -144,5 +144,6 @@ def test_bad_file_in_a_worker_of_two_processes(trained, tmp_path):
 
 
 def test_debug_shows_the_traceback(zygote, tmp_path):
-    text = zygote.run('train.py', 'no_such.py', '--debug', '--work-dir', tmp_path, code=1)
-    assert 'Traceback' in text and 'InputError: config no_such.py does not exist' in text
+    text = zygote.run('train.py', 'configs/tiny/full_tuning_tiny.py', '--debug', '--work-dir',
+                      tmp_path, '--cfg-options', 'optimzer.lr=1', code=1)
+    assert 'Traceback' in text and "nothing reads 'optimzer'" in text

@@ -11,12 +11,13 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from ...choices import FEW_SHOT_PARTS, FEW_SHOT_SEEDS
 from ...files import atomic_write
 
 HASHES = Path(__file__).with_name('hashes.json')
-SEEDS = range(5)
+SEEDS = FEW_SHOT_SEEDS
 TRAIN_NAMES = tuple(f'ADE_train_{i:08d}' for i in range(1, 20211))
-FRACTIONS = {f'1/{n}': len(TRAIN_NAMES) // n for n in (16, 8, 4, 2)}  # -> number of images
+FRACTIONS = {part: len(TRAIN_NAMES) // int(part[2:]) for part in FEW_SHOT_PARTS}  # -> images
 
 
 def rank(name: str, seed: int) -> bytes:

@@ -1,9 +1,8 @@
 """``sweep=dict(lr=[...], weight_decay=[...], layers=[...], head=[...])`` of a config."""
 from dataclasses import dataclass, field, fields
 
+from ...choices import SWEPT_HEADS
 from ...errors import InputError, refuse_unknown
-
-HEADS = ('linear', 'upernet')
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,12 @@ class SweepSettings:
                 if isinstance(block, bool) or not isinstance(block, int):
                     raise InputError(f'sweep.layers: {value!r}: expected numbers of blocks')
         for value in self.head:
-            if value not in HEADS:
-                raise InputError(f'sweep.head: {value!r}: expected one of {", ".join(HEADS)}')
+            if value not in SWEPT_HEADS:
+                raise InputError(f'sweep.head: {value!r}: expected one of {", ".join(SWEPT_HEADS)}')
         for name in self.models:
-            if name not in HEADS:
-                raise InputError(f'sweep.models: {name!r}: expected one of {", ".join(HEADS)}')
+            if name not in SWEPT_HEADS:
+                raise InputError(f'sweep.models: {name!r}: expected one of '
+                                 f'{", ".join(SWEPT_HEADS)}')
         for name in ('lr', 'weight_decay', 'layers', 'head'):
             values = getattr(self, name)
             twice = [value for i, value in enumerate(values) if value in values[:i]]

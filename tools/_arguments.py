@@ -1,41 +1,55 @@
 """Options that command-line tools share."""
 import argparse
+import os.path as osp
 from typing import Any
 
-from mmcv import DictAction
-
-from .last_save import PATIENCE, PATIENCE_BEFORE_SPARE
+from _command_line import CHOICES
 
 
-class KeyValues(DictAction):
-    """mmcv's ``KEY=VALUE`` options, with an error message for those without ``=``.
+class KeyValues(argparse.Action):
+    """``KEY=VALUE`` options, which may be given several times.
 
-    They may be given several times; mmcv keeps those of the last time alone.
+    The values stay text; :mod:`mmseg_custom.engine.key_values` converts them.
     """
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
                  values: Any, option_string: str | None = None) -> None:
-        """Parses the options; exits with a usage error at the first that is not KEY=VALUE."""
-        for value in values:
-            if not value.partition('=')[0] or '=' not in value:
-                parser.error(f'{option_string} {value}: expected KEY=VALUE, without spaces')
-        before = getattr(namespace, self.dest) or {}
-        super().__call__(parser, namespace, values, option_string)
-        setattr(namespace, self.dest, {**before, **getattr(namespace, self.dest)})
+        """Splits the options; exits with a usage error at the first that is not KEY=VALUE."""
+        given = {}
+        for word in values:
+            key, sign, value = word.partition('=')
+            if not key or not sign:
+                parser.error(f'{option_string} {word}: expected KEY=VALUE, without spaces around '
+                             "the =; what holds spaces is quoted: KEY='a b'")
+            given[key] = value
+        setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), **given})
+
+
+def metric(name: str) -> str:
+    """Checks a metric of ``--eval``; of data sets that measure in their own way, any name may be.
+
+    Raises:
+        ArgumentTypeError: If the name differs from a known one by upper case or a letter alone.
+    """
+    known = (*CHOICES.MMSEG_METRICS, CHOICES.BOUNDARY, CHOICES.CITYSCAPES)
+    for one in () if name in known else known:
+        a, b = name.lower(), one.lower()
+        same = len(osp.commonprefix([a, b]))  # Then: a letter replaced, left out, or too many.
+        if b[same + 1:] == a[same + 1:] or b[same + 1:] == a[same:] or b[same:] == a[same + 1:]:
+            raise argparse.ArgumentTypeError(f'{name} is unknown: did you mean {one}?')
+    return name
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options that training and testing have in common, mmseg 0.30's and our own."""
-    parser.add_argument('--device', choices=('cuda', 'cpu'),
-                        help='default: cuda if there is a GPU')
-    parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
+    add_device(parser)
+    add_debug(parser)
     parser.add_argument('--check-finite', action='store_true',
                         help='refuse weights that hold NaN or infinity (reads them all)')
     parser.add_argument('--work-dir', help='folder for logs, checkpoints and results; default: '
                         'work_dirs/<name of the config>')
-    parser.add_argument('--cfg-options', '--options', nargs='+', action=KeyValues, default={},
-                        metavar='KEY=VALUE', help='override settings of the config, e.g. '
-                        'optimizer.lr=1e-4 data.samples_per_gpu=4 model.backbone.out_indices=[23]')
+    add_cfg_options(parser, 'optimizer.lr=1e-4 data.samples_per_gpu=4 '
+                    'model.backbone.out_indices=[23]', '--options')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
                         help=argparse.SUPPRESS)  # Old launchers pass it.
@@ -55,9 +69,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
                         'gradient norm or a weight is NaN or infinite, where the run else stops')
     parser.add_argument('--spare-dir', metavar='DIR', help='folder on another disk for the last '
                         'checkpoint, if the work dir has no room for it')
-    parser.add_argument('--wait-for-disk', type=float, default=PATIENCE, metavar='SECONDS',
+    parser.add_argument('--wait-for-disk', type=float, default=CHOICES.PATIENCE, metavar='SECONDS',
                         help='wait so long for room for the last checkpoint (default: %(default)s; '
-                        f'with --spare-dir at most {PATIENCE_BEFORE_SPARE}), then fail')
+                        f'with --spare-dir at most {CHOICES.PATIENCE_BEFORE_SPARE}), then fail')
     parser.add_argument('--no-validate', action='store_true', help='no evaluation during training')
     parser.add_argument('--seed', type=int,
                         help='default: that of the resumed run, else a new one')
@@ -66,3 +80,21 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--deterministic', action=argparse.BooleanOptionalAction, default=False,
                         help='deterministic kernels on a GPU, so that a resumed run is exact; '
                         'dist_train.sh sets it')
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--device``."""
+    parser.add_argument('--device', choices=('cuda', 'cpu'),
+                        help='default: cuda if there is a GPU')
+
+
+def add_debug(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--debug``."""
+    parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
+
+
+def add_cfg_options(parser: argparse.ArgumentParser, examples: str = '', *aliases: str) -> None:
+    """Adds ``--cfg-options``."""
+    parser.add_argument('--cfg-options', *aliases, nargs='+', action=KeyValues, default={},
+                        metavar='KEY=VALUE', help='override settings of the config'
+                        + (f', e.g. {examples}' if examples else ''))
