@@ -15,20 +15,20 @@ NEAR = 0.6  # similarity of two names, 0..1
 
 
 def look_around(path: str, otherwise: str = '') -> str:
-    """Returns the rest of a sentence '... PATH does not exist'.
+    """Returns the rest of a sentence '... PATH does not exist': the folder, and what is near.
 
     Args:
         path: Path that does not exist.
-        otherwise: The way out, if neither the repository holds the path nor its folder a similar
-            name.
+        otherwise: The way out, where the repository does not hold the path either.
     """
     here = '' if osp.isabs(path) else f' in {os.getcwd()}'
     if here and osp.exists(osp.join(ROOT, path)):
-        return (f'{here}, but in {ROOT}: run the command there, or give '
+        return (f'{here}; it is in {ROOT}: run the command there, or give '
                 f'{osp.normpath(osp.join(ROOT, path))}')
     near = nearest_path(path)
     if near is not None:
-        return f'{here}: did you mean {near}?'
+        return f'{here} (did you mean {near}?): {otherwise}' if otherwise else (
+            f'{here}: did you mean {near}?')
     return f'{here}: {otherwise}' if otherwise else here
 
 

@@ -84,8 +84,8 @@ def existing(args: argparse.Namespace, *names: str) -> argparse.Namespace:
     for name in names:
         found = getattr(args, name.lstrip('-').replace('-', '_'), None)
         for path in found if isinstance(found, list) else [found]:
-            if not path or name == 'checkpoint' and path == CHOICES.UNTRAINED:
-                continue
+            if not path or '://' in path or name == 'checkpoint' and path == CHOICES.UNTRAINED:
+                continue  # The work itself says what it takes of addresses.
             if not osp.exists(path):
                 otherwise = 'see configs/ for the recipes' if name == 'config' else ''
                 fail(f'{name} {path} does not exist'
@@ -97,5 +97,5 @@ def existing(args: argparse.Namespace, *names: str) -> argparse.Namespace:
 
 def fail(message: str) -> NoReturn:
     """Ends the tool for wrong input, with exit code 1."""
-    print(f'error: {message}', file=sys.stderr)
+    print(f'error: {alone("errors").one_line(message)}', file=sys.stderr)
     sys.exit(1)

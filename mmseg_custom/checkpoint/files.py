@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import InputError
+from ..missing import look_around
 from ..schema import load_json, record, shorten, validate
 from .archive import Archive, DamagedFile
 from .content import check_names, check_values
@@ -131,7 +132,7 @@ def sniff(path: str) -> str:
         InputError: If it is none of them, or cannot be read.
     """
     if not os.path.exists(path):
-        raise InputError(f'{path}: no such file')
+        raise InputError(f'{path} does not exist{look_around(str(path))}')
     try:
         with open(path, 'rb') as f:
             head = f.read(24)

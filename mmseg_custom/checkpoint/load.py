@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..layers.pos_embed import resample_pos_embed
+from ..missing import look_around
 from .files import read_weights
 from .keys import (
     BACKBONE,
@@ -277,7 +278,8 @@ def _check_exists(path: str) -> None:
                          'file first and give its path')
     if not os.path.exists(path):
         raise InputError(
-            f'pretrained file {path} does not exist: download it (for InternViT-6B-224px, '
-            'intern_vit_6b_224px.pth of OpenGVLab/InternVL on the Hugging Face hub), give its path '
-            'as model.backbone.pretrained, or set model.backbone.pretrained=None to start from '
-            'random weights')
+            f'pretrained file {path} does not exist' + look_around(
+                str(path), 'download it (for InternViT-6B-224px, intern_vit_6b_224px.pth of '
+                'OpenGVLab/InternVL on the Hugging Face hub), give its path as '
+                'model.backbone.pretrained, or set model.backbone.pretrained=None to start from '
+                'random weights'))

@@ -12,6 +12,7 @@ from mmseg.datasets.pipelines import LoadAnnotations
 from mmseg.utils import get_root_logger
 
 from ..errors import InputError
+from ..missing import look_around
 from .class_names import class_names
 from .few_shot import FewShotList, choose, read_options
 from .listing import ANY, DISK, Folder, check_pairs, list_samples, read_lines, unread
@@ -115,13 +116,14 @@ class CheckedDataset(CustomDataset):
             return super().load_annotations(img_dir, img_suffix, ann_dir, seg_map_suffix, split)
         if not osp.isdir(img_dir):
             raise InputError(
-                f'image folder {img_dir} does not exist: prepare the data with `python '
-                'tools/prepare_data.py`, draw the demo data with `python '
-                'tools/make_demo_data.py`, or set data.*.data_root')
+                f'image folder {img_dir} does not exist' + look_around(
+                    img_dir, 'prepare the data with `python tools/prepare_data.py`, draw the demo '
+                    'data with `python tools/make_demo_data.py`, or set data.*.data_root'))
         if split is not None and not osp.isfile(split):
-            what = 'is a folder' if osp.isdir(split) else 'does not exist'
-            raise InputError(f'{split} {what}: expected a list of image names, one a line; '
-                             '`python tools/prepare_data.py` writes it, or set data.*.split')
+            expected = ('expected a list of image names, one a line; `python '
+                        'tools/prepare_data.py` writes it, or set data.*.split')
+            raise InputError(f'{split} is a folder: {expected}' if osp.isdir(split) else
+                             f'{split} does not exist{look_around(split, expected)}')
         in_one = ann_dir is not None and osp.realpath(ann_dir) == osp.realpath(img_dir)
         if in_one and img_suffix == seg_map_suffix:
             raise InputError(f'{img_dir} is the folder of images and of labels, and both end in '

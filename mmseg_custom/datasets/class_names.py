@@ -3,6 +3,7 @@ import os.path as osp
 from collections.abc import Sequence
 
 from ..errors import InputError, hint
+from ..missing import look_around
 from .listing import read_lines
 
 
@@ -22,8 +23,9 @@ def class_names(classes: str | Sequence[str], known: Sequence[str] | None = None
     if isinstance(classes, str):
         source = classes
         if not osp.isfile(classes):
+            where = '' if osp.exists(classes) else f'; no such file{look_around(classes)}'
             raise InputError(f'classes={classes!r}: expected a list of names, or a file with one a '
-                             'line')
+                             f'line{where}')
         with open(classes, 'rb') as file:
             classes = [name for _, name in read_lines(file.read())]
     of_plain = {name.strip(): name for name in known or ()}

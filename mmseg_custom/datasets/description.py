@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from ..errors import InputError
+from ..missing import look_around
 from ..schema import Mismatch, integer, line, mismatch, path_text, record, shorten, validate
 from .ground_truth import IGNORE_INDEX
 from .listing import ANY
@@ -110,6 +111,10 @@ def _parse(path: Path) -> Any:
         if len(text) > MOST_CHARACTERS:
             raise ValueError(f'it has more than {MOST_CHARACTERS:,} characters')
         return yaml.load(text, _Loader)
+    except FileNotFoundError as error:
+        raise InputError(f'{path} does not exist' + look_around(
+            str(path), 'expected the YAML file that describes a data set '
+            '(docs/custom_dataset.md)')) from error
     except OSError as error:
         raise InputError(f'{path}: {error.strerror}; expected the YAML file that describes a data '
                          'set (docs/custom_dataset.md)') from error

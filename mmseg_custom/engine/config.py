@@ -7,6 +7,7 @@ from mmcv import Config
 
 from ..datasets.nesting import innermost_options, named_pipelines
 from ..errors import InputError, words_of
+from ..missing import look_around
 from .config_check import check_config
 from .config_file import read_config
 from .foreign_settings import replace_foreign_settings
@@ -28,7 +29,8 @@ def load_config(path: str, options: dict | None = None, trains: bool = True) -> 
             cannot be what was meant: see :mod:`.config_check.check`.
     """
     if not osp.isfile(path):
-        raise InputError(f'config {path} does not exist: see configs/ for the recipes')
+        raise InputError(f'config {path} does not exist'
+                         f'{look_around(path, "see configs/ for the recipes")}')
     cfg = read_config(path)
     try:
         cfg.merge_from_dict(options or {})

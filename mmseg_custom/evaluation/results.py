@@ -26,6 +26,7 @@ from torch.utils.data import Dataset
 from ..checkpoint.metadata import plain
 from ..errors import InputError
 from ..files import atomic_write
+from ..missing import look_around
 from ..schema import (
     array,
     integer,
@@ -160,8 +161,8 @@ def read_results(path: str) -> Results:
                              f'`tools/test.py CONFIG CHECKPOINT --eval mIoU --work-dir {path}`')
         path = max(found, key=os.path.getmtime)
     if not osp.exists(path):
-        raise InputError(f'results {path} do not exist: write them with `tools/test.py CONFIG '
-                         'CHECKPOINT --eval mIoU`')
+        raise InputError(f'results {path} do not exist' + look_around(
+            path, 'write them with `tools/test.py CONFIG CHECKPOINT --eval mIoU`'))
     run = load_json(path, _WRITTEN)
     if isinstance(run, dict) and isinstance(run.get('metric'), dict) and not (
             {'per_image', 'classes'} <= run.keys() and 'mIoU' in run['metric']):

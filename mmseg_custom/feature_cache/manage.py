@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError
+from ..missing import look_around
 from ..schema import read_json
 from ..units import format_bytes
 from .folder import KEY, FeatureCache, Shard
@@ -98,7 +99,8 @@ def matching(root: str, beginnings: Sequence[str]) -> list[str]:
             raise InputError(f'{beginning!r}: {len(some) or "no"} caches in {root} begin like '
                              f'that; there are: {", ".join(names) or "none"}')
     if not os.path.isdir(root):
-        raise InputError(f'{root} does not exist: expected a feature_cache.dir')
+        raise InputError(f'{root} does not exist'
+                         f'{look_around(root, "expected a feature_cache.dir")}')
     return [some[0] for some in found] if beginnings else names
 
 

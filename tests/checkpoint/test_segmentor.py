@@ -187,7 +187,7 @@ def test_an_open_checkpoint_whose_tensors_are_taken_needs_its_file(tmp_path):
     checkpoint = open_checkpoint(path)
     load_segmentor(on_meta(), checkpoint)
     os.remove(path)
-    with pytest.raises(InputError, match='classic.pth: no such file'):
+    with pytest.raises(InputError, match='classic.pth does not exist'):
         load_segmentor(Segmentor(), checkpoint)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from ...errors import InputError
+from ...missing import look_around
 
 HEADS = ((b'PK\x03\x04', 'zip'), (b'PK\x05\x06', 'zip'), (b'\x1f\x8b', 'tar'), (b'BZh', 'tar'),
          (b'\xfd7zXZ', 'tar'))
@@ -75,8 +76,8 @@ def open_source(path: str) -> Source:
     if os.path.isdir(path):
         return FolderSource(path)
     if not os.path.exists(path):
-        raise InputError(f'{path} does not exist: expected an archive, or the folder that it was '
-                         'unpacked to')
+        raise InputError(f'{path} does not exist' + look_around(
+            path, 'expected an archive, or the folder that it was unpacked to'))
     if not os.path.isfile(path):  # reading a pipe would block
         raise InputError(f'{path} is neither a file nor a folder: expected an archive, or the '
                          'folder that it was unpacked to')

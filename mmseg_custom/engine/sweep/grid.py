@@ -8,6 +8,7 @@ from itertools import product
 from mmcv import Config, ConfigDict
 
 from ...errors import InputError
+from ...missing import look_around
 from ..config import heads_of
 from .settings import SweepSettings
 
@@ -140,7 +141,7 @@ def _model_file(head: str, cfg: Config, settings: SweepSettings) -> Config:
     if head in settings.models:
         file = settings.models[head]
         if not osp.isfile(file):
-            raise InputError(f'sweep.models: {file} does not exist')
+            raise InputError(f'sweep.models: {file} does not exist{look_around(file)}')
         found = Config.fromfile(file)
         if 'model' not in found or kind_of(found.model) != head:
             raise InputError(f'sweep.models: {file} has no {head} head')
