@@ -7,6 +7,7 @@ import difflib
 import importlib.util
 import os.path as osp
 import re
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -43,6 +44,23 @@ def start(parse_args: Callable[[], argparse.Namespace],
     from mmseg_custom.engine import cli
     from mmseg_custom.engine.key_values import convert
     cli.run(lambda: main(convert(args)))
+
+
+def check_tool(words: Sequence[str]) -> None:
+    """Parses the command line of a tool that a launcher starts many processes of.
+
+    What is wrong in it ends the launcher, with one message in the place of many.
+
+    Args:
+        words: Command line of the launcher; the tool and its arguments are its end.
+    """
+    folder = osp.join(ROOT, 'tools')
+    for number, word in enumerate(words):
+        if word.endswith('.py') and osp.dirname(osp.abspath(word)) == folder:
+            own, sys.argv = sys.argv, list(words[number:])
+            runpy.run_path(word)['parse_args']()
+            sys.argv = own
+            return
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,6 +1,7 @@
 """Runs torchrun with short error messages: python tools/torchrun.py [torchrun's options].
 
-Only torch is imported, because every process waits until this one has started.
+The command line of the tool that the processes run is checked here, once, before anything is
+imported. Then only torch is, because every process waits until this one has started.
 
 When a process fails, torchrun prints a report of forty lines and its own traceback. Here the last
 line says which process failed first and why, and the exit code is that of this process.
@@ -17,8 +18,7 @@ import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.run import get_args_parser, run
+from _command_line import check_tool
 
 FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
 LEFT_TO_TORCH = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -31,6 +31,8 @@ def main() -> None:
 
     torchrun's own restarts would also restart a run that was asked to stop.
     """
+    check_tool(sys.argv[1:])
+    from torch.distributed.run import get_args_parser
     parser = get_args_parser()
     has_option = OPTION in parser.format_help()
     for number in FORWARDED if has_option else FORWARDED + LEFT_TO_TORCH:
@@ -53,6 +55,8 @@ def launch(options: argparse.Namespace, in_thread: bool) -> int:
         options: Parsed command line.
         in_thread: Whether torchrun runs in another thread than this one.
     """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import run
     try:
         if in_thread:
             with ThreadPoolExecutor(1) as pool:
@@ -73,15 +77,14 @@ def launch(options: argparse.Namespace, in_thread: bool) -> int:
                          'the others; see its message above')
         else:
             text = (f'the process of rank {rank} failed first, with exit code {code}: '
-                    f'{message_of(failure)}')
+                    f'{message_of(failure.message)}')
         print(text, file=sys.stderr, flush=True)
         return code if code > 0 else 128 - code
     return 0
 
 
-def message_of(failure: ProcessFailure) -> str:
+def message_of(message: str | dict) -> str:
     """Returns the message of a process about its failure, which engine/cli.py has written."""
-    message = failure.message
     return (message['message'] if isinstance(message, dict) else 'see its message above')
 
 

@@ -1,4 +1,7 @@
 """Command lines: what is wrong is said in a line or two, before anything heavy is imported."""
+import json
+import runpy
+
 import pytest
 from helpers.commands import ROOT, run
 
@@ -25,7 +28,6 @@ print(json.dumps([end(*words) for words in json.loads(sys.argv[1])]))
 @pytest.fixture
 def tool(monkeypatch):
     """Loads a tool: name -> its functions."""
-    import runpy
     monkeypatch.syspath_prepend(str(ROOT / 'tools'))
     return lambda name: runpy.run_path(str(ROOT / 'tools' / name))
 
@@ -40,7 +42,6 @@ def parse(tool, monkeypatch):
 
 
 def test_nothing_heavy_is_imported_before_the_command_line_is_right():
-    import json
     wrong_paths = {'cache.py': ['list', 'nowhere'], 'few_shot.py': ['report', 'nowhere'],
                    'convert_weights.py': ['nowhere', 'x.pth'],
                    'demo_grid.py': [TINY, 'nowhere', 'x.png'],
@@ -53,6 +54,7 @@ def test_nothing_heavy_is_imported_before_the_command_line_is_right():
                    'make_demo_data.py': ['--forec']}
     calls = [[f'tools/{name}', *words] for name in TOOLS
              for words in (['--help'], wrong_paths.get(name, ['nowhere']))]
+    calls += [['tools/torchrun.py', '--nproc_per_node=2', 'tools/train.py', 'nowhere']]
     calls += [[name, '--help'] for name in ('train.py', 'test.py')]
     found = json.loads(run('python', '-c', SCRIPT, json.dumps(calls)))
     for call, (code, text, heavy) in zip(calls, found):
@@ -77,3 +79,54 @@ def test_the_last_of_the_options_holds(parse):
     """dist_train.sh passes --deterministic, and the user's options after it."""
     assert not parse('train.py', TINY).deterministic
     assert not parse('train.py', TINY, '--deterministic', '--no-deterministic').deterministic
+
+
+@pytest.mark.parametrize('name, words, message', [
+    ('train.py', [TINY, '--auto-resmue'], '--auto-resmue is unknown: did you mean --auto-resume?'),
+    ('train.py', ['--workdir=x', TINY], '--workdir is unknown: did you mean --work-dir?'),
+    ('train.py', [TINY, '--quite-another', 'x'], '--quite-another is unknown\n'),
+    ('train.py', [TINY, 'optimizer.lr=1'], 'did you mean --cfg-options optimizer.lr=1?'),
+    ('train.py', [TINY, '8'], '8 is unknown\n'),
+    ('train.py', [TINY, '--seed', 'x'], "argument --seed: invalid int value: 'x'"),
+    ('train.py', [TINY, '--no', 'x'], 'ambiguous option: --no could match --no-'),
+    ('train.py', [], 'the following arguments are required: config'),
+    ('cache.py', ['list', 'x', '--deubg'], '--deubg is unknown: did you mean --debug?'),
+    ('test.py', [TINY, 'none', '--eval', 'mIou'], 'mIou is unknown: did you mean mIoU?'),
+    ('test.py', [TINY, 'none', '--eval', 'mIoU', 'mDise'], 'did you mean mDice?'),
+    ('test.py', [TINY, 'none', '--eval', 'mFscores'], 'did you mean mFscore?'),
+    ('test.py', [TINY, 'none', '--eval', 'cityscape'], 'did you mean cityscapes?'),
+    ('test.py', [TINY, 'none', '--eval-options', 'a', '='], 'what holds spaces is quoted'),
+])
+def test_a_mistake_is_said_in_two_lines(parse, capsys, name, words, message):
+    with pytest.raises(SystemExit) as end:
+        parse(name, *words)
+    text = capsys.readouterr().err
+    assert end.value.code == 2 and message in text and len(text.splitlines()) == 2
+    assert text.startswith('error: ') and f'({name} ' in text and '--help lists' in text
+
+
+def test_what_could_be_right_is_accepted(parse):
+    """Abbreviations, old spellings, and metrics that a plugin's data set may have."""
+    args = parse('train.py', TINY, '--auto', '--local-rank', '3', '--diff-seed',
+                 '--options', 'a=b=c')
+    assert args.auto_resume and args.local_rank == 3 and args.diff_seed
+    assert args.cfg_options == {'a': 'b=c'} and args.wait_for_disk == 120
+    metrics = ['mIoU', 'mBIoU', 'cityscapes', 'PQ', 'mean', 'instances']
+    assert parse('test.py', TINY, 'none', '--eval', *metrics).eval == metrics
+    assert parse('train.py', TINY, '--load-from', 'https://host/x.pth').load_from
+
+
+def test_a_folder_is_no_config(parse, capsys):
+    with pytest.raises(SystemExit, match='1'):
+        parse('train.py', 'configs/tiny')
+    assert capsys.readouterr().err == (
+        'error: config configs/tiny is a folder: expected a file in it\n')
+
+
+def test_a_command_from_another_folder_says_where_it_works(parse, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match='1'):
+        parse('train.py', TINY)
+    assert capsys.readouterr().err == (
+        f'error: config {TINY} does not exist in {tmp_path}; it is in {ROOT}: run the command '
+        f'there, or give {ROOT}/{TINY}\n')

@@ -72,4 +72,5 @@ def start(launcher: object, nodes: str, *arguments: object,
 if __name__ == '__main__':
     get_args_parser = torchrun.get_args_parser
     torchrun.get_args_parser = lambda: parser_before_2_10(get_args_parser())
+    sys.path.insert(0, str(LAUNCHER.parent))
     runpy.run_path(str(LAUNCHER), run_name='__main__')
