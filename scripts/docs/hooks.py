@@ -48,6 +48,8 @@ def on_nav(nav: object, config: MkDocsConfig, files: Files) -> None:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turns links out of `docs`, and marks on commands, into what the site shows."""
+    if page.file.src_uri.startswith('api/'):
+        page.meta['search'] = {'boost': 0.3}  # A search finds the guides first.
     if page.file.src_uri.startswith(links.SOURCES):
         return markdown
     markdown, faults = links.rewrite(root_of(config), page.file.src_uri, markdown)
@@ -57,3 +59,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return needs.show(markdown)
     except ValueError as error:
         raise PluginError(f'{page.file.src_uri}: {error}') from error
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Keeps source code out of the search."""
+    return html.replace('<details class="mkdocstrings-source"',
+                        '<details data-search-exclude class="mkdocstrings-source"')

@@ -45,8 +45,8 @@ def resolve(package: Module, item: Object, name: str) -> str | None:
     """Returns the full path of a name, or None.
 
     A name with dots in front is relative, as in an import: one dot is the folder of the module.
-    Others are looked
-    for in the class, in its module and what that imports, and from the package on.
+    One that begins with the package's is absolute. Others are looked for in the class and in the
+    module, with what it imports.
     """
     inner = item if item.is_class or item.is_module else item.parent
     module = item.module
