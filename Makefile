@@ -2,10 +2,13 @@
 # PYTHON=/path/to/python3.12 picks the interpreter that .venv is made with.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-gpu gpu-pack gpu-check test-slurm lint clean
+.PHONY: help setup demo test test-slow test-faults test-gpu gpu-pack gpu-check test-slurm lint \
+	docs docs-serve docs-links clean
 
 # The commands of the project call `python` (or $PYTHON): let it be the one in .venv.
 RUN = PYTHON=python PATH="$(CURDIR)/.venv/bin:$$PATH"
+# The variable silences an advertisement of mkdocs-material.
+SITE = $(RUN) NO_MKDOCS_2_WARNING=1 python -m mkdocs
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1@\2/p' Makefile | awk -F@ '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -43,6 +46,15 @@ test-slurm: setup ## run the tests on a Slurm of two pretended nodes (root; Debi
 lint: setup ## check the style of the code, and its types
 	@$(RUN) ruff check .
 	@$(RUN) mypy
+
+docs: setup ## build the documentation site into build/site, and check its links
+	@$(SITE) build --strict
+
+docs-serve: setup ## show the site on http://127.0.0.1:8000 while pages are written
+	@$(SITE) serve --watch README.md --watch CONTRIBUTING.md --watch CHANGELOG.md --watch mmseg_custom
+
+docs-links: setup ## ask for every address that the docs link to (network)
+	@$(RUN) python scripts/docs/addresses.py
 
 clean: ## remove what the demo and the tests made (.venv, data/ade and weights stay)
 	rm -rf work_dirs/demo data/ade_demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

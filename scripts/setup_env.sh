@@ -215,7 +215,7 @@ install_all() {
     # pip itself compiles on one core, before anything else is done, hence --no-compile.
     say 'PyTorch and what goes with it, the large part'
     pip_install 'PyTorch and what goes with it' --no-compile \
-        -r requirements/runtime.txt -r requirements/test.txt
+        -r requirements/runtime.txt -r requirements/test.txt -r requirements/docs.txt
     start_compiling
     say 'MMSegmentation and this package'
     # pip before 23.1 would otherwise build mmcv-full where PyTorch is, and so compile its ops.

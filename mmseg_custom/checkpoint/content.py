@@ -67,7 +67,11 @@ def check_values(content: object, path: str, pickle_bytes: int, file_bytes: int)
 
 
 def check_names(names: Mapping, path: str) -> None:
-    """Checks that the names of weights are printable strings of a sane length."""
+    """Checks that the names of weights are printable strings of a sane length.
+
+    Raises:
+        InputError: If one is not.
+    """
     for name in names:
         if not isinstance(name, str) or not name.isprintable() or len(name) > NAME_LENGTH:
             raise InputError(f'{path}: the name of a tensor is {shorten(name)}: expected text of '
@@ -79,6 +83,9 @@ def check_optimizer(state: object, path: str) -> dict | None:
 
     Returns:
         The state dict; None if there is none.
+
+    Raises:
+        InputError: If a part of it is of another kind than expected.
     """
     if state is None:
         return None
@@ -96,6 +103,9 @@ def check_meta(meta: object, path: str) -> dict:
 
     Returns:
         The metadata; empty if there is none.
+
+    Raises:
+        InputError: If an entry that is read is of another kind than expected.
     """
     if not isinstance(meta, dict):
         return {}
@@ -110,7 +120,11 @@ def check_meta(meta: object, path: str) -> dict:
 
 
 def check_progress(meta: dict, path: str) -> None:
-    """Checks what a run that is resumed reads of a checkpoint's metadata."""
+    """Checks what a run that is resumed reads of a checkpoint's metadata.
+
+    Raises:
+        InputError: If the iteration is missing, or an entry is of another kind than expected.
+    """
     _check_kinds(meta, _PROGRESS, path)
     if meta.get('iter') is None:
         raise InputError(f'{path} does not say after which iteration it was saved (meta.iter): '

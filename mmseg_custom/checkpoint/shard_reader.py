@@ -95,7 +95,11 @@ class ShardReader(dcp.FileSystemReader):
             raise InputError(f'{self.path} is damaged: {reason}') from error
 
     def optimizer(self) -> dict | None:
-        """Returns the optimizer's state dict with lazy tensors, None if it was not saved."""
+        """Returns the optimizer's state dict with lazy tensors, None if it was not saved.
+
+        Raises:
+            InputError: If the state is not that of parameters.
+        """
         if 'param_groups' not in self.header:
             return None
         check_optimizer(self.header, os.path.join(str(self.path), HEADER))

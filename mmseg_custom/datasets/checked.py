@@ -109,6 +109,9 @@ class CheckedDataset(CustomDataset):
         """Lists the images, checks that each exists and has a label, and logs what is not read.
 
         Data that is not on a disk is listed by mmseg, without checks.
+
+        Raises:
+            InputError: If a folder, a split, or the label of an image does not exist.
         """
         self.img_suffix = img_suffix = self._suffixes[0] or img_suffix
         self.seg_map_suffix = seg_map_suffix = self._suffixes[1] or seg_map_suffix
@@ -217,7 +220,11 @@ class CheckedDataset(CustomDataset):
             raise found from error
 
     def get_gt_seg_map_by_idx(self, index: int) -> np.ndarray:
-        """Loads the label map (H, W) of an image as the file has it, and checks it."""
+        """Loads the label map (H, W) of an image as the file has it, and checks it.
+
+        Raises:
+            InputError: If there is no label, or what it holds does not fit the classes.
+        """
         if 'ann' not in self.img_infos[index]:
             raise InputError(f'{type(self).__name__} has no ann_dir: evaluation needs labels; set '
                              'data.val.ann_dir and data.test.ann_dir')

@@ -69,7 +69,7 @@ class ConcatTestDataset(ConcatDataset):
         """Computes the metrics of all images, and of each data set with its number before it.
 
         Args:
-            results: Results of :meth:`pre_eval`, or label maps (H, W), of all images in order.
+            results: Results of ``pre_eval``, or label maps (H, W), of all images in order.
             logger: Logger or its name.
             **options: Options of the data sets' ``evaluate``.
         """

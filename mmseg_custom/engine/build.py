@@ -35,6 +35,9 @@ def build_network(cfg: Config, *, pretrained: bool = False, on_meta: bool = Fals
             the weights. This holds for backbones of this package; others may compute buffers when
             they are built.
         trained: Whether to build with ``train_cfg``.
+
+    Raises:
+        InputError: If the config has no backbone, or a part of it cannot be built.
     """
     options = copy.deepcopy(cfg.model)
     if 'backbone' not in options:

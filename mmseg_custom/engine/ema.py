@@ -141,7 +141,11 @@ def restore_averages(runner: BaseRunner, checkpoint: Checkpoint) -> None:
 
 
 def build_ema_hook(options: Mapping[str, Any]) -> SegEMAHook:
-    """Builds the hook of an entry of ``custom_hooks`` whose type is mmcv's EMAHook."""
+    """Builds the hook of an entry of ``custom_hooks`` whose type is mmcv's EMAHook.
+
+    Raises:
+        InputError: If an option is unknown.
+    """
     if options.get('resume_from'):
         get_root_logger().warning('EMAHook.resume_from has no effect: a run that is resumed, with '
                                   '--resume-from or --auto-resume, has its averages, too')

@@ -41,8 +41,8 @@ def collate_views(samples: list[dict | UnreadSample]) -> dict:
 
     Returns:
         Key -> one entry per view. A view of ``img`` is a tensor (N, 3, H, W), or a container with a
-        list of N images (3, H, W) if their sizes differ. ``unread`` has the samples that cannot be
-        read: position -> message.
+        list of N images (3, H, W) if their sizes differ. ``unread`` maps the positions of samples
+        that cannot be read to messages.
     """
     read = [sample for sample in samples if not isinstance(sample, UnreadSample)]
     batch = {key: [_collate_view(view) for view in zip(*(sample[key] for sample in read))]

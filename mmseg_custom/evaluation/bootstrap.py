@@ -46,7 +46,7 @@ class Comparison:
 
 
 def iou(intersect: np.ndarray, union: np.ndarray) -> np.ndarray:
-    """Computes intersection over union; nan where the union is empty."""
+    """Computes intersection over union of pixels, of any shape; nan where the union is empty."""
     return np.divide(intersect, union, out=np.full(np.shape(union), np.nan),
                      where=np.asarray(union) > 0)
 

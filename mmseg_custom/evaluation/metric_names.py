@@ -122,7 +122,7 @@ def means_of(metrics: Mapping[str, float], data_set: int | None = None) -> dict[
     """Selects the metrics that are not of a single class.
 
     Args:
-        metrics: Metrics by name, as :func:`evaluate` returns them.
+        metrics: Metrics by name, as :func:`.metrics.evaluate` returns them.
         data_set: Number of one of several data sets; default: those of all together.
     """
     found = {}

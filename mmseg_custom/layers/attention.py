@@ -19,7 +19,10 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v (B, N, heads, d) 
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Runs PyTorch's scaled dot product attention, on every device and in every dtype."""
+    """Runs PyTorch's scaled dot product attention, on every device and in every dtype.
+
+    All tensors are (B, N, heads, head width), as flash-attn wants them.
+    """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 

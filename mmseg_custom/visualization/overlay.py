@@ -45,7 +45,7 @@ def blend(image: np.ndarray, labels: np.ndarray, palette: np.ndarray,
 
 
 def classes_in(label_maps: Iterable[np.ndarray]) -> list[int]:
-    """Returns the labels that occur in any of the label maps, in order; 255 comes last."""
+    """Returns the labels that occur in any of the label maps (H, W), in order; 255 comes last."""
     return sorted({int(label) for labels in label_maps for label in np.unique(labels)})
 
 

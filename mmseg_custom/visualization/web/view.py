@@ -24,8 +24,9 @@ def view(image: np.ndarray, labels: np.ndarray, classes: Sequence[str],
         palette: Colours, RGB (K, 3), 0..255.
 
     Returns:
-        JSON: ``photo`` (data URL), ``width``, ``height``, ``runs`` (class, length, class, length,
-        ... along the rows) and ``classes`` (number -> name, colour, share of the image).
+        Text of JSON with ``photo`` (data URL), ``width``, ``height``, ``runs`` (class, length,
+        class, length, ... along the rows) and ``classes`` (number -> name, colour, share of the
+        image).
     """
     photo = Image.fromarray(image)
     photo.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)

@@ -1,0 +1,99 @@
+"""Writes the tables of docs/recipes.md from the configs: python scripts/docs/recipes.py.
+
+tests/docs/test_recipes.py fails where the page and the configs differ.
+"""
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+from mmcv import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / 'docs' / 'recipes.md'
+CONFIGS = ROOT / 'configs'
+# Class of data.train -> data set, and its number of training images.
+DATA = {
+    'ADE20KDataset': ('ADE20K', 20210),
+    'CityscapesDataset': ('Cityscapes', 2975),
+    'COCOStuffDataset': ('COCO-Stuff 164k', 118287),
+    'PascalContextDataset59': ('Pascal Context 59', 4998),
+    'PascalVOCDataset': ('VOC 2012 aug', 10582),
+}
+DEMO_IMAGES = 160
+# ADE20K val, single scale, as the authors of InternVL published it.
+PUBLISHED = {'1of16': 46.5, '1of8': 50.0, '1of4': 53.3, '1of2': 55.8, '1of1': 57.2,
+             'linear_probing': 47.2, 'head_tuning': 54.9, 'full_tuning': 58.9}
+HEADS = {'FCNHead': 'linear', 'UPerHead': 'UperNet'}
+TABLE = re.compile(r'(?P<begin><!-- recipes: (?P<name>.+?) -->\n).*?(?P<end>\n<!-- end -->)',
+                   re.DOTALL)
+
+
+def update(page: str, configs: Mapping[str, Config]) -> str:
+    """Returns the page with the tables that follow from the configs, given by their paths."""
+    return TABLE.sub(
+        lambda match: f'{match["begin"]}\n{table(match["name"], configs)}{match["end"]}', page)
+
+
+def table(name: str, configs: Mapping[str, Config]) -> str:
+    """Returns the table of a group of configs.
+
+    Args:
+        name: Folder in `configs`, then in brackets the data: `intern_vit_6b (ADE20K)`, `(other)`
+            or `(all)`.
+        configs: Configs by their paths in `configs`.
+    """
+    folder, data = re.fullmatch(r'(\S+) \((.+)\)', name).groups()
+    chosen = {path: cfg for path, cfg in configs.items() if path.startswith(f'{folder}/') and (
+        data == 'all' or (data == 'ADE20K') == (cfg.data.train.type == 'ADE20KDataset'))}
+    published = folder == 'intern_vit_6b' and data == 'ADE20K'
+    head = ['what is trained', 'head', 'data: training images', 'classes', 'crop', 'batch',
+            'iterations', *['published mIoU'] * published, 'config']
+    rows = sorted((row(path, cfg, published) for path, cfg in chosen.items()), key=order)
+    lines = [head, ['---'] * len(head), *rows]
+    return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+
+
+def order(cells: list[str]) -> tuple:
+    """Sorts configs by what is trained, then by iterations, then by name."""
+    kinds = ('few_shot', 'linear_probing', 'head_tuning', 'full_tuning')
+    kind = next(i for i, kind in enumerate(kinds) if kind in cells[-1])
+    return kind, int(cells[6]), cells[-1]
+
+
+def row(path: str, cfg: Config, published: bool) -> list[str]:
+    """Returns the cells of a config."""
+    model, data = cfg.model, cfg.data
+    folder, name = PurePosixPath(path).parent.name, PurePosixPath(path).stem
+    cells = [trained(model.backbone), HEADS[model.decode_head.type], images(data.train),
+             str(model.decode_head.num_classes), str(cfg.crop_size[0]),
+             batch(name, data.samples_per_gpu), str(cfg.runner.max_iters)]
+    if published:
+        cells.append(str(PUBLISHED[name.rpartition('_')[2] if folder == 'few_shot' else folder]))
+    return [*cells, f'[`{path.partition("/")[2]}`](../configs/{path})']
+
+
+def trained(backbone: dict) -> str:
+    """Returns what of the network is trained."""
+    parts = [] if backbone.freeze_vit else ['backbone']
+    parts += ['pyramid'] if backbone.get('with_fpn') else []
+    return ', '.join([*parts, 'head'])
+
+
+def images(train: dict) -> str:
+    """Returns the data set, and how many of its images are trained on."""
+    name, count = DATA[train.type]
+    if 'ade_demo' in train.data_root:
+        name, count = 'demo data', DEMO_IMAGES
+    return f'{name}: {train.get("max_image_num") or count}'
+
+
+def batch(name: str, per_gpu: int) -> str:
+    """Returns images a GPU times GPUs, for the batch that the name of a recipe has."""
+    found = re.search(r'_bs(\d+)_', name)
+    return f'{per_gpu} x {int(found[1]) // per_gpu}' if found else f'{per_gpu} x 1'
+
+
+if __name__ == '__main__':
+    read = {path.relative_to(CONFIGS).as_posix(): Config.fromfile(path, import_custom_modules=False)
+            for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts}
+    PAGE.write_text(update(PAGE.read_text('utf-8'), read), 'utf-8')

@@ -1,0 +1,229 @@
+"""Every command of README and docs: known to its tool, and marked with what it needs or run.
+
+A block of commands stands under a mark, `<!-- needs: data, GPU -->` (scripts/docs/needs.py), or is
+run: by the test of its page, or else by the slow test below.
+"""
+import argparse
+import contextlib
+import io
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from helpers.commands import ROOT, run
+from helpers.data import SMALL_LINEAR, draw_data, write_config
+from helpers.docs import PAGES, Command, commands_of
+
+# Pages whose unmarked blocks have a test of their own.
+RUN_BY = {
+    'docs/custom_dataset.md': 'test_custom_dataset.py',
+}
+# What commands may call beside this project's files.
+PROGRAMS = {'cat', 'cd', 'cp', 'git', 'head', 'hf', 'mkdir', 'pip', 'pre-commit', 'sha256sum',
+            'source', 'wget'}
+LAUNCHERS = {'dist_train.sh': ('tools/train.py', 'CONFIG N'),
+             'dist_test.sh': ('tools/test.py', 'CONFIG CHECKPOINT N'),
+             'slurm_train.sh': ('tools/train.py', 'PARTITION NAME CONFIG'),
+             'slurm_test.sh': ('tools/test.py', 'PARTITION NAME CONFIG CHECKPOINT')}
+HEREDOC = re.compile(r"<<'?(\w+)'?(.*)\n(?:.*\n)*?\1$", re.MULTILINE)
+OURS = re.compile(r'(configs|tools|tests|docs|benchmarks|requirements|scripts|examples)/[\w./-]+')
+
+
+@cache
+def parser_of(path: str) -> argparse.ArgumentParser | None:
+    """Runs a script up to where it reads its options; None if it reads none."""
+    found = []
+
+    def stop(parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        found.append(parser)
+        sys.exit()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, 'parse_known_args', stop)
+        patch.setattr(sys, 'argv', [path])
+        patch.syspath_prepend(str((ROOT / path).parent))
+        if 'argparse' in (ROOT / path).read_text() or path.startswith('tools/'):
+            with contextlib.suppress(SystemExit):
+                runpy.run_path(str(ROOT / path), run_name='__main__')
+    return found[0] if found else None
+
+
+def fault_of_options(path: str, words: list[str]) -> str | None:
+    """Returns what the parser of a script says against options, or None."""
+    parser = parser_of(path)
+    if parser is None:
+        return f'{path} takes no options' if words else None
+    said = io.StringIO()
+    parser.allow_abbrev = False
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            parser.parse_args(['1' if word == 'N' else word for word in words])
+    except SystemExit as end:
+        return said.getvalue().splitlines()[-1] if end.code else None
+    return None
+
+
+def fault_of_script(path: str, words: list[str]) -> str | None:
+    """Returns what is wrong with a call of a Python script."""
+    if path in ('train.py', 'test.py'):
+        path = f'tools/{path}'
+    if not (ROOT / path).is_file():
+        return f'there is no {path}'
+    return fault_of_options(path, words)
+
+
+def fault_of_launch(words: list[str]) -> str | None:
+    """Returns what is wrong with a call of a launch script."""
+    name, *rest = words
+    if name.startswith('scripts/') or name.startswith('tests/'):
+        return None if (ROOT / name).is_file() else f'there is no {name}'
+    if name not in LAUNCHERS:
+        return f'there is no {name}'
+    tool, usage = LAUNCHERS[name]
+    given = dict(zip(usage.split(), rest))
+    own = [given.get(key) for key in ('CONFIG', 'CHECKPOINT') if key in usage.split()]
+    if len(given) < len(usage.split()):
+        return f'the following arguments are required: sh {name} {usage}'
+    if 'N' in given and not re.fullmatch(r'\d+|N', given['N']):
+        return f'{given["N"]} is no number of processes'
+    return fault_of_options(tool, own + rest[len(usage.split()):])
+
+
+def fault_of_make(words: list[str]) -> str | None:
+    """Returns what is wrong with a call of make."""
+    targets = re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE)
+    for word in words:
+        name, is_variable, value = word.partition('=')
+        if name == 'OPTIONS':
+            if fault := fault_of_options('benchmarks/gpu_check.py', shlex.split(value)):
+                return fault
+        elif not is_variable and name not in targets:
+            return f'there is no `make {name}`'
+    return None
+
+
+def fault_of(command: str) -> str | None:
+    """Returns what is wrong with one simple command, or None."""
+    words = [word for word in shlex.split(command) if word != '...']
+    while words and re.fullmatch(r'[A-Z_]+=.*', words[0]):
+        words.pop(0)
+    if not words:
+        return None
+    program, *rest = words
+    if program == 'python' and rest[0] == '-m':
+        program, *rest = rest[1:]
+    if program == 'python':
+        return None if rest[0] == '-' else fault_of_script(rest[0], rest[1:])
+    if program == 'sh':
+        return fault_of_launch(rest)
+    if program == 'make':
+        return fault_of_make(rest)
+    if program in ('pytest', 'mkdocs', *PROGRAMS):
+        return None
+    return f'{program} is no program that pages call'
+
+
+def faults_of(command: Command, page: str) -> list[str]:
+    """Returns what is wrong with a command; what it pipes into another one is looked at, too."""
+    lines = re.sub(r' >\s*\S+', '', HEREDOC.sub(r'\2', command.text)).splitlines()
+    faults = [fault for line in lines for part in re.split(r' (?:\||&&) ', line)
+              if (fault := fault_of(part))]
+    if not command.in_block:  # a mention need not be complete
+        faults = [fault for fault in faults if 'arguments are required' not in fault]
+    for path in OURS.finditer(command.text):
+        before = command.text[path.start() - 1:path.start()]
+        if before in ('', ' ') and not (ROOT / path[0]).exists() and f'> {path[0]}' not in page:
+            faults.append(f'there is no {path[0]}')
+    return faults
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_command_is_known_to_its_tool(page):
+    text = page.read_text('utf-8')
+    wrong = {command.text: faults for command in commands_of(page)
+             if (faults := faults_of(command, text))}
+    assert not wrong
+
+
+@pytest.mark.parametrize('command', [
+    'python tools/no_such_tool.py', 'python tools/train.py CONFIG --no-such-option',
+    'python train.py CONFIG --auto-resum', 'python tools/train.py configs/no_such_config.py',
+    'python tools/test.py CONFIG', 'sh dist_train.sh CONFIG eight', 'sh dist_test.sh CONFIG 8',
+    'GPUS=8 sh slurm_train.sh PARTITION NAME CONFIG --no-such-option', 'make no-such-target',
+    'make gpu-check OPTIONS="--no-such-option"', 'python benchmarks/sweep.py --no-such-option',
+    'pyhton tools/train.py CONFIG', 'head data | python tools/few_shot.py no-such-command'])
+def test_a_wrong_command_is_found(command):
+    assert faults_of(Command(command, 'README.md'), '')
+
+
+# What stands for the words of the pages that a reader replaces: the network is untrained.
+WORDS = {'CONFIG': 'config.py', 'CHECKPOINT': 'none',
+         'IMAGE_OR_FOLDER': 'data/ade_demo/ADEChallengeData2016/images/validation',
+         '/scratch/features': 'features', '[NAME]': ''}
+RUN_HERE = ['README.md', 'docs/datasets.md', 'docs/doctor.md', 'docs/evaluation.md',
+            'docs/feature_cache.md', 'docs/sweeps.md', 'docs/testing.md']
+LONG = {'doctor.py', 'train.py', 'sweep.py'}  # tools that take seconds
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch, run_tool):
+    """A clone with few images, a config of 4 iterations, two tests' results and a cache."""
+    for name in ('tools', 'train.py', 'test.py', 'mmseg_custom'):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
+    monkeypatch.chdir(tmp_path)
+    write_config(Path('config.py'), draw_data(Path('data/ade_demo'), train=16), extra=SMALL_LINEAR)
+    for name in 'xy':
+        where = ('--work-dir', f'work_dirs/{name}')
+        run_tool('test.py', 'config.py', 'none', '--eval', 'mIoU', *where)
+    run_tool('cache.py', 'build', 'config.py', '--cfg-options', 'feature_cache.dir=features')
+    return tmp_path
+
+
+def words_of(command: str) -> list[str]:
+    """The words of a command, with what stands for those that a reader replaces."""
+    words = [WORDS.get(word, word) for word in shlex.split(command)]
+    if 'NAME' in words:
+        words[words.index('NAME')] = next(path.name for path in Path('features').iterdir())
+    return [word for word in words if word]
+
+
+def run_commands(page: str, run_tool, without: set[str] = frozenset()) -> int:
+    """Runs the unmarked commands of a page; returns how many."""
+    count = 0
+    for command in commands_of(ROOT / page):
+        words = words_of(command.text)
+        if not command.in_block or command.needs or Path(words[1]).name in without:
+            continue
+        count += 1
+        if words[0] == 'python':
+            code, _, errors = run_tool(Path(words[1]).name, *words[2:])
+            assert code == 0, f'{command.text}\n{errors}'
+        else:
+            run('sh', '-e', '-c', command.text, cwd=Path())
+    return count
+
+
+def test_short_unmarked_commands_run(checkout, run_tool):
+    pages = [page for page in RUN_HERE if page != 'docs/sweeps.md']  # which tests what it swept
+    assert sum(run_commands(page, run_tool, LONG) for page in pages) >= 14
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('page', RUN_HERE)
+def test_unmarked_commands_run(page, checkout, run_tool):
+    assert run_commands(page, run_tool)
+
+
+def test_no_page_is_left_out():
+    for page in PAGES:
+        name = page.relative_to(ROOT).as_posix()
+        unmarked = any(c.in_block and not c.needs for c in commands_of(page))
+        assert unmarked == (name in RUN_HERE or name in RUN_BY), name
+        if name in RUN_BY:
+            assert page.name in (ROOT / 'tests/docs' / RUN_BY[name]).read_text()
