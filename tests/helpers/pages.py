@@ -49,4 +49,4 @@ def run_command(command: str, run_tool: Callable[..., tuple[int, str, str]],
         code, output, errors = run_tool(tool, *words[2:], *more)
         assert code == 0, errors
         return output + errors
-    return run('sh', '-e', '-c', command.replace('python -', f'{sys.executable} -'), cwd=Path())
+    return run('sh', '-e', '-c', command.replace('python ', f'{sys.executable} '), cwd=Path())
