@@ -142,8 +142,11 @@ def _check_names(files: DatasetFiles) -> list[Finding]:
         if left:
             findings.append(fault(PART, f'the label has no image in {dataset.img_dir}',
                                   'add the image or remove the label', left))
+    read = (dataset.img_suffix,)
+    if dataset.ann_dir and osp.realpath(dataset.ann_dir) == osp.realpath(dataset.img_dir):
+        read += (dataset.seg_map_suffix,)
     others = [path for path in _scan(dataset.img_dir, SUFFIXES)
-              if dataset.img_suffix != ANY and not path.endswith(dataset.img_suffix)]
+              if dataset.img_suffix != ANY and not path.endswith(read)]
     if others:
         findings.append(fault(
             PART, f'it is not read: images of data.{files.split} end in {dataset.img_suffix}',

@@ -40,6 +40,7 @@ def rms_norm_class() -> type[nn.Module]:
     """
     try:
         from apex.normalization import FusedRMSNorm
+        FusedRMSNorm(1)  # looks for its compiled half only now, which may never have been built
     except Exception as error:  # a broken build of apex raises anything, not only ImportError
         reason = ' (apex is not installed)' if isinstance(error, ImportError) else (
             f' (apex failed to load: {error!r})')

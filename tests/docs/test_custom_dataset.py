@@ -1,14 +1,13 @@
 """Does what docs/custom_dataset.md says, command by command, in a folder of its own."""
 import re
-import shlex
-import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.commands import ROOT, run
+from helpers.commands import run
+from helpers.pages import commands, make_checkout, run_command
 from mmcv import Config
 from mmseg.datasets import build_dataset
 from mmseg.models import build_segmentor
@@ -16,42 +15,18 @@ from PIL import Image
 
 from mmseg_custom.datasets.prepare.manifest import read_manifest
 
-PAGE = ROOT / 'docs/custom_dataset.md'
-
-
-def commands() -> list[str]:
-    """The blocks of the page; those without a heredoc line by line."""
-    found = []
-    page = PAGE.read_text().replace('\\\n', ' ')
-    for block in re.findall(r'^```sh\n(.*?)^```', page, re.MULTILINE | re.DOTALL):
-        found += [block] if '<<' in block else block.splitlines()
-    return found
-
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch) -> Path:
-    """What a clone looks like, without data."""
-    for name in ('tools', 'train.py', 'test.py', 'mmseg_custom'):
-        (tmp_path / name).symlink_to(ROOT / name)
-    shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
+    make_checkout(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_everything_but_the_training(checkout, run_tool):
-    done, printed = [], ''
-    for command in commands():
-        if command.startswith(('python train.py', 'python test.py')):
-            done.append('trained')
-        elif command.startswith('python tools/'):
-            _, tool, *words = shlex.split(command)
-            code, output, _ = run_tool(Path(tool).name, *words)
-            assert code == 0
-            printed += output
-            done.append('tool')
-        else:
-            run('sh', '-e', '-c', command.replace('python -', f'{sys.executable} -'), cwd=checkout)
-    assert done.count('trained') == 2 and done.count('tool') == 3
+    done = [command for _, command in commands('custom_dataset.md')]
+    printed = ''.join(run_command(command, run_tool) for command in done
+                      if not command.startswith(('python train.py', 'python test.py')))
     assert '3 of 3' in printed  # the report: all classes shown
     assert read_manifest(checkout / 'data/own/dataset.manifest.json').splits == {
         'train': 24, 'val': 6}
@@ -63,6 +38,9 @@ def test_everything_but_the_training(checkout, run_tool):
         numbers = np.array(Image.open(path))
         numbers[numbers == 2] = 255
         assert (labels[path.parent.name + path.name] == numbers).all()
+    street = np.array(Image.open('data/coco/labels/street.png'))
+    assert street.shape == (48, 64)
+    assert (street[10, 30], street[22, 30], street[28, 30], street[40, 30]) == (0, 1, 1, 2)
 
 
 def check_configs() -> None:
@@ -83,6 +61,6 @@ def check_configs() -> None:
 @pytest.mark.slow
 def test_every_command_as_it_stands(checkout):
     texts = [run('sh', '-e', '-c', command.replace('python ', f'{sys.executable} '), cwd=checkout,
-                 PYTHONPATH=str(checkout)) for command in commands()]
+                 PYTHONPATH=str(checkout)) for _, command in commands('custom_dataset.md')]
     assert any(re.search(r'\|\s+square\s+\|', text) and 'mIoU' in text for text in texts)
     assert len(list(Path('work_dirs/own/painted').glob('*.jpg'))) == 6

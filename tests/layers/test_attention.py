@@ -124,6 +124,14 @@ def test_apex_norm_is_used_when_installed_and_a_broken_one_is_not(fresh_choice, 
     monkeypatch.setitem(sys.modules, 'apex', SimpleNamespace())
     assert isinstance(norm.build_norm('rms_norm', 8), FusedRMSNorm)
     norm.rms_norm_class.cache_clear()
+
+    def without_cuda(*_, **__):
+        raise ModuleNotFoundError("No module named 'fused_layer_norm_cuda'")
+
+    monkeypatch.setitem(sys.modules, 'apex.normalization',
+                        SimpleNamespace(FusedRMSNorm=without_cuda))
+    assert norm.rms_norm_class() is norm.RMSNorm
+    norm.rms_norm_class.cache_clear()
     monkeypatch.setitem(sys.modules, 'apex.normalization', SimpleNamespace())  # another 'apex'
     assert norm.rms_norm_class() is norm.RMSNorm
 
