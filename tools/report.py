@@ -1,14 +1,17 @@
-"""Writes a page on test results: python tools/report.py RESULTS [RESULTS_B] [--out PAGE.html].
+"""Writes a page on test results: python tools/report.py RESULTS [RESULTS_B ...] [--out PAGE.html].
 
 RESULTS is the eval_*.json that `tools/test.py CONFIG CHECKPOINT --eval mIoU` writes, or the work
 dir that it lies in.
 """
 import argparse
 import os.path as osp
+import sys
+from collections.abc import Iterable
 
 import _root  # noqa: F401
 
 from mmseg_custom.engine import cli
+from mmseg_custom.engine.progress import progress_bar
 from mmseg_custom.errors import InputError
 from mmseg_custom.evaluation import read_results
 from mmseg_custom.targets import try_target
@@ -24,8 +27,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('other', nargs='?', metavar='results_b',
                         help='results of another run on the same images: B is compared with A')
     parser.add_argument('--out', help='the page; default: beside the (last) results, with .html')
-    parser.add_argument('--images', type=int, default=6,
-                        help='number of the worst and of the best images to show (default 6)')
+    parser.add_argument('--images', type=number_of_images, default=100, metavar='N',
+                        help='number of the worst and of the best images to show (default 100), '
+                        'or all')
     parser.add_argument('--debug', action='store_true', help='print the traceback of any error')
     return parser.parse_args()
 
@@ -33,14 +37,28 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Reads the results, writes the page and prints its path."""
     args = parse_args()
-    if args.images < 0:
+    if args.images is not None and args.images < 0:
         raise InputError(f'--images {args.images}: expected 0 or more')
     a = read_results(args.results)
     b = read_results(args.other) if args.other else None
     out = args.out or osp.splitext((b or a).path)[0] + ('_compared.html' if b else '.html')
     try_target(out)
-    write_report(out, a, b, args.images)
+    lines = write_report(out, a, b, args.images, show_progress)
+    print('\n'.join(lines), file=sys.stderr)
     print(out)
+
+
+def number_of_images(text: str) -> int | None:
+    """Reads a number of images; 'all' is None."""
+    return None if text == 'all' else int(text)
+
+
+def show_progress(images: Iterable, count: int) -> Iterable:
+    """Shows a bar of the images that are drawn."""
+    with progress_bar(count, 'images', 'pictures') as bar:
+        for image in images:
+            yield image
+            bar.update()
 
 
 if __name__ == '__main__':

@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 
 NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
+_KEY_CODES = dict(Tab=9, Enter=13, End=35, Home=36, ArrowLeft=37, ArrowUp=38, ArrowRight=39,
+                  ArrowDown=40)
 
 
 def needs_browser(test: Callable) -> Callable:
@@ -67,6 +69,7 @@ class Browser:
             self.call(f'{domain}.enable')
         self.call('Emulation.setDeviceMetricsOverride', width=width, height=height,
                   deviceScaleFactor=1, mobile=False)
+        self.call('Emulation.setFocusEmulationEnabled', enabled=True)  # or no event of focus comes
 
     def __enter__(self) -> 'Browser':
         return self
@@ -108,6 +111,12 @@ class Browser:
     def mouse(self, x: float, y: float) -> None:
         """Moves the pointer."""
         self.call('Input.dispatchMouseEvent', type='mouseMoved', x=x, y=y)
+
+    def press(self, key: str) -> None:
+        """Presses a key on what has the focus, such as 'ArrowRight' or 'Tab'."""
+        for kind in ('rawKeyDown', 'keyUp'):
+            self.call('Input.dispatchKeyEvent', type=kind, key=key, code=key,
+                      windowsVirtualKeyCode=_KEY_CODES[key])
 
     def upload(self, selector: str, path: Path) -> None:
         """Chooses a file in an input."""
