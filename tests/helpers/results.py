@@ -74,7 +74,8 @@ def write_drawn(path: Path, wrong: float = .3, others: int = 0, images: int = 30
         [], str(folder), img_suffix='.none', test_mode=True,
         classes=[f'class {k}' for k in range(classes)],
         palette=np.random.default_rng(1).integers(0, 256, (classes, 3)).tolist())
-    write_results(str(path), evaluate(dataset, records, ['mIoU', 'mBIoU'], logger='silent'), records,
-                  dataset, Config(), config=f'{path.stem}.py', checkpoint='none', device='cpu',
-                  seconds=1.5, memory=dict(host=2**30))
+    evaluation = evaluate(dataset, records, ['mIoU', 'mBIoU'], logger='silent')
+    write_results(str(path), evaluation, records, dataset, Config(),
+                  config=f'{path.stem}.py', checkpoint='none', device='cpu', seconds=1.5,
+                  memory=dict(host=2**30))
     return path

@@ -1,12 +1,13 @@
 """The page on test results: what it says, and that a real browser shows, sorts and filters it."""
+import json
 import re
 import shutil
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from helpers.browser import Browser, needs_browser
 from helpers.data import write_config
+from helpers.report_page import Page, row_of
 from helpers.results import write_drawn, write_some
 from PIL import Image
 
@@ -29,57 +30,11 @@ def folder(shared_data, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def drawn(tmp_path_factory):
-    """A folder with results of 30 images and 40 classes, 9 of them labelled: a.json predicts these
-    alone; b.json, which is better, also 20 others."""
+    """Results of 30 images and 9 of 40 classes; b.json is better, but predicts others, too."""
     folder = tmp_path_factory.mktemp('drawn')
     write_drawn(folder / 'a.json', wrong=.4, others=0)
     write_drawn(folder / 'b.json', wrong=.2, others=20)
     return folder
-
-
-class Page(HTMLParser):
-    """Checks that tags close, and collects what a page refers to."""
-
-    VOID = {'meta', 'img', 'input', 'br'}
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.addresses, self.pictures, self.text = [], [], [], ''
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        self.addresses += [attributes[key] for key in ('src', 'href') if key in attributes]
-        self.addresses += re.findall(r'url\((.*?)\)', attributes.get('style', ''))
-        if 'pic' in attributes.get('class', '').split():
-            self.pictures.append(attributes['aria-label'])
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] not in ('style', 'script'):
-            self.text += f'{data} '
-
-    @property
-    def words(self):
-        """The text, with single spaces."""
-        return ' '.join(self.text.replace('\u202f', ' ').split())
-
-
-def row_of(text, name):
-    """The row of a class in a page, as (column title, text) pairs."""
-    table = next(part for part in text.split('<table')
-                 if f'<th scope="row" class="name" data-value="{name}">' in part)
-    titles = re.findall(r'<button [^>]*>(.*?)</button>', table)
-    row = re.search(rf'<tr>\s*<th scope="row" class="name" data-value="{name}">.*?</tr>', table,
-                    re.DOTALL).group()
-    cells = [' '.join(re.sub('<[^>]*>', ' ', cell).split())
-             for cell in re.split('<t[hd] ', row)[1:]]
-    return dict(zip(titles, (cell.partition('>')[2].strip() for cell in cells)))
 
 
 @pytest.mark.parametrize('name, pictures', [('one', 3 * 4), ('two', 3 * 5)])
@@ -150,6 +105,32 @@ def test_classes_without_ground_truth_are_folded(drawn):
     assert 'data-value="class 9"' in after
     names = after[after.index('11 classes neither in the ground truth nor predicted: in no mean'):]
     assert 'class 29, class 30' in names
+
+
+def test_curves_of_the_training_beside_the_results(drawn, tmp_path):
+    for name in 'ab':
+        (tmp_path / name).mkdir()
+        for ending in ('json', 'npz'):
+            shutil.copy(drawn / f'{name}.{ending}', tmp_path / name)
+        lines = [dict(mode='train', epoch=1, iter=i, lr=.1 / i, loss=1 + 8 / i)
+                 for i in range(10, 5010, 10)]
+        lines.append(dict(mode='val', epoch=1, iter=30, lr=.1, mIoU=.25, aAcc=float('nan')))
+        (tmp_path / name / '20260101_000000.log.json').write_text(
+            '\n'.join(map(json.dumps, lines)))
+    runs = [read_results(str(tmp_path / name / f'{name}.json')) for name in 'ab']
+    page = tmp_path / 'page.html'
+    write_report(str(page), runs[0], images=0)
+    text = page.read_text()
+    assert 'aria-label="Loss over 5\u202f000 iterations: loss from 1.8 to 1, lowest 1, ' in text
+    assert 'Metrics of evaluations, percent over 5\u202f000 iterations: mIoU from 25' in text
+    lengths = [len(points.split()) for points in re.findall('<g.*?points="(.*?)"', text)]
+    assert sorted(lengths) == [1, 300, 300]
+    write_report(str(page), *runs, images=0)
+    words = Page(page.read_text()).words
+    assert all(f'{letter} {name} last' in words for letter in 'AB' for name in ('loss', 'mIoU'))
+    (tmp_path / 'a' / '20260101_000000.log.json').write_text('damaged')
+    write_report(str(page), runs[0], images=0)
+    assert 'Training' not in Page(page.read_text()).words
 
 
 def test_names_are_escaped(folder):
@@ -224,14 +205,13 @@ def test_browser_shows_sorts_and_filters(drawn, tmp_path):
     write_report(str(tmp_path / 'one.html'), b, images=None)
     write_report(str(tmp_path / 'two.html'), a, b, images=1)
     with Browser(360, 740) as browser:
-        for name in ('one', 'two'):
+        for name, theme, low, high in (('one', 'light', 200, 256), ('two', 'dark', 0, 60)):
+            browser.media(prefers_color_scheme=theme)
             browser.open(tmp_path / f'{name}.html')
-            for theme, low, high in (('light', 200, 256), ('dark', 0, 60)):
-                browser.media(prefers_color_scheme=theme)
-                browser.screenshot(tmp_path / f'{theme}.png')
-                assert low <= np.median(np.asarray(Image.open(tmp_path / f'{theme}.png'))) < high
-                browser.run('document.querySelectorAll("details").forEach(d => d.open = true)')
-                assert browser.axe() == []
+            browser.screenshot(tmp_path / f'{theme}.png')
+            assert low <= np.median(np.asarray(Image.open(tmp_path / f'{theme}.png'))) < high
+            browser.run('document.querySelectorAll("details").forEach(d => d.open = true)')
+            assert browser.axe() == []
             assert browser.run('document.documentElement.scrollWidth') <= 360
         browser.open(tmp_path / 'one.html')
         check_table(browser)
@@ -276,8 +256,9 @@ def check_matrix(browser):
 
 def check_gallery(browser):
     def choose(name, value):
-        browser.run(f'(() => {{ const f = document.forms[0].elements["{name}"]; f.value = "{value}";'
-                    'f.dispatchEvent(new Event("input", {bubbles: true})); })()')
+        browser.run(f'document.forms[0].elements["{name}"].value = "{value}"; '
+                    f'document.forms[0].elements["{name}"].dispatchEvent('
+                    'new Event("input", {bubbles: true}))')
         return browser.run('document.querySelector("[data-count]").textContent')
 
     def cards(key):
@@ -309,8 +290,9 @@ def check_gallery(browser):
 
 
 def test_tool_writes_the_page_beside_the_results(folder, run_tool):
-    for words, out, said in (([folder / 'a.json'], 'a.html', 'config: mIoU '),
-                             ([folder / 'a.json', folder / 'b.json'], 'b_compared.html', 'B - A: +')):
+    a, b = folder / 'a.json', folder / 'b.json'
+    for words, out, said in (([a], 'a.html', 'config: mIoU '),
+                             ([a, b], 'b_compared.html', 'B - A: +')):
         code, output, error = run_tool('report.py', *words)
         assert (code, output) == (0, f'{folder / out}\n') and said in error
         assert (folder / out).read_text().endswith('</html>\n')

@@ -157,7 +157,8 @@ def make_gallery(path: str, runs: tuple[Results, ...], count: int | None,
     return Gallery(
         titles=['Image', 'Ground truth', *(['Prediction', 'Difference'] if len(runs) == 1 else
                                            ['A', 'B', 'Change'])],
-        note=_NOTES[len(runs) - 1], chosen=_say_chosen(cards, scores, count, beside, nbytes, folder),
+        note=_NOTES[len(runs) - 1],
+        chosen=_say_chosen(cards, scores, count, beside, nbytes, folder),
         missing=_say_missing(cards, runs[0]), folder=osp.basename(folder) if beside else '',
         orders=(('worst first', 'best first'), ('largest loss first', 'largest gain first'))[
             len(runs) - 1],
@@ -273,8 +274,8 @@ def _say_chosen(cards: list[Card], scores: np.ndarray, count: int | None, beside
         which = f'All {count_of(len(cards), "image")}.'
     else:
         which = (f'{number(len(cards))} of {count_of(len(scores), "image")}: the '
-                 f'{number(count or 0)} lowest and the {number(count or 0)} highest; tools/report.py '
-                 '--images all shows all.')
+                 f'{number(count or 0)} lowest and the {number(count or 0)} highest; '
+                 'tools/report.py --images all shows all.')
     if beside:
         which += (f' The pictures of {number(beside)} ({format_bytes(nbytes)}) are in the folder '
                   f'{osp.basename(folder)} beside this page, and move with it.')

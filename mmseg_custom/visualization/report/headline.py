@@ -47,7 +47,7 @@ def metrics(*runs: Results) -> list[Metric]:
     """Returns the metrics that all runs have; of two, also over the classes that both have."""
     means = [means_of(results.run['metric']) for results in runs]
     found = []
-    for name in means[0]:
+    for name in sorted(means[0], key=lambda name: name != 'mIoU'):
         if not all(name in one for one in means):
             continue
         of_classes = [_of_classes(results, name) for results in runs]

@@ -15,6 +15,7 @@ from ...evaluation.bootstrap import compare
 from ...evaluation.results import Results
 from ...files import atomic_write
 from . import headline, tables
+from .curves import curves
 from .gallery import Progress, make_gallery
 from .matrix import confusion_matrix
 from .numbers import anchor, count_of, number, percent, points
@@ -48,7 +49,7 @@ def write_report(path: str, a: Results, b: Results | None = None, images: int | 
         lines = headline.in_words(a)
         text = render(
             'run.html', a=a, metrics=headline.metrics(a), counts=headline.counts(a),
-            histogram=headline.histogram(a), charts=[], matrix=confusion_matrix(a),
+            histogram=headline.histogram(a), charts=curves(a), matrix=confusion_matrix(a),
             tables=[*tables.data_sets(a), tables.classes_of_one(a), tables.confusions(a)],
             gallery=make_gallery(path, (a,), images, progress))
     else:
@@ -60,7 +61,7 @@ def write_report(path: str, a: Results, b: Results | None = None, images: int | 
             'comparison.html', a=a, b=b, found=found, metrics=headline.metrics(a, b),
             measured=None if None in (before, after) else after - before,
             better=found.significant[found.iou > 0].sum(),
-            worse=found.significant[found.iou < 0].sum(), charts=[],
+            worse=found.significant[found.iou < 0].sum(), charts=curves(a, b),
             matrix=confusion_matrix(b, ' of B'),
             tables=[*tables.data_sets(a, b), tables.classes_of_two(a, b, found),
                     tables.confusions(b, 'Confusions that cost most in B')],

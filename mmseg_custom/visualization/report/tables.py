@@ -52,7 +52,7 @@ class Table:
     rows: list[list[Cell]]
     note: str
     sorted_by: str  # name of the column that the rows are sorted by, descending
-    searchable: bool = True  # whether there is a field that filters the rows
+    searched: str = 'class'  # what the field that filters the rows looks for; empty without one
     folded: 'Sequence[Folded]' = ()  # what is listed below it on request
 
 
@@ -90,7 +90,7 @@ def data_sets(*runs: Results) -> list[Table]:
             ends = part.get('interval') or {}
             low, high = ends.get('low'), ends.get('high')
             rows[-1].append(Cell(f'{percent(low, 2)} – {percent(high, 2)}', low))
-    return [Table('Data sets', columns, rows, '', '', searchable=False)]
+    return [Table('Data sets', columns, rows, '', '', searched='')]
 
 
 def classes_of_one(results: Results) -> Table:
@@ -165,7 +165,7 @@ def confusions(results: Results, title: str = 'Confusions that cost most') -> Ta
              Cell(percent(pair.share), pair.share), Cell(number(pair.pixels), pair.pixels)]
             for pair in pairs]
     return Table(title, columns, rows, 'Cost: points of mIoU that would be gained if the pixels '
-                 'of this pair alone were right.', 'Cost', searchable=False)
+                 'of this pair alone were right.', 'Cost', searched='')
 
 
 def _class(results: Results, k: int) -> Cell:
@@ -198,7 +198,7 @@ def _without_labels(*runs: Results) -> list[Folded]:
             f'{count}{letter}' for count, letter in zip((pixels > 0).sum(1), letters)) + ')'
         title = (f'{count_of(len(only), "class")} predicted{by_run}, but not in the ground truth: '
                  'each counts in the mean with an IoU of 0')
-        found.append(Folded(title, table=Table(title, columns, rows, '', columns[1][0], False)))
+        found.append(Folded(title, table=Table(title, columns, rows, '', columns[1][0], '')))
     if never:
         found.append(Folded(f'{count_of(len(never), "class")} neither in the ground truth nor '
                             'predicted: in no mean', names=never))
