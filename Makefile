@@ -2,8 +2,8 @@
 # PYTHON=/path/to/python3.12 picks the interpreter that .venv is made with.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-gpu gpu-pack gpu-check test-slurm lint \
-	docs docs-serve docs-links clean
+.PHONY: help setup demo test test-slow test-faults test-browser test-gpu gpu-pack gpu-check \
+	test-slurm lint docs docs-serve docs-links clean
 
 # The commands of the project call `python` (or $PYTHON): let it be the one in .venv.
 RUN = PYTHON=python PATH="$(CURDIR)/.venv/bin:$$PATH"
@@ -27,6 +27,10 @@ test-slow: setup ## run the tests that take longer
 
 test-faults: setup ## try wrong inputs, kill -9 and faults of the machine (20 minutes; root tries more)
 	@$(RUN) python -m pytest -q -m slow tests/faults
+
+test-browser: setup ## run the tests that need Chromium (as root on Debian: installs it)
+	@sh tests/helpers/install_chromium.sh
+	@$(RUN) python -m pytest -rs -m browser
 
 test-gpu: setup ## run the tests that need a CUDA device
 	@$(RUN) python -m pytest -m gpu

@@ -66,7 +66,8 @@ setup(
         'jinja2>=3.0',
     ],
     extras_require={
-        'test': ['pytest>=8', 'ruff', 'mypy', 'transformers>=4.52', 'torchao'],
+        'test': ['pytest>=8', 'ruff', 'mypy', 'transformers>=4.52', 'torchao',
+                 'axe-core-python'],
         'low-memory': ['torchao'],  # optimizer=dict(type='LowMemoryAdamW')
         'web': ['gradio>=6.0,<7'],  # tools/demo_web.py
     },

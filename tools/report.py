@@ -1,10 +1,12 @@
-"""Writes a page on test results: python tools/report.py RESULTS [RESULTS_B] [--out PAGE.html].
+"""Writes a page on test results: python tools/report.py RESULTS [RESULTS_B ...] [--out PAGE.html].
 
 RESULTS is the eval_*.json that `tools/test.py CONFIG CHECKPOINT --eval mIoU` writes, or the work
-dir that it lies in.
+dir that it lies in. Two are compared, more become a leaderboard: tools/report.py work_dirs/*.
 """
 import argparse
 import os.path as osp
+import sys
+from collections.abc import Iterable
 
 from _arguments import add_debug
 from _command_line import Parser, existing, fail, start
@@ -13,33 +15,57 @@ from _command_line import Parser, existing, fail, start
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = Parser(
-        description='Write one HTML page on a test run, or on two that are compared')
-    parser.add_argument('results', help='eval_*.json of tools/test.py --eval, or its work dir '
-                        '(the newest in it)')
-    parser.add_argument('other', nargs='?', metavar='results_b',
-                        help='results of another run on the same images: B is compared with A')
-    parser.add_argument('--out', help='the page; default: beside the (last) results, with .html')
-    parser.add_argument('--images', type=int, default=6,
-                        help='number of the worst and of the best images to show (default 6)')
+        description='Write an HTML page on a test run, on two that are compared, or on many')
+    parser.add_argument('results', nargs='+',
+                        help='eval_*.json of tools/test.py --eval, or its work dir (the newest in '
+                        'it); of two on the same images, the second is compared with the first; '
+                        'more become a leaderboard')
+    parser.add_argument('--out', help='the page; default: beside the (last) results, with .html; '
+                        'of a leaderboard, leaderboard.html in the folder that has all')
+    parser.add_argument('--images', type=number_of_images, default=100, metavar='N',
+                        help='number of the worst and of the best images to show (default 100), '
+                        'or all')
     add_debug(parser)
     args = parser.parse_args()
-    if args.images < 0:
+    if args.images is not None and args.images < 0:
         fail(f'--images {args.images}: expected 0 or more')
-    return existing(args, 'results', 'other')
+    return existing(args, 'results')
 
 
 def main(args: argparse.Namespace) -> None:
     """Reads the results, writes the page and prints its path."""
     from mmseg_custom.evaluation import read_results
     from mmseg_custom.targets import try_target
-    from mmseg_custom.visualization.report import write_report
+    from mmseg_custom.visualization.report import write_leaderboard, write_report
 
-    a = read_results(args.results)
-    b = read_results(args.other) if args.other else None
-    out = args.out or osp.splitext((b or a).path)[0] + ('_compared.html' if b else '.html')
-    try_target(out)
-    write_report(out, a, b, args.images)
+    if len(args.results) > 2:
+        folder = osp.commonpath([osp.dirname(osp.abspath(path)) for path in args.results])
+        out = args.out or osp.join(folder, 'leaderboard.html')
+        try_target(out)
+        lines = write_leaderboard(out, args.results)
+    else:
+        runs = [read_results(path) for path in args.results]
+        ending = '.html' if len(runs) == 1 else '_compared.html'
+        out = args.out or osp.splitext(runs[-1].path)[0] + ending
+        try_target(out)
+        lines = write_report(out, *runs, images=args.images, progress=show_progress)
+    print('\n'.join(lines), file=sys.stderr)
     print(out)
+
+
+def number_of_images(text: str) -> int | None:
+    """Reads a number of images; 'all' is None."""
+    return None if text == 'all' else int(text)
+
+
+def show_progress(images: Iterable, count: int) -> Iterable:
+    """Shows a bar of the images that are drawn."""
+    from mmseg_custom.engine.progress import progress_bar
+
+    with progress_bar(count, 'images', 'pictures') as bar:
+        for image in images:
+            yield image
+            bar.update()
 
 
 if __name__ == '__main__':

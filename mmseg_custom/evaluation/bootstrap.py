@@ -23,18 +23,27 @@ _BLOCK = 500  # draws at a time: 8 MB for 2000 images
 class Comparison:
     """Difference of two results on the same images, B minus A.
 
+    A class counts in the mIoU of a run if the ground truth or a prediction of the run shows it. A
+    class that is only predicted has an IoU of 0 there, and is missing in a run that never predicts
+    it, so that the mIoUs of two runs may be means over different classes. The means compared here
+    are over the classes that count in both.
+
     Attributes:
-        miou: Difference of the mIoU.
-        miou_range: 95 % interval of the difference of the mIoU.
-        miou_p: Two-sided p-value of the difference of the mIoU.
+        counted: Whether each class counts in the mIoU of A and of B (2, K).
+        means: Mean IoU of A and of B over the classes that count in both.
+        miou: Difference of these means.
+        miou_range: 95 % interval of the difference of the means.
+        miou_p: Two-sided p-value of the difference of the means.
         iou: Difference of the IoU of each class (K,); nan where a class is absent from one result.
         iou_range: 95 % interval of the difference for each class (2, K).
         iou_p: Two-sided p-value for each class (K,).
-        images: Number of images that show each class in the ground truth or a prediction (K,).
+        images: Number of images whose ground truth shows each class (K,).
         significant: Whether each class differs significantly (K,). Of the classes marked, 5 % are
-            expected to be marked by chance (Benjamini and Hochberg 1995); a class in fewer than 6
-            images never is.
+            expected to be marked by chance (Benjamini and Hochberg 1995); a class in the ground
+            truth of fewer than 6 images never is.
     """
+    counted: np.ndarray
+    means: tuple[float, float]
     miou: float
     miou_range: tuple[float, float]
     miou_p: float
@@ -43,6 +52,11 @@ class Comparison:
     iou_p: np.ndarray
     images: np.ndarray
     significant: np.ndarray
+
+    @property
+    def same_classes(self) -> bool:
+        """Whether the same classes count in both runs, so that their mIoUs can be compared."""
+        return bool((self.counted[0] == self.counted[1]).all())
 
 
 def iou(intersect: np.ndarray, union: np.ndarray) -> np.ndarray:
@@ -93,33 +107,36 @@ def class_intervals(intersect: np.ndarray, union: np.ndarray, draws: int = DRAWS
 
 
 def compare(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray],
-            draws: int = PAIRED_DRAWS) -> Comparison:
+            ground_truth: np.ndarray, draws: int = PAIRED_DRAWS) -> Comparison:
     """Compares two results image by image: both get the same draws (paired bootstrap).
 
     Args:
         a: Pixels (N, K) of intersection and union of the first result.
         b: Pixels (N, K) of intersection and union of the second result.
+        ground_truth: Labelled pixels (N, K).
         draws: Number of draws R.
     """
     areas = np.hstack([*a, *b]).astype(np.float64)  # (N, 4K)
-    blocks = []
+    per_class, means = [], []
     for counts in _draws(len(areas), draws):
         i_a, u_a, i_b, u_b = np.hsplit(counts @ areas, 4)
-        before, after = iou(i_a, u_a), iou(i_b, u_b)
-        blocks.append(((after - before).astype(np.float32),
-                       mean_over_classes(after) - mean_over_classes(before)))
-    per_class, means = (np.concatenate(parts) for parts in zip(*blocks))  # (R, K), (R,)
-    before, after = (iou(i.sum(0), u.sum(0)) for i, u in (a, b))
-    images = ((a[1] > 0) | (b[1] > 0)).sum(0)
-    p = _p_values(per_class)
-    known = np.isfinite(after - before) & (images >= FEWEST_IMAGES)
+        change = iou(i_b, u_b) - iou(i_a, u_a)
+        per_class.append(change.astype(np.float32))
+        means.append(mean_over_classes(change))
+    changes, mean_changes = np.concatenate(per_class), np.concatenate(means)  # (R, K), (R,)
+    found = np.stack([iou(i.sum(0), u.sum(0)) for i, u in (a, b)])  # (2, K)
+    difference = found[1] - found[0]
+    of_a, of_b = mean_over_classes(np.where(np.isfinite(difference), found, np.nan))
+    images = (ground_truth > 0).sum(0)
+    p = _p_values(changes)
+    known = np.isfinite(difference) & (images >= FEWEST_IMAGES)
     significant = np.zeros(len(p), bool)
     significant[known] = _benjamini_hochberg(p[known], 1 - LEVEL)
     return Comparison(
-        miou=float(mean_over_classes(after) - mean_over_classes(before)),
-        miou_range=_interval(means),
-        miou_p=float(_p_values(means[:, None])[0]), iou=after - before,
-        iou_range=_quantiles(per_class), iou_p=p, images=images, significant=significant)
+        counted=np.isfinite(found), means=(float(of_a), float(of_b)), miou=float(of_b - of_a),
+        miou_range=_interval(mean_changes), miou_p=float(_p_values(mean_changes[:, None])[0]),
+        iou=difference, iou_range=_quantiles(changes), iou_p=p, images=images,
+        significant=significant)
 
 
 def _draws(images: int, draws: int) -> Iterator[np.ndarray]:

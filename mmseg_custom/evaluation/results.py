@@ -56,7 +56,7 @@ _RUN = record(
     dict(interval=_INTERVAL, skipped=array(path_text, 'names of images'),
          data_sets=array(record(dict(image_folder=path_text, images=integer(0)),
                                 dict(interval=_INTERVAL)), 'the data sets'),
-         checkpoint=record({}, dict(path=text, sha256=text)),
+         checkpoint=record({}, dict.fromkeys(('path', 'file', 'sha256'), text)),
          time=record(dict(seconds=number(0), seconds_per_image=number(0))),
          peak_memory_bytes=record({}, others=number(0)), versions=record({}, others=scalar),
          hardware=record({}, dict.fromkeys(('device', 'processes', 'cpu', 'cpus', 'gpu'), scalar))))

@@ -16,9 +16,10 @@ from ..version import __version__
 
 
 def describe_checkpoint(path: str) -> dict | None:
-    """Returns path, bytes and SHA-256 of a checkpoint; None if there is no such file.
+    """Returns path, file, bytes and SHA-256 of a checkpoint; None if there is no such file.
 
-    For a sharded folder, the hash is over the names and hashes of its files.
+    ``file`` is the name of what a link such as latest.pth leads to now. For a sharded folder, the
+    hash is over the names and hashes of its files.
     """
     if not os.path.exists(path):
         return None
@@ -27,7 +28,8 @@ def describe_checkpoint(path: str) -> dict | None:
         size, digest = sum(map(os.path.getsize, files)), sha256_of_all(files)
     else:
         size, digest = os.path.getsize(path), sha256_of(path)
-    return dict(path=os.path.abspath(path), bytes=size, sha256=digest)
+    return dict(path=os.path.abspath(path), file=os.path.basename(os.path.realpath(path)),
+                bytes=size, sha256=digest)
 
 
 def versions() -> dict[str, str]:

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..datasets.ground_truth import IGNORE_INDEX
 
-_HATCH = ((52, 52, 56), (84, 84, 88))  # background and lines where nothing is labelled
+HATCH = ((52, 52, 56), (84, 84, 88))  # background and lines where nothing is labelled
 INK, PAPER = (32, 33, 36), (255, 255, 255)
 _FONT_SIZE = 15  # pixels, in the legend
 
@@ -38,10 +38,15 @@ def blend(image: np.ndarray, labels: np.ndarray, palette: np.ndarray,
         raise ValueError(f'label {labels[labelled].max()}: expected 0..{len(palette) - 1} or '
                          f'{IGNORE_INDEX}')
     paint = palette[np.where(labelled, labels, 0)]
-    rows, columns = np.indices(labels.shape)
-    lines = np.asarray(_HATCH, np.float64)[((rows + columns) % 8 < 2).astype(int)]
+    lines = np.asarray(HATCH, np.float64)[hatched(labels.shape)]
     mixed = image + alpha * (paint - image)
     return np.where(labelled[..., None], mixed, lines).round().astype(np.uint8)
+
+
+def hatched(shape: tuple[int, int]) -> np.ndarray:
+    """Returns the pattern of what is not labelled (H, W): 0 is its ground, 1 its lines."""
+    rows, columns = np.indices(shape)
+    return ((rows + columns) % 8 < 2).astype(int)
 
 
 def classes_in(label_maps: Iterable[np.ndarray]) -> list[int]:

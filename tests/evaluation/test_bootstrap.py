@@ -46,12 +46,27 @@ def test_comparison_finds_the_class_that_changed():
     intersect, union = some_areas(60)
     better = intersect.copy()
     better[:, 2] = np.minimum(union[:, 2], better[:, 2] + 20)
-    found = bootstrap.compare((intersect, union), (better, union), draws=2000)
+    found = bootstrap.compare((intersect, union), (better, union), union, draws=2000)
     assert found.significant.tolist() == [False, False, True, False, False, False]
     assert found.iou[2] > 0 and 0 < found.iou_range[0, 2] < found.iou[2] < found.iou_range[1, 2]
     assert found.iou[[0, 1, 3, 4, 5]].tolist() == [0] * 5 and found.iou_p[0] == 1
     assert 0 < found.miou_range[0] < found.miou < found.miou_range[1] and found.miou_p < .01
-    assert found.images.tolist() == (union > 0).sum(0).tolist()
+    assert found.images.tolist() == (union > 0).sum(0).tolist() and found.same_classes
+
+
+def test_a_run_that_predicts_absent_classes_is_compared_over_the_classes_of_both():
+    intersect, union = some_areas(60)
+    better = np.minimum(union, intersect + 10)
+    absent = np.zeros((60, 20))
+    absent[:, 5:] = 1  # Predicted in each image, and never there.
+    a = np.hstack([intersect, absent * 0]), np.hstack([union, absent * 0])
+    b = np.hstack([better, absent * 0]), np.hstack([union, absent])
+    found = bootstrap.compare(a, b, np.hstack([union, absent * 0]), draws=500)
+    assert found.counted.sum(1).tolist() == [6, 21] and not found.same_classes
+    alone = bootstrap.compare((intersect, union), (better, union), union, draws=500)
+    assert found.miou == alone.miou > 0 and found.miou_range == alone.miou_range
+    assert found.means[0] == pytest.approx(np.mean(intersect.sum(0) / union.sum(0)))
+    assert found.images.tolist() == [*alone.images, *[0] * 20]
 
 
 def test_a_class_in_few_images_is_never_significant():
@@ -60,7 +75,7 @@ def test_a_class_in_few_images_is_never_significant():
     union[:5, 1] = 100
     better = intersect.copy()
     better[:5, 1] = 90
-    found = bootstrap.compare((intersect, union), (better, union), draws=500)
+    found = bootstrap.compare((intersect, union), (better, union), union, draws=500)
     assert not found.significant.any() and found.images[1] == 5
 
 

@@ -1,10 +1,11 @@
-"""The page: headline, classes, confusions, images; one file that refers to no other.
+"""The page on one run or on two: headline, curves, classes, confusions, images.
 
-Its Content-Security-Policy forbids the browser to fetch anything. The page reads well without
-JavaScript, which only sorts and filters.
+All but the pictures of many images is in the file itself. Its Content-Security-Policy lets the
+browser fetch these alone. Without JavaScript the page shows all its figures and its first images.
 """
 import os
-from functools import cache, partial
+from collections.abc import Iterable
+from functools import cache
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -13,44 +14,73 @@ from ...errors import InputError
 from ...evaluation.bootstrap import compare
 from ...evaluation.results import Results
 from ...files import atomic_write
-from ..files import data_url
-from . import headline, pictures, tables
-from .numbers import number, percent, points
+from . import headline, tables
+from .curves import curves
+from .gallery import Progress, make_gallery
+from .matrix import confusion_matrix
+from .numbers import anchor, count_of, number, percent, points
 
 
-def write_report(path: str, a: Results, b: Results | None = None, images: int = 6) -> None:
+def _silently(images: Iterable, count: int) -> Iterable:
+    return images
+
+
+def write_report(path: str, a: Results, b: Results | None = None, images: int | None = 100,
+                 progress: Progress = _silently) -> list[str]:
     """Writes the page on a test run, or on two that are compared.
 
     Args:
         path: Path of the .html; its folder is made.
         a: Results of the run.
         b: Results of another run on the same images; the comparison is B minus A.
-        images: Number of the worst and of the best images to show.
+        images: Number of the worst and of the best images to show; None shows all.
+        progress: Function that shows the progress over images: (images, their number) -> images.
+
+    Returns:
+        Lines that say what the top of the page says, for a terminal.
 
     Raises:
-        InputError: If the two runs are not on the same images and classes.
+        InputError: If the two runs are not on the same images and classes, or the folder of the
+            pictures holds other files.
         SaveError: If the page could not be written; an earlier one is unchanged.
     """
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     if b is None:
-        text = _render('run.html', a=a, metrics=headline.metrics(a),
-                       histogram=headline.histogram(a),
-                       tables=[*tables.data_sets(a), tables.classes_of_one(a),
-                               tables.confusions(a)],
-                       galleries=pictures.worst_and_best(a, images))
+        lines = headline.in_words(a)
+        text = render(
+            'run.html', a=a, metrics=headline.metrics(a), counts=headline.counts(a),
+            histogram=headline.histogram(a), charts=curves(a), matrix=confusion_matrix(a),
+            tables=[*tables.data_sets(a), tables.classes_of_one(a), tables.confusions(a)],
+            gallery=make_gallery(path, (a,), images, progress))
     else:
         _check_same(a, b)
-        found = compare(a.areas, b.areas)
-        text = _render('comparison.html', a=a, b=b, found=found, metrics=headline.metrics(a, b),
-                       better=found.significant[found.iou > 0].sum(),
-                       worse=found.significant[found.iou < 0].sum(),
-                       tables=[*tables.data_sets(a, b), tables.classes_of_two(a, b, found),
-                               tables.confusions(b, 'Confusions that cost most in B')],
-                       galleries=pictures.changed(a, b, images))
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        found = compare(a.areas, b.areas, a.ground_truth_areas)
+        lines = headline.compared_in_words(a, b, found)
+        before, after = (results.run['metric']['mIoU'] for results in (a, b))
+        text = render(
+            'comparison.html', a=a, b=b, found=found, metrics=headline.metrics(a, b),
+            measured=None if None in (before, after) else after - before,
+            better=found.significant[found.iou > 0].sum(),
+            worse=found.significant[found.iou < 0].sum(), charts=curves(a, b),
+            matrix=confusion_matrix(b, ' of B'),
+            tables=[*tables.data_sets(a, b), tables.classes_of_two(a, b, found),
+                    tables.confusions(b, 'Confusions that cost most in B')],
+            gallery=make_gallery(path, (a, b), images, progress))
+    write_page(path, text)
+    return lines
+
+
+def write_page(path: str, text: str) -> None:
+    """Writes a page.
+
+    Raises:
+        SaveError: If it could not be written; an earlier one is unchanged.
+    """
     atomic_write(path, text.encode(errors='replace'))  # names of files that are not UTF-8
 
 
-def _render(template: str, **context: object) -> str:
+def render(template: str, **context: object) -> str:
+    """Fills in a template."""
     return _templates().get_template(template).render(context)
 
 
@@ -60,9 +90,8 @@ def _templates() -> Environment:
         loader=PackageLoader(__package__), autoescape=select_autoescape(),
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True)
-    environment.filters.update(
-        number=number, percent=percent, points=points, origin=headline.origin,
-        webp=partial(data_url, kind='WEBP', quality=78))
+    environment.filters.update(anchor=anchor, count_of=count_of, number=number, percent=percent,
+                               points=points, origin=headline.origin)
     return environment
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...evaluation.bootstrap import Comparison, class_intervals, iou
+from ...evaluation.bootstrap import FEWEST_IMAGES, Comparison, class_intervals, iou
 from ...evaluation.confusion import costly_pairs
 from ...evaluation.metric_names import means_of
 from ...evaluation.results import Results
-from .numbers import is_known, number, percent, points
+from .numbers import count_of, is_known, number, percent, points
 
 _PAIRS = 25
+_IMAGES = 'number of images whose ground truth shows the class'
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Cell:
     mark: str = ''  # CSS class of the text in it
     colour: Sequence[int] | None = None  # RGB, of a class
     bar: Bar | None = None
+    link: str = ''  # address that the text leads to
 
     @property
     def key(self) -> str:
@@ -50,7 +52,16 @@ class Table:
     rows: list[list[Cell]]
     note: str
     sorted_by: str  # name of the column that the rows are sorted by, descending
-    searchable: bool = True  # whether there is a field that filters the rows
+    searched: str = 'class'  # what the field that filters the rows looks for; empty without one
+    folded: 'Sequence[Folded]' = ()  # what is listed below it on request
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A list below a table that opens on request: rows of a table, or names."""
+    summary: str
+    names: Sequence[str] = ()
+    table: Table | None = None
 
 
 def data_sets(*runs: Results) -> list[Table]:
@@ -79,7 +90,7 @@ def data_sets(*runs: Results) -> list[Table]:
             ends = part.get('interval') or {}
             low, high = ends.get('low'), ends.get('high')
             rows[-1].append(Cell(f'{percent(low, 2)} – {percent(high, 2)}', low))
-    return [Table('Data sets', columns, rows, '', '', searchable=False)]
+    return [Table('Data sets', columns, rows, '', '', searched='')]
 
 
 def classes_of_one(results: Results) -> Table:
@@ -93,10 +104,10 @@ def classes_of_one(results: Results) -> Table:
                ('Accuracy', 'share of its pixels that are found, percent'),
                *([('Boundary IoU', 'IoU of the bands along its edges, percent')]
                  if edges is not None else []),
-               ('Images', 'that show it in the ground truth'), ('Pixels', 'labelled with it'),
+               ('Images', _IMAGES), ('Pixels', 'labelled with it'),
                ('Share', 'of all labelled pixels, percent')]
     rows = []
-    for k in sorted(np.flatnonzero(union).tolist(), key=lambda k: -found[k]):
+    for k in sorted(np.flatnonzero(labelled.any(0)).tolist(), key=lambda k: -found[k]):
         pixels, images = labelled[:, k].sum(), (labelled[:, k] > 0).sum()
         rows.append([
             _class(results, k),
@@ -106,23 +117,23 @@ def classes_of_one(results: Results) -> Table:
             *([Cell(percent(edges[k]), edges[k])] if edges is not None else []),
             Cell(number(images), images), Cell(number(pixels), pixels),
             Cell(percent(pixels / labelled.sum(), 2), pixels)])
-    return Table('Classes', columns, rows, _absent(results, union), 'IoU')
+    return Table('Classes', columns, rows, f'Images: {_IMAGES}.', 'IoU', folded=_without_labels(
+        results))
 
 
 def classes_of_two(a: Results, b: Results, found: Comparison) -> Table:
     """Lists the classes of two runs: both IoUs, their difference and its significance."""
     before, after = (iou(*(area.sum(0) for area in results.areas)) for results in (a, b))
-    union = a.areas[1].sum(0) + b.areas[1].sum(0)
+    pixels = a.ground_truth_areas.sum(0)
     known = np.isfinite(found.iou)
     scale = float(np.abs(found.iou[known]).max(initial=0)) * 1.15
-    pixels = a.ground_truth_areas.sum(0)
     columns = [('Class', 'name'), ('A', 'IoU of A, percent'), ('B', 'IoU of B, percent'),
                ('B − A', 'points of IoU'), ('95 % interval', 'of the difference; paired bootstrap'),
                ('Verdict', 'of the classes marked, 5 % are expected to be marked by chance '
                            '(Benjamini-Hochberg); at least 6 images'),
-               ('p', 'two-sided'), ('Images', 'that show it'), ('Pixels', 'labelled with it')]
+               ('p', 'two-sided'), ('Images', _IMAGES), ('Pixels', 'labelled with it')]
     rows = []
-    for k in sorted(np.flatnonzero(union).tolist(),
+    for k in sorted(np.flatnonzero(pixels).tolist(),
                     key=lambda k: -np.nan_to_num(found.iou[k], nan=-2)):
         low, high = found.iou_range[:, k]
         sign = found.significant[k] * np.sign(found.iou[k]) if known[k] else 0
@@ -136,7 +147,8 @@ def classes_of_two(a: Results, b: Results, found: Comparison) -> Table:
             Cell(word, sign, 'word', mark),
             Cell(f'{found.iou_p[k]:.2g}', found.iou_p[k]) if known[k] else Cell('–', None),
             Cell(number(found.images[k]), found.images[k]), Cell(number(pixels[k]), pixels[k])])
-    return Table('Classes', columns, rows, _absent(a, union), 'B − A')
+    return Table('Classes', columns, rows, f'Images: {_IMAGES}; classes in fewer than '
+                 f'{FEWEST_IMAGES} are not marked.', 'B − A', folded=_without_labels(a, b))
 
 
 def confusions(results: Results, title: str = 'Confusions that cost most') -> Table:
@@ -153,7 +165,7 @@ def confusions(results: Results, title: str = 'Confusions that cost most') -> Ta
              Cell(percent(pair.share), pair.share), Cell(number(pair.pixels), pair.pixels)]
             for pair in pairs]
     return Table(title, columns, rows, 'Cost: points of mIoU that would be gained if the pixels '
-                 'of this pair alone were right.', 'Cost', searchable=False)
+                 'of this pair alone were right.', 'Cost', searched='')
 
 
 def _class(results: Results, k: int) -> Cell:
@@ -165,12 +177,32 @@ def _barred(text: str, value: float, bar: Bar | None) -> Cell:
     return Cell(text, value, 'number barred', 'value', bar=bar)
 
 
-def _absent(results: Results, union: np.ndarray) -> str:
-    absent = [name for name, pixels in zip(results.classes, union) if not pixels]
-    if not absent:
-        return ''
-    return (f'{len(absent)} classes are neither in the ground truth nor predicted, and count in no '
-            f'mean: {", ".join(absent)}.')
+def _without_labels(*runs: Results) -> list[Folded]:
+    """Lists the classes that the ground truth never shows: predicted ones, and all others."""
+    labelled = runs[0].ground_truth_areas.any(0)
+    predicted = [results.areas[1] * ~labelled for results in runs]  # (N, K): all is union there
+    pixels = np.stack([of_run.sum(0) for of_run in predicted])
+    only = np.flatnonzero(pixels.any(0)).tolist()
+    never = [name for name, seen in zip(runs[0].classes, labelled | pixels.any(0)) if not seen]
+    letters = [''] if len(runs) == 1 else [' in A', ' in B']
+    columns = [('Class', 'name'), *((f'{what}{letter}', explanation) for letter in letters
+               for what, explanation in (('Pixels', 'predicted as this class, all of them wrong'),
+                                         ('Images', 'whose prediction shows it')))]
+    rows = [[_class(runs[0], k), *(cell for of_run in predicted for cell in (
+        Cell(number(of_run[:, k].sum()), of_run[:, k].sum()),
+        Cell(number((of_run[:, k] > 0).sum()), (of_run[:, k] > 0).sum())))]
+        for k in sorted(only, key=lambda k: -pixels[:, k].max())]
+    found = []
+    if only:
+        by_run = '' if len(runs) == 1 else ' (' + ', '.join(
+            f'{count}{letter}' for count, letter in zip((pixels > 0).sum(1), letters)) + ')'
+        title = (f'{count_of(len(only), "class")} predicted{by_run}, but not in the ground truth: '
+                 'each counts in the mean with an IoU of 0')
+        found.append(Folded(title, table=Table(title, columns, rows, '', columns[1][0], '')))
+    if never:
+        found.append(Folded(f'{count_of(len(never), "class")} neither in the ground truth nor '
+                            'predicted: in no mean', names=never))
+    return found
 
 
 def _bar(value: float, ends: Sequence[float] | None = None) -> Bar | None:

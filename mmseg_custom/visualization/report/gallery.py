@@ -1,0 +1,293 @@
+"""The images of the page: which ones, what is said of each, and where their pictures are.
+
+The pictures of the first images are in the page itself; those of the others lie in a folder beside
+it, from which the browser loads them when they are to be seen.
+
+    eval_single_scale_20261124_190000.html
+    eval_single_scale_20261124_190000_images/
+      12.webp  12.png      photo and layers of image 12, see :mod:`.pictures`
+
+Letters: `N` images, `K` classes.
+"""
+import base64
+import os
+import os.path as osp
+import re
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+from urllib.parse import quote
+
+import numpy as np
+
+from ...errors import InputError
+from ...evaluation.results import Results
+from ...files import atomic_folder, flush
+from ...units import format_bytes
+from .numbers import count_of, number, percent, points
+from .pictures import Pictures, draw
+
+_EMBEDDED = 24  # images whose pictures are in the page itself
+_MOST_THREADS = 8
+_WORST_CONFUSIONS = 3
+_SMALL = 0.005  # share of an image below which a class is not in its legend, and not confused
+_OWN_FILE = re.compile(r'\d+\.(webp|png)')
+
+T = TypeVar('T')
+Progress = Callable[[Iterable[T], int], Iterable[T]]  # shows how many of a number are done
+
+
+@dataclass(frozen=True)
+class Share:
+    """A class in an image, with its share of the labelled pixels in each label map."""
+    class_index: int
+    shares: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Card:
+    """An image of the page.
+
+    Attributes:
+        name: Name of its file.
+        score: Mean IoU, or its change; None without a labelled pixel.
+        note: What is said of its score.
+        classes: Classes in the legend, largest first.
+        small_classes: Number of classes that are too small for it.
+        shown: Classes in the ground truth.
+        predicted: Classes in a prediction.
+        confused: Classes taken for others, or others for them.
+        confusions: Confusions of most of the wrong pixels, in words.
+        size: Width and height of the pictures, pixels.
+        photo: Address of the photo; None if its file cannot be read any more.
+        layers: Address of the layers.
+    """
+    name: str
+    score: float | None
+    note: str
+    classes: list[Share]
+    small_classes: int
+    shown: list[int]
+    predicted: list[int]
+    confused: list[int]
+    confusions: str
+    size: tuple[int, int]
+    photo: str | None
+    layers: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The images of the page.
+
+    Attributes:
+        titles: Title of the photo and of each layer.
+        note: What the pictures show.
+        chosen: Which of the images are shown, and where the pictures are.
+        missing: What is said of photos that cannot be read any more.
+        folder: Name of the folder of pictures; empty if there is none.
+        orders: Names of the ascending and of the descending order of the scores.
+        score: Name of the score.
+        bounds: Lowest and highest score, percent.
+        first: Number of cards that are visible at first.
+        embedded: Number of cards whose pictures are in the page.
+        classes: Classes that the cards show or take for others.
+        cards: The images, lowest score first.
+    """
+    titles: Sequence[str]
+    note: str
+    chosen: str
+    missing: str
+    folder: str
+    orders: tuple[str, str]
+    score: str
+    bounds: tuple[int, int]
+    first: int
+    embedded: int
+    classes: list[int]
+    cards: list[Card]
+
+
+def make_gallery(path: str, runs: tuple[Results, ...], count: int | None,
+                 progress: Progress) -> Gallery | None:
+    """Draws the images, and writes the folder of pictures beside the page.
+
+    Args:
+        path: Path of the page.
+        runs: One run, or two on the same images.
+        count: Number of images to show with the lowest and with the highest score; None shows all.
+        progress: Function that shows the progress over images.
+
+    Returns:
+        None if no image is to be shown.
+
+    Raises:
+        InputError: If the folder of pictures holds other files, or label maps are damaged.
+        SaveError: If the pictures could not be written; an earlier folder is unchanged.
+    """
+    scores = runs[-1].image_scores - (runs[0].image_scores if len(runs) > 1 else 0)
+    chosen = _choose(scores, count)
+    folder = osp.splitext(path)[0] + '_images'
+    check_folder(folder)
+    embedded = set(chosen[:_EMBEDDED // 2] + chosen[-_EMBEDDED // 2:])
+    if len(chosen) <= len(embedded):
+        if osp.isdir(folder):
+            shutil.rmtree(folder)
+        target: AbstractContextManager[str] = nullcontext('')
+    else:
+        target = atomic_folder(folder)
+    threads = min(_MOST_THREADS, os.cpu_count() or 1)
+    cards, nbytes, beside = [], 0, 0
+    with target as part, ThreadPoolExecutor(threads) as pool:
+        drawn = pool.map(partial(draw, runs), chosen)
+        for pictures, image in zip(progress(drawn, len(chosen)), chosen):
+            inside = image in embedded
+            addresses = [_data_url(pictures.photo, 'webp'), _data_url(pictures.layers, 'png')
+                         ] if inside else _write(pictures, part, osp.basename(folder), image)
+            nbytes += 0 if inside else sum(map(len, filter(None, (pictures.photo,
+                                                                  pictures.layers))))
+            beside += not inside
+            cards.append(_card(runs, image, scores[image], pictures, *addresses))
+    if not cards:
+        return None
+    return Gallery(
+        titles=['Image', 'Ground truth', *(['Prediction', 'Difference'] if len(runs) == 1 else
+                                           ['A', 'B', 'Change'])],
+        note=_NOTES[len(runs) - 1],
+        chosen=_say_chosen(cards, scores, count, beside, nbytes, folder),
+        missing=_say_missing(cards, runs[0]), folder=osp.basename(folder) if beside else '',
+        orders=(('worst first', 'best first'), ('largest loss first', 'largest gain first'))[
+            len(runs) - 1],
+        score=('mean IoU', 'change of mean IoU')[len(runs) - 1], bounds=_bounds(cards),
+        first=min(len(cards), _EMBEDDED // 2), embedded=len(cards) - beside,
+        classes=sorted({k for card in cards for k in (*card.shown, *card.predicted)}), cards=cards)
+
+
+def check_folder(folder: str) -> None:
+    """Refuses a folder of pictures that holds files of others, since it is to be replaced.
+
+    Raises:
+        InputError: Naming one of them.
+    """
+    if osp.isdir(folder):
+        foreign = [name for name in sorted(os.listdir(folder)) if not _OWN_FILE.fullmatch(name)]
+        if foreign:
+            raise InputError(f'{folder} is to hold the pictures of the report, but holds '
+                             f'{foreign[0]}: move it, or choose another page with --out')
+
+
+_NOTES = (
+    'Mean IoU over the classes of the ground truth. Difference: wrong pixels in red over the grey '
+    'photo; what is not labelled is hatched. The legend gives the share of the labelled pixels in '
+    'ground truth | prediction.',
+    'Change: pixels that B alone has right in blue, that A alone has right in red, over the grey '
+    'photo; what is not labelled is hatched. The legend gives the share of the labelled pixels in '
+    'ground truth | A | B.')
+
+
+def _choose(scores: np.ndarray, count: int | None) -> list[int]:
+    """Chooses images by their scores, lowest first; those without a score come last."""
+    order = np.argsort(scores, kind='stable').tolist()  # nan comes last
+    if count is None or 2 * count >= len(order):
+        return order if count != 0 else []
+    scored = [image for image in order if np.isfinite(scores[image])]
+    best = scored[-count:] if count else []
+    return scored[:count] + [image for image in best if image not in scored[:count]]
+
+
+def _card(runs: tuple[Results, ...], image: int, score: float, pictures: Pictures,
+          photo: str | None, layers: str) -> Card:
+    count = len(runs[0].classes)
+    entries = [results.images.entries(image) for results in runs]
+    shares, wrong = [_sums(entries[0][0], entries[0][2], count)], np.zeros(count)
+    for ground_truth, prediction, pixels in entries:
+        shares.append(_sums(prediction, pixels, count))
+        missed = (ground_truth != prediction) & (ground_truth < count)
+        wrong += _sums(ground_truth[missed], pixels[missed], count)
+        wrong += _sums(prediction[missed], pixels[missed], count)
+    total = max(1, entries[0][2].sum())
+    relative = np.stack(shares) / total
+    present = np.flatnonzero(relative.any(0)).tolist()
+    large = [k for k in sorted(present, key=lambda k: -relative[:, k].max())
+             if relative[:, k].max() >= _SMALL]
+    return Card(
+        name=str(runs[0].images.names[image]), score=float(score) if np.isfinite(score) else None,
+        note=_say_score(runs, image, entries), classes=[Share(k, relative[:, k]) for k in large],
+        small_classes=len(present) - len(large), shown=np.flatnonzero(relative[0]).tolist(),
+        predicted=np.flatnonzero(relative[1:].any(0)).tolist(),
+        confused=np.flatnonzero(wrong / total >= _SMALL).tolist(),
+        confusions=_confusions(runs[0], *entries[0]) if len(runs) == 1 else '',
+        size=pictures.size, photo=photo, layers=layers)
+
+
+def _sums(labels: np.ndarray, pixels: np.ndarray, count: int) -> np.ndarray:
+    """Sums pixels by class (K,)."""
+    return np.bincount(labels, pixels, count + 1)[:count]
+
+
+def _say_score(runs: tuple[Results, ...], image: int,
+               entries: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> str:
+    scores = [results.image_scores[image] for results in runs]
+    if len(runs) == 2:
+        return (f'mean IoU {percent(scores[0])} to {percent(scores[1])} '
+                f'({points(scores[1] - scores[0], 1)})')
+    ground_truth, prediction, pixels = entries[0]
+    right = pixels[ground_truth == prediction].sum() / max(1, pixels.sum())
+    return f'mean IoU {percent(scores[0])}, {percent(right)} % of its pixels right'
+
+
+def _confusions(results: Results, ground_truth: np.ndarray, prediction: np.ndarray,
+                pixels: np.ndarray) -> str:
+    """Names the confusions of most of the wrong pixels."""
+    wrong = np.flatnonzero((ground_truth != prediction) & (ground_truth < len(results.classes)))
+    most = sorted(wrong, key=lambda e: -pixels[e])[:_WORST_CONFUSIONS]
+    return ' · '.join(
+        f'{results.classes[ground_truth[e]]} → {results.classes[prediction[e]]} '
+        f'{percent(pixels[e] / pixels.sum())} %' for e in most)
+
+
+def _data_url(data: bytes | None, kind: str) -> str | None:
+    return data and f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
+
+
+def _write(pictures: Pictures, part: str, folder: str, image: int) -> list[str | None]:
+    """Writes the pictures of an image, and returns their addresses, relative to the page."""
+    addresses: list[str | None] = []
+    for data, kind in ((pictures.photo, 'webp'), (pictures.layers, 'png')):
+        if data is None:
+            addresses.append(None)
+            continue
+        with open(osp.join(part, f'{image}.{kind}'), 'wb') as file:
+            file.write(data)
+        flush(osp.join(part, f'{image}.{kind}'))
+        addresses.append(f'{quote(os.fsencode(folder))}/{image}.{kind}')
+    return addresses
+
+
+def _say_chosen(cards: list[Card], scores: np.ndarray, count: int | None, beside: int, nbytes: int,
+                folder: str) -> str:
+    if len(cards) == len(scores):
+        which = f'All {count_of(len(cards), "image")}.'
+    else:
+        which = (f'{number(len(cards))} of {count_of(len(scores), "image")}: the '
+                 f'{number(count or 0)} lowest and the {number(count or 0)} highest; '
+                 'tools/report.py --images all shows all.')
+    if beside:
+        which += (f' The pictures of {number(beside)} ({format_bytes(nbytes)}) are in the folder '
+                  f'{osp.basename(folder)} beside this page, and move with it.')
+    return which
+
+
+def _say_missing(cards: list[Card], results: Results) -> str:
+    missing = sum(card.photo is None for card in cards)
+    return (f'The photos of {count_of(missing, "image")} cannot be read any more from '
+            f'{results.run["image_folder"]}: their labels are shown without.') if missing else ''
+
+
+def _bounds(cards: list[Card]) -> tuple[int, int]:
+    scores = [100 * card.score for card in cards if card.score is not None] or [0, 100]
+    return int(np.floor(min(scores))), int(np.ceil(max(scores)))
