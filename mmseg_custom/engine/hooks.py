@@ -114,8 +114,21 @@ class SegTextLoggerHook(TextLoggerHook):
         """Appends a line to the JSON log, on rank 0."""
         if runner.rank == 0:
             rounded = {key: self._round_float(value) for key, value in log_dict.items()}
+            rounded.update(self._progress(log_dict, runner))
             self._guarded(runner, lambda: append_line(
                 self.json_log_path, mmcv.dump(rounded, file_format='json')))
+
+    def _progress(self, log_dict: dict, runner: BaseRunner) -> dict[str, int]:
+        """Returns what ``iter`` of a line does not tell: see :mod:`..evaluation.training_log`.
+
+        ``start`` of the first line is the number of iterations done; ``step`` of another is its
+        iteration, where ``iter`` counts the batches of an evaluation, or within an epoch.
+        """
+        if 'mode' not in log_dict:
+            return dict(start=runner.iter)
+        after_epoch = self.by_epoch and log_dict['mode'] == 'val'
+        step = runner.iter if after_epoch else runner.iter + 1
+        return {} if log_dict.get('iter') == step else dict(step=step)
 
     def after_run(self, runner: BaseRunner) -> None:
         """Copies the logs to ``out_dir``."""

@@ -2,7 +2,6 @@
 
 Results are read from the heads' own logs and folders, so that a resumed sweep reports all of them.
 """
-import json
 import os.path as osp
 from collections.abc import Sequence
 from glob import glob
@@ -13,6 +12,7 @@ from mmcv.runner import get_dist_info
 from mmseg.utils import get_root_logger
 
 from ...checkpoint.work_dir import newest_whole
+from ...evaluation.training_log import read_training_log
 from ...files import atomic_path
 from .grid import Combination, label
 from .records import SWEEP, read_result, read_scores, write_json
@@ -114,7 +114,6 @@ def draw(scored: Sequence[dict]) -> Figure:
 def _describe(combination: Combination) -> dict:
     folder = combination.cfg.work_dir
     result = read_result(folder) or {}
-    losses = _logged_losses(folder)
     scores = {step: figures['mIoU'] for step, figures in read_scores(folder).items()
               if 'mIoU' in figures}
     best = max(scores, key=lambda step: scores[step], default=None)
@@ -123,27 +122,17 @@ def _describe(combination: Combination) -> dict:
         name=combination.name, settings=combination.settings,
         state=result.get('state', 'started'), reason=result.get('reason'),
         iterations=result.get('iterations'),
-        loss=losses[max(losses)] if losses else None,
+        loss=_last_loss(folder),
         mIoU=scores[max(scores)] if scores else None,
         best_mIoU=None if best is None else scores[best], best_iteration=best,
         config=osp.join(folder, 'config.py'),
         checkpoint=kept[-1] if kept else newest_whole(folder))
 
 
-def _logged_losses(folder: str) -> dict[int, float]:
-    """Returns iteration -> its last logged loss."""
-    losses = {}
-    for path in sorted(glob(osp.join(folder, '*.log.json'))):
-        with open(path) as file:
-            for line in file:
-                try:
-                    entry = json.loads(line)
-                except ValueError:  # cut short when the run was killed
-                    continue
-                if isinstance(entry, dict) and entry.get('mode') == 'train' and (
-                        {'iter', 'loss'} <= entry.keys()):
-                    losses[entry['iter']] = entry['loss']
-    return losses
+def _last_loss(folder: str) -> float | None:
+    """Returns the last logged loss of a head."""
+    losses = read_training_log(folder).losses.get('loss', ())
+    return float(losses[-1]) if len(losses) else None
 
 
 def _spread(scored: Sequence[dict]) -> dict | None:
