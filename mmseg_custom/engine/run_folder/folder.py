@@ -22,13 +22,15 @@ from .listing import CURVES, README, Checkpoints, list_files
 from .page import is_ours, render
 from .record import FAILED, FINISHED, RUNNING, STOPPED, Start, local_time, read_starts, write_starts
 
+SHARE = 0.02  # of the time of a run, which its pages may take while it goes on
+
 
 class RunFolder(Hook):
     """Describes a run in its work dir, from its start to its end, however that comes.
 
     Used as a context around the run, and as a hook of its runner. The pages are written when the
-    context is entered and left, and in the iteration after an evaluation or a checkpoint, whose
-    files they then name. On other ranks than 0, nothing is done.
+    context is entered and left, and after evaluations and checkpoints, whose files they then name,
+    though only as often as it takes a 50th of the time. On other ranks than 0, nothing is done.
 
     Args:
         run: The run.
@@ -41,7 +43,8 @@ class RunFolder(Hook):
         self.run, self._asked_to_stop = run, asked_to_stop
         self.is_writer = get_dist_info()[0] == 0
         self._lost = self._foreign = False
-        self._began, self._seen = time.monotonic(), (None, 0)
+        self._began, self._not_before, self._outdated = time.monotonic(), 0., False
+        self._seen: tuple[str | None, int] = (None, 0)  # newest checkpoint, evaluations so far
         self._sections: dict[str, facts.Facts] = {}
         self._network: facts.Facts = {}
         self._runner: BaseRunner | None = None
@@ -85,7 +88,8 @@ class RunFolder(Hook):
             hook.evaluations for hook in runner.hooks if isinstance(hook, SegEvalHook)))
         if seen != self._seen:
             self._seen = seen
-            self.refresh()
+            self.is_outdated()
+        self.keep_up()
 
     def after_train_iter(self, runner: BaseRunner) -> None:
         """Notes that an iteration is done."""
@@ -102,6 +106,15 @@ class RunFolder(Hook):
         if self._starts:
             self._starts[-1] = replace(self._starts[-1], done=iterations)
 
+    def is_outdated(self) -> None:
+        """Notes that the pages do not show the last evaluation or checkpoint."""
+        self._outdated = True
+
+    def keep_up(self) -> None:
+        """Writes pages that are outdated, unless they were written just now."""
+        if self._outdated and time.monotonic() >= self._not_before:
+            self.refresh()
+
     def refresh(self, state: str = RUNNING, reason: str = '') -> None:
         """Writes the pages; what fails is a warning, the first time.
 
@@ -110,7 +123,10 @@ class RunFolder(Hook):
             reason: Reason of its end, in words.
         """
         if self.is_writer and self._starts:
+            began = time.monotonic()
             self.guarded(lambda: self._write(state, reason))
+            now = time.monotonic()
+            self._outdated, self._not_before = False, now + (now - began) / SHARE
 
     def _begin(self) -> None:
         run = self.run
@@ -142,7 +158,9 @@ class RunFolder(Hook):
     def context(self) -> dict[str, object]:
         """Writes the files beside the page, and returns what it says."""
         log = read_training_log(self.folder)
-        curves = write_curves(osp.join(self.folder, CURVES), log, self._title)
+        curves = osp.join(self.folder, CURVES)
+        drawn = (osp.exists(curves) if self._runner is None  # before the run: it starts sooner
+                 else write_curves(curves, log, self._title))
         figures = figures_of(log, (self.run.cfg.get('evaluation') or {}).get('save_best'),
                              self.run.batch.images)
         if figures.classes:
@@ -151,7 +169,7 @@ class RunFolder(Hook):
         config = osp.join(self.folder, self._config)
         image = self._image()
         return dict(
-            self.common(), figures=figures, curves=curves, checkpoint=found.chosen,
+            self.common(), figures=figures, curves=drawn, checkpoint=found.chosen,
             absent=len(figures.classes) - len(figures.seen), title=self._title,
             which='best' if found.best else 'newest', **self._commands(config, found.chosen),
             label=commands.label_command(image, config, found.chosen, self.folder)

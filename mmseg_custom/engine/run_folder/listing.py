@@ -29,6 +29,8 @@ _KNOWN = [  # name -> what it is, in the order of the list
     (re.compile(r'eval_.*\.json'), 'results of tools/test.py'),
     (re.compile(r'eval_.*\.npz'), 'results of tools/test.py for each image'),
     (re.compile(r'eval_.*\.html'), 'page of tools/report.py'),
+    (re.compile(r'labelled'), 'images that tools/image_demo.py labelled'),
+    (re.compile(r'weights\.safetensors'), 'weights that tools/merge_checkpoint.py exported'),
     (re.compile(re.escape(RECORD)), 'the starts of the run, for programs'),
     (re.compile(re.escape(BEST_RECORD)), 'the best score so far, for a run that is resumed'),
     (re.compile(re.escape(LOCK)), 'keeps a second run out of the folder while one is at work')]

@@ -157,6 +157,7 @@ def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: 
                 break
             bar.update()
             folder.done(probes[0].runner.iter)
+            folder.keep_up()
             losses = [probe.loss for probe in probes]
             bar.set_postfix_str(f'loss {min(losses):.4g} to {max(losses):.4g}', refresh=False)
             for probe in probes:
@@ -240,7 +241,7 @@ def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone,
     if scores:
         get_root_logger().info('iteration %d: mIoU %.2f to %.2f; best: %s', due[0][0].runner.iter,
                                100 * min(scores)[0], 100 * max(scores)[0], max(scores)[1])
-    folder.refresh()
+    folder.is_outdated()
     return left
 
 
