@@ -42,6 +42,7 @@ setup(
     packages=find_packages(include=['mmseg_custom', 'mmseg_custom.*']),
     package_data={
         'mmseg_custom.datasets.few_shot': ['*.json'],
+        'mmseg_custom.engine.run_folder': ['templates/*'],
         'mmseg_custom.visualization.report': ['templates/*'],
         'mmseg_custom.visualization.web': ['*.html', '*.css', '*.js'],
     },

@@ -142,6 +142,15 @@ def sha256_of(path: str) -> str:
         return _file_sha256(path)
 
 
+def known_sha256(path: str) -> str | None:
+    """Returns the SHA-256 of :func:`sha256_of` if it was computed in this process; else None."""
+    try:
+        known = all(identity_of(file) in _HASHES for file in _files(path))
+    except OSError:
+        return None
+    return sha256_of(path) if known else None
+
+
 def sha256_of_all(files: list[str]) -> str:
     """Returns one SHA-256 over the names and hashes of files."""
     with _LOCK:

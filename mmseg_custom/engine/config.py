@@ -158,6 +158,14 @@ def loader_options(cfg: Config, split: str) -> dict:
     return options
 
 
+def kind_of(model: dict) -> str:
+    """Returns 'linear', 'upernet', or the type of any other head."""
+    head = model['decode_head']
+    if head['type'] == 'FCNHead' and head.get('with_norm') and head.get('num_convs') == 0:
+        return 'linear'
+    return 'upernet' if head['type'] == 'UPerHead' else head['type']
+
+
 def heads_of(model: dict) -> list[tuple[str, dict]]:
     """Lists (key, config) of all heads of a segmentor: decode heads, then auxiliary ones."""
     found = []

@@ -43,6 +43,7 @@ class SegEvalHook(EvalHook):
     """
 
     best_ckpt_path: str | None
+    evaluations = 0  # finished ones
 
     def __init__(self, loader: DataLoader, device: str, broadcast_bn_buffer: bool = True,
                  tmpdir: str | None = None, gpu_collect: bool = False, **options):
@@ -123,6 +124,7 @@ class SegEvalHook(EvalHook):
                 # Loggers with a summary show the last value of a name.
                 runner.log_buffer.output[f'best_{self.key_indicator}'] = best_score
         self._persist(runner)
+        self.evaluations += 1
 
     def _init_rule(self, rule: str | None, key_indicator: str) -> None:
         """Treats higher values as better for metrics that mmcv does not know."""

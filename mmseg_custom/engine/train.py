@@ -16,6 +16,7 @@ from .loaders import build_train_loader
 from .preemption import Preemption, PreemptionHook
 from .randomness import SeededSamples
 from .run import Run
+from .run_folder import RunFolder
 from .training_runner import build_evaluation, build_training_runner, register_custom_hooks
 from .validation_loss import ValidationLossHook
 
@@ -30,10 +31,16 @@ def train(run: Run) -> None:
         InputError: If something in the config is wrong.
         SystemExit: With code 75 if it is stopped by a signal.
     """
-    logger = get_root_logger()
     check_batch_norm(run.cfg, run.batch)
     preemption = Preemption()
     preemption.listen()
+    with RunFolder(run, lambda: preemption.signal) as folder:
+        _train(run, preemption, folder)
+
+
+def _train(run: Run, preemption: Preemption, folder: RunFolder) -> None:
+    """Builds model, data and runner, and trains."""
+    logger = get_root_logger()
     if not run.resumed and get_dist_info()[0] == 0:
         best.remove(run.work_dir)
     cached = bool(run.cfg.get('feature_cache'))
@@ -56,6 +63,7 @@ def train(run: Run) -> None:
     if 'val_loss' in run.data:
         runner.register_hook(ValidationLossHook(run), priority='LOWEST')
     register_custom_hooks(runner, run)
+    folder.attach(runner)
     if run.resumed:
         runner.restore(run.checkpoint)
     loader = build_train_loader(run, samples, done=runner.iter)

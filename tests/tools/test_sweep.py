@@ -92,6 +92,13 @@ def test_what_diverges_is_stopped_and_reported(whole):
     best = max((LINEAR_HEAD, UPERNET), key=lambda name: heads[name]['best_mIoU'])
     assert results['best'] == best and results['spread']['heads'] == 2
     assert Image.open(whole(1) / 'sweep.png').size[0] > 300
+    page = (whole(1) / 'README.md').read_text()
+    assert '**Finished**' in page and '8 of 8 iterations' in page
+    assert page.index(f'[{best}](') < page.index(f'[{DIVERGED[0]}](') and (
+        'diverged: the loss is nan in iteration 2' in page)
+    assert f'{whole(1) / best}/config.py' in page and '![mIoU of the heads' in page
+    assert Image.open(whole(1) / best / 'curves.png').size[0] == 1200
+    assert (whole(1) / best / 'classes.csv').exists()
 
 
 @pytest.mark.slow

@@ -35,6 +35,9 @@ def test_two_processes_train_and_evaluate(trained):
     assert isinstance(checkpoint['meta']['seed'], int)
     text = next((trained / 'run').glob('*.log')).read_text()
     assert 'attention kernel: torch SDPA' in text and '4 images a step' in text
+    page = (trained / 'run/README.md').read_text()
+    assert '| Engine | ddp: 2 process(es) on the CPU |' in page and '**Finished**' in page
+    assert f'\nsh dist_train.sh {trained}/config.py 2 --work-dir {trained}/run --seed 0\n' in page
 
 
 def test_figures_do_not_depend_on_the_number_of_processes(zygote, trained, tmp_path):

@@ -9,7 +9,7 @@ from mmcv import Config, ConfigDict
 
 from ...errors import InputError
 from ...missing import look_around
-from ..config import heads_of
+from ..config import heads_of, kind_of
 from .settings import SweepSettings
 
 DEFAULTS = dict(embed_dim=3200, depth=48)  # default options of the backbone
@@ -53,14 +53,6 @@ def combinations(cfg: Config) -> list[Combination]:
             varied = {name: value for name, value in varied.items() if value is not None}
             found.append(_combination(cfg, model, varied))
     return found
-
-
-def kind_of(model: dict) -> str:
-    """Returns 'linear', 'upernet', or the type of any other head."""
-    head = model['decode_head']
-    if head['type'] == 'FCNHead' and head.get('with_norm') and head.get('num_convs') == 0:
-        return 'linear'
-    return 'upernet' if head['type'] == 'UPerHead' else head['type']
 
 
 def union_of_layers(found: list[Combination]) -> list[int]:

@@ -27,7 +27,8 @@ from ..progress import progress_bar
 from ..randomness import SeededSamples
 from ..run import Run
 from .backbone import SharedBackbone
-from .grid import combinations, union_of_layers
+from .folder import SweepFolder
+from .grid import Combination, combinations, union_of_layers
 from .probe import IterationBatches, Probe
 from .records import read_result, remove_records, write_result
 from .report import record_start, report
@@ -55,6 +56,14 @@ def sweep(run: Run) -> list[dict]:
     runs = {one.name: run.with_config(one.cfg) for one in found}
     for head in runs.values():
         check_batch_norm(head.cfg, run.batch)
+    folders = {name: head.work_dir for name, head in runs.items()}
+    with SweepFolder(run, folders, lambda: preemption.signal) as folder:
+        return _sweep(run, found, runs, preemption, folder)
+
+
+def _sweep(run: Run, found: Sequence[Combination], runs: dict[str, Run], preemption: Preemption,
+           folder: SweepFolder) -> list[dict]:
+    """Builds the backbone, trains the heads and reports on them."""
     shared = SharedBackbone(runs[found[0].name], union_of_layers(found))
     hash_ahead(shared.network)
     samples: Dataset = SeededSamples(run.data['train'], run.seed)
@@ -68,10 +77,12 @@ def sweep(run: Run) -> list[dict]:
     record_start(run.work_dir, run.seed, found)
     rounds = assign_rounds(left, run.device, resume, SweepSettings.of(
         run.cfg.sweep).heads_at_once) if left else []
+    if rounds:
+        folder.starts_after(rounds[0].start)
     for number, part in enumerate(rounds, 1):
         title = f'round {number} of {len(rounds)}' if len(rounds) > 1 else 'sweep'
         _train_round(part, runs, build_train_loader(run, samples, done=part.start), shared,
-                     preemption, title)
+                     preemption, title, folder)
     results = report(run.work_dir, run.seed, found)
     if results and all(result['state'] == 'diverged' for result in results):
         raise InputError(f'all {len(results)} head(s) of the sweep diverged, '
@@ -125,7 +136,7 @@ def _is_done(run: Run, auto_resume: bool) -> bool:
 
 
 def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: SharedBackbone,
-                 preemption: Preemption, title: str) -> None:
+                 preemption: Preemption, title: str, folder: SweepFolder) -> None:
     """Trains the heads of a round; heads that diverge are stopped."""
     options = next(iter(runs.values())).options
     last_save = LastSave(options.spare_dir, options.wait_for_disk)
@@ -138,25 +149,28 @@ def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: 
     end, accumulation = first.max_iters, first.accumulation
     stream = _stream(loader, shared, probes[0].run.device)
     with progress_bar(end, 'iteration', title, first.iter) as bar, first_iteration(first):
-        probes = _evaluate_due(probes, shared)
+        probes = _evaluate_due(probes, shared, folder)
         while probes and probes[0].runner.iter < end:
             batches = IterationBatches([next(stream) for _ in range(accumulation)], len(loader))
             probes = [probe for probe in probes if _goes_on(probe, partial(probe.step, batches))]
             if not probes:
                 break
             bar.update()
+            folder.done(probes[0].runner.iter)
+            folder.keep_up()
             losses = [probe.loss for probe in probes]
             bar.set_postfix_str(f'loss {min(losses):.4g} to {max(losses):.4g}', refresh=False)
             for probe in probes:
                 probe.remove_older()
             _stop_if_asked(probes, preemption)
-            probes = _evaluate_due(probes, shared)
+            probes = _evaluate_due(probes, shared, folder)
     failures = []
     for probe in probes:
         try:
             if _goes_on(probe, probe.finish):
                 write_result(probe.run.work_dir, state='finished', iterations=probe.runner.iter,
                              loss=probe.loss, run=probe.run.identity)
+            folder.describe_head(probe.run.work_dir)
         except SaveError as error:  # the other heads finish first
             failures.append(error)
     if failures:
@@ -201,7 +215,8 @@ def _stop_if_asked(probes: Sequence[Probe], preemption: Preemption) -> None:
         preemption.exit(number, probes[0].runner.iter, get_root_logger())
 
 
-def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone) -> list[Probe]:
+def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone,
+                  folder: SweepFolder) -> list[Probe]:
     """Evaluates the heads whose evaluation is due, in one pass over the images.
 
     Returns:
@@ -226,6 +241,7 @@ def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone) -> list[Probe
     if scores:
         get_root_logger().info('iteration %d: mIoU %.2f to %.2f; best: %s', due[0][0].runner.iter,
                                100 * min(scores)[0], 100 * max(scores)[0], max(scores)[1])
+    folder.is_outdated()
     return left
 
 

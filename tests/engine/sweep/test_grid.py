@@ -1,7 +1,8 @@
 import pytest
 from mmcv import Config
 
-from mmseg_custom.engine.sweep.grid import combinations, kind_of, union_of_layers
+from mmseg_custom.engine.config import kind_of
+from mmseg_custom.engine.sweep.grid import combinations, union_of_layers
 from mmseg_custom.errors import InputError
 
 FOLDER, RECIPE = 'configs/intern_vit_6b', 'intern_vit_6b_504_80k_ade20k_bs16_lr4e-5_frozen.py'

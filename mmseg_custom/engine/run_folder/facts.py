@@ -1,0 +1,190 @@
+"""What a run is: its recipe, its data and the software that it runs on, in words."""
+import hashlib
+import os
+import os.path as osp
+import subprocess
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from mmcv import Config
+from torch import nn
+from torch.utils.data import Dataset
+
+from ...checkpoint.provenance import known_sha256, weights_source_of
+from ...datasets.nesting import few_shot_lists, innermost_datasets
+from ...distributed.parallelize import choose_engine, unwrap
+from ...evaluation.run_info import versions
+from ...units import format_bytes
+from ..build import compute_dtype
+from ..config import kind_of
+from ..run import Run
+
+ROOT = osp.dirname(osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
+GIT_SECONDS = 5
+Facts = dict[str, str]
+_NAMES = dict(train='training', val='validation', val_loss='validation loss', test='test')
+
+
+def recipe(run: Run, config_file: str) -> Facts:
+    """Describes model, optimizer and schedule of a run.
+
+    Args:
+        run: The run.
+        config_file: The resolved config in its work dir.
+    """
+    cfg = run.cfg
+    found = {'Kind': kind_of_run(run), 'Config': cfg.filename or '',
+             'SHA-256 of its copy here': _hash_of(config_file),
+             'Varied': _settings(cfg.get('sweep') or {}, cfg.get('sweep') or {}),
+             'Backbone': _module(cfg.model.get('backbone'), 'embed_dim', 'depth', 'num_heads',
+                                 'img_size', 'patch_size', 'out_indices'),
+             'Head': _module(cfg.model.get('decode_head'), 'num_classes', 'channels'),
+             'Auxiliary head': _module(cfg.model.get('auxiliary_head'), 'channels'),
+             'Optimizer': _module(cfg.get('optimizer'), 'lr', 'weight_decay', 'betas', 'momentum'),
+             'Learning rate': _module(cfg.get('lr_config'), 'power', 'min_lr', 'warmup',
+                                      'warmup_iters', key='policy'),
+             'Batch': _batch(run),
+             'Seed': str(run.seed) + (', and the number of the rank'
+                                      if run.options.diff_seed else ''),
+             'Weights from': _start_weights(run)}
+    return {name: value for name, value in found.items() if value}
+
+
+def kind_of_run(run: Run) -> str:
+    """Names the kind of a training, as the recipes' folders do."""
+    if run.cfg.get('sweep'):
+        return 'sweep: many heads on one frozen backbone'
+    model, few = run.cfg.model, ''
+    if chosen := few_shot_lists(run.data['train']):
+        few = f', few-shot ({chosen[0].fraction or "a selection of images"})'
+    if model.get('backbone', {}).get('freeze_vit') is None or 'decode_head' not in model:
+        return f'training{few}'
+    head = kind_of(model) if isinstance(model.decode_head, dict) else 'several heads'
+    if not model.backbone.freeze_vit:
+        return f'full tuning: backbone and {head} head are trained{few}'
+    name = 'linear probing' if head == 'linear' else 'head tuning'
+    return f'{name}: the backbone is frozen, the {head} head is trained{few}'
+
+
+def network(run: Run, model: nn.Module) -> Facts:
+    """Describes a segmentor that is built: engine, precision, parameters that are trained."""
+    segmentor = unwrap(model)
+    counts = {name: (sum(p.numel() for p in part.parameters() if p.requires_grad),
+                     sum(p.numel() for p in part.parameters()))
+              for name, part in segmentor.named_children()}
+    trained, total = (sum(count[i] for count in counts.values()) for i in (0, 1))
+    parts = ', '.join(f'{name} {count[0]:,}' for name, count in counts.items() if count[0])
+    dtype = compute_dtype(run.cfg, segmentor)
+    return {'Engine': f'{choose_engine(run.engine, segmentor)}: {run.batch.ranks} process(es) on '
+                      + ('GPUs' if run.device == 'cuda' else 'the CPU'),
+            **({} if dtype is None else {
+                'Precision': f'the backbone computes in {str(dtype).removeprefix("torch.")}'}),
+            'Trained parameters': f'{trained:,} of {total:,} ({parts})'}
+
+
+def weights_of(model: nn.Module) -> Facts:
+    """Names the file of a backbone's weights, with its hash once that is known."""
+    source = weights_source_of(getattr(unwrap(model), 'backbone', None))
+    if source is None:
+        return {}
+    digest = known_sha256(source.path)
+    return {'Backbone weights from': source.path + (f' (SHA-256 {digest})' if digest else '')}
+
+
+def data(run: Run) -> Facts:
+    """Describes the data sets of a run."""
+    found = {}
+    for split, dataset in run.data.items():
+        found[f'{_NAMES.get(split, split)} data'.capitalize()] = _dataset(dataset)
+        for chosen in few_shot_lists(dataset):
+            found[f'Images of the {_NAMES.get(split, split)} data'] = str(chosen)
+    return found
+
+
+def software() -> Facts:
+    """Lists versions, and the commit of the checkout that the package is run from."""
+    found = versions()
+    names = dict(mmcv='mmcv', mmsegmentation='mmsegmentation', torch='PyTorch', cuda='CUDA',
+                 python='Python', numpy='numpy', opencv='OpenCV')
+    listed = {'InternViT-Seg': found['mmseg_custom'] + (f', {commit}' if (commit := git_commit())
+                                                         else '')}
+    return {**listed, **{names[key]: found[key] for key in names if key in found}}
+
+
+def git_commit() -> str:
+    """Returns the commit of the checkout, and whether files differ from it; else nothing."""
+    if not osp.exists(osp.join(ROOT, '.git')):
+        return ''
+    with suppress(OSError, subprocess.SubprocessError):
+        commit = _git('rev-parse', 'HEAD').stdout.strip()
+        changed = _git('diff', '--quiet', 'HEAD').returncode == 1
+        return f'commit {commit}' + (' with changes of its files' if changed else '') if commit \
+            else ''
+    return ''
+
+
+def _git(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(['git', '-C', ROOT, *words], capture_output=True, text=True,
+                          timeout=GIT_SECONDS, env={**os.environ, 'GIT_OPTIONAL_LOCKS': '0'})
+
+
+def _dataset(dataset: Dataset) -> str:
+    parts = innermost_datasets(dataset)
+    described = []
+    for part in parts:
+        classes = getattr(part, 'CLASSES', None)
+        folder = getattr(part, 'img_dir', None)
+        described.append(f'{type(part).__name__}: {len(part):,} images'
+                         + (f' of {len(classes)} classes' if classes else '')
+                         + (f' in {folder}' if folder else ''))
+    repeated = len(dataset) - sum(len(part) for part in parts)
+    return '; '.join(described) + (f'; {len(dataset):,} samples in all' if repeated else '')
+
+
+def _batch(run: Run) -> str:
+    batch = run.batch
+    return (f'{batch.images} images a step = {batch.samples} a process x {batch.ranks} process(es) '
+            f'x {batch.accumulation} accumulated')
+
+
+def _start_weights(run: Run) -> str:
+    checkpoint = run.checkpoint
+    if checkpoint is None:
+        pretrained = (run.cfg.model.get('backbone') or {}).get('pretrained') or run.cfg.model.get(
+            'pretrained')
+        return str(pretrained or 'none: random values')
+    size = '' if osp.isdir(checkpoint.path) or not osp.exists(checkpoint.path) else (
+        f' ({format_bytes(osp.getsize(checkpoint.path))})')
+    verb = 'resumed from ' if run.resumed else ''
+    return f'{verb}{checkpoint.path}{size}'
+
+
+def _module(options: Any, *keys: str, key: str = 'type') -> str:
+    """Describes a part of a config by its type and some of its settings."""
+    if isinstance(options, (list, tuple)):
+        return '; '.join(_module(part, *keys, key=key) for part in options)
+    if not isinstance(options, Mapping):
+        return ''
+    settings = _settings(options, keys)
+    return f'{options.get(key)}' + (f' ({settings})' if settings else '')
+
+
+def _settings(options: Mapping, keys: Iterable[str]) -> str:
+    return ', '.join(f'{name}={_short(options[name])}' for name in keys
+                     if options.get(name) is not None)
+
+
+def _short(value: Any) -> str:
+    return f'{value:g}' if isinstance(value, float) else str(value)
+
+
+def _hash_of(path: str) -> str:
+    with suppress(OSError), open(path, 'rb') as file:
+        return hashlib.sha256(file.read()).hexdigest()
+    return ''
+
+
+def config_name(cfg: Config) -> str:
+    """Returns the name of a config's file without its ending."""
+    return osp.splitext(osp.basename(cfg.filename or 'config.py'))[0]

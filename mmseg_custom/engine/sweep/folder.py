@@ -1,0 +1,65 @@
+"""Describes a sweep in its work dir, as :mod:`..run_folder` does a run."""
+import os.path as osp
+from collections.abc import Callable, Mapping
+
+from ...evaluation.training_log import read_training_log
+from ...visualization.curves import write_curves
+from ..run import Run
+from ..run_folder import RunFolder
+from ..run_folder.commands import test_commands
+from ..run_folder.figures import CSV, figures_of, write_classes
+from ..run_folder.listing import CURVES, Checkpoints
+from .records import read_result, read_scores
+
+
+class SweepFolder(RunFolder):
+    """Describes a sweep in its work dir: see :class:`RunFolder`.
+
+    Args:
+        run: Run of the sweep.
+        heads: Work dirs of the heads by their names.
+        asked_to_stop: See :class:`RunFolder`.
+    """
+
+    template = 'sweep.md'
+
+    def __init__(self, run: Run, heads: Mapping[str, str],
+                 asked_to_stop: Callable[[], int | None] = lambda: None):
+        super().__init__(run, asked_to_stop)
+        self._heads = heads
+
+    def describe_head(self, folder: str) -> None:
+        """Draws the curves of a head that has ended, and writes its table of classes."""
+        if self.is_writer:
+            self.guarded(lambda: self._describe(folder))
+
+    def _describe(self, folder: str) -> None:
+        log = read_training_log(folder)
+        write_curves(osp.join(folder, CURVES), log, osp.basename(folder))
+        if classes := figures_of(log).classes:
+            write_classes(osp.join(folder, CSV), classes)
+
+    def context(self) -> dict[str, object]:
+        """Returns what the page says; the heads' records are read, not their logs."""
+        heads = sorted((_head(*head) for head in self._heads.items()), reverse=True,
+                       key=lambda head: -1 if head['best_mIoU'] is None else head['best_mIoU'])
+        test: list[str] = []
+        if heads:
+            folder = str(heads[0]['folder'])
+            checkpoint = Checkpoints.of(folder).chosen
+            if checkpoint is not None:
+                test = test_commands(osp.join(folder, 'config.py'), checkpoint, folder)
+        return dict(self.common(), heads=heads, test=test,
+                    plot=osp.exists(osp.join(self.folder, 'sweep.png')))
+
+
+def _head(name: str, folder: str) -> dict[str, object]:
+    """Describes a head from its records."""
+    scores = {step: found['mIoU'] for step, found in read_scores(folder).items()
+              if 'mIoU' in found}
+    result = read_result(folder) or {}
+    best = max(scores, key=lambda step: scores[step], default=None)
+    return dict(name=name, folder=folder, mIoU=scores[max(scores)] if scores else None,
+                best_mIoU=None if best is None else scores[best], best_iteration=best,
+                loss=result.get('loss'), state=result.get('state', 'started'),
+                reason=result.get('reason'))
