@@ -28,7 +28,8 @@ def train(run: Run) -> None:
 
     Raises:
         InputError: If something in the config is wrong.
-        SystemExit: With code 75 if it is stopped by a signal.
+        SystemExit: With code 75 if it is stopped by a signal, 130 after Ctrl-C.
+        KeyboardInterrupt: After Ctrl-C before the end of the first iteration.
     """
     logger = get_root_logger()
     check_batch_norm(run.cfg, run.batch)
@@ -49,10 +50,11 @@ def train(run: Run) -> None:
     samples = with_checked_labels(samples, run.cfg.model)
     last_save = LastSave(run.options.spare_dir, run.options.wait_for_disk)
     runner = build_training_runner(run, model, logger, last_save)
-    runner.register_hook(PreemptionHook(preemption, last_save), priority='LOW')
+    stopping = PreemptionHook(preemption, last_save)
+    runner.register_hook(stopping, priority='LOW')
     if 'val' in run.data:
         # After the optimizer and the log; mmcv's hooks of the same priority run in this order too.
-        runner.register_hook(build_evaluation(run, runner), priority='LOW')
+        runner.register_hook(build_evaluation(run, runner, preemption=stopping), priority='LOW')
     if 'val_loss' in run.data:
         runner.register_hook(ValidationLossHook(run), priority='LOWEST')
     register_custom_hooks(runner, run)

@@ -26,6 +26,7 @@ from ..preemption import Preemption
 from ..progress import progress_bar
 from ..randomness import SeededSamples
 from ..run import Run
+from ..stop_signals import StopRequested
 from .backbone import SharedBackbone
 from .grid import combinations, union_of_layers
 from .probe import IterationBatches, Probe
@@ -138,7 +139,7 @@ def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: 
     end, accumulation = first.max_iters, first.accumulation
     stream = _stream(loader, shared, probes[0].run.device)
     with progress_bar(end, 'iteration', title, first.iter) as bar, first_iteration(first):
-        probes = _evaluate_due(probes, shared)
+        probes = _evaluate_due(probes, shared, preemption)
         while probes and probes[0].runner.iter < end:
             batches = IterationBatches([next(stream) for _ in range(accumulation)], len(loader))
             probes = [probe for probe in probes if _goes_on(probe, partial(probe.step, batches))]
@@ -149,8 +150,9 @@ def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: 
             bar.set_postfix_str(f'loss {min(losses):.4g} to {max(losses):.4g}', refresh=False)
             for probe in probes:
                 probe.remove_older()
+            preemption.trained = True
             _stop_if_asked(probes, preemption)
-            probes = _evaluate_due(probes, shared)
+            probes = _evaluate_due(probes, shared, preemption)
     failures = []
     for probe in probes:
         try:
@@ -195,17 +197,26 @@ def _stop_if_asked(probes: Sequence[Probe], preemption: Preemption) -> None:
     """Saves all heads and ends the process, if any rank was asked to stop."""
     number, _ = preemption.agree()
     if number is not None:
-        for probe in probes:
-            if _goes_on(probe, probe.check):
-                probe.save()
-        preemption.exit(number, probes[0].runner.iter, get_root_logger())
+        _stop(probes, preemption, number)
 
 
-def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone) -> list[Probe]:
+def _stop(probes: Sequence[Probe], preemption: Preemption, number: int) -> None:
+    """Saves all heads and ends the process; called on all ranks."""
+    for probe in probes:
+        if _goes_on(probe, probe.check):
+            probe.save()
+    preemption.exit(number, probes[0].runner.iter, get_root_logger())
+
+
+def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone, preemption: Preemption
+                  ) -> list[Probe]:
     """Evaluates the heads whose evaluation is due, in one pass over the images.
 
     Returns:
         Heads that go on: all but those that have diverged.
+
+    Raises:
+        SystemExit: If a rank was signalled meanwhile, once all heads are saved.
     """
     left = [probe for probe in probes if not _evaluation_is_due(probe)
             or _goes_on(probe, probe.check)]
@@ -216,8 +227,16 @@ def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone) -> list[Probe
     with ExitStack() as stack:
         for probe, _ in due:
             stack.enter_context(averaged(probe.runner))
-        results = due[0][1].predict([probe.model for probe, _ in due], after_batch=shared.clear,
-                                    description=f'evaluation of {len(due)} head(s)')
+        try:
+            results = due[0][1].predict(
+                [probe.model for probe, _ in due], after_batch=shared.clear,
+                description=f'evaluation of {len(due)} head(s)', preemption=preemption)
+        except StopRequested as request:
+            stopped_by = request.signal
+        else:
+            stopped_by = None
+    if stopped_by is not None:  # the weights are no averages any more
+        _stop(left, preemption, stopped_by)
     for (probe, evaluation), own in zip(due, results):
         evaluation.take(probe.runner, own)
     # Rank 0 logs one line; the heads' own logs have the details.
