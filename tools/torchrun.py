@@ -22,6 +22,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.run import get_args_parser, run
 
@@ -93,6 +94,8 @@ def launch(options: argparse.Namespace, in_thread: bool) -> int:
                     f'{message_of(failure)}')
         print(text, file=sys.stderr, flush=True)
         return code if code > 0 else 128 - code
+    except SignalException as error:  # the terminal is closed, most likely; torch ends all
+        return 128 + error.sigval
     return 0
 
 

@@ -28,6 +28,7 @@ from .log_files import LogFile
 from .options import RunOptions
 from .run import Run, prepare_run
 from .sweep.records import seed_of_sweep
+from .used_folder import check_work_dir
 
 LAUNCHER = 'INTERNVIT_SEG_LAUNCHER'  # number of the process of tools/torchrun.py
 
@@ -92,6 +93,7 @@ def _start(cfg: Config, options: RunOptions) -> str:
         os.makedirs(cfg.work_dir, exist_ok=True)
         if options.owns_work_dir:
             lock_work_dir(cfg.work_dir)
+            check_work_dir(cfg, options)
             check_spare_folder(options.spare_dir)
     if world_size > 1:
         dist.barrier()

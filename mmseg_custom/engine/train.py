@@ -17,11 +17,12 @@ from .preemption import Preemption, PreemptionHook
 from .randomness import SeededSamples
 from .run import Run
 from .training_runner import build_evaluation, build_training_runner, register_custom_hooks
+from .used_folder import EarlierRun, finished
 from .validation_loss import ValidationLossHook
 
 
 def train(run: Run) -> None:
-    """Trains a segmentor; the process group and the log are set up already.
+    """Trains a segmentor, unless it is trained; process group and log are set up already.
 
     Args:
         run: Run with training data, and with validation data if it is to be evaluated.
@@ -35,7 +36,10 @@ def train(run: Run) -> None:
     check_batch_norm(run.cfg, run.batch)
     preemption = Preemption()
     preemption.listen()
-    if not run.resumed and get_dist_info()[0] == 0:
+    if (line := finished(run)) is not None:
+        logger.info('%s', line)
+        return
+    if not (run.resumed or run.options.overwrite) and get_dist_info()[0] == 0:
         best.remove(run.work_dir)
     cached = bool(run.cfg.get('feature_cache'))
     only_trained = not {'val', 'val_loss'} & set(run.data)
@@ -50,6 +54,8 @@ def train(run: Run) -> None:
     samples = with_checked_labels(samples, run.cfg.model)
     last_save = LastSave(run.options.spare_dir, run.options.wait_for_disk)
     runner = build_training_runner(run, model, logger, last_save)
+    if run.options.overwrite:  # after the optimizer's step, before checkpoints
+        runner.register_hook(EarlierRun([run.work_dir]), priority='ABOVE_NORMAL')
     stopping = PreemptionHook(preemption, last_save)
     runner.register_hook(stopping, priority='LOW')
     if 'val' in run.data:

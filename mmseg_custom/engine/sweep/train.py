@@ -27,10 +27,11 @@ from ..progress import progress_bar
 from ..randomness import SeededSamples
 from ..run import Run
 from ..stop_signals import StopRequested
+from ..used_folder import EarlierRun
 from .backbone import SharedBackbone
 from .grid import combinations, union_of_layers
 from .probe import IterationBatches, Probe
-from .records import read_result, remove_records, write_result
+from .records import RESULT, SCORES, read_result, remove_records, write_result
 from .report import record_start, report
 from .rounds import Round, assign_rounds
 from .settings import SweepSettings
@@ -56,6 +57,13 @@ def sweep(run: Run) -> list[dict]:
     runs = {one.name: run.with_config(one.cfg) for one in found}
     for head in runs.values():
         check_batch_norm(head.cfg, run.batch)
+    resume, overwrites = run.options.auto_resume, run.options.overwrite
+    left = [one for one in found if overwrites or not _is_done(runs[one.name], resume)]
+    if not left:
+        get_root_logger().info('%s', _all_done(run, len(found)))
+        return report(run.work_dir, run.seed, found)
+    earlier = EarlierRun([head.work_dir for head in runs.values()] if overwrites else [],
+                         (RESULT, SCORES))
     shared = SharedBackbone(runs[found[0].name], union_of_layers(found))
     hash_ahead(shared.network)
     samples: Dataset = SeededSamples(run.data['train'], run.seed)
@@ -64,15 +72,13 @@ def sweep(run: Run) -> list[dict]:
                              preemption.requested)
     samples = with_checked_labels(samples, *(head.cfg.model for head in runs.values()))
     shared.network.to(run.device)
-    resume = run.options.auto_resume
-    left = [one for one in found if not _is_done(runs[one.name], resume)]
     record_start(run.work_dir, run.seed, found)
-    rounds = assign_rounds(left, run.device, resume, SweepSettings.of(
-        run.cfg.sweep).heads_at_once) if left else []
+    rounds = assign_rounds(left, run.device, resume,
+                           SweepSettings.of(run.cfg.sweep).heads_at_once)
     for number, part in enumerate(rounds, 1):
         title = f'round {number} of {len(rounds)}' if len(rounds) > 1 else 'sweep'
         _train_round(part, runs, build_train_loader(run, samples, done=part.start), shared,
-                     preemption, title)
+                     preemption, earlier, title)
     results = report(run.work_dir, run.seed, found)
     if results and all(result['state'] == 'diverged' for result in results):
         raise InputError(f'all {len(results)} head(s) of the sweep diverged, '
@@ -108,6 +114,11 @@ def _reading_all(run: Run, shared: SharedBackbone) -> Run:
     return run.with_config(cfg)
 
 
+def _all_done(run: Run, heads: int) -> str:
+    return (f'{run.work_dir} is finished, all {heads} head(s): --cfg-options runner.max_iters=N '
+            'trains on up to N, --overwrite in the place of --auto-resume starts anew')
+
+
 def _is_done(run: Run, auto_resume: bool) -> bool:
     """Returns whether the training of a head is done.
 
@@ -126,13 +137,14 @@ def _is_done(run: Run, auto_resume: bool) -> bool:
 
 
 def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: SharedBackbone,
-                 preemption: Preemption, title: str) -> None:
+                 preemption: Preemption, earlier: EarlierRun, title: str) -> None:
     """Trains the heads of a round; heads that diverge are stopped."""
     options = next(iter(runs.values())).options
     last_save = LastSave(options.spare_dir, options.wait_for_disk)
     probes = [Probe(one.name, runs[one.name], shared, checkpoint, last_save)
               for one, checkpoint in part.heads]
     for probe in probes:
+        probe.runner.register_hook(earlier, priority='ABOVE_NORMAL')  # removes before any saves
         probe.start()
     preemption.join()
     first = probes[0].runner
