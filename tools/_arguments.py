@@ -61,8 +61,12 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options that runs and sweeps have in common."""
-    parser.add_argument('--auto-resume', action='store_true',
-                        help='resume from the newest complete checkpoint in the work dir')
+    used = parser.add_mutually_exclusive_group()
+    used.add_argument('--auto-resume', action='store_true',
+                      help='resume from the newest complete checkpoint in the work dir')
+    used.add_argument('--overwrite', action='store_true', help='start anew in a work dir that '
+                      'holds checkpoints: after the first iteration they are removed, also the '
+                      'best ones and latest.pth; logs and results stay')
     parser.add_argument('--total-batch', type=int, metavar='N', help='images of an optimizer step '
                         'over all processes: sets the samples per process and the accumulation')
     parser.add_argument('--allow-nonfinite', action='store_true', help='go on when the loss, the '

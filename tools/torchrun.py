@@ -6,24 +6,34 @@ imported. Then only torch is, because every process waits until this one has sta
 When a process fails, torchrun prints a report of forty lines and its own traceback. Here the last
 line says which process failed first and why, and the exit code is that of this process.
 
-SIGTERM and SIGUSR1 are forwarded to the processes, which stop cleanly and exit with a code of
-their own. torchrun itself would kill them 30 seconds after a SIGTERM, and would die of a SIGUSR1.
-PyTorch has an option for that since 2.10. Before, it handles signals only if it runs in the main
-thread; there it gets a thread of its own, and all signals are forwarded from here.
+SIGTERM, SIGUSR1 and Ctrl-C are forwarded to the processes, which stop cleanly and exit with a code
+of their own. torchrun itself would kill them 30 seconds after a SIGTERM or Ctrl-C, and would die of
+a SIGUSR1. PyTorch has an option for that since 2.10. Before, it handles signals only if it runs in
+the main thread; there it gets a thread of its own, and all signals are forwarded from here. A
+second Ctrl-C kills what has not ended a few seconds later.
+
+The processes end with this one, also when it is killed: see engine/start.py.
 """
 import argparse
 import glob
 import os
 import signal
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from _command_line import check_tool
 
-FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
-LEFT_TO_TORCH = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+LEFT_TO_TORCH = (signal.SIGHUP, signal.SIGQUIT)
 OPTION = '--signals-to-handle'
 PREEMPTED = 75  # see engine/preemption.py
+INTERRUPTED = 128 + signal.SIGINT
+LAUNCHER = 'INTERNVIT_SEG_LAUNCHER'  # tells the processes the number of this one
+ONE_KEYSTROKE = 1.  # seconds; see engine/stop_signals.py
+GRACE = 3.  # seconds after a second Ctrl-C
+interrupts: list[float] = []  # when they came
 
 
 def main() -> None:
@@ -36,12 +46,16 @@ def main() -> None:
     parser = get_args_parser()
     has_option = OPTION in parser.format_help()
     for number in FORWARDED if has_option else FORWARDED + LEFT_TO_TORCH:
-        signal.signal(number, forward)
-    names = ','.join(number.name for number in LEFT_TO_TORCH)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, forward)
+    # What nohup has set is kept: torch would end with the terminal all the same.
+    names = ','.join(number.name for number in LEFT_TO_TORCH
+                     if signal.getsignal(number) is not signal.SIG_IGN)
+    os.environ[LAUNCHER] = str(os.getpid())
     options = parser.parse_args([f'{OPTION}={names}'] * has_option + sys.argv[1:])
     restarts = int(os.environ.get('RESTARTS') or 0)
     code = launch(options, in_thread=not has_option)
-    while restarts and code not in (0, PREEMPTED):
+    while restarts and code not in (0, PREEMPTED, INTERRUPTED):
         print(f'restarting, {restarts} restarts left', file=sys.stderr, flush=True)
         restarts -= 1
         code = launch(options, in_thread=not has_option)
@@ -55,6 +69,7 @@ def launch(options: argparse.Namespace, in_thread: bool) -> int:
         options: Parsed command line.
         in_thread: Whether torchrun runs in another thread than this one.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import run
     try:
@@ -66,7 +81,10 @@ def launch(options: argparse.Namespace, in_thread: bool) -> int:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         code = failure.exitcode
-        if code == PREEMPTED:
+        if interrupts or code == INTERRUPTED:
+            code = INTERRUPTED
+            text = 'interrupted; the messages above say what was saved'
+        elif code == PREEMPTED:
             text = 'the run was stopped by a signal and can be resumed with --auto-resume'
         elif code < 0:
             text = f'the process of rank {rank} was killed by signal {-code}'
@@ -80,6 +98,8 @@ def launch(options: argparse.Namespace, in_thread: bool) -> int:
                     f'{message_of(failure.message)}')
         print(text, file=sys.stderr, flush=True)
         return code if code > 0 else 128 - code
+    except SignalException as error:  # the terminal is closed, most likely; torch ends all
+        return 128 + error.sigval
     return 0
 
 
@@ -90,17 +110,28 @@ def message_of(message: str | dict) -> str:
 
 def forward(number: int, _frame: object) -> None:
     """Forwards a signal to the processes that this one has started; without any, it ends."""
+    if number == signal.SIGINT:
+        interrupts.append(time.monotonic())
+        if interrupts[-1] - interrupts[0] > ONE_KEYSTROKE:
+            end = threading.Timer(GRACE, send, (signal.SIGKILL,))
+            end.daemon = True
+            end.start()
+    if not send(number):  # the launchers of other nodes are waited for
+        os._exit(128 + number)
+
+
+def send(number: int) -> int:
+    """Sends a signal to the processes that this one has started; returns their number."""
     children = []
     for path in glob.glob('/proc/self/task/*/children'):  # by the thread that has started them
         with open(path) as file:
             children += [int(word) for word in file.read().split()]
-    if not children:  # the launchers of other nodes are waited for
-        os._exit(128 + number)
     for child in children:
         try:
             os.kill(child, number)
         except ProcessLookupError:
             pass  # It has just ended.
+    return len(children)
 
 
 if __name__ == '__main__':

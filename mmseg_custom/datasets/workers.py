@@ -2,25 +2,32 @@
 import multiprocessing
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from mmseg.utils import get_root_logger
 from tqdm import tqdm
 
 from ..errors import InputError, refuse_failed
+from ..processes import end_processes, end_with_parent, state_of
 
 Result = TypeVar('Result')
+LIMIT = 900.  # seconds without a result, after which the jobs are given up
+POLL = 5.  # seconds
+GRACE = 5.  # seconds that processes have to end, once nothing is left to do
+MOST_AT_ONCE = 32  # jobs that a process takes together
 
 
 def in_processes(function: Callable[[Any], Result], jobs: Sequence, workers: int, title: str,
                  initializer: Callable | None = None, initargs: tuple = ()) -> Iterator[Result]:
     """Calls a function on each job, and yields the results in their order.
+
+    The processes end with this one, however it ends, and at the latest a few seconds after the
+    last result is taken, or the iterator is closed.
 
     Args:
         function: Function at the top level of a module.
@@ -31,19 +38,51 @@ def in_processes(function: Callable[[Any], Result], jobs: Sequence, workers: int
         initargs: Arguments of ``initializer``; they are inherited, not pickled.
 
     Raises:
-        InputError: If a process was killed.
+        InputError: If a process was killed, or none has done anything for 15 minutes.
     """
+    before = multiprocessing.active_children()
     pool = ProcessPoolExecutor(max(1, min(workers, len(jobs))),
                                multiprocessing.get_context('fork'), _start,
                                (os.getpid(), initializer, initargs))
+    size = max(1, min(MOST_AT_ONCE, len(jobs) // (4 * workers)))
+    parts = [pool.submit(_call_all, function, jobs[start:start + size])
+             for start in range(0, len(jobs), size)]
+    processes = [child for child in multiprocessing.active_children() if child not in before]
     try:
-        results = pool.map(function, jobs, chunksize=max(1, min(32, len(jobs) // (4 * workers))))
+        results = (result for part in parts for result in _await(part, parts, processes, title))
         yield from tqdm(results, title, len(jobs), unit='', leave=False)
     except BrokenProcessPool as error:
         raise InputError(f'{title}: a worker process was killed, most likely for lack of memory; '
                          'run it again with fewer --workers') from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+        end_processes(processes, GRACE)  # one that is stopped would be waited for
+        pool.shutdown()
+
+
+def _await(part: Future, parts: Sequence[Future], processes: Sequence[BaseProcess], title: str
+           ) -> list:
+    """Returns the results of a part, as long as any part makes progress.
+
+    Raises:
+        InputError: If none does.
+    """
+    waited = 0.
+    while not part.done():
+        left = {one for one in parts if not one.done()}
+        # In short waits: a job that was suspended as a whole is not given up when it goes on.
+        done, _ = wait(left, POLL, FIRST_COMPLETED)
+        waited = 0. if done else waited + POLL
+        if waited >= LIMIT:
+            states = ', '.join(f'process {one.pid} is {state_of(one.pid or 0)}'
+                               for one in processes if one.is_alive())
+            raise InputError(f'{title}: nothing was done for {waited:.3g} s ({states}): look at '
+                             'the disk, and run it again')
+    return part.result()
+
+
+def _call_all(function: Callable[[Any], Result], jobs: Sequence) -> list[Result]:
+    return [function(job) for job in jobs]
 
 
 def convert_all(convert: Callable[[Any], object], jobs: Sequence, workers: int,
@@ -84,13 +123,6 @@ def _message_of(convert: Callable[[Any], object], job: Any) -> str | None:
 
 def _start(parent: int, initializer: Callable | None, initargs: tuple) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with_parent(parent)
     if initializer is not None:
         initializer(*initargs)
-
-
-def _end_with(parent: int) -> None:
-    """Ends this process when its parent is gone, which a killed parent cannot do itself."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)

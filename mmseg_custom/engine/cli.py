@@ -16,11 +16,11 @@ from ..distributed.failures import explain_failure, explain_lost_rank, lost_rank
 from ..errors import InputError, one_line
 from .determinism import NO_KERNEL
 from .loader_failures import explain_loader
-from .stop_signals import end_workers
+from .stop_signals import INTERRUPTED, end_workers
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a tool; reports an error in the input in one line, with exit code 1.
+    """Runs a tool; reports an error in the input in one line, with exit code 1; Ctrl-C with 130.
 
     Other errors are raised with their traceback; with ``--debug``, or at log level DEBUG, all are.
     """
@@ -44,14 +44,16 @@ def run(main: Callable[[], None]) -> None:
         else:
             who = f'error [rank {rank}]' if world_size > 1 else 'error'
             print(f'{who}: {message}', file=sys.stderr)
+        code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
         if world_size > 1:  # The others may be waiting in a collective; the launcher ends them.
-            _leave(1)
-        sys.exit(1)
+            _leave(code)
+        sys.exit(code)
     except SystemExit as end:
         if get_dist_info()[1] > 1 and isinstance(end.code, int):
             _leave(end.code)
         raise
     finally:
+        end_workers()
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
 

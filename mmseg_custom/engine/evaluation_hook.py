@@ -25,6 +25,8 @@ from .blame import reading
 from .divergence import check_finite
 from .ema import averaged
 from .predict import Keep, predict_all
+from .preemption import PreemptionHook
+from .stop_signals import StopRequested
 
 
 class SegEvalHook(EvalHook):
@@ -39,6 +41,7 @@ class SegEvalHook(EvalHook):
         broadcast_bn_buffer: Whether the ranks evaluate with the batch norm statistics of rank 0.
         tmpdir: Accepted for mmseg's configs: results are gathered without files.
         gpu_collect: Accepted for mmseg's configs, see ``tmpdir``.
+        preemption: Hook that stops the run, also in an evaluation.
         **options: Options of mmseg's ``EvalHook`` and of the data set's ``evaluate``.
     """
 
@@ -46,8 +49,10 @@ class SegEvalHook(EvalHook):
     evaluations = 0  # finished ones
 
     def __init__(self, loader: DataLoader, device: str, broadcast_bn_buffer: bool = True,
-                 tmpdir: str | None = None, gpu_collect: bool = False, **options):
+                 tmpdir: str | None = None, gpu_collect: bool = False,
+                 preemption: PreemptionHook | None = None, **options):
         super().__init__(loader, **options)
+        self._preemption = preemption
         self.metrics = metrics_of(options)
         self.device, self.broadcast_bn_buffer = device, broadcast_bn_buffer
 
@@ -74,9 +79,20 @@ class SegEvalHook(EvalHook):
         if self._should_evaluate(runner):
             check_finite(runner)
             with reading('model, data.val or evaluation', 'fails in the evaluation'):
-                with averaged(runner):
-                    self.latest_results, = self.predict([runner.model])
+                self.latest_results, = self._predict_one(runner)
                 self.take(runner, self.latest_results)
+
+    def _predict_one(self, runner: BaseRunner) -> list[list]:
+        """Predicts with the model of a run, which stops the run if it was signalled."""
+        preemption = self._preemption
+        try:
+            with averaged(runner):
+                return self.predict([runner.model],
+                                    preemption=preemption and preemption.preemption)
+        except StopRequested as request:
+            assert preemption is not None
+            preemption.stop(runner, request.signal)
+            raise
 
     def predict(self, models: Sequence[nn.Module], **options) -> list[list]:
         """Predicts the validation data with each model.

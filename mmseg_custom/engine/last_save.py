@@ -41,9 +41,7 @@ class LastSave:
         """Returns the folder for a run in the spare folder, which several runs may share."""
         if self.spare_dir is None:
             return None
-        path = osp.abspath(work_dir)  # runs in other folders may have the same last name
-        digest = hashlib.sha256(path.encode(errors='surrogateescape')).hexdigest()[:8]
-        return osp.join(self.spare_dir, f'{osp.basename(path)}-{digest}')
+        return osp.join(self.spare_dir, spare_name(work_dir))
 
     def save_now(self, save: Save, folder: str, work_dir: str, logger: logging.Logger) -> None:
         """Saves, in the spare folder if the other has no room, without waiting.
@@ -105,6 +103,13 @@ class LastSave:
             tries.append('--spare-dir names a folder on another disk for such a case')
         return SaveError(error.errno, f'{"; ".join(tries)}; the weights of iteration {done} are '
                          f'lost, {_what_is_there(folder)}', error.filename)
+
+
+def spare_name(work_dir: str) -> str:
+    """Returns the name of a run's folder in a spare one."""
+    path = osp.abspath(work_dir)  # runs in other folders may have the same last name
+    digest = hashlib.sha256(path.encode(errors='surrogateescape')).hexdigest()[:8]
+    return f'{osp.basename(path)}-{digest}'
 
 
 def save_at_stop(runner: BaseRunner, last_save: LastSave) -> None:

@@ -1,17 +1,19 @@
 """Builds the data loaders of training and testing."""
-import signal
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from mmcv.parallel import collate
 from mmcv.runner import get_dist_info
 from mmseg.utils import get_root_logger
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from ..datasets.nesting import sample_names
 from .config import loader_options
 from .run import Run
 from .sampler import InfiniteSampler
 from .samples import SkippingDataset, collate_views
-from .stop_signals import shield_worker
+from .watched_loader import WatchedLoader
 
 OF_WORKERS = ('prefetch_factor', 'timeout', 'multiprocessing_context')  # torch's own options
 
@@ -42,13 +44,12 @@ def build_endless_loader(run: Run, samples: Dataset, done: int) -> DataLoader:
     if len(samples) < batch * world_size:
         get_root_logger().warning('%d images are fewer than the %d of one step: images repeat '
                                   'within a step', len(samples), batch * world_size)
-    return DataLoader(
+    return WatchedLoader(
         samples, batch_size=batch, num_workers=workers,
         sampler=InfiniteSampler(len(samples), run.seed, rank, world_size, done * batch),
         collate_fn=partial(collate, samples_per_gpu=batch), drop_last=True,
         pin_memory=run.device == 'cuda' and bool(options.get('pin_memory', True)),
-        persistent_workers=workers > 0,
-        worker_init_fn=shield_worker, **others)
+        persistent_workers=workers > 0, names=partial(_names, samples), **others)
 
 
 def build_test_loader(run: Run, split: str, skip_unread: bool = False) -> DataLoader:
@@ -70,14 +71,13 @@ def build_test_loader(run: Run, split: str, skip_unread: bool = False) -> DataLo
                  *(('persistent_workers', *OF_WORKERS) if workers == 0 else ())):
         options.pop(name, None)
     sampler: DistributedSampler = DistributedSampler(dataset, world_size, rank, shuffle=False)
-    return DataLoader(
+    return WatchedLoader(
         SkippingDataset(dataset) if skip_unread else dataset, sampler=sampler,
         batch_size=options.pop('samples_per_gpu'), num_workers=options.pop('workers_per_gpu'),
-        collate_fn=collate_views,
-        worker_init_fn=shield_worker if split == 'val' else _ignore_stop_signals, **options)
+        collate_fn=collate_views, names=partial(_names, dataset), **options)
 
 
-def _ignore_stop_signals(worker: int) -> None:
-    """Ignores Ctrl-C and other stop signals in a loader worker; its main process handles them."""
-    shield_worker(worker)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _names(dataset: Dataset, keys: Sequence[Any]) -> str:
+    """Names the images of a batch, by their indices or by (position, index)."""
+    names = sample_names(getattr(dataset, 'samples', dataset))
+    return ', '.join(names[key[1] if isinstance(key, tuple) else key] for key in keys)

@@ -23,6 +23,7 @@ class RunOptions:
         load_from_without: Parts of the network that start anew: beginnings of parameter names.
         resume_from: Checkpoint to resume from.
         auto_resume: Whether to resume from the newest complete checkpoint in the work dir.
+        overwrite: Whether to remove the checkpoints of an earlier run in the work dir.
         checkpoint: Checkpoint to test; 'none' for the untrained network.
         engine: Type of the engine that distributes the run: see
             :class:`..distributed.options.Engine`.
@@ -47,6 +48,7 @@ class RunOptions:
     load_from_without: list[str] | None = None
     resume_from: str | None = None
     auto_resume: bool = False
+    overwrite: bool = False
     checkpoint: str | None = None
     engine: str | None = None
     total_batch: int | None = None

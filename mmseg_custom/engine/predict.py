@@ -29,16 +29,14 @@ from ..evaluation.run_info import peak_memory
 from ..files import atomic_path
 from ..models import InternViTSegmentor
 from ..targets import spare_folders, write_or_rescue
+from .preemption import Preemption
 from .progress import progress_bar
 from .samples import SkippingDataset
-from .stop_signals import SIGNALS
+from .stop_signals import ONE_KEYSTROKE, SIGNALS
 
 Keep = Callable[[list[np.ndarray], list[int]], Sequence]
 Paint = Callable[[nn.Module, Tensor, dict, np.ndarray], None]
 STOP_SIGNALS = (signal.SIGINT, *SIGNALS)
-# Seconds in which a second signal belongs to the same Ctrl-C: the terminal signals every process,
-# and the launcher signals its own processes again.
-ONE_KEYSTROKE = 2.
 
 
 @dataclass
@@ -104,8 +102,10 @@ def predict(model: nn.Module, loader: DataLoader, device: str, keep: Keep | None
     found = Predictions(len(loader.dataset))
     try:
         with _stoppable() as stop:
-            _fill([found], [model], loader, device, keep, paint=paint, stopped=lambda: bool(stop))
-            return found.gather()
+            if not _fill([found], [model], loader, device, keep, paint=paint,
+                         stopped=lambda: bool(stop)):
+                return found.gather()
+            raise KeyboardInterrupt
     except (Exception, KeyboardInterrupt) as error:
         found.stopped_by = error
     return found
@@ -113,7 +113,8 @@ def predict(model: nn.Module, loader: DataLoader, device: str, keep: Keep | None
 
 def predict_all(models: Sequence[nn.Module], loader: DataLoader, device: str,
                 keep: Keep | None = None, after_batch: Callable[[], object] = lambda: None,
-                description: str = '') -> list[Predictions]:
+                description: str = '', preemption: Preemption | None = None
+                ) -> list[Predictions]:
     """Predicts a data set with one or several segmentors during training, wrapped or not.
 
     Args:
@@ -123,27 +124,41 @@ def predict_all(models: Sequence[nn.Module], loader: DataLoader, device: str,
         keep: See :func:`predict`.
         after_batch: Function that is called after each batch.
         description: Text beside the progress bar.
+        preemption: Stop signals of the run.
 
     Returns:
         Predictions of each segmentor: of all ranks on rank 0, of this rank on the others.
+
+    Raises:
+        StopRequested: On all ranks, if one was signalled. Each stops after its batch; a rank that
+            was not signalled finishes its part first, unless the model is sharded.
     """
     found = [Predictions(len(loader.dataset)) for _ in models]
+    sharded = any(is_sharded(model) for model in models)
+
+    def stopped() -> bool:
+        if preemption is None:
+            return False
+        return preemption.agree()[0] is not None if sharded else preemption.requested()
+
     with ExitStack() as stack:
         for model in models:
             stack.enter_context(evaluation_mode(model))
-        _fill(found, models, loader, device, keep, after_batch=after_batch,
+        _fill(found, models, loader, device, keep, after_batch=after_batch, stopped=stopped,
               description=description)
+    if preemption is not None:
+        preemption.check()
     return [own.gather() for own in found]
 
 
 def _fill(found: Sequence[Predictions], models: Sequence[nn.Module], loader: DataLoader,
           device: str, keep: Keep | None, paint: Paint | None = None,
           after_batch: Callable[[], object] = lambda: None,
-          stopped: Callable[[], bool] = lambda: False, description: str = '') -> None:
+          stopped: Callable[[], bool] = lambda: False, description: str = '') -> bool:
     """Predicts this rank's part of a data set into ``found``, one entry per segmentor.
 
-    Raises:
-        KeyboardInterrupt: If it was stopped, after the current batch.
+    Returns:
+        Whether it was stopped, after a batch.
     """
     _, ranks = get_dist_info()
     start, total = time.perf_counter(), len(loader.dataset)
@@ -163,7 +178,8 @@ def _fill(found: Sequence[Predictions], models: Sequence[nn.Module], loader: Dat
                 # The other ranks are taken to be as far as this one.
                 bar.update(min(len(indices) * ranks, total - bar.n))
                 if stopped():
-                    raise KeyboardInterrupt
+                    return True
+        return False
     finally:
         for own in found:
             own.seconds, own.memory = time.perf_counter() - start, peak_memory(device)

@@ -1,22 +1,25 @@
-"""Stops a run cleanly on SIGTERM and SIGUSR1.
+"""Stops a run cleanly on SIGTERM, SIGUSR1 and Ctrl-C.
 
-All ranks or only one may be signalled, at any moment. At the end of the iteration the ranks agree
-to stop, the checkpoint is written, and all of them exit with code 75, which tells the launcher
-(dist_train.sh, slurm_train.sh) that the run can be resumed with ``--auto-resume``.
+All ranks or only one may be signalled, at any moment. At the end of the iteration, or of an
+evaluation's batch, the ranks agree to stop, the checkpoint is written, and all of them exit: with
+code 75, which tells the launcher (dist_train.sh, slurm_train.sh) that the run can be resumed with
+``--auto-resume``, and after Ctrl-C with 130, which nothing restarts.
 """
 import logging
+import os.path as osp
 import signal
 from types import FrameType
 
 import torch
 import torch.distributed as dist
-from mmcv.runner import BaseRunner, Hook
+from mmcv.runner import BaseRunner, CheckpointHook, Hook
 from mmcv.runner.hooks import LoggerHook
+from mmseg.utils import get_root_logger
 
 from ..distributed.collectives import cpu_group
 from .divergence import check_finite, has_diverged
 from .last_save import LastSave, save_at_stop
-from .stop_signals import SIGNALS, ignore_signals
+from .stop_signals import INTERRUPTED, SIGNALS, Interrupts, StopRequested, ignore_signals
 
 PREEMPTED = 75  # exit code; EX_TEMPFAIL of sysexits.h: try again later
 
@@ -26,16 +29,19 @@ class Preemption:
 
     Attributes:
         signal: Signal that this process has received, or None.
+        trained: Whether there is something to save: Ctrl-C before ends the process at once.
     """
 
     def __init__(self):
         self.signal: int | None = None
+        self.trained = False
         self._group: dist.ProcessGroup | None = None
 
     def listen(self) -> None:
         """Installs the signal handlers; called in the main thread."""
         for number in SIGNALS:
             signal.signal(number, self._note)
+        Interrupts(self._interrupt)
 
     def requested(self) -> bool:
         """Returns whether this process was asked to stop."""
@@ -62,20 +68,37 @@ class Preemption:
         number, found = state.tolist()
         return number or None, bool(found)
 
+    def check(self) -> None:
+        """Leaves what the ranks are at if any was asked to stop; called on all ranks.
+
+        Raises:
+            StopRequested: On all ranks.
+        """
+        number, _ = self.agree()
+        if number is not None:
+            raise StopRequested(number)
+
     def exit(self, number: int, iteration: int, logger: logging.Logger) -> None:
         """Ends this process once all ranks are here; the checkpoint is written by then.
 
         Raises:
-            SystemExit: With code 75.
+            SystemExit: With code 75, or 130 after Ctrl-C.
         """
         logger.warning('stopped by %s after iteration %d, the checkpoint is written; resume with '
-                       '--auto-resume', signal.Signals(number).name, iteration)
+                       '--auto-resume', _name(number), iteration)
         # As soon as one process has ended, the launcher ends the others with a signal, which must
         # not change their exit code. Python's own handlers do not run while it shuts down.
         ignore_signals()
         if _grouped():
             dist.barrier(group=self._group)
-        raise SystemExit(PREEMPTED)
+        raise SystemExit(INTERRUPTED if number == signal.SIGINT else PREEMPTED)
+
+    def _interrupt(self) -> None:
+        if not self.trained:
+            raise KeyboardInterrupt('no iteration is done yet, so that there is nothing to save')
+        self.signal = signal.SIGINT
+        get_root_logger().warning('Ctrl-C: the run saves a checkpoint after this iteration, and '
+                                  'ends; a second Ctrl-C ends it at once')
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.signal = number
@@ -84,8 +107,8 @@ class Preemption:
 class PreemptionHook(Hook):
     """Stops a run after the iteration in which a rank was signalled, or found that it diverges.
 
-    The hook runs before the evaluation, which may take long. An evaluation that was due in that
-    iteration is made when the run is resumed.
+    The hook runs before the evaluation, which may take long, and is left for a signal too. An
+    evaluation that was due in that iteration is made when the run is resumed.
 
     Args:
         preemption: Stop signals of this process.
@@ -103,10 +126,11 @@ class PreemptionHook(Hook):
         """Stops the run if any rank was asked to, or must.
 
         Raises:
-            SystemExit: With code 75, once the checkpoint is written.
+            SystemExit: With code 75 or 130, once the checkpoint is written.
             SaveError: If it could not be written.
             Diverged: If the run has diverged.
         """
+        self.preemption.trained = True
         number, diverged = self.preemption.agree(has_diverged(runner))
         if number is not None or diverged:
             check_finite(runner)
@@ -115,8 +139,33 @@ class PreemptionHook(Hook):
         for hook in runner.hooks:  # They would run after this hook.
             if isinstance(hook, LoggerHook):
                 hook.after_train_iter(runner)
-        save_at_stop(runner, self._last_save)
+        self.stop(runner, number)
+
+    def stop(self, runner: BaseRunner, number: int) -> None:
+        """Saves the checkpoint of the current iteration, and ends; called on all ranks.
+
+        Raises:
+            SystemExit: With code 75 or 130, once the checkpoint is written.
+            SaveError: If it could not be written.
+        """
+        if not _just_saved(runner):
+            save_at_stop(runner, self._last_save)
         self.preemption.exit(number, runner.iter + 1, runner.logger)
+
+
+def _just_saved(runner: BaseRunner) -> bool:
+    """Whether the hook for checkpoints has saved the current iteration, with its optimizer.
+
+    Only rank 0 knows, unless all ranks have saved: on the others nothing is saved then either.
+    """
+    name = osp.join(runner.work_dir, f'iter_{runner.iter + 1}')
+    last = ((runner.meta or {}).get('hook_msgs') or {}).get('last_ckpt')
+    return osp.splitext(str(last))[0] == name and any(
+        isinstance(hook, CheckpointHook) and hook.save_optimizer for hook in runner.hooks)
+
+
+def _name(number: int) -> str:
+    return 'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name
 
 
 def _grouped() -> bool:

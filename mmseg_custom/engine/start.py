@@ -3,6 +3,7 @@ import argparse
 import logging
 import os
 import os.path as osp
+import signal
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -17,6 +18,7 @@ from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.devices import taken_by_others, use_gpu
 from ..distributed.launch import DistParams, init_process_group
 from ..files import atomic_write
+from ..processes import end_with_parent
 from .config import load_config, loader_options, resolve_config
 from .config_check import check_config
 from .determinism import use_deterministic_kernels
@@ -26,6 +28,9 @@ from .log_files import LogFile
 from .options import RunOptions
 from .run import Run, prepare_run
 from .sweep.records import seed_of_sweep
+from .used_folder import check_work_dir
+
+LAUNCHER = 'INTERNVIT_SEG_LAUNCHER'  # number of the process of tools/torchrun.py
 
 
 def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val'),
@@ -75,6 +80,8 @@ def _start(cfg: Config, options: RunOptions) -> str:
     torch.backends.cudnn.benchmark = bool(cfg.get('cudnn_benchmark'))
     if options.deterministic:
         use_deterministic_kernels(options.device)
+    if options.launcher == 'pytorch' and LAUNCHER in os.environ:
+        end_with_parent(int(os.environ[LAUNCHER]), signal.SIGTERM)
     if options.launcher != 'none':
         notes = init_process_group(options.launcher, options.device,
                                    DistParams.of(cfg.get('dist_params')))
@@ -86,6 +93,7 @@ def _start(cfg: Config, options: RunOptions) -> str:
         os.makedirs(cfg.work_dir, exist_ok=True)
         if options.owns_work_dir:
             lock_work_dir(cfg.work_dir)
+            check_work_dir(cfg, options)
             check_spare_folder(options.spare_dir)
     if world_size > 1:
         dist.barrier()

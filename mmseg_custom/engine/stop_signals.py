@@ -1,35 +1,64 @@
 """The signals that stop a run, and the loader workers that outlive them."""
 import atexit
 import multiprocessing
+import os
 import signal
 import sys
+import threading
+import time
+from collections.abc import Callable
 from types import TracebackType
 
+from ..processes import end_processes, end_with_parent
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells have it
+# Seconds in which a second signal belongs to the same Ctrl-C: the terminal signals every process,
+# and the launcher signals its own processes again.
+ONE_KEYSTROKE = 1.
+
+
+class StopRequested(BaseException):
+    """A part of a run is left, on all ranks, because one was signalled.
+
+    Attributes:
+        signal: The signal.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.signal = number
 
 
 def shield_worker(_worker: int) -> None:
     """Keeps a loader worker alive until the last step when the whole job is signalled.
 
-    The worker ends with its loader, or with its main process: see :func:`end_workers`. What its
-    samples raise goes to the main process; what its threads raise because that has ended is no
-    news.
+    The worker ends with its loader, or with its main process, however that ends. What its samples
+    raise goes to the main process; what its threads raise because that has ended is no news.
+
+    Args:
+        parent: Number of the main process.
     """
     ignore_signals()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles it
+    end_with_parent(os.getppid())
     sys.excepthook = _say_nothing_of_lost_peers
 
 
 def end_workers() -> None:
-    """Ends shielded workers that are still alive when the process exits.
+    """Kills the loader workers that are still alive when a run ends.
 
-    After an error, something may still hold their loader. Python would then end them by SIGTERM,
-    which they ignore, and wait for them forever.
+    Something may still hold their loader: an error, or a loop without end. Python would then end
+    them by SIGTERM, which they ignore, and wait for them forever.
     """
     workers = [child for child in multiprocessing.active_children() if child.daemon]
-    if workers:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises for a killed worker
+    if not workers:
+        return
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's raises for a killed worker
     for worker in workers:
         worker.kill()
+    end_processes(workers)
+    signal.signal(signal.SIGCHLD, handler)
 
 
 def _say_nothing_of_lost_peers(kind: type[BaseException], error: BaseException,
@@ -44,6 +73,50 @@ atexit.register(end_workers)
 
 
 def ignore_signals() -> None:
-    """Ignores the signals for the rest of this process."""
+    """Ignores the signals of schedulers for the rest of this process."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+class Interrupts:
+    """Ctrl-C in a training: the first one asks, a second one ends the process at once.
+
+    Python handles a signal when the main thread comes back from what it computes, writes or waits
+    for. A thread of its own sees the second signal, so that nothing can hold it up; files are
+    written under other names until they are whole, so that nothing half-written counts.
+    """
+
+    def __init__(self, asked: Callable[[], None]):
+        """Installs the handler; called in the main thread.
+
+        Args:
+            asked: Function that is called at the first signal, in the main thread; what it raises
+                is raised there.
+        """
+        self._asked = asked
+        self._seen = False
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGINT, self._first)
+        threading.Thread(target=_end_at_second, args=(reader,), daemon=True).start()
+
+    def _first(self, _number: int, _frame: object) -> None:
+        if not self._seen:
+            self._seen = True
+            self._asked()
+
+
+def _end_at_second(reader: int) -> None:
+    """Ends the process at the second Ctrl-C."""
+    first: float | None = None
+    while data := os.read(reader, 1):
+        now = time.monotonic()
+        if data[0] != signal.SIGINT:
+            continue
+        if first is None:
+            first = now
+        elif now - first > ONE_KEYSTROKE:
+            if int(os.environ.get('RANK', 0)) == 0:
+                os.write(2, b'\nerror: interrupted again: ended at once\n')
+            os._exit(INTERRUPTED)  # the system ends the workers

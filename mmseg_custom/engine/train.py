@@ -18,22 +18,27 @@ from .randomness import SeededSamples
 from .run import Run
 from .run_folder import RunFolder
 from .training_runner import build_evaluation, build_training_runner, register_custom_hooks
+from .used_folder import EarlierRun, finished
 from .validation_loss import ValidationLossHook
 
 
 def train(run: Run) -> None:
-    """Trains a segmentor; the process group and the log are set up already.
+    """Trains a segmentor, unless it is trained; process group and log are set up already.
 
     Args:
         run: Run with training data, and with validation data if it is to be evaluated.
 
     Raises:
         InputError: If something in the config is wrong.
-        SystemExit: With code 75 if it is stopped by a signal.
+        SystemExit: With code 75 if it is stopped by a signal, 130 after Ctrl-C.
+        KeyboardInterrupt: After Ctrl-C before the end of the first iteration.
     """
     check_batch_norm(run.cfg, run.batch)
     preemption = Preemption()
     preemption.listen()
+    if (line := finished(run)) is not None:
+        get_root_logger().info('%s', line)
+        return
     with RunFolder(run, lambda: preemption.signal) as folder:
         _train(run, preemption, folder)
 
@@ -41,7 +46,7 @@ def train(run: Run) -> None:
 def _train(run: Run, preemption: Preemption, folder: RunFolder) -> None:
     """Builds model, data and runner, and trains."""
     logger = get_root_logger()
-    if not run.resumed and get_dist_info()[0] == 0:
+    if not (run.resumed or run.options.overwrite) and get_dist_info()[0] == 0:
         best.remove(run.work_dir)
     cached = bool(run.cfg.get('feature_cache'))
     only_trained = not {'val', 'val_loss'} & set(run.data)
@@ -56,10 +61,13 @@ def _train(run: Run, preemption: Preemption, folder: RunFolder) -> None:
     samples = with_checked_labels(samples, run.cfg.model)
     last_save = LastSave(run.options.spare_dir, run.options.wait_for_disk)
     runner = build_training_runner(run, model, logger, last_save)
-    runner.register_hook(PreemptionHook(preemption, last_save), priority='LOW')
+    if run.options.overwrite:  # after the optimizer's step, before checkpoints
+        runner.register_hook(EarlierRun([run.work_dir]), priority='ABOVE_NORMAL')
+    stopping = PreemptionHook(preemption, last_save)
+    runner.register_hook(stopping, priority='LOW')
     if 'val' in run.data:
         # After the optimizer and the log; mmcv's hooks of the same priority run in this order too.
-        runner.register_hook(build_evaluation(run, runner), priority='LOW')
+        runner.register_hook(build_evaluation(run, runner, preemption=stopping), priority='LOW')
     if 'val_loss' in run.data:
         runner.register_hook(ValidationLossHook(run), priority='LOWEST')
     register_custom_hooks(runner, run)

@@ -16,6 +16,7 @@ from .evaluation_hook import SegEvalHook
 from .hooks import ToBFloat16Hook, ToFloat16Hook
 from .last_save import LastSave
 from .loaders import build_test_loader
+from .preemption import PreemptionHook
 from .randomness import SeedHook
 from .run import Run
 from .runner import SegRunner
@@ -73,8 +74,8 @@ def _warn_of_no_evaluation(options: dict, runner: BaseRunner) -> None:
                               runner.max_iters)
 
 
-def build_evaluation(run: Run, runner: BaseRunner,
-                     hook: type[SegEvalHook] = SegEvalHook) -> SegEvalHook:
+def build_evaluation(run: Run, runner: BaseRunner, hook: type[SegEvalHook] = SegEvalHook,
+                     preemption: PreemptionHook | None = None) -> SegEvalHook:
     """Builds the hook that evaluates during training, as ``evaluation`` of the config says."""
     options = {**(run.cfg.get('evaluation') or {}),
                'by_epoch': not isinstance(runner, IterBasedRunner)}
@@ -83,7 +84,7 @@ def build_evaluation(run: Run, runner: BaseRunner,
     if isinstance(segmentor, InternViTSegmentor):
         check_test_cfg(segmentor.test_cfg)
     with reading('evaluation, or data for the loader of data.val,'):
-        return hook(build_test_loader(run, 'val'), run.device, **options)
+        return hook(build_test_loader(run, 'val'), run.device, preemption=preemption, **options)
 
 
 def register_custom_hooks(runner: IterBasedRunner, run: Run) -> None:

@@ -10,20 +10,21 @@ from itertools import chain
 
 from mmseg.utils import get_root_logger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ...errors import InputError
 from ...feature_cache import FeatureCache, Shard
 from ...feature_cache.shards import ShardData
 from ...models.frozen_features import frozen_features
 from ..preemption import PREEMPTED
 from ..progress import progress_bar
-from ..stop_signals import shield_worker
+from ..watched_loader import LIMIT, WatchedLoader
 from .views import AugmentedViews
 
 # Crops in a forward pass. It is fixed, because sums in another order differ in their last bits.
 BATCH = 4
 POLL_SECONDS = 0.5
+OTHERS_SECONDS = 3600  # that other processes may take for a shard
 
 
 class Filler:
@@ -36,13 +37,16 @@ class Filler:
         model: Segmentor whose backbone is on the device.
         device: 'cuda' or 'cpu'.
         workers: Number of processes that load crops.
+        timeout: Seconds that they may take for a batch: see :class:`..watched_loader`.
         asked_to_stop: Function that is called between batches and returns whether to stop.
     """
 
     def __init__(self, cache: FeatureCache, views: int, crops: AugmentedViews, model: nn.Module,
-                 device: str, workers: int = 0, asked_to_stop: Callable[[], bool] = bool):
+                 device: str, workers: int = 0, timeout: float = LIMIT,
+                 asked_to_stop: Callable[[], bool] = bool):
         self.cache, self.views, self.crops, self.model = cache, views, crops, model
-        self.device, self.workers, self.asked_to_stop = device, workers, asked_to_stop
+        self.device, self.workers, self.timeout = device, workers, timeout
+        self.asked_to_stop = asked_to_stop
 
     def fill(self, rank: int = 0, world_size: int = 1) -> None:
         """Writes the missing shards, and waits for those that other processes write.
@@ -54,12 +58,15 @@ class Filler:
 
         Raises:
             SystemExit: With code 75 if the process is asked to stop; written shards are kept.
+            InputError: If another process holds shards, and writes none for an hour.
             SaveError: If a shard could not be written.
         """
         missing = self.cache.missing(self.views)
         total = sum(map(self._records, missing))
         with progress_bar(total, 'crop', 'feature cache') as bar:
+            waited = 0.
             while missing:
+                before = len(missing)
                 start = rank * len(missing) // world_size
                 self._write(missing[start:] + missing[:start], bar, total)
                 missing = self.cache.missing(self.views)
@@ -67,6 +74,12 @@ class Filler:
                 if missing:  # Other processes are writing them, or claimed them and died.
                     self._stop_if_asked()
                     time.sleep(POLL_SECONDS)
+                    waited = waited + POLL_SECONDS if len(missing) == before else 0.
+                if waited > OTHERS_SECONDS:
+                    raise InputError(
+                        f'feature cache {self.cache.folder}: another process has {len(missing)} '
+                        f'files in work, and has written none for {OTHERS_SECONDS // 60} minutes: '
+                        'end it if it is stuck, and start this run again')
 
     def _write(self, shards: list[Shard], bar: tqdm, total: int) -> None:
         """Writes the shards that no other process has claimed."""
@@ -75,9 +88,9 @@ class Filler:
         if first is None:
             return
         sampler = _ShardSampler(self.cache, chain([first], claimed))
-        loader: DataLoader = DataLoader(
-            self.crops, batch_sampler=sampler, num_workers=self.workers,
-            pin_memory=self.device == 'cuda', worker_init_fn=shield_worker)
+        loader = WatchedLoader(
+            self.crops, batch_sampler=sampler, num_workers=self.workers, timeout=self.timeout,
+            pin_memory=self.device == 'cuda')
         writing: Future | None = None
         with ThreadPoolExecutor(1) as writer:  # The next shard is computed meanwhile.
             for images, labels in loader:

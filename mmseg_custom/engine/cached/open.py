@@ -22,6 +22,7 @@ from ..blame import reading
 from ..config import loader_options
 from ..progress import progress_bar
 from ..run import Run
+from ..watched_loader import LIMIT
 from .fill import Filler
 from .key import describe, differences
 from .settings import CacheSettings
@@ -70,8 +71,9 @@ def open_cache(run: Run, model: nn.Module,
                          'made there: give a folder that all nodes share')
     cache.hold()
     if not cache.is_complete(settings.views):
-        workers = loader_options(run.cfg, 'train')['workers_per_gpu']
-        filler = Filler(cache, settings.views, crops, model, run.device, workers, asked_to_stop)
+        options = loader_options(run.cfg, 'train')
+        filler = Filler(cache, settings.views, crops, model, run.device,
+                        options['workers_per_gpu'], options.get('timeout', LIMIT), asked_to_stop)
         with reading('model or data.train', 'fails while the feature cache is filled'):
             filler.fill(rank, world_size)
     if rank == 0:

@@ -145,7 +145,7 @@ class Probe:
         register_custom_hooks(self.runner, run)
         if opened is not None:
             self.runner.restore(opened)
-        elif self.runner.rank == 0:
+        elif self.runner.rank == 0 and not run.options.overwrite:
             best.remove(run.work_dir)
 
     @property

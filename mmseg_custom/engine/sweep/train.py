@@ -26,11 +26,13 @@ from ..preemption import Preemption
 from ..progress import progress_bar
 from ..randomness import SeededSamples
 from ..run import Run
+from ..stop_signals import StopRequested
+from ..used_folder import EarlierRun
 from .backbone import SharedBackbone
 from .folder import SweepFolder
 from .grid import Combination, combinations, union_of_layers
 from .probe import IterationBatches, Probe
-from .records import read_result, remove_records, write_result
+from .records import RESULT, SCORES, read_result, remove_records, write_result
 from .report import record_start, report
 from .rounds import Round, assign_rounds
 from .settings import SweepSettings
@@ -56,14 +58,22 @@ def sweep(run: Run) -> list[dict]:
     runs = {one.name: run.with_config(one.cfg) for one in found}
     for head in runs.values():
         check_batch_norm(head.cfg, run.batch)
+    resume, overwrites = run.options.auto_resume, run.options.overwrite
+    left = [one for one in found if overwrites or not _is_done(runs[one.name], resume)]
+    if not left:
+        get_root_logger().info('%s', _all_done(run, len(found)))
+        return report(run.work_dir, run.seed, found)
+    earlier = EarlierRun([head.work_dir for head in runs.values()] if overwrites else [],
+                         (RESULT, SCORES))
     folders = {name: head.work_dir for name, head in runs.items()}
     with SweepFolder(run, folders, lambda: preemption.signal) as folder:
-        return _sweep(run, found, runs, preemption, folder)
+        return _sweep(run, found, left, runs, preemption, earlier, folder)
 
 
-def _sweep(run: Run, found: Sequence[Combination], runs: dict[str, Run], preemption: Preemption,
+def _sweep(run: Run, found: Sequence[Combination], left: Sequence[Combination],
+           runs: dict[str, Run], preemption: Preemption, earlier: EarlierRun,
            folder: SweepFolder) -> list[dict]:
-    """Builds the backbone, trains the heads and reports on them."""
+    """Builds the backbone, trains the heads that are left and reports on all."""
     shared = SharedBackbone(runs[found[0].name], union_of_layers(found))
     hash_ahead(shared.network)
     samples: Dataset = SeededSamples(run.data['train'], run.seed)
@@ -72,17 +82,14 @@ def _sweep(run: Run, found: Sequence[Combination], runs: dict[str, Run], preempt
                              preemption.requested)
     samples = with_checked_labels(samples, *(head.cfg.model for head in runs.values()))
     shared.network.to(run.device)
-    resume = run.options.auto_resume
-    left = [one for one in found if not _is_done(runs[one.name], resume)]
     record_start(run.work_dir, run.seed, found)
-    rounds = assign_rounds(left, run.device, resume, SweepSettings.of(
-        run.cfg.sweep).heads_at_once) if left else []
-    if rounds:
-        folder.starts_after(rounds[0].start)
+    rounds = assign_rounds(left, run.device, run.options.auto_resume,
+                           SweepSettings.of(run.cfg.sweep).heads_at_once)
+    folder.starts_after(rounds[0].start)
     for number, part in enumerate(rounds, 1):
         title = f'round {number} of {len(rounds)}' if len(rounds) > 1 else 'sweep'
         _train_round(part, runs, build_train_loader(run, samples, done=part.start), shared,
-                     preemption, title, folder)
+                     preemption, earlier, title, folder)
     results = report(run.work_dir, run.seed, found)
     if results and all(result['state'] == 'diverged' for result in results):
         raise InputError(f'all {len(results)} head(s) of the sweep diverged, '
@@ -118,6 +125,11 @@ def _reading_all(run: Run, shared: SharedBackbone) -> Run:
     return run.with_config(cfg)
 
 
+def _all_done(run: Run, heads: int) -> str:
+    return (f'{run.work_dir} is finished, all {heads} head(s): --cfg-options runner.max_iters=N '
+            'trains on up to N, --overwrite in the place of --auto-resume starts anew')
+
+
 def _is_done(run: Run, auto_resume: bool) -> bool:
     """Returns whether the training of a head is done.
 
@@ -136,20 +148,22 @@ def _is_done(run: Run, auto_resume: bool) -> bool:
 
 
 def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: SharedBackbone,
-                 preemption: Preemption, title: str, folder: SweepFolder) -> None:
+                 preemption: Preemption, earlier: EarlierRun, title: str,
+                 folder: SweepFolder) -> None:
     """Trains the heads of a round; heads that diverge are stopped."""
     options = next(iter(runs.values())).options
     last_save = LastSave(options.spare_dir, options.wait_for_disk)
     probes = [Probe(one.name, runs[one.name], shared, checkpoint, last_save)
               for one, checkpoint in part.heads]
     for probe in probes:
+        probe.runner.register_hook(earlier, priority='ABOVE_NORMAL')  # removes before any saves
         probe.start()
     preemption.join()
     first = probes[0].runner
     end, accumulation = first.max_iters, first.accumulation
     stream = _stream(loader, shared, probes[0].run.device)
     with progress_bar(end, 'iteration', title, first.iter) as bar, first_iteration(first):
-        probes = _evaluate_due(probes, shared, folder)
+        probes = _evaluate_due(probes, shared, preemption, folder)
         while probes and probes[0].runner.iter < end:
             batches = IterationBatches([next(stream) for _ in range(accumulation)], len(loader))
             probes = [probe for probe in probes if _goes_on(probe, partial(probe.step, batches))]
@@ -162,8 +176,9 @@ def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: 
             bar.set_postfix_str(f'loss {min(losses):.4g} to {max(losses):.4g}', refresh=False)
             for probe in probes:
                 probe.remove_older()
+            preemption.trained = True
             _stop_if_asked(probes, preemption)
-            probes = _evaluate_due(probes, shared, folder)
+            probes = _evaluate_due(probes, shared, preemption, folder)
     failures = []
     for probe in probes:
         try:
@@ -209,18 +224,26 @@ def _stop_if_asked(probes: Sequence[Probe], preemption: Preemption) -> None:
     """Saves all heads and ends the process, if any rank was asked to stop."""
     number, _ = preemption.agree()
     if number is not None:
-        for probe in probes:
-            if _goes_on(probe, probe.check):
-                probe.save()
-        preemption.exit(number, probes[0].runner.iter, get_root_logger())
+        _stop(probes, preemption, number)
 
 
-def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone,
+def _stop(probes: Sequence[Probe], preemption: Preemption, number: int) -> None:
+    """Saves all heads and ends the process; called on all ranks."""
+    for probe in probes:
+        if _goes_on(probe, probe.check):
+            probe.save()
+    preemption.exit(number, probes[0].runner.iter, get_root_logger())
+
+
+def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone, preemption: Preemption,
                   folder: SweepFolder) -> list[Probe]:
     """Evaluates the heads whose evaluation is due, in one pass over the images.
 
     Returns:
         Heads that go on: all but those that have diverged.
+
+    Raises:
+        SystemExit: If a rank was signalled meanwhile, once all heads are saved.
     """
     left = [probe for probe in probes if not _evaluation_is_due(probe)
             or _goes_on(probe, probe.check)]
@@ -231,8 +254,16 @@ def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone,
     with ExitStack() as stack:
         for probe, _ in due:
             stack.enter_context(averaged(probe.runner))
-        results = due[0][1].predict([probe.model for probe, _ in due], after_batch=shared.clear,
-                                    description=f'evaluation of {len(due)} head(s)')
+        try:
+            results = due[0][1].predict(
+                [probe.model for probe, _ in due], after_batch=shared.clear,
+                description=f'evaluation of {len(due)} head(s)', preemption=preemption)
+        except StopRequested as request:
+            stopped_by = request.signal
+        else:
+            stopped_by = None
+    if stopped_by is not None:  # the weights are no averages any more
+        _stop(left, preemption, stopped_by)
     for (probe, evaluation), own in zip(due, results):
         evaluation.take(probe.runner, own)
     # Rank 0 logs one line; the heads' own logs have the details.
