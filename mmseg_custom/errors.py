@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029]')  # characters that move the cursor
 LONGEST = 400  # characters of a library's message
+SHOWN = 3  # names of many that a line shows
 PACKAGE = osp.dirname(osp.realpath(__file__)) + osp.sep
 # Folders of the installed packages and of Python itself.
 LIBRARIES = tuple({osp.realpath(sysconfig.get_paths()[name]) + osp.sep
@@ -50,13 +51,21 @@ def words_of(error: BaseException) -> str:
 
 def nearest(name: str, known: Iterable[str], near: float = NEAR) -> str | None:
     """Returns the known name that ``name`` is most likely mistyped from; None if none is near."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=near)), None)
+    known = list(known)
+    same = next((each for each in known if each.lower() == name.lower()), None)
+    return same or next(iter(difflib.get_close_matches(name, known, n=1, cutoff=near)), None)
 
 
 def hint(name: str, known: Iterable[str], near: float = NEAR_IF_REFUSED) -> str:
     """Returns ' (did you mean 'x'?)' for the nearest known name; nothing if none is near."""
     found = nearest(name, known, near)
     return f' (did you mean {found!r}?)' if found is not None else ''
+
+
+def some_of(names: Iterable[object], shown: int = SHOWN) -> str:
+    """Returns the first of some names and the number of the others: 'a, b, c and 245 more'."""
+    texts = list(map(str, names))
+    return ', '.join(texts[:shown]) + (f' and {len(texts) - shown} more' if texts[shown:] else '')
 
 
 def refuse_unknown(place: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -68,8 +77,9 @@ def refuse_unknown(place: str, names: Iterable[str], known: Iterable[str]) -> No
     known = list(known)
     for name in names:
         if name not in known:
-            raise InputError(f'unknown key in {place}: {name!r}{hint(name, known)}; known keys: '
-                             f'{", ".join(known)}')
+            near = hint(name, known)
+            raise InputError(f'unknown key in {place}: {name!r}'
+                             + (near or f'; known keys: {", ".join(known)}'))
 
 
 def refuse_failed(messages: Sequence[str], count: int, what: str) -> None:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
-from ..errors import InputError
+from ..errors import SHOWN, InputError, some_of
 
 BACKBONE = 'backbone.'  # prefix of the names of a segmentor's backbone
 PYRAMID = ('up1.', 'up2.', 'up3.', 'up4.')
@@ -187,14 +187,18 @@ class Architecture:
 
 
 def describe_mismatch(missing: Iterable[str], unexpected: Iterable[str]) -> str:
-    """Describes names that do not match in a line, each with the nearest of the other list."""
+    """Describes names that do not match in a line, the first with the nearest of the other list.
+
+    Names that differ in their block number alone count as one.
+    """
     missing, unexpected = _fold(missing), _fold(unexpected)
     parts = []
     for title, names, others in (('missing', missing, unexpected),
                                  ('unexpected', unexpected, missing)):
         if names:
-            parts.append(f'{title}: ' + ', '.join(_with_nearest(n, c, others)
-                                                  for n, c in names.items()))
+            first = [_with_nearest(name, blocks, others)
+                     for name, blocks in list(names.items())[:SHOWN]]
+            parts.append(f'{title}: {some_of([*first, *list(names)[SHOWN:]])}')
     return '; '.join(parts)
 
 

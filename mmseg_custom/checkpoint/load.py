@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, some_of
 from ..layers.pos_embed import resample_pos_embed
 from ..missing import look_around
 from .files import read_weights
@@ -36,13 +36,15 @@ from .provenance import WeightsSource, set_weights_source
 class Mismatch(InputError):
     """Weights that do not fit a model.
 
-    Attributes:
-        parts: Parts of the model that everything that does not fit belongs to.
+    Args:
+        message: What does not fit.
+        parts: Parts of the model that everything that does not fit belongs to; one may be there
+            several times.
     """
 
-    def __init__(self, message: str, names: Iterable[str]):
+    def __init__(self, message: str, parts: Iterable[str]):
         super().__init__(message)
-        self.parts = list(dict.fromkeys(_part_of(name) for name in names))
+        self.parts = list(dict.fromkeys(parts))
 
 
 def load_backbone(backbone: nn.Module, path: str, *, dtype: torch.dtype | None = None,
@@ -66,7 +68,7 @@ def load_backbone(backbone: nn.Module, path: str, *, dtype: torch.dtype | None =
         InputError: If the file is missing, unreadable, or does not fit; it says what to do.
     """
     logger = logger or logging.getLogger('mmseg')
-    _check_exists(path)
+    check_exists(path)
     weights = open_backbone_weights(path, logger)
     fill(backbone, weights, dtype, check_finite, may_miss=may_miss_pyramid(weights))
     set_weights_source(backbone, WeightsSource(os.path.abspath(path), tuple(weights)))
@@ -195,9 +197,9 @@ def _check_tensors(weights: LazyStateDict, targets: Mapping[str, Tensor]) -> Non
     others = [name for name, tensor in weights.items() if not _is_loadable(name, tensor.shape,
                                                                            targets[name].shape)]
     if others:
-        name, more = others[0], f' ({len(others) - 1} more differ)' if len(others) > 1 else ''
-        raise Mismatch(f'{weights.path}: {name} has shape {weights[name].shape}, the model expects '
-                       f'{tuple(targets[name].shape)}{more}', others)
+        name, more = others[0], f' (and so with {some_of(others[1:])})' if others[1:] else ''
+        raise Mismatch(f'{weights.path}: {name} has shape {tuple(weights[name].shape)}, the model '
+                       f'expects {tuple(targets[name].shape)}{more}', map(_part_of, others))
     for name, tensor in weights.items():
         if targets[name].is_floating_point() or tensor.dtype not in INTEGERS:
             check_float(weights, name)
@@ -272,7 +274,12 @@ def _is_grid(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and shape[0] == 1 and round((shape[1] - 1) ** 0.5) ** 2 == shape[1] - 1
 
 
-def _check_exists(path: str) -> None:
+def check_exists(path: str) -> None:
+    """Checks that a pretrained file is there.
+
+    Raises:
+        InputError: If it is not, or is an address.
+    """
     if re.match(r'[a-z0-9+-]+://', str(path)):
         raise InputError(f'model.backbone.pretrained={str(path)!r} is an address: download the '
                          'file first and give its path')

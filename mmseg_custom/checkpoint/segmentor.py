@@ -18,6 +18,7 @@ from .keys import BACKBONE, summarize
 from .lazy import LazyStateDict, compute
 from .load import fill, open_backbone_weights, resample
 from .provenance import WeightsSource
+from .recorded import compared_with
 from .shard_reader import is_sharded_checkpoint
 
 
@@ -69,9 +70,10 @@ def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: 
     stored = {name for name, p in model.named_parameters()
               if as_stored and p.requires_grad and name.startswith(BACKBONE)}
     # Batch counters are missing in files of torch before 0.4.1.
-    fill(model, weights, None, check_finite, as_stored=stored.__contains__,
-         may_miss=lambda name: is_part(name, kept) or name.endswith('num_batches_tracked')
-         or is_second(name))  # mmcv's hook has one of each frozen weight, too
+    with compared_with(checkpoint.meta, model):
+        fill(model, weights, None, check_finite, as_stored=stored.__contains__,
+             may_miss=lambda name: is_part(name, kept) or name.endswith('num_batches_tracked')
+             or is_second(name))  # mmcv's hook has one of each frozen weight, too
     _finish(model)
     if hasattr(model, 'backbone'):
         provenance.set_weights_source(model.backbone, source)

@@ -30,6 +30,7 @@ from .checkpoint import Checkpoint
 from .load import check_fit, refuse_nonfinite, resample
 from .metadata import plain, trained_state_dict
 from .optimizer import shard_like, with_names
+from .recorded import compared_with
 from .shard_metadata import METADATA_SUM, sum_of_metadata
 from .shard_reader import HEADER, MODEL, OPTIMIZER
 from .work_dir import point_latest_to
@@ -99,7 +100,8 @@ def load_shards(model: nn.Module, checkpoint: Checkpoint, *, check_finite: bool 
     assert checkpoint.reader is not None
     weights, targets = checkpoint.weights.copy(), model.state_dict()
     leave_aside(weights, targets)
-    check_fit(weights, targets, lambda name: name.endswith('num_batches_tracked'))
+    with compared_with(checkpoint.meta, model):
+        check_fit(weights, targets, lambda name: name.endswith('num_batches_tracked'))
     checkpoint.reader.load_into({MODEL + name: targets[name] for name, tensor in weights.items()
                                  if targets[name].shape == tensor.shape})
     for name, target in targets.items():

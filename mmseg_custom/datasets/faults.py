@@ -17,6 +17,7 @@ import mmcv
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from ..errors import some_of
 from .ground_truth import IGNORE_INDEX, class_numbers
 
 FAULT, NOTE = 'fault', 'note'
@@ -254,7 +255,7 @@ def check_range(labels: np.ndarray, num_classes: int, shift: int = 0,
     if not wrong.size:
         return None
     values = (np.unique(wrong).astype(int) + shift).tolist()
-    text = ', '.join(map(str, values[:5])) + (', ...' if values[5:] else '')
+    text = some_of(values, shown=5)
     return problem('label out of range', values=text, pixels=wrong.size,
                    last=(of_file or num_classes) - 1 + shift)
 

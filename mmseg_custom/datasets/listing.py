@@ -10,11 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import InputError
+from ..errors import InputError, some_of
 
 ANY = 'any'  # value of a suffix: all usual ones, in any case
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')  # usual ones, of images
-SHOWN = 3  # names in a message
 DISK = dict(backend='disk')  # mmcv's client for files
 
 
@@ -195,15 +194,11 @@ def unread(images: Folder, image_suffix: str, read: Iterable[str],
             by_ending[ending].append(name)
         else:
             strange.append(name)
-    others = ', '.join(f'{len(names)} in {ending} ({_some(names)})'
+    others = ', '.join(f'{len(names)} in {ending} ({some_of(names)})'
                        for ending, names in sorted(by_ending.items()))
     hidden = sorted(images.hidden.difference(read))
-    rest = [f'{len(names)} {what} ({_some(names)})' for what, names in
+    rest = [f'{len(names)} {what} ({some_of(names)})' for what, names in
             (('hidden', hidden), ('no image by the suffix', strange),
              ('a link to nothing', lost),
              ('a folder with the name of an image', sorted(images.folders))) if names]
     return others or None, ', '.join(rest) or None
-
-
-def _some(names: list[str]) -> str:
-    return ', '.join(names[:SHOWN]) + (', ...' if names[SHOWN:] else '')

@@ -4,13 +4,11 @@ from dataclasses import dataclass, field
 
 import torch
 from mmcv import Config
-from mmseg.datasets.builder import DATASETS
 
-from ..datasets.class_names import class_names
-from ..datasets.nesting import innermost_options
 from ..distributed.failures import explain_failure
 from ..distributed.memory import moments_of
 from ..engine.batch_norm import check_batch_norm
+from ..engine.before_start import classes_by_config
 from ..engine.build import build_network
 from ..engine.classes import check_class_weights, check_single_channels, differing_heads
 from ..engine.config import heads_of
@@ -107,7 +105,7 @@ def check_network(cfg: Config) -> list[Finding]:
         build_network(cfg, on_meta=True)
         check_class_weights(cfg)
         check_single_channels(cfg)
-        all_classes = training_classes(cfg)
+        all_classes = classes_by_config(cfg.data.train)
     except (InputError, TypeError, KeyError, ValueError, AssertionError) as error:
         return [fault('config', f'network or data cannot be built: {error}', 'correct it', 'model')]
     return [fault(
@@ -129,21 +127,6 @@ def check_optimizer(cfg: Config) -> list[Finding]:
         return [fault('config', f'{options["type"]} does not work with these options: {reason}',
                       'correct optimizer.type or the options beside it', 'optimizer')]
     return []
-
-
-def training_classes(cfg: Config) -> list[tuple[str, ...]]:
-    """Lists the class names of the training data sets, as far as known, each once.
-
-    Raises:
-        InputError: If a data set has no such classes, or their file does not exist.
-    """
-    found: dict[tuple[str, ...], None] = {}
-    for options in innermost_options(cfg.data.train):
-        known = getattr(DATASETS.get(options['type']), 'CLASSES', None)
-        classes = options.get('classes') or known
-        if classes is not None:
-            found[tuple(class_names(classes, known, options['type']))] = None
-    return list(found)
 
 
 def _predict_memory(report: Report, cfg: Config, options: RunOptions, ranks: int,

@@ -16,7 +16,7 @@ from ..checkpoint.provenance import weights_source_of
 from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import choose_engine, parallelize, unwrap
 from ..distributed.precision import COMPUTE_DTYPES, apply_precision
-from ..errors import InputError
+from ..errors import SHOWN, InputError
 from ..optim import low_memory
 from .blame import reading
 from .determinism import settle_determinism
@@ -118,14 +118,19 @@ def explained_parts(checkpoint: Checkpoint, resumed: bool = False,
     try:
         yield
     except Mismatch as error:
-        trained = checkpoint.meta.get('CLASSES')
         if resumed or any(part.split('.')[0] == 'backbone' for part in error.parts):
             raise
-        classes = f' (it was trained on {len(trained)} classes)' if trained else ''
-        parts = [*anew, *error.parts]
-        raise InputError(f'{error}{classes}: to start these parts anew, give --load-from-without '
+        parts = [*anew, *_few(error.parts)]
+        raise InputError(f'{error}: to start these parts anew, give --load-from-without '
                          f'{" ".join(parts)}, or load_from_without={parts} in the '
                          'config') from error
+
+
+def _few(parts: Sequence[str]) -> list[str]:
+    """Returns whole heads in the place of more than a few layers of one."""
+    heads = [part.split('.')[0] for part in parts]
+    return list(dict.fromkeys(head if heads.count(head) > SHOWN else part
+                              for head, part in zip(heads, parts)))
 
 
 def build_heads(model: nn.Module, cfg: Config) -> None:

@@ -1,11 +1,12 @@
 """Compares the classes of a network, a data set and a checkpoint."""
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from mmcv import Config
+from mmseg.datasets import DATASETS
 from mmseg.datasets.pipelines import LoadAnnotations
-from mmseg.models.builder import HEADS, LOSSES
+from mmseg.models.builder import HEADS, LOSSES, MODELS
 from mmseg.models.decode_heads import STDCHead
 from mmseg.models.losses.utils import get_class_weight
 from mmseg.utils import get_root_logger
@@ -19,10 +20,11 @@ from ..datasets.class_names import (
     plain_names,
 )
 from ..datasets.ground_truth import IGNORE_INDEX
-from ..datasets.nesting import innermost_datasets
-from ..errors import InputError
+from ..datasets.nesting import innermost_datasets, innermost_options
+from ..errors import InputError, some_of
 from ..plugins import is_known
 from .config import heads_of, losses_of
+from .options import RunOptions
 
 
 def makes_labels(head: dict) -> bool:
@@ -113,21 +115,77 @@ def _is_softmax(loss: dict) -> bool:
         kind == 'LovaszLoss' and loss.get('loss_type', 'multi_class') == 'multi_class')
 
 
-def check_heads(cfg: Config, classes: Sequence[str]) -> None:
+def check_heads(cfg: Config, classes: Sequence[str], may_mean_more: bool = True,
+                warns: bool = True) -> None:
     """Checks that the heads have the number of classes of the training data.
 
-    More classes than that give a warning.
+    With fewer, labels would be out of range for the loss. More are never learnt, and a test on the
+    data would refuse the network; one more may be a class of the background that has no name.
+
+    Args:
+        cfg: Config of the network.
+        classes: Names of the classes of the training data.
+        may_mean_more: Whether more classes may be meant: see :func:`may_mean_more`.
+        warns: Whether what may be meant gives a warning.
 
     Raises:
-        InputError: If a head has fewer classes; labels would be out of range for the loss.
+        InputError: If a head has another number of classes, and it cannot be meant.
     """
     for key, number in differing_heads(cfg, classes):
         text = (f'{key} is {number}, and the training data has {len(classes)} classes '
-                f'({", ".join(name.strip() for name in classes[:3])} ...): set it to '
-                f'{len(classes)}')
-        if number < len(classes):
+                f'({some_of(name.strip() for name in classes)}): set num_classes={len(classes)}')
+        kind = HEADS.get(_head_at(cfg, key).get('type', ''))
+        of_plugin = kind is not None and not is_known(kind)
+        if not of_plugin and (number < len(classes)
+                              or number > len(classes) + 1 and not may_mean_more):
             raise InputError(text)
-        get_root_logger().warning('%s', text)
+        if warns:
+            get_root_logger().warning('%s', text)
+
+
+def _head_at(cfg: Config, key: str) -> dict:
+    return dict(heads_of(cfg.model))[key.removesuffix('.num_classes')]
+
+
+def kind_of(options: Mapping[str, Any]) -> type | None:
+    """Returns the class of a data set's config, which may be its type itself."""
+    kind = options.get('type')
+    return DATASETS.get(kind) if isinstance(kind, str) else kind
+
+
+def may_mean_more(cfg: Config, options: RunOptions) -> bool:
+    """Returns whether a head may be meant to have more classes than the training data.
+
+    It is where it starts from weights of more classes, and where a segmentor or a data set of a
+    plugin may use them in its own way.
+    """
+    heads = [head for _, head in heads_of(cfg.model)]
+    starts = cfg.get('load_from') or cfg.get('resume_from') or options.auto_resume or any(
+        'Pretrained' in str(part.get('init_cfg')) for part in (cfg.model, *heads))
+    kinds = [MODELS.get(cfg.model.get('type')), *(
+        kind_of(one) for one in innermost_options(cfg.data.train))]
+    return bool(starts) or not all(map(is_known, kinds))
+
+
+def check_tested_head(cfg: Config, classes: Sequence[str]) -> None:
+    """Checks that the head that predicts has the number of classes of the data that is tested.
+
+    Heads and segmentors of plugins are left to the test.
+
+    Raises:
+        InputError: If it has not.
+    """
+    heads = cfg.model.get('decode_head')
+    head = heads[-1] if isinstance(heads, (list, tuple)) else heads
+    kinds = (HEADS.get((head or {}).get('type', '')), MODELS.get(cfg.model.get('type')))
+    if not all(map(is_known, kinds)) or 'num_classes' not in head:
+        return
+    number = head['num_classes']
+    if number == 1 and (head.get('out_channels') == 1 or classes_of(head) == 2):
+        number = 2  # its threshold tells two classes apart
+    if number != len(classes):
+        raise InputError(f'the network of the config has {number} classes, its data set has '
+                         f'{len(classes)}: set model.decode_head.num_classes or data.test to match')
 
 
 def check_joined_classes(train: Dataset) -> list[str]:
@@ -160,11 +218,27 @@ def check_scored_classes(train: Dataset, val: Dataset) -> str | None:
         InputError: If the numbers or the order differ, so that labels and predictions mean
             different things.
     """
+    return compare_scored(train.CLASSES, val.CLASSES, all(
+        is_known(getattr(type(inner), name, None)) for inner in innermost_datasets(val)
+        for name in ('evaluate', 'pre_eval')))
+
+
+def compare_scored(train: Sequence[str] | None, val: Sequence[str] | None,
+                   measures_alike: bool) -> str | None:
+    """Compares the names of classes that are trained on with those that are scored.
+
+    Args:
+        train: Classes of the training data.
+        val: Classes of the validation data.
+        measures_alike: Whether predictions are measured as mmseg does.
+
+    Returns:
+        See :func:`check_scored_classes`, as for what it raises.
+    """
     try:
-        line = compare_classes(('data.train', train.CLASSES), ('data.val', val.CLASSES))
+        line = compare_classes(('data.train', train), ('data.val', val))
     except ClassMismatch as error:
-        if all(is_known(getattr(type(inner), name, None)) for inner in innermost_datasets(val)
-               for name in ('evaluate', 'pre_eval')):
+        if measures_alike:
             raise ClassMismatch(error.difference,
                                 f'{error.way_out}, or give --no-validate') from error
         return f'{error.difference}, which it scores in its own way'

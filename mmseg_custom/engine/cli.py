@@ -13,6 +13,7 @@ from mmcv.runner import get_dist_info
 
 from ..checkpoint.integrity import finish_checks
 from ..distributed.failures import explain_failure, explain_lost_rank, lost_rank
+from ..distributed.said_once import first_to_say, rank_by_launcher
 from ..errors import InputError, one_line
 from .determinism import NO_KERNEL
 from .loader_failures import explain_loader
@@ -30,20 +31,22 @@ def run(main: Callable[[], None]) -> None:
     except (Exception, KeyboardInterrupt) as error:
         message = explain(error)
         debug = '--debug' in sys.argv or logging.getLogger('mmseg').level == logging.DEBUG
-        rank, world_size = get_dist_info()
+        world_size = get_dist_info()[1]
+        rank, ranks = rank_by_launcher()
         if message is None and world_size > 1 and lost_rank(error):
             message = explain_lost_rank(error)
             time.sleep(3)  # The launcher must hear first from the process that failed first.
         tell_launcher(message or f'{type(error).__name__}: {error}')
         shows_traceback = message is None or debug
-        if world_size == 1 and shows_traceback:
+        if ranks == world_size == 1 and shows_traceback:
             raise
         sys.stdout.flush()
-        if shows_traceback:
-            traceback.print_exc()
-        else:
-            who = f'error [rank {rank}]' if world_size > 1 else 'error'
-            print(f'{who}: {message}', file=sys.stderr)
+        who = f'error [rank {rank}]' if ranks > 1 else 'error'
+        text = traceback.format_exc() if shows_traceback else f'{message}\n'
+        with first_to_say(text) as is_first:
+            if is_first:
+                print(text if shows_traceback else f'{who}: {text}', end='', file=sys.stderr,
+                      flush=True)
         code = INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
         if world_size > 1:  # The others may be waiting in a collective; the launcher ends them.
             _leave(code)

@@ -2,6 +2,7 @@
 import copy
 import importlib.util
 import os.path as osp
+from collections.abc import Mapping
 
 from mmcv import Config
 
@@ -28,6 +29,25 @@ def load_config(path: str, options: dict | None = None, trains: bool = True) -> 
         InputError: If the file does not exist or is not a config, or one of its keys or values
             cannot be what was meant: see :mod:`.config_check.check`.
     """
+    return load_checked_config(path, options, trains)[0]
+
+
+def load_checked_config(path: str, options: dict | None = None, trains: bool = True,
+                        sweep: Mapping[str, object] | None = None) -> tuple[Config, list[str]]:
+    """Reads a config as :func:`load_config` does.
+
+    Args:
+        path: Config file.
+        options: Options of ``--cfg-options``: key, with dots -> value.
+        trains: Whether the settings of a training are read, and not those of a test alone.
+        sweep: Settings of a sweep that replace those of the config.
+
+    Returns:
+        The config, and its keys that nothing is known to read.
+
+    Raises:
+        InputError: See :func:`load_config`.
+    """
     if not osp.isfile(path):
         raise InputError(f'config {path} does not exist'
                          f'{look_around(path, "see configs/ for the recipes")}')
@@ -40,8 +60,9 @@ def load_config(path: str, options: dict | None = None, trains: bool = True) -> 
         if key not in cfg:
             raise InputError(f'config {path} has no {key!r}: expected an MMSegmentation 0.30 '
                              'config')
-    check_config(cfg, options, trains)
-    return cfg
+    if sweep is not None:
+        cfg.sweep = {**(cfg.get('sweep') or {}), **sweep}
+    return cfg, check_config(cfg, options, trains)
 
 
 def default_work_dir(path: str) -> str:

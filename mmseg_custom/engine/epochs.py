@@ -39,10 +39,7 @@ def count_in_iterations(cfg: Config, length: int, validation_length: int = 1
     Raises:
         InputError: If the length of the run is not given, or in a way that is not supported.
     """
-    runner = dict(cfg.get('runner') or {})
-    if runner.get('type') in BY_EPOCH and runner.get('max_epochs') is not None:
-        runner.pop('max_iters', None)  # of a base config
-    _check(runner)
+    runner = check_length(cfg)
     if 'epoch_length' in runner:  # of a config that was translated before
         return cfg, []
     by_epoch = runner['type'] in BY_EPOCH
@@ -62,6 +59,22 @@ def count_in_iterations(cfg: Config, length: int, validation_length: int = 1
     found.runner = runner
     changed = runner != cfg.runner or saves or any(schedules)
     return (found, notes) if changed else (cfg, [])
+
+
+def check_length(cfg: Config) -> dict[str, Any]:
+    """Checks the length of a run.
+
+    Returns:
+        Options of its runner, without a number of iterations where epochs are counted.
+
+    Raises:
+        InputError: If it is not given, or in a way that is not supported.
+    """
+    runner = dict(cfg.get('runner') or {})
+    if runner.get('type') in BY_EPOCH and runner.get('max_epochs') is not None:
+        runner.pop('max_iters', None)  # of a base config
+    _check(runner)
+    return runner
 
 
 def _check(runner: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from mmcv.runner import LogBuffer
 from torch import Tensor
 
 from ..distributed.collectives import gather_to_all
+from ..errors import some_of
 
 MAX_UNREAD = 1000  # tensors, where nothing logs
 Place = tuple[str, int]  # name of a value, and its position in the history of that name
@@ -79,6 +80,6 @@ def _take_mean(values: Tensor, names: list[str]) -> None:
         return
     if any(other != names for other in everywhere):  # else the ranks would wait for each other
         raise RuntimeError('the losses of the processes have different names: ' + '; '.join(
-            f'rank {rank}: {", ".join(sorted(set(own)))} ({len(own)} values)'
+            f'rank {rank}: {some_of(sorted(set(own)))} ({len(own)} values)'
             for rank, own in enumerate(everywhere)))
     dist.all_reduce(values.div_(len(everywhere)))

@@ -18,6 +18,7 @@ from ..evaluation.metric_names import check_evaluation
 from ..optim import low_memory
 from . import classes
 from .loggers import check_loggers
+from .options import RunOptions
 
 
 def check_settings(cfg: Config) -> None:
@@ -36,13 +37,13 @@ def check_settings(cfg: Config) -> None:
     check_loggers(cfg)
 
 
-def check_heads(cfg: Config, train: Dataset) -> None:
+def check_heads(cfg: Config, train: Dataset, options: RunOptions) -> None:
     """Checks that the heads, and the weights of their losses, are for the classes of the data.
 
     Raises:
         InputError: If they are not.
     """
-    classes.check_heads(cfg, train.CLASSES)
+    classes.check_heads(cfg, train.CLASSES, classes.may_mean_more(cfg, options))
     classes.check_class_weights(cfg)
     classes.check_single_channels(cfg)
 

@@ -137,7 +137,7 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
         preflight.check_test(cfg, run.data['test'], checkpoint)
     if 'train' not in run.data:
         return run
-    preflight.check_heads(cfg, run.data['train'])
+    preflight.check_heads(cfg, run.data['train'], options)
     if trains:
         preflight.check_training(cfg, run.data, None if resumed else checkpoint)
         preflight.check_compiler(cfg, run.engine, run.device)

@@ -19,8 +19,8 @@ from ..distributed.devices import taken_by_others, use_gpu
 from ..distributed.launch import DistParams, init_process_group
 from ..files import atomic_write
 from ..processes import end_with_parent
-from .config import load_config, loader_options, resolve_config
-from .config_check import check_config
+from .before_start import check_before_start
+from .config import load_checked_config, loader_options, resolve_config
 from .determinism import use_deterministic_kernels
 from .last_save import check_spare_folder
 from .lock import lock_work_dir
@@ -48,11 +48,9 @@ def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val
     """
     options = replace(RunOptions.of(args), owns_work_dir=owns_work_dir)
     trains = 'test' not in splits
-    cfg = load_config(args.config, args.cfg_options, trains)
-    if sweep is not None:
-        cfg.sweep = {**(cfg.get('sweep') or {}), **sweep}
+    cfg, unread = load_checked_config(args.config, args.cfg_options, trains, sweep)
     cfg, notes = resolve_config(cfg, options)
-    unread = check_config(cfg, trains=trains)
+    check_before_start(cfg, options, splits)
     timestamp = _start(cfg, options)
     for note in notes:
         get_root_logger().warning('%s', note)
@@ -62,6 +60,9 @@ def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val
     if cfg.get('sweep') and options.seed is None and options.auto_resume:
         options = replace(options, seed=broadcast_from_rank0(seed_of_sweep(cfg.work_dir)))
     run = prepare_run(cfg, options, splits, timestamp=timestamp)
+    if owns_work_dir:  # After what may be refused, whose line it would hide.
+        env = '\n'.join(f'{key}: {value}' for key, value in collect_env().items())
+        get_root_logger().info('environment\n%s', env)
     if owns_work_dir and get_dist_info()[0] == 0:
         atomic_write(osp.join(cfg.work_dir, osp.basename(args.config)), run.record.dump())
     return run
@@ -108,7 +109,4 @@ def _start(cfg: Config, options: RunOptions) -> str:
     if options.device == 'cuda' and (taken := taken_by_others(torch.cuda.current_device())):
         # On ranks other than 0 mmseg's logger shows errors alone.
         logger.log(logging.WARNING if rank == 0 else logging.ERROR, '%s', taken)
-    if options.owns_work_dir:
-        env = '\n'.join(f'{key}: {value}' for key, value in collect_env().items())
-        logger.info('environment\n%s', env)
     return timestamp

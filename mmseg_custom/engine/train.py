@@ -10,6 +10,7 @@ from .batch_norm import check_batch_norm
 from .blame import first_iteration
 from .build import build_model, hash_ahead
 from .cached import drop_unneeded_blocks, open_cache
+from .first_sample import try_first_sample
 from .label_check import with_checked_labels
 from .last_save import LastSave
 from .loaders import build_train_loader
@@ -34,6 +35,9 @@ def train(run: Run) -> None:
         KeyboardInterrupt: After Ctrl-C before the end of the first iteration.
     """
     check_batch_norm(run.cfg, run.batch)
+    cached = bool(run.cfg.get('feature_cache'))
+    if not cached:
+        try_first_sample(run)
     preemption = Preemption()
     preemption.listen()
     if (line := finished(run)) is not None:
@@ -48,7 +52,6 @@ def _train(run: Run, preemption: Preemption, folder: RunFolder) -> None:
     logger = get_root_logger()
     if not (run.resumed or run.options.overwrite) and get_dist_info()[0] == 0:
         best.remove(run.work_dir)
-    cached = bool(run.cfg.get('feature_cache'))
     only_trained = not {'val', 'val_loss'} & set(run.data)
     spare = partial(drop_unneeded_blocks, run) if cached and only_trained else None
     model = build_model(run, spare)

@@ -8,7 +8,7 @@ from mmseg.core import build_optimizer
 from torch import nn
 
 from ..distributed.parallelize import unwrap
-from ..errors import InputError
+from ..errors import InputError, some_of
 from ..models.segmentors.encoder_decoder import InternViTSegmentor, check_test_cfg
 from . import ema
 from .blame import reading
@@ -41,6 +41,7 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
     checkpoints = options.pop('checkpoint_config', cfg.get('checkpoint_config'))
     if checkpoints is not None and checkpoints.get('type', 'CheckpointHook') == 'CheckpointHook':
         checkpoints = {**checkpoints, 'last_save': last_save}
+    _warn_of_unused_keys(cfg.optimizer, model, logger)
     with reading('optimizer'):
         optimizer = build_optimizer(model, cfg.optimizer)
     defaults = dict(model=model, optimizer=optimizer, work_dir=run.work_dir, logger=logger,
@@ -63,6 +64,15 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
             cfg.get('log_config'), cfg.get('momentum_config'))
     runner.register_hook(SeedHook(run.rank_seed))
     return runner
+
+
+def _warn_of_unused_keys(options: dict, model: nn.Module, logger: logging.Logger) -> None:
+    keys = (options.get('paramwise_cfg') or {}).get('custom_keys') or ()
+    names = [name for name, _ in model.named_parameters()]
+    unused = [key for key in keys if not any(key in name for name in names)]
+    if unused:
+        logger.warning('optimizer.paramwise_cfg.custom_keys: no parameter has %s in its name',
+                       some_of(map(repr, unused)))
 
 
 def _warn_of_no_evaluation(options: dict, runner: BaseRunner) -> None:

@@ -58,14 +58,23 @@ def check_metrics(dataset: Dataset, metrics: Sequence[str], setting: str = '--ev
         for part in dataset.datasets:
             check_metrics(part, metrics, setting)
         return
-    kind = type(dataset)
-    if BOUNDARY in metrics and not measures_as_mmseg(dataset):
+    check_kind_measures(type(dataset), metrics, setting)
+
+
+def check_kind_measures(kind: type, metrics: Sequence[str], setting: str) -> None:
+    """Refuses metrics that data sets of a class do not support.
+
+    Raises:
+        InputError: See :func:`check_metrics`.
+    """
+    known = (*MMSEG_METRICS, BOUNDARY)
+    if BOUNDARY in metrics and not measures_as_mmseg(kind):
         raise InputError(f'{setting} {BOUNDARY}: {kind.__name__} measures predictions in its own '
                          'way')
-    unknown = [name for name in metrics if name not in (*MMSEG_METRICS, BOUNDARY)]
+    unknown = [name for name in metrics if name not in known]
     if unknown and getattr(kind, 'evaluate', None) is CustomDataset.evaluate:
-        raise InputError(f'{setting} {unknown[0]}: expected some of '
-                         f'{", ".join((*MMSEG_METRICS, BOUNDARY))}')
+        raise InputError(f'{setting} {unknown[0]}: expected some of {", ".join(known)}'
+                         f'{hint(unknown[0], known)}')
 
 
 def check_options(dataset: Dataset, options: Collection[str], formats: bool,
@@ -105,17 +114,26 @@ def check_best(dataset: Dataset, metrics: Sequence[str], best: str) -> None:
     Raises:
         InputError: Naming the nearest that it does.
     """
-    if getattr(type(dataset), 'evaluate', None) is not CustomDataset.evaluate:
+    check_kind_gives(type(dataset), dataset.CLASSES, metrics, best)
+
+
+def check_kind_gives(kind: type, classes: Sequence[str], metrics: Sequence[str], best: str) -> None:
+    """Refuses a metric of the best checkpoint that data sets of a class do not give.
+
+    Raises:
+        InputError: See :func:`check_best`.
+    """
+    if getattr(kind, 'evaluate', None) is not CustomDataset.evaluate:
         return  # its own metrics have names of their own
     found = [*metrics, *([] if set(metrics) - {BOUNDARY} else ['mIoU'])]
     means = {'aAcc', *(mean for name in found for mean in MEANS[name])}
-    of_classes = {f'{mean[1:]}.{name}' for mean in means - {'aAcc'} for name in dataset.CLASSES}
+    of_classes = {f'{mean[1:]}.{name}' for mean in means - {'aAcc'} for name in classes}
     if best in means | of_classes:
         return
     near = hint(best, sorted(means | of_classes))
     raise InputError(f'evaluation.save_best={best!r}: metric={", ".join(metrics)} gives no such '
                      f'figure{near}; expected one of {", ".join(sorted(means))}, or of a class, as '
-                     f'{metrics[0][1:]}.{dataset.CLASSES[0]}')
+                     f'{metrics[0][1:]}.{classes[0]}')
 
 
 def means_of(metrics: Mapping[str, float], data_set: int | None = None) -> dict[str, float]:
@@ -133,6 +151,6 @@ def means_of(metrics: Mapping[str, float], data_set: int | None = None) -> dict[
     return found
 
 
-def measures_as_mmseg(dataset: Dataset) -> bool:
-    """Returns whether a data set measures predictions by mmseg's own ``pre_eval``."""
-    return getattr(type(dataset), 'pre_eval', None) is CustomDataset.pre_eval
+def measures_as_mmseg(kind: type) -> bool:
+    """Returns whether data sets of a class measure predictions by mmseg's own ``pre_eval``."""
+    return getattr(kind, 'pre_eval', None) is CustomDataset.pre_eval

@@ -53,7 +53,7 @@ def pre_eval(dataset: Dataset, predictions: Sequence[np.ndarray], indices: Seque
     """
     if isinstance(dataset, ConcatTestDataset):
         return [_measure_part(dataset, *pair, boundary) for pair in zip(predictions, indices)]
-    if not measures_as_mmseg(dataset):
+    if not measures_as_mmseg(type(dataset)):
         return dataset.pre_eval(predictions, indices)
     return [measure(prediction, read_ground_truth(dataset, index), len(dataset.CLASSES),
                     dataset.img_infos[index]['filename'], dataset.ignore_index, boundary)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ..errors import InputError
+from ..errors import InputError, some_of
 from ..missing import look_around
 from ..schema import read_json
 from ..units import format_bytes
@@ -97,7 +97,7 @@ def matching(root: str, beginnings: Sequence[str]) -> list[str]:
     for beginning, some in zip(beginnings, found):
         if len(some) != 1:
             raise InputError(f'{beginning!r}: {len(some) or "no"} caches in {root} begin like '
-                             f'that; there are: {", ".join(names) or "none"}')
+                             f'that; there are: {some_of(names) or "none"}')
     if not os.path.isdir(root):
         raise InputError(f'{root} does not exist'
                          f'{look_around(root, "expected a feature_cache.dir")}')

@@ -138,7 +138,7 @@ def test_a_pyramid_keeps_its_initialisation_or_comes_from_the_file(tmp_path):
     path = str(tmp_path / 'with_pyramid.pth')
     torch.save(model.state_dict(), path)
     assert same(tiny(pretrained=path, **options).state_dict(), model.state_dict())
-    with pytest.raises(InputError, match=r'missing: up1.4.bias, .*up4.1.weight'):
+    with pytest.raises(InputError, match=r'missing: up1.4.bias, .* and 5 more$'):
         tiny(pretrained=path, with_final_norm=True, **options)
     with pytest.raises(InputError, match='unexpected: up1.0.bias'):
         tiny(pretrained=path, depth=4, out_indices=[3])

@@ -3,9 +3,9 @@ import pytest
 from helpers.commands import ROOT
 from helpers.data import SMALL_LINEAR, draw_data, write_config
 from helpers.nesting import NESTINGS, WRAPPERS
-from mmcv import Config
 
-from mmseg_custom.doctor.checks import check_network, run_checks, training_classes
+from mmseg_custom.doctor.checks import check_network, run_checks
+from mmseg_custom.engine.before_start import classes_by_config
 from mmseg_custom.engine.config import crop_of, load_config
 from mmseg_custom.engine.options import RunOptions
 
@@ -16,7 +16,7 @@ def test_crop_and_classes_of_every_recipe():
     assert len(RECIPES) > 40
     for path in RECIPES:
         cfg = load_config(str(path))
-        classes, = training_classes(cfg)
+        classes, = classes_by_config(cfg.data.train)
         assert crop_of(cfg) == tuple(cfg.crop_size), path
         assert len(classes) == cfg.model.decode_head.num_classes, path
 
@@ -51,4 +51,4 @@ def test_classes_of_a_file_are_known(tmp_path):
     path = tmp_path / 'classes.txt'
     path.write_text('sky\r\n\nwall\n')
     train = dict(type='ADE20KDataset', classes=str(path))
-    assert training_classes(Config(dict(data=dict(train=train)))) == [('sky', 'wall')]
+    assert classes_by_config(train) == [('sky', 'wall')]

@@ -17,8 +17,11 @@ from mmseg_custom.engine.classes import (
     check_loaded_classes,
     check_scored_classes,
     check_single_channels,
+    check_tested_head,
     check_trained_classes,
+    may_mean_more,
 )
+from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.errors import InputError
 
 
@@ -33,13 +36,52 @@ def test_heads_have_the_classes_of_the_data():
     check_heads(config(3), classes)
     check_heads(config(3, 3), classes)
     with pytest.raises(InputError, match=r'decode_head.1.num_classes is 2, and the training data '
-                       r'has 3 classes \(sea, land, ice ...\): set it to 3'):
+                       r'has 3 classes \(sea, land, ice\): set num_classes=3'):
         check_heads(config(3, 2), classes)
     with pytest.raises(InputError, match='auxiliary_head.num_classes is 1'):
         check_heads(config(3, auxiliary=1), classes)
+    for cfg, more in ((config(150), True), (config(4), False)):
+        with logged() as lines:
+            check_heads(cfg, classes, more)
+            check_heads(cfg, classes, more, warns=False)
+        assert len(lines) == 1 and 'decode_head.num_classes is ' in lines[0]
+    with pytest.raises(InputError, match='decode_head.num_classes is 21, .*: set num_classes=3'):
+        check_heads(config(21), classes, may_mean_more=False)
+
+
+def test_a_head_of_a_plugin_may_count_in_its_own_way():
+    cfg = config(3, auxiliary=2)
+    cfg.model.auxiliary_head.type = 'Foreign'
     with logged() as lines:
-        check_heads(config(150), classes)
-    assert len(lines) == 1 and 'decode_head.num_classes is 150' in lines[0]
+        check_heads(cfg, ['sea', 'land', 'ice'], may_mean_more=False)
+    assert len(lines) == 1 and 'auxiliary_head.num_classes is 2' in lines[0]
+
+
+@pytest.mark.parametrize('change, expected', [
+    ({}, False), (dict(load_from='x.pth'), True), (dict(resume_from='x.pth'), True),
+    ({'model.decode_head.init_cfg': dict(type='Pretrained', checkpoint='x.pth')}, True),
+    ({'data.train.type': 'OfAPlugin'}, True)])
+def test_more_classes_may_be_meant(change, expected):
+    cfg = config(21)
+    cfg.model.type, cfg.data = 'EncoderDecoder', dict(train=dict(type='ADE20KDataset'))
+    cfg.merge_from_dict(change)
+    assert may_mean_more(cfg, RunOptions()) == expected
+    assert may_mean_more(cfg, RunOptions(auto_resume=True))
+
+
+@pytest.mark.parametrize('head, fails', [
+    (dict(num_classes=2), False), (dict(num_classes=3), True),
+    (dict(num_classes=1, out_channels=1), False), (dict(num_classes=3, type='Foreign'), False),
+    ([dict(num_classes=3), dict(num_classes=2)], False)])
+def test_the_head_that_is_tested(head, fails):
+    for one in head if isinstance(head, list) else [head]:
+        one.setdefault('type', 'FCNHead')
+    cfg = Config(dict(model=dict(type='EncoderDecoder', decode_head=head)))
+    if fails:
+        with pytest.raises(InputError, match='has 3 classes, its data set has 2'):
+            check_tested_head(cfg, ['sea', 'land'])
+    else:
+        check_tested_head(cfg, ['sea', 'land'])
 
 
 def test_a_single_channel_tells_two_classes_apart():

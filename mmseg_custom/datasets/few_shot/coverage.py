@@ -11,7 +11,7 @@ import numpy as np
 from prettytable import PrettyTable
 from torch.utils.data import Dataset
 
-from ...errors import InputError
+from ...errors import InputError, some_of
 from ..build import build_train_dataset
 from ..ground_truth import read_ground_truth
 from ..nesting import innermost_options
@@ -118,7 +118,7 @@ def table(found: Sequence[Coverage], each_class: bool = False) -> str:
     lists.align = 'l'
     for one in found:
         chosen, missing = one.chosen, one.missing()
-        names = ', '.join(missing[:4]) + (f' and {len(missing) - 4} more' if missing[4:] else '')
+        names = some_of(missing)
         lists.add_row([one.name, chosen.seed, len(chosen.names),
                        f'{len(one.classes) - len(missing)} of {len(one.classes)}', one.rarest(),
                        names or '-', chosen.sha256[:16]])

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mmseg.utils import get_root_logger
 
-from ...errors import InputError
+from ...errors import InputError, some_of
 from ...files import atomic_write
 from ..description import read_description
 from . import convert
@@ -149,8 +149,7 @@ def _describe(source: Source) -> str:
     if any(name.startswith(('ADE20K_20', 'ADE20K/')) for name in names):
         return 'it is the full ADE20K of thousands of classes'
     tops = sorted({name.split('/')[0] for name in names})
-    some = ', '.join(tops[:5]) + (', ...' if len(tops) > 5 else '')
-    return f'it holds {len(names):,} files in {some} (such as {names[0]})'
+    return f'it holds {len(names):,} files in {some_of(tops)} (such as {names[0]})'
 
 
 def _wanted(layout: DatasetLayout) -> str:

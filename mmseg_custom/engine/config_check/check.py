@@ -10,7 +10,7 @@ from typing import Any
 
 from mmcv import Config
 
-from ...errors import NEAR, InputError, hint, nearest
+from ...errors import InputError, hint, nearest
 from ...schema import shorten
 from .sections import Section, sections
 from .sources import is_written_in, may_be_read_by, read_by_config, read_by_plugins
@@ -82,10 +82,18 @@ def _unknown(cfg: Config, section: Section, name: str, named: Collection[str]) -
         return []
     near = nearest(name, known)
     if section.reader.is_closed or option is not None or near is not None:
-        raise InputError(
-            f'unknown key in {section.place}: {name!r}{hint(name, known, NEAR)}; known keys of '
-            f'{section.reader.name}: {", ".join(sorted(known))}')
+        raise InputError(f'unknown key in {section.place}: {name!r}'
+                         + (hint(name, known) or _known_keys(section, option)))
     return [key]
+
+
+def _known_keys(section: Section, option: str | None) -> str:
+    """Returns the keys of a section, and how it is rid of those that a base config has."""
+    way_out = '' if option is not None else (
+        f'; where a base config brings it, start the dict anew with _delete_=True, e.g. '
+        f'--cfg-options {section.place}._delete_=True and all its keys')
+    return (f'; known keys of {section.reader.name}: {", ".join(sorted(section.reader.parameters))}'
+            f'{way_out}')
 
 
 def _unknown_at_top(cfg: Config, name: str, option: str | None) -> list[str]:

@@ -13,7 +13,7 @@ from mmseg.datasets import DATASETS, PIPELINES
 from mmseg.models.builder import MODELS
 
 from ...distributed.options import Engine
-from ...errors import InputError, nearest
+from ...errors import NEAR_IF_REFUSED, InputError, nearest
 from ...plugins import is_known
 from ...schema import shorten
 from . import tables
@@ -91,10 +91,17 @@ def _optimizer(options: Any) -> Iterator[Section]:
     own = isinstance(name, str) and name in OPTIMIZER_BUILDERS.module_dict
     constructor = _registered(OPTIMIZER_BUILDERS if own else MMCV_OPTIMIZER_BUILDERS, name,
                               'optimizer.constructor')
-    if is_known(constructor):
-        library = constructor.__module__.partition('.')[0]
-        yield from _plain('optimizer.paramwise_cfg', options.get('paramwise_cfg'),
-                          {**tables.PARAMWISE, **tables.LAYER_DECAY.get(library, {})})
+    if not is_known(constructor):
+        return
+    place, given = 'optimizer.paramwise_cfg', options.get('paramwise_cfg')
+    by_depth = tables.LAYER_DECAY.get(constructor.__module__.partition('.')[0])
+    yield from _plain(place, given, by_depth or tables.PARAMWISE)
+    if by_depth is None:
+        keys = _entries((given or {}).get('custom_keys'))
+        yield from (Section(f'{place}.custom_keys', {key: value}, Reader(
+            'custom_keys', {key: SETTINGS}, is_closed=True)) for key, value in keys)
+        for key, value in keys:
+            yield from _plain(f'{place}.custom_keys.{key}', value, tables.CUSTOM_KEY)
 
 
 def _hooks(cfg: Mapping[str, Any]) -> Iterator[Section]:
@@ -196,7 +203,7 @@ def _registered(registry: Registry, name: Any, place: str) -> Callable:
 
 
 def _refuse_type(registry: Registry, name: Any, place: str, known: list[str]) -> NoReturn:
-    near = nearest(name, known) if isinstance(name, str) else None
+    near = nearest(name, known, NEAR_IF_REFUSED) if isinstance(name, str) else None
     raise InputError(
         f'{place}={shorten(name)} is not in the {registry.name} registry: '
         + (f'did you mean {near!r}?' if near else

@@ -103,9 +103,10 @@ PARAMETERS: dict[str, dict[str, Kind]] = {
     'LrUpdaterHook': dict(
         warmup=one_of(None, 'constant', 'linear', 'exp'), warmup_iters=steps(1),
         warmup_ratio=number(above=0, most=1), step=steps(1) | many(steps(1)), periods=many(STEPS)),
-    'PolyLrUpdaterHook': dict(power=NUMBER, min_lr=NUMBER),
+    'PolyLrUpdaterHook': dict(power=number(0), min_lr=number(0)),
     'CheckpointHook': dict(
         interval=steps(1) | one_of(-1), max_keep_ckpts=STEPS, out_dir=PATH),
+    'EMAHook': dict(momentum=number(above=0, most=1), interval=SIZE, warm_up=SIZE),
     'OptimizerHook': dict(grad_clip=CLIPPING | NONE),
     'LoggerHook': dict(interval=steps(1)),
 }
@@ -123,12 +124,14 @@ TEST_CFG = dict(
     mode=one_of('slide', 'whole'), crop_size=PAIR, stride=PAIR, window_batch=SIZE | NONE,
     subdivision_steps=COUNT, subdivision_num_points=SIZE, scale_factor=POSITIVE)
 TRAIN_CFG = dict(num_points=SIZE, oversample_ratio=POSITIVE, importance_sample_ratio=SHARE)
+FACTOR = number(0)
 PARAMWISE = dict(
-    custom_keys=SETTINGS, bias_lr_mult=NUMBER, bias_decay_mult=NUMBER, norm_decay_mult=NUMBER,
-    dwconv_decay_mult=NUMBER, dcn_offset_lr_mult=NUMBER, bypass_duplicate=FLAG)
+    custom_keys=SETTINGS, bias_lr_mult=FACTOR, bias_decay_mult=FACTOR, norm_decay_mult=FACTOR,
+    dwconv_decay_mult=FACTOR, dcn_offset_lr_mult=FACTOR, bypass_duplicate=FLAG)
+CUSTOM_KEY = dict(lr_mult=FACTOR, decay_mult=FACTOR)  # for the parameters whose names hold the key
 LAYER_DECAY: dict[str, dict[str, Kind]] = dict(  # by the library of the constructor
     mmseg_custom=dict(num_layers=SIZE, layer_decay_rate=POSITIVE, decay_embeddings=FLAG),
-    mmseg=dict(num_layers=SIZE, decay_rate=POSITIVE, decay_type=TEXT))
+    mmseg=dict(num_layers=SIZE, decay_rate=POSITIVE, decay_type=TEXT, layer_decay_rate=POSITIVE))
 # Of hooks, which mmcv calls in this order.
 PRIORITY = Kind('one of ' + ', '.join(Priority.__members__) + ', or 0 to 100',
                 lambda value: value in range(101) if WHOLE.holds(value) else
@@ -163,7 +166,8 @@ SETTINGS_OF_RUNS: dict[str, Kind] = dict(
     log_config=LOGGING | NONE, log_level=LEVELS | WHOLE, lr_config=SETTINGS | NONE, model=TYPED,
     momentum_config=SETTINGS | NONE, mp_start_method=one_of(None, 'fork', 'spawn', 'forkserver'),
     opencv_num_threads=WHOLE | NONE, optimizer=TYPED, optimizer_config=SETTINGS | NONE,
-    precision=TEXT | NONE, resume_from=PATH, runner=TYPED | NONE, sweep=SETTINGS | NONE,
+    precision=one_of(None, 'bf16', 'fp16', 'fp32'), resume_from=PATH, runner=TYPED | NONE,
+    sweep=SETTINGS | NONE,
     test_cfg=SETTINGS | NONE, total_batch=SIZE | NONE, total_epochs=steps(1) | NONE,
     total_iters=steps(1) | NONE,
     train_cfg=SETTINGS | NONE, work_dir=PATH, workflow=many(ANY))

@@ -215,3 +215,30 @@ def test_all_keys_that_the_package_reads_are_known():
                 name = node.args[0].value
                 of_run = ast.unparse(node.func.value) in ('cfg', 'run.cfg', 'self.run.cfg')
                 assert name in known or not of_run, f'{path}:{node.lineno} reads {name!r}'
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'optimizer.paramwise_cfg.custom_keys': dict(head=dict(lr_mul=10))},
+     "custom_keys.head: 'lr_mul' .did you mean 'lr_mult'"),
+    ({'optimizer.paramwise_cfg.custom_keys': dict(head=dict(lr_mult=-1))}, 'a number of 0 or more'),
+    ({'optimizer.paramwise_cfg.custom_keys': dict(head=10)}, r'custom_keys.head=10: expected dict'),
+    ({'optimizer.paramwise_cfg.norm_decay_mult': -1}, 'a number of 0 or more'),
+    ({'optimizer.type': 'Adamw'}, "did you mean 'AdamW'"),
+    ({'optimizer.type': 'SGD'}, "'betas'; known keys of SGD: .*optimizer._delete_=True"),
+    ({'lr_config.policy': 'poli'}, "did you mean 'poly'"),
+    ({'lr_config.min_lr': -1}, 'a number of 0 or more'),
+    ({'custom_hooks': [dict(type='EMAHook', momentum=2.0)]}, 'custom_hooks.0.momentum=2.0'),
+    ({'precision': 'bf15'}, "one of None, 'bf16'")])
+def test_options_of_optimizers_schedules_and_hooks(resolved, change, message):
+    cfg = copy.deepcopy(resolved)
+    cfg.optimizer.constructor, cfg.optimizer.paramwise_cfg = 'DefaultOptimizerConstructor', {}
+    assert check_config(cfg) == []
+    cfg.merge_from_dict(change)
+    with pytest.raises(InputError, match=message):
+        check_config(cfg)
+
+
+def test_what_layer_decay_does_not_read_is_reported(resolved):
+    cfg = copy.deepcopy(resolved)
+    cfg.merge_from_dict({'optimizer.paramwise_cfg.custom_keys': dict(head=dict(lr_mult=10))})
+    assert check_config(cfg) == ['optimizer.paramwise_cfg.custom_keys']

@@ -1,0 +1,250 @@
+"""What the config alone tells of a run, checked before anything is started, read or built.
+
+What needs the data or the weights is checked by :mod:`.preflight`. The network is built on the meta
+device, which takes 0.04 s for the backbone of 6B and no memory.
+"""
+import copy
+import logging
+import os.path as osp
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from mmcv import Config
+from mmcv.runner import HOOKS, OPTIMIZERS
+from mmcv.utils import build_from_cfg
+from mmseg.core import build_optimizer
+from mmseg.models.builder import HEADS, MODELS
+from torch import nn
+
+from ..checkpoint.load import check_exists
+from ..datasets.class_names import class_names
+from ..datasets.described import DescribedDataset
+from ..datasets.description import read_description
+from ..datasets.nesting import innermost_options
+from ..distributed.memory import STATELESS
+from ..distributed.options import Engine
+from ..errors import InputError
+from ..evaluation.metric_names import check_kind_gives, check_kind_measures, metrics_of
+from ..models.segmentors.encoder_decoder import InternViTSegmentor, check_test_cfg
+from ..optim import low_memory
+from ..plugins import is_known
+from . import classes, preflight
+from .blame import reading
+from .build import build_network
+from .cached.settings import CacheSettings
+from .config import heads_of
+from .epochs import check_length
+from .foreign_settings import read_workflow
+from .options import UNTRAINED, RunOptions
+from .sweep.grid import combinations
+
+
+def check_before_start(cfg: Config, options: RunOptions, splits: Collection[str]) -> None:
+    """Checks what the config alone tells of a run.
+
+    Args:
+        cfg: Resolved config.
+        options: Options of the command line.
+        splits: Data sets that the run builds: 'train', 'val', 'test'.
+
+    Raises:
+        InputError: If something is wrong for certain; doubts are for :mod:`.preflight`.
+    """
+    tests = 'test' in splits
+    trains = options.owns_work_dir and not tests
+    evaluates = 'val' in splits and not options.no_validate
+    _check_files(cfg, options, trains)
+    if not tests and cfg.get('feature_cache'):
+        CacheSettings.of(cfg.feature_cache)
+    if trains:
+        preflight.check_settings(cfg)
+        Engine.of(cfg.get('engine'))
+        check_length(cfg)
+        read_workflow(cfg.get('workflow'))
+        _check_schedules(cfg)
+        _check_optimizer(cfg.optimizer)
+        if cfg.get('sweep'):
+            combinations(cfg)
+    _check_classes(cfg, options, splits, evaluates)
+    if evaluates:
+        _check_metrics(cfg)
+    if tests or evaluates:
+        _check_windows(cfg)
+    check_inputs(cfg)
+    _check_network(cfg, trains)
+
+
+def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
+    """Checks that the checkpoints and the pretrained file that a run begins with exist."""
+    for name in ('resume_from', 'load_from') if trains else ():
+        path = cfg.get(name)
+        if path and not osp.exists(path) and not (options.auto_resume and name == 'load_from'):
+            raise InputError(f'{name}={path!r} does not exist: correct the path')
+    if options.checkpoint not in (None, UNTRAINED) and not osp.exists(options.checkpoint):
+        raise InputError(f'checkpoint {options.checkpoint} does not exist')
+    backbone = cfg.model.get('backbone') or {}
+    pretrained = backbone.get('pretrained')
+    begins_elsewhere = cfg.get('load_from') or cfg.get('resume_from') or options.auto_resume
+    if trains and not begins_elsewhere and backbone.get('type') == 'InternViT6B' and isinstance(
+            pretrained, str) and pretrained:
+        check_exists(pretrained)
+
+
+def _check_schedules(cfg: Config) -> None:
+    """Builds the schedules of mmcv, whose constructors compare their options with each other."""
+    for name, suffix in (('lr_config', 'LrUpdaterHook'),
+                         ('momentum_config', 'MomentumUpdaterHook')):
+        options = copy.deepcopy(dict(cfg.get(name) or {}))
+        policy = options.pop('policy', None)
+        if policy is None:
+            continue
+        options['type'] = f'{policy.title() if policy.islower() else policy}{suffix}'
+        if is_known(HOOKS.get(options['type'])):
+            with reading(name):
+                build_from_cfg(options, HOOKS)
+
+
+def _check_optimizer(options: dict) -> None:
+    """Builds an optimizer of a single weight, whose constructor checks the ranges of its options.
+
+    What an optimizer raises of the device, or of the kind of a weight, is left to the run.
+    """
+    if options['type'] == low_memory.NAME or not is_known(OPTIMIZERS.get(options['type'])):
+        return
+    plain = {name: value for name, value in options.items() if name not in STATELESS}
+    with reading('optimizer'), suppress(RuntimeError):
+        build_optimizer(nn.Linear(1, 1, bias=False), copy.deepcopy(plain))
+
+
+def classes_by_config(options: Any) -> list[tuple[str, ...]]:
+    """Lists the class names of data sets, as far as their configs tell, each once.
+
+    Data sets of plugins may give ``classes`` a meaning of their own, and are left out.
+
+    Args:
+        options: Config of a data set, or a list of them.
+
+    Raises:
+        InputError: If a data set has no such classes, or their file does not exist.
+    """
+    found: dict[tuple[str, ...], None] = {}
+    for one in innermost_options(options):
+        kind = classes.kind_of(one)
+        if kind is None or not is_known(kind):
+            continue
+        if issubclass(kind, DescribedDataset):
+            found[tuple(read_description(one['description']).classes)] = None
+            continue
+        known = getattr(kind, 'CLASSES', None)
+        names = one.get('classes') or known
+        if names is not None:
+            found[tuple(class_names(names, known, one['type']))] = None
+    return list(found)
+
+
+def _check_classes(cfg: Config, options: RunOptions, splits: Collection[str],
+                   evaluates: bool) -> None:
+    """Compares the classes of the heads and of the data sets."""
+    of_split = {split: classes_by_config(cfg.data[split]) for split in splits
+                if split in cfg.data and (split != 'val' or evaluates)}
+    trained = of_split.get('train', [])
+    for names in trained:
+        classes.check_heads(cfg, names, classes.may_mean_more(cfg, options), warns=False)
+    if len(trained) == 1:
+        for names in of_split.get('val', []):
+            classes.compare_scored(trained[0], names, measures_alike(cfg.data.val))
+    for names in of_split.get('test', []):
+        classes.check_tested_head(cfg, names)
+
+
+def measures_alike(options: Any) -> bool:
+    """Returns whether all data sets of a config measure predictions as mmseg does."""
+    kinds = [classes.kind_of(one) for one in innermost_options(options)]
+    return all(is_known(getattr(kind, name, None)) for kind in kinds
+               for name in ('evaluate', 'pre_eval'))
+
+
+def _check_metrics(cfg: Config) -> None:
+    options = cfg.get('evaluation') or {}
+    metrics, best = metrics_of(options), options.get('save_best')
+    parts = innermost_options(cfg.data.val) if 'val' in cfg.data else []
+    kinds = [kind for one in parts if (kind := classes.kind_of(one)) is not None]
+    for kind in kinds:
+        check_kind_measures(kind, metrics, 'evaluation.metric')
+    names = classes_by_config(parts)
+    if best not in (None, 'auto') and len(kinds) == len(names) == 1:
+        check_kind_gives(kinds[0], names[0], metrics, best)
+
+
+def _check_windows(cfg: Config) -> None:
+    kind = MODELS.get(cfg.model.get('type'))
+    if isinstance(kind, type) and issubclass(kind, InternViTSegmentor):
+        check_test_cfg(cfg.model.get('test_cfg') or cfg.get('test_cfg'))
+
+
+def check_inputs(cfg: Config) -> None:
+    """Compares the feature maps that mmseg's heads read with those of an InternViT.
+
+    Raises:
+        InputError: If a head reads one that there is not, or takes another width.
+    """
+    backbone = cfg.model.get('backbone') or {}
+    if backbone.get('type') != 'InternViT6B' or cfg.model.get('neck'):
+        return
+    width = backbone.get('embed_dim', 3200)
+    blocks = backbone.get('out_indices', (7, 11, 15, 23))
+    for key, head in heads_of(cfg.model):
+        if not is_known(HEADS.get(head.get('type', ''))) or 'in_channels' not in head:
+            continue
+        read, widths = head.get('in_index', -1), head['in_channels']
+        for index in read if isinstance(read, (list, tuple)) else [read]:
+            if not -len(blocks) <= index < len(blocks):
+                raise InputError(
+                    f'{key}.in_index={read}: the backbone gives {len(blocks)} feature map(s), '
+                    f'0 to {len(blocks) - 1} (model.backbone.out_indices={list(blocks)})')
+        if isinstance(widths, (list, tuple)) != isinstance(read, (list, tuple)) or isinstance(
+                widths, (list, tuple)) and len(widths) != len(read):
+            raise InputError(f'{key}.in_channels={widths} and in_index={read}: expected as many of '
+                             f'the one as of the other, each in_channels {width}')
+        for channels in widths if isinstance(widths, (list, tuple)) else [widths]:
+            if channels != width:
+                raise InputError(f'{key}.in_channels={widths}: the backbone gives feature maps of '
+                                 f'{width} channels (model.backbone.embed_dim)')
+
+
+def _check_network(cfg: Config, trains: bool) -> None:
+    """Builds a network of this package on the meta device, without a word and without a GPU.
+
+    Parts of plugins may compute values as they are built, which there are none of: only what they
+    would raise anywhere is an error here.
+    """
+    backbone = cfg.model.get('backbone') or {}
+    if backbone.get('type') != 'InternViT6B':
+        return
+    cfg = copy.deepcopy(cfg)
+    flash = cfg.model.backbone.get('use_flash_attn')  # the choice of a kernel asks the GPU
+    cfg.model.backbone.use_flash_attn = [False] * len(flash) if isinstance(
+        flash, (list, tuple)) else False
+    try:
+        with _silence():
+            build_network(cfg, on_meta=True, trained=trains)
+    except InputError as error:
+        if not isinstance(error.__cause__, RuntimeError):
+            raise
+    except Exception:
+        return  # The run builds the same, and shows where it fails.
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Leaves what is logged and warned of to the network that the run builds."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(before)

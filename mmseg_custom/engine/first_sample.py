@@ -1,0 +1,44 @@
+"""The first sample of a training, loaded before the network is built and its weights are read."""
+from mmcv import Config
+from mmcv.parallel import DataContainer
+from mmcv.runner import get_dist_info
+from torch import Tensor
+
+from ..errors import InputError
+from .blame import reading
+from .label_check import with_checked_labels
+from .randomness import SeededSamples
+from .run import Run
+from .sampler import InfiniteSampler
+
+
+def try_first_sample(run: Run) -> None:
+    """Loads the first sample of a run that is not resumed, on rank 0; the generators keep state.
+
+    A pipeline that does not work, labels that the heads do not take, and images that are no
+    multiple of the patch would else be found by the first iteration, after minutes of reading
+    weights.
+
+    Raises:
+        InputError: If one of these is wrong.
+    """
+    rank, world_size = get_dist_info()
+    if run.resumed or rank > 0:
+        return
+    samples = with_checked_labels(SeededSamples(run.data['train'], run.seed), run.cfg.model)
+    first = next(iter(InfiniteSampler(len(run.data['train']), run.seed, rank, world_size)))
+    with reading('data.train', 'fails on its first sample'):
+        image = samples[first].get('img')
+    image = image.data if isinstance(image, DataContainer) else image
+    if isinstance(image, Tensor):
+        _check_patches(run.cfg, *image.shape[-2:])
+
+
+def _check_patches(cfg: Config, height: int, width: int) -> None:
+    backbone = cfg.model.backbone
+    patch = backbone.get('patch_size', 14)
+    if backbone.type == 'InternViT6B' and (height % patch or width % patch):
+        raise InputError(
+            f'the pipeline of data.train makes images of {height}x{width} pixels: expected '
+            f'multiples of the {patch}-pixel patch; set its crop_size, and the size of Pad, to '
+            f'e.g. {max(height // patch, 1) * patch}x{max(width // patch, 1) * patch}')
