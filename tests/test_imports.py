@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = 'mmseg_custom'
 # From the bottom up: a room may import itself and the floors below its own.
 FLOORS = [
-    ['errors', 'units', 'version', 'peak_memory', 'plugins'],
+    ['errors', 'logs', 'units', 'version', 'peak_memory', 'plugins'],
     ['files', 'schema', 'layers', 'losses'],
     ['targets'],
     ['datasets', 'checkpoint', 'feature_cache'],

@@ -19,6 +19,7 @@ from ..cached import open_cache
 from ..divergence import Diverged
 from ..ema import averaged
 from ..identity import refuse_another
+from ..iteration_timer import evaluating
 from ..label_check import with_checked_labels
 from ..last_save import LastSave
 from ..loaders import build_train_loader
@@ -215,11 +216,15 @@ def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone) -> list[Probe
         return left
     with ExitStack() as stack:
         for probe, _ in due:
-            stack.enter_context(averaged(probe.runner))
-        results = due[0][1].predict([probe.model for probe, _ in due], after_batch=shared.clear,
-                                    description=f'evaluation of {len(due)} head(s)')
-    for (probe, evaluation), own in zip(due, results):
-        evaluation.take(probe.runner, own)
+            stack.enter_context(evaluating(probe.runner))
+        with ExitStack() as averages:
+            for probe, _ in due:
+                averages.enter_context(averaged(probe.runner))
+            results = due[0][1].predict([probe.model for probe, _ in due],
+                                        after_batch=shared.clear,
+                                        description=f'evaluation of {len(due)} head(s)')
+        for (probe, evaluation), own in zip(due, results):
+            evaluation.take(probe.runner, own)
     # Rank 0 logs one line; the heads' own logs have the details.
     scores = [(evaluation.score, probe.name) for probe, evaluation in due
               if evaluation.score is not None]
