@@ -41,4 +41,5 @@ def describe_network(model: nn.Module) -> str:
     for name in ('neck', 'decode_head', 'auxiliary_head'):
         part = getattr(model, name, None)
         parts += part if isinstance(part, nn.ModuleList) else [part] if part is not None else []
-    return f'network: {type(model).__name__} of ' + ', '.join(type(part).__name__ for part in parts)
+    name, *names = (type(part).__name__.removeprefix('FSDP') for part in (model, *parts))
+    return f'network: {name} of {", ".join(names)}'

@@ -1,13 +1,15 @@
 """Progress, on rank 0: a bar on a terminal, and elsewhere a line now and then."""
 import os
+import shutil
 import sys
+import time
 from contextlib import suppress
 
 from mmcv.runner import get_dist_info
 from tqdm import tqdm
 
 EVERY = 30  # seconds between lines, where there is no terminal
-FIRST = 5  # seconds until the first
+BETWEEN = 5  # seconds between steps that are told
 
 
 def is_terminal() -> bool:
@@ -36,9 +38,9 @@ def progress_bar(total: int, unit: str, description: str = '', initial: int = 0,
         return tqdm(desc=description or None, file=STDERR, mininterval=0.5, leave=leave,
                     bar_format=bar_format, dynamic_ncols=_has_size(), **common)
     title = f'{description}: ' if description else ''
-    return _LineBar(file=_Lines(), mininterval=FIRST, maxinterval=EVERY, delay=FIRST, position=0,
-                    bar_format=title + '{n_fmt} of {total_fmt} ' + unit + 's, {elapsed} so far, '
-                    '{remaining} left{postfix}', **common)
+    return tqdm(file=_Lines(), mininterval=EVERY, maxinterval=EVERY, position=0,
+                bar_format=title + '{n_fmt} of {total_fmt} ' + unit + 's, {elapsed} so far, '
+                '{remaining} left{postfix}', **common)
 
 
 def _has_size() -> bool:
@@ -49,12 +51,26 @@ def _has_size() -> bool:
         return False
 
 
-class _LineBar(tqdm):
-    """Bar whose first line comes soon, and the next ones at intervals."""
+class Steps:
+    """Shows which step of a command runs: in a line of the terminal, elsewhere in lines at times.
 
-    def display(self, *args, **kwargs) -> bool | None:
-        self.mininterval = EVERY
-        return super().display(*args, **kwargs)
+    Args:
+        doing: What the command does: 'checking'.
+    """
+
+    def __init__(self, doing: str):
+        self._doing, self._said = doing, time.monotonic()
+
+    def __call__(self, step: str) -> None:
+        """Shows a step; none, an empty one, clears the line."""
+        if is_terminal():
+            width = shutil.get_terminal_size().columns - 1
+            text = f'{self._doing}: {step}' if step else ''
+            STDERR.write(f'\r{text[:width]:<{width}}\r')
+            STDERR.flush()
+        elif step and time.monotonic() - self._said > BETWEEN:
+            self._said = time.monotonic()
+            STDERR.write(f'{self._doing}: {step}\n')
 
 
 class _Output:

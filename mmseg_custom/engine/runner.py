@@ -191,7 +191,8 @@ class SegRunner(IterBasedRunner):
         self.meta = {**(self.meta or {}),
                      'hook_msgs': {**(meta.get('hook_msgs') or {}), **(found or {})}}
         if resume_optimizer and (checkpoint.is_sharded or checkpoint.optimizer is not None):
-            load_optimizer(self.optimizer, checkpoint, unwrap(self.model))
+            with saying('restoring the state of the optimizer'):
+                load_optimizer(self.optimizer, checkpoint, unwrap(self.model))
         elif resume_optimizer:
             self.logger.warning('%s holds no state of an optimizer, which starts anew',
                                 checkpoint.path)

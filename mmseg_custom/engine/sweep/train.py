@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from ...distributed.collectives import broadcast_from_rank0
 from ...errors import InputError
 from ...files import SaveError
+from ...logs import saying
 from ..batch_norm import check_batch_norm
 from ..blame import first_iteration
 from ..build import hash_ahead
@@ -56,7 +57,8 @@ def sweep(run: Run) -> list[dict]:
     runs = {one.name: run.with_config(one.cfg) for one in found}
     for head in runs.values():
         check_batch_norm(head.cfg, run.batch)
-    shared = SharedBackbone(runs[found[0].name], union_of_layers(found))
+    with saying('building the backbone'):
+        shared = SharedBackbone(runs[found[0].name], union_of_layers(found))
     hash_ahead(shared.network)
     samples: Dataset = SeededSamples(run.data['train'], run.seed)
     if run.cfg.get('feature_cache'):
