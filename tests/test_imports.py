@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = 'mmseg_custom'
 # From the bottom up: a room may import itself and the floors below its own.
 FLOORS = [
-    ['errors', 'units', 'version', 'peak_memory', 'plugins', 'processes', 'choices', 'missing'],
+    ['errors', 'logs', 'units', 'version', 'peak_memory', 'plugins', 'processes', 'choices',
+     'missing'],
     ['files', 'schema', 'layers', 'losses'],
     ['targets'],
     ['datasets', 'checkpoint', 'feature_cache'],

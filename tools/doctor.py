@@ -45,6 +45,7 @@ def main(args: argparse.Namespace) -> None:
     from mmseg_custom.doctor.report import as_json, page
     from mmseg_custom.engine.config import load_config, resolve_config
     from mmseg_custom.engine.options import RunOptions
+    from mmseg_custom.engine.progress import Steps
 
     warnings.simplefilter('ignore')
     get_root_logger().setLevel(logging.ERROR)
@@ -56,6 +57,7 @@ def main(args: argparse.Namespace) -> None:
     ranks = args.gpus or (torch.cuda.device_count() if device == 'cuda' and here else 1)
     options = RunOptions(device=device, no_validate=args.no_validate)
     cfg, _ = resolve_config(load_config(args.config, args.cfg_options), options)
+    progress = Steps('checking')
     report = run_checks(cfg, options, ranks, memory_of(args, device), args.tflops, progress)
     progress('')
     print((as_json if args.json else page)(report, args.config))
@@ -74,12 +76,6 @@ def memory_of(args: argparse.Namespace, device: str) -> int | None:
         return (torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available()
                 else None)
     return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-
-
-def progress(text: str) -> None:
-    """Shows on a terminal what is being checked."""
-    if sys.stderr.isatty():
-        print(f'\r{text:<60}\r', end='', file=sys.stderr, flush=True)
 
 
 if __name__ == '__main__':

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import mmcv
 from mmseg.utils import get_root_logger
 from PIL import Image
 
+from mmseg_custom.engine.progress import progress_bar
 from mmseg_custom.errors import InputError
 from mmseg_custom.files import SaveError, atomic_write
 
@@ -149,9 +149,10 @@ def _draw_all(root: Path, wanted: DemoManifest, tasks: list[Task]) -> None:
         for folder, _ in SPLITS:
             (root / kind / folder).mkdir(parents=True, exist_ok=True)
     _write_manifest(root, wanted, complete=False)
-    if tasks:
-        for folder, name, *what in mmcv.track_iter_progress(tasks):
+    with progress_bar(len(tasks), 'image', 'drawing') as bar:
+        for folder, name, *what in tasks:
             _draw_one(*_paths(root, folder, name), *what)
+            bar.update()
     _write_manifest(root, wanted, complete=True)
 
 

@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable
 
 from ..errors import InputError
+from ..logs import saying
 from .archive import Archive, DamagedFile, chunks
 from .user_cache import identity_of, read_cache, write_cache
 
@@ -79,7 +80,8 @@ def finish_checks() -> None:
         InputError: If a file is damaged; it names the file and the place.
     """
     for check in list(_CHECKS.values()):
-        check.join()
+        with saying(f'checking the checksums of {check.path}'):
+            check.join()
         if check.damage is not None:
             del _CHECKS[check.identity]  # opening it again is refused
             raise InputError(damaged_line(check.path, check.damage))

@@ -6,12 +6,12 @@ import os.path as osp
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from mmcv.utils import print_log
 from mmseg.datasets import CustomDataset
 from mmseg.datasets.pipelines import LoadAnnotations
 from mmseg.utils import get_root_logger
 
 from ..errors import InputError
+from ..logs import log_details
 from ..missing import look_around
 from .class_names import class_names
 from .few_shot import FewShotList, choose, read_options
@@ -101,7 +101,7 @@ class CheckedDataset(CustomDataset):
         chosen = choose(stems, *wanted)
         names = set(chosen.names)
         self.img_infos = [info for info, stem in zip(self.img_infos, stems) if stem in names]
-        print_log(f'few-shot: {chosen}', get_root_logger())
+        get_root_logger().info('few-shot: %s', chosen)
         return chosen
 
     def load_annotations(self, img_dir: str, img_suffix: str, ann_dir: str | None,
@@ -170,7 +170,7 @@ class CheckedDataset(CustomDataset):
                 names = read_lines(file.read())
         infos = list_samples(folder, img_suffix, None if ann_dir is None else Folder.of(ann_dir),
                              seg_map_suffix, names, split or '')
-        print_log(f'Loaded {len(infos)} images', get_root_logger())
+        log_details('Loaded %d images', len(infos))
         return infos
 
     def _log_unread(self, count: int, others: str | None, rest: str | None) -> None:

@@ -1,6 +1,8 @@
 """The report of the doctor as a page of text, and as JSON for programs."""
 import json
+import textwrap
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
@@ -13,6 +15,7 @@ from .memory import MemoryEstimate
 from .memory_tracker import KINDS
 
 SHOWN = 12  # findings on the page
+WIDTH = 80  # columns of the page, but for findings and paths
 JSON_KEYS = {'master weights': 'masters'}  # the key that programs have always read
 
 
@@ -66,25 +69,30 @@ def _by_dtype(flops: dict[Kernel, int]) -> Counter[str]:
 def _data(report: Report) -> list[str]:
     splits = [f'{split} {n["images"]} images ({n["decoded"]} decoded)'
               for split, n in report.data.items()]
-    return [f'data         {", ".join(splits)}'] if splits else []
+    return _part('data', ', '.join(splits)) if splits else []
 
 
 def _weights(report: Report) -> list[str]:
-    return [f'weights      {path}: {figures["values_read"]:.0%} of the values read'
-            for path, figures in report.weights.items()]
+    return [line for path, figures in report.weights.items()
+            for line in _part('weights', f'{path}: {figures["values_read"]:.0%} of the values '
+                              'read')]
 
 
 def _environment(report: Report) -> list[str]:
     env = report.environment
     if not env:
         return []
+    gpus = [f'{count} x {name}' if count > 1 else name
+            for name, count in Counter(env['gpus']).items()]
     return [
-        f'environment  Python {env["python"]}, PyTorch {env["torch"]}, mmcv {env["mmcv"]}, mmseg '
-        f'{env["mmseg"]}; {env["cpus"]} CPUs, {", ".join(env["gpus"]) or "no GPU"}',
-        f'             attention: {env["attention"]}; RMSNorm: {env["rms_norm"]}; nccl: '
-        f'{"yes" if env["nccl"] else "no"}, gloo: {"yes" if env["gloo"] else "no"}',
-        f'disk         {env["checkpoints"]} checkpoints of {format_bytes(env["checkpoint_bytes"])};'
-        f' {format_bytes(env["disk_free"])} free for {env["work_dir"]}']
+        *_part('environment', f'Python {env["python"]}, PyTorch {env["torch"]}, mmcv '
+               f'{env["mmcv"]}, mmseg {env["mmseg"]}; {env["cpus"]} CPUs, '
+               f'{", ".join(gpus) or "no GPU"}'),
+        *_part('', f'attention: {env["attention"]}; RMSNorm: {env["rms_norm"]}; nccl: '
+               f'{"yes" if env["nccl"] else "no"}, gloo: {"yes" if env["gloo"] else "no"}'),
+        *_part('disk', f'{env["checkpoints"]} checkpoints of '
+               f'{format_bytes(env["checkpoint_bytes"])}; {format_bytes(env["disk_free"])} free '
+               f'for {env["work_dir"]}')]
 
 
 def _memory(report: Report) -> list[str]:
@@ -95,15 +103,17 @@ def _memory(report: Report) -> list[str]:
     devices = f'{shape.ranks} GPU(s)' if shape.device == 'cuda' else (
         f'{shape.ranks} process(es) on the CPU')
     available = f'; {format_bytes(shape.usable)} are available' if shape.usable else ''
-    lines = ['', f'memory       predicted peak of each of {devices}, {shape.images} images of '
-             f'{shape.crop[0]}x{shape.crop[1]}, in {unit_name}{available}',
-             f'  {"":<32}{"peak":>8}' + ''.join(f'  {kind:>8}' for kind in KINDS)]
-    for each in estimates:
-        mark = '*' if each.chosen else ' '
-        fits = '' if each.fits is None else '  fits' if each.fits else '  too large'
-        host = f'  + {each.host / GIB:.1f} GiB host' if each.host else ''
-        lines.append(f'{mark} {each.name:<32}{each.peak / unit:>8.1f}' + ''.join(
-            f'  {each.parts[kind] / unit:>{max(len(kind), 8)}.1f}' for kind in KINDS) + fits + host)
+    over, under, *rows = _columns([
+        ['', *(kind.rpartition(' ')[0] for kind in KINDS)],
+        ['peak', *(kind.rpartition(' ')[2] for kind in KINDS)],
+        *([f'{count / unit:,.1f}' for count in (each.peak, *(each.parts[kind] for kind in KINDS))]
+          for each in estimates)])
+    lines = ['', *_part('memory', f'predicted peak of each of {devices}, {shape.images} images of '
+                        f'{shape.crop[0]}x{shape.crop[1]}, in {unit_name}{available}'), over, under]
+    for each, row in zip(estimates, rows):
+        fits = '' if each.fits is None else ': fits' if each.fits else ': too large'
+        host = f', and {each.host / GIB:.1f} GiB of the host' if each.host else ''
+        lines += [f'{"*" if each.chosen else " "} {each.name}{fits}{host}', row]
     return [*lines, '  * is what the config runs']
 
 
@@ -111,11 +121,25 @@ def _time(report: Report) -> list[str]:
     shape, chosen = report.shape, report.chosen
     if shape is None or chosen is None:
         return []
-    text = f'time         {sum(chosen.flops.values()) / 1e12:.3g} TFLOP per iteration and process'
+    text = f'{sum(chosen.flops.values()) / 1e12:.3g} TFLOP per iteration and process'
     if not report.seconds:
-        return [text + '; no GPU here to measure a rate on (--tflops gives one)']
+        return _part('time', text + '; no GPU here to measure a rate on (--tflops gives one)')
     given = not torch.cuda.is_available() and shape.device == 'cuda'
     rates = ', '.join(f'{rate / 1e12:.3g} for {kernel}' for kernel, rate in report.rates.items())
-    return [text, f'             about {report.seconds[chosen.name]:.3g} s, without communication '
-            'and loading',
-            f'             TFLOP/s {"assumed" if given else "measured here"}: {rates}']
+    return [*_part('time', text),
+            *_part('', f'about {report.seconds[chosen.name]:.3g} s, without communication and '
+                   'loading'),
+            *_part('', f'TFLOP/s {"assumed" if given else "measured here"}: {rates}')]
+
+
+def _part(name: str, text: str) -> list[str]:
+    """Formats a part of the page, in lines that fit a terminal."""
+    return textwrap.wrap(text, WIDTH, initial_indent=f'{name:<13}', subsequent_indent=' ' * 13,
+                         break_long_words=False, break_on_hyphens=False)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Formats rows of numbers under their headings, in columns as wide as they need."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ['    ' + '  '.join(cell.rjust(width) for cell, width in zip(row, widths)).rstrip()
+            for row in rows]

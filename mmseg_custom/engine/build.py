@@ -17,6 +17,7 @@ from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import choose_engine, parallelize, unwrap
 from ..distributed.precision import COMPUTE_DTYPES, apply_precision
 from ..errors import SHOWN, InputError
+from ..logs import saying
 from ..optim import low_memory
 from .blame import reading
 from .determinism import settle_determinism
@@ -70,6 +71,18 @@ def build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None 
     Returns:
         The wrapped segmentor.
     """
+    with saying(f'building the network{_with_weights(run.cfg, run.checkpoint)}'):
+        return _build_model(run, before_wrapping)
+
+
+def _with_weights(cfg: Config, checkpoint: Checkpoint | None) -> str:
+    """Returns the file of its weights, for the log."""
+    path = checkpoint.path if checkpoint else (cfg.model.get('backbone') or {}).get('pretrained')
+    return f' with the weights of {path}' if path else ''
+
+
+def _build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None) -> nn.Module:
+    """See :func:`build_model`."""
     cfg, checkpoint = run.cfg, run.checkpoint
     anew = () if run.resumed else cfg.get('load_from_without') or ()
     complete = checkpoint is not None and checkpoint.holds_backbone and not any(

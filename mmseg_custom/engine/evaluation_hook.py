@@ -1,7 +1,7 @@
 """Evaluation during training, and the record of the best score."""
 import os.path as osp
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -17,13 +17,16 @@ from ..distributed.collectives import broadcast_batch_norm, broadcast_from_rank0
 from ..distributed.parallelize import is_sharded
 from ..errors import InputError
 from ..evaluation.metric_names import BOUNDARY, means_of, metrics_of
-from ..evaluation.metrics import boundary_metrics, pre_eval
+from ..evaluation.metrics import as_floats, boundary_metrics, pre_eval
 from ..evaluation.per_image import PerImage
+from ..evaluation.tables import percent, summarize
 from ..files import SaveError
+from ..logs import saying
 from . import best
 from .blame import reading
 from .divergence import check_finite
 from .ema import averaged
+from .iteration_timer import evaluating
 from .predict import Keep, predict_all
 from .preemption import PreemptionHook
 from .stop_signals import StopRequested
@@ -78,7 +81,8 @@ class SegEvalHook(EvalHook):
     def _do_evaluate(self, runner: BaseRunner) -> None:
         if self._should_evaluate(runner):
             check_finite(runner)
-            with reading('model, data.val or evaluation', 'fails in the evaluation'):
+            with evaluating(runner), reading('model, data.val or evaluation',
+                                             'fails in the evaluation'):
                 self.latest_results, = self._predict_one(runner)
                 self.take(runner, self.latest_results)
 
@@ -107,6 +111,7 @@ class SegEvalHook(EvalHook):
         if self.broadcast_bn_buffer:
             for model in models:
                 broadcast_batch_norm(model)
+        options.setdefault('description', 'evaluation')
         return [found.in_order() for found in
                 predict_all(models, self.dataloader, self.device, self._keep(), **options)]
 
@@ -155,7 +160,10 @@ class SegEvalHook(EvalHook):
         Raises:
             InputError: If the data set does not give it.
         """
-        values = self._measure(runner, results)
+        with saying(f'computing the metrics of {len(results)} images'):
+            values = as_floats(self._measure(runner, results))
+        runner.logger.info('evaluation after iteration %d: %s', runner.iter + 1,
+                           self._describe(values))
         output = runner.log_buffer.output
         # NaN: the class is neither in the ground truth nor predicted.
         output.update({name: value for name, value in values.items() if value == value})
@@ -172,6 +180,12 @@ class SegEvalHook(EvalHook):
             runner.logger.warning('%s is NaN: no pixel is of the class, in the ground truth or '
                                   'predicted; no best checkpoint is saved', self.key_indicator)
         return score
+
+    def _describe(self, values: Mapping[str, float]) -> str:
+        dataset = self.dataloader.dataset
+        folders = [dataset.folder(number) for number in range(len(dataset.datasets))] if isinstance(
+            dataset, ConcatTestDataset) else ()
+        return summarize(values, dataset.CLASSES or (), folders=folders)
 
     def _measure(self, runner: BaseRunner, results: list) -> dict[str, float]:
         dataset = self.dataloader.dataset
@@ -220,7 +234,8 @@ class SegEvalHook(EvalHook):
         if before and before != path and osp.exists(before) and runner.rank == 0 and (
                 osp.abspath(osp.dirname(before)) == osp.abspath(self.out_dir)):
             remove_checkpoint(before)  # One in another work dir, resumed from, is kept.
-        runner.logger.info('best %s so far: %.4f, saved as %s', self.key_indicator, score, path)
+        runner.logger.info('best %s so far: %s, saved as %s', self.key_indicator, percent(score),
+                           path)
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Hooks of the mmcv runner: precision, the optimizer's step, checkpoints, the log."""
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import mmcv
 import torch
@@ -24,9 +26,13 @@ from ..files import SaveError, append_line, make_folder
 from ..peak_memory import process_peak
 from ..units import MIB
 from .divergence import check_finite
+from .iteration_timer import estimate
 from .last_save import LastSave
 from .log_buffer import DeferredLogBuffer
 from .log_files import warn_of_loss
+from .progress import is_terminal
+
+SILENCE = 30.  # seconds
 
 
 class _PrecisionHook(Hook):
@@ -100,15 +106,67 @@ def clip_gradients(model: nn.Module, max_norm: float, norm_type: float = 2.0,
     return norm
 
 
+def losses_line(values: Mapping[str, Any], end: int, left: str | None) -> str:
+    """Formats the losses of a training or validation after an iteration, as mmcv does.
+
+    Args:
+        values: Values to log by name.
+        end: Number of iterations of the run.
+        left: Time that is left; None where it is not known.
+    """
+    title, parts = f'Iter(val) [{values["iter"]}]\t', []
+    if values['mode'] == 'train':
+        lr = values['lr'] if isinstance(values['lr'], dict) else {'': values['lr']}
+        title = f'Iter [{values["iter"]}/{end}]\t'
+        parts = [' '.join(f'lr{name and f"_{name}"}: {rate:.3e}' for name, rate in lr.items())]
+        parts += [f'eta: {left}'] if left else []
+    first = ('time', 'data_time', 'memory')
+    names = [name for name in first if name in values] + [
+        name for name in values if name not in ('mode', 'epoch', 'iter', 'lr', *first)]
+    for name in names:
+        value, digits = values[name], 3 if name in first else 4
+        parts.append(f'{name}: {value:.{digits}f}' if isinstance(value, float) else
+                     f'{name}: {value}')
+    return title + ', '.join(parts)
+
+
 @HOOKS.register_module('TextLoggerHook', force=True)
 class SegTextLoggerHook(TextLoggerHook):
-    """Extends mmcv's hook: peaks of the whole run, and lines that a full disk does not take.
+    """Extends mmcv's hook: time that is left, peaks of the whole run, and full disks.
 
-    The peak memory is that of the process, also after evaluations have measured parts of it. Where
-    the disk is full, lines of the log are lost, whole ones, and the run goes on.
+    The time that is left includes evaluations, and is right after a run was resumed. The peak
+    memory is that of the process, also after evaluations have measured parts of it. Where the disk
+    is full, lines of the log are lost, whole ones, and the run goes on. The last iteration has a
+    line, too, and where there is no terminal with a progress bar, no ``SILENCE`` goes by without.
     """
 
     _lost = False
+    _said = 0.  # when there was a line last
+
+    def before_run(self, runner: BaseRunner) -> None:
+        """Opens the JSON log."""
+        super().before_run(runner)
+        self._said = time.monotonic()
+
+    def after_train_iter(self, runner: BaseRunner) -> None:
+        """Logs an iteration, if that is due."""
+        if (not self.by_epoch and self.is_last_iter(runner) and runner.log_buffer.val_history
+                and not self.every_n_iters(runner, self.interval)):
+            runner.log_buffer.average((runner.iter + 1) % self.interval)
+        super().after_train_iter(runner)
+        if not self.by_epoch and not is_terminal() and time.monotonic() - self._said > SILENCE:
+            self._said = time.monotonic()
+            runner.logger.info('Iter [%d/%d]\teta: %s', runner.iter + 1, runner.max_iters,
+                               estimate(runner, runner.iter + 1))
+
+    def _log_info(self, log_dict: dict, runner: BaseRunner) -> None:
+        """Logs a line of losses; those of all metrics are mmcv's, for the file alone."""
+        self._said = time.monotonic()
+        if self.by_epoch or log_dict['mode'] != 'train' and 'loss_val' not in log_dict:
+            super()._log_info(log_dict, runner)
+        else:
+            left = estimate(runner, log_dict['iter'])
+            runner.logger.info('%s', losses_line(log_dict, runner.max_iters, left))
 
     def _dump_log(self, log_dict: dict, runner: BaseRunner) -> None:
         """Appends a line to the JSON log, on rank 0."""
@@ -207,6 +265,8 @@ class SegCheckpointHook(CheckpointHook):
                 runner.meta.setdefault('hook_msgs', {})['last_ckpt'] = path
         except SaveError as error:
             return error
+        if runner.rank == 0 and runner.meta is not None:
+            runner.logger.info('saved %s', runner.meta['hook_msgs']['last_ckpt'])
         return None
 
 

@@ -9,12 +9,15 @@ import mmcv
 import numpy as np
 from mmcv.runner import get_dist_info
 from mmseg.datasets import CustomDataset
+from mmseg.utils import get_root_logger
 
 from ..datasets.nesting import innermost_datasets
 from ..errors import InputError
 from ..evaluation import evaluate, pre_eval, write_results
 from ..evaluation.metric_names import BOUNDARY, check_metrics, check_options
+from ..evaluation.tables import summarize
 from ..files import as_save_error, atomic_path
+from ..logs import saying
 from ..targets import spare_folders, try_target, write_or_rescue
 from .painter import Painter
 from .predict import Keep, Predictions, name_of, save_partial
@@ -137,8 +140,12 @@ class Outputs:
         if self.format_only:
             yield f'label files: {self._evaluation_options["imgfile_prefix"]}'
         if self.metrics:
-            evaluation = evaluate(self._dataset, results, self.metrics, sorted(found.results),
-                                  **self._evaluation_options)
+            with saying(f'computing the metrics of {len(results)} images'):
+                evaluation = evaluate(self._dataset, results, self.metrics, sorted(found.results),
+                                      logger=get_root_logger(), **self._evaluation_options)
+            yield f'{len(results)} images: ' + summarize(
+                evaluation['metric'], self._dataset.CLASSES or (), evaluation.get('interval'),
+                [part['image_folder'] for part in evaluation.get('data_sets', ())])
             written = self._write_file(self._results_path, partial(
                 write_results, evaluation=evaluation, records=results, dataset=self._dataset,
                 cfg=self.run.cfg, config=self.config, checkpoint=self.checkpoint,

@@ -165,7 +165,8 @@ def _fill(found: Sequence[Predictions], models: Sequence[nn.Module], loader: Dat
     for model in models:
         model.eval()
     try:
-        with progress_bar(total, 'image', description) as bar, torch.no_grad():
+        with progress_bar(total, 'image', description, leave=not description) as bar, \
+                torch.no_grad():
             for indices, batch in zip(_indices(loader), loader):
                 unread = batch.pop('unread', {})
                 for position, message in unread.items():

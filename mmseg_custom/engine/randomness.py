@@ -13,11 +13,11 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from mmcv.runner import BaseRunner, Hook, get_dist_info
-from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
 
 from ..distributed.collectives import broadcast_from_rank0
 from ..errors import InputError
+from ..logs import log_details
 
 MOST_SEEDS = 2**32  # numpy takes no more
 SAMPLE, ITERATION = 0, 1  # kinds of seeds, so that sample 5 and iteration 5 differ
@@ -46,7 +46,7 @@ def seed_process(seed: int | None, diff_seed: bool = False) -> int:
     random.seed(own)
     np.random.seed(own)
     torch.manual_seed(own)
-    get_root_logger().info('seed: %d', own)
+    log_details('seed of this process: %d', own)
     return seed
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from contextlib import nullcontext
 from typing import Any
 
-from mmcv.runner import RUNNERS, IterBasedRunner
+from mmcv.runner import RUNNERS, Hook, IterBasedRunner
 from mmseg.models.segmentors.base import BaseSegmentor
 
 from ..checkpoint import (
@@ -21,9 +21,11 @@ from ..compat.feature_batches import batch_for
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import is_sharded, no_sync, unwrap
+from ..logs import saying
 from . import best
 from .divergence import DivergenceHook
 from .ema import MARK, averaged, restore_averages
+from .iteration_timer import SegIterTimerHook
 from .log_buffer import DeferredLogBuffer
 
 
@@ -76,6 +78,10 @@ class SegRunner(IterBasedRunner):
                                         momentum_config, **kwargs)
         if not self.allow_nonfinite:
             self.register_hook(DivergenceHook(), priority='ABOVE_NORMAL')
+
+    def register_timer_hook(self, timer_config: dict | Hook | None) -> None:
+        """Registers the timer that leaves evaluations out, in the place of mmcv's."""
+        super().register_timer_hook(timer_config and SegIterTimerHook())
 
     def train(self, data_loader: Any, **kwargs) -> None:
         """Runs one iteration; the optimizer hook runs the backward pass of its last batch."""
@@ -154,7 +160,7 @@ class SegRunner(IterBasedRunner):
         name = osp.splitext(filename_tmpl.format(done))[0] + self.checkpoint_suffix
         path = osp.join(out_dir, name)
         save = save_sharded if is_sharded(self.model) else save_checkpoint
-        with averaged(self) as others:
+        with saying(f'saving {path}'), averaged(self) as others:
             if others:
                 meta[MARK] = 'the weights are averages; ema_* are those that they are averages of'
             save(unwrap(self.model), path, self.optimizer if save_optimizer else None, meta,
@@ -185,7 +191,8 @@ class SegRunner(IterBasedRunner):
         self.meta = {**(self.meta or {}),
                      'hook_msgs': {**(meta.get('hook_msgs') or {}), **(found or {})}}
         if resume_optimizer and (checkpoint.is_sharded or checkpoint.optimizer is not None):
-            load_optimizer(self.optimizer, checkpoint, unwrap(self.model))
+            with saying('restoring the state of the optimizer'):
+                load_optimizer(self.optimizer, checkpoint, unwrap(self.model))
         elif resume_optimizer:
             self.logger.warning('%s holds no state of an optimizer, which starts anew',
                                 checkpoint.path)

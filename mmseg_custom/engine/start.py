@@ -18,15 +18,17 @@ from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.devices import taken_by_others, use_gpu
 from ..distributed.launch import DistParams, init_process_group
 from ..files import atomic_write
+from ..logs import log_details, saying
 from ..processes import end_with_parent
 from .before_start import check_before_start
 from .config import load_checked_config, loader_options, resolve_config
 from .determinism import use_deterministic_kernels
 from .last_save import check_spare_folder
 from .lock import lock_work_dir
-from .log_files import LogFile
 from .options import RunOptions
+from .overview import describe_run, describe_start
 from .run import Run, prepare_run
+from .screen import show_and_keep
 from .sweep.records import seed_of_sweep
 from .used_folder import check_work_dir
 
@@ -51,7 +53,9 @@ def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val
     cfg, unread = load_checked_config(args.config, args.cfg_options, trains, sweep)
     cfg, notes = resolve_config(cfg, options)
     check_before_start(cfg, options, splits)
-    timestamp = _start(cfg, options)
+    timestamp, log = _start(cfg, options, trains)
+    for line in describe_start(args.config, cfg.work_dir, options.device, log):
+        get_root_logger().info('%s', line)
     for note in notes:
         get_root_logger().warning('%s', note)
     if unread:
@@ -59,24 +63,31 @@ def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val
                                   'if they are mistyped: %s', ', '.join(unread))
     if cfg.get('sweep') and options.seed is None and options.auto_resume:
         options = replace(options, seed=broadcast_from_rank0(seed_of_sweep(cfg.work_dir)))
-    run = prepare_run(cfg, options, splits, timestamp=timestamp)
-    if owns_work_dir:  # After what may be refused, whose line it would hide.
+    with saying('reading the data sets and the checkpoint'):
+        run = prepare_run(cfg, options, splits, timestamp=timestamp)
+    for line in describe_run(run):
+        get_root_logger().info('%s', line)
+    if owns_work_dir:  # After what may be refused, which it would delay.
         env = '\n'.join(f'{key}: {value}' for key, value in collect_env().items())
-        get_root_logger().info('environment\n%s', env)
+        log_details('environment\n%s', env)
     if owns_work_dir and get_dist_info()[0] == 0:
         atomic_write(osp.join(cfg.work_dir, osp.basename(args.config)), run.record.dump())
     return run
 
 
-def _open_log(logger: logging.Logger, path: str) -> None:
-    """Lets a logger of mmcv write into a file, too, in the form of what it prints."""
-    handler = LogFile(path)
-    handler.setFormatter(logger.handlers[0].formatter)
-    logger.addHandler(handler)
+def _log_of(work_dir: str, options: RunOptions, trains: bool, timestamp: str) -> str | None:
+    """Returns the path of the log file of a run; None where it keeps none."""
+    if options.owns_work_dir:
+        return osp.join(work_dir, f'{timestamp}.log')
+    return None if trains else osp.join(work_dir, f'test_{timestamp}.log')
 
 
-def _start(cfg: Config, options: RunOptions) -> str:
-    """Sets up device, process group and log; returns the timestamp that names the log."""
+def _start(cfg: Config, options: RunOptions, trains: bool) -> tuple[str, str | None]:
+    """Sets up device, process group and log.
+
+    Returns:
+        The timestamp that names the files of the run, and the path of its log, if it has one.
+    """
     notes: list[str] = []
     torch.backends.cudnn.benchmark = bool(cfg.get('cudnn_benchmark'))
     if options.deterministic:
@@ -98,10 +109,11 @@ def _start(cfg: Config, options: RunOptions) -> str:
             check_spare_folder(options.spare_dir)
     if world_size > 1:
         dist.barrier()
-    logger = get_root_logger(log_level=cfg.get('log_level', 'INFO'))
-    if rank == 0 and options.owns_work_dir:
-        _open_log(logger, osp.join(cfg.work_dir, f'{timestamp}.log'))
-    logger.propagate = False
+    log = show_and_keep(
+        cfg.get('log_level', 'INFO'),
+        _log_of(cfg.work_dir, options, trains, timestamp) if rank == 0 else None,
+        needed=options.owns_work_dir)
+    logger = get_root_logger()
     loader_options(cfg, 'train')  # Of these the next line reads the number of workers.
     setup_multi_processes(cfg)
     for note in notes:
@@ -109,4 +121,4 @@ def _start(cfg: Config, options: RunOptions) -> str:
     if options.device == 'cuda' and (taken := taken_by_others(torch.cuda.current_device())):
         # On ranks other than 0 mmseg's logger shows errors alone.
         logger.log(logging.WARNING if rank == 0 else logging.ERROR, '%s', taken)
-    return timestamp
+    return timestamp, log

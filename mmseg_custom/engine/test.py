@@ -10,6 +10,7 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..distributed.launch import is_first_of_node
 from ..distributed.precision import apply_precision
 from ..errors import InputError
+from ..logs import saying
 from .blame import reading
 from .build import build_network, check_finite, compute_dtype
 from .run import Run
@@ -28,7 +29,9 @@ def build_test_model(run: Run, backbone: str | None = None) -> nn.Module:
             than the data set.
     """
     data = run.data['test']
-    model = load_model(run.cfg, run.checkpoint, run.device, len(data.CLASSES), backbone)
+    with saying(f'loading the weights of {run.checkpoint.path}' if run.checkpoint else
+                'building the network'):
+        model = load_model(run.cfg, run.checkpoint, run.device, len(data.CLASSES), backbone)
     if run.options.check_finite:
         check_finite(model)
     meta = run.checkpoint.meta if run.checkpoint else {}

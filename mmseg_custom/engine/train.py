@@ -5,6 +5,7 @@ from mmcv.runner import get_dist_info
 from mmseg.utils import get_root_logger
 
 from ..distributed.parallelize import unwrap
+from ..logs import log_details
 from . import best
 from .batch_norm import check_batch_norm
 from .blame import first_iteration
@@ -14,7 +15,9 @@ from .first_sample import try_first_sample
 from .label_check import with_checked_labels
 from .last_save import LastSave
 from .loaders import build_train_loader
+from .overview import describe_network
 from .preemption import Preemption, PreemptionHook
+from .progress_hook import progress_of
 from .randomness import SeededSamples
 from .run import Run
 from .run_folder import RunFolder
@@ -55,8 +58,9 @@ def _train(run: Run, preemption: Preemption, folder: RunFolder) -> None:
     only_trained = not {'val', 'val_loss'} & set(run.data)
     spare = partial(drop_unneeded_blocks, run) if cached and only_trained else None
     model = build_model(run, spare)
-    logger.debug('%s', model)
     segmentor = unwrap(model)
+    logger.info('%s', describe_network(segmentor))
+    log_details('%s', model)
     segmentor.CLASSES, segmentor.PALETTE = run.data['train'].CLASSES, run.data['train'].PALETTE
     hash_ahead(segmentor.backbone)
     samples = (open_cache(run, model, preemption.requested) if cached
@@ -78,7 +82,8 @@ def _train(run: Run, preemption: Preemption, folder: RunFolder) -> None:
     if run.resumed:
         runner.restore(run.checkpoint)
     loader = build_train_loader(run, samples, done=runner.iter)
-    logger.info('training on %s x %d, %d images a step', run.device, run.batch.ranks,
-                run.batch.images)
-    with first_iteration(runner):
+    logger.info('training on %s x %d, %d images a step, %d iterations', run.device,
+                run.batch.ranks, run.batch.images, runner.max_iters)
+    with progress_of(runner), first_iteration(runner):
         runner.run([loader], [('train', 1)])
+    logger.info('done: checkpoints, evaluations and the log are in %s', run.work_dir)

@@ -3,19 +3,19 @@
 mIoU, mAcc, aAcc, mDice and mFscore are computed by mmseg's functions; mBIoU, the mean Boundary IoU,
 and the interval of mIoU are added. Letters: `H W` pixels, `K` classes.
 """
+import inspect
 import os.path as osp
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from mmcv.utils import print_log
-from prettytable import PrettyTable
 from torch.utils.data import Dataset
 
 from ..datasets.concatenated import ConcatTestDataset
 from ..datasets.ground_truth import read_ground_truth
 from .bootstrap import DRAWS, LEVEL, SEED, mean_over_classes, miou_interval
-from .metric_names import BOUNDARY, means_of, measures_as_mmseg
+from .metric_names import BOUNDARY, measures_as_mmseg
 from .per_image import PerImage
 from .record import ImageRecord, are_image_records, measure
 
@@ -72,7 +72,7 @@ def _measure_part(dataset: ConcatTestDataset, prediction: np.ndarray, index: int
 
 def evaluate(dataset: Dataset, records: Sequence[tuple], metrics: Sequence[str],
              indices: Sequence[int] | None = None, **options: Any) -> dict:
-    """Computes the metrics, and prints mmseg's table of the classes and one of the means.
+    """Computes the metrics; mmseg logs its tables of the classes and of the means.
 
     Args:
         dataset: Data set of the records.
@@ -93,7 +93,9 @@ def evaluate(dataset: Dataset, records: Sequence[tuple], metrics: Sequence[str],
     """
     if isinstance(dataset, ConcatTestDataset):
         return _evaluate_parts(dataset, records, metrics, indices, **options)
-    values = dict(dataset.evaluate(
+    if not _takes_logger(dataset):
+        options = {name: value for name, value in options.items() if name != 'logger'}
+    values = as_floats(dataset.evaluate(
         records, metric=[name for name in metrics if name != BOUNDARY] or ['mIoU'], **options))
     if not are_image_records(records):
         return dict(metric=values)
@@ -101,7 +103,6 @@ def evaluate(dataset: Dataset, records: Sequence[tuple], metrics: Sequence[str],
     if BOUNDARY in metrics:
         values.update(boundary_metrics(dataset, images))
     interval = miou_interval(*images.areas(len(classes)))
-    print_log('\n' + _table(values, interval, len(records)), options.get('logger'))
     if interval is None:
         return dict(metric=values)
     return dict(metric=values, interval=dict(
@@ -128,10 +129,14 @@ def _evaluate_parts(dataset: ConcatTestDataset, records: Sequence[tuple], metric
     return {**found, 'metric': {**found['metric'], **metric}, 'data_sets': data_sets}
 
 
-def _table(metrics: dict[str, float], interval: tuple[float, float] | None, images: int) -> str:
-    table = PrettyTable(['metric', 'percent', f'{LEVEL:.0%} interval over {images} images'])
-    for name, value in means_of(metrics).items():
-        ends = '{:.2f} .. {:.2f}'.format(*(100 * end for end in interval)) if (
-            name == 'mIoU' and interval) else ''
-        table.add_row([name, f'{100 * value:.2f}', ends])
-    return table.get_string()
+
+def _takes_logger(dataset: Dataset) -> bool:
+    """Returns whether the evaluation of a data set, which may be a plugin's, takes a logger."""
+    parameters = inspect.signature(dataset.evaluate).parameters.values()
+    return any(each.name == 'logger' or each.kind is each.VAR_KEYWORD for each in parameters)
+
+
+def as_floats(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Converts numpy's numbers of 32 bits to the shortest floats: 0.4061, not 0.406100004911."""
+    return {name: float(str(value)) if isinstance(value, np.float32) else value
+            for name, value in metrics.items()}

@@ -67,7 +67,7 @@ def select_kernel(use_flash_attn: bool) -> Kernel:
         except RuntimeError as error:  # a run on the CPU, beside a GPU that is full or held
             why = f'the GPU takes no process: {str(error).splitlines()[0]}'
         reason += f', {why}'
-    logging.getLogger('mmseg').info('attention kernel: %s (%s)', name, reason)
+    logging.getLogger('mmseg.details').info('attention kernel: %s (%s)', name, reason)
     return kernel
 
 

@@ -46,7 +46,7 @@ def rms_norm_class() -> type[nn.Module]:
             f' (apex failed to load: {error!r})')
         logging.getLogger('mmseg').debug('RMSNorm: torch.nn.RMSNorm%s', reason)
         return RMSNorm
-    logging.getLogger('mmseg').info('RMSNorm: apex.normalization.FusedRMSNorm')
+    logging.getLogger('mmseg.details').info('RMSNorm: apex.normalization.FusedRMSNorm')
     return FusedRMSNorm
 
 

@@ -5,10 +5,10 @@ Depth 0 is the embedding, 1..L the blocks, L + 1 everything after them.
 from collections import OrderedDict
 
 from mmcv.runner import OPTIMIZER_BUILDERS, DefaultOptimizerConstructor
-from mmseg.utils import get_root_logger
 from torch import nn
 
 from ..errors import InputError
+from ..logs import log_details
 
 _EMBEDDINGS = ('backbone.cls_token', 'backbone.pos_embed', 'backbone.mask_token')
 
@@ -83,4 +83,4 @@ def _log(groups: dict[str, dict]) -> None:
         count = sum(p.numel() for p in group['params'])
         lines.append(f'{key:<20}{group["lr"]:>12.4g}{group["weight_decay"]:>8g}'
                      f'{len(group["params"]):>9}{count:>15,}')
-    get_root_logger().info('parameter groups\n%s', '\n'.join(lines))
+    log_details('parameter groups\n%s', '\n'.join(lines))

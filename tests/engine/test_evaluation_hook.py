@@ -72,7 +72,8 @@ def test_several_metrics_of_several_data_sets(shared_data):
     dataset = build_test_dataset(parts)
     guessed = [labels for part in dataset.datasets for labels in guesses(part, .3)]
     records = pre_eval(dataset, guessed, range(len(dataset)), boundary=True)
-    runner = SimpleNamespace(log_buffer=DeferredLogBuffer(), logger=logging.getLogger('mmseg'))
+    runner = SimpleNamespace(log_buffer=DeferredLogBuffer(), iter=0,
+                             logger=logging.getLogger('mmseg'))
     hook = SegEvalHook(DataLoader(dataset), 'cpu', metric=['mBIoU', 'mDice'])
     hook.evaluate(runner, records)
     expected = evaluate(dataset, records, ['mBIoU', 'mDice'])['metric']
@@ -98,7 +99,7 @@ def test_a_class_that_is_nowhere_has_no_best(tmp_path):
     hook = SegEvalHook(DataLoader(Measured()), 'cpu', save_best='IoU.flag')
     with logged() as lines:
         hook.take(runner, [])
-    assert lines[0].startswith('IoU.flag is NaN: no pixel is of the class')
+    assert lines[1].startswith('IoU.flag is NaN: no pixel is of the class')
     assert runner.log_buffer.output == {'mIoU': 0.5, 'eval_iter_num': 1}
     assert hook.rule == 'greater' and {path.name for path in tmp_path.iterdir()} == {'best.json'}
     other = SegEvalHook(DataLoader(Measured()), 'cpu', save_best='IoU.wall')

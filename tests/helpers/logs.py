@@ -24,7 +24,8 @@ def logged(name: str = 'mmseg', level: int = logging.INFO) -> Iterator[list[str]
 
 def reset_loggers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Removes handlers of earlier tests, whose streams are closed, until the end of the test."""
-    for name in ('mmcv', 'mmseg'):
+    monkeypatch.setattr(logging, '_warnings_showwarning', None)  # warnings are not captured
+    for name in ('mmcv', 'mmseg', 'py.warnings'):
         logger = logging.getLogger(name)
         monkeypatch.setattr(logger, 'handlers', [])
         for setting in ('level', 'propagate'):

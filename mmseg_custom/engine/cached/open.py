@@ -17,6 +17,7 @@ from ...errors import InputError
 from ...feature_cache import FeatureCache, RecordLayout
 from ...feature_cache.manage import caches_in
 from ...feature_cache.shards import CorruptShard
+from ...logs import saying
 from ...units import format_bytes
 from ..blame import reading
 from ..config import loader_options
@@ -53,7 +54,8 @@ def open_cache(run: Run, model: nn.Module,
                          "cache, the backbone needs no sharding; use engine 'ddp' or 'auto'")
     model = unwrap(model)
     crops = AugmentedViews(run.data['train'], settings.seed)
-    described: Any = _describe(run, model, crops, settings) if rank == 0 else None
+    with saying('reading the weights, which a feature cache is named by'):
+        described: Any = _describe(run, model, crops, settings) if rank == 0 else None
     key, layout = broadcast_from_rank0(described)
     crops.crop = layout.crop
     cache = FeatureCache.of(settings.dir, key, layout)

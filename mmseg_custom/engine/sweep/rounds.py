@@ -11,6 +11,7 @@ from ...checkpoint.work_dir import checkpoints_in, is_whole
 from ...distributed.collectives import broadcast_from_rank0, gather_to_all
 from ...distributed.memory import state_bytes, storage_of
 from ...errors import InputError
+from ...logs import log_details
 from ...models.segmentors.batching import free_bytes
 from ...units import format_bytes
 from ..build import build_network
@@ -93,8 +94,9 @@ def _announce(found: Sequence[Combination], rounds: list[Round], needed: dict[st
               free: int, room: int) -> None:
     logger, heads = get_root_logger(), [f'  {n}: {format_bytes(b)}' for n, b in needed.items()]
     logger.info('sweep: %d head(s), which take %s of memory; %s are free, of which %s are for '
-                'states of heads\n%s', len(found), format_bytes(sum(needed.values())),
-                format_bytes(free), format_bytes(room), '\n'.join(heads))
+                'states of heads', len(found), format_bytes(sum(needed.values())),
+                format_bytes(free), format_bytes(room))
+    log_details('memory of the heads\n%s', '\n'.join(heads))
     if len(rounds) > 1:
         logger.info('sweep: the heads are trained in %d rounds, each with its own pass of the '
                     'backbone: %s', len(rounds), '; '.join(

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from ...distributed.collectives import broadcast_from_rank0
 from ...errors import InputError
 from ...files import SaveError
+from ...logs import saying
 from ..batch_norm import check_batch_norm
 from ..blame import first_iteration
 from ..build import hash_ahead
@@ -19,6 +20,7 @@ from ..cached import open_cache
 from ..divergence import Diverged
 from ..ema import averaged
 from ..identity import refuse_another
+from ..iteration_timer import evaluating
 from ..label_check import with_checked_labels
 from ..last_save import LastSave
 from ..loaders import build_train_loader
@@ -74,7 +76,8 @@ def _sweep(run: Run, found: Sequence[Combination], left: Sequence[Combination],
            runs: dict[str, Run], preemption: Preemption, earlier: EarlierRun,
            folder: SweepFolder) -> list[dict]:
     """Builds the backbone, trains the heads that are left and reports on all."""
-    shared = SharedBackbone(runs[found[0].name], union_of_layers(found))
+    with saying('building the backbone'):
+        shared = SharedBackbone(runs[found[0].name], union_of_layers(found))
     hash_ahead(shared.network)
     samples: Dataset = SeededSamples(run.data['train'], run.seed)
     if run.cfg.get('feature_cache'):
@@ -253,19 +256,22 @@ def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone, preemption: P
         return left
     with ExitStack() as stack:
         for probe, _ in due:
-            stack.enter_context(averaged(probe.runner))
-        try:
-            results = due[0][1].predict(
-                [probe.model for probe, _ in due], after_batch=shared.clear,
-                description=f'evaluation of {len(due)} head(s)', preemption=preemption)
-        except StopRequested as request:
-            stopped_by = request.signal
-        else:
-            stopped_by = None
-    if stopped_by is not None:  # the weights are no averages any more
-        _stop(left, preemption, stopped_by)
-    for (probe, evaluation), own in zip(due, results):
-        evaluation.take(probe.runner, own)
+            stack.enter_context(evaluating(probe.runner))
+        with ExitStack() as averages:
+            for probe, _ in due:
+                averages.enter_context(averaged(probe.runner))
+            try:
+                results = due[0][1].predict(
+                    [probe.model for probe, _ in due], after_batch=shared.clear,
+                    description=f'evaluation of {len(due)} head(s)', preemption=preemption)
+            except StopRequested as request:
+                stopped_by = request.signal
+            else:
+                stopped_by = None
+        if stopped_by is not None:  # the weights are no averages any more
+            _stop(left, preemption, stopped_by)
+        for (probe, evaluation), own in zip(due, results):
+            evaluation.take(probe.runner, own)
     # Rank 0 logs one line; the heads' own logs have the details.
     scores = [(evaluation.score, probe.name) for probe, evaluation in due
               if evaluation.score is not None]

@@ -1,0 +1,120 @@
+"""What is shown on the screen, and what is in the log file alone."""
+import logging
+import sys
+import warnings
+
+import pytest
+from helpers.logs import reset_loggers
+from mmcv.utils import print_log
+
+from mmseg_custom.engine.progress import progress_bar
+from mmseg_custom.engine.screen import show_and_keep
+from mmseg_custom.logs import log_details, saying
+
+
+class Terminal:
+    """A standard error that is a terminal."""
+
+    def __init__(self):
+        self.text = ''
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        raise OSError('no file')
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch):
+    with warnings.catch_warnings():
+        warnings.simplefilter('always')
+        reset_loggers(monkeypatch)
+        yield
+
+
+def talk() -> None:
+    """Logs as this package, mmcv and mmseg do."""
+    logger = logging.getLogger('mmseg')
+    logger.info('network: a')
+    log_details('environment\nGCC: 12')
+    print_log('per class results', logger)  # mmcv's function
+    logging.getLogger('mmcv').info('initialize a head')
+    logger.warning('a doubt')
+    warnings.warn_explicit('of a library', UserWarning, sys.modules['mmseg'].__file__, 5)
+    for _ in range(3):
+        warnings.warn_explicit('of a plugin', UserWarning, '/home/plugin.py', 7)
+
+
+FILE_ALONE = ('environment\nGCC: 12', 'per class results', 'initialize a head', 'of a library')
+
+
+def test_the_screen_has_what_a_person_reads_and_the_file_everything(tmp_path, capsys):
+    path = tmp_path / 'run.log'
+    assert show_and_keep('INFO', str(path)) == str(path)
+    talk()
+    screen, file = capsys.readouterr().err, path.read_text()
+    assert [line.split(' - ', 1)[1] for line in screen.splitlines()] == [
+        'mmseg - INFO - network: a', 'mmseg - WARNING - a doubt',
+        'py.warnings - WARNING - of a plugin (UserWarning, plugin.py:7)']
+    for text in ('network: a', 'a doubt', *FILE_ALONE):
+        assert file.count(text) == 1 and (text in screen) == (text not in FILE_ALONE)
+    assert file.count('of a plugin') == 1
+
+
+def test_at_log_level_debug_the_screen_has_everything(capsys):
+    show_and_keep('DEBUG', None)
+    talk()
+    screen = capsys.readouterr().err
+    assert all(text in screen for text in FILE_ALONE)
+
+
+def test_a_terminal_has_short_lines_above_the_bar(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, 'stderr', terminal)
+    monkeypatch.setenv('TERM', 'xterm')
+    show_and_keep('INFO', None)
+    with progress_bar(3, 'image') as bar:
+        bar.update()
+        logging.getLogger('mmseg').warning('a doubt')
+    line = next(line for line in terminal.text.replace('\r', '\n').splitlines() if 'doubt' in line)
+    assert line[2] == line[5] == ':' and line[8:] == ' warning: a doubt'
+    assert terminal.text.rindex('image') > terminal.text.index('doubt')
+
+
+@pytest.mark.parametrize('term', ['dumb', None])
+def test_without_a_terminal_a_bar_is_lines(monkeypatch, capsys, term):
+    if term:
+        monkeypatch.setattr(sys, 'stderr', Terminal())
+        monkeypatch.setenv('TERM', term)
+    with progress_bar(4, 'image', 'evaluation') as bar:
+        for passed in (40, 2, 10, 3):  # seconds
+            bar.start_t -= passed
+            bar.last_print_t -= passed
+            bar.update()
+    text = sys.stderr.text if term else capsys.readouterr().err
+    assert '\r' not in text and [line.split(',')[0] for line in text.splitlines()] == [
+        f'evaluation: {n} of 4 images' for n in (0, 1, 4)]
+
+
+def test_a_test_runs_without_a_log_that_cannot_be_written(tmp_path):
+    assert show_and_keep('INFO', str(tmp_path / 'none' / 'run.log'), needed=False) is None
+    with pytest.raises(FileNotFoundError):
+        show_and_keep('INFO', str(tmp_path / 'none' / 'run.log'))
+
+
+def test_what_takes_long_says_what_it_is(capsys):
+    show_and_keep('INFO', None)
+    with saying('reading', after=60):
+        pass
+    assert not capsys.readouterr().err
+    with saying('loading', after=.01, every=60):
+        text = ''
+        while 'loading: 0 s so far' not in text:
+            text += capsys.readouterr().err
