@@ -37,15 +37,14 @@ def train(run: Run) -> None:
         SystemExit: With code 75 if it is stopped by a signal, 130 after Ctrl-C.
         KeyboardInterrupt: After Ctrl-C before the end of the first iteration.
     """
-    check_batch_norm(run.cfg, run.batch)
-    cached = bool(run.cfg.get('feature_cache'))
-    if not cached:
-        try_first_sample(run)
     preemption = Preemption()
     preemption.listen()
     if (line := finished(run)) is not None:
         get_root_logger().info('%s', line)
         return
+    check_batch_norm(run.cfg, run.batch)
+    if not run.cfg.get('feature_cache'):
+        try_first_sample(run)
     with RunFolder(run, lambda: preemption.signal) as folder:
         _train(run, preemption, folder)
 
@@ -55,6 +54,7 @@ def _train(run: Run, preemption: Preemption, folder: RunFolder) -> None:
     logger = get_root_logger()
     if not (run.resumed or run.options.overwrite) and get_dist_info()[0] == 0:
         best.remove(run.work_dir)
+    cached = bool(run.cfg.get('feature_cache'))
     only_trained = not {'val', 'val_loss'} & set(run.data)
     spare = partial(drop_unneeded_blocks, run) if cached and only_trained else None
     model = build_model(run, spare)

@@ -1,4 +1,4 @@
-"""A data loader that waits for its workers no longer than a limit, and names the one it waits for."""
+"""A data loader that waits for its workers up to a limit, and names the one it waits for."""
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
 from multiprocessing import active_children
