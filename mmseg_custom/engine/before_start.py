@@ -19,6 +19,7 @@ from mmseg.models.builder import HEADS, MODELS
 from torch import nn
 
 from ..checkpoint.load import check_exists
+from ..choices import UNTRAINED
 from ..datasets.class_names import class_names
 from ..datasets.described import DescribedDataset
 from ..datasets.description import read_description
@@ -37,7 +38,7 @@ from .cached.settings import CacheSettings
 from .config import heads_of
 from .epochs import check_length
 from .foreign_settings import read_workflow
-from .options import UNTRAINED, RunOptions
+from .options import RunOptions
 from .sweep.grid import combinations
 
 

@@ -72,7 +72,7 @@ def sweep(run: Run) -> list[dict]:
         return _sweep(run, found, left, runs, preemption, earlier, folder)
 
 
-def _sweep(run: Run, found: Sequence[Combination], left: Sequence[Combination],
+def _sweep(run: Run, found: list[Combination], left: list[Combination],
            runs: dict[str, Run], preemption: Preemption, earlier: EarlierRun,
            folder: SweepFolder) -> list[dict]:
     """Builds the backbone, trains the heads that are left and reports on all."""
