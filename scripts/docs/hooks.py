@@ -39,6 +39,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def titles_in(nav: list[str | dict]) -> dict[str, str]:
+    """Returns the titles of the pages in a menu, by their paths."""
+    titles = {}
+    for entry in nav:
+        for title, inner in entry.items() if isinstance(entry, dict) else ():
+            titles |= titles_in(inner) if isinstance(inner, list) else {inner: title}
+    return titles
+
+
 def api_pages(files: Files) -> dict[str, str]:
     """Returns the text of the API pages, by their paths."""
     return {file.src_uri: file.content_string for file in files.documentation_pages()
@@ -58,7 +67,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         markdown = api.expand(root_of(config), markdown, api_pages(files).values())
     if page.file.src_uri.startswith(links.SOURCES):
         return markdown
-    markdown, faults = links.rewrite(root_of(config), page.file.src_uri, markdown)
+    markdown, faults = links.rewrite(root_of(config), page.file.src_uri, markdown,
+                                     titles_in(config.nav))
     for fault in faults:
         log.warning(f'{page.file.src_uri}: {fault}')
     try:

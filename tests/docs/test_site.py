@@ -27,6 +27,15 @@ def test_links_that_github_follows_lead_to_the_page_of_the_site(page, target, ex
     assert links.rewrite(ROOT, page, f'[text]({target})') == (f'[text]({expected})', [])
 
 
+@pytest.mark.parametrize('text, expected', [
+    ('[resume.md](resume.md#on-a-gpu)', '[Interrupted runs](resume.md#on-a-gpu)'),
+    ('[this](resume.md)', '[this](resume.md)'),
+    ('![a drawing](architecture.svg)', '![a drawing](architecture.svg)')])
+def test_a_link_that_shows_the_name_of_a_page_shows_its_title(text, expected):
+    titles = {'resume.md': 'Interrupted runs'}
+    assert links.rewrite(ROOT, 'gpu.md', text, titles) == (expected, [])
+
+
 @pytest.mark.parametrize('target', ['../no_such_file.py', 'no_such_page.md', '../../outside.md'])
 def test_a_link_to_nothing_is_a_fault(target):
     _, faults = links.rewrite(ROOT, 'gpu.md', f'see [this]({target})')
