@@ -9,8 +9,7 @@ from helpers.browser import Browser, needs_browser
 from helpers.commands import ROOT
 from helpers.docs import script
 
-griffe = pytest.importorskip('griffe', reason='requirements/docs.txt is not installed')
-links, needs, api, roles = map(script, ('links', 'needs', 'api', 'roles'))
+links, needs, api = map(script, ('links', 'needs', 'api'))
 
 
 @pytest.mark.parametrize('page, target, expected', [
@@ -67,7 +66,7 @@ def test_a_mark_with_unknown_words_is_refused(mark):
         needs.show(f'<!-- needs: {mark} -->\n')
 
 
-def test_every_module_is_on_one_api_page(tmp_path):
+def test_every_module_is_on_one_api_page():
     pages = {path.name: path.read_text() for path in (ROOT / 'docs/api').glob('*.md')}
     assert not api.missing(ROOT, pages)
     shown = [module for text in pages.values() for module in api.DIRECTIVE.findall(
@@ -75,23 +74,6 @@ def test_every_module_is_on_one_api_page(tmp_path):
     assert len(shown) == len(set(shown))
     pages['layers.md'] = ''
     assert 'mmseg_custom.layers.block' in api.missing(ROOT, pages)
-
-
-@pytest.fixture(scope='module')
-def package():
-    return griffe.load('mmseg_custom', search_paths=[str(ROOT)], allow_inspection=False)
-
-
-@pytest.mark.parametrize('where, name, expected', [
-    ('engine.run', '.config.resolve_config', 'engine.config.resolve_config'),
-    ('doctor.depth', '..errors.InputError', 'errors.InputError'),
-    ('layers.block.Block', '.attention.Attention', 'layers.attention.Attention'),
-    ('checkpoint', '.segmentor.load_segmentor', 'checkpoint.segmentor.load_segmentor'),
-    ('layers.block', 'LayerScale', 'layers.block.LayerScale'),
-    ('layers.block', 'no_such_name', None)])
-def test_roles_of_docstrings_are_resolved_like_imports(where, name, expected, package):
-    found = roles.resolve(package, package[where], name)
-    assert found == (expected and f'mmseg_custom.{expected}')
 
 
 @pytest.fixture(scope='module')
