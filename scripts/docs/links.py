@@ -95,6 +95,8 @@ def rewrite(root: Path, page: str, markdown: str,
         target = match['target']
         path = target and resolve(page, target)
         if not path:
+            if target and not re.match('#.|https?://[^/]+[.][^/]|mailto:.+@', target):
+                faults.append(f"'{target}' is no address")
             return match[0]
         if path.startswith('..') or not (root / path).exists():
             faults.append(f"link to '{target}', which is not in the repository")

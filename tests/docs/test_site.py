@@ -35,7 +35,8 @@ def test_a_link_that_shows_the_name_of_a_page_shows_its_title(text, expected):
     assert links.rewrite(ROOT, 'gpu.md', text, titles) == (expected, [])
 
 
-@pytest.mark.parametrize('target', ['../no_such_file.py', 'no_such_page.md', '../../outside.md'])
+@pytest.mark.parametrize('target', ['../no_such_file.py', 'no_such_page.md', '../../outside.md',
+                                    'htps://pytorch.org', 'https:pytorch.org', '#'])
 def test_a_link_to_nothing_is_a_fault(target):
     _, faults = links.rewrite(ROOT, 'gpu.md', f'see [this]({target})')
     assert len(faults) == 1 and target in faults[0]
