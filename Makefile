@@ -2,8 +2,7 @@
 # PYTHON=/path/to/python3.12 picks the interpreter that .venv is made with.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-gpu gpu-pack gpu-check test-slurm lint \
-	docs docs-serve docs-links clean
+.PHONY: help setup demo test test-slow test-faults test-gpu gpu-pack gpu-check test-slurm lint clean
 
 # The commands of the project call `python` (or $PYTHON): let it be the one in .venv.
 RUN = PYTHON=python PATH="$(CURDIR)/.venv/bin:$$PATH"
@@ -47,6 +46,7 @@ lint: setup ## check the style of the code, and its types
 	@$(RUN) ruff check .
 	@$(RUN) mypy
 
+.PHONY: docs docs-serve docs-links
 docs: setup ## build the documentation site into build/site, and check its links
 	@$(SITE) build --strict
 

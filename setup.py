@@ -67,8 +67,8 @@ setup(
     ],
     extras_require={
         'test': ['pytest>=8', 'ruff', 'mypy', 'transformers>=4.52', 'torchao'],
-        'docs': ['mkdocs-material>=9.5', 'mkdocstrings-python>=2.0'],  # make docs
         'low-memory': ['torchao'],  # optimizer=dict(type='LowMemoryAdamW')
         'web': ['gradio>=6.0,<7'],  # tools/demo_web.py
+        'docs': ['mkdocs-material>=9.5', 'mkdocstrings-python>=2.0'],  # make docs
     },
 )
