@@ -51,6 +51,7 @@ lint: setup ## check the style of the code, and its types
 	@$(RUN) ruff check .
 	@$(RUN) mypy
 
+.PHONY: docs docs-serve docs-links
 docs: setup ## build the documentation site into build/site, and check its links
 	@$(SITE) build --strict
 

@@ -71,5 +71,6 @@ setup(
                  'axe-core-python'],
         'low-memory': ['torchao'],  # optimizer=dict(type='LowMemoryAdamW')
         'web': ['gradio>=6.0,<7'],  # tools/demo_web.py
+        'docs': ['mkdocs-material>=9.5', 'mkdocstrings-python>=2.0'],  # make docs
     },
 )

@@ -17,6 +17,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
+API = 'api/'
 log = logging.getLogger('mkdocs.hooks.docs')
 
 
@@ -38,21 +39,36 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def titles_in(nav: list[str | dict]) -> dict[str, str]:
+    """Returns the titles of the pages in a menu, by their paths."""
+    titles = {}
+    for entry in nav:
+        for title, inner in entry.items() if isinstance(entry, dict) else ():
+            titles |= titles_in(inner) if isinstance(inner, list) else {inner: title}
+    return titles
+
+
+def api_pages(files: Files) -> dict[str, str]:
+    """Returns the text of the API pages, by their paths."""
+    return {file.src_uri: file.content_string for file in files.documentation_pages()
+            if file.src_uri.startswith(API)}
+
+
 def on_nav(nav: object, config: MkDocsConfig, files: Files) -> None:
     """Refuses API pages that leave out modules of the package."""
-    pages = {file.src_uri: file.content_string for file in files.documentation_pages()
-             if file.src_uri.startswith('api/')}
-    for fault in api.faults(root_of(config), pages):
-        log.warning(fault)
+    for module in api.missing(root_of(config), api_pages(files)):
+        log.warning(f'no page of docs/{API} has {module}')
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turns links out of `docs`, and marks on commands, into what the site shows."""
-    if page.file.src_uri.startswith('api/'):
+    if page.file.src_uri.startswith(API):
         page.meta['search'] = {'boost': 0.3}  # A search finds the guides first.
+        markdown = api.expand(root_of(config), markdown, api_pages(files).values())
     if page.file.src_uri.startswith(links.SOURCES):
         return markdown
-    markdown, faults = links.rewrite(root_of(config), page.file.src_uri, markdown)
+    markdown, faults = links.rewrite(root_of(config), page.file.src_uri, markdown,
+                                     titles_in(config.nav))
     for fault in faults:
         log.warning(f'{page.file.src_uri}: {fault}')
     try:

@@ -5,7 +5,7 @@ links to is shown by a page of the site under `files/`, so that no address of a 
 """
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT_PAGES = {'README.md': 'overview.md', 'CONTRIBUTING.md': 'contributing.md',
@@ -18,7 +18,7 @@ LANGUAGES = {'.py': 'python', '.sh': 'sh', '.yaml': 'yaml', '.toml': 'toml', '.j
 PATTERN = re.compile(r"""
     ^(?P<fence>`{3,}).*?^(?P=fence)`*\s*$
     | (?<!`)(?P<ticks>`+)(?!`)(?:(?!\n\n).)+?(?<!`)(?P=ticks)(?!`)
-    | (?P<before>\]\()(?P<target>[^)\s]+)(?=[)\s])
+    | (?P<text>\[[^]\[`]*)?\]\((?P<target>[^)\s]+)(?=[)\s])
     """, re.MULTILINE | re.DOTALL | re.VERBOSE)
 
 
@@ -79,20 +79,33 @@ def show(root: Path, path: str) -> str:
     return f'{head}``````{language}\n{(root / path).read_text("utf-8")}\n``````\n'
 
 
-def rewrite(root: Path, page: str, markdown: str) -> tuple[str, list[str]]:
-    """Returns a page with the links that the site needs, and what is wrong with its links."""
+def rewrite(root: Path, page: str, markdown: str,
+            titles: Mapping[str, str] | None = None) -> tuple[str, list[str]]:
+    """Returns a page with the links that the site needs, and what is wrong with its links.
+
+    Args:
+        root: Root of the repository.
+        page: Path of the page in the site.
+        markdown: Text of the page.
+        titles: Titles of the pages in the menu: a link that shows the name of a file shows them.
+    """
     faults = []
 
     def replace(match: re.Match) -> str:
         target = match['target']
         path = target and resolve(page, target)
         if not path:
+            if target and not re.match('#.|https?://[^/]+[.][^/]|mailto:.+@', target):
+                faults.append(f"'{target}' is no address")
             return match[0]
         if path.startswith('..') or not (root / path).exists():
             faults.append(f"link to '{target}', which is not in the repository")
             return match[0]
         there = path.removeprefix('docs/') if is_in_docs(path) else page_of(path)
+        text = match['text'] or ''
+        if titles and there in titles and text[1:] in (path, posixpath.basename(path)):
+            text = f'[{titles[there]}'
         there = posixpath.relpath(there, posixpath.dirname(page) or '.')
-        return match['before'] + there + ''.join(target.partition('#')[1:])
+        return f'{text}]({there}' + ''.join(target.partition('#')[1:])
 
     return PATTERN.sub(replace, markdown), faults
