@@ -46,11 +46,11 @@ def main() -> None:
         try_target(out)
         lines = write_leaderboard(out, args.results)
     else:
-        runs = [read_results(path) for path in args.results]
-        ending = '.html' if len(runs) == 1 else '_compared.html'
-        out = args.out or osp.splitext(runs[-1].path)[0] + ending
+        a = read_results(args.results[0])
+        b = read_results(args.results[1]) if len(args.results) > 1 else None
+        out = args.out or osp.splitext((b or a).path)[0] + ('_compared.html' if b else '.html')
         try_target(out)
-        lines = write_report(out, *runs, images=args.images, progress=show_progress)
+        lines = write_report(out, a, b, args.images, show_progress)
     print('\n'.join(lines), file=sys.stderr)
     print(out)
 

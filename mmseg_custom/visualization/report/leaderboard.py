@@ -168,7 +168,7 @@ def _group(runs: list[Run]) -> list[Group]:
     groups: list[Group] = []
     for members in sorted(by_data.values(), key=len, reverse=True):
         results = members[0].results
-        common = np.isfinite([run.iou for run in members]).all(0)
+        common = np.logical_and.reduce([np.isfinite(run.iou) for run in members])
         folder, images = _ending(results.run['image_folder']), results.run['images']
         data = (f'{count_of(images, "image")} of {folder}, '
                 f'{count_of(len(results.classes), "class")}')
