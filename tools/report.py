@@ -7,6 +7,7 @@ import argparse
 import os.path as osp
 import sys
 from collections.abc import Iterable
+from functools import partial
 
 import _root  # noqa: F401
 
@@ -44,7 +45,7 @@ def main() -> None:
         folder = osp.commonpath([osp.dirname(osp.abspath(path)) for path in args.results])
         out = args.out or osp.join(folder, 'leaderboard.html')
         try_target(out)
-        lines = write_leaderboard(out, args.results)
+        lines = write_leaderboard(out, args.results, partial(show_progress, unit='runs'))
     else:
         a = read_results(args.results[0])
         b = read_results(args.results[1]) if len(args.results) > 1 else None
@@ -60,11 +61,11 @@ def number_of_images(text: str) -> int | None:
     return None if text == 'all' else int(text)
 
 
-def show_progress(images: Iterable, count: int) -> Iterable:
-    """Shows a bar of the images that are drawn."""
-    with progress_bar(count, 'images', 'pictures') as bar:
-        for image in images:
-            yield image
+def show_progress(items: Iterable, count: int, unit: str = 'pictures') -> Iterable:
+    """Shows a bar of what is done."""
+    with progress_bar(count, unit) as bar:
+        for item in items:
+            yield item
             bar.update()
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from mmseg_custom.errors import InputError
 from mmseg_custom.evaluation import read_results
 from mmseg_custom.visualization.report import write_report
+from mmseg_custom.visualization.report.matrix import confusion_matrix
 
 
 @pytest.fixture(scope='module')
@@ -153,6 +154,21 @@ def test_photos_that_are_gone_are_named(folder):
                                                if address.startswith('data:'))
 
 
+def test_matrix_is_of_the_classes_with_most_wrong_pixels(tmp_path):
+    results = read_results(str(write_drawn(tmp_path / 'c.json', labelled=30, images=10)))
+    matrix = confusion_matrix(results)
+    confusion = results.images.confusion(40)
+    wrong = confusion * (1 - np.eye(40))
+    chosen = [k for k, _, _ in matrix.rows]
+    assert chosen == sorted(np.argsort(-(wrong.sum(0) + wrong.sum(1)))[:20])
+    assert matrix.columns == [*(f'class {k}' for k in chosen), 'others']
+    k, name, cells = matrix.rows[3]
+    shares = [float(cell.text.split(': ')[1].split(' %')[0]) for cell in cells]
+    assert sum(shares) == pytest.approx(100, abs=.2)
+    assert shares[3] == pytest.approx(100 * confusion[k, k] / confusion[k].sum(), abs=.01)
+    assert [cell.kind for cell in cells] == ['', '', '', 'right', *[''] * 16, 'others']
+
+
 def test_no_images_are_shown_on_request(folder):
     write_report(str(folder / 'none.html'), read_results(str(folder / 'a.json')), images=0)
     assert not Page((folder / 'none.html').read_text()).pictures
@@ -214,6 +230,9 @@ def test_browser_shows_sorts_and_filters(drawn, tmp_path):
             assert browser.axe() == []
             assert browser.run('document.documentElement.scrollWidth') <= 360
         browser.open(tmp_path / 'one.html')
+        browser.press('Tab')
+        assert browser.run('document.activeElement.getBoundingClientRect().top >= 0 && '
+                           'document.activeElement.textContent') == 'Skip to the content'
         check_table(browser)
         check_matrix(browser)
         check_gallery(browser)
@@ -252,6 +271,10 @@ def check_matrix(browser):
     browser.press('End')
     assert browser.run(text).startswith('<b>bold & "quoted"</b> is taken for others: ')
     assert browser.run('document.querySelectorAll("#matrix td[tabindex=\'0\']").length') == 1
+    browser.press('Enter')
+    fields = 'document.forms[0].elements'
+    assert browser.run(f'[{fields}.class.value, {fields}.kind.value]') == ['1', 'confused']
+    assert browser.run(f'document.activeElement === {fields}.class')
 
 
 def check_gallery(browser):
@@ -267,6 +290,8 @@ def check_gallery(browser):
     def scores():
         return [float(score) for score in cards('score')]
 
+    choose('kind', 'shown')
+    choose('class', '')
     assert len(cards('name')) == 12
     browser.run('document.querySelector(".more").click()')
     assert len(cards('name')) == 24 and scores() == sorted(scores())

@@ -32,11 +32,18 @@ class MatrixCell:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Confusions by their share of the pixels of the true class."""
+    """Confusions by their share of the pixels of the true class.
+
+    Attributes:
+        title: Title of the section.
+        note: Which classes it has, and how it is read.
+        columns: Names of the predicted classes.
+        rows: Index and name of each true class, and its cells.
+    """
     title: str
     note: str
     columns: Sequence[str]
-    rows: Sequence[tuple[str, list[MatrixCell]]]
+    rows: Sequence[tuple[int, str, list[MatrixCell]]]
 
 
 def confusion_matrix(results: Results, run: str = '') -> Matrix | None:
@@ -59,7 +66,7 @@ def confusion_matrix(results: Results, run: str = '') -> Matrix | None:
     names = [results.classes[k] for k in chosen]
     columns = names + (['others'] if others.any() else [])
     pixels = np.hstack([kept, others[:, None]])[:, :len(columns)]
-    rows = [(name, [_cell(name, column, amount, labelled[chosen[row]],
+    rows = [(int(chosen[row]), name, [_cell(name, column, amount, labelled[chosen[row]],
                           'right' if row == place else 'others' if place == len(names) else '')
                     for place, (column, amount) in enumerate(zip(columns, pixels[row]))])
             for row, name in enumerate(names)]

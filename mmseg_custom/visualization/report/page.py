@@ -21,12 +21,13 @@ from .matrix import confusion_matrix
 from .numbers import anchor, count_of, number, percent, points
 
 
-def _silently(images: Iterable, count: int) -> Iterable:
-    return images
+def silently(items: Iterable, count: int) -> Iterable:
+    """Shows no progress."""
+    return items
 
 
 def write_report(path: str, a: Results, b: Results | None = None, images: int | None = 100,
-                 progress: Progress = _silently) -> list[str]:
+                 progress: Progress = silently) -> list[str]:
     """Writes the page on a test run, or on two that are compared.
 
     Args:
