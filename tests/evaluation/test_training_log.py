@@ -1,11 +1,12 @@
-"""Logs of a training, over all its starts, as hooks of this project and of mmcv write them."""
+"""Logs of a training, over all its starts, as hooks of this project and of mmcv write them.
+
+`tests/engine/run_folder/test_folder.py` reads those of real runs.
+"""
 import json
 import math
-import time
 
 import numpy as np
 import pytest
-from helpers.data import SMALL_LINEAR, write_config
 
 from mmseg_custom.evaluation.training_log import read_training_log
 
@@ -26,28 +27,6 @@ def evaluated(miou: float, **more) -> dict:
 def curve(log, name: str) -> dict[int, float]:
     found = log.metrics[name]
     return dict(zip(found.iterations.tolist(), found.values.tolist()))
-
-
-def test_log_of_a_run_that_is_resumed(run_tool, tmp_path, shared_data):
-    """An evaluation that no line of the training precedes counts for its own iteration."""
-    config = write_config(tmp_path / 'config.py', shared_data, extra=SMALL_LINEAR)
-    common = [config, '--work-dir', tmp_path / 'run', '--seed', '0']
-    interval = ['--cfg-options', 'evaluation.interval=2']
-    code, _, error = run_tool('train.py', *common, *interval, 'log_config.interval=3')
-    assert code == 0, error
-    first = read_training_log(str(tmp_path / 'run'))
-    assert first.iterations.tolist() == [3] and list(first.losses) == ['decode.loss_ce', 'loss']
-    assert sorted(curve(first, 'mIoU')) == [2, 4] == sorted(curve(first, 'aAcc'))
-    assert 'IoU.wall' in first.metrics and first.classes[0] == 'wall' and 'time' in first.figures
-
-    (tmp_path / 'run/iter_4.pth').unlink()
-    time.sleep(1.01)  # logs are named by the second
-    code, _, error = run_tool('train.py', *common, '--auto-resume', *interval,
-                              'log_config.interval=1')
-    assert code == 0, error
-    log = read_training_log(str(tmp_path / 'run'))
-    assert log.iterations.tolist() == [3, 4], 'that of iteration 3 is the later one'
-    assert curve(log, 'mIoU') == curve(first, 'mIoU')
 
 
 def test_later_starts_replace_what_they_repeat(tmp_path):

@@ -3,7 +3,6 @@ import json
 import re
 
 import pytest
-from helpers.browser import Browser, needs_browser
 from helpers.report_page import Page, row_of
 from helpers.results import write_drawn
 
@@ -81,13 +80,3 @@ def test_no_results_at_all_and_a_path_that_is_not_there_are_errors(work_dirs, ru
     assert code == 1 and 'goof do not exist' in error
     assert not (tmp_path / 'leaderboard.html').exists()
 
-
-@needs_browser
-def test_leaderboard_in_the_browser(work_dirs, run_tool, tmp_path):
-    page = tmp_path / 'page.html'
-    assert run_tool('report.py', *work_dirs.iterdir(), '--out', page)[0] == 0
-    with Browser(360, 740) as browser:
-        browser.media(prefers_color_scheme='dark')
-        browser.open(page)
-        assert browser.axe() == [] and browser.messages == []
-        assert browser.run('document.documentElement.scrollWidth') <= 360

@@ -93,8 +93,9 @@ def _chart(title: str, series: list[Series]) -> Chart | None:
     values = np.concatenate([one[2] for one in series])
     most = max(int(one[1].max()) for one in series)
     x_ticks = _ticks(0, max(1, most))
-    y_ticks = _ticks(min(0., float(values.min())), float(values.max()) or 1.)
-    low, high = y_ticks[0], max(y_ticks[-1], float(values.max()))
+    lowest, highest = min(0., float(values.min())), max(0., float(values.max()))
+    y_ticks = _ticks(lowest, highest if highest > lowest else 1.)
+    low, high = y_ticks[0], max(y_ticks[-1], highest)
     end = max(x_ticks[-1], most)
 
     def place(x: np.ndarray, y: np.ndarray) -> np.ndarray:
