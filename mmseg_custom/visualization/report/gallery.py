@@ -14,7 +14,7 @@ import os
 import os.path as osp
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
@@ -135,10 +135,9 @@ def make_gallery(path: str, runs: tuple[Results, ...], count: int | None,
     check_folder(folder)
     scored = [image for image in chosen if np.isfinite(scores[image])]
     embedded = {*scored[:_EMBEDDED // 2], *scored[-_EMBEDDED // 2:]}
-    threads = min(_MOST_THREADS, os.cpu_count() or 1)
     cards, nbytes, beside = [], 0, 0
-    with (_target(folder, len(chosen) > len(embedded)) as part, ThreadPoolExecutor(threads) as pool,
-          closing(pool.map(partial(draw, runs), chosen)) as drawn):  # the rest is cancelled
+    with (_target(folder, len(chosen) > len(embedded)) as part,
+          closing(_drawn(runs, chosen)) as drawn):
         for pictures, image in zip(progress(drawn, len(chosen)), chosen):
             inside = image in embedded
             place = _data_url if inside else partial(_write, part, folder, str(image))
@@ -169,6 +168,15 @@ def _target(folder: str, needed: bool) -> AbstractContextManager[str]:
     if osp.isdir(folder):
         shutil.rmtree(folder)
     return nullcontext('')
+
+
+def _drawn(runs: tuple[Results, ...], chosen: list[int]) -> Generator[Pictures, None, None]:
+    """Draws images in threads; when it is closed early, those not begun are left out."""
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+        try:
+            yield from pool.map(partial(draw, runs), chosen)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def check_folder(folder: str) -> None:
@@ -285,7 +293,7 @@ def _say_chosen(cards: list[Card], scores: np.ndarray, count: int | None, beside
                  'tools/report.py --images all shows all.')
     if beside:
         which += (f' The pictures of {number(beside)} ({format_bytes(nbytes)}) are in the folder '
-                  f'{osp.basename(folder)} beside this page, and move with it.')
+                  f'{osp.basename(folder)} beside the page, and move with it.')
     return which
 
 
