@@ -119,6 +119,8 @@ def test_curves_of_the_training_beside_the_results(drawn, tmp_path):
         (tmp_path / name / '20260101_000000.log.json').write_text(
             '\n'.join(map(json.dumps, lines)))
     runs = [read_results(str(tmp_path / name / f'{name}.json')) for name in 'ab']
+    for results, path in zip(runs, ('/moved/iter_9.pth', str(tmp_path / 'b' / 'iter_9.pth'))):
+        results.run['checkpoint'] = dict(path=path)
     page = tmp_path / 'page.html'
     write_report(str(page), runs[0], images=0)
     text = page.read_text()
@@ -129,6 +131,9 @@ def test_curves_of_the_training_beside_the_results(drawn, tmp_path):
     write_report(str(page), *runs, images=0)
     words = Page(page.read_text()).words
     assert all(f'{letter} {name} last' in words for letter in 'AB' for name in ('loss', 'mIoU'))
+    runs[1].run['checkpoint'] = dict(path='none')  # The logs beside it are of another run.
+    write_report(str(page), runs[1], images=0)
+    assert 'Training' not in Page(page.read_text()).words
     log = dict(mode='train', epoch=1, iter=1, lr=0., loss=-1.)
     (tmp_path / 'a' / '20260101_000000.log.json').write_text(json.dumps(log))
     write_report(str(page), runs[0], images=0)
