@@ -27,7 +27,8 @@ def work_dirs(tmp_path_factory):
     head = dict(name='l4_lr1', best_mIoU=.25, checkpoint='best_mIoU_iter_9.pth')
     for name in ('sweep', 'tested_sweep'):
         (root / name).mkdir(exist_ok=True)
-        (root / name / 'sweep.json').write_text(json.dumps(dict(heads=[head])))
+        heads = [head] if name == 'sweep' else [head, dict(head, name='l9_lr1')]
+        (root / name / 'sweep.json').write_text(json.dumps(dict(heads=heads)))
     return root
 
 
@@ -53,6 +54,7 @@ def test_leaderboard_groups_what_can_be_compared(work_dirs, run_tool):
     assert rows['good']['Checkpoint'] == 'iter_80000.pth 01234567'
     assert '<a href="good/eval_single_scale_1.html">good</a>' in text and 'fair</a>' not in text
     for name, reason in (('empty', 'holds no eval_*.json'), ('notes.txt', 'is a file'),
+                         ('tested_sweep', 'sweep of 2 heads, 1 of them not tested'),
                          ('damaged', 'eval_single_scale_1.json'),
                          ('sweep', 'best in its own evaluations is l4_lr1, mIoU 25.00')):
         assert reason in row_of(text, name)['Reason']

@@ -132,6 +132,10 @@ def _find(folders: Sequence[str], page: str,
         else:
             tested = [one for one in (folder, *(osp.join(folder, name) for name in heads))
                       if glob.glob(osp.join(glob.escape(one), 'eval_*.json'))]
+        untested = len(heads) - sum(osp.join(folder, name) in tested for name in heads)
+        if tested and untested:
+            without[folder] = (f'sweep of {count_of(len(heads), "head")}, {untested} of them not '
+                               'tested')
         if not tested:
             without[folder] = (_say_heads(folder, heads) if heads else
                                'holds no eval_*.json: not tested yet')
@@ -171,7 +175,8 @@ def _say_heads(folder: str, heads: dict[str, dict]) -> str:
     best = max(scored, key=lambda name: scored[name])
     return (f'{said}; the best in its own evaluations is {best}, mIoU {percent(scored[best], 2)}: '
             f'tools/test.py {osp.join(folder, best, "config.py")} '
-            f'{heads[best].get("checkpoint") or "CHECKPOINT"} --eval mIoU')
+            f'{heads[best].get("checkpoint") or "CHECKPOINT"} --eval mIoU '
+            f'--work-dir {osp.join(folder, best)}')
 
 
 def _group(runs: list[Run]) -> list[Group]:
