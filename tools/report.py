@@ -7,6 +7,7 @@ import argparse
 import os.path as osp
 import sys
 from collections.abc import Iterable
+from functools import partial
 
 from _arguments import add_debug
 from _command_line import Parser, existing, fail, start
@@ -42,13 +43,13 @@ def main(args: argparse.Namespace) -> None:
         folder = osp.commonpath([osp.dirname(osp.abspath(path)) for path in args.results])
         out = args.out or osp.join(folder, 'leaderboard.html')
         try_target(out)
-        lines = write_leaderboard(out, args.results)
+        lines = write_leaderboard(out, args.results, partial(show_progress, unit='runs'))
     else:
-        runs = [read_results(path) for path in args.results]
-        ending = '.html' if len(runs) == 1 else '_compared.html'
-        out = args.out or osp.splitext(runs[-1].path)[0] + ending
+        a = read_results(args.results[0])
+        b = read_results(args.results[1]) if len(args.results) > 1 else None
+        out = args.out or osp.splitext((b or a).path)[0] + ('_compared.html' if b else '.html')
         try_target(out)
-        lines = write_report(out, *runs, images=args.images, progress=show_progress)
+        lines = write_report(out, a, b, args.images, show_progress)
     print('\n'.join(lines), file=sys.stderr)
     print(out)
 
@@ -58,13 +59,13 @@ def number_of_images(text: str) -> int | None:
     return None if text == 'all' else int(text)
 
 
-def show_progress(images: Iterable, count: int) -> Iterable:
-    """Shows a bar of the images that are drawn."""
+def show_progress(items: Iterable, count: int, unit: str = 'pictures') -> Iterable:
+    """Shows a bar of what is done."""
     from mmseg_custom.engine.progress import progress_bar
 
-    with progress_bar(count, 'images', 'pictures') as bar:
-        for image in images:
-            yield image
+    with progress_bar(count, unit) as bar:
+        for item in items:
+            yield item
             bar.update()
 
 

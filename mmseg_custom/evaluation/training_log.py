@@ -64,6 +64,9 @@ class TrainingLog:
         return not (self.iterations.size or self.metrics)
 
 
+EMPTY = TrainingLog(np.zeros(0, np.int64), {}, {}, {}, {})
+
+
 def read_training_log(work_dir: str) -> TrainingLog:
     """Reads all logs in the work dir of a training, or of a head of a sweep.
 
@@ -83,8 +86,8 @@ def read_training_log(work_dir: str) -> TrainingLog:
         classes = _classes(lines) or classes
         start = _start(lines, epoch_length)
         for found in (training, rates, evaluations):
-            for iteration in [one for one in found if start is not None and one > start]:
-                del found[iteration]  # of an earlier start that came further, or another run
+            for later in [one for one in found if start is not None and one > start]:
+                del found[later]  # of an earlier start that came further, or another run
         last = max(training, default=None)
         for line in lines:
             iteration = _iteration(line, last, epoch_length)

@@ -3,7 +3,6 @@ import json
 import re
 
 import pytest
-from helpers.browser import Browser, needs_browser
 from helpers.report_page import Page, row_of
 from helpers.results import write_drawn
 
@@ -28,7 +27,8 @@ def work_dirs(tmp_path_factory):
     head = dict(name='l4_lr1', best_mIoU=.25, checkpoint='best_mIoU_iter_9.pth')
     for name in ('sweep', 'tested_sweep'):
         (root / name).mkdir(exist_ok=True)
-        (root / name / 'sweep.json').write_text(json.dumps(dict(heads=[head])))
+        heads = [head] if name == 'sweep' else [head, dict(head, name='l9_lr1')]
+        (root / name / 'sweep.json').write_text(json.dumps(dict(heads=heads)))
     return root
 
 
@@ -54,6 +54,7 @@ def test_leaderboard_groups_what_can_be_compared(work_dirs, run_tool):
     assert rows['good']['Checkpoint'] == 'iter_80000.pth 01234567'
     assert '<a href="good/eval_single_scale_1.html">good</a>' in text and 'fair</a>' not in text
     for name, reason in (('empty', 'holds no eval_*.json'), ('notes.txt', 'is a file'),
+                         ('tested_sweep', 'sweep of 2 heads, 1 of them not tested'),
                          ('damaged', 'eval_single_scale_1.json'),
                          ('sweep', 'best in its own evaluations is l4_lr1, mIoU 25.00')):
         assert reason in row_of(text, name)['Reason']
@@ -81,13 +82,3 @@ def test_no_results_at_all_and_a_path_that_is_not_there_are_errors(work_dirs, ru
     assert code == 1 and 'goof do not exist' in error
     assert not (tmp_path / 'leaderboard.html').exists()
 
-
-@needs_browser
-def test_leaderboard_in_the_browser(work_dirs, run_tool, tmp_path):
-    page = tmp_path / 'page.html'
-    assert run_tool('report.py', *work_dirs.iterdir(), '--out', page)[0] == 0
-    with Browser(360, 740) as browser:
-        browser.media(prefers_color_scheme='dark')
-        browser.open(page)
-        assert browser.axe() == [] and browser.messages == []
-        assert browser.run('document.documentElement.scrollWidth') <= 360

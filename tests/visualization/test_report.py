@@ -13,7 +13,8 @@ from PIL import Image
 
 from mmseg_custom.errors import InputError
 from mmseg_custom.evaluation import read_results
-from mmseg_custom.visualization.report import write_report
+from mmseg_custom.visualization.report import write_leaderboard, write_report
+from mmseg_custom.visualization.report.matrix import confusion_matrix
 
 
 @pytest.fixture(scope='module')
@@ -118,6 +119,8 @@ def test_curves_of_the_training_beside_the_results(drawn, tmp_path):
         (tmp_path / name / '20260101_000000.log.json').write_text(
             '\n'.join(map(json.dumps, lines)))
     runs = [read_results(str(tmp_path / name / f'{name}.json')) for name in 'ab']
+    for results, path in zip(runs, ('/moved/iter_9.pth', str(tmp_path / 'b' / 'iter_9.pth'))):
+        results.run['checkpoint'] = dict(path=path)
     page = tmp_path / 'page.html'
     write_report(str(page), runs[0], images=0)
     text = page.read_text()
@@ -128,6 +131,13 @@ def test_curves_of_the_training_beside_the_results(drawn, tmp_path):
     write_report(str(page), *runs, images=0)
     words = Page(page.read_text()).words
     assert all(f'{letter} {name} last' in words for letter in 'AB' for name in ('loss', 'mIoU'))
+    runs[1].run['checkpoint'] = dict(path='none')  # The logs beside it are of another run.
+    write_report(str(page), runs[1], images=0)
+    assert 'Training' not in Page(page.read_text()).words
+    log = dict(mode='train', epoch=1, iter=1, lr=0., loss=-1.)
+    (tmp_path / 'a' / '20260101_000000.log.json').write_text(json.dumps(log))
+    write_report(str(page), runs[0], images=0)
+    assert 'loss from -1 to -1' in page.read_text()
     (tmp_path / 'a' / '20260101_000000.log.json').write_text('damaged')
     write_report(str(page), runs[0], images=0)
     assert 'Training' not in Page(page.read_text()).words
@@ -151,6 +161,21 @@ def test_photos_that_are_gone_are_named(folder):
     assert 'The photos of 2 images cannot be read any more from /gone' in page.words
     assert len(page.pictures) == 2 * 4 and all('png' in address for address in page.addresses
                                                if address.startswith('data:'))
+
+
+def test_matrix_is_of_the_classes_with_most_wrong_pixels(tmp_path):
+    results = read_results(str(write_drawn(tmp_path / 'c.json', labelled=30, images=10)))
+    matrix = confusion_matrix(results)
+    confusion = results.images.confusion(40)
+    wrong = confusion * (1 - np.eye(40))
+    chosen = [k for k, _, _ in matrix.rows]
+    assert chosen == sorted(np.argsort(-(wrong.sum(0) + wrong.sum(1)))[:20])
+    assert matrix.columns == [*(f'class {k}' for k in chosen), 'others']
+    k, name, cells = matrix.rows[3]
+    shares = [float(cell.text.split(': ')[1].split(' %')[0]) for cell in cells]
+    assert sum(shares) == pytest.approx(100, abs=.2)
+    assert shares[3] == pytest.approx(100 * confusion[k, k] / confusion[k].sum(), abs=.01)
+    assert [cell.kind for cell in cells] == ['', '', '', 'right', *[''] * 16, 'others']
 
 
 def test_no_images_are_shown_on_request(folder):
@@ -199,21 +224,28 @@ def test_two_runs_of_other_images_are_refused(folder):
 
 
 @needs_browser
-def test_browser_shows_sorts_and_filters(drawn, tmp_path):
+def test_browser_shows_sorts_and_filters(drawn, folder, tmp_path):
     a, b = (read_results(str(drawn / f'{name}.json')) for name in 'ab')
     a.run['classes'][1] = b.run['classes'][1] = '<b>bold & "quoted"</b>'
     write_report(str(tmp_path / 'one.html'), b, images=None)
     write_report(str(tmp_path / 'two.html'), a, b, images=1)
+    write_leaderboard(str(tmp_path / 'many.html'), [str(drawn), *(
+        str(folder / f'{name}.json') for folder in (drawn, folder) for name in 'ab')])
     with Browser(360, 740) as browser:
-        for name, theme, low, high in (('one', 'light', 200, 256), ('two', 'dark', 0, 60)):
+        for name, theme, low, high in (('one', 'light', 200, 256), ('two', 'dark', 0, 60),
+                                       ('many', 'dark', 0, 60)):
             browser.media(prefers_color_scheme=theme)
             browser.open(tmp_path / f'{name}.html')
             browser.screenshot(tmp_path / f'{theme}.png')
             assert low <= np.median(np.asarray(Image.open(tmp_path / f'{theme}.png'))) < high
             browser.run('document.querySelectorAll("details").forEach(d => d.open = true)')
-            assert browser.axe() == []
+            browser.run('document.querySelectorAll(".card + .card").forEach(c => c.remove())')
+            assert browser.axe() == []  # takes long on many cards
             assert browser.run('document.documentElement.scrollWidth') <= 360
         browser.open(tmp_path / 'one.html')
+        browser.press('Tab')
+        assert browser.run('document.activeElement.getBoundingClientRect().top >= 0 && '
+                           'document.activeElement.textContent') == 'Skip to the content'
         check_table(browser)
         check_matrix(browser)
         check_gallery(browser)
@@ -252,6 +284,10 @@ def check_matrix(browser):
     browser.press('End')
     assert browser.run(text).startswith('<b>bold & "quoted"</b> is taken for others: ')
     assert browser.run('document.querySelectorAll("#matrix td[tabindex=\'0\']").length') == 1
+    browser.press('Enter')
+    fields = 'document.forms[0].elements'
+    assert browser.run(f'[{fields}.class.value, {fields}.kind.value]') == ['1', 'confused']
+    assert browser.run(f'document.activeElement === {fields}.class')
 
 
 def check_gallery(browser):
@@ -267,6 +303,8 @@ def check_gallery(browser):
     def scores():
         return [float(score) for score in cards('score')]
 
+    choose('kind', 'shown')
+    choose('class', '')
     assert len(cards('name')) == 12
     browser.run('document.querySelector(".more").click()')
     assert len(cards('name')) == 24 and scores() == sorted(scores())

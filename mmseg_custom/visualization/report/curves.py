@@ -1,6 +1,7 @@
 """The curves of the training: loss, learning rate and metrics over iterations, as SVG.
 
-The work dir of a test run may be that of the training, too; then its logs are read.
+They are those of the training that wrote the checkpoint: its logs lie beside it, or, where the work
+dir was moved, beside the results.
 """
 import math
 import os.path as osp
@@ -56,7 +57,7 @@ Series = tuple[str, np.ndarray, np.ndarray]  # name, iterations, values
 
 
 def curves(*runs: Results) -> list[Chart]:
-    """Draws the trainings whose logs lie beside the results; empty if there are none."""
+    """Draws the trainings of the checkpoints that were tested; empty without their logs."""
     logs = {letter: log for letter, results in zip('AB', runs) if (log := _log(results))}
     charts = [
         _chart('Loss', [(_named(run, 'loss', runs), log.iterations, log.losses[LOSS])
@@ -73,8 +74,14 @@ def curves(*runs: Results) -> list[Chart]:
 
 
 def _log(results: Results) -> TrainingLog | None:
+    checkpoint = results.run.get('checkpoint', {}).get('path', '')
+    if checkpoint == 'none':
+        return None
+    folder = osp.dirname(checkpoint)
+    if not osp.isdir(folder):
+        folder = osp.dirname(osp.abspath(results.path))
     try:
-        log = read_training_log(osp.dirname(osp.abspath(results.path)))
+        log = read_training_log(folder)
     except OSError:  # The results can be read all the same.
         return None
     return None if log.is_empty else log
@@ -93,8 +100,9 @@ def _chart(title: str, series: list[Series]) -> Chart | None:
     values = np.concatenate([one[2] for one in series])
     most = max(int(one[1].max()) for one in series)
     x_ticks = _ticks(0, max(1, most))
-    y_ticks = _ticks(min(0., float(values.min())), float(values.max()) or 1.)
-    low, high = y_ticks[0], max(y_ticks[-1], float(values.max()))
+    lowest, highest = min(0., float(values.min())), max(0., float(values.max()))
+    y_ticks = _ticks(lowest, highest if highest > lowest else 1.)
+    low, high = y_ticks[0], max(y_ticks[-1], highest)
     end = max(x_ticks[-1], most)
 
     def place(x: np.ndarray, y: np.ndarray) -> np.ndarray:

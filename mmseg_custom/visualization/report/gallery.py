@@ -14,9 +14,9 @@ import os
 import os.path as osp
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -133,25 +133,19 @@ def make_gallery(path: str, runs: tuple[Results, ...], count: int | None,
     chosen = _choose(scores, count)
     folder = osp.splitext(path)[0] + '_images'
     check_folder(folder)
-    embedded = set(chosen[:_EMBEDDED // 2] + chosen[-_EMBEDDED // 2:])
-    if len(chosen) <= len(embedded):
-        if osp.isdir(folder):
-            shutil.rmtree(folder)
-        target: AbstractContextManager[str] = nullcontext('')
-    else:
-        target = atomic_folder(folder)
-    threads = min(_MOST_THREADS, os.cpu_count() or 1)
+    scored = [image for image in chosen if np.isfinite(scores[image])]
+    embedded = {*scored[:_EMBEDDED // 2], *scored[-_EMBEDDED // 2:]}
     cards, nbytes, beside = [], 0, 0
-    with target as part, ThreadPoolExecutor(threads) as pool:
-        drawn = pool.map(partial(draw, runs), chosen)
+    with (_target(folder, len(chosen) > len(embedded)) as part,
+          closing(_drawn(runs, chosen)) as drawn):
         for pictures, image in zip(progress(drawn, len(chosen)), chosen):
             inside = image in embedded
-            addresses = [_data_url(pictures.photo, 'webp'), _data_url(pictures.layers, 'png')
-                         ] if inside else _write(pictures, part, osp.basename(folder), image)
-            nbytes += 0 if inside else sum(map(len, filter(None, (pictures.photo,
-                                                                  pictures.layers))))
-            beside += not inside
-            cards.append(_card(runs, image, scores[image], pictures, *addresses))
+            place = _data_url if inside else partial(_write, part, folder, str(image))
+            photo = pictures.photo and place('webp', pictures.photo)
+            cards.append(_card(runs, image, scores[image], pictures, photo or None,
+                               place('png', pictures.layers)))
+            if not inside:
+                beside, nbytes = beside + 1, nbytes + pictures.nbytes
     if not cards:
         return None
     return Gallery(
@@ -165,6 +159,24 @@ def make_gallery(path: str, runs: tuple[Results, ...], count: int | None,
         score=('mean IoU', 'change of mean IoU')[len(runs) - 1], bounds=_bounds(cards),
         first=min(len(cards), _EMBEDDED // 2), embedded=len(cards) - beside,
         classes=sorted({k for card in cards for k in (*card.shown, *card.predicted)}), cards=cards)
+
+
+def _target(folder: str, needed: bool) -> AbstractContextManager[str]:
+    """Gives the folder to write to; removes an earlier one if it is not needed."""
+    if needed:
+        return atomic_folder(folder)
+    if osp.isdir(folder):
+        shutil.rmtree(folder)
+    return nullcontext('')
+
+
+def _drawn(runs: tuple[Results, ...], chosen: list[int]) -> Generator[Pictures, None, None]:
+    """Draws images in threads; when it is closed early, those not begun are left out."""
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+        try:
+            yield from pool.map(partial(draw, runs), chosen)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def check_folder(folder: str) -> None:
@@ -250,22 +262,25 @@ def _confusions(results: Results, ground_truth: np.ndarray, prediction: np.ndarr
         f'{percent(pixels[e] / pixels.sum())} %' for e in most)
 
 
-def _data_url(data: bytes | None, kind: str) -> str | None:
-    return data and f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
+def _data_url(kind: str, data: bytes) -> str:
+    return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
 
 
-def _write(pictures: Pictures, part: str, folder: str, image: int) -> list[str | None]:
-    """Writes the pictures of an image, and returns their addresses, relative to the page."""
-    addresses: list[str | None] = []
-    for data, kind in ((pictures.photo, 'webp'), (pictures.layers, 'png')):
-        if data is None:
-            addresses.append(None)
-            continue
-        with open(osp.join(part, f'{image}.{kind}'), 'wb') as file:
-            file.write(data)
-        flush(osp.join(part, f'{image}.{kind}'))
-        addresses.append(f'{quote(os.fsencode(folder))}/{image}.{kind}')
-    return addresses
+def _write(part: str, folder: str, name: str, kind: str, data: bytes) -> str:
+    """Writes a picture, and returns its address relative to the page.
+
+    Args:
+        part: Path of the folder while it is being written.
+        folder: Path of the folder.
+        name: Name of the file.
+        kind: Its ending.
+        data: Its content.
+    """
+    path = osp.join(part, f'{name}.{kind}')
+    with open(path, 'wb') as file:
+        file.write(data)
+    flush(path)
+    return f'{quote(os.fsencode(osp.basename(folder)))}/{name}.{kind}'
 
 
 def _say_chosen(cards: list[Card], scores: np.ndarray, count: int | None, beside: int, nbytes: int,
@@ -278,7 +293,7 @@ def _say_chosen(cards: list[Card], scores: np.ndarray, count: int | None, beside
                  'tools/report.py --images all shows all.')
     if beside:
         which += (f' The pictures of {number(beside)} ({format_bytes(nbytes)}) are in the folder '
-                  f'{osp.basename(folder)} beside this page, and move with it.')
+                  f'{osp.basename(folder)} beside the page, and move with it.')
     return which
 
 

@@ -9,7 +9,7 @@ import os.path as osp
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -17,10 +17,11 @@ import numpy as np
 from ...errors import InputError
 from ...evaluation.bootstrap import iou
 from ...evaluation.metric_names import means_of
-from ...evaluation.results import Results, read_results
+from ...evaluation.results import read_results
 from ...schema import array, nullable, number, read_json, record, text
+from .gallery import Progress
 from .numbers import count_of, is_known, percent
-from .page import render, write_page
+from .page import render, silently, write_page
 from .tables import Bar, Cell, Table
 
 _COMMON = 'Common mIoU'
@@ -33,27 +34,36 @@ _ITERATION = re.compile(r'iter_(\d+)')
 
 @dataclass(frozen=True)
 class Run:
-    """A work dir and the newest test run in it.
+    """What the page says of the newest test run in a work dir; the images themselves are dropped.
 
     Attributes:
         name: Path of the work dir as it was given.
-        results: Its newest results.
+        path: Path of the .json of its results.
+        config: Name of its config.
+        content: Content of the .json.
+        measured_on: What must be equal in runs that are compared: its name -> a digest of it.
+        iou: IoU of each class (K,); nan where neither the ground truth nor a prediction shows it.
     """
     name: str
-    results: Results
+    path: str
+    config: str
+    content: dict[str, Any]
+    measured_on: dict[str, str]
+    iou: np.ndarray
 
-    @cached_property
-    def measured_on(self) -> dict[str, str]:
-        """What must be equal in runs that are compared: its name -> a digest of it."""
-        results = self.results
-        return {'images': _digest(*results.images.names.tolist()),
-                'classes': _digest(*results.classes),
-                'labels': _digest(results.ground_truth_areas.tobytes())}
+    @classmethod
+    def of(cls, name: str) -> 'Run':
+        """Reads the newest test run in a work dir.
 
-    @cached_property
-    def iou(self) -> np.ndarray:
-        """IoU of each class (K,); nan where neither the ground truth nor a prediction shows it."""
-        return iou(*(area.sum(0) for area in self.results.areas))
+        Raises:
+            InputError: If it cannot be read.
+        """
+        results = read_results(name)
+        measured_on = {'images': _digest(*results.images.names.tolist()),
+                       'classes': _digest(*results.classes),
+                       'labels': _digest(results.ground_truth_areas.tobytes())}
+        return cls(name, results.path, results.name, results.run, measured_on,
+                   iou(*(area.sum(0) for area in results.areas)))
 
 
 @dataclass(frozen=True)
@@ -76,12 +86,14 @@ class Group:
         return float(np.mean(run.iou[self.common])) if self.common.any() else float('nan')
 
 
-def write_leaderboard(path: str, folders: Sequence[str]) -> list[str]:
+def write_leaderboard(path: str, folders: Sequence[str],
+                      progress: Progress = silently) -> list[str]:
     """Writes the page on the newest test runs in many work dirs.
 
     Args:
         path: Path of the .html; its folder is there.
         folders: Work dirs, or eval_*.json files. A sweep counts as the work dirs of its heads.
+        progress: Function that shows the progress over these: (items, their number) -> items.
 
     Returns:
         Lines that say what the page says, for a terminal.
@@ -90,7 +102,7 @@ def write_leaderboard(path: str, folders: Sequence[str]) -> list[str]:
         InputError: If a path does not exist, or there are no results at all.
         SaveError: If the page could not be written; an earlier one is unchanged.
     """
-    runs, without = _find(folders, path)
+    runs, without = _find(folders, path, progress)
     if not runs:
         raise InputError(f'none of {len(folders)} folders holds results (eval_*.json), such as '
                          f'{next(iter(without), folders[0])}: write them with `tools/test.py '
@@ -103,10 +115,12 @@ def write_leaderboard(path: str, folders: Sequence[str]) -> list[str]:
     return _in_words(groups, without)
 
 
-def _find(folders: Sequence[str], page: str) -> tuple[list[Run], dict[str, str]]:
+def _find(folders: Sequence[str], page: str,
+          progress: Progress) -> tuple[list[Run], dict[str, str]]:
     """Returns the runs, and path -> reason of what has none; leaves out the page itself."""
     runs, without = [], {}
-    for folder in dict.fromkeys(map(osp.normpath, folders)):
+    paths = list(dict.fromkeys(map(osp.normpath, folders)))
+    for folder in progress(paths, len(paths)):
         if osp.abspath(folder) == osp.abspath(page):
             continue
         if osp.isfile(folder) and not folder.endswith('.json'):
@@ -118,12 +132,16 @@ def _find(folders: Sequence[str], page: str) -> tuple[list[Run], dict[str, str]]
         else:
             tested = [one for one in (folder, *(osp.join(folder, name) for name in heads))
                       if glob.glob(osp.join(glob.escape(one), 'eval_*.json'))]
+        untested = len(heads) - sum(osp.join(folder, name) in tested for name in heads)
+        if tested and untested:
+            without[folder] = (f'sweep of {count_of(len(heads), "head")}, {untested} of them not '
+                               'tested')
         if not tested:
             without[folder] = (_say_heads(folder, heads) if heads else
                                'holds no eval_*.json: not tested yet')
         for one in tested:
             try:
-                runs.append(Run(one, read_results(one)))
+                runs.append(Run.of(one))
             except InputError as error:
                 if not osp.exists(one):
                     raise
@@ -157,7 +175,8 @@ def _say_heads(folder: str, heads: dict[str, dict]) -> str:
     best = max(scored, key=lambda name: scored[name])
     return (f'{said}; the best in its own evaluations is {best}, mIoU {percent(scored[best], 2)}: '
             f'tools/test.py {osp.join(folder, best, "config.py")} '
-            f'{heads[best].get("checkpoint") or "CHECKPOINT"} --eval mIoU')
+            f'{heads[best].get("checkpoint") or "CHECKPOINT"} --eval mIoU '
+            f'--work-dir {osp.join(folder, best)}')
 
 
 def _group(runs: list[Run]) -> list[Group]:
@@ -167,11 +186,10 @@ def _group(runs: list[Run]) -> list[Group]:
         by_data.setdefault(tuple(run.measured_on.values()), []).append(run)
     groups: list[Group] = []
     for members in sorted(by_data.values(), key=len, reverse=True):
-        results = members[0].results
-        common = np.isfinite([run.iou for run in members]).all(0)
-        folder, images = _ending(results.run['image_folder']), results.run['images']
-        data = (f'{count_of(images, "image")} of {folder}, '
-                f'{count_of(len(results.classes), "class")}')
+        content = members[0].content
+        common = np.logical_and.reduce([np.isfinite(run.iou) for run in members])
+        data = (f'{count_of(content["images"], "image")} of {_ending(content["image_folder"])}, '
+                f'{count_of(len(content["classes"]), "class")}')
         first = groups[0].runs[0] if groups else members[0]
         differs = [what for what, digest in members[0].measured_on.items()
                    if digest != first.measured_on[what]]
@@ -197,7 +215,7 @@ def _digest(*parts: str | bytes) -> str:
 
 def _table(group: Group, page: str) -> Table:
     """Lists the runs of a group."""
-    means = [means_of(run.results.run['metric']) for run in group.runs]
+    means = [means_of(run.content['metric']) for run in group.runs]
     names = [name for name in dict.fromkeys(name for one in means for name in one)
              if name != 'mIoU']
     same = len({np.isfinite(run.iou).tobytes() for run in group.runs}) == 1
@@ -223,10 +241,10 @@ def _table(group: Group, page: str) -> Table:
 
 
 def _row(group: Group, run: Run, values: list[float | None], same: bool, page: str) -> list[Cell]:
-    results, content = run.results, run.results.run
+    content = run.content
     interval, miou = content.get('interval') or {}, content['metric']['mIoU']
     low, high = interval.get('low'), interval.get('high')
-    file, iteration = _checkpoint(results)
+    file, iteration = _checkpoint(content.get('checkpoint', {}))
     seconds = content.get('time', {}).get('seconds_per_image')
     mean = group.mean(run)
     ends = (low, high) if is_known(low) and is_known(high) else None
@@ -235,11 +253,11 @@ def _row(group: Group, run: Run, values: list[float | None], same: bool, page: s
         Cell(percent(mean, 2), mean, 'number barred', 'value',
              bar=Bar((0, mean)) if is_known(mean) else None), Cell(percent(miou, 2), miou)]
     name = _from_page(run.name, page)
-    return [Cell(name, name, 'name', link=_own_page(results, page)), *first,
+    return [Cell(name, name, 'name', link=_own_page(run, page)), *first,
             Cell(f'{percent(low, 2)} – {percent(high, 2)}', low),
             Cell(str(int(np.isfinite(run.iou).sum())), float(np.isfinite(run.iou).sum())),
             *(Cell(percent(value, 2), value) for value in values),
-            Cell(results.name, results.name, 'name'),
+            Cell(run.config, run.config, 'name'),
             Cell('–' if iteration is None else str(iteration), iteration),
             Cell(file, file, 'name'),
             Cell('–' if seconds is None else f'{seconds:.3g}', seconds),
@@ -252,18 +270,17 @@ def _from_page(path: str, page: str) -> str:
     return osp.abspath(path)[len(folder):] if osp.abspath(path).startswith(folder) else path
 
 
-def _checkpoint(results: Results) -> tuple[str, int | None]:
-    """Returns name and beginning of the hash of the checkpoint, and the iteration in its name."""
-    found = results.run.get('checkpoint', {})
+def _checkpoint(found: dict[str, str]) -> tuple[str, int | None]:
+    """Returns name and beginning of the hash of a checkpoint, and the iteration in its name."""
     name = found.get('file') or osp.basename(found.get('path', '')) or '–'
     iteration = _ITERATION.search(name)
     return (' '.join(filter(None, (name, found.get('sha256', '')[:8]))),
             int(iteration.group(1)) if iteration else None)
 
 
-def _own_page(results: Results, page: str) -> str:
+def _own_page(run: Run, page: str) -> str:
     """Returns the address of a run's own page, relative to the leaderboard; empty without one."""
-    own = osp.splitext(osp.abspath(results.path))[0] + '.html'
+    own = osp.splitext(osp.abspath(run.path))[0] + '.html'
     if not osp.isfile(own):
         return ''
     return quote(osp.relpath(own, osp.dirname(osp.abspath(page))).encode(errors='surrogateescape'))

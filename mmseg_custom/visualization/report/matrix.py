@@ -16,20 +16,34 @@ _VISIBLE = 0.005  # share of a row that is written into its cell
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """A cell: the share of its row, as text and as colour."""
-    share: float
+    """A cell.
+
+    Attributes:
+        depth: Depth of its colour, 0..1: the root of its share of the row, so that small ones show.
+        number: Share in percent, as text; empty for a small one.
+        text: What it says in words.
+        kind: CSS class: 'right' on the diagonal, 'others' in the last column.
+    """
+    depth: float
     number: str
     text: str
-    kind: str = ''  # 'right' on the diagonal
+    kind: str
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Confusions by their share of the pixels of the true class."""
+    """Confusions by their share of the pixels of the true class.
+
+    Attributes:
+        title: Title of the section.
+        note: Which classes it has, and how it is read.
+        columns: Names of the predicted classes.
+        rows: Index and name of each true class, and its cells.
+    """
     title: str
     note: str
     columns: Sequence[str]
-    rows: Sequence[tuple[str, list[MatrixCell]]]
+    rows: Sequence[tuple[int, str, list[MatrixCell]]]
 
 
 def confusion_matrix(results: Results, run: str = '') -> Matrix | None:
@@ -52,9 +66,10 @@ def confusion_matrix(results: Results, run: str = '') -> Matrix | None:
     names = [results.classes[k] for k in chosen]
     columns = names + (['others'] if others.any() else [])
     pixels = np.hstack([kept, others[:, None]])[:, :len(columns)]
-    rows = [(name, [_cell(name, column, amount, total)
-                    for column, amount in zip(columns, of_row)])
-            for name, of_row, total in zip(names, pixels, labelled[chosen])]
+    rows = [(int(chosen[row]), name, [_cell(name, column, amount, labelled[chosen[row]],
+                          'right' if row == place else 'others' if place == len(names) else '')
+                    for place, (column, amount) in enumerate(zip(columns, pixels[row]))])
+            for row, name in enumerate(names)]
     which = f'The {count_of(len(chosen), "class")} of the ground truth'
     if len(chosen) < len(order):
         which = (f'The {len(chosen)} classes with the most wrong pixels, of {len(order)} in the '
@@ -65,10 +80,10 @@ def confusion_matrix(results: Results, run: str = '') -> Matrix | None:
                   columns, rows)
 
 
-def _cell(name: str, column: str, pixels: float, total: float) -> MatrixCell:
+def _cell(name: str, column: str, pixels: float, total: float, kind: str) -> MatrixCell:
     share = float(pixels / total)
-    right = name == column
-    verb = 'is found' if right else f'is taken for {column}'
-    return MatrixCell(share if share >= _VISIBLE else 0, percent(share, 0) if share >= _VISIBLE
-                      else '', f'{name} {verb}: {percent(share, 2)} % of its {number(total)} '
-                      f'pixels, {number(pixels)}', 'right' if right else '')
+    visible = share >= _VISIBLE
+    verb = 'is found' if kind == 'right' else f'is taken for {column}'
+    return MatrixCell(share ** .5 if visible else 0, percent(share, 0) if visible else '',
+                      f'{name} {verb}: {percent(share, 2)} % of its {number(total)} pixels, '
+                      f'{number(pixels)}', kind)

@@ -16,17 +16,18 @@ from ...evaluation.results import Results
 from ...files import atomic_write
 from . import headline, tables
 from .curves import curves
-from .gallery import Progress, make_gallery
+from .gallery import Gallery, Progress, make_gallery
 from .matrix import confusion_matrix
 from .numbers import anchor, count_of, number, percent, points
 
 
-def _silently(images: Iterable, count: int) -> Iterable:
-    return images
+def silently(items: Iterable, count: int) -> Iterable:
+    """Shows no progress."""
+    return items
 
 
 def write_report(path: str, a: Results, b: Results | None = None, images: int | None = 100,
-                 progress: Progress = _silently) -> list[str]:
+                 progress: Progress = silently) -> list[str]:
     """Writes the page on a test run, or on two that are compared.
 
     Args:
@@ -45,29 +46,39 @@ def write_report(path: str, a: Results, b: Results | None = None, images: int | 
         SaveError: If the page could not be written; an earlier one is unchanged.
     """
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    if b is None:
-        lines = headline.in_words(a)
-        text = render(
-            'run.html', a=a, metrics=headline.metrics(a), counts=headline.counts(a),
-            histogram=headline.histogram(a), charts=curves(a), matrix=confusion_matrix(a),
-            tables=[*tables.data_sets(a), tables.classes_of_one(a), tables.confusions(a)],
-            gallery=make_gallery(path, (a,), images, progress))
-    else:
+    if b is not None:
         _check_same(a, b)
-        found = compare(a.areas, b.areas, a.ground_truth_areas)
-        lines = headline.compared_in_words(a, b, found)
-        before, after = (results.run['metric']['mIoU'] for results in (a, b))
-        text = render(
-            'comparison.html', a=a, b=b, found=found, metrics=headline.metrics(a, b),
-            measured=None if None in (before, after) else after - before,
-            better=found.significant[found.iou > 0].sum(),
-            worse=found.significant[found.iou < 0].sum(), charts=curves(a, b),
-            matrix=confusion_matrix(b, ' of B'),
-            tables=[*tables.data_sets(a, b), tables.classes_of_two(a, b, found),
-                    tables.confusions(b, 'Confusions that cost most in B')],
-            gallery=make_gallery(path, (a, b), images, progress))
+    gallery = make_gallery(path, (a,) if b is None else (a, b), images, progress)
+    text, lines = _page_on_one(a, gallery) if b is None else _page_on_two(a, b, gallery)
     write_page(path, text)
-    return lines
+    notes = (gallery.chosen, gallery.missing) if gallery else ()
+    return lines + [f'  {note}' for note in notes if note]
+
+
+def _page_on_one(a: Results, gallery: Gallery | None) -> tuple[str, list[str]]:
+    """Returns the page on a run, and what it says in words."""
+    text = render(
+        'run.html', a=a, metrics=headline.metrics(a), counts=headline.counts(a),
+        histogram=headline.histogram(a), charts=curves(a), matrix=confusion_matrix(a),
+        tables=[*tables.data_sets(a), tables.classes_of_one(a), tables.confusions(a)],
+        gallery=gallery)
+    return text, headline.in_words(a)
+
+
+def _page_on_two(a: Results, b: Results, gallery: Gallery | None) -> tuple[str, list[str]]:
+    """Returns the page on two runs, and what it says in words."""
+    found = compare(a.areas, b.areas, a.ground_truth_areas)
+    before, after = (results.run['metric']['mIoU'] for results in (a, b))
+    text = render(
+        'comparison.html', a=a, b=b, found=found, metrics=headline.metrics(a, b),
+        measured=None if None in (before, after) else after - before,
+        better=found.significant[found.iou > 0].sum(),
+        worse=found.significant[found.iou < 0].sum(), charts=curves(a, b),
+        matrix=confusion_matrix(b, ' of B'),
+        tables=[*tables.data_sets(a, b), tables.classes_of_two(a, b, found),
+                tables.confusions(b, 'Confusions that cost most in B')],
+        gallery=gallery)
+    return text, headline.compared_in_words(a, b, found)
 
 
 def write_page(path: str, text: str) -> None:

@@ -34,6 +34,11 @@ class Pictures:
     photo: bytes | None
     layers: bytes
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both files."""
+        return len(self.photo or b'') + len(self.layers)
+
 
 def draw(runs: tuple[Results, ...], image: int) -> Pictures:
     """Draws the pictures of an image.

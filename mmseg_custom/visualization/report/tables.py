@@ -183,7 +183,8 @@ def _without_labels(*runs: Results) -> list[Folded]:
     predicted = [results.areas[1] * ~labelled for results in runs]  # (N, K): all is union there
     pixels = np.stack([of_run.sum(0) for of_run in predicted])
     only = np.flatnonzero(pixels.any(0)).tolist()
-    never = [name for name, seen in zip(runs[0].classes, labelled | pixels.any(0)) if not seen]
+    seen = np.logical_or(labelled, pixels.any(0)).tolist()
+    never = [name for name, is_seen in zip(runs[0].classes, seen) if not is_seen]
     letters = [''] if len(runs) == 1 else [' in A', ' in B']
     columns = [('Class', 'name'), *((f'{what}{letter}', explanation) for letter in letters
                for what, explanation in (('Pixels', 'predicted as this class, all of them wrong'),

@@ -54,6 +54,13 @@
       else if (field.name === 'size') grid.classList.toggle('large', field.value === 'large');
       else filter();
     });
+    document.addEventListener('confused', event => {
+      fields.class.value = event.detail;
+      fields.kind.value = 'confused';
+      filter();
+      section.scrollIntoView();
+      fields.class.focus({preventScroll: true});
+    });
     more.addEventListener('click', () => {
       const next = found[visible];
       visible += STEP;

@@ -10,6 +10,7 @@
       Home: [0, -Infinity], End: [0, Infinity]};
     const limit = (value, end) => Math.min(Math.max(value, 0), end - 1);
     table.addEventListener('keydown', event => {
+      if (event.key === 'Enter' && event.target.tagName === 'TD') choose(event.target);
       const move = moves[event.key];
       const row = rows.findIndex(cells => cells.includes(document.activeElement));
       if (!move || row < 0) return;
@@ -24,6 +25,12 @@
       current = event.target;
       current.tabIndex = 0;
       text.textContent = current.title;
+    });
+    // The gallery shows the images in which the class of the row is confused.
+    const choose = cell => document.dispatchEvent(
+      new CustomEvent('confused', {detail: cell.parentElement.dataset.class}));
+    table.addEventListener('click', event => {
+      if (event.target.tagName === 'TD') choose(event.target);
     });
     table.addEventListener('pointerover', event => {
       if (event.target.tagName === 'TD') text.textContent = event.target.title;
