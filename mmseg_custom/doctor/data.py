@@ -142,9 +142,8 @@ def _check_names(files: DatasetFiles) -> list[Finding]:
         if left:
             findings.append(fault(PART, f'the label has no image in {dataset.img_dir}',
                                   'add the image or remove the label', left))
-    read = (dataset.img_suffix,)
-    if dataset.ann_dir and osp.realpath(dataset.ann_dir) == osp.realpath(dataset.img_dir):
-        read += (dataset.seg_map_suffix,)
+    in_one = dataset.ann_dir and osp.realpath(dataset.ann_dir) == osp.realpath(dataset.img_dir)
+    read = (dataset.img_suffix, *([dataset.seg_map_suffix] if in_one else []))
     others = [path for path in _scan(dataset.img_dir, SUFFIXES)
               if dataset.img_suffix != ANY and not path.endswith(read)]
     if others:

@@ -61,7 +61,7 @@ def check_what_is_there(printed: str) -> None:
     with Image.open('work_dirs/photo/labels/photo.png') as labels, Image.open(PHOTO) as photo:
         assert labels.size == photo.size
         assert set(np.unique(np.array(labels))) <= {0, 1, 2}
-    assert re.search(r'\|\s+square\s+\|', printed)
+    assert re.search(r'^\W*square[\s|]+\d+\.\d', printed, re.MULTILINE)  # in the table of classes
     report, = Path('work_dirs/head').glob('eval_single_scale_*.html')
     assert 'disc' in report.read_text()
     whole = torch.load('work_dirs/head/whole.pth', weights_only=True)['state_dict']
