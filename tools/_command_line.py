@@ -79,6 +79,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Says what is wrong, without the usage of forty lines; exits with 2."""
+        message = alone('errors').one_line(message)
         self.exit(2, f'error: {message}\n({self.prog} --help lists the options)\n')
 
     def _refuse(self, unknown: Sequence[str]) -> NoReturn:

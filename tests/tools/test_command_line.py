@@ -87,6 +87,7 @@ def test_the_last_of_the_options_holds(parse):
     ('train.py', [TINY, '--quite-another', 'x'], '--quite-another is unknown\n'),
     ('train.py', [TINY, 'optimizer.lr=1'], 'did you mean --cfg-options optimizer.lr=1?'),
     ('train.py', [TINY, '8'], '8 is unknown\n'),
+    ('train.py', [TINY, '-a\nb'], '-a\\nb is unknown\n'),
     ('train.py', [TINY, '--seed', 'x'], "argument --seed: invalid int value: 'x'"),
     ('train.py', [TINY, '--no', 'x'], 'ambiguous option: --no could match --no-'),
     ('train.py', [], 'the following arguments are required: config'),
@@ -113,6 +114,7 @@ def test_what_could_be_right_is_accepted(parse):
     assert args.cfg_options == {'a': 'b=c'} and args.wait_for_disk == 120
     metrics = ['mIoU', 'mBIoU', 'cityscapes', 'PQ', 'mean', 'instances']
     assert parse('test.py', TINY, 'none', '--eval', *metrics).eval == metrics
+    assert parse('train.py', TINY, '--auto-resume', '--load-from', 'gone.pth').load_from
     assert parse('train.py', TINY, '--load-from', 'https://host/x.pth').load_from
 
 
