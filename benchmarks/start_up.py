@@ -47,6 +47,11 @@ def commands_of(root: Path, tools: list[str]) -> dict[str, list[str]]:
     return commands
 
 
+def code_of(name: str) -> int:
+    """Returns the exit code that a command has to end with."""
+    return next((code for end, code in CODES.items() if name.endswith(end)), 0)
+
+
 def runs_of(folder: Path) -> dict[str, list[str]]:
     """Returns a training of one iteration and a test, on images that are drawn into a folder."""
     subprocess.run([sys.executable, 'tools/make_demo_data.py', '--out', str(folder / 'data'),
@@ -86,10 +91,9 @@ def main() -> None:
         commands.update(runs_of(Path(folder)) if args.run else {})
         jobs: dict[str, Command] = {'import torch': (ROOT, ['-c', 'import torch'], 0)}
         for name, words in commands.items():
-            code = next((code for end, code in CODES.items() if name.endswith(end)), 0)
-            jobs[name] = ROOT, words, code
+            jobs[name] = ROOT, words, code_of(name)
             if args.former:
-                jobs[f'  {name}, former'] = args.former.resolve(), words, code
+                jobs[f'  {name}, former'] = args.former.resolve(), words, code_of(name)
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
         for _ in range(args.repeats):
             for name, job in jobs.items():
