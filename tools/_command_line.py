@@ -41,8 +41,12 @@ def start(parse_args: Callable[[], argparse.Namespace],
           main: Callable[[argparse.Namespace], None]) -> None:
     """Runs a tool: parses its command line, and only then imports what is slow to import."""
     args = parse_args()
-    from mmseg_custom.engine import cli
-    from mmseg_custom.engine.key_values import convert
+    try:
+        from mmseg_custom.engine import cli
+        from mmseg_custom.engine.key_values import convert
+    except KeyboardInterrupt:  # After that, cli.run takes it.
+        print('error: interrupted', file=sys.stderr)
+        sys.exit(130)
     cli.run(lambda: main(convert(args)))
 
 
@@ -75,6 +79,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Says what is wrong, without the usage of forty lines; exits with 2."""
+        message = alone('errors').one_line(message)
         self.exit(2, f'error: {message}\n({self.prog} --help lists the options)\n')
 
     def _refuse(self, unknown: Sequence[str]) -> NoReturn:

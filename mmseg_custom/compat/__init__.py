@@ -6,8 +6,12 @@ from functools import cache, wraps
 
 import torch
 
-from ..distributed.collectives import gather_to_rank0
-from ..errors import InputError
+from .late_imports import import_inference, import_runner
+
+import_runner()  # before anything else imports mmcv
+
+from ..distributed.collectives import gather_to_rank0  # noqa: E402
+from ..errors import InputError  # noqa: E402
 
 MATRIX_TOOL = 'confusion_matrix.py'
 LONGEST_SIDE = 16000  # pixels of a figure
@@ -23,6 +27,7 @@ def stand_in_for_mmcv_ops() -> None:
         importlib.import_module('mmcv._ext')
     except ImportError:
         sys.modules['mmcv._ext'] = importlib.import_module('mmseg_custom.compat._ext')
+    import_inference()
 
 
 def copy_batches_on_streams() -> None:

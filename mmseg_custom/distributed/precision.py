@@ -23,7 +23,7 @@ from functools import cache, partial
 import torch
 import torch.distributed as dist
 from mmseg.utils import get_root_logger
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 COMPUTE_DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16, fp32=torch.float32)

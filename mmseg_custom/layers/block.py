@@ -3,7 +3,8 @@
 B batch, N tokens, D width.
 """
 import torch
-from timm.layers import DropPath, Mlp
+from timm.layers.drop import DropPath
+from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from .attention import Attention

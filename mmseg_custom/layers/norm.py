@@ -6,7 +6,7 @@ import logging
 from functools import cache
 
 import torch
-from timm.layers import LayerNorm2d
+from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 
 __all__ = ['LayerNorm2d', 'build_norm', 'rms_norm_class']

@@ -6,8 +6,6 @@ import pytest
 from helpers.commands import ROOT, run
 
 TINY = 'configs/tiny/full_tuning_tiny.py'
-TOOLS = sorted(path.name for path in (ROOT / 'tools').glob('[!_]*.py')
-               if path.name != 'torchrun.py')  # Its options are PyTorch's.
 # Runs each tool's command line in one process, and says what it ended with and has imported.
 SCRIPT = """
 import contextlib, io, json, runpy, sys
@@ -42,30 +40,22 @@ def parse(tool, monkeypatch):
 
 
 def test_nothing_heavy_is_imported_before_the_command_line_is_right():
-    wrong_paths = {'cache.py': ['list', 'nowhere'], 'few_shot.py': ['report', 'nowhere'],
-                   'convert_weights.py': ['nowhere', 'x.pth'],
-                   'demo_grid.py': [TINY, 'nowhere', 'x.png'],
-                   'image_demo.py': ['nowhere', TINY, 'none'],
-                   'merge_checkpoint.py': ['nowhere', 'x.pth'],
-                   'prepare_data.py': ['ade20k', 'nowhere'],
-                   'test.py': [TINY, 'nowhere', '--eval', 'mIoU'],
-                   'train.py': [TINY, '--load-from', 'nowhere'],
-                   'demo_web.py': ['nowhere', 'none'],
-                   'make_demo_data.py': ['--forec']}
-    calls = [[f'tools/{name}', *words] for name in TOOLS
-             for words in (['--help'], wrong_paths.get(name, ['nowhere']))]
-    calls += [['tools/torchrun.py', '--nproc_per_node=2', 'tools/train.py', 'nowhere']]
-    calls += [[name, '--help'] for name in ('train.py', 'test.py')]
-    found = json.loads(run('python', '-c', SCRIPT, json.dumps(calls)))
-    for call, (code, text, heavy) in zip(calls, found):
-        assert not heavy, f'{call} imports {heavy}'
-        if call[1] == '--help':
-            assert code == 0 and 'usage: ' in text, call
-        elif 'make_demo_data' in call[0]:
-            assert code == 2 and '--forec is unknown: did you mean --force?' in text
-        else:
-            assert code == 1 and len(text.splitlines()) == 1, text
+    benchmark = runpy.run_path(str(ROOT / 'benchmarks/start_up.py'))
+    commands = {name: words for name, words in benchmark['commands_of'](ROOT, []).items()
+                if words[0] != '-c'}
+    commands |= {f'{name} --help': [name, '--help'] for name in ('./train.py', './test.py')}
+    found = json.loads(run('python', '-c', SCRIPT, json.dumps(list(commands.values()))))
+    assert len(commands) > 40
+    for name, (code, text, heavy) in zip(commands, found):
+        assert not heavy, f'{name} imports {heavy}'
+        assert code == benchmark['code_of'](name), f'{name}: {text}'
+        if name.endswith('--help'):
+            assert 'usage: ' in text, name
+        elif name.endswith('a wrong path'):
+            assert len(text.splitlines()) == 1, text
             assert f'nowhere does not exist in {ROOT}' in text or 'gradio' in text
+        else:
+            assert '--debgu is unknown' in text, text
 
 
 def test_options_that_are_given_twice_add_up(parse):
@@ -87,6 +77,7 @@ def test_the_last_of_the_options_holds(parse):
     ('train.py', [TINY, '--quite-another', 'x'], '--quite-another is unknown\n'),
     ('train.py', [TINY, 'optimizer.lr=1'], 'did you mean --cfg-options optimizer.lr=1?'),
     ('train.py', [TINY, '8'], '8 is unknown\n'),
+    ('train.py', [TINY, '-a\nb'], '-a\\nb is unknown\n'),
     ('train.py', [TINY, '--seed', 'x'], "argument --seed: invalid int value: 'x'"),
     ('train.py', [TINY, '--no', 'x'], 'ambiguous option: --no could match --no-'),
     ('train.py', [], 'the following arguments are required: config'),
@@ -113,6 +104,7 @@ def test_what_could_be_right_is_accepted(parse):
     assert args.cfg_options == {'a': 'b=c'} and args.wait_for_disk == 120
     metrics = ['mIoU', 'mBIoU', 'cityscapes', 'PQ', 'mean', 'instances']
     assert parse('test.py', TINY, 'none', '--eval', *metrics).eval == metrics
+    assert parse('train.py', TINY, '--auto-resume', '--load-from', 'gone.pth').load_from
     assert parse('train.py', TINY, '--load-from', 'https://host/x.pth').load_from
 
 

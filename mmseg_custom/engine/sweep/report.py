@@ -6,8 +6,8 @@ import os.path as osp
 from collections.abc import Sequence
 from glob import glob
 from statistics import mean, pstdev
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
 from mmcv.runner import get_dist_info
 from mmseg.utils import get_root_logger
 
@@ -16,6 +16,9 @@ from ...evaluation.training_log import read_training_log
 from ...files import atomic_path
 from .grid import Combination, label
 from .records import SWEEP, read_result, read_scores, write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PLOT = 'sweep.png'
 COLUMNS = dict(head='head', layers='layers', lr='lr', weight_decay='decay')
@@ -84,7 +87,7 @@ def table(heads: Sequence[dict]) -> str:
                      for row in rows)
 
 
-def draw(scored: Sequence[dict]) -> Figure:
+def draw(scored: Sequence[dict]) -> 'Figure':
     """Draws a panel for each varied setting: the mIoU of every head over its values.
 
     Dots are heads, a bar is the mean of the heads with a value, the star is the best head.
@@ -92,6 +95,7 @@ def draw(scored: Sequence[dict]) -> Figure:
     varied = [key for key in COLUMNS
               if len({label(head['settings'].get(key, '')) for head in scored}) > 1] or ['head']
     best = max(scored, key=lambda head: head['best_mIoU'])
+    from matplotlib.figure import Figure  # which takes half a second to import
     figure = Figure(figsize=(1.2 + 3.2 * len(varied), 3.6), layout='constrained')
     panels = figure.subplots(1, len(varied), sharey=True, squeeze=False)[0]
     for panel, key in zip(panels, varied):
