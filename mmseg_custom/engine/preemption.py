@@ -41,7 +41,8 @@ class Preemption:
         """Installs the signal handlers; called in the main thread."""
         for number in SIGNALS:
             signal.signal(number, self._note)
-        Interrupts(self._interrupt)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a script's background
+            Interrupts(self._interrupt)
 
     def requested(self) -> bool:
         """Returns whether this process was asked to stop."""

@@ -24,7 +24,7 @@ from .run import Run
 
 LATEST = 'latest.pth'
 OF_HEAD = 'config.py'  # in the folder of a sweep's head
-_BEST = re.compile(r'best_.+\.(?:pth|dcp)')
+_BEST = re.compile(r'best_.+_\d+\.(?:pth|dcp)')
 
 
 def check_work_dir(cfg: Config, options: RunOptions) -> None:
@@ -44,8 +44,7 @@ def check_work_dir(cfg: Config, options: RunOptions) -> None:
     if options.overwrite:
         _refuse_removal_of_inputs(cfg, held)
     elif held and not (options.auto_resume or _belongs_to(cfg.get('resume_from'), cfg.work_dir)):
-        newest = max(held, key=lambda path: (not _BEST.fullmatch(osp.basename(path)),
-                                             osp.getmtime(path)))
+        newest = max(held, key=_rank)
         raise InputError(
             f'work dir {cfg.work_dir} holds {len(held)} checkpoint(s) of an earlier run (newest: '
             f'{osp.relpath(newest, cfg.work_dir)}): --auto-resume goes on with it, --resume-from '
@@ -138,6 +137,12 @@ def _checkpoints(folder: str) -> list[str]:
     names = os.listdir(folder) if osp.isdir(folder) else []
     found = [path for unit in ('iter', 'epoch') for _, path in checkpoints_in(folder, unit)]
     return found + [osp.join(folder, name) for name in sorted(names) if _BEST.fullmatch(name)]
+
+
+def _rank(path: str) -> tuple[bool, int]:
+    """Orders checkpoints by their iteration, after the best ones."""
+    name = osp.basename(path)
+    return not _BEST.fullmatch(name), int(re.findall(r'\d+', name)[-1])
 
 
 def _belongs_to(checkpoint: str | None, work_dir: str) -> bool:

@@ -57,17 +57,18 @@ def test_killed_in_an_evaluation(zygote, config, whole, tmp_path, ranks, engine)
     assert_same_end(work_dir, whole(ranks, engine))
 
 
-@pytest.mark.parametrize('number, engine', [(signal.SIGUSR1, 'ddp'), (signal.SIGTERM, 'fsdp2')])
+@pytest.mark.parametrize('number, engine', [(signal.SIGUSR1, 'ddp'), (signal.SIGINT, 'fsdp2')])
 def test_preempted(zygote, config, whole, tmp_path, number, engine):
     """Stopped after whatever iteration it is in; a rank of two and its workers get the signal."""
+    code, name = (130, 'Ctrl-C') if number == signal.SIGINT else (75, number.name)
     work_dir = tmp_path / 'run'
     arguments = [config, '--work-dir', work_dir, '--auto-resume', *spread(2, engine)]
     processes = zygote.start_training(tmp_path / 'first.txt', *arguments, '--seed', 5, ranks=2)
     wait_for(tmp_path / 'first.txt', 'Iter [2/8]')
     os.killpg(processes[1], number)
-    assert [zygote.wait(process) for process in processes] == [75, 75], (
+    assert [zygote.wait(process) for process in processes] == [code] * 2, (
         tmp_path / 'first.txt').read_text()[-3000:]
-    assert f'stopped by {number.name} after iteration' in (tmp_path / 'first.txt').read_text()
+    assert f'stopped by {name} after iteration' in (tmp_path / 'first.txt').read_text()
     assert not list(work_dir.glob('iter_8.*'))
     zygote.train(*arguments, ranks=2)
     assert_same_end(work_dir, whole(2, engine))
