@@ -52,12 +52,11 @@ def check_work_dir(cfg: Config, options: RunOptions) -> None:
             'iteration; else choose an empty folder by --work-dir')
 
 
-class EarlierRun(Hook):
-    """Removes what an earlier run has left, once the new one has made an iteration.
+class EarlierRun:
+    """What an earlier run has left in a work dir.
 
-    By then the new run has passed its checks, its first batch has gone through the network and
-    back, and its weights are loaded. What is removed gets the names of half-written files first,
-    which no run is resumed from; those are swept if the process is killed meanwhile.
+    What is removed gets the names of half-written files first, which no run is resumed from; those
+    are swept if the process is killed meanwhile.
 
     Args:
         folders: Work dir, or those of the heads of a sweep, as they are before the run.
@@ -69,7 +68,7 @@ class EarlierRun(Hook):
         self._records = [osp.join(folder, name) for folder in folders
                          for name in (LATEST, best.NAME, *records)]
 
-    def after_train_iter(self, runner: BaseRunner) -> None:
+    def remove(self) -> None:
         """Removes the files, once; on rank 0."""
         if get_dist_info()[0] > 0:
             return
@@ -87,6 +86,24 @@ class EarlierRun(Hook):
             get_root_logger().info('--overwrite: removed %d checkpoint(s) of the earlier run',
                                    len(half))
         self._checkpoints, self._records = [], []
+
+
+class OverwriteHook(Hook):
+    """Removes an earlier run when the new one has made an iteration.
+
+    By then the new run has passed its checks, its weights are loaded, and its first batch has gone
+    through the network and back.
+
+    Args:
+        earlier: The earlier run; several runners may share it.
+    """
+
+    def __init__(self, earlier: EarlierRun):
+        self._earlier = earlier
+
+    def after_train_iter(self, runner: BaseRunner) -> None:
+        """Removes the files."""
+        self._earlier.remove()
 
 
 def finished(run: Run) -> str | None:

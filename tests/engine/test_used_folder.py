@@ -1,7 +1,6 @@
 """Work dirs with checkpoints: what is refused, and what --overwrite removes, and when."""
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from helpers.data import SMALL_LINEAR, write_config
@@ -79,10 +78,10 @@ def test_overwriting_removes_the_earlier_run_alone(used):
     """Only what was there before, once."""
     earlier = EarlierRun([str(used)])
     (used / 'iter_3.pth').touch()
-    earlier.after_train_iter(SimpleNamespace())
+    earlier.remove()
     assert {path.name for path in used.iterdir()} == {'iter_3.pth', '20260101_000000.log'}
     (used / 'latest.pth').symlink_to('iter_3.pth')
-    earlier.after_train_iter(SimpleNamespace())
+    earlier.remove()
     assert (used / 'latest.pth').exists()
 
 

@@ -27,7 +27,7 @@ from ..progress import progress_bar
 from ..randomness import SeededSamples
 from ..run import Run
 from ..stop_signals import StopRequested
-from ..used_folder import EarlierRun
+from ..used_folder import EarlierRun, OverwriteHook
 from .backbone import SharedBackbone
 from .grid import combinations, union_of_layers
 from .probe import IterationBatches, Probe
@@ -62,8 +62,7 @@ def sweep(run: Run) -> list[dict]:
     if not left:
         get_root_logger().info('%s', _all_done(run, len(found)))
         return report(run.work_dir, run.seed, found)
-    earlier = EarlierRun([head.work_dir for head in runs.values()] if overwrites else [],
-                         (RESULT, SCORES))
+    earlier = EarlierRun([head.work_dir for head in runs.values()], (RESULT, SCORES))
     shared = SharedBackbone(runs[found[0].name], union_of_layers(found))
     hash_ahead(shared.network)
     samples: Dataset = SeededSamples(run.data['train'], run.seed)
@@ -144,7 +143,8 @@ def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: 
     probes = [Probe(one.name, runs[one.name], shared, checkpoint, last_save)
               for one, checkpoint in part.heads]
     for probe in probes:
-        probe.runner.register_hook(earlier, priority='ABOVE_NORMAL')  # removes before any saves
+        if options.overwrite:  # before any head saves
+            probe.runner.register_hook(OverwriteHook(earlier), priority='ABOVE_NORMAL')
         probe.start()
     preemption.join()
     first = probes[0].runner
