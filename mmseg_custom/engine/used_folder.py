@@ -45,11 +45,12 @@ def check_work_dir(cfg: Config, options: RunOptions) -> None:
         _refuse_removal_of_inputs(cfg, held)
     elif held and not (options.auto_resume or _belongs_to(cfg.get('resume_from'), cfg.work_dir)):
         newest = max(held, key=_rank)
+        one = '' if cfg.get('sweep') else ', --resume-from FILE with one of them'
         raise InputError(
             f'work dir {cfg.work_dir} holds {len(held)} checkpoint(s) of an earlier run (newest: '
-            f'{osp.relpath(newest, cfg.work_dir)}): --auto-resume goes on with it, --resume-from '
-            'FILE with one of them; --overwrite removes them once the new run has made an '
-            'iteration; else choose an empty folder by --work-dir')
+            f'{osp.relpath(newest, cfg.work_dir)}): --auto-resume goes on with it'
+            f'{one}; --overwrite removes them once the new run has made an iteration; else choose '
+            'an empty folder by --work-dir')
 
 
 class EarlierRun:

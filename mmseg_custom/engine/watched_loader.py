@@ -41,7 +41,7 @@ class WatchedLoader(DataLoader):
         self._workers: list[BaseProcess] = []
         super().__init__(dataset, num_workers=num_workers, worker_init_fn=shield_worker, **options)
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator:  # type: ignore[override]  # torch names its private class
         """Iterates over the batches.
 
         Raises:

@@ -236,6 +236,7 @@ def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone, preemption: P
            if probe.evaluation is not None and _evaluation_is_due(probe)]
     if not due:
         return left
+    stopped_by: int | None = None
     with ExitStack() as stack:
         for probe, _ in due:
             stack.enter_context(averaged(probe.runner))
@@ -245,8 +246,6 @@ def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone, preemption: P
                 description=f'evaluation of {len(due)} head(s)', preemption=preemption)
         except StopRequested as request:
             stopped_by = request.signal
-        else:
-            stopped_by = None
     if stopped_by is not None:  # the weights are no averages any more
         _stop(left, preemption, stopped_by)
     for (probe, evaluation), own in zip(due, results):
