@@ -38,7 +38,7 @@ cli.run(main)
 
 @pytest.mark.parametrize(('when', 'message', 'signals'), [
     ('trained', 'interrupted again: ended at once', 2),
-    ('before', 'error: interrupted: no iteration is done yet', 1)])
+    ('before', 'error: interrupted: nothing is done yet', 1)])
 def test_the_last_interrupt_ends_it_at_once(zygote, tmp_path, when, message, signals):
     script, log = tmp_path / 'stuck.py', tmp_path / 'log.txt'
     script.write_text(STUCK)
