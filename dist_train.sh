@@ -3,7 +3,8 @@
 #   sh dist_train.sh CONFIG N [options of tools/train.py]
 # On several nodes, run the same command on each, with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
 # RESTARTS=3 resumes from the last checkpoint when a process dies, at most three times.
-# On SIGTERM and SIGUSR1 the run writes a checkpoint and exits with code 75; --auto-resume resumes it.
+# On SIGTERM and SIGUSR1 the run writes a checkpoint and exits with code 75, on Ctrl-C with code 130; --auto-resume
+# resumes it.
 set -eu
 if [ $# -lt 2 ]; then
     echo "usage: sh dist_train.sh CONFIG N [options of tools/train.py]" >&2

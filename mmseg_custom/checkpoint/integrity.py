@@ -22,17 +22,23 @@ from .archive import Archive, DamagedFile, chunks
 from .user_cache import identity_of, read_cache, write_cache
 
 AT_ONCE_BYTES = 256 << 20  # 0.1 s
+# What finish_checks waits for a disk that does not answer: reading at 10 MB/s, and 10 minutes.
+SLOWEST_BYTES, SPARE_SECONDS = 10e6, 600.  # a second; beyond that
 CACHE = 'damaged.json'
 SUMS = 'crc32'  # key in the metadata of a safetensors file: JSON of tensor -> eight hex digits
 _CHECKS: dict[str, '_Check'] = {}  # by the identity of the file
 
 
 class _Check(threading.Thread):
-    """Sums a file; ``damage`` is what is wrong with it, once the thread has ended."""
+    """Sums a file; ``damage`` is what is wrong with it, once the thread has ended.
 
-    def __init__(self, path: str, identity: str, check: Callable[[], None]):
+    ``seconds`` is how long it is waited for.
+    """
+
+    def __init__(self, path: str, identity: str, nbytes: int, check: Callable[[], None]):
         super().__init__(daemon=True, name=f'sums of {os.path.basename(path)}')
         self.path, self.identity, self.check = path, identity, check
+        self.seconds = SPARE_SECONDS + nbytes / SLOWEST_BYTES
         self.damage: str | None = None
 
     def run(self) -> None:
@@ -69,7 +75,7 @@ def check_sums(path: str, nbytes: int, check: Callable[[], None]) -> None:
         except DamagedFile as error:
             raise InputError(damaged_line(path, str(error))) from error
     elif int(os.environ.get('LOCAL_RANK', 0)) == 0:
-        _CHECKS[identity] = _Check(path, identity, check)
+        _CHECKS[identity] = _Check(path, identity, nbytes, check)
         _CHECKS[identity].start()
 
 
@@ -77,11 +83,14 @@ def finish_checks() -> None:
     """Waits for the checks in the background.
 
     Raises:
-        InputError: If a file is damaged; it names the file and the place.
+        InputError: If a file is damaged, with the place, or is not read within the limit.
     """
     for check in list(_CHECKS.values()):
         with saying(f'checking the checksums of {check.path}'):
-            check.join()
+            check.join(check.seconds)
+        if check.is_alive():
+            raise InputError(f'{check.path} was not read within {check.seconds / 60:.0f} minutes, '
+                             'to check its sums: look at its disk, or copy it to another one')
         if check.damage is not None:
             del _CHECKS[check.identity]  # opening it again is refused
             raise InputError(damaged_line(check.path, check.damage))

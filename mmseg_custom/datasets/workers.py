@@ -3,7 +3,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, TimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -19,7 +19,7 @@ Result = TypeVar('Result')
 LIMIT = 900.  # seconds without a result, after which the jobs are given up
 POLL = 5.  # seconds
 GRACE = 5.  # seconds that processes have to end, once nothing is left to do
-MOST_AT_ONCE = 32  # jobs that a process takes together
+MOST_AT_ONCE = 8  # jobs that a process takes together
 
 
 def in_processes(function: Callable[[Any], Result], jobs: Sequence, workers: int, title: str,
@@ -47,9 +47,12 @@ def in_processes(function: Callable[[Any], Result], jobs: Sequence, workers: int
     size = max(1, min(MOST_AT_ONCE, len(jobs) // (4 * workers)))
     parts = [pool.submit(_call_all, function, jobs[start:start + size])
              for start in range(0, len(jobs), size)]
+    done: list[Future] = []
+    for part in parts:
+        part.add_done_callback(done.append)
     processes = [child for child in multiprocessing.active_children() if child not in before]
     try:
-        results = (result for part in parts for result in _await(part, parts, processes, title))
+        results = (result for part in parts for result in _await(part, done, processes, title))
         yield from tqdm(results, title, len(jobs), unit='', leave=False)
     except BrokenProcessPool as error:
         raise InputError(f'{title}: a worker process was killed, most likely for lack of memory; '
@@ -60,25 +63,27 @@ def in_processes(function: Callable[[Any], Result], jobs: Sequence, workers: int
         pool.shutdown()
 
 
-def _await(part: Future, parts: Sequence[Future], processes: Sequence[BaseProcess], title: str
+def _await(part: Future, done: Sequence[Future], processes: Sequence[BaseProcess], title: str
            ) -> list:
-    """Returns the results of a part, as long as any part makes progress.
+    """Returns the results of a part, as long as any part is done now and then.
 
     Raises:
-        InputError: If none does.
+        InputError: If none is.
     """
-    waited = 0.
-    while not part.done():
-        left = {one for one in parts if not one.done()}
-        # In short waits: a job that was suspended as a whole is not given up when it goes on.
-        done, _ = wait(left, POLL, FIRST_COMPLETED)
-        waited = 0. if done else waited + POLL
+    waited, before = 0., len(done)
+    while True:
+        try:  # In short waits: a job that was suspended as a whole is not given up when it goes on.
+            return part.result(POLL)
+        except TimeoutError:
+            if part.done():  # its own error, or it is done just now
+                return part.result()
+        waited = waited + POLL if len(done) == before else 0.
+        before = len(done)
         if waited >= LIMIT:
             states = ', '.join(f'process {one.pid} is {state_of(one.pid or 0)}'
                                for one in processes if one.is_alive())
             raise InputError(f'{title}: nothing was done for {waited:.3g} s ({states}): look at '
                              'the disk, and run it again')
-    return part.result()
 
 
 def _call_all(function: Callable[[Any], Result], jobs: Sequence) -> list[Result]:

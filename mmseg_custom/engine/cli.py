@@ -2,6 +2,7 @@
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
@@ -29,6 +30,8 @@ def run(main: Callable[[], None]) -> None:
         main()
         finish_checks()
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) and 'RANK' in os.environ:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher passes Ctrl-C on as well
         message = explain(error)
         debug = '--debug' in sys.argv or logging.getLogger('mmseg').level == logging.DEBUG
         world_size = get_dist_info()[1]

@@ -26,10 +26,6 @@ def explain_loader(error: BaseException) -> str | None:
     if any(words in text for words in FILES):
         return ('too many open files, which loader workers pass their batches by: raise the limit '
                 f'(`ulimit -n 65536`), {FEWER}')
-    if found := re.search(r'DataLoader timed out after (\d+) seconds', text):
-        return (f'no batch has come from the loader workers for {found[1]} seconds: set '
-                f'data.timeout higher than the slowest batch takes, more data.workers_per_gpu, '
-                'or 0 seconds to wait for ever')
     found = re.search(r'DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)', text)
     if found is None:
         return None

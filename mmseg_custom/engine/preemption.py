@@ -19,7 +19,14 @@ from mmseg.utils import get_root_logger
 from ..distributed.collectives import cpu_group
 from .divergence import check_finite, has_diverged
 from .last_save import LastSave, save_at_stop
-from .stop_signals import INTERRUPTED, SIGNALS, Interrupts, StopRequested, ignore_signals
+from .stop_signals import (
+    INTERRUPTED,
+    NOTHING_DONE,
+    SIGNALS,
+    Interrupts,
+    StopRequested,
+    ignore_signals,
+)
 
 PREEMPTED = 75  # exit code; EX_TEMPFAIL of sysexits.h: try again later
 
@@ -41,7 +48,8 @@ class Preemption:
         """Installs the signal handlers; called in the main thread."""
         for number in SIGNALS:
             signal.signal(number, self._note)
-        Interrupts(self._interrupt)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a script's background
+            Interrupts(self._interrupt)
 
     def requested(self) -> bool:
         """Returns whether this process was asked to stop."""
@@ -95,7 +103,7 @@ class Preemption:
 
     def _interrupt(self) -> None:
         if not self.trained:
-            raise KeyboardInterrupt('no iteration is done yet, so that there is nothing to save')
+            raise KeyboardInterrupt(NOTHING_DONE)
         self.signal = signal.SIGINT
         get_root_logger().warning('Ctrl-C: the run saves a checkpoint after this iteration, and '
                                   'ends; a second Ctrl-C ends it at once')

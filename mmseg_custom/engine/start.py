@@ -29,12 +29,14 @@ from .options import RunOptions
 from .overview import describe_run, describe_start
 from .run import Run, prepare_run
 from .screen import show_and_keep
+from .stop_signals import nothing_done
 from .sweep.records import seed_of_sweep
 from .used_folder import check_work_dir
 
 LAUNCHER = 'INTERNVIT_SEG_LAUNCHER'  # number of the process of tools/torchrun.py
 
 
+@nothing_done()
 def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val'),
               owns_work_dir: bool = True, sweep: Mapping[str, object] | None = None) -> Run:
     """Sets up device, process group and log, and prepares the run of a command line.

@@ -6,7 +6,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from ..processes import end_processes, end_with_parent
@@ -16,6 +17,7 @@ INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells have it
 # Seconds in which a second signal belongs to the same Ctrl-C: the terminal signals every process,
 # and the launcher signals its own processes again.
 ONE_KEYSTROKE = 1.
+NOTHING_DONE = 'nothing is done yet, so that there is nothing to save'
 
 
 class StopRequested(BaseException):
@@ -59,6 +61,15 @@ def end_workers() -> None:
         worker.kill()
     end_processes(workers)
     signal.signal(signal.SIGCHLD, handler)
+
+
+@contextmanager
+def nothing_done() -> Iterator[None]:
+    """Lets Ctrl-C in the block say that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(NOTHING_DONE) from None
 
 
 def _say_nothing_of_lost_peers(kind: type[BaseException], error: BaseException,

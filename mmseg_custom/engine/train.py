@@ -22,7 +22,7 @@ from .randomness import SeededSamples
 from .run import Run
 from .run_folder import RunFolder
 from .training_runner import build_evaluation, build_training_runner, register_custom_hooks
-from .used_folder import EarlierRun, finished
+from .used_folder import EarlierRun, OverwriteHook, finished
 from .validation_loss import ValidationLossHook
 
 
@@ -69,7 +69,7 @@ def _train(run: Run, preemption: Preemption, folder: RunFolder) -> None:
     last_save = LastSave(run.options.spare_dir, run.options.wait_for_disk)
     runner = build_training_runner(run, model, logger, last_save)
     if run.options.overwrite:  # after the optimizer's step, before checkpoints
-        runner.register_hook(EarlierRun([run.work_dir]), priority='ABOVE_NORMAL')
+        runner.register_hook(OverwriteHook(EarlierRun([run.work_dir])), priority='ABOVE_NORMAL')
     stopping = PreemptionHook(preemption, last_save)
     runner.register_hook(stopping, priority='LOW')
     if 'val' in run.data:

@@ -24,7 +24,7 @@ from .run import Run
 
 LATEST = 'latest.pth'
 OF_HEAD = 'config.py'  # in the folder of a sweep's head
-_BEST = re.compile(r'best_.+\.(?:pth|dcp)')
+_BEST = re.compile(r'best_.+_\d+\.(?:pth|dcp)')
 
 
 def check_work_dir(cfg: Config, options: RunOptions) -> None:
@@ -44,21 +44,20 @@ def check_work_dir(cfg: Config, options: RunOptions) -> None:
     if options.overwrite:
         _refuse_removal_of_inputs(cfg, held)
     elif held and not (options.auto_resume or _belongs_to(cfg.get('resume_from'), cfg.work_dir)):
-        newest = max(held, key=lambda path: (not _BEST.fullmatch(osp.basename(path)),
-                                             osp.getmtime(path)))
+        newest = max(held, key=_rank)
+        one = '' if cfg.get('sweep') else ', --resume-from FILE with one of them'
         raise InputError(
             f'work dir {cfg.work_dir} holds {len(held)} checkpoint(s) of an earlier run (newest: '
-            f'{osp.relpath(newest, cfg.work_dir)}): --auto-resume goes on with it, --resume-from '
-            'FILE with one of them; --overwrite removes them once the new run has made an '
-            'iteration; else choose an empty folder by --work-dir')
+            f'{osp.relpath(newest, cfg.work_dir)}): --auto-resume goes on with it'
+            f'{one}; --overwrite removes them once the new run has made an iteration; else choose '
+            'an empty folder by --work-dir')
 
 
-class EarlierRun(Hook):
-    """Removes what an earlier run has left, once the new one has made an iteration.
+class EarlierRun:
+    """What an earlier run has left in a work dir.
 
-    By then the new run has passed its checks, its first batch has gone through the network and
-    back, and its weights are loaded. What is removed gets the names of half-written files first,
-    which no run is resumed from; those are swept if the process is killed meanwhile.
+    What is removed gets the names of half-written files first, which no run is resumed from; those
+    are swept if the process is killed meanwhile.
 
     Args:
         folders: Work dir, or those of the heads of a sweep, as they are before the run.
@@ -70,7 +69,7 @@ class EarlierRun(Hook):
         self._records = [osp.join(folder, name) for folder in folders
                          for name in (LATEST, best.NAME, *records)]
 
-    def after_train_iter(self, runner: BaseRunner) -> None:
+    def remove(self) -> None:
         """Removes the files, once; on rank 0."""
         if get_dist_info()[0] > 0:
             return
@@ -88,6 +87,24 @@ class EarlierRun(Hook):
             get_root_logger().info('--overwrite: removed %d checkpoint(s) of the earlier run',
                                    len(half))
         self._checkpoints, self._records = [], []
+
+
+class OverwriteHook(Hook):
+    """Removes an earlier run when the new one has made an iteration.
+
+    By then the new run has passed its checks, its weights are loaded, and its first batch has gone
+    through the network and back.
+
+    Args:
+        earlier: The earlier run; several runners may share it.
+    """
+
+    def __init__(self, earlier: EarlierRun):
+        self._earlier = earlier
+
+    def after_train_iter(self, runner: BaseRunner) -> None:
+        """Removes the files."""
+        self._earlier.remove()
 
 
 def finished(run: Run) -> str | None:
@@ -138,6 +155,12 @@ def _checkpoints(folder: str) -> list[str]:
     names = os.listdir(folder) if osp.isdir(folder) else []
     found = [path for unit in ('iter', 'epoch') for _, path in checkpoints_in(folder, unit)]
     return found + [osp.join(folder, name) for name in sorted(names) if _BEST.fullmatch(name)]
+
+
+def _rank(path: str) -> tuple[bool, int]:
+    """Orders checkpoints by their iteration, after the best ones."""
+    name = osp.basename(path)
+    return not _BEST.fullmatch(name), int(re.findall(r'\d+', name)[-1])
 
 
 def _belongs_to(checkpoint: str | None, work_dir: str) -> bool:

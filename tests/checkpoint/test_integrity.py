@@ -1,5 +1,6 @@
 """Flipped bits, holes and cut ends are found by sums, and passed over by --auto-resume."""
 import shutil
+import threading
 import zipfile
 from pathlib import Path
 
@@ -49,6 +50,18 @@ def run(tmp_path) -> Path:
         save_checkpoint(model, str(tmp_path / f'iter_{iteration}.pth'),
                         torch.optim.AdamW(model.parameters()), dict(iter=iteration, epoch=1))
     return tmp_path
+
+
+def test_a_disk_that_does_not_answer_is_not_waited_for_without_limit(monkeypatch, tmp_path):
+    (tmp_path / 'large.pth').touch()
+    monkeypatch.setattr(integrity, 'AT_ONCE_BYTES', 0)
+    monkeypatch.setattr(integrity, 'SPARE_SECONDS', 0.1)
+    answers = threading.Event()
+    integrity.check_sums(str(tmp_path / 'large.pth'), 1, answers.wait)
+    with pytest.raises(InputError, match='large.pth was not read within 0 minutes'):
+        integrity.finish_checks()
+    answers.set()
+    integrity.finish_checks()
 
 
 @pytest.mark.parametrize('where', [TENSOR, PICKLE, DIRECTORY])

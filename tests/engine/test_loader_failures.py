@@ -1,6 +1,5 @@
 import os
 import signal
-import time
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
@@ -18,18 +17,6 @@ class Dying(Dataset):
     def __getitem__(self, index: int) -> int:
         os.kill(os.getpid(), self.number) if self.number else os._exit(1)
         return index
-
-
-class Slow(Dying):
-    def __getitem__(self, index: int) -> int:
-        time.sleep(self.number)
-        return index
-
-
-def test_a_worker_that_does_not_answer_is_said_in_one_line():
-    with pytest.raises(RuntimeError) as raised:
-        list(DataLoader(Slow(3), num_workers=1, timeout=1))
-    assert explain(raised.value).startswith('no batch has come from the loader workers for 1 sec')
 
 
 @pytest.mark.parametrize(('number', 'message'), [

@@ -17,7 +17,9 @@ from mmseg_custom.engine import predict as loop
 from mmseg_custom.engine.config import load_config
 from mmseg_custom.engine.loaders import build_test_loader
 from mmseg_custom.engine.painter import Painter
-from mmseg_custom.engine.predict import predict, save_partial
+from mmseg_custom.engine.predict import predict, predict_all, save_partial
+from mmseg_custom.engine.preemption import Preemption
+from mmseg_custom.engine.stop_signals import StopRequested
 from mmseg_custom.engine.test import build_test_model
 from mmseg_custom.errors import InputError
 
@@ -114,6 +116,20 @@ def test_a_signal_leaves_the_results_so_far(own_data, tmp_path, number):
     assert saved['indices'] == [0, 1] and saved['filenames'][1] == 'ADE_val_00000002.jpg'
     assert len(saved['results']) == 2 and saved['total'] == 3
     assert signal.getsignal(number) is before
+
+
+def test_an_evaluation_is_left_for_a_signal(own_data):
+    """After the batch in which it comes, not after the whole data set."""
+    model, dataset, loader = setting(own_data)
+    preemption, seen = Preemption(), []
+
+    def after_batch():
+        seen.append(1)
+        preemption.signal = signal.SIGINT
+
+    with pytest.raises(StopRequested) as raised:
+        predict_all([model], loader, 'cpu', after_batch=after_batch, preemption=preemption)
+    assert raised.value.signal == signal.SIGINT and len(seen) == 1
 
 
 def test_a_second_signal_ends_it_at_once(monkeypatch):

@@ -196,6 +196,72 @@ def test_a_loader_worker_dies(machine, config, tmp_path, number):
     assert 'worker' in outcome.last
 
 
+@pytest.mark.parametrize(('number', 'code'), [
+    (None, 1), (signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, -signal.SIGHUP),
+    (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_loader_worker_is_stopped(machine, config, tmp_path, number, code):
+    """Whatever ends the run, it does so within the limit, and leaves no process."""
+    zygote = machine._zygotes[0]
+    [process], read = start_guarded(zygote, tmp_path, [
+        'train.py', config, '--work-dir', tmp_path / 'run', '--cfg-options',
+        'runner.max_iters=3000', 'data.workers_per_gpu=2', 'data.timeout=3'])
+    wait_for(tmp_path / 'log.txt', 'Iter [2/')
+    os.kill(members(process)[1], signal.SIGSTOP)
+    began = time.monotonic()
+    if number is not None:
+        os.kill(process, number)
+    outcome = read(zygote.wait(process))
+    assert time.monotonic() - began < 40
+    assert_none_left(process)
+    if outcome.code == 1 and code >= 0:  # no batch was there any more
+        assert_one_line(outcome)
+        assert 'loader worker' in outcome.last and 'stopped' in outcome.last
+    else:
+        assert outcome.code == code, outcome.text[-3000:]
+
+
+@pytest.mark.parametrize('command', ['test.py', 'cache.py build'])
+def test_a_disk_that_hangs(machine, runs, tmp_path, command):
+    """The line names the worker and the image."""
+    zygote, data = machine._zygotes[0], draw_data(tmp_path / 'data', train=4, val=4)
+    config = write_config(tmp_path / 'config.py', data, extra=SMALL_LINEAR + f"""
+custom_imports = dict(imports=['mmseg_custom', 'helpers.hanging_step'])
+train_pipeline.insert(2, dict(type='HangingStep'))
+test_pipeline.insert(1, dict(type='HangingStep'))
+feature_cache = dict(dir='{tmp_path}/cache', views=1, seed=5)
+""")
+    tool, *words = command.split()
+    [process], read = start_guarded(zygote, tmp_path, [
+        tool, *words, config, *(['none', '--eval', 'mIoU'] if tool == 'test.py' else []),
+        '--work-dir', tmp_path / 'run', '--cfg-options', 'data.workers_per_gpu=1',
+        'data.timeout=3'])
+    outcome = read(zygote.wait(process))
+    assert_one_line(outcome)
+    assert '00000003.jpg' in outcome.last or tool == 'cache.py', outcome.last
+    assert_none_left(process)
+
+
+def members(session: int) -> list[int]:
+    """The processes of a session that have not ended, the oldest first."""
+    found = []
+    for path in Path('/proc').glob('[0-9]*/stat'):
+        try:
+            state, *words = path.read_text().rpartition(')')[2].split()
+        except OSError:
+            continue  # it has just ended
+        if int(words[2]) == session and state != 'Z':
+            found.append(int(path.parent.name))
+    return sorted(found)
+
+
+def assert_none_left(session: int) -> None:
+    end = time.monotonic() + 10
+    while members(session):
+        FIGURES.wrong['processes left'] += time.monotonic() > end
+        assert time.monotonic() < end, members(session)
+        time.sleep(0.05)
+
+
 def assert_one_line(outcome: Outcome) -> None:
     FIGURES.wrong['hang'] += outcome.code == -signal.SIGALRM
     FIGURES.wrong['traceback'] += 'Traceback' in outcome.text

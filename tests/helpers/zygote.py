@@ -113,6 +113,7 @@ def _become(job: dict) -> None:
     for number in (1, 2):
         os.dup2(log, number)
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may run in the background
     die_with_parent()
     signal.alarm(job['limit'])
     os.environ.update(job['env'])

@@ -14,6 +14,7 @@ from helpers.commands import ROOT, free_port
 from helpers.runs import assert_same_end, spread, wait_for, write_small_config
 
 from mmseg_custom.engine.lock import lock_work_dir
+from mmseg_custom.processes import state_of
 
 
 @pytest.fixture(scope='module')
@@ -57,17 +58,18 @@ def test_killed_in_an_evaluation(zygote, config, whole, tmp_path, ranks, engine)
     assert_same_end(work_dir, whole(ranks, engine))
 
 
-@pytest.mark.parametrize('number, engine', [(signal.SIGUSR1, 'ddp'), (signal.SIGTERM, 'fsdp2')])
+@pytest.mark.parametrize('number, engine', [(signal.SIGUSR1, 'ddp'), (signal.SIGINT, 'fsdp2')])
 def test_preempted(zygote, config, whole, tmp_path, number, engine):
     """Stopped after whatever iteration it is in; a rank of two and its workers get the signal."""
+    code, name = (130, 'Ctrl-C') if number == signal.SIGINT else (75, number.name)
     work_dir = tmp_path / 'run'
     arguments = [config, '--work-dir', work_dir, '--auto-resume', *spread(2, engine)]
     processes = zygote.start_training(tmp_path / 'first.txt', *arguments, '--seed', 5, ranks=2)
     wait_for(tmp_path / 'first.txt', 'Iter [2/8]')
     os.killpg(processes[1], number)
-    assert [zygote.wait(process) for process in processes] == [75, 75], (
+    assert [zygote.wait(process) for process in processes] == [code] * 2, (
         tmp_path / 'first.txt').read_text()[-3000:]
-    assert f'stopped by {number.name} after iteration' in (tmp_path / 'first.txt').read_text()
+    assert f'stopped by {name} after iteration' in (tmp_path / 'first.txt').read_text()
     assert not list(work_dir.glob('iter_8.*'))
     zygote.train(*arguments, ranks=2)
     assert_same_end(work_dir, whole(2, engine))
@@ -123,6 +125,31 @@ def test_launcher(config, whole, tmp_path):
     for i, node in enumerate(nodes):
         assert node.wait(120) == 0, (tmp_path / f'node{i}.txt').read_text()[-3000:]
     assert_same_end(work_dir, whole(2), killed=True)
+
+
+@pytest.mark.slow
+def test_a_launcher_that_is_killed_and_one_that_is_interrupted_twice(config, tmp_path):
+    """Its ranks save and end; a rank that is stopped is killed. Nothing is left in either case."""
+    options = ['--cfg-options', 'runner.max_iters=3000', 'checkpoint_config.interval=3000']
+    for name in ('killed', 'interrupted'):
+        log, work_dir = tmp_path / f'{name}.txt', tmp_path / name
+        launcher = dist_train(log, config, '--work-dir', work_dir, *spread(2), *options,
+                              processes=2)
+        wait_for(log, 'Iter [2/')
+        ranks = children(launcher.pid)
+        if name == 'killed':
+            launcher.kill()
+        else:
+            os.kill(ranks[1], signal.SIGSTOP)
+            for _ in range(2):
+                launcher.send_signal(signal.SIGINT)
+                time.sleep(1.5)
+        assert launcher.wait(30) == (-signal.SIGKILL if name == 'killed' else 130)
+        end = time.monotonic() + 60
+        while any(state_of(rank) != 'ended' for rank in ranks):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert bool(list(work_dir.glob('iter_*.pth'))) == (name == 'killed')
 
 
 def dist_train(log: Path, *arguments: object, processes: int, **env: str) -> subprocess.Popen:

@@ -69,6 +69,8 @@ def start(launcher: object, nodes: str, *arguments: object,
         [sys.executable, str(launcher), f'--nnodes={nodes}', '--node_rank=0', '--nproc_per_node=1',
          '--master_addr=127.0.0.1', f'--master_port={port or free_port()}', *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        # Tests may run in the background, where shells let it be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         env={**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT}/tests'})
 
 

@@ -29,7 +29,7 @@ from ..progress import progress_bar
 from ..randomness import SeededSamples
 from ..run import Run
 from ..stop_signals import StopRequested
-from ..used_folder import EarlierRun
+from ..used_folder import EarlierRun, OverwriteHook
 from .backbone import SharedBackbone
 from .folder import SweepFolder
 from .grid import Combination, combinations, union_of_layers
@@ -65,8 +65,7 @@ def sweep(run: Run) -> list[dict]:
     if not left:
         get_root_logger().info('%s', _all_done(run, len(found)))
         return report(run.work_dir, run.seed, found)
-    earlier = EarlierRun([head.work_dir for head in runs.values()] if overwrites else [],
-                         (RESULT, SCORES))
+    earlier = EarlierRun([head.work_dir for head in runs.values()], (RESULT, SCORES))
     folders = {name: head.work_dir for name, head in runs.items()}
     with SweepFolder(run, folders, lambda: preemption.signal) as folder:
         return _sweep(run, found, left, runs, preemption, earlier, folder)
@@ -159,7 +158,8 @@ def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: 
     probes = [Probe(one.name, runs[one.name], shared, checkpoint, last_save)
               for one, checkpoint in part.heads]
     for probe in probes:
-        probe.runner.register_hook(earlier, priority='ABOVE_NORMAL')  # removes before any saves
+        if options.overwrite:  # before any head saves
+            probe.runner.register_hook(OverwriteHook(earlier), priority='ABOVE_NORMAL')
         probe.start()
     preemption.join()
     first = probes[0].runner
@@ -254,6 +254,7 @@ def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone, preemption: P
            if probe.evaluation is not None and _evaluation_is_due(probe)]
     if not due:
         return left
+    stopped_by: int | None = None
     with ExitStack() as stack:
         for probe, _ in due:
             stack.enter_context(evaluating(probe.runner))
@@ -266,8 +267,6 @@ def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone, preemption: P
                     description=f'evaluation of {len(due)} head(s)', preemption=preemption)
             except StopRequested as request:
                 stopped_by = request.signal
-            else:
-                stopped_by = None
         if stopped_by is not None:  # the weights are no averages any more
             _stop(left, preemption, stopped_by)
         for (probe, evaluation), own in zip(due, results):

@@ -1,0 +1,42 @@
+"""Children end with the process that started them, whatever state they are in."""
+import os
+import signal
+import time
+
+import pytest
+
+from mmseg_custom.processes import state_of
+
+# Starts a child, which writes its number, and dies; the child is stopped by then, or stuck.
+PARENT = """
+import os, signal, sys, time
+from mmseg_custom.processes import end_with_parent
+started = os.getpid()
+child = os.fork()
+if child == 0:
+    end_with_parent(started)
+    with open(sys.argv[1] + '.part', 'w') as file:
+        file.write(str(os.getpid()))
+    os.rename(sys.argv[1] + '.part', sys.argv[1])
+    os.kill(os.getpid(), signal.SIGSTOP) if sys.argv[2] == 'stopped' else time.sleep(60)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+time.sleep(0.1)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize('state', ['stopped', 'asleep'])
+def test_a_child_ends_with_its_parent(zygote, tmp_path, state):
+    (tmp_path / 'parent.py').write_text(PARENT)
+    process, = zygote.start(tmp_path / 'log.txt', tmp_path / 'parent.py', tmp_path / 'child', state)
+    assert zygote.wait(process) == -signal.SIGKILL, (tmp_path / 'log.txt').read_text()
+    child, end = int((tmp_path / 'child').read_text()), time.monotonic() + 10
+    while state_of(child) != 'ended':
+        assert time.monotonic() < end, state_of(child)
+        time.sleep(0.01)
+
+
+def test_what_a_process_is_doing():
+    assert state_of(os.getpid()) == 'computing'
+    assert state_of(2**22 + 1) == 'ended'  # beyond the largest number
