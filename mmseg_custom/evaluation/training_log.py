@@ -83,8 +83,8 @@ def read_training_log(work_dir: str) -> TrainingLog:
         classes = _classes(lines) or classes
         start = _start(lines, epoch_length)
         for found in (training, rates, evaluations):
-            for iteration in [one for one in found if start is not None and one > start]:
-                del found[iteration]  # of an earlier start that came further, or another run
+            for later in [one for one in found if start is not None and one > start]:
+                del found[later]  # of an earlier start that came further, or another run
         last = max(training, default=None)
         for line in lines:
             iteration = _iteration(line, last, epoch_length)

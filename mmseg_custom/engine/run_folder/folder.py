@@ -212,9 +212,9 @@ class RunFolder(Hook):
             write()
         except Exception as error:  # A run of days must not end because a page has a fault.
             if not self._lost:
-                get_root_logger().warning(
-                    '%s is incomplete from here on (%s); the run goes on',
-                    osp.join(self.folder, README), explain(error) or repr(error))
+                get_root_logger().warning('%s is not up to date (%s); the run goes on',
+                                          osp.join(self.folder, README),
+                                          explain(error) or repr(error))
             self._lost = True
 
 

@@ -1,6 +1,7 @@
 """Describes a sweep in its work dir, as :mod:`..run_folder` does a run."""
 import os.path as osp
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ...evaluation.training_log import read_training_log
 from ...visualization.curves import write_curves
@@ -42,10 +43,10 @@ class SweepFolder(RunFolder):
     def context(self) -> dict[str, object]:
         """Returns what the page says; the heads' records are read, not their logs."""
         heads = sorted((_head(*head) for head in self._heads.items()), reverse=True,
-                       key=lambda head: -1 if head['best_mIoU'] is None else head['best_mIoU'])
+                       key=lambda head: (head['best_mIoU'] is not None, head['best_mIoU']))
         test: list[str] = []
         if heads:
-            folder = str(heads[0]['folder'])
+            folder = heads[0]['folder']
             checkpoint = Checkpoints.of(folder).chosen
             if checkpoint is not None:
                 test = test_commands(osp.join(folder, 'config.py'), checkpoint, folder)
@@ -53,7 +54,7 @@ class SweepFolder(RunFolder):
                     plot=osp.exists(osp.join(self.folder, 'sweep.png')))
 
 
-def _head(name: str, folder: str) -> dict[str, object]:
+def _head(name: str, folder: str) -> dict[str, Any]:
     """Describes a head from its records."""
     scores = {step: found['mIoU'] for step, found in read_scores(folder).items()
               if 'mIoU' in found}

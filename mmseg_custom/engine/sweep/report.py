@@ -131,8 +131,8 @@ def _describe(combination: Combination) -> dict:
 
 def _last_loss(folder: str) -> float | None:
     """Returns the last logged loss of a head."""
-    losses = read_training_log(folder).losses.get('loss', ())
-    return float(losses[-1]) if len(losses) else None
+    losses = read_training_log(folder).losses.get('loss')
+    return None if losses is None else float(losses[-1])
 
 
 def _spread(scored: Sequence[dict]) -> dict | None:

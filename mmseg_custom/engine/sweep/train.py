@@ -61,7 +61,7 @@ def sweep(run: Run) -> list[dict]:
         return _sweep(run, found, runs, preemption, folder)
 
 
-def _sweep(run: Run, found: Sequence[Combination], runs: dict[str, Run], preemption: Preemption,
+def _sweep(run: Run, found: list[Combination], runs: dict[str, Run], preemption: Preemption,
            folder: SweepFolder) -> list[dict]:
     """Builds the backbone, trains the heads and reports on them."""
     shared = SharedBackbone(runs[found[0].name], union_of_layers(found))
