@@ -225,6 +225,8 @@ def _end_of(error: BaseException | None, number: int | None) -> tuple[str, str]:
     if isinstance(error, KeyboardInterrupt):
         return STOPPED, 'by Ctrl-C'
     if isinstance(error, SystemExit):
+        if signal.SIGINT in (number, int(error.code) - 128 if isinstance(error.code, int) else 0):
+            return STOPPED, 'by Ctrl-C'
         name = signal.Signals(number).name if number else 'a signal that another process received'
-        return STOPPED, f'by {name if number != signal.SIGINT else "Ctrl-C"}'
+        return STOPPED, f'by {name}'
     return FAILED, explain(error) or f'{type(error).__name__}: {error}'
