@@ -64,6 +64,9 @@ class TrainingLog:
         return not (self.iterations.size or self.metrics)
 
 
+EMPTY = TrainingLog(np.zeros(0, np.int64), {}, {}, {}, {})
+
+
 def read_training_log(work_dir: str) -> TrainingLog:
     """Reads all logs in the work dir of a training, or of a head of a sweep.
 

@@ -1,4 +1,5 @@
 """Writes the pages of a run as it goes on, on rank 0."""
+import os
 import os.path as osp
 import signal
 import time
@@ -10,7 +11,7 @@ from mmcv.runner import BaseRunner, Hook, get_dist_info
 from mmseg.utils import get_root_logger
 
 from ...datasets.nesting import innermost_datasets, sample_paths
-from ...evaluation.training_log import read_training_log
+from ...evaluation.training_log import EMPTY, read_training_log
 from ...files import atomic_write
 from ...visualization.curves import write_curves
 from ..cli import explain
@@ -48,6 +49,7 @@ class RunFolder(Hook):
         self._sections: dict[str, facts.Facts] = {}
         self._network: facts.Facts = {}
         self._runner: BaseRunner | None = None
+        self.reads_logs = run.resumed or run.options.auto_resume  # else they are of an earlier run
         self._starts: list[Start] = []
 
     @property
@@ -103,6 +105,7 @@ class RunFolder(Hook):
 
     def done(self, iterations: int) -> None:
         """Notes the number of iterations done."""
+        self.reads_logs = True
         if self._starts:
             self._starts[-1] = replace(self._starts[-1], done=iterations)
 
@@ -131,8 +134,11 @@ class RunFolder(Hook):
     def _begin(self) -> None:
         run = self.run
         first = run.checkpoint.meta['iter'] if run.resumed and run.checkpoint is not None else 0
-        before = read_starts(self.folder) if run.resumed or run.options.auto_resume else []
+        before = read_starts(self.folder) if self.reads_logs else []
         self._starts = [*before, Start.now(run, first, commands.start_command(run))]
+        for stale in (CURVES, CSV):
+            if not self.reads_logs and osp.exists(osp.join(self.folder, stale)):
+                os.remove(osp.join(self.folder, stale))
         self._foreign = not is_ours(osp.join(self.folder, README))
         if self._foreign:
             get_root_logger().info('%s is not of a run, and is left as it is',
@@ -157,7 +163,7 @@ class RunFolder(Hook):
 
     def context(self) -> dict[str, object]:
         """Writes the files beside the page, and returns what it says."""
-        log = read_training_log(self.folder)
+        log = read_training_log(self.folder) if self.reads_logs else EMPTY
         curves = osp.join(self.folder, CURVES)
         drawn = (osp.exists(curves) if self._runner is None  # before the run: it starts sooner
                  else write_curves(curves, log, self._title))

@@ -42,10 +42,11 @@ class SweepFolder(RunFolder):
 
     def context(self) -> dict[str, object]:
         """Returns what the page says; the heads' records are read, not their logs."""
-        heads = sorted((_head(*head) for head in self._heads.items()), reverse=True,
+        heads = sorted((_head(name, folder, self.reads_logs)
+                        for name, folder in self._heads.items()), reverse=True,
                        key=lambda head: (head['best_mIoU'] is not None, head['best_mIoU']))
         test: list[str] = []
-        if heads:
+        if heads and self.reads_logs:
             folder = heads[0]['folder']
             checkpoint = Checkpoints.of(folder).chosen
             if checkpoint is not None:
@@ -54,11 +55,11 @@ class SweepFolder(RunFolder):
                     plot=osp.exists(osp.join(self.folder, 'sweep.png')))
 
 
-def _head(name: str, folder: str) -> dict[str, Any]:
-    """Describes a head from its records."""
+def _head(name: str, folder: str, recorded: bool) -> dict[str, Any]:
+    """Describes a head from its records, unless they are of an earlier sweep."""
     scores = {step: found['mIoU'] for step, found in read_scores(folder).items()
-              if 'mIoU' in found}
-    result = read_result(folder) or {}
+              if 'mIoU' in found} if recorded else {}
+    result = (read_result(folder) if recorded else None) or {}
     best = max(scores, key=lambda step: scores[step], default=None)
     return dict(name=name, folder=folder, mIoU=scores[max(scores)] if scores else None,
                 best_mIoU=None if best is None else scores[best], best_iteration=best,

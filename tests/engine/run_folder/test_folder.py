@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,20 @@ def test_how_runs_end(small_run, error, number, said):
     assert '**Running** since' in started and 'There is no checkpoint yet' in started
     assert re.search(said, page), page[:600]
     assert 'after 3 of 4 iterations' in page and '--auto-resume' in page
+
+
+def test_a_new_run_in_the_folder_of_another_one(small_run):
+    """Shows nothing of that one, whose logs are there until there are new ones."""
+    folder = Path(small_run.work_dir)
+    for name in ('curves.png', 'classes.csv'):
+        (folder / name).write_text('old')
+    (folder / '19990101_000000.log.json').write_text(
+        '{"mode": "val", "iter": 1, "step": 77, "mIoU": 0.5, "IoU.wall": 0.5}\n')
+    with RunFolder(small_run):
+        assert 'mIoU' not in (folder / 'README.md').read_text().partition('## What it is')[0]
+        assert not (folder / 'curves.png').exists() and not (folder / 'classes.csv').exists()
+        with RunFolder(replace(small_run, options=replace(small_run.options, auto_resume=True))):
+            assert 'iteration 77' in (folder / 'README.md').read_text()
 
 
 def test_a_page_of_the_users_is_left_alone(small_run):
