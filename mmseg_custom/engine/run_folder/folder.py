@@ -3,7 +3,7 @@ import os
 import os.path as osp
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
 
@@ -45,7 +45,7 @@ class RunFolder(Hook):
         self.is_writer = get_dist_info()[0] == 0
         self._lost = self._foreign = False
         self._began, self._not_before, self._outdated = time.monotonic(), 0., False
-        self._seen: tuple[str | None, int] = (None, 0)  # newest checkpoint, evaluations so far
+        self._seen: list[tuple[str | None, int]] = []  # newest checkpoint, evaluations so far
         self._sections: dict[str, facts.Facts] = {}
         self._network: facts.Facts = {}
         self._runner: BaseRunner | None = None
@@ -84,39 +84,31 @@ class RunFolder(Hook):
 
     def before_train_iter(self, runner: BaseRunner) -> None:
         """Writes the page if the last iteration saved a checkpoint or ended in an evaluation."""
-        if not self.is_writer:
-            return
-        seen = ((runner.meta or {}).get('hook_msgs', {}).get('last_ckpt'), sum(
-            hook.evaluations for hook in runner.hooks if isinstance(hook, SegEvalHook)))
-        if seen != self._seen:
-            self._seen = seen
-            self.is_outdated()
-        self.keep_up()
+        self.follow([runner])
 
     def after_train_iter(self, runner: BaseRunner) -> None:
         """Notes that an iteration is done."""
         if self.is_writer:
             self.done(runner.iter + 1)
 
-    def starts_after(self, iterations: int) -> None:
-        """Notes the number of iterations done before this start, where the run did not tell."""
-        if self._starts:
-            self._starts[-1] = replace(self._starts[-1], first=iterations, done=iterations)
+    def follow(self, runners: Sequence[BaseRunner]) -> None:
+        """Notes how far runners are; writes pages that lack a checkpoint or an evaluation."""
+        if not self.is_writer or not runners:
+            return
+        seen = [((runner.meta or {}).get('hook_msgs', {}).get('last_ckpt'), sum(
+            hook.evaluations for hook in runner.hooks if isinstance(hook, SegEvalHook)))
+            for runner in runners]
+        self._outdated |= bool(self._seen) and seen != self._seen
+        self._seen = seen
+        self.done(runners[0].iter)
+        if self._outdated and time.monotonic() >= self._not_before:
+            self.refresh()
 
     def done(self, iterations: int) -> None:
         """Notes the number of iterations done."""
         self.reads_logs = True
         if self._starts:
             self._starts[-1] = replace(self._starts[-1], done=iterations)
-
-    def is_outdated(self) -> None:
-        """Notes that the pages do not show the last evaluation or checkpoint."""
-        self._outdated = True
-
-    def keep_up(self) -> None:
-        """Writes pages that are outdated, unless they were written just now."""
-        if self._outdated and time.monotonic() >= self._not_before:
-            self.refresh()
 
     def refresh(self, state: str = RUNNING, reason: str = '') -> None:
         """Writes the pages; what fails is a warning, the first time.

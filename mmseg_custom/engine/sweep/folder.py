@@ -1,6 +1,7 @@
 """Describes a sweep in its work dir, as :mod:`..run_folder` does a run."""
 import os.path as osp
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ...evaluation.training_log import read_training_log
@@ -28,6 +29,11 @@ class SweepFolder(RunFolder):
                  asked_to_stop: Callable[[], int | None] = lambda: None):
         super().__init__(run, asked_to_stop)
         self._heads = heads
+
+    def starts_after(self, iterations: int) -> None:
+        """Notes the number of iterations done before the first round of this start."""
+        if self._starts and not self._seen:
+            self._starts[-1] = replace(self._starts[-1], first=iterations, done=iterations)
 
     def describe_head(self, folder: str) -> None:
         """Draws the curves of a head that has ended, and writes its table of classes."""

@@ -6,6 +6,7 @@ import shlex
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers.data import SMALL_LINEAR, prepare, write_config
@@ -126,15 +127,15 @@ def test_what_cannot_be_written_is_one_warning(small_run):
 
 
 def test_pages_take_a_small_part_of_the_time(small_run):
+    runner = SimpleNamespace(meta={}, hooks=[], iter=1)
     with RunFolder(small_run) as pages:
-        path = Path(small_run.work_dir) / 'run.json'
-        pages.refresh()
-        before = path.stat().st_mtime_ns
-        for _ in range(10):
-            pages.is_outdated()
-            pages.keep_up()
-        assert path.stat().st_mtime_ns == before
-    assert path.stat().st_mtime_ns > before
+        path, written = Path(small_run.work_dir) / 'run.json', []
+        for runner.iter in range(10):
+            pages.follow([runner])
+            written.append(path.stat().st_mtime_ns)
+            runner.meta = dict(hook_msgs=dict(last_ckpt=f'iter_{runner.iter}.pth'))
+    written.append(path.stat().st_mtime_ns)
+    assert written[0] < written[1] == written[-2] < written[-1], 'the first checkpoint, the end'
 
 
 @pytest.fixture
