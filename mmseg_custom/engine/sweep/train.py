@@ -150,12 +150,13 @@ def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: 
     with progress_bar(end, 'iteration', title, first.iter) as bar, first_iteration(first):
         probes = _evaluate_due(probes, shared)
         while probes and probes[0].runner.iter < end:
+            folder.follow([probe.runner for probe in probes])
             batches = IterationBatches([next(stream) for _ in range(accumulation)], len(loader))
             probes = [probe for probe in probes if _goes_on(probe, partial(probe.step, batches))]
             if not probes:
                 break
             bar.update()
-            folder.follow([probe.runner for probe in probes])
+            folder.done(probes[0].runner.iter)
             losses = [probe.loss for probe in probes]
             bar.set_postfix_str(f'loss {min(losses):.4g} to {max(losses):.4g}', refresh=False)
             for probe in probes:
