@@ -180,7 +180,8 @@ class RunFolder(Hook):
         if self._runner is not None:
             recipe.update(self._network, **facts.weights_of(self._runner.model))
         return dict(
-            name=self._title, kind=kind, starts=self._starts, end=self.run.cfg.runner.max_iters,
+            name=self._title, kind=kind[:1].upper() + kind[1:], starts=self._starts,
+            end=self.run.cfg.runner.max_iters,
             seconds=sum(start.seconds for start in self._starts), enter=commands.enter(),
             done=self._starts[-1].state == FINISHED, resume=commands.resume_command(self.run),
             sections={**self._sections, 'recipe': recipe})

@@ -1,8 +1,10 @@
 """What a page says of a run: kind, data, and the checkout that it was run from."""
 import subprocess
 
+import torch
 from helpers.data import SMALL_LINEAR, prepare, write_config
 
+from mmseg_custom.checkpoint.provenance import WeightsSource, set_weights_source, sha256_of
 from mmseg_custom.engine.run_folder import facts
 
 
@@ -19,6 +21,20 @@ def test_a_few_shot_run(tmp_path, shared_data):
     recipe = facts.recipe(run, str(tmp_path / 'config.py'))
     assert len(recipe['SHA-256 of its copy here']) == 64 and 'lr=0.01' in recipe['Optimizer']
     assert recipe['Weights from'] == 'none: random values'
+
+
+def test_file_of_a_frozen_backbone(tmp_path):
+    (tmp_path / 'vit.safetensors').write_bytes(b'abc')
+    model = torch.nn.Module()
+    model.backbone = torch.nn.Linear(2, 2)
+    assert facts.weights_of(model) == {}
+    path = str(tmp_path / 'vit.safetensors')
+    set_weights_source(model.backbone, WeightsSource(path, ()))
+    assert facts.weights_of(model) == {'Backbone weights from': path}
+    model.backbone.requires_grad_(False)
+    digest = sha256_of(path)
+    assert facts.weights_of(model)['Backbone weights from'].startswith(
+        f'{path} (SHA-256 {digest}); checkpoints refer to it')
 
 
 def test_commit_of_the_checkout(tmp_path, monkeypatch):
