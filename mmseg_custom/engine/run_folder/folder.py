@@ -21,7 +21,17 @@ from . import commands, facts
 from .figures import CSV, figures_of, write_classes
 from .listing import CURVES, README, Checkpoints, list_files
 from .page import is_ours, render
-from .record import FAILED, FINISHED, RUNNING, STOPPED, Start, local_time, read_starts, write_starts
+from .record import (
+    FAILED,
+    FINISHED,
+    RUNNING,
+    STOPPED,
+    Start,
+    local_time,
+    read_starts,
+    write_starts,
+)
+from .record import NAME as RECORD
 
 SHARE = 0.02  # of the time of a run, which its pages may take while it goes on
 
@@ -43,7 +53,7 @@ class RunFolder(Hook):
     def __init__(self, run: Run, asked_to_stop: Callable[[], int | None] = lambda: None):
         self.run, self._asked_to_stop = run, asked_to_stop
         self.is_writer = get_dist_info()[0] == 0
-        self._lost = self._foreign = False
+        self._lost = False
         self._began, self._not_before, self._outdated = time.monotonic(), 0., False
         self._seen: list[tuple[str | None, int]] = []  # newest checkpoint, evaluations so far
         self._sections: dict[str, facts.Facts] = {}
@@ -128,16 +138,21 @@ class RunFolder(Hook):
         first = run.checkpoint.meta['iter'] if run.resumed and run.checkpoint is not None else 0
         before = read_starts(self.folder) if self.reads_logs else []
         self._starts = [*before, Start.now(run, first, commands.start_command(run))]
-        for stale in (CURVES, CSV):
-            if not self.reads_logs and osp.exists(osp.join(self.folder, stale)):
-                os.remove(osp.join(self.folder, stale))
-        self._foreign = not is_ours(osp.join(self.folder, README))
-        if self._foreign:
+        if not self.reads_logs:
+            self._remove_earlier()
+        if not is_ours(osp.join(self.folder, README)):
             get_root_logger().info('%s is not of a run, and is left as it is',
                                    osp.join(self.folder, README))
         self._sections = {'recipe': facts.recipe(run, osp.join(self.folder, self._config)),
                           'data': facts.data(run), 'software': facts.software()}
         self._write(RUNNING, '')
+
+    def _remove_earlier(self) -> None:
+        """Removes what an earlier run in the folder left, and this one may not replace."""
+        for name in (CURVES, CSV):
+            path = osp.join(self.folder, name)
+            if osp.exists(osp.join(self.folder, RECORD)) and osp.exists(path):
+                os.remove(path)
 
     def _write(self, state: str, reason: str) -> None:
         self._starts[-1] = replace(self._starts[-1], state=state, reason=reason,
@@ -145,7 +160,7 @@ class RunFolder(Hook):
                                        time.monotonic() - self._began, 1))
         write_starts(self.folder, self._starts)
         context = self.context()
-        if not self._foreign:
+        if is_ours(osp.join(self.folder, README)):
             # What is there when the page is written, the page among it.
             files = list_files(self.folder, self._config)
             if not any(name == README for name, _, _ in files):

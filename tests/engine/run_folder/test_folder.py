@@ -91,7 +91,7 @@ def test_how_runs_end(small_run, error, number, said):
 def test_a_new_run_in_the_folder_of_another_one(small_run):
     """Shows nothing of that one, whose logs are there until there are new ones."""
     folder = Path(small_run.work_dir)
-    for name in ('curves.png', 'classes.csv'):
+    for name in ('curves.png', 'classes.csv', 'run.json'):
         (folder / name).write_text('old')
     (folder / '19990101_000000.log.json').write_text(
         '{"mode": "val", "iter": 1, "step": 77, "mIoU": 0.5, "IoU.wall": 0.5}\n')
@@ -105,8 +105,10 @@ def test_a_new_run_in_the_folder_of_another_one(small_run):
 def test_a_page_of_the_users_is_left_alone(small_run):
     folder = Path(small_run.work_dir)
     (folder / 'README.md').write_text('# My notes\n')
+    (folder / 'classes.csv').write_text('mine')
     with logged() as lines, RunFolder(small_run):
         pass
+    assert (folder / 'classes.csv').read_text() == 'mine'
     assert (folder / 'README.md').read_text() == '# My notes\n' and (folder / 'run.json').exists()
     assert sum('README.md' in line for line in lines) == 1
 
