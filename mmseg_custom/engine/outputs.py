@@ -22,6 +22,7 @@ from ..targets import spare_folders, try_target, write_or_rescue
 from .painter import Painter
 from .predict import Keep, Predictions, name_of, save_partial
 from .run import Run
+from .run_folder.tested import describe_test
 
 CITYSCAPES = ['cityscapes']  # --eval by the data set's own code, on files
 
@@ -152,6 +153,8 @@ class Outputs:
                 device=self.run.device, seconds=found.seconds, memory=found.memory,
                 skipped=[name_of(self._dataset, index) for index in sorted(found.skipped)]))
             yield f'metrics: {written} (tools/report.py makes a page of them)'
+            if written == self._results_path:
+                describe_test(self.run, written)
             elsewhere += [(self._results_path, written)] if written != self._results_path else []
         if elsewhere:
             raise InputError('; '.join(f'{path} could not be written: its content is in {written}'

@@ -13,6 +13,7 @@ from mmseg_custom.checkpoint.load import load_backbone
 from mmseg_custom.checkpoint.provenance import (
     WeightsSource,
     bytes_of,
+    known_sha256,
     metadata_of,
     record,
     set_weights_source,
@@ -53,6 +54,13 @@ def test_a_file_is_read_once_also_by_the_next_process(tmp_path, reads, monkeypat
     assert sha256_of(path) == first and len(reads) == 1
     monkeypatch.setattr(provenance, '_HASHES', {})  # another process
     assert sha256_of(path) == first and len(reads) == 1
+
+
+def test_what_is_not_known_is_not_waited_for(tmp_path, reads):
+    (tmp_path / 'x').write_bytes(b'abc')
+    assert known_sha256(str(tmp_path / 'x')) is None and not reads
+    assert sha256_of(str(tmp_path / 'x')) == known_sha256(str(tmp_path / 'x'))
+    assert known_sha256(str(tmp_path / 'missing')) is None
 
 
 def test_a_file_that_changed_is_read_again(tmp_path, reads):

@@ -6,6 +6,7 @@
 - ``figures``: losses, metrics and classes, from the logs; ``classes.csv``
 - ``listing``: what each file is; ``commands``: how to resume, test and export
 - ``page``: all of these -> ``README.md``, by the templates
+- ``tested``: the page of a test in a work dir of its own
 
     README.md    the run in words, tables and commands
     curves.png   loss, learning rate and metrics over the iterations

@@ -32,22 +32,25 @@ def start_command(run: Run, argv: Sequence[str] | None = None,
     arguments = _without(arguments, ('--launcher', '--local_rank', '--local-rank'))
     config = next((word for word in arguments if word == run.cfg.filename or osp.exists(word)
                    and osp.abspath(word) == osp.abspath(run.cfg.filename or '')), None)
-    if tool != 'train.py' or config is None or run.options.launcher == 'mpi':
+    script = dict(zip(('train.py', 'test.py'), ('dist_train.sh', 'dist_test.sh'))).get(tool)
+    if script is None or config is None or run.options.launcher == 'mpi':
         launcher = ['mpirun', '-n', str(run.batch.ranks), 'python'] if (
             run.options.launcher == 'mpi') else [
                 'python', tool_path('torchrun.py'), f'--nproc_per_node={run.batch.ranks}']
         return shlex.join([*launcher, tool_path(tool), *arguments,
                            '--launcher', run.options.launcher])
     arguments.remove(config)
+    first = [config] + ([arguments.pop(0)] if tool == 'test.py' else [])
     if run.options.launcher == 'slurm':
         return f'GPUS={run.batch.ranks} ' + shlex.join([
-            'sh', _beside('slurm_train.sh'), env.get('SLURM_JOB_PARTITION', 'PARTITION'),
-            env.get('SLURM_JOB_NAME', 'NAME'), config, *arguments])
+            'sh', _beside(script.replace('dist', 'slurm')),
+            env.get('SLURM_JOB_PARTITION', 'PARTITION'), env.get('SLURM_JOB_NAME', 'NAME'),
+            *first, *arguments])
     nodes = int(env.get('GROUP_WORLD_SIZE') or 1)
     several = '' if nodes == 1 else (
         f'NNODES={nodes} NODE_RANK={env.get("GROUP_RANK", 0)} '
         f'MASTER_ADDR={shlex.quote(env.get("MASTER_ADDR", "ADDRESS"))} ')
-    return several + shlex.join(['sh', _beside('dist_train.sh'), config,
+    return several + shlex.join(['sh', _beside(script), *first,
                                  env.get('LOCAL_WORLD_SIZE') or str(run.batch.ranks),
                                  *[word for word in arguments if word != '--deterministic']])
 
@@ -63,8 +66,12 @@ def resume_command(run: Run, argv: Sequence[str] | None = None,
 def test_commands(config: str, checkpoint: str, work_dir: str) -> list[str]:
     """Returns the commands that test a checkpoint, and make a page of the results."""
     return [shlex.join(['python', tool_path('test.py'), config, checkpoint, '--eval', 'mIoU',
-                        '--work-dir', work_dir]),
-            shlex.join(['python', tool_path('report.py'), work_dir])]
+                        '--work-dir', work_dir]), report_command(work_dir)]
+
+
+def report_command(work_dir: str) -> str:
+    """Returns the command that makes a page of the newest test results in a folder."""
+    return shlex.join(['python', tool_path('report.py'), work_dir])
 
 
 def export_command(checkpoint: str, work_dir: str) -> str:

@@ -85,11 +85,14 @@ def network(run: Run, model: nn.Module) -> Facts:
 
 def weights_of(model: nn.Module) -> Facts:
     """Names the file of a backbone's weights, with its hash once that is known."""
-    source = weights_source_of(getattr(unwrap(model), 'backbone', None))
-    if source is None:
+    backbone = getattr(unwrap(model), 'backbone', None)
+    source = weights_source_of(backbone)
+    if backbone is None or source is None:
         return {}
     digest = known_sha256(source.path)
-    return {'Backbone weights from': source.path + (f' (SHA-256 {digest})' if digest else '')}
+    frozen = any(not p.requires_grad for p in backbone.parameters())
+    return {'Backbone weights from': source.path + (f' (SHA-256 {digest})' if digest else '') + (
+        '; checkpoints refer to it and hold no copy of what is frozen' if frozen else '')}
 
 
 def data(run: Run) -> Facts:

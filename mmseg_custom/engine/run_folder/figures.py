@@ -79,8 +79,8 @@ def figures_of(log: TrainingLog, save_best: str | None = None, images: int = 0) 
     means = {name: curve for name, curve in log.metrics.items()
              if '.' not in name and LOSS not in name and not name.startswith('best_')
              and 'acc_seg' not in name}
-    key = save_best if save_best in log.metrics else 'mIoU' if 'mIoU' in means else next(
-        iter(means), '')
+    key = save_best if save_best and save_best in log.metrics else (
+        'mIoU' if 'mIoU' in means else next(iter(means), ''))
     best = _best(log.metrics[key]) if key else None
     last = max((int(curve.iterations[-1]) for curve in means.values()), default=None)
     shown = {key: log.metrics[key], **means} if key else {}
@@ -134,8 +134,8 @@ def _best(curve: Curve) -> int | None:
 
 
 def _value(curve: Curve, iteration: int | None) -> float | None:
-    found = curve.values[curve.iterations == iteration] if iteration is not None else ()
-    return float(found[0]) if len(found) and math.isfinite(found[0]) else None
+    found = [] if iteration is None else curve.values[curve.iterations == iteration].tolist()
+    return found[0] if found and math.isfinite(found[0]) else None
 
 
 def _at(log: TrainingLog, name: str, iteration: int | None) -> float | None:

@@ -1,8 +1,9 @@
 """Writes the pages of a run as it goes on, on rank 0."""
+import os
 import os.path as osp
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
 
@@ -10,7 +11,7 @@ from mmcv.runner import BaseRunner, Hook, get_dist_info
 from mmseg.utils import get_root_logger
 
 from ...datasets.nesting import innermost_datasets, sample_paths
-from ...evaluation.training_log import read_training_log
+from ...evaluation.training_log import EMPTY, read_training_log
 from ...files import atomic_write
 from ...visualization.curves import write_curves
 from ..cli import explain
@@ -20,7 +21,17 @@ from . import commands, facts
 from .figures import CSV, figures_of, write_classes
 from .listing import CURVES, README, Checkpoints, list_files
 from .page import is_ours, render
-from .record import FAILED, FINISHED, RUNNING, STOPPED, Start, local_time, read_starts, write_starts
+from .record import (
+    FAILED,
+    FINISHED,
+    RUNNING,
+    STOPPED,
+    Start,
+    local_time,
+    read_starts,
+    write_starts,
+)
+from .record import NAME as RECORD
 
 SHARE = 0.02  # of the time of a run, which its pages may take while it goes on
 
@@ -42,12 +53,13 @@ class RunFolder(Hook):
     def __init__(self, run: Run, asked_to_stop: Callable[[], int | None] = lambda: None):
         self.run, self._asked_to_stop = run, asked_to_stop
         self.is_writer = get_dist_info()[0] == 0
-        self._lost = self._foreign = False
+        self._lost = False
         self._began, self._not_before, self._outdated = time.monotonic(), 0., False
-        self._seen: tuple[str | None, int] = (None, 0)  # newest checkpoint, evaluations so far
+        self._seen: list[tuple[str | None, int]] = []  # newest checkpoint, evaluations so far
         self._sections: dict[str, facts.Facts] = {}
         self._network: facts.Facts = {}
         self._runner: BaseRunner | None = None
+        self.reads_logs = run.resumed or run.options.auto_resume  # else they are of an earlier run
         self._starts: list[Start] = []
 
     @property
@@ -82,38 +94,31 @@ class RunFolder(Hook):
 
     def before_train_iter(self, runner: BaseRunner) -> None:
         """Writes the page if the last iteration saved a checkpoint or ended in an evaluation."""
-        if not self.is_writer:
-            return
-        seen = ((runner.meta or {}).get('hook_msgs', {}).get('last_ckpt'), sum(
-            hook.evaluations for hook in runner.hooks if isinstance(hook, SegEvalHook)))
-        if seen != self._seen:
-            self._seen = seen
-            self.is_outdated()
-        self.keep_up()
+        self.follow([runner])
 
     def after_train_iter(self, runner: BaseRunner) -> None:
         """Notes that an iteration is done."""
         if self.is_writer:
             self.done(runner.iter + 1)
 
-    def starts_after(self, iterations: int) -> None:
-        """Notes the number of iterations done before this start, where the run did not tell."""
-        if self._starts:
-            self._starts[-1] = replace(self._starts[-1], first=iterations, done=iterations)
+    def follow(self, runners: Sequence[BaseRunner]) -> None:
+        """Notes how far runners are; writes pages that lack a checkpoint or an evaluation."""
+        if not self.is_writer or not runners:
+            return
+        seen = [((runner.meta or {}).get('hook_msgs', {}).get('last_ckpt'), sum(
+            hook.evaluations for hook in runner.hooks if isinstance(hook, SegEvalHook)))
+            for runner in runners]
+        self._outdated |= bool(self._seen) and seen != self._seen
+        self._seen = seen
+        self.done(runners[0].iter)
+        if self._outdated and time.monotonic() >= self._not_before:
+            self.refresh()
 
     def done(self, iterations: int) -> None:
         """Notes the number of iterations done."""
+        self.reads_logs = True
         if self._starts:
             self._starts[-1] = replace(self._starts[-1], done=iterations)
-
-    def is_outdated(self) -> None:
-        """Notes that the pages do not show the last evaluation or checkpoint."""
-        self._outdated = True
-
-    def keep_up(self) -> None:
-        """Writes pages that are outdated, unless they were written just now."""
-        if self._outdated and time.monotonic() >= self._not_before:
-            self.refresh()
 
     def refresh(self, state: str = RUNNING, reason: str = '') -> None:
         """Writes the pages; what fails is a warning, the first time.
@@ -131,15 +136,23 @@ class RunFolder(Hook):
     def _begin(self) -> None:
         run = self.run
         first = run.checkpoint.meta['iter'] if run.resumed and run.checkpoint is not None else 0
-        before = read_starts(self.folder) if run.resumed or run.options.auto_resume else []
+        before = read_starts(self.folder) if self.reads_logs else []
         self._starts = [*before, Start.now(run, first, commands.start_command(run))]
-        self._foreign = not is_ours(osp.join(self.folder, README))
-        if self._foreign:
+        if not self.reads_logs:
+            self._remove_earlier()
+        if not is_ours(osp.join(self.folder, README)):
             get_root_logger().info('%s is not of a run, and is left as it is',
                                    osp.join(self.folder, README))
         self._sections = {'recipe': facts.recipe(run, osp.join(self.folder, self._config)),
                           'data': facts.data(run), 'software': facts.software()}
         self._write(RUNNING, '')
+
+    def _remove_earlier(self) -> None:
+        """Removes what an earlier run in the folder left, and this one may not replace."""
+        for name in (CURVES, CSV):
+            path = osp.join(self.folder, name)
+            if osp.exists(osp.join(self.folder, RECORD)) and osp.exists(path):
+                os.remove(path)
 
     def _write(self, state: str, reason: str) -> None:
         self._starts[-1] = replace(self._starts[-1], state=state, reason=reason,
@@ -147,7 +160,7 @@ class RunFolder(Hook):
                                        time.monotonic() - self._began, 1))
         write_starts(self.folder, self._starts)
         context = self.context()
-        if not self._foreign:
+        if is_ours(osp.join(self.folder, README)):
             # What is there when the page is written, the page among it.
             files = list_files(self.folder, self._config)
             if not any(name == README for name, _, _ in files):
@@ -157,7 +170,7 @@ class RunFolder(Hook):
 
     def context(self) -> dict[str, object]:
         """Writes the files beside the page, and returns what it says."""
-        log = read_training_log(self.folder)
+        log = read_training_log(self.folder) if self.reads_logs else EMPTY
         curves = osp.join(self.folder, CURVES)
         drawn = (osp.exists(curves) if self._runner is None  # before the run: it starts sooner
                  else write_curves(curves, log, self._title))
@@ -182,7 +195,8 @@ class RunFolder(Hook):
         if self._runner is not None:
             recipe.update(self._network, **facts.weights_of(self._runner.model))
         return dict(
-            name=self._title, kind=kind, starts=self._starts, end=self.run.cfg.runner.max_iters,
+            name=self._title, kind=kind[:1].upper() + kind[1:], starts=self._starts,
+            end=self.run.cfg.runner.max_iters,
             seconds=sum(start.seconds for start in self._starts), enter=commands.enter(),
             done=self._starts[-1].state == FINISHED, resume=commands.resume_command(self.run),
             sections={**self._sections, 'recipe': recipe})
@@ -212,9 +226,9 @@ class RunFolder(Hook):
             write()
         except Exception as error:  # A run of days must not end because a page has a fault.
             if not self._lost:
-                get_root_logger().warning(
-                    '%s is incomplete from here on (%s); the run goes on',
-                    osp.join(self.folder, README), explain(error) or repr(error))
+                get_root_logger().warning('%s is not up to date (%s); the run goes on',
+                                          osp.join(self.folder, README),
+                                          explain(error) or repr(error))
             self._lost = True
 
 
@@ -225,6 +239,8 @@ def _end_of(error: BaseException | None, number: int | None) -> tuple[str, str]:
     if isinstance(error, KeyboardInterrupt):
         return STOPPED, 'by Ctrl-C'
     if isinstance(error, SystemExit):
+        if signal.SIGINT in (number, int(error.code) - 128 if isinstance(error.code, int) else 0):
+            return STOPPED, 'by Ctrl-C'
         name = signal.Signals(number).name if number else 'a signal that another process received'
-        return STOPPED, f'by {name if number != signal.SIGINT else "Ctrl-C"}'
+        return STOPPED, f'by {name}'
     return FAILED, explain(error) or f'{type(error).__name__}: {error}'

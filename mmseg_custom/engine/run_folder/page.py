@@ -1,8 +1,12 @@
 """Fills the templates of ``README.md``: what is inserted reads as text, whatever it holds."""
+from __future__ import annotations
+
 import re
 from functools import cache
+from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 MARK = '<!-- written by InternViT-Seg'  # begins the pages that may be overwritten
 _SPECIAL = re.compile(r'[\\`*\[\]<>|~#&$!]|(?<![^\W_])_|_(?![^\W_])')
@@ -63,6 +67,7 @@ def duration(seconds: float) -> str:
 
 @cache
 def _templates() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # here: a run starts sooner
     environment = Environment(  # noqa: S701 - the result is Markdown, which ``text`` escapes
         loader=PackageLoader(__package__), undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True)

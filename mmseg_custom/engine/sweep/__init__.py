@@ -6,12 +6,14 @@
 - ``probe``: one head, with its own model, optimizer, runner, log and checkpoints
 - ``rounds``: which heads are trained together, and from which iteration
 - ``train``: trains the heads of a round, iteration by iteration
+- ``folder``: the page that describes a sweep
 - ``records``: the records in the folders of a sweep and its heads
 - ``report``: table, plot and JSON
 
 A head is trained exactly as in a run of its own: with the same runner, hooks, random numbers and
 arithmetic. The resulting work dir:
 
+    README.md                      the sweep in words, with a table of its heads
     sweep.json  sweep.png          results; the table is in the log
     linear_l47_lr4e-05_wd0/        like the work dir of a single run, and also
       config.py                    config for tools/test.py and tools/train.py

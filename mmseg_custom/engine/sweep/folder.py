@@ -1,6 +1,8 @@
 """Describes a sweep in its work dir, as :mod:`..run_folder` does a run."""
 import os.path as osp
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from ...evaluation.training_log import read_training_log
 from ...visualization.curves import write_curves
@@ -28,6 +30,11 @@ class SweepFolder(RunFolder):
         super().__init__(run, asked_to_stop)
         self._heads = heads
 
+    def starts_after(self, iterations: int) -> None:
+        """Notes the number of iterations done before the first round of this start."""
+        if self._starts and not self._seen:
+            self._starts[-1] = replace(self._starts[-1], first=iterations, done=iterations)
+
     def describe_head(self, folder: str) -> None:
         """Draws the curves of a head that has ended, and writes its table of classes."""
         if self.is_writer:
@@ -41,11 +48,12 @@ class SweepFolder(RunFolder):
 
     def context(self) -> dict[str, object]:
         """Returns what the page says; the heads' records are read, not their logs."""
-        heads = sorted((_head(*head) for head in self._heads.items()), reverse=True,
-                       key=lambda head: -1 if head['best_mIoU'] is None else head['best_mIoU'])
+        heads = sorted((_head(name, folder, self.reads_logs)
+                        for name, folder in self._heads.items()), reverse=True,
+                       key=lambda head: (head['best_mIoU'] is not None, head['best_mIoU']))
         test: list[str] = []
-        if heads:
-            folder = str(heads[0]['folder'])
+        if heads and self.reads_logs:
+            folder = heads[0]['folder']
             checkpoint = Checkpoints.of(folder).chosen
             if checkpoint is not None:
                 test = test_commands(osp.join(folder, 'config.py'), checkpoint, folder)
@@ -53,11 +61,11 @@ class SweepFolder(RunFolder):
                     plot=osp.exists(osp.join(self.folder, 'sweep.png')))
 
 
-def _head(name: str, folder: str) -> dict[str, object]:
-    """Describes a head from its records."""
+def _head(name: str, folder: str, recorded: bool) -> dict[str, Any]:
+    """Describes a head from its records, unless they are of an earlier sweep."""
     scores = {step: found['mIoU'] for step, found in read_scores(folder).items()
-              if 'mIoU' in found}
-    result = read_result(folder) or {}
+              if 'mIoU' in found} if recorded else {}
+    result = (read_result(folder) if recorded else None) or {}
     best = max(scores, key=lambda step: scores[step], default=None)
     return dict(name=name, folder=folder, mIoU=scores[max(scores)] if scores else None,
                 best_mIoU=None if best is None else scores[best], best_iteration=best,

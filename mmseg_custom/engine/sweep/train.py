@@ -87,7 +87,6 @@ def _sweep(run: Run, found: list[Combination], left: list[Combination],
     record_start(run.work_dir, run.seed, found)
     rounds = assign_rounds(left, run.device, run.options.auto_resume,
                            SweepSettings.of(run.cfg.sweep).heads_at_once)
-    folder.starts_after(rounds[0].start)
     for number, part in enumerate(rounds, 1):
         title = f'round {number} of {len(rounds)}' if len(rounds) > 1 else 'sweep'
         _train_round(part, runs, build_train_loader(run, samples, done=part.start), shared,
@@ -165,23 +164,24 @@ def _train_round(part: Round, runs: dict[str, Run], loader: DataLoader, shared: 
     first = probes[0].runner
     end, accumulation = first.max_iters, first.accumulation
     stream = _stream(loader, shared, probes[0].run.device)
+    folder.starts_after(first.iter)
     with progress_bar(end, 'iteration', title, first.iter) as bar, first_iteration(first):
-        probes = _evaluate_due(probes, shared, preemption, folder)
+        probes = _evaluate_due(probes, shared, preemption)
         while probes and probes[0].runner.iter < end:
+            folder.follow([probe.runner for probe in probes])
             batches = IterationBatches([next(stream) for _ in range(accumulation)], len(loader))
             probes = [probe for probe in probes if _goes_on(probe, partial(probe.step, batches))]
             if not probes:
                 break
             bar.update()
             folder.done(probes[0].runner.iter)
-            folder.keep_up()
             losses = [probe.loss for probe in probes]
             bar.set_postfix_str(f'loss {min(losses):.4g} to {max(losses):.4g}', refresh=False)
             for probe in probes:
                 probe.remove_older()
             preemption.trained = True
             _stop_if_asked(probes, preemption)
-            probes = _evaluate_due(probes, shared, preemption, folder)
+            probes = _evaluate_due(probes, shared, preemption)
     failures = []
     for probe in probes:
         try:
@@ -238,8 +238,8 @@ def _stop(probes: Sequence[Probe], preemption: Preemption, number: int) -> None:
     preemption.exit(number, probes[0].runner.iter, get_root_logger())
 
 
-def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone, preemption: Preemption,
-                  folder: SweepFolder) -> list[Probe]:
+def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone, preemption: Preemption
+                  ) -> list[Probe]:
     """Evaluates the heads whose evaluation is due, in one pass over the images.
 
     Returns:
@@ -277,7 +277,6 @@ def _evaluate_due(probes: Sequence[Probe], shared: SharedBackbone, preemption: P
     if scores:
         get_root_logger().info('iteration %d: mIoU %.2f to %.2f; best: %s', due[0][0].runner.iter,
                                100 * min(scores)[0], 100 * max(scores)[0], max(scores)[1])
-    folder.is_outdated()
     return left
 
 

@@ -30,6 +30,9 @@ def run_of(launcher: str, ranks: int = 8) -> SimpleNamespace:
     ('slurm', ['tools/train.py', 'configs/a.py', '--launcher=slurm'],
      dict(SLURM_JOB_PARTITION='gpu', SLURM_JOB_NAME='a'),
      'GPUS=8 sh slurm_train.sh gpu a configs/a.py'),
+    ('pytorch', ['/x/tools/test.py', 'configs/a.py', 'a.pth', '--launcher', 'pytorch', '--eval',
+                 'mIoU'], dict(LOCAL_WORLD_SIZE='8'),
+     'sh dist_test.sh configs/a.py a.pth 8 --eval mIoU'),
     ('mpi', ['tools/train.py', 'configs/a.py', '--launcher', 'mpi'], {},
      'mpirun -n 8 python tools/train.py configs/a.py --launcher mpi')])
 def test_start(launcher, argv, environment, command):

@@ -4,7 +4,9 @@ import json
 import re
 import shlex
 import signal
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers.data import SMALL_LINEAR, prepare, write_config
@@ -86,11 +88,27 @@ def test_how_runs_end(small_run, error, number, said):
     assert 'after 3 of 4 iterations' in page and '--auto-resume' in page
 
 
+def test_a_new_run_in_the_folder_of_another_one(small_run):
+    """Shows nothing of that one, whose logs are there until there are new ones."""
+    folder = Path(small_run.work_dir)
+    for name in ('curves.png', 'classes.csv', 'run.json'):
+        (folder / name).write_text('old')
+    (folder / '19990101_000000.log.json').write_text(
+        '{"mode": "val", "iter": 1, "step": 77, "mIoU": 0.5, "IoU.wall": 0.5}\n')
+    with RunFolder(small_run):
+        assert 'mIoU' not in (folder / 'README.md').read_text().partition('## What it is')[0]
+        assert not (folder / 'curves.png').exists() and not (folder / 'classes.csv').exists()
+        with RunFolder(replace(small_run, options=replace(small_run.options, auto_resume=True))):
+            assert 'iteration 77' in (folder / 'README.md').read_text()
+
+
 def test_a_page_of_the_users_is_left_alone(small_run):
     folder = Path(small_run.work_dir)
     (folder / 'README.md').write_text('# My notes\n')
+    (folder / 'classes.csv').write_text('mine')
     with logged() as lines, RunFolder(small_run):
         pass
+    assert (folder / 'classes.csv').read_text() == 'mine'
     assert (folder / 'README.md').read_text() == '# My notes\n' and (folder / 'run.json').exists()
     assert sum('README.md' in line for line in lines) == 1
 
@@ -111,15 +129,15 @@ def test_what_cannot_be_written_is_one_warning(small_run):
 
 
 def test_pages_take_a_small_part_of_the_time(small_run):
+    runner = SimpleNamespace(meta={}, hooks=[], iter=1)
     with RunFolder(small_run) as pages:
-        path = Path(small_run.work_dir) / 'run.json'
-        pages.refresh()
-        before = path.stat().st_mtime_ns
-        for _ in range(10):
-            pages.is_outdated()
-            pages.keep_up()
-        assert path.stat().st_mtime_ns == before
-    assert path.stat().st_mtime_ns > before
+        path, written = Path(small_run.work_dir) / 'run.json', []
+        for runner.iter in range(10):
+            pages.follow([runner])
+            written.append(path.stat().st_mtime_ns)
+            runner.meta = dict(hook_msgs=dict(last_ckpt=f'iter_{runner.iter}.pth'))
+    written.append(path.stat().st_mtime_ns)
+    assert written[0] < written[1] == written[-2] < written[-1], 'the first checkpoint, the end'
 
 
 @pytest.fixture
