@@ -7,17 +7,20 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+import mmseg
 import torch
 import torch.distributed as dist
 from mmcv import Config
 from mmcv.runner import get_dist_info
-from mmseg.utils import collect_env, get_root_logger, setup_multi_processes
+from mmcv.utils import collect_env
+from mmseg.utils import get_root_logger, setup_multi_processes
 
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.devices import taken_by_others, use_gpu
 from ..distributed.launch import DistParams, init_process_group
 from ..files import atomic_write
 from ..logs import log_details, saying
+from ..version import __version__
 from .config import load_config, loader_options, resolve_config
 from .config_check import check_config
 from .determinism import use_deterministic_kernels
@@ -113,6 +116,7 @@ def _start(cfg: Config, options: RunOptions, trains: bool) -> tuple[str, str | N
         # On ranks other than 0 mmseg's logger shows errors alone.
         logger.log(logging.WARNING if rank == 0 else logging.ERROR, '%s', taken)
     if options.owns_work_dir:
-        env = '\n'.join(f'{key}: {value}' for key, value in collect_env().items())
-        log_details('environment\n%s', env)
+        # mmseg's function calls git in the current folder, which may be no repository.
+        env = {**collect_env(), 'MMSegmentation': mmseg.__version__, 'InternViT-Seg': __version__}
+        log_details('environment\n%s', '\n'.join(f'{key}: {env[key]}' for key in env))
     return timestamp, log
