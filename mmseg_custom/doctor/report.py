@@ -125,7 +125,8 @@ def _time(report: Report) -> list[str]:
     if not report.seconds:
         return _part('time', text + '; no GPU here to measure a rate on (--tflops gives one)')
     given = not torch.cuda.is_available() and shape.device == 'cuda'
-    rates = ', '.join(f'{_figure(rate / 1e12)} for {kernel}' for kernel, rate in report.rates.items())
+    rates = ', '.join(f'{_figure(rate / 1e12)} for {kernel}'
+                      for kernel, rate in report.rates.items())
     return [*_part('time', text),
             *_part('', f'about {_figure(report.seconds[chosen.name])} s, without communication and '
                    'loading'),
