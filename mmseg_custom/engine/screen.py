@@ -8,6 +8,7 @@ import logging
 import os.path as osp
 import re
 from logging.handlers import MemoryHandler
+from mmap import mmap
 
 import mmcv
 import mmseg
@@ -21,6 +22,7 @@ from .progress import STDERR, is_terminal
 LINE = '%(asctime)s - %(name)s - %(levelname)s - %(message)s'  # mmseg's, which tools read
 LIBRARIES = tuple(osp.dirname(package.__file__) + osp.sep for package in (mmcv, mmseg))
 MMCV, WARNINGS = 'mmcv', 'py.warnings'  # loggers of mmcv, and of Python's warnings
+DIFFERENT = 512  # warnings that are told apart
 _WARNING = re.compile(r'(?P<path>.+?):(?P<line>\d+): (?P<kind>\w+): (?P<text>.*)', re.DOTALL)
 
 
@@ -98,17 +100,20 @@ def show_and_keep(level: str | int, path: str | None, needed: bool = True) -> st
 
 
 class _Once(logging.Filter):
-    """Lets each warning pass once."""
+    """Lets each warning pass once, of this process and the loader workers that it forks."""
 
     def __init__(self):
         super().__init__()
-        self._seen: set[str] = set()
+        self._seen = memoryview(mmap(-1, 8 * DIFFERENT)).cast('q')  # hashes, in shared memory
 
     def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        if text in self._seen:
-            return False
-        self._seen.add(text)
+        own = hash(record.getMessage()) or 1
+        for i, found in enumerate(self._seen):
+            if found == own:
+                return False
+            if not found:
+                self._seen[i] = own
+                break
         return True
 
 

@@ -1,5 +1,6 @@
 """What is shown on the screen, and what is in the log file alone."""
 import logging
+import multiprocessing
 import sys
 import warnings
 
@@ -73,6 +74,20 @@ def test_at_log_level_debug_the_screen_has_everything(capsys):
     talk()
     screen = capsys.readouterr().err
     assert all(text in screen for text in FILE_ALONE)
+
+
+def test_a_warning_of_several_workers_is_shown_once(capfd):
+    show_and_keep('INFO', None)
+
+    def warn() -> None:
+        warnings.warn_explicit('of a plugin', UserWarning, '/home/plugin.py', 7)
+
+    for _ in range(2):
+        worker = multiprocessing.get_context('fork').Process(target=warn)
+        worker.start()
+        worker.join()
+    warn()
+    assert capfd.readouterr().err.count('of a plugin') == 1
 
 
 def test_a_terminal_has_short_lines_above_the_bar(monkeypatch):
