@@ -12,6 +12,7 @@ from mmap import mmap
 
 import mmcv
 import mmseg
+from mmcv.runner import get_dist_info
 from mmcv.utils import get_logger
 from tqdm import tqdm
 
@@ -70,7 +71,7 @@ def show_and_keep(level: str | int, path: str | None, needed: bool = True) -> st
     Returns:
         Path of the file, if there is one.
     """
-    main = get_logger(MAIN, log_level=level)  # mmcv's function, which knows the rank
+    rank, _ = get_dist_info()
     file = None
     if path is not None:
         try:
@@ -82,9 +83,8 @@ def show_and_keep(level: str | int, path: str | None, needed: bool = True) -> st
             file.setFormatter(_Plain(LINE))
     logging.captureWarnings(True)
     for name in (MAIN, MMCV, WARNINGS):
-        logger = main if name == MAIN else logging.getLogger(name)
-        if name == MMCV:
-            get_logger(name)  # so that mmcv does not add a handler later
+        # mmcv's function has given its handlers to those that it knows, and adds none later.
+        logger = logging.getLogger(name) if name == WARNINGS else get_logger(name)
         for handler in list(logger.handlers):
             logger.removeHandler(handler)
         added: list[logging.Handler] = [Screen()]
@@ -94,7 +94,7 @@ def show_and_keep(level: str | int, path: str | None, needed: bool = True) -> st
             logger.addHandler(handler)
             if name == WARNINGS:
                 handler.addFilter(_Once())
-        logger.setLevel(main.level)
+        logger.setLevel(level if rank == 0 else logging.ERROR)
         logger.propagate = False
     return None if file is None else path
 

@@ -2,6 +2,7 @@
 import logging
 import multiprocessing
 import sys
+import time
 import warnings
 
 import pytest
@@ -130,6 +131,8 @@ def test_what_takes_long_says_what_it_is(capsys):
         pass
     assert not capsys.readouterr().err
     with saying('loading', after=.01, every=60):
-        text = ''
-        while 'loading: 0 s so far' not in text:
+        text, end = '', time.monotonic() + 60
+        while 'loading: ' not in text:
+            assert time.monotonic() < end
+            time.sleep(.01)
             text += capsys.readouterr().err

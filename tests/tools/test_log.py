@@ -26,7 +26,8 @@ def test_a_run_prints_little_and_its_file_holds_everything(run_tool, config, tmp
     assert not [noise for noise in NOISE if noise in screen]
     for text in (f'recipe: {config}, on ', 'images to train on', ' frozen ones in', 'Iter [3/3]',
                  'evaluation after iteration 3: mIoU ', 'classes are neither in',
-                 'best mIoU so far', 'INFO - saved ', 'done: checkpoints, evaluations and the log are in '):
+                 'best mIoU so far', 'INFO - saved ',
+                 'done: checkpoints, evaluations and the log are in '):
         assert screen.count(text) == 1, text
     file = next((tmp_path / 'run').glob('*.log')).read_text()
     assert not [text for text in (*NOISE[:8], 'Iter(val) [', *screen.splitlines()[1:3])
