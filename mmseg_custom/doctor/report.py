@@ -106,7 +106,7 @@ def _memory(report: Report) -> list[str]:
     over, under, *rows = _columns([
         ['', *(kind.rpartition(' ')[0] for kind in KINDS)],
         ['peak', *(kind.rpartition(' ')[2] for kind in KINDS)],
-        *([f'{count / unit:,.1f}' for count in (each.peak, *(each.parts[kind] for kind in KINDS))]
+        *([f'{count / unit:.1f}' for count in (each.peak, *(each.parts[kind] for kind in KINDS))]
           for each in estimates)])
     lines = ['', *_part('memory', f'predicted peak of each of {devices}, {shape.images} images of '
                         f'{shape.crop[0]}x{shape.crop[1]}, in {unit_name}{available}'), over, under]
@@ -121,13 +121,14 @@ def _time(report: Report) -> list[str]:
     shape, chosen = report.shape, report.chosen
     if shape is None or chosen is None:
         return []
-    text = f'{sum(chosen.flops.values()) / 1e12:.3g} TFLOP per iteration and process'
+    text = f'{_figure(sum(chosen.flops.values()) / 1e12)} TFLOP per iteration and process'
     if not report.seconds:
         return _part('time', text + '; no GPU here to measure a rate on (--tflops gives one)')
     given = not torch.cuda.is_available() and shape.device == 'cuda'
-    rates = ', '.join(f'{rate / 1e12:.3g} for {kernel}' for kernel, rate in report.rates.items())
+    rates = ', '.join(f'{_figure(rate / 1e12)} for {kernel}'
+                      for kernel, rate in report.rates.items())
     return [*_part('time', text),
-            *_part('', f'about {report.seconds[chosen.name]:.3g} s, without communication and '
+            *_part('', f'about {_figure(report.seconds[chosen.name])} s, without communication and '
                    'loading'),
             *_part('', f'TFLOP/s {"assumed" if given else "measured here"}: {rates}')]
 
@@ -138,8 +139,13 @@ def _part(name: str, text: str) -> list[str]:
                          break_long_words=False, break_on_hyphens=False)
 
 
+def _figure(value: float) -> str:
+    """Formats a number with three digits, or all those before the point."""
+    return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
+
+
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Formats rows of numbers under their headings, in columns as wide as they need."""
     widths = [max(map(len, column)) for column in zip(*rows)]
-    return ['    ' + '  '.join(cell.rjust(width) for cell, width in zip(row, widths)).rstrip()
+    return ['  ' + '  '.join(cell.rjust(width) for cell, width in zip(row, widths)).rstrip()
             for row in rows]

@@ -26,13 +26,13 @@ from . import best
 from .blame import reading
 from .divergence import check_finite
 from .ema import averaged
-from .iteration_timer import evaluating
+from .iteration_timer import TimedEvaluation, evaluating
 from .predict import Keep, predict_all
 from .preemption import PreemptionHook
 from .stop_signals import StopRequested
 
 
-class SegEvalHook(EvalHook):
+class SegEvalHook(EvalHook, TimedEvaluation):
     """Evaluates on all ranks, persists the best score across restarts, and drops NaN classes.
 
     Scores are floats, because PyTorch 2.6 and newer load checkpoints with ``weights_only=True``,

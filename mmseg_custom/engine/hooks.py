@@ -32,7 +32,7 @@ from .log_buffer import DeferredLogBuffer
 from .log_files import warn_of_loss
 from .progress import is_terminal
 
-SILENCE = 30.  # seconds
+SOON, SILENCE = 10., 30.  # seconds without a line at the start, and later
 
 
 class _PrecisionHook(Hook):
@@ -146,7 +146,7 @@ class SegTextLoggerHook(TextLoggerHook):
     def before_run(self, runner: BaseRunner) -> None:
         """Opens the JSON log."""
         super().before_run(runner)
-        self._said = time.monotonic()
+        self._said = time.monotonic() + SOON - SILENCE
 
     def after_train_iter(self, runner: BaseRunner) -> None:
         """Logs an iteration, if that is due."""

@@ -72,6 +72,21 @@ class SegIterTimerHook(IterTimerHook):
         return each * iterations + self._evaluating / self._evaluations * evaluations, 0
 
 
+class TimedEvaluation(EvalHook):
+    """Evaluation of a run by iterations whose time is taken: see :func:`evaluating`."""
+
+    def evaluations_left(self, done: int, end: int) -> int:
+        """Returns how often it evaluates after some iterations until the last one."""
+        if self.by_epoch:
+            return 0
+        first = self.start or self.interval
+
+        def until(iteration: int) -> int:
+            return max(0, (iteration - first) // self.interval + 1)
+
+        return until(end) - until(done)
+
+
 def timer_of(runner: BaseRunner) -> SegIterTimerHook | None:
     """Returns the timer of a runner."""
     return next((hook for hook in runner.hooks if isinstance(hook, SegIterTimerHook)), None)
@@ -102,22 +117,10 @@ def estimate(runner: BaseRunner, done: int) -> str | None:
     timer, end = timer_of(runner), runner.max_iters
     if timer is None or not end:
         return None
-    due = sum(evaluations_left(hook, done, end) for hook in runner.hooks
-              if isinstance(hook, EvalHook))
+    due = sum(hook.evaluations_left(done, end) for hook in runner.hooks
+              if isinstance(hook, TimedEvaluation))
     found = timer.left(end - done, due)
     if found is None:
         return None
     text = str(datetime.timedelta(seconds=round(found[0])))
     return text + (f' and {found[1]} evaluation{"s" * (found[1] > 1)}' if found[1] else '')
-
-
-def evaluations_left(hook: EvalHook, done: int, end: int) -> int:
-    """Returns how often a hook evaluates after some iterations until the last one."""
-    if hook.by_epoch:
-        return 0
-    first = hook.start or hook.interval
-
-    def until(iteration: int) -> int:
-        return max(0, (iteration - first) // hook.interval + 1)
-
-    return until(end) - until(done)

@@ -8,9 +8,11 @@ import logging
 import os.path as osp
 import re
 from logging.handlers import MemoryHandler
+from mmap import mmap
 
 import mmcv
 import mmseg
+from mmcv.runner import get_dist_info
 from mmcv.utils import get_logger
 from tqdm import tqdm
 
@@ -21,6 +23,7 @@ from .progress import STDERR, is_terminal
 LINE = '%(asctime)s - %(name)s - %(levelname)s - %(message)s'  # mmseg's, which tools read
 LIBRARIES = tuple(osp.dirname(package.__file__) + osp.sep for package in (mmcv, mmseg))
 MMCV, WARNINGS = 'mmcv', 'py.warnings'  # loggers of mmcv, and of Python's warnings
+DIFFERENT = 512  # warnings that are told apart
 _WARNING = re.compile(r'(?P<path>.+?):(?P<line>\d+): (?P<kind>\w+): (?P<text>.*)', re.DOTALL)
 
 
@@ -68,7 +71,7 @@ def show_and_keep(level: str | int, path: str | None, needed: bool = True) -> st
     Returns:
         Path of the file, if there is one.
     """
-    main = get_logger(MAIN, log_level=level)  # mmcv's function, which knows the rank
+    rank, _ = get_dist_info()
     file = None
     if path is not None:
         try:
@@ -80,9 +83,8 @@ def show_and_keep(level: str | int, path: str | None, needed: bool = True) -> st
             file.setFormatter(_Plain(LINE))
     logging.captureWarnings(True)
     for name in (MAIN, MMCV, WARNINGS):
-        logger = main if name == MAIN else logging.getLogger(name)
-        if name == MMCV:
-            get_logger(name)  # so that mmcv does not add a handler later
+        # mmcv's function has given its handlers to those that it knows, and adds none later.
+        logger = logging.getLogger(name) if name == WARNINGS else get_logger(name)
         for handler in list(logger.handlers):
             logger.removeHandler(handler)
         added: list[logging.Handler] = [Screen()]
@@ -92,23 +94,26 @@ def show_and_keep(level: str | int, path: str | None, needed: bool = True) -> st
             logger.addHandler(handler)
             if name == WARNINGS:
                 handler.addFilter(_Once())
-        logger.setLevel(main.level)
+        logger.setLevel(level if rank == 0 else logging.ERROR)
         logger.propagate = False
     return None if file is None else path
 
 
 class _Once(logging.Filter):
-    """Lets each warning pass once."""
+    """Lets each warning pass once, of this process and the loader workers that it forks."""
 
     def __init__(self):
         super().__init__()
-        self._seen: set[str] = set()
+        self._seen = memoryview(mmap(-1, 8 * DIFFERENT)).cast('q')  # hashes, in shared memory
 
     def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        if text in self._seen:
-            return False
-        self._seen.add(text)
+        own = hash(record.getMessage()) or 1
+        for i, found in enumerate(self._seen):
+            if found == own:
+                return False
+            if not found:
+                self._seen[i] = own
+                break
         return True
 
 

@@ -8,11 +8,13 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+import mmseg
 import torch
 import torch.distributed as dist
 from mmcv import Config
 from mmcv.runner import get_dist_info
-from mmseg.utils import collect_env, get_root_logger, setup_multi_processes
+from mmcv.utils import collect_env
+from mmseg.utils import get_root_logger, setup_multi_processes
 
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.devices import taken_by_others, use_gpu
@@ -20,6 +22,7 @@ from ..distributed.launch import DistParams, init_process_group
 from ..files import atomic_write
 from ..logs import log_details, saying
 from ..processes import end_with_parent
+from ..version import __version__
 from .before_start import check_before_start
 from .config import load_checked_config, loader_options, resolve_config
 from .determinism import use_deterministic_kernels
@@ -70,8 +73,9 @@ def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val
     for line in describe_run(run):
         get_root_logger().info('%s', line)
     if owns_work_dir:  # After what may be refused, which it would delay.
-        env = '\n'.join(f'{key}: {value}' for key, value in collect_env().items())
-        log_details('environment\n%s', env)
+        # mmseg's function calls git in the current folder, which may be no repository.
+        env = {**collect_env(), 'MMSegmentation': mmseg.__version__, 'InternViT-Seg': __version__}
+        log_details('environment\n%s', '\n'.join(f'{key}: {env[key]}' for key in env))
     if owns_work_dir and get_dist_info()[0] == 0:
         atomic_write(osp.join(cfg.work_dir, osp.basename(args.config)), run.record.dump())
     return run

@@ -3,19 +3,18 @@ import logging
 from types import SimpleNamespace
 
 import pytest
-from mmcv.runner import EvalHook
 
 from mmseg_custom.engine.hooks import losses_line
 from mmseg_custom.engine.iteration_timer import (
     SegIterTimerHook,
+    TimedEvaluation,
     estimate,
     evaluating,
-    evaluations_left,
 )
 from mmseg_custom.engine.log_buffer import DeferredLogBuffer
 
 
-class Evaluation(EvalHook):
+class Evaluation(TimedEvaluation):
     def __init__(self, interval, start=None):
         self.by_epoch, self.interval, self.start = False, interval, start
 
@@ -64,7 +63,7 @@ def test_evaluations_that_are_left_are_those_that_mmcv_makes(interval, start):
     hook = Evaluation(interval, start)
     for done in range(20):
         due = [i for i in range(done, 20) if hook._should_evaluate(SimpleNamespace(iter=i))]
-        assert evaluations_left(hook, done, 20) == len(due), done
+        assert hook.evaluations_left(done, 20) == len(due), done
 
 
 def test_a_line_has_the_form_of_mmcv():

@@ -1,6 +1,8 @@
 """What is shown on the screen, and what is in the log file alone."""
 import logging
+import multiprocessing
 import sys
+import time
 import warnings
 
 import pytest
@@ -75,6 +77,20 @@ def test_at_log_level_debug_the_screen_has_everything(capsys):
     assert all(text in screen for text in FILE_ALONE)
 
 
+def test_a_warning_of_several_workers_is_shown_once(capfd):
+    show_and_keep('INFO', None)
+
+    def warn() -> None:
+        warnings.warn_explicit('of a plugin', UserWarning, '/home/plugin.py', 7)
+
+    for _ in range(2):
+        worker = multiprocessing.get_context('fork').Process(target=warn)
+        worker.start()
+        worker.join()
+    warn()
+    assert capfd.readouterr().err.count('of a plugin') == 1
+
+
 def test_a_terminal_has_short_lines_above_the_bar(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, 'stderr', terminal)
@@ -115,6 +131,8 @@ def test_what_takes_long_says_what_it_is(capsys):
         pass
     assert not capsys.readouterr().err
     with saying('loading', after=.01, every=60):
-        text = ''
-        while 'loading: 0 s so far' not in text:
+        text, end = '', time.monotonic() + 60
+        while 'loading: ' not in text:
+            assert time.monotonic() < end
+            time.sleep(.01)
             text += capsys.readouterr().err

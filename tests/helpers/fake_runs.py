@@ -8,6 +8,7 @@ from helpers.commands import ROOT
 from helpers.fake_cuda import FakeCuda
 from mmcv import Config
 from mmcv.parallel import DataContainer
+from mmcv.runner import IterLoader
 from torch import nn
 from torch.distributed import GradBucket
 from torch.utils._python_dispatch import _disable_current_modes
@@ -134,11 +135,19 @@ def train(run: Run, seen: FakeCuda, hooks=(), loader=None, before=lambda runner:
     logger = logging.getLogger('mmseg.fake')
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    runner = build_training_runner(run, built(run, seen), logger, checkpoint_config=None)
+    iterations = run.cfg.runner.max_iters
+    runner = build_training_runner(run, built(run, seen), logger, checkpoint_config=None,
+                                   max_iters=iterations + 1)  # the very last has a line of the log
     for group in runner.optimizer.param_groups:
         group['foreach'] = True  # as on a GPU; torch does not see that fake parameters are plain
     for hook in hooks:
         runner.register_hook(hook, priority='LOWEST')
     before(runner)
-    runner.run([loader or Loader(run)], [('train', 1)])
+    for stage in ('before_run', 'before_epoch'):
+        runner.call_hook(stage)
+    stream = IterLoader(loader or Loader(run))
+    for _ in range(iterations):
+        runner.train(stream)
+    for stage in ('after_epoch', 'after_run'):
+        runner.call_hook(stage)
     return runner
