@@ -1,9 +1,11 @@
 """A real browser, headless: Chromium, driven by its own protocol over a pair of pipes.
 
-https://chromedevtools.github.io/devtools-protocol/ - no package is needed for it.
+https://chromedevtools.github.io/devtools-protocol/ - no package is needed for it. Accessibility is
+checked by Deque's axe, of which the package axe-core-python holds the script.
 """
 import base64
 import fcntl
+import importlib.metadata
 import json
 import os
 import select
@@ -11,14 +13,21 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'chrome')
-needs_browser = pytest.mark.skipif(
-    not any(map(shutil.which, NAMES)),
-    reason='no Chromium here: on Debian, apt-get install chromium')
+_KEY_CODES = dict(Tab=9, Enter=13, End=35, Home=36, ArrowLeft=37, ArrowUp=38, ArrowRight=39,
+                  ArrowDown=40)
+
+
+def needs_browser(test: Callable) -> Callable:
+    """Marks a test `browser`; it is skipped where there is no Chromium."""
+    found = any(map(shutil.which, NAMES))
+    return pytest.mark.browser(pytest.mark.skipif(
+        not found, reason='no Chromium here: `make test-browser` installs it')(test))
 
 
 class Browser:
@@ -60,6 +69,7 @@ class Browser:
             self.call(f'{domain}.enable')
         self.call('Emulation.setDeviceMetricsOverride', width=width, height=height,
                   deviceScaleFactor=1, mobile=False)
+        self.call('Emulation.setFocusEmulationEnabled', enabled=True)  # or no event of focus comes
 
     def __enter__(self) -> 'Browser':
         return self
@@ -102,6 +112,12 @@ class Browser:
         """Moves the pointer."""
         self.call('Input.dispatchMouseEvent', type='mouseMoved', x=x, y=y)
 
+    def press(self, key: str) -> None:
+        """Presses a key on what has the focus, such as 'ArrowRight' or 'Tab'."""
+        for kind in ('rawKeyDown', 'keyUp'):
+            self.call('Input.dispatchKeyEvent', type=kind, key=key, code=key,
+                      windowsVirtualKeyCode=_KEY_CODES[key])
+
     def upload(self, selector: str, path: Path) -> None:
         """Chooses a file in an input."""
         root = self.call('DOM.getDocument')['root']['nodeId']
@@ -121,6 +137,23 @@ class Browser:
         """Writes a PNG of what is visible, or of the whole page."""
         data = self.call('Page.captureScreenshot', format='png', captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(data['data']))
+
+    def axe(self, **options: object) -> list[str]:
+        """Checks the accessibility of what the page shows now, in a line for each violation.
+
+        A line names the rule, what it asks for and the elements, so that a failed test says it all.
+
+        Args:
+            **options: Options of `axe.run`, such as rules={'region': {'enabled': False}}.
+        """
+        if not self.run('"axe" in window'):
+            script = next(file for file in importlib.metadata.files('axe-core-python')
+                          if file.name == 'axe.min.js')
+            self.call('Runtime.evaluate', expression=script.read_text(encoding='utf-8'))
+        found = self.run(f'axe.run(document, {json.dumps(options)}).then(r => r.violations)')
+        return [f'{rule["id"]} ({rule["impact"]}): {rule["help"]}: ' + '; '.join(
+            f'{node["target"][0]} {node["failureSummary"]}' for node in rule['nodes'])
+            for rule in found]
 
     def call(self, method: str, **parameters: object) -> dict:
         """One command of the protocol."""
