@@ -189,7 +189,7 @@ def _take(found: Predictions, model: nn.Module, indices: list[int | None], batch
             _skip(found, index, str(error))
             continue
         if paint:
-            paint(unwrap(model), images[0][n], metas[0][n], labels[n])
+            paint(unwrap(model), images[0][n], metas[0][n], labels[n], index)
 
 
 def predict_labels(model: nn.Module, images: list, metas: list[list[dict]]) -> list[np.ndarray]:
