@@ -34,7 +34,7 @@ from .samples import SkippingDataset
 from .stop_signals import SIGNALS
 
 Keep = Callable[[list[np.ndarray], list[int]], Sequence]
-Paint = Callable[[nn.Module, Tensor, dict, np.ndarray], None]
+Paint = Callable[[nn.Module, Tensor, dict, np.ndarray, int], None]
 STOP_SIGNALS = (signal.SIGINT, *SIGNALS)
 # Seconds in which a second signal belongs to the same Ctrl-C: the terminal signals every process,
 # and the launcher signals its own processes again.

@@ -23,6 +23,7 @@ from ..checkpoint.work_dir import open_newest, remove_leftovers
 from ..datasets.build import build_test_dataset, build_train_dataset, build_validation_dataset
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.options import Engine
+from ..distributed.parallelize import check_engine
 from ..errors import InputError
 from ..version import __version__
 from . import preflight
@@ -123,6 +124,7 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
     trains = options.owns_work_dir and not tests
     if trains and splits:
         preflight.check_settings(cfg)
+        check_engine(Engine.of(cfg.get('engine')))
     checkpoint, resumed = _open_checkpoint(cfg, options) if splits else (None, False)
     if checkpoint is not None and resumed:
         check_progress(checkpoint.meta, checkpoint.path)
