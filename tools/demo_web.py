@@ -5,27 +5,19 @@ Without arguments it uses the tiny network that `make demo` trains.
 import argparse
 import importlib.util
 import os.path as osp
-import tempfile
 
 import _root  # noqa: F401
-from mmcv import Config
-from PIL import Image
 
-from examples.demo_data.scene import draw_scene
-from mmseg_custom.datasets.nesting import innermost_options
 from mmseg_custom.distributed.devices import choose_device
 from mmseg_custom.engine import cli
 from mmseg_custom.engine.config import load_config
 from mmseg_custom.engine.inference import Predictor
 from mmseg_custom.errors import InputError
-from mmseg_custom.visualization.web.examples import images_of
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 CONFIG = osp.join(ROOT, 'configs/tiny/full_tuning_tiny.py')
 CHECKPOINT = osp.join(ROOT, 'work_dirs/demo/training/latest.pth')
-DRAWN = 6  # images to click where there is no data
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
-UNTRAINED = '**This network is untrained: its labels mean nothing.** `make demo` trains it.'
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,36 +41,14 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def describe(predictor: Predictor, checkpoint: str, device: str) -> str:
-    """Returns what the page does, and with which network."""
-    where = 'a GPU' if device == 'cuda' else 'the CPU'
-    text = (f'Give an image, and see which of {len(predictor.classes)} classes each pixel is of. '
-            f'The network is {predictor.network}, on {where}.')
-    if checkpoint == 'none':
-        return f'{text}\n\n{UNTRAINED}'
-    return f'{text} Its weights are those of `{checkpoint}`.'
-
-
-def examples_for(cfg: Config, host: str) -> list[str]:
-    """Returns images to click: of the validation data if it is here, else drawn ones.
-
-    A page that others reach shows them no data of this machine.
-    """
-    val = innermost_options(cfg.data.get('val') or cfg.data.test)[0]
-    found = images_of(val) if host in LOOPBACK else []
-    folder = tempfile.mkdtemp()
-    for number in range(0 if found else DRAWN):
-        found.append(osp.join(folder, f'drawn_{number + 1}.png'))
-        Image.fromarray(draw_scene(0, 1, number)[0]).save(found[-1])
-    return found
-
-
 def main() -> None:
     """Loads the network, serves the page and waits until it is interrupted."""
     args = parse_args()
     if importlib.util.find_spec('gradio') is None:
         raise InputError("the package gradio is not installed: pip install -e '.[web]'")
+    from examples.demo_data.scene import draw_scene
     from mmseg_custom.visualization.web.app import build, launch
+    from mmseg_custom.visualization.web.examples import describe, examples_for
     config = args.config or CONFIG
     checkpoint = args.checkpoint or (CHECKPOINT if osp.exists(CHECKPOINT) else 'none')
     if checkpoint != 'none' and not osp.exists(checkpoint):
@@ -88,8 +58,11 @@ def main() -> None:
     predictor = Predictor(cfg, checkpoint, device, args.backbone)
     app = build(predictor, predictor.classes, predictor.palette,
                 title=osp.splitext(osp.basename(config))[0],
-                note=describe(predictor, checkpoint, device), first_label=predictor.first_label,
-                megapixels=args.max_megapixels, examples=examples_for(cfg, args.host))
+                note=describe(predictor.network, len(predictor.classes), checkpoint, device),
+                first_label=predictor.first_label, megapixels=args.max_megapixels,
+                examples=examples_for(cfg.data.get('val') or cfg.data.test,
+                                      lambda number: draw_scene(0, 1, number)[0],
+                                      hides_data=args.host not in LOOPBACK))
     print(f'{launch(app, args.host, args.port, args.max_mb)} (end with Ctrl-C)', flush=True)
     if args.host not in LOOPBACK:
         print('everyone who reaches this machine can use the page', flush=True)

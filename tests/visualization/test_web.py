@@ -15,7 +15,7 @@ from helpers.commands import ROOT
 from PIL import Image
 
 from mmseg_custom.errors import InputError
-from mmseg_custom.visualization.web.examples import images_of
+from mmseg_custom.visualization.web.examples import describe, examples_for, images_of
 from mmseg_custom.visualization.web.view import view
 
 CLASSES = ['wall', 'sky', '<b>sea</b>']
@@ -61,6 +61,23 @@ def test_images_of_a_data_set(tmp_path, shared_data):
     for options in (dict(img_dir='nowhere'), dict(img_dir=['a', 'b']), {},
                     dict(description='none.yaml', part='val')):
         assert images_of(options) == []
+
+
+def test_examples_are_drawn_where_there_is_no_data_or_it_is_not_to_be_shown(tmp_path):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    Image.new('RGB', (9, 7)).save(folder / 'own.png')
+    own, drawn = dict(img_dir=str(folder)), np.zeros((5, 6, 3), np.uint8)
+    assert examples_for(own, lambda number: drawn, False) == [str(folder / 'own.png')]
+    for options, hides in ((own, True), (dict(img_dir='nowhere'), False)):
+        found = examples_for([options], lambda number: drawn, hides)
+        assert len(found) == 6 and Image.open(found[5]).size == (6, 5)
+
+
+def test_what_the_page_says_of_itself():
+    text = describe('InternViT6B with FCNHead, 3 million parameters', 150, 'a.pth', 'cuda')
+    assert '150 classes' in text and 'on a GPU. Its weights are those of `a.pth`.' in text
+    assert 'untrained' in describe('a network', 3, 'none', 'cpu')
 
 
 @pytest.fixture
