@@ -151,6 +151,7 @@ def test_before_an_upload(address, width, scheme):
         browser.wait('document.querySelectorAll("#viewer .legend li").length === 3')
         assert '<b>sea</b>' in browser.run('document.querySelector("#viewer .legend").textContent')
         assert browser.axe() == []
+        assert browser.run('document.querySelector("#viewer .legend").tabIndex') == 0  # it scrolls
         assert browser.run('document.documentElement.scrollWidth') <= width
         browser.run('document.querySelector("#examples button").click()')
         browser.wait('document.querySelectorAll("#viewer .legend button").length === 2')

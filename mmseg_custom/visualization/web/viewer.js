@@ -88,7 +88,8 @@ function show() {
   find('.empty').style.display = shown ? 'none' : '';
   const legendList = find('.legend');
   legendList.classList.toggle('known', !shown);
-  legendList.toggleAttribute('tabindex', !shown);  // it scrolls, also by keys
+  if (shown) legendList.removeAttribute('tabindex');
+  else legendList.tabIndex = 0;  // it scrolls, also by keys
   legendList.ariaLabel = shown ? 'Classes in the image; point at one to see it alone' : 'Classes';
   if (!shown) return known();
   find('img').src = shown.photo;
