@@ -13,7 +13,6 @@ from _root import ROOT
 CONFIG = osp.join(ROOT, 'configs/tiny/full_tuning_tiny.py')
 CHECKPOINT = osp.join(ROOT, 'work_dirs/demo/training/latest.pth')
 LOOPBACK = ('127.0.0.1', 'localhost', '::1')
-UNTRAINED = '**This network is untrained: its labels mean nothing.** `make demo` trains it.'
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,19 +39,25 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Loads the network, serves the page and waits until it is interrupted."""
+    from examples.demo_data.scene import draw_scene
     from mmseg_custom.distributed.devices import choose_device
     from mmseg_custom.engine.config import load_config
     from mmseg_custom.engine.inference import Predictor
     from mmseg_custom.visualization.web.app import build, launch
+    from mmseg_custom.visualization.web.examples import describe, examples_for
 
     config = args.config or CONFIG
     checkpoint = args.checkpoint or (CHECKPOINT if osp.exists(CHECKPOINT) else CHOICES.UNTRAINED)
-    predictor = Predictor(load_config(config, trains=False), checkpoint, choose_device(args.device),
-                          args.backbone)
-    title = f'{osp.splitext(osp.basename(config))[0]}: {len(predictor.classes)} classes'
-    app = build(predictor, predictor.classes, predictor.palette, title=title,
-                note=UNTRAINED if checkpoint == CHOICES.UNTRAINED else '',
-                first_label=predictor.first_label, megapixels=args.max_megapixels)
+    cfg = load_config(config, trains=False)
+    device = choose_device(args.device)
+    predictor = Predictor(cfg, checkpoint, device, args.backbone)
+    app = build(predictor, predictor.classes, predictor.palette,
+                title=osp.splitext(osp.basename(config))[0],
+                note=describe(predictor.network, len(predictor.classes), checkpoint, device),
+                first_label=predictor.first_label, megapixels=args.max_megapixels,
+                examples=examples_for(cfg.data.get('val') or cfg.data.test,
+                                      lambda number: draw_scene(0, 1, number)[0],
+                                      hides_data=args.host not in LOOPBACK))
     print(f'{launch(app, args.host, args.port, args.max_mb)} (end with Ctrl-C)', flush=True)
     if args.host not in LOOPBACK:
         print('everyone who reaches this machine can use the page', flush=True)

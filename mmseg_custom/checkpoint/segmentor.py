@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, hint
 from . import provenance
 from .averages import is_second, leave_aside
 from .checkpoint import Checkpoint, backbone_record_of, open_checkpoint
@@ -193,9 +193,10 @@ def _leave_out(weights: LazyStateDict, parts: Sequence[str], model: nn.Module) -
     for part in parts:
         names = [name for name in weights if is_part(name, [part])]
         if not names and not any(is_part(name, [part]) for name in here):
+            known = {'.'.join(name.split('.')[:count]) for name in here for count in (1, 2)}
             raise InputError(f'nothing in the model or in {weights.path} is called {part!r} or '
-                             f'begins with it, which was to be left out; the file holds '
-                             f'{summarize(weights)}')
+                             f'begins with it, which was to be left out{hint(part, sorted(known))};'
+                             f' the file holds {summarize(weights)}')
         for name in names:
             del weights[name]
 

@@ -71,11 +71,11 @@ def parallelize(model: nn.Module, device: str, engine: Engine = AUTO,
     return shard(model, device, engine, *move_casts_to_fsdp(model.backbone), master_dtype, mesh)
 
 
-def choose_engine(engine: Engine, model: nn.Module) -> str:
-    """Returns 'single', 'ddp' or 'fsdp2', and logs it with the reason.
+def check_engine(engine: Engine) -> None:
+    """Checks that an engine goes with the number of processes.
 
     Raises:
-        InputError: If the engine does not go with the number of processes or with PyTorch.
+        InputError: If it does not.
     """
     grouped = dist.is_available() and dist.is_initialized()
     ranks = dist.get_world_size() if grouped else 1
@@ -85,6 +85,17 @@ def choose_engine(engine: Engine, model: nn.Module) -> str:
     if engine.type in ('ddp', 'fsdp2') and not grouped:
         raise InputError(f'engine {engine.type!r} needs a process group: start with '
                          'dist_train.sh CONFIG NUMBER_OF_PROCESSES (1 will do), or use single')
+
+
+def choose_engine(engine: Engine, model: nn.Module) -> str:
+    """Returns 'single', 'ddp' or 'fsdp2', and logs it with the reason.
+
+    Raises:
+        InputError: If the engine does not go with the number of processes or with PyTorch.
+    """
+    check_engine(engine)
+    grouped = dist.is_available() and dist.is_initialized()
+    ranks = dist.get_world_size() if grouped else 1
     kind, reason = engine.type, 'asked for'
     if kind == 'auto' and not grouped:
         kind, reason = 'single', 'one process'

@@ -2,12 +2,15 @@
 
 Letters: `H W` pixels, `K` classes.
 """
+from dataclasses import replace
+
 import numpy as np
 from mmcv import Config
 from mmseg.apis import inference_segmentor
 from mmseg.datasets import DATASETS
 
 from ..checkpoint.checkpoint import open_checkpoint
+from ..checkpoint.recorded import NetworkName
 from ..choices import UNTRAINED
 from ..datasets.class_names import class_names
 from ..datasets.image_arrays import as_colour
@@ -23,6 +26,7 @@ class Predictor:
     Attributes:
         classes: Names of the K classes.
         palette: RGB colours (K, 3), 0..255.
+        network: What the network is, in words.
         first_label: Number of the first class in label files: 1 where 0 means "other", as in
             ADE20K, else 0.
 
@@ -48,6 +52,9 @@ class Predictor:
         palette = meta.get('PALETTE', palette)
         known = palette is not None and len(palette) == len(self.classes)
         self.palette = np.asarray(palette) if known else _some_colours(len(self.classes))
+        millions = sum(p.numel() for p in model.parameters()) / 1e6
+        name = replace(NetworkName.of(model), num_classes=None)
+        self.network = f'{name}, {millions:,.3g} million parameters'
         self.first_label = int(_zero_is_other(cfg))
         model.cfg = Config(dict(data=dict(test=test)))  # mmseg builds the pipeline from it.
         self._model = model.to(device).eval()

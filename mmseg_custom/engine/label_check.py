@@ -11,7 +11,7 @@ from mmseg.models.builder import HEADS, LOSSES, SEGMENTORS
 from torch.utils.data import Dataset
 
 from ..datasets.ground_truth import IGNORE_INDEX
-from ..errors import InputError
+from ..errors import InputError, some_of
 from ..plugins import is_known
 from .classes import classes_of, makes_labels
 from .config import heads_of, losses_of
@@ -61,7 +61,7 @@ class LabelRule:
         numbers = np.unique(labels[wrong]).tolist()
         ignored = ' or '.join(map(str, sorted(self.ignored)))
         raise InputError(
-            f'{name}: after its pipeline, its labels hold {", ".join(map(str, numbers[:5]))} '
+            f'{name}: after its pipeline, its labels hold {some_of(numbers, shown=5)} '
             f'({int(wrong.sum())} pixels): the heads take 0..{self.classes - 1}'
             + (f', and {ignored} (ignore_index) where they are ignored' if ignored else '')
             + '; correct the labels, num_classes or ignore_index, and where padding writes the '

@@ -113,9 +113,7 @@ class Outputs:
         """Returns what paints the pictures; None if there are to be none."""
         if not (self.show or self.show_dir):
             return None
-        several = len(innermost_datasets(self._dataset)) > 1
-        return Painter(self._dataset.PALETTE, self.show_dir, self.show, self.opacity,
-                       self._dataset.img_dir if several else None)
+        return Painter(self._dataset, self.show_dir, self.show, self.opacity)
 
     def write(self, found: Predictions) -> Iterator[str]:
         """Writes what was asked for; called on rank 0.

@@ -35,7 +35,7 @@ from .samples import SkippingDataset
 from .stop_signals import ONE_KEYSTROKE, SIGNALS
 
 Keep = Callable[[list[np.ndarray], list[int]], Sequence]
-Paint = Callable[[nn.Module, Tensor, dict, np.ndarray], None]
+Paint = Callable[[nn.Module, Tensor, dict, np.ndarray, int], None]
 STOP_SIGNALS = (signal.SIGINT, *SIGNALS)
 
 
@@ -206,7 +206,7 @@ def _take(found: Predictions, model: nn.Module, indices: list[int | None], batch
             _skip(found, index, str(error))
             continue
         if paint:
-            paint(unwrap(model), images[0][n], metas[0][n], labels[n])
+            paint(unwrap(model), images[0][n], metas[0][n], labels[n], index)
 
 
 def predict_labels(model: nn.Module, images: list, metas: list[list[dict]]) -> list[np.ndarray]:

@@ -24,6 +24,7 @@ from ..choices import UNTRAINED
 from ..datasets.build import build_test_dataset, build_train_dataset, build_validation_dataset
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.options import Engine
+from ..distributed.parallelize import check_engine
 from ..errors import InputError
 from ..version import __version__
 from . import preflight
@@ -124,6 +125,7 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
     trains = options.owns_work_dir and not tests
     if trains and splits:
         preflight.check_settings(cfg)
+        check_engine(Engine.of(cfg.get('engine')))
     checkpoint, resumed = _open_checkpoint(cfg, options) if splits else (None, False)
     if checkpoint is not None and resumed:
         check_progress(checkpoint.meta, checkpoint.path)

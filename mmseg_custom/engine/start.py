@@ -19,6 +19,7 @@ from mmseg.utils import get_root_logger, setup_multi_processes
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.devices import taken_by_others, use_gpu
 from ..distributed.launch import DistParams, init_process_group
+from ..errors import InputError, some_of
 from ..files import atomic_write
 from ..logs import log_details, saying
 from ..processes import end_with_parent
@@ -65,7 +66,7 @@ def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val
         get_root_logger().warning('%s', note)
     if unread:
         get_root_logger().warning('nothing is known to read these keys of the config; correct them '
-                                  'if they are mistyped: %s', ', '.join(unread))
+                                  'if they are mistyped: %s', some_of(unread, shown=8))
     if cfg.get('sweep') and options.seed is None and options.auto_resume:
         options = replace(options, seed=broadcast_from_rank0(seed_of_sweep(cfg.work_dir)))
     with saying('reading the data sets and the checkpoint'):
@@ -108,7 +109,11 @@ def _start(cfg: Config, options: RunOptions, trains: bool) -> tuple[str, str | N
     timestamp = time.strftime('%Y%m%d_%H%M%S', time.localtime())
     rank, world_size = get_dist_info()
     if rank == 0:
-        os.makedirs(cfg.work_dir, exist_ok=True)
+        try:
+            os.makedirs(cfg.work_dir, exist_ok=True)
+        except OSError as error:
+            raise InputError(f'work dir {cfg.work_dir} cannot be made: {error.strerror}; give '
+                             'another --work-dir') from error
         if options.owns_work_dir:
             lock_work_dir(cfg.work_dir)
             check_work_dir(cfg, options)

@@ -11,7 +11,7 @@ from ..datasets.ground_truth import IGNORE_INDEX
 
 HATCH = ((52, 52, 56), (84, 84, 88))  # background and lines where nothing is labelled
 INK, PAPER = (32, 33, 36), (255, 255, 255)
-_FONT_SIZE = 15  # pixels, in the legend
+FONT_SIZE = 15  # pixels, in the legend
 
 
 def blend(image: np.ndarray, labels: np.ndarray, palette: np.ndarray,
@@ -55,33 +55,43 @@ def classes_in(label_maps: Iterable[np.ndarray]) -> list[int]:
 
 
 def legend(present: Sequence[int], classes: Sequence[str], palette: np.ndarray,
-           width: int) -> Image.Image:
+           width: int, size: int = FONT_SIZE) -> Image.Image:
     """Draws the names and colours of classes, in as many columns as fit.
 
     Args:
         present: Labels to explain, 0..K-1 or 255.
-        classes: Names of the K classes.
+        classes: Names of the K classes; those that are too long for the width are cut.
         palette: Colours, RGB (K, 3), 0..255.
         width: Width of the picture in pixels.
+        size: Height of the font in pixels.
 
     Returns:
         RGB picture of that width, as high as needed.
     """
-    font = ImageFont.load_default(_FONT_SIZE)
-    names = ['not labelled' if label == IGNORE_INDEX else classes[label].strip()
-             for label in present]
-    swatch, line = _FONT_SIZE, round(_FONT_SIZE * 1.7)
+    font = ImageFont.load_default(size)
+    line, margin = round(size * 1.7), size + size // 2  # the swatch, and the gap behind it
+    names = [_fitting('not labelled' if label == IGNORE_INDEX else classes[label].strip(), font,
+                      width - margin - 2) for label in present]
     longest = max((font.getlength(name) for name in names), default=0)
-    column = int(longest) + swatch + round(_FONT_SIZE * 1.9)
+    column = int(longest) + size + round(size * 1.9)
     columns = max(1, min(width // column, len(names)))
     column = max(column, min(width // columns, round(column * 1.5)))
     picture = Image.new('RGB', (width, max(1, -(-len(names) // columns)) * line), PAPER)
     pen = ImageDraw.Draw(picture)
     for i, (label, name) in enumerate(zip(present, names)):
         x, y = i % columns * column, i // columns * line
-        picture.paste(_swatch(label, palette, swatch), (x, y + (line - swatch) // 2))
-        pen.text((x + swatch + _FONT_SIZE // 2, y + line / 2), name, INK, font, anchor='lm')
+        picture.paste(_swatch(label, palette, size), (x, y + (line - size) // 2))
+        pen.text((x + margin, y + line / 2), name, INK, font, anchor='lm')
     return picture
+
+
+def _fitting(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """Returns a name, or as much of it as fits into a width, and dots."""
+    if font.getlength(name) <= width:
+        return name
+    kept = next((count for count in range(len(name) - 1, 0, -1)
+                 if font.getlength(f'{name[:count]}...') <= width), 0)
+    return f'{name[:kept]}...'
 
 
 def _swatch(label: int, palette: np.ndarray, side: int) -> Image.Image:

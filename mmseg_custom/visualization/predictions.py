@@ -45,7 +45,7 @@ def choose_rows(dataset: Dataset, count: int,
         found = {}
         for i in map(int, stretch):
             try:
-                part, place, _ = _part_of(dataset, i)
+                part, place, _ = part_of(dataset, i)
                 found[i] = set(np.unique(read_ground_truth(part, place))) - {IGNORE_INDEX}
             except InputError as error:
                 if leave_out is None:
@@ -74,7 +74,7 @@ def read_row(dataset: Dataset, index: int,
     Raises:
         InputError: If a file is missing, cannot be decoded, or does not fit the image.
     """
-    dataset, index, subfolder = _part_of(dataset, index)
+    dataset, index, subfolder = part_of(dataset, index)
     folder = osp.join(folder, subfolder)
     name = dataset.img_infos[index]['filename']
     image = read_image(osp.join(dataset.img_dir, name))
@@ -88,7 +88,7 @@ def read_row(dataset: Dataset, index: int,
     return image, ground_truth, prediction
 
 
-def _part_of(dataset: Dataset, index: int) -> tuple[CustomDataset, int, str]:
+def part_of(dataset: Dataset, index: int) -> tuple[CustomDataset, int, str]:
     """Returns the data set of an image, its index in that, and the folder of its predictions."""
     if not isinstance(dataset, ConcatTestDataset):
         return dataset, index, ''

@@ -119,6 +119,16 @@ def test_a_refusal_stands_alone(shared_data, tmp_path, run_tool, option, shown):
     assert len(error.splitlines()) < (40 if 'Normalize' in shown else 8)
 
 
+@pytest.mark.parametrize('options, shown', [
+    (['--engine', 'fsdp2'], "engine 'fsdp2' needs a process group"),
+    (['--work-dir', '/dev/null'], 'work dir /dev/null cannot be made: File exists')])
+def test_a_run_that_cannot_start(shared_data, tmp_path, run_tool, options, shown):
+    path = write_config(tmp_path / 'config.py', shared_data, extra=SMALL_LINEAR)
+    code, _, error = run_tool('train.py', path, '--work-dir', tmp_path / 'run', '--device', 'cpu',
+                              *options)
+    assert code == 1 and shown in error.splitlines()[-1] and 'Loaded' not in error
+
+
 def test_images_that_are_no_multiple_of_the_patch(shared_data, tmp_path, run_tool):
     path = write_config(tmp_path / 'config.py', shared_data, extra=SMALL_LINEAR + (
         "data['train']['pipeline'][-3].update(size=(57, 57))"))

@@ -141,10 +141,31 @@ def test_a_second_signal_ends_it_at_once(monkeypatch):
 
 def test_pictures(own_data, tmp_path):
     model, dataset, loader = setting(own_data, batch=2)
-    predict(model, loader, 'cpu', paint=Painter(dataset.PALETTE, str(tmp_path / 'show')))
+    predict(model, loader, 'cpu', paint=Painter(dataset, str(tmp_path / 'show')))
+    os.remove(dataset.img_infos[0]['filename'] and own_data /
+              'annotations/validation/ADE_val_00000001.png')
+    predict(model, loader, 'cpu', paint=Painter(dataset, str(tmp_path / 'plain')))
     for number in (1, 2, 3):
-        painted = Image.open(tmp_path / f'show/ADE_val_{number:08d}.jpg')
-        assert painted.size == Image.open(image_of(own_data, number)).size
+        image = Image.open(image_of(own_data, number))
+        sizes = [Image.open(tmp_path / f'{folder}/ADE_val_{number:08d}.jpg').size
+                 for folder in ('show', 'plain')]
+        assert sizes[0][0] > 2 * image.width and sizes[0][1] > image.height
+        assert (sizes[1] == sizes[0]) == (number > 1)  # without a label, the prediction is alone
+
+
+def test_a_plugin_s_own_picture_is_kept(own_data, tmp_path):
+    model, dataset, loader = setting(own_data, batch=2)
+
+    class OwnPicture(type(model)):
+        def show_result(self, image, result, palette, show, out_file, opacity):
+            Image.new('RGB', (7, 5)).save(out_file)
+
+    OwnPicture.__module__ = 'a_plugin'
+    OwnPicture.show_result.__module__ = 'a_plugin'
+    model.__class__ = OwnPicture
+    (tmp_path / 'show').mkdir()
+    predict(model, loader, 'cpu', paint=Painter(dataset, str(tmp_path / 'show'), opacity=0.3))
+    assert Image.open(tmp_path / 'show/ADE_val_00000001.jpg').size == (7, 5)
 
 
 @pytest.mark.parametrize('total, ranks', [(7, 2), (2, 3), (6, 3)])

@@ -77,7 +77,7 @@ def test_parts_start_anew_and_the_rest_is_loaded(run_tool, config, pretrained, t
 
 
 @pytest.mark.parametrize('parts, message', [
-    (['decode_heat'], "is called 'decode_heat'"),
+    (['decode_heat'], "was to be left out (did you mean 'decode_head'?)"),
     (['decode_head'], '--load-from-without decode_head auxiliary_head.conv_seg')])
 def test_wrong_parts(run_tool, config, pretrained, tmp_path, parts, message):
     code, last = train(run_tool, config, '--work-dir', tmp_path, '--cfg-options',

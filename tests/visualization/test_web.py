@@ -3,13 +3,19 @@ import base64
 import io
 import json
 import re
+import shutil
+import subprocess
+import sys
+import urllib.request
 
 import numpy as np
 import pytest
 from helpers.browser import Browser, needs_browser
+from helpers.commands import ROOT
 from PIL import Image
 
 from mmseg_custom.errors import InputError
+from mmseg_custom.visualization.web.examples import describe, examples_for, images_of
 from mmseg_custom.visualization.web.view import view
 
 CLASSES = ['wall', 'sky', '<b>sea</b>']
@@ -41,12 +47,46 @@ def test_view_of_a_large_image_is_smaller():
     assert photo.size == (1600, 400)
 
 
+def test_images_of_a_data_set(tmp_path, shared_data):
+    folder = tmp_path / 'images/val'
+    for number in range(9):
+        (folder / f'city_{number % 2}').mkdir(parents=True, exist_ok=True)
+        (folder / f'city_{number % 2}/{number}.JPG').touch()
+    (folder / 'list.txt').touch()
+    options = dict(data_root=str(tmp_path), img_dir='images/val')
+    found = images_of(options, count=3)
+    assert [path.removeprefix(f'{folder}/') for path in found] == [
+        'city_0/0.JPG', 'city_0/6.JPG', 'city_1/3.JPG']
+    assert len(images_of(options, count=20)) == 9
+    for options in (dict(img_dir='nowhere'), dict(img_dir=['a', 'b']), {},
+                    dict(description='none.yaml', part='val')):
+        assert images_of(options) == []
+
+
+def test_examples_are_drawn_where_there_is_no_data_or_it_is_not_to_be_shown(tmp_path):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    Image.new('RGB', (9, 7)).save(folder / 'own.png')
+    own, drawn = dict(img_dir=str(folder)), np.zeros((5, 6, 3), np.uint8)
+    assert examples_for(own, lambda number: drawn, False) == [str(folder / 'own.png')]
+    for options, hides in ((own, True), (dict(img_dir='nowhere'), False)):
+        found = examples_for([options], lambda number: drawn, hides)
+        assert len(found) == 6 and Image.open(found[5]).size == (6, 5)
+
+
+def test_what_the_page_says_of_itself():
+    text = describe('InternViT6B with FCNHead, 3 million parameters', 150, 'a.pth', 'cuda')
+    assert '150 classes' in text and 'on a GPU. Its weights are those of `a.pth`.' in text
+    assert 'untrained' in describe('a network', 3, 'none', 'cpu')
+
+
 @pytest.fixture
-def address():
+def address(tmp_path):
     app = pytest.importorskip('mmseg_custom.visualization.web.app', exc_type=ImportError,
                               reason="needs gradio: pip install -e '.[web]'")
+    Image.new('RGB', (40, 30), 'teal').save(tmp_path / 'example.png')
     page = app.build(halves, CLASSES, PALETTE, title='tiny', note='untrained',
-                     first_label=1, megapixels=0.01)
+                     first_label=1, megapixels=0.01, examples=[str(tmp_path / 'example.png')])
     yield app.launch(page, '127.0.0.1', None, megabytes=0.05)
     page.close()
 
@@ -98,6 +138,56 @@ def test_browser_shows_labels_and_refuses_what_is_too_large(address, tmp_path):
             browser.wait(f'document.body.textContent.includes({message!r})')
         assert not [url for url in browser.requests
                     if not re.match(r'(data|blob):|http://127\.0\.0\.1:', url)]
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize('width, scheme', [(1280, 'light'), (375, 'dark')])
+def test_before_an_upload(address, width, scheme):
+    """Examples, the legend and the endpoint are there, also for keyboards and screen readers."""
+    with Browser(width) as browser:
+        browser.media(prefers_color_scheme=scheme)
+        browser.open(address)
+        browser.wait('document.querySelectorAll("#viewer .legend li").length === 3')
+        assert '<b>sea</b>' in browser.run('document.querySelector("#viewer .legend").textContent')
+        assert browser.axe() == []
+        assert browser.run('document.querySelector("#viewer .legend").tabIndex') == 0  # it scrolls
+        assert browser.run('document.documentElement.scrollWidth') <= width
+        browser.run('document.querySelector("#examples button").click()')
+        browser.wait('document.querySelectorAll("#viewer .legend button").length === 2')
+        browser.run('document.querySelector("#api summary").click()')
+        assert browser.axe() == []
+        assert browser.run('document.documentElement.scrollWidth') <= width
+
+
+@needs_browser
+@pytest.mark.slow
+def test_the_calls_that_the_page_shows_work(address, tmp_path):
+    Image.new('RGB', (90, 60)).save(tmp_path / 'photo.jpg')
+    with Browser() as browser:
+        browser.open(address)
+        browser.wait('document.querySelectorAll("#api pre").length === 2')
+        python, shell = browser.run(
+            '[...document.querySelectorAll("#api pre")].map(part => part.textContent)')
+    for name, words in (('python', [sys.executable, '-c', python]), ('shell', ['sh', '-c', shell])):
+        if name == 'shell' and shutil.which('curl') is None:
+            continue
+        text = subprocess.run(words, cwd=tmp_path, text=True, capture_output=True, timeout=120)
+        assert text.returncode == 0, text.stderr
+        assert 'photo_labels.png' in text.stdout and '0.5' in text.stdout and 'sky' in text.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('file', [str(ROOT / 'docs/demo.png'), __file__])
+def test_files_of_the_server_are_no_input(address, file):
+    call = f'{address}gradio_api/call/label'
+    body = json.dumps(dict(data=[dict(path=file, meta=dict(_type='gradio.FileData'))])).encode()
+    request = urllib.request.Request(call, body, {'Content-Type': 'application/json'})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        event = json.load(answer)['event_id']
+    with urllib.request.urlopen(f'{call}/{event}', timeout=60) as answer:
+        text = answer.read().decode()
+    assert 'event: error' in text and '_labels.png' not in text and 'no image' not in text
 
 
 @pytest.mark.slow

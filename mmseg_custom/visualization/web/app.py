@@ -23,12 +23,14 @@ from .view import view  # noqa: E402
 
 _FONTS = ['system-ui', 'sans-serif']
 _QUEUE = 16  # images that may wait
+_ADDRESS = """for (const place of element.querySelectorAll('.address'))
+  place.textContent = location.origin + location.pathname.replace(/\\/$/, '');"""
 _KEPT_SECONDS = 3600  # uploads and label maps are deleted after that
 
 
 def build(predict: Callable[[np.ndarray], np.ndarray], classes: Sequence[str],
           palette: np.ndarray, *, title: str, note: str = '', first_label: int = 0,
-          megapixels: float = 25) -> gr.Blocks:
+          megapixels: float = 25, examples: Sequence[str] = ()) -> gr.Blocks:
     """Builds the page.
 
     Args:
@@ -39,10 +41,9 @@ def build(predict: Callable[[np.ndarray], np.ndarray], classes: Sequence[str],
         note: Markdown below the title.
         first_label: Value of the first class in the label map to download.
         megapixels: Largest image; larger ones are refused before they are decoded.
+        examples: Paths of images to click.
     """
-    def label(path: str | None) -> tuple[str, dict]:
-        if path is None:
-            return '', gr.update(value=None, interactive=False)
+    def label(path: str) -> tuple[np.ndarray, np.ndarray, str]:
         try:
             check_pixels(path, megapixels)
             image = read_image(path)
@@ -53,14 +54,26 @@ def build(predict: Callable[[np.ndarray], np.ndarray], classes: Sequence[str],
         out = osp.join(tempfile.mkdtemp(),
                        osp.splitext(osp.basename(path))[0] + '_labels.png')
         save_labels(labels, palette, out, first_label)
+        return image, labels, out
+
+    def show(path: str | None) -> tuple[str, dict]:
+        if path is None:
+            return '', gr.update(value=None, interactive=False)
+        image, labels, out = label(path)
         return (view(image, labels, classes, palette),
                 gr.update(value=out, interactive=True))
 
-    files = {name: resources.files(__package__).joinpath(f'viewer.{name}').read_text('utf-8')
-             for name in ('html', 'css', 'js')}
+    def answer(path: str | None) -> tuple[str, dict[str, float]]:
+        if path is None:
+            raise gr.Error('expected an image', print_exception=False)
+        _, labels, out = label(path)
+        numbers, pixels = np.unique(labels, return_counts=True)
+        return out, {classes[k]: float(count / labels.size) for k, count in zip(numbers, pixels)}
+
+    files = {name: _read(f'viewer.{name}') for name in ('html', 'css', 'js')}
     with gr.Blocks(title=title, analytics_enabled=False, fill_width=True,
                    delete_cache=(_KEPT_SECONDS, _KEPT_SECONDS)) as app:
-        gr.Markdown(f'## {title}\n{note}')
+        gr.Markdown(f'# {title}\n{note}')
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 upload = gr.Image(label='Image', height=320, type='filepath',
@@ -68,12 +81,44 @@ def build(predict: Callable[[np.ndarray], np.ndarray], classes: Sequence[str],
                 # The file as it came: Gradio would decode it before anything could be checked.
                 upload.preprocess = lambda payload: payload and payload.path
                 download = gr.DownloadButton('Label map (PNG)', interactive=False)
-            with gr.Column(scale=3, min_width=420):
-                viewer = gr.HTML('', html_template=files['html'], css_template=files['css'],
-                                 js_on_load=files['js'], elem_id='viewer')
-        upload.change(label, upload, [viewer, download], api_visibility='private',
+                if examples:
+                    _add_examples(examples, upload)
+            with gr.Column(scale=3, min_width=300):
+                viewer = gr.HTML(
+                    '', html_template=files['html'], css_template=files['css'],
+                    js_on_load=files['js'], elem_id='viewer',
+                    known=[dict(name=name, colour=[int(part) for part in colour])
+                           for name, colour in zip(classes, palette)])
+        gr.HTML('', html_template=_read('api.html'), js_on_load=_ADDRESS, elem_id='api')
+        upload.change(show, upload, [viewer, download], api_visibility='private',
                       show_progress_on=viewer)
+        gr.Button(visible=False).click(
+            answer, upload, [gr.File(visible=False), gr.JSON(visible=False)], api_name='label',
+            api_description='Labels an image: a PNG file of its labels, and the share of each '
+            'class')
     return app.queue(max_size=_QUEUE, default_concurrency_limit=1)
+
+
+def _add_examples(paths: Sequence[str], upload: gr.Image) -> None:
+    """Adds buttons with small pictures, each of which uploads its image."""
+    with gr.Row(elem_id='examples'):
+        for number, path in enumerate(paths, 1):
+            gr.Button(f'Example {number}', icon=_thumbnail(path), size='sm', min_width=90).click(
+                lambda path=path: path, None, upload, api_visibility='private',
+                show_progress='hidden')
+
+
+def _thumbnail(path: str) -> str:
+    with Image.open(path) as image:
+        small = image.convert('RGB')
+        small.thumbnail((160, 160))
+    out = osp.join(tempfile.mkdtemp(), 'example.png')
+    small.save(out)
+    return out
+
+
+def _read(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text('utf-8')
 
 
 def launch(app: gr.Blocks, host: str, port: int | None, megabytes: float) -> str:
@@ -89,7 +134,7 @@ def launch(app: gr.Blocks, host: str, port: int | None, megabytes: float) -> str
                 server_name=host, server_port=port, share=False, quiet=True,
                 prevent_thread_lock=True, max_file_size=int(megabytes * MIB), footer_links=[],
                 theme=gr.themes.Default(font=_FONTS, font_mono=['monospace']), show_error=True,
-                ssr_mode=False)
+                ssr_mode=False, css=_read('page.css'))
         except OSError as error:
             raise InputError(f'--host {host} --port {port or "7860..7959"}: in use, or no address '
                              'of this machine; choose another') from error

@@ -52,6 +52,15 @@ function legend() {
   }));
 }
 
+// All classes and their colours, before an image was given.
+function known() {
+  find('.legend').replaceChildren(...(props.known ?? []).map(({name, colour}) => {
+    const item = document.createElement('li');
+    item.append(swatch(colour), name);
+    return item;
+  }));
+}
+
 function point(event) {
   const box = find('canvas').getBoundingClientRect();
   const x = Math.floor((event.clientX - box.left) / box.width * shown.width);
@@ -77,8 +86,12 @@ function show() {
   find('.stage').hidden = find('.tools').hidden = !shown;
   find('.empty').hidden = Boolean(shown);
   find('.empty').style.display = shown ? 'none' : '';
-  find('.legend').replaceChildren();
-  if (!shown) return;
+  const legendList = find('.legend');
+  legendList.classList.toggle('known', !shown);
+  if (shown) legendList.removeAttribute('tabindex');
+  else legendList.tabIndex = 0;  // it scrolls, also by keys
+  legendList.ariaLabel = shown ? 'Classes in the image; point at one to see it alone' : 'Classes';
+  if (!shown) return known();
   find('img').src = shown.photo;
   find('.stage').style.width = `min(100%, ${72 * shown.width / shown.height}vh)`;
   paint();

@@ -15,9 +15,11 @@ from mmseg.models import HEADS, SEGMENTORS
 from mmseg.models.decode_heads import UPerHead
 from mmseg.models.segmentors import EncoderDecoder
 
-from mmseg_custom.engine.config import load_config
+from mmseg_custom.engine.before_start import check_before_start
+from mmseg_custom.engine.config import load_config, resolve_config
 from mmseg_custom.engine.config_check import check_config
 from mmseg_custom.engine.config_check.tables import SETTINGS_OF_RUNS, WITHOUT_EFFECT
+from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.errors import InputError
 
 THEIRS = sorted((Path(mmseg.__file__).parent / '.mim/configs').glob('[!_]*/'))[::3]
@@ -139,6 +141,9 @@ def test_the_configs_of_mmseg_are_accepted(folder):
     cfg = Config.fromfile(sorted(folder.glob('*.py'))[0])
     check_config(cfg)
     check_config(Config(cfg._cfg_dict))
+    for options, splits in ((RunOptions(), ('train', 'val')),
+                            (RunOptions(owns_work_dir=False, checkpoint='none'), ('test',))):
+        check_before_start(resolve_config(cfg, options)[0], options, splits)
 
 
 def test_a_plugin_s_class_keeps_its_own_ways(resolved):
