@@ -81,7 +81,7 @@ def launch(options: argparse.Namespace, in_thread: bool) -> int:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         code = failure.exitcode
-        if interrupts or code == INTERRUPTED:
+        if code == INTERRUPTED or interrupts and code < 0:
             code = INTERRUPTED
             text = 'interrupted; the messages above say what was saved'
         elif code == PREEMPTED:

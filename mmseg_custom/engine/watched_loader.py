@@ -1,4 +1,5 @@
 """A data loader that waits for a worker no longer than a limit, and names it."""
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
@@ -52,7 +53,8 @@ class WatchedLoader(DataLoader):
         # torch starts the workers in the order of their numbers; persistent ones are there already.
         started = [child for child in active_children() if child not in before and child.daemon]
         if started:
-            self._workers = sorted(started, key=lambda child: int(child.name.rpartition('-')[2]))
+            self._workers = sorted(started, key=lambda child: int(
+                re.split('[-:]', child.name)[-1]))  # Process-3; Process-1:3 in a child
         return self._watched(batches) if self.limit else batches
 
     def _watched(self, batches: Iterator) -> Iterator:
