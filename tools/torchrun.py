@@ -22,7 +22,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.run import get_args_parser, run
 
@@ -68,6 +67,7 @@ def launch(options: argparse.Namespace, in_thread: bool) -> int:
         options: Parsed command line.
         in_thread: Whether torchrun runs in another thread than this one.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     try:
         if in_thread:
             with ThreadPoolExecutor(1) as pool:
