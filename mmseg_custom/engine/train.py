@@ -10,7 +10,7 @@ from .batch_norm import check_batch_norm
 from .blame import first_iteration
 from .build import build_model, hash_ahead
 from .cached import drop_unneeded_blocks, open_cache
-from .first_sample import try_first_sample
+from .first_sample import try_first_samples
 from .label_check import with_checked_labels
 from .last_save import LastSave
 from .loaders import build_train_loader
@@ -34,8 +34,7 @@ def train(run: Run) -> None:
     logger = get_root_logger()
     check_batch_norm(run.cfg, run.batch)
     cached = bool(run.cfg.get('feature_cache'))
-    if not cached:
-        try_first_sample(run)
+    try_first_samples(run, trained=not cached)
     preemption = Preemption()
     preemption.listen()
     if not run.resumed and get_dist_info()[0] == 0:
