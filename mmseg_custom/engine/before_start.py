@@ -82,7 +82,9 @@ def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
     for name in ('resume_from', 'load_from') if trains else ():
         path = cfg.get(name)
         if path and not osp.exists(path) and not (options.auto_resume and name == 'load_from'):
-            raise InputError(f'{name}={path!r} does not exist: correct the path')
+            raise InputError(f'{name}={path!r} ' + (
+                'is an address: download the file first, and give its path' if '://' in path
+                else 'does not exist: correct the path'))
     if options.checkpoint not in (None, UNTRAINED) and not osp.exists(options.checkpoint):
         raise InputError(f'checkpoint {options.checkpoint} does not exist')
     backbone = cfg.model.get('backbone') or {}

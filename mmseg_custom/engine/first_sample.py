@@ -1,4 +1,4 @@
-"""The first sample of a training, loaded before the network is built and its weights are read."""
+"""The first samples of a training, loaded before the network is built and its weights are read."""
 from mmcv import Config
 from mmcv.parallel import DataContainer
 from mmcv.runner import get_dist_info
@@ -7,17 +7,22 @@ from torch import Tensor
 from ..errors import InputError
 from .blame import reading
 from .label_check import with_checked_labels
+from .predict import check_keys
 from .randomness import SeededSamples
 from .run import Run
 from .sampler import InfiniteSampler
 
 
-def try_first_sample(run: Run) -> None:
-    """Loads the first sample of a run that is not resumed, on rank 0; the generators keep state.
+def try_first_samples(run: Run, trained: bool = True) -> None:
+    """Loads a sample of each split of a run that is not resumed, on rank 0.
 
     A pipeline that does not work, labels that the heads do not take, and images that are no
     multiple of the patch would else be found by the first iteration, after minutes of reading
-    weights.
+    weights, or by the first evaluation. The generators keep their state.
+
+    Args:
+        run: The run.
+        trained: Whether the samples of training go through their pipeline, and are not of a cache.
 
     Raises:
         InputError: If one of these is wrong.
@@ -25,13 +30,17 @@ def try_first_sample(run: Run) -> None:
     rank, world_size = get_dist_info()
     if run.resumed or rank > 0:
         return
-    samples = with_checked_labels(SeededSamples(run.data['train'], run.seed), run.cfg.model)
-    first = next(iter(InfiniteSampler(len(run.data['train']), run.seed, rank, world_size)))
-    with reading('data.train', 'fails on its first sample'):
-        image = samples[first].get('img')
-    image = image.data if isinstance(image, DataContainer) else image
-    if isinstance(image, Tensor):
-        _check_patches(run.cfg, *image.shape[-2:])
+    if trained:
+        samples = with_checked_labels(SeededSamples(run.data['train'], run.seed), run.cfg.model)
+        first = next(iter(InfiniteSampler(len(run.data['train']), run.seed, rank, world_size)))
+        with reading('data.train', 'fails on its first sample'):
+            image = samples[first].get('img')
+        image = image.data if isinstance(image, DataContainer) else image
+        if isinstance(image, Tensor):
+            _check_patches(run.cfg, *image.shape[-2:])
+    if 'val' in run.data:
+        with reading('data.val', 'fails on its first sample'):
+            check_keys(SeededSamples(run.data['val'], run.seed)[0, 0])
 
 
 def _check_patches(cfg: Config, height: int, width: int) -> None:

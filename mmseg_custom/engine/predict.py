@@ -8,7 +8,7 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -274,6 +274,17 @@ def _indices(loader: DataLoader) -> Iterator[list[int | None]]:
         yield indices
 
 
+def check_keys(batch: Mapping[str, object]) -> None:
+    """Checks that a pipeline returns what is predicted.
+
+    Raises:
+        InputError: If it does not.
+    """
+    if 'img' not in batch or 'img_metas' not in batch:
+        raise InputError(f'the pipeline of data.val or data.test returns {", ".join(batch)}: '
+                         "expected img and img_metas; set keys=['img'] in its Collect")
+
+
 def _unpack(batch: dict, positions: list[int], device: str) -> tuple[list, list]:
     """Moves some images of a batch to the device; returns them and their metas, view by view.
 
@@ -281,9 +292,7 @@ def _unpack(batch: dict, positions: list[int], device: str) -> tuple[list, list]
         InputError: If the pipeline returns no images.
     """
     images, metas = [], []
-    if 'img' not in batch or 'img_metas' not in batch:
-        raise InputError(f'the pipeline of data.val or data.test returns {", ".join(batch)}: '
-                         "expected img and img_metas; set keys=['img'] in its Collect")
+    check_keys(batch)
     for view, meta in zip(batch['img'], batch['img_metas']):
         view = view.data[0] if isinstance(view, DataContainer) else view
         images.append([view[i].to(device, non_blocking=True) for i in positions])

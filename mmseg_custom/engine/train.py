@@ -11,7 +11,7 @@ from .batch_norm import check_batch_norm
 from .blame import first_iteration
 from .build import build_model, hash_ahead
 from .cached import drop_unneeded_blocks, open_cache
-from .first_sample import try_first_sample
+from .first_sample import try_first_samples
 from .label_check import with_checked_labels
 from .last_save import LastSave
 from .loaders import build_train_loader
@@ -43,8 +43,7 @@ def train(run: Run) -> None:
         get_root_logger().info('%s', line)
         return
     check_batch_norm(run.cfg, run.batch)
-    if not run.cfg.get('feature_cache'):
-        try_first_sample(run)
+    try_first_samples(run, trained=not run.cfg.get('feature_cache'))
     with RunFolder(run, lambda: preemption.signal) as folder:
         _train(run, preemption, folder)
 

@@ -43,6 +43,7 @@ def check(loaded: Config, changes: dict, splits: tuple[str, ...] = ('train', 'va
     ('evaluation.metric', 'mIou', "expected some of .*did you mean 'mIoU'"),
     ('evaluation.save_best', 'acc', "did you mean 'aAcc'"),
     ('load_from', 'none.pth', "load_from='none.pth' does not exist"),
+    ('load_from', 'https://x/a.pth', 'is an address: download the file first'),
     ('model.backbone.pretrained', 'none.pth', 'pretrained file none.pth does not exist'),
     ('model.backbone.num_heads', 3, 'num_heads 3: expected a divisor'),
     ('model.decode_head.norm_cfg', dict(type='GN'), 'model does not work: .*num_groups'),

@@ -92,7 +92,10 @@ def test_a_step_of_a_pipeline_is_named_with_its_image(shared_data, tmp_path):
     ("data['train']['pipeline'][-3].update(size=(57, 57))", 'multiples of the 14-pixel patch'),
     ("del data['train']['pipeline'][-1]", 'first iteration: .* expected Collect as the last step'),
     ("data['val']['pipeline'] = train_pipeline[:1]",
-     'model, data.val or evaluation fails in the evaluation: .* expected Collect'),
+     'pipeline of data.val or data.test returns img_info, .*: expected img and img_metas'),
+    ("data['val']['pipeline'][-1]['transforms'][-3] = dict(type='Normalize', mean=[1.0, 2.0], "
+     'std=[1.0] * 3)',
+     r'step 3 \(Normalize\) of the pipeline fails on .*ADE_val_00000001.jpg'),
     ("data['val']['ann_dir'] = None", 'ADE20KDataset has no ann_dir: evaluation needs labels'),
     ('model.update(test_cfg=None)', 'test_cfg.mode=None'),
 ])
