@@ -65,7 +65,6 @@ def main(args: argparse.Namespace) -> None:
         stop(found.stopped_by, outputs.write_partial(found))
     finish_checks()
     if get_dist_info()[0] == 0:
-        print()
         for line in outputs.write(found):
             print(line)
 

@@ -16,7 +16,6 @@ from mmseg.utils import get_root_logger
 from torch import nn
 
 from ..distributed.parallelize import heads
-from ..logs import log_details
 from ..models.backbones.intern_vit import InternViT6B
 from ..models.decode_heads.upsampled_loss import UpsampledLoss, in_strips
 
@@ -60,7 +59,7 @@ def settle_determinism(model: nn.Module) -> None:
         return
     strict = _differentiates_attention(model.backbone)
     torch.use_deterministic_algorithms(True, warn_only=not strict)
-    log_details('--deterministic: all kernels of a training step are, %s', (
+    get_root_logger().info('--deterministic: all kernels of a training step are, %s', (
         'attention uses the flash kernel' if strict else 'the backbone is frozen'))
 
 

@@ -38,7 +38,7 @@ def test_a_learning_rate_that_is_too_large(zygote, shared_data, tmp_path, ranks,
     assert '--allow-nonfinite' in lines[0] and 'Traceback' not in text
     kept = {path.name for path in (tmp_path / 'run').glob('*_*.*') if path.suffix == f'.{suffix}'}
     assert kept == {f'iter_1.{suffix}', f'best_mIoU_iter_1.{suffix}'}
-    assert text.count('Iter(val)') == 1
+    assert text.count('evaluation after iteration') == 1
 
 
 def test_unless_it_is_allowed_to(zygote, shared_data, tmp_path):

@@ -165,7 +165,7 @@ data['train']['max_image_num'] = 4
     text = zygote.train(config, '--work-dir', tmp_path / 'resumed', '--resume-from',
                         tmp_path / 'whole/iter_4.pth')
     kept = {path.name for path in (tmp_path / 'whole').glob('iter_*')}
-    assert kept == {'iter_4.pth', 'iter_6.pth'} and 'Iter(val) [3]' not in text
+    assert kept == {'iter_4.pth', 'iter_6.pth'} and 'evaluation after' not in text
     logged = losses(tmp_path / 'whole')
     assert [line['lr'] for line in logged.values()] == [0.01, 0.01, 0.001, 0.001, 1e-4, 1e-4]
     assert losses(tmp_path / 'resumed') == {n: logged[n] for n in (5, 6)}

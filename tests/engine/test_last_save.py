@@ -126,6 +126,7 @@ def test_a_run_without_its_last_checkpoint_has_failed(limited_zygote, tmp_path, 
 def test_the_folder_is_made_anew(tmp_path, monkeypatch, sharded):
     """A work dir that was removed meanwhile; sharded checkpoints make theirs themselves."""
     runner = SimpleNamespace(rank=0, model=None, work_dir=str(tmp_path / 'run'), meta={},
+                             logger=logging.getLogger('mmseg'),
                              save_checkpoint=lambda folder, **_: f'{folder}/iter_8.pth')
     monkeypatch.setattr(hooks, 'is_sharded', lambda model: sharded)
     hook = hooks.SegCheckpointHook(by_epoch=False)

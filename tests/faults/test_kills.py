@@ -49,7 +49,7 @@ def until(moment: str, work_dir: Path, log: Path, alive: Callable[[], bool],
     if moment == 'any':
         return time.sleep(rng.uniform(0, 4))
     reached = {'saving': lambda: any(work_dir.glob('*.part')),
-               'evaluation': lambda: 'Saving checkpoint at 4' in log.read_text()
+               'evaluation': lambda: 'iter_4.' in log.read_text()
                or 'is repeated now' in log.read_text()}[moment]
     skip = rng.randrange(3) if moment == 'saving' else 0  # the first, the second or the third
     while alive():
