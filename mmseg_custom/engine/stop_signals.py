@@ -110,24 +110,23 @@ class Interrupts:
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGINT, self._first)
-        threading.Thread(target=_end_at_second, args=(reader,), daemon=True).start()
+        threading.Thread(target=self._end_at_second, args=(reader,), daemon=True).start()
 
     def _first(self, _number: int, _frame: object) -> None:
         if not self._seen:
             self._seen = True
             self._asked()
 
-
-def _end_at_second(reader: int) -> None:
-    """Ends the process at the second Ctrl-C."""
-    first: float | None = None
-    while data := os.read(reader, 1):
-        now = time.monotonic()
-        if data[0] != signal.SIGINT:
-            continue
-        if first is None:
-            first = now
-        elif now - first > ONE_KEYSTROKE:
-            if int(os.environ.get('RANK', 0)) == 0:
-                os.write(2, b'\nerror: interrupted again: ended at once\n')
-            os._exit(INTERRUPTED)  # the system ends the workers
+    def _end_at_second(self, reader: int) -> None:
+        """Ends the process at the second Ctrl-C, unless another handler has taken over."""
+        first: float | None = None
+        while data := os.read(reader, 1):
+            now = time.monotonic()
+            if data[0] != signal.SIGINT or signal.getsignal(signal.SIGINT) != self._first:
+                continue
+            if first is None:
+                first = now
+            elif now - first > ONE_KEYSTROKE:
+                if int(os.environ.get('RANK', 0)) == 0:
+                    os.write(2, b'\nerror: interrupted again: ended at once\n')
+                os._exit(INTERRUPTED)  # the system ends the workers
