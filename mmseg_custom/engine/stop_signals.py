@@ -37,9 +37,6 @@ def shield_worker(_worker: int) -> None:
 
     The worker ends with its loader, or with its main process, however that ends. What its samples
     raise goes to the main process; what its threads raise because that has ended is no news.
-
-    Args:
-        parent: Number of the main process.
     """
     ignore_signals()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles it
