@@ -32,10 +32,17 @@ def train(run: Run) -> None:
         SystemExit: With code 75 if it is stopped by a signal, 130 after Ctrl-C.
         KeyboardInterrupt: After Ctrl-C before the end of the first iteration.
     """
-    logger = get_root_logger()
     check_batch_norm(run.cfg, run.batch)
     preemption = Preemption()
     preemption.listen()
+    try:
+        _train(run, preemption)
+    finally:
+        preemption.close()
+
+
+def _train(run: Run, preemption: Preemption) -> None:
+    logger = get_root_logger()
     if (line := finished(run)) is not None:
         logger.info('%s', line)
         return
