@@ -77,7 +77,7 @@ def check_engine(engine: Engine) -> None:
     Raises:
         InputError: If it does not.
     """
-    grouped = dist.is_available() and dist.is_initialized()
+    grouped = _is_grouped()
     ranks = dist.get_world_size() if grouped else 1
     if engine.type == 'single' and ranks > 1:
         raise InputError(f"engine 'single' in {ranks} processes: start one, or use auto, ddp or "
@@ -94,19 +94,26 @@ def choose_engine(engine: Engine, model: nn.Module) -> str:
         InputError: If the engine does not go with the number of processes or with PyTorch.
     """
     check_engine(engine)
-    grouped = dist.is_available() and dist.is_initialized()
-    ranks = dist.get_world_size() if grouped else 1
-    kind, reason = engine.type, 'asked for'
-    if kind == 'auto' and not grouped:
-        kind, reason = 'single', 'one process'
-    elif kind == 'auto':
-        trained = any(p.requires_grad for block in _blocks(model) for p in block.parameters())
-        kind, reason = (('fsdp2', 'the backbone is trained') if trained
-                        else ('ddp', 'the backbone is frozen'))
+    kind, reason = engine_of(engine, model)
     if kind == 'fsdp2':
         require_sharding("engine 'fsdp2'")
+    ranks = dist.get_world_size() if _is_grouped() else 1
     get_root_logger().info('engine: %s (%s), %d process(es)', kind, reason, ranks)
     return kind
+
+
+def engine_of(engine: Engine, model: nn.Module) -> tuple[str, str]:
+    """Returns the type of an engine, 'auto' resolved, and the reason for it."""
+    if engine.type != 'auto':
+        return engine.type, 'asked for'
+    if not _is_grouped():
+        return 'single', 'one process'
+    trained = any(p.requires_grad for block in _blocks(model) for p in block.parameters())
+    return ('fsdp2', 'the backbone is trained') if trained else ('ddp', 'the backbone is frozen')
+
+
+def _is_grouped() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
 def shard(model: nn.Module, device: str, engine: Engine, param_dtype: torch.dtype | None,

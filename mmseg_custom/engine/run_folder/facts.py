@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ...checkpoint.provenance import known_sha256, weights_source_of
 from ...datasets.nesting import few_shot_lists, innermost_datasets
-from ...distributed.parallelize import choose_engine, unwrap
+from ...distributed.parallelize import engine_of, unwrap
 from ...evaluation.run_info import versions
 from ...units import format_bytes
 from ..build import compute_dtype
@@ -76,7 +76,7 @@ def network(run: Run, model: nn.Module) -> Facts:
     trained, total = (sum(count[i] for count in counts.values()) for i in (0, 1))
     parts = ', '.join(f'{name} {count[0]:,}' for name, count in counts.items() if count[0])
     dtype = compute_dtype(run.cfg, segmentor)
-    return {'Engine': f'{choose_engine(run.engine, segmentor)}: {run.batch.ranks} process(es) on '
+    return {'Engine': f'{engine_of(run.engine, segmentor)[0]}: {run.batch.ranks} process(es) on '
                       + ('GPUs' if run.device == 'cuda' else 'the CPU'),
             **({} if dtype is None else {
                 'Precision': f'the backbone computes in {str(dtype).removeprefix("torch.")}'}),

@@ -1,7 +1,7 @@
 """Trains the heads of a sweep, round by round; those of a round advance together."""
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 
 import torch
@@ -67,7 +67,8 @@ def sweep(run: Run) -> list[dict]:
         return report(run.work_dir, run.seed, found)
     earlier = EarlierRun([head.work_dir for head in runs.values()], (RESULT, SCORES))
     folders = {name: head.work_dir for name, head in runs.items()}
-    with SweepFolder(run, folders, lambda: preemption.signal) as folder:
+    with closing(preemption), SweepFolder(
+            run, folders, lambda: preemption.signal) as folder:
         return _sweep(run, found, left, runs, preemption, earlier, folder)
 
 
