@@ -12,6 +12,7 @@ import shlex
 import shutil
 import sys
 from functools import cache
+from glob import glob
 from pathlib import Path
 
 import pytest
@@ -190,8 +191,9 @@ def checkout(tmp_path, monkeypatch, run_tool):
 
 
 def words_of(command: str) -> list[str]:
-    """The words of a command, with what stands for those that a reader replaces."""
+    """The words of a command, with what stands for those that a reader and the shell replace."""
     words = [WORDS.get(word, word) for word in shlex.split(command)]
+    words = [found for word in words for found in sorted(glob(word)) or [word]]
     if 'NAME' in words:
         words[words.index('NAME')] = next(path.name for path in Path('features').iterdir())
     return [word for word in words if word]
