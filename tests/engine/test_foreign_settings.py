@@ -65,5 +65,5 @@ log_config = dict(interval=1)
 data['train']['max_image_num'] = 2
 """)
     zygote.train(config, '--work-dir', tmp_path / 'run', '--no-validate', '--seed', 0)
-    lines = [json.loads(line) for line in next((tmp_path / 'run').glob('*.json')).open()]
+    lines = [json.loads(line) for line in next((tmp_path / 'run').glob('*.log.json')).open()]
     assert lines[-1]['lr'] == 0.01 and lines[-1]['loss'] < lines[1]['loss'] - 0.1
