@@ -43,13 +43,20 @@ class Preemption:
         self.signal: int | None = None
         self.trained = False
         self._group: dist.ProcessGroup | None = None
+        self._interrupts: Interrupts | None = None
 
     def listen(self) -> None:
         """Installs the signal handlers; called in the main thread."""
         for number in SIGNALS:
             signal.signal(number, self._note)
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a script's background
-            Interrupts(self._interrupt)
+            self._interrupts = Interrupts(self._interrupt)
+
+    def close(self) -> None:
+        """Gives Ctrl-C back, for what comes after the training in this process."""
+        if self._interrupts is not None:
+            self._interrupts.close()
+            self._interrupts = None
 
     def requested(self) -> bool:
         """Returns whether this process was asked to stop."""

@@ -103,11 +103,17 @@ class Interrupts:
         """
         self._asked = asked
         self._seen = False
-        reader, writer = os.pipe()
-        os.set_blocking(writer, False)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGINT, self._first)
+        reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._before = signal.signal(signal.SIGINT, self._first)
         threading.Thread(target=self._end_at_second, args=(reader,), daemon=True).start()
+
+    def close(self) -> None:
+        """Gives the signal back to the handler before; called in the main thread."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, self._before)
+        os.close(self._writer)  # which ends the thread
 
     def _first(self, _number: int, _frame: object) -> None:
         if not self._seen:

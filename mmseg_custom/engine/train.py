@@ -1,4 +1,5 @@
 """Trains a segmentor: run -> model -> optimizer -> runner -> hooks."""
+from contextlib import closing
 from functools import partial
 
 from mmcv.runner import get_dist_info
@@ -37,15 +38,15 @@ def train(run: Run) -> None:
         SystemExit: With code 75 if it is stopped by a signal, 130 after Ctrl-C.
         KeyboardInterrupt: After Ctrl-C before the end of the first iteration.
     """
-    preemption = Preemption()
-    preemption.listen()
-    if (line := finished(run)) is not None:
-        get_root_logger().info('%s', line)
-        return
-    check_batch_norm(run.cfg, run.batch)
-    try_first_samples(run, trained=not run.cfg.get('feature_cache'))
-    with RunFolder(run, lambda: preemption.signal) as folder:
-        _train(run, preemption, folder)
+    with closing(Preemption()) as preemption:
+        preemption.listen()
+        if (line := finished(run)) is not None:
+            get_root_logger().info('%s', line)
+            return
+        check_batch_norm(run.cfg, run.batch)
+        try_first_samples(run, trained=not run.cfg.get('feature_cache'))
+        with RunFolder(run, lambda: preemption.signal) as folder:
+            _train(run, preemption, folder)
 
 
 def _train(run: Run, preemption: Preemption, folder: RunFolder) -> None:
