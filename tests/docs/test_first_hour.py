@@ -24,7 +24,7 @@ from mmseg_custom.checkpoint.convert import convert
 
 PHOTO = Path(matplotlib.get_data_path()) / 'sample_data/grace_hopper.jpg'
 COMMANDS = [(command.needs, command.text) for command in commands_in('docs/first_hour.md')]
-SHORT = ('log_config.interval=1', 'checkpoint_config.interval=2')
+SHORT = ('log_config.interval=1', 'checkpoint_config.interval=2', 'data.samples_per_gpu=1')
 
 
 @pytest.fixture
