@@ -55,7 +55,7 @@ def combinations(cfg: Config) -> list[Combination]:
     return found
 
 
-def union_of_layers(found: list[Combination]) -> list[int]:
+def union_of_layers(found: Sequence[Combination]) -> list[int]:
     """Returns the indices of the blocks that any of the heads reads."""
     return sorted({layer for one in found for layer in one.cfg.model.backbone.out_indices})
 
