@@ -1,6 +1,7 @@
 """Expands the settings of a sweep into combinations, each with the config of a single run."""
 import copy
 import os.path as osp
+from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import glob
 from itertools import product
