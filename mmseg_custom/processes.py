@@ -1,4 +1,7 @@
-"""Child processes that end with the process that started them, in whatever way that ends."""
+"""Child processes that end with the process that started them, in whatever way that ends.
+
+The standard library alone: tools/torchrun.py reads this file without the package.
+"""
 import ctypes
 import os
 import signal
@@ -6,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from multiprocessing.process import BaseProcess
 
+LAUNCHER = 'INTERNVIT_SEG_LAUNCHER'  # variable with the number of the launcher's process
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 STATES = dict(T='stopped', t='stopped by a debugger', D='waiting for a disk', R='computing',
               Z='ended', X='ended')
@@ -27,6 +31,16 @@ def end_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os.kill(os.getpid(), number)
+
+
+def end_with_launcher() -> None:
+    """Lets the system end this process by SIGTERM when tools/torchrun.py ends that has started it.
+
+    A profiler or a script between the two is the parent, and is left to end it.
+    """
+    launcher = int(os.environ.get(LAUNCHER) or 0)
+    if launcher == os.getppid():
+        end_with_parent(launcher, signal.SIGTERM)
 
 
 def state_of(process: int) -> str:

@@ -37,6 +37,16 @@ def test_a_child_ends_with_its_parent(zygote, tmp_path, state):
         time.sleep(0.01)
 
 
+def test_a_process_between_a_rank_and_its_launcher(zygote, tmp_path):
+    """As a profiler is; neither that the launcher runs nor that it has ended ends the rank."""
+    (tmp_path / 'rank.py').write_text(
+        'import os\nfrom mmseg_custom.processes import LAUNCHER, end_with_launcher\n'
+        'for number in (1, 2**22 + 1):\n    os.environ[LAUNCHER] = str(number)\n'
+        '    end_with_launcher()\n')
+    process, = zygote.start(tmp_path / 'log.txt', tmp_path / 'rank.py')
+    assert zygote.wait(process) == 0, (tmp_path / 'log.txt').read_text()
+
+
 def test_what_a_process_is_doing():
     assert state_of(os.getpid()) == 'computing'
     assert state_of(2**22 + 1) == 'ended'  # beyond the largest number

@@ -12,7 +12,7 @@ a SIGUSR1. PyTorch has an option for that since 2.10. Before, it handles signals
 the main thread; there it gets a thread of its own, and all signals are forwarded from here. A
 second Ctrl-C kills what has not ended a few seconds later.
 
-The processes end with this one, also when it is killed: see engine/start.py.
+The processes end with this one, also when it is killed: see mmseg_custom/processes.py.
 """
 import argparse
 import glob
@@ -23,14 +23,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from _command_line import check_tool
+from _command_line import alone, check_tool
 
 FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 LEFT_TO_TORCH = (signal.SIGHUP, signal.SIGQUIT)
 OPTION = '--signals-to-handle'
 PREEMPTED = 75  # see engine/preemption.py
 INTERRUPTED = 128 + signal.SIGINT
-LAUNCHER = 'INTERNVIT_SEG_LAUNCHER'  # tells the processes the number of this one
 ONE_KEYSTROKE = 1.  # seconds; see engine/stop_signals.py
 GRACE = 3.  # seconds after a second Ctrl-C
 interrupts: list[float] = []  # when they came
@@ -51,7 +50,7 @@ def main() -> None:
     # What nohup has set is kept: torch would end with the terminal all the same.
     names = ','.join(number.name for number in LEFT_TO_TORCH
                      if signal.getsignal(number) is not signal.SIG_IGN)
-    os.environ[LAUNCHER] = str(os.getpid())
+    os.environ[alone('processes').LAUNCHER] = str(os.getpid())
     options = parser.parse_args([f'{OPTION}={names}'] * has_option + sys.argv[1:])
     restarts = int(os.environ.get('RESTARTS') or 0)
     code = launch(options, in_thread=not has_option)

@@ -9,6 +9,8 @@ from ..files import PART, replace_link
 from .checkpoint import Checkpoint, open_checkpoint
 from .content import check_optimizer, check_progress
 
+LATEST = 'latest.pth'  # link to the newest checkpoint
+
 
 def point_latest_to(path: str) -> None:
     """Makes ``latest.pth`` beside a checkpoint a link to it.
@@ -16,7 +18,7 @@ def point_latest_to(path: str) -> None:
     Raises:
         SaveError: If it could not be written.
     """
-    replace_link(os.path.join(os.path.dirname(path), 'latest.pth'), path)
+    replace_link(os.path.join(os.path.dirname(path), LATEST), path)
 
 
 def remove_leftovers(work_dir: str) -> list[str]:
@@ -76,10 +78,19 @@ def checkpoints_in(folder: str, unit: str = 'iter') -> list[tuple[int, str]]:
     Returns:
         (number of the iteration or epoch, path) of each.
     """
+    return _numbered(folder, rf'{unit}_(\d+)')
+
+
+def best_checkpoints_in(folder: str) -> list[tuple[int, str]]:
+    """Lists the checkpoints of best scores: see :func:`checkpoints_in`."""
+    return _numbered(folder, r'best_.+_(?:iter|epoch)_(\d+)')
+
+
+def _numbered(folder: str, name: str) -> list[tuple[int, str]]:
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    numbers = {name: re.fullmatch(rf'{unit}_(\d+)\.(?:pth|dcp)', name) for name in names}
-    return sorted((int(number.group(1)), os.path.join(folder, name))
-                  for name, number in numbers.items() if number)
+    found = {one: re.fullmatch(rf'{name}\.(?:pth|dcp)', one) for one in names}
+    return sorted((int(match.group(1)), os.path.join(folder, one))
+                  for one, match in found.items() if match)
 
 
 def newest_whole(work_dir: str) -> str | None:

@@ -157,16 +157,10 @@ def _check_classes(cfg: Config, options: RunOptions, splits: Collection[str],
         classes.check_heads(cfg, names, classes.may_mean_more(cfg, options), warns=False)
     if len(trained) == 1:
         for names in of_split.get('val', []):
-            classes.compare_scored(trained[0], names, measures_alike(cfg.data.val))
+            classes.compare_scored(trained[0], names, classes.measure_alike(
+                map(classes.kind_of, innermost_options(cfg.data.val))))
     for names in of_split.get('test', []):
         classes.check_tested_head(cfg, names)
-
-
-def measures_alike(options: Any) -> bool:
-    """Returns whether all data sets of a config measure predictions as mmseg does."""
-    kinds = [classes.kind_of(one) for one in innermost_options(options)]
-    return all(is_known(getattr(kind, name, None)) for kind in kinds
-               for name in ('evaluate', 'pre_eval'))
 
 
 def _check_metrics(cfg: Config) -> None:

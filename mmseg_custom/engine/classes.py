@@ -218,19 +218,24 @@ def check_scored_classes(train: Dataset, val: Dataset) -> str | None:
         InputError: If the numbers or the order differ, so that labels and predictions mean
             different things.
     """
-    return compare_scored(train.CLASSES, val.CLASSES, all(
-        is_known(getattr(type(inner), name, None)) for inner in innermost_datasets(val)
-        for name in ('evaluate', 'pre_eval')))
+    return compare_scored(train.CLASSES, val.CLASSES,
+                          measure_alike(map(type, innermost_datasets(val))))
+
+
+def measure_alike(kinds: Iterable[type | None]) -> bool:
+    """Returns whether all data sets of these classes measure predictions as mmseg does."""
+    return all(is_known(getattr(kind, name, None)) for kind in kinds
+               for name in ('evaluate', 'pre_eval'))
 
 
 def compare_scored(train: Sequence[str] | None, val: Sequence[str] | None,
-                   measures_alike: bool) -> str | None:
+                   alike: bool) -> str | None:
     """Compares the names of classes that are trained on with those that are scored.
 
     Args:
         train: Classes of the training data.
         val: Classes of the validation data.
-        measures_alike: Whether predictions are measured as mmseg does.
+        alike: Whether predictions are measured as mmseg does.
 
     Returns:
         See :func:`check_scored_classes`, as for what it raises.
@@ -238,7 +243,7 @@ def compare_scored(train: Sequence[str] | None, val: Sequence[str] | None,
     try:
         line = compare_classes(('data.train', train), ('data.val', val))
     except ClassMismatch as error:
-        if measures_alike:
+        if alike:
             raise ClassMismatch(error.difference,
                                 f'{error.way_out}, or give --no-validate') from error
         return f'{error.difference}, which it scores in its own way'

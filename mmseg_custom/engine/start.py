@@ -3,7 +3,6 @@ import argparse
 import logging
 import os
 import os.path as osp
-import signal
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -22,7 +21,7 @@ from ..distributed.launch import DistParams, init_process_group
 from ..errors import InputError, some_of
 from ..files import atomic_write
 from ..logs import log_details, saying
-from ..processes import end_with_parent
+from ..processes import end_with_launcher
 from ..version import __version__
 from .before_start import check_before_start
 from .config import load_checked_config, loader_options, resolve_config
@@ -36,8 +35,6 @@ from .screen import show_and_keep
 from .stop_signals import nothing_done
 from .sweep.records import seed_of_sweep
 from .used_folder import check_work_dir
-
-LAUNCHER = 'INTERNVIT_SEG_LAUNCHER'  # number of the process of tools/torchrun.py
 
 
 @nothing_done()
@@ -99,8 +96,8 @@ def _start(cfg: Config, options: RunOptions, trains: bool) -> tuple[str, str | N
     torch.backends.cudnn.benchmark = bool(cfg.get('cudnn_benchmark'))
     if options.deterministic:
         use_deterministic_kernels(options.device)
-    if options.launcher == 'pytorch' and LAUNCHER in os.environ:
-        end_with_parent(int(os.environ[LAUNCHER]), signal.SIGTERM)
+    if options.launcher == 'pytorch':
+        end_with_launcher()
     if options.launcher != 'none':
         notes = init_process_group(options.launcher, options.device,
                                    DistParams.of(cfg.get('dist_params')))

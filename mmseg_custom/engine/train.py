@@ -38,12 +38,11 @@ def train(run: Run) -> None:
         SystemExit: With code 75 if it is stopped by a signal, 130 after Ctrl-C.
         KeyboardInterrupt: After Ctrl-C before the end of the first iteration.
     """
-    if (line := finished(run)) is not None:
-        get_root_logger().info('%s', line)
-        return
-    preemption = Preemption()
-    preemption.listen()
-    with closing(preemption):
+    with closing(Preemption()) as preemption:
+        preemption.listen()
+        if (line := finished(run)) is not None:
+            get_root_logger().info('%s', line)
+            return
         check_batch_norm(run.cfg, run.batch)
         try_first_samples(run, trained=not run.cfg.get('feature_cache'))
         with RunFolder(run, lambda: preemption.signal) as folder:

@@ -14,7 +14,12 @@ from mmcv import Config
 from mmcv.runner import BaseRunner, Hook, get_dist_info
 from mmseg.utils import get_root_logger
 
-from ..checkpoint.work_dir import checkpoints_in, remove_checkpoint
+from ..checkpoint.work_dir import (
+    LATEST,
+    best_checkpoints_in,
+    checkpoints_in,
+    remove_checkpoint,
+)
 from ..errors import InputError
 from ..files import PART
 from . import best
@@ -22,9 +27,7 @@ from .last_save import spare_name
 from .options import RunOptions
 from .run import Run
 
-LATEST = 'latest.pth'
-OF_HEAD = 'config.py'  # in the folder of a sweep's head
-_BEST = re.compile(r'best_.+_\d+\.(?:pth|dcp)')
+HEAD_CONFIG = 'config.py'  # in the folder of a sweep's head
 
 
 def check_work_dir(cfg: Config, options: RunOptions) -> None:
@@ -147,20 +150,19 @@ def _folders(cfg: Config) -> Iterator[str]:
     yield cfg.work_dir
     if cfg.get('sweep'):
         yield from (entry.path for entry in os.scandir(cfg.work_dir)
-                    if osp.exists(osp.join(entry.path, OF_HEAD)))
+                    if osp.exists(osp.join(entry.path, HEAD_CONFIG)))
 
 
 def _checkpoints(folder: str) -> list[str]:
     """Lists checkpoints of a run, whole or not, the best ones among them."""
-    names = os.listdir(folder) if osp.isdir(folder) else []
-    found = [path for unit in ('iter', 'epoch') for _, path in checkpoints_in(folder, unit)]
-    return found + [osp.join(folder, name) for name in sorted(names) if _BEST.fullmatch(name)]
+    found = checkpoints_in(folder) + checkpoints_in(folder, 'epoch') + best_checkpoints_in(folder)
+    return [path for _, path in found]
 
 
 def _rank(path: str) -> tuple[bool, int]:
     """Orders checkpoints by their iteration, after the best ones."""
     name = osp.basename(path)
-    return not _BEST.fullmatch(name), int(re.findall(r'\d+', name)[-1])
+    return not name.startswith('best_'), int(re.findall(r'\d+', name)[-1])
 
 
 def _belongs_to(checkpoint: str | None, work_dir: str) -> bool:

@@ -63,6 +63,12 @@ class TrainingLog:
         """Whether nothing is logged yet, neither of the training nor of an evaluation."""
         return not (self.iterations.size or self.metrics)
 
+    @property
+    def means(self) -> dict[str, Curve]:
+        """Metrics of all classes together, such as 'mIoU'; no best ones, and none of losses."""
+        return {name: curve for name, curve in self.metrics.items() if '.' not in name
+                and LOSS not in name and not name.startswith('best_') and 'acc_seg' not in name}
+
 
 EMPTY = TrainingLog(np.zeros(0, np.int64), {}, {}, {}, {})
 

@@ -68,8 +68,7 @@ def draw_curves(log: TrainingLog, title: str = '') -> Figure:
 
 def scores_of(log: TrainingLog) -> dict[str, Curve]:
     """Selects the metrics that are drawn: mIoU and mBIoU, else the first means there are."""
-    means = {name: curve for name, curve in log.metrics.items() if '.' not in name
-             and LOSS not in name and not name.startswith('best_') and 'acc_seg' not in name}
+    means = log.means
     chosen = [name for name in ('mIoU', 'mBIoU') if name in means] or list(means)[:2]
     return {name: means[name] for name in chosen}
 

@@ -8,6 +8,7 @@ from mmcv.parallel import DataContainer
 from mmcv.runner import Hook
 
 from mmseg_custom.checkpoint import save
+from mmseg_custom.engine.preemption import Preemption
 from mmseg_custom.engine.sweep import train as sweeps
 
 # A head that diverges is stopped at once, so each reads its loss in every iteration.
@@ -57,8 +58,9 @@ def test_heads_of_a_sweep_read_their_losses_alone(cuda, tmp_path):
         def end_iteration(*_):
             waits.append(Counter(seen.host_waits))
             seen.host_waits.clear()
+            return None, False
 
-        cuda.setattr(sweeps, '_stop_if_asked', end_iteration)
+        cuda.setattr(Preemption, 'agree', end_iteration)
         results = sweeps.sweep(run)
     assert [result['state'] for result in results] == ['finished'] * 2
     assert waits[1] == {LOSSES: 3 * 2}  # loss, accuracy and their sum, of two heads

@@ -9,16 +9,15 @@ import io
 import re
 import runpy
 import shlex
-import shutil
 import sys
 from functools import cache
-from glob import glob
 from pathlib import Path
 
 import pytest
-from helpers.commands import ROOT, run
+from helpers.checkout import make_checkout, run_command
+from helpers.commands import ROOT
 from helpers.data import SMALL_LINEAR, draw_data, write_config
-from helpers.docs import PAGES, Command, commands_of
+from helpers.docs import PAGES, Command, commands_in, commands_of
 
 # Pages whose unmarked blocks have a test of their own.
 RUN_BY = {
@@ -178,9 +177,7 @@ LONG = {'doctor.py', 'train.py', 'sweep.py'}  # tools that take seconds
 @pytest.fixture
 def checkout(tmp_path, monkeypatch, run_tool):
     """A clone with few images, a config of 4 iterations, two tests' results and a cache."""
-    for name in ('tools', 'train.py', 'test.py', 'mmseg_custom'):
-        (tmp_path / name).symlink_to(ROOT / name)
-    shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
+    make_checkout(tmp_path)
     monkeypatch.chdir(tmp_path)
     write_config(Path('config.py'), draw_data(Path('data/ade_demo'), train=16), extra=SMALL_LINEAR)
     for name in 'xy':
@@ -190,28 +187,17 @@ def checkout(tmp_path, monkeypatch, run_tool):
     return tmp_path
 
 
-def words_of(command: str) -> list[str]:
-    """The words of a command, with what stands for those that a reader and the shell replace."""
-    words = [WORDS.get(word, word) for word in shlex.split(command)]
-    words = [found for word in words for found in sorted(glob(word)) or [word]]
-    if 'NAME' in words:
-        words[words.index('NAME')] = next(path.name for path in Path('features').iterdir())
-    return [word for word in words if word]
+def in_our_words(command: str) -> str:
+    """Returns a command with what stands for the words that a reader replaces."""
+    words = dict(WORDS)
+    if 'NAME' in command.split():
+        words['NAME'] = next(path.name for path in Path('features').iterdir())
+    return ' '.join(words.get(word, word) for word in command.split())
 
 
 def unmarked(page: str) -> list[str]:
     """The unmarked commands in the blocks of a page."""
-    return [command.text for command in commands_of(ROOT / page)
-            if command.in_block and not command.needs]
-
-
-def run_command(command: str, run_tool) -> None:
-    words = words_of(command)
-    if words[0] == 'python':
-        code, _, errors = run_tool(Path(words[1]).name, *words[2:])
-        assert code == 0, f'{command}\n{errors}'
-    else:
-        run('sh', '-e', '-c', command, cwd=Path())
+    return [command.text for command in commands_in(page) if not command.needs]
 
 
 def test_short_unmarked_commands_run(checkout, run_tool):
@@ -220,7 +206,7 @@ def test_short_unmarked_commands_run(checkout, run_tool):
                              if Path(shlex.split(command)[1]).name not in LONG)
     assert len(commands) > 12
     for command in commands:
-        run_command(command, run_tool)
+        run_command(in_our_words(command), run_tool)
 
 
 @pytest.mark.slow
@@ -229,7 +215,7 @@ def test_unmarked_commands_run(page, checkout, run_tool):
     commands = unmarked(page)
     assert commands
     for command in commands:
-        run_command(command, run_tool)
+        run_command(in_our_words(command), run_tool)
 
 
 def test_no_page_is_left_out():

@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.checkout import make_checkout, run_command
 from helpers.commands import run
-from helpers.pages import commands, make_checkout, run_command
+from helpers.docs import commands_in
 from mmcv import Config
 from mmseg.datasets import build_dataset
 from mmseg.models import build_segmentor
 from PIL import Image
 
 from mmseg_custom.datasets.prepare.manifest import read_manifest
+
+COMMANDS = [command.text for command in commands_in('docs/custom_dataset.md')]
 
 
 @pytest.fixture
@@ -24,8 +27,7 @@ def checkout(tmp_path, monkeypatch) -> Path:
 
 
 def test_everything_but_the_training(checkout, run_tool):
-    done = [command for _, command in commands('custom_dataset.md')]
-    printed = ''.join(run_command(command, run_tool) for command in done
+    printed = ''.join(run_command(command, run_tool) for command in COMMANDS
                       if not command.startswith(('python train.py', 'python test.py')))
     assert '3 of 3' in printed  # the report: all classes shown
     assert read_manifest(checkout / 'data/own/dataset.manifest.json').splits == {
@@ -61,7 +63,7 @@ def check_configs() -> None:
 @pytest.mark.slow
 def test_every_command_as_it_stands(checkout):
     texts = [run('sh', '-e', '-c', command.replace('python ', f'{sys.executable} '), cwd=checkout,
-                 PYTHONPATH=str(checkout)) for _, command in commands('custom_dataset.md')]
+                 PYTHONPATH=str(checkout)) for command in COMMANDS]
     assert any(re.search(r'^\W*square[\s|]+\d+\.\d', text, re.MULTILINE) and 'mIoU' in text
                for text in texts)
     assert len(list(Path('work_dirs/own/painted').glob('*.jpg'))) == 6

@@ -3,8 +3,9 @@ import sys
 
 import pytest
 import torch
+from helpers.checkout import make_checkout, run_command
 from helpers.data import draw_data
-from helpers.pages import commands, make_checkout, run_command
+from helpers.docs import commands_in
 from mmseg.datasets.builder import DATASETS
 from mmseg.models.builder import MODELS
 
@@ -37,14 +38,14 @@ def plugins(tmp_path, monkeypatch):
     ('adding_heads', 'mlp_head', 'decode_head.layers.3.weight'),
     ('adding_data_sets', 'aerial', 'decode_head.conv_seg.weight')])
 def test_the_example_is_trained(page, name, part, plugins, run_tool):
-    for needs, command in commands(f'{page}.md'):
-        if needs or 'make_demo_data' in command:
+    for command in commands_in(f'docs/{page}.md'):
+        if command.needs or 'make_demo_data' in command.text:
             continue  # the images are drawn already
-        if 'doctor.py' in command:  # without its prediction of memory and time
+        if 'doctor.py' in command.text:  # without its prediction of memory and time
             findings, _ = check_data(load_config(f'configs/own/{name}.py'))
             assert not findings
         else:
-            run_command(command, run_tool, SHORT)
+            run_command(command.text, run_tool, SHORT)
     saved = torch.load(f'work_dirs/{name}/iter_2.pth', weights_only=True)
     assert part in saved['state_dict']
     assert len(saved['meta']['CLASSES']) == (2 if name == 'aerial' else 150)

@@ -52,6 +52,11 @@ def commands_of(page: Path) -> Iterator[Command]:
             yield Command(' '.join(span.split()), name, in_block=False)
 
 
+def commands_in(page: str) -> list[Command]:
+    """Lists the commands in the blocks of a page, by its path in the repository."""
+    return [command for command in commands_of(ROOT / page) if command.in_block]
+
+
 def lines_of(block: str) -> list[str]:
     """Splits a block into commands; one with a heredoc stays whole."""
     if '<<' in block:

@@ -8,8 +8,8 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 
+from ...missing import ROOT
 from ..run import Run
-from .facts import ROOT
 
 _ONCE = ('--resume-from', '--overwrite', '--auto-resume')  # of the start, not of the next one
 _FLAGS = ('--overwrite', '--auto-resume')
@@ -97,7 +97,7 @@ def enter() -> str:
 
 
 def _beside(name: str) -> str:
-    return name if osp.realpath(os.getcwd()) == osp.realpath(ROOT) else osp.join(ROOT, name)
+    return name if osp.realpath(os.getcwd()) == ROOT else osp.join(ROOT, name)
 
 
 def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:

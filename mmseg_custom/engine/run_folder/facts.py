@@ -15,12 +15,12 @@ from ...checkpoint.provenance import known_sha256, weights_source_of
 from ...datasets.nesting import few_shot_lists, innermost_datasets
 from ...distributed.parallelize import engine_of, unwrap
 from ...evaluation.run_info import versions
+from ...missing import ROOT
 from ...units import format_bytes
 from ..build import compute_dtype
 from ..config import kind_of
 from ..run import Run
 
-ROOT = osp.dirname(osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__)))))
 GIT_SECONDS = 5
 Facts = dict[str, str]
 _NAMES = dict(train='training', val='validation', val_loss='validation loss', test='test')

@@ -76,9 +76,7 @@ def figures_of(log: TrainingLog, save_best: str | None = None, images: int = 0) 
         save_best: Metric of its best checkpoint; mIoU if it has none.
         images: Number of images in an iteration.
     """
-    means = {name: curve for name, curve in log.metrics.items()
-             if '.' not in name and LOSS not in name and not name.startswith('best_')
-             and 'acc_seg' not in name}
+    means = log.means
     key = save_best if save_best and save_best in log.metrics else (
         'mIoU' if 'mIoU' in means else next(iter(means), ''))
     best = _best(log.metrics[key]) if key else None

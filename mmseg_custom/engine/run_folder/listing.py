@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...checkpoint.work_dir import checkpoints_in
+from ...checkpoint.work_dir import LATEST, best_checkpoints_in, checkpoints_in
 from ...evaluation.training_log import SUFFIX
 from ...units import format_bytes
 from ..best import NAME as BEST_RECORD
@@ -14,7 +14,6 @@ from .figures import CSV
 from .record import NAME as RECORD
 
 README, CURVES = 'README.md', 'curves.png'
-_BEST = re.compile(r'best_.+_(?:iter|epoch)_(\d+)\.(?:pth|dcp)')
 _KNOWN = [  # name -> what it is, in the order of the list
     (re.compile(re.escape(README)), 'this page'),
     (re.compile(re.escape(CURVES)), 'loss, learning rate and metrics over the iterations'),
@@ -58,9 +57,8 @@ class Checkpoints:
     def of(cls, folder: str) -> 'Checkpoints':
         """Looks for them in a folder."""
         kept = [path for _, path in checkpoints_in(folder) or checkpoints_in(folder, 'epoch')]
-        best = max(((int(number.group(1)), osp.join(folder, name)) for name in _names(folder)
-                    if (number := _BEST.fullmatch(name))), default=(0, None))[1]
-        return cls(kept[-1] if kept else None, best, kept[:-1])
+        best = best_checkpoints_in(folder)
+        return cls(kept[-1] if kept else None, best[-1][1] if best else None, kept[:-1])
 
 
 def list_files(folder: str, config: str) -> list[tuple[str, str, str]]:
@@ -84,9 +82,9 @@ def list_files(folder: str, config: str) -> list[tuple[str, str, str]]:
         more = '' if first == last else f' .. {last}'
         rows.append((first + more, _size(found.older), f'{len(found.older)} older checkpoint(s)'))
     names = _names(folder)
-    if 'latest.pth' in names:
-        target = osp.basename(osp.realpath(osp.join(folder, 'latest.pth')))
-        rows.append(('latest.pth', '', f'link to {target}'))
+    if LATEST in names:
+        target = osp.basename(osp.realpath(osp.join(folder, LATEST)))
+        rows.append((LATEST, '', f'link to {target}'))
     if config in names:
         rows.append((config, _size([osp.join(folder, config)]),
                      'the whole config, as it was resolved'))

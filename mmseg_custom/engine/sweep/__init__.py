@@ -5,7 +5,8 @@
 - ``backbone``: the frozen part that all heads share; it computes its feature maps once
 - ``probe``: one head, with its own model, optimizer, runner, log and checkpoints
 - ``rounds``: which heads are trained together, and from which iteration
-- ``train``: trains the heads of a round, iteration by iteration
+- ``head_trainer``: trains the heads of a round together, iteration by iteration
+- ``train``: builds the backbone, trains the rounds and reports
 - ``folder``: the page that describes a sweep
 - ``records``: the records in the folders of a sweep and its heads
 - ``report``: table, plot and JSON

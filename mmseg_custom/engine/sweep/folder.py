@@ -11,6 +11,7 @@ from ..run_folder import RunFolder
 from ..run_folder.commands import test_commands
 from ..run_folder.figures import CSV, figures_of, write_classes
 from ..run_folder.listing import CURVES, Checkpoints
+from ..used_folder import HEAD_CONFIG
 from .records import read_result, read_scores
 
 
@@ -56,7 +57,7 @@ class SweepFolder(RunFolder):
             folder = heads[0]['folder']
             checkpoint = Checkpoints.of(folder).chosen
             if checkpoint is not None:
-                test = test_commands(osp.join(folder, 'config.py'), checkpoint, folder)
+                test = test_commands(osp.join(folder, HEAD_CONFIG), checkpoint, folder)
         return dict(self.common(), heads=heads, test=test,
                     plot=osp.exists(osp.join(self.folder, 'sweep.png')))
 

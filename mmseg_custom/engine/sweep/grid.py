@@ -1,6 +1,7 @@
 """Expands the settings of a sweep into combinations, each with the config of a single run."""
 import copy
 import os.path as osp
+from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import glob
 from itertools import product
@@ -55,7 +56,7 @@ def combinations(cfg: Config) -> list[Combination]:
     return found
 
 
-def union_of_layers(found: list[Combination]) -> list[int]:
+def union_of_layers(found: Sequence[Combination]) -> list[int]:
     """Returns the indices of the blocks that any of the heads reads."""
     return sorted({layer for one in found for layer in one.cfg.model.backbone.out_indices})
 

@@ -31,6 +31,7 @@ from ..log_files import LogFile
 from ..run import Run
 from ..runner import SegRunner
 from ..training_runner import build_evaluation, build_training_runner, register_custom_hooks
+from ..used_folder import HEAD_CONFIG
 from .backbone import SharedBackbone, TrainedPart, completed
 from .records import record_scores
 
@@ -276,7 +277,7 @@ def _logger(name: str, run: Run) -> logging.Logger:
         return logger
     os.makedirs(run.work_dir, exist_ok=True)
     remove_leftovers(run.work_dir)
-    atomic_write(osp.join(run.work_dir, 'config.py'), run.cfg.pretty_text)
+    atomic_write(osp.join(run.work_dir, HEAD_CONFIG), run.cfg.pretty_text)
     handler = LogFile(osp.join(run.work_dir, f'{run.timestamp}.log'))
     handler.setFormatter(logging.Formatter('%(asctime)s - %(levelname)s - %(message)s'))
     logger.addHandler(handler)

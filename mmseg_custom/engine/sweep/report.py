@@ -14,6 +14,7 @@ from mmseg.utils import get_root_logger
 from ...checkpoint.work_dir import newest_whole
 from ...evaluation.training_log import read_training_log
 from ...files import atomic_path
+from ..used_folder import HEAD_CONFIG
 from .grid import Combination, label
 from .records import SWEEP, read_result, read_scores, write_json
 
@@ -129,7 +130,7 @@ def _describe(combination: Combination) -> dict:
         loss=_last_loss(folder),
         mIoU=scores[max(scores)] if scores else None,
         best_mIoU=None if best is None else scores[best], best_iteration=best,
-        config=osp.join(folder, 'config.py'),
+        config=osp.join(folder, HEAD_CONFIG),
         checkpoint=kept[-1] if kept else newest_whole(folder))
 
 

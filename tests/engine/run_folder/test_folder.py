@@ -41,7 +41,8 @@ def test_a_run_that_is_killed_and_resumed(zygote, tmp_path, shared_data):
     assert f'6 images of 150 classes in {shared_data}/images/training' in page
     assert r'# config: a run\|of \`mine\`' in page and '| of 150 classes' not in page
     # Evaluations that no line of the training precedes count for their own iterations.
-    assert first.iterations.tolist() == [3, 4] and list(first.losses) == ['decode.loss_ce', 'loss']
+    assert first.iterations.tolist() == [3, 4]
+    assert list(first.losses) == ['decode.loss_ce', 'loss']
     assert sorted(curve(first, 'mIoU')) == [2, 4] and f'{100 * curve(first, "mIoU")[4]:.2f}' in page
     listed = re.findall(r'^\| `([^`]+)` \|', page, re.MULTILINE)
     assert {'README.md', 'curves.png', 'classes.csv', 'iter_4.pth', 'latest.pth'} < set(listed)

@@ -1,25 +1,15 @@
-"""Commands of the documentation's pages, and a clone without data to run them in."""
+"""A clone without data, and the commands of the documentation's pages run in it."""
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from glob import glob
 from pathlib import Path
 
 from helpers.commands import ROOT, run
 
-MARK = r'(?:<!-- needs: (?P<needs>.*?) -->\n)?'
 OPTIONS = ('data.workers_per_gpu=0', 'data.persistent_workers=False')
-
-
-def commands(page: str) -> Iterator[tuple[str, str]]:
-    """Yields (what it needs, command) of docs/``page``; a block with a heredoc is one command."""
-    text = (ROOT / 'docs' / page).read_text()
-    for found in re.finditer(rf'^{MARK}```sh\n(?P<block>.*?)^```', text, re.MULTILINE | re.DOTALL):
-        block = found['block']
-        joined = block.replace('\\\n', ' ')
-        for command in [block] if '<<' in block else joined.splitlines():
-            yield found['needs'] or '', re.sub(r'  +# .*', '', command).strip()
 
 
 def make_checkout(folder: Path) -> None:
@@ -46,7 +36,8 @@ def run_command(command: str, run_tool: Callable[..., tuple[int, str, str]],
         more = ('--cfg-options', *OPTIONS, *options) if tool == 'train.py' else ()
         if '--cfg-options' in words:
             more = more[1:]
-        code, output, errors = run_tool(tool, *words[2:], *more)
+        given = [path for word in words[2:] for path in sorted(glob(word)) or [word]]
+        code, output, errors = run_tool(tool, *given, *more)
         assert code == 0, errors
         return output + errors
     return run('sh', '-e', '-c', command.replace('python ', f'{sys.executable} '), cwd=Path())
