@@ -43,7 +43,7 @@ def main(args: argparse.Namespace) -> None:
         folder = osp.commonpath([osp.dirname(osp.abspath(path)) for path in args.results])
         out = args.out or osp.join(folder, 'leaderboard.html')
         try_target(out)
-        lines = write_leaderboard(out, args.results, partial(show_progress, unit='runs'))
+        lines = write_leaderboard(out, args.results, partial(show_progress, unit='run'))
     else:
         a = read_results(args.results[0])
         b = read_results(args.results[1]) if len(args.results) > 1 else None
@@ -59,7 +59,7 @@ def number_of_images(text: str) -> int | None:
     return None if text == 'all' else int(text)
 
 
-def show_progress(items: Iterable, count: int, unit: str = 'pictures') -> Iterable:
+def show_progress(items: Iterable, count: int, unit: str = 'picture') -> Iterable:
     """Shows a bar of what is done."""
     from mmseg_custom.engine.progress import progress_bar
 

@@ -17,10 +17,12 @@ The processes end with this one, also when it is killed: see mmseg_custom/proces
 import argparse
 import glob
 import os
+import re
 import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from _command_line import alone, check_tool
@@ -32,6 +34,13 @@ PREEMPTED = 75  # see engine/preemption.py
 INTERRUPTED = 128 + signal.SIGINT
 ONE_KEYSTROKE = 1.  # seconds; see engine/stop_signals.py
 GRACE = 3.  # seconds after a second Ctrl-C
+# Option -> its name in the scripts, and the form of its values; torchrun takes some words, too.
+NUMBERS = {
+    '--nproc_per_node': ('the number of processes N', r'0*[1-9]\d*|auto|cpu|gpu|xpu'),
+    '--nnodes': ('NNODES', r'\d+(:\d+)?'),
+    '--node_rank': ('NODE_RANK', r'\d+'),
+    '--master_port': ('PORT', r'\d+'),
+}
 interrupts: list[float] = []  # when they came
 
 
@@ -40,6 +49,7 @@ def main() -> None:
 
     torchrun's own restarts would also restart a run that was asked to stop.
     """
+    check_numbers(sys.argv[1:])
     check_tool(sys.argv[1:])
     from torch.distributed.run import get_args_parser
     parser = get_args_parser()
@@ -59,6 +69,16 @@ def main() -> None:
         restarts -= 1
         code = launch(options, in_thread=not has_option)
     sys.exit(code)
+
+
+def check_numbers(words: Sequence[str]) -> None:
+    """Ends the launcher, with 2, where a number of dist_train.sh and dist_test.sh is not one."""
+    for word in words:
+        option, _, value = word.partition('=')
+        if option in NUMBERS and not re.fullmatch(NUMBERS[option][1], value):
+            name = NUMBERS[option][0]
+            print(f'error: {name} is {value!r}: expected a number', file=sys.stderr)
+            sys.exit(2)
 
 
 def launch(options: argparse.Namespace, in_thread: bool) -> int:
@@ -134,4 +154,8 @@ def send(number: int) -> int:
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # before there are processes to forward it to
+        print('error: interrupted', file=sys.stderr)
+        sys.exit(INTERRUPTED)

@@ -31,6 +31,32 @@ def read_config(path: str) -> Config:
         raise InputError(_explain(path, error)) from error
 
 
+def is_copy(path: str) -> bool:
+    """Returns whether a config file is what a run keeps of its own config: all of it, spelt out.
+
+    Args:
+        path: A config that can be read.
+    """
+    with open(path, encoding='utf-8') as file:
+        return Config.fromfile(path).dump() == file.read()
+
+
+def path_of_copy(work_dir: str, path: str) -> str:
+    """Returns where a run keeps its resolved config: by the config's name, in its work dir.
+
+    A config of the user's that lies in the work dir itself is left alone.
+
+    Args:
+        work_dir: Work dir of the run.
+        path: Config that the run was started with.
+    """
+    copy = osp.join(work_dir, osp.basename(path))
+    if osp.exists(copy) and osp.samefile(copy, path) and not is_copy(path):
+        stem, ending = osp.splitext(copy)
+        return f'{stem}_resolved{ending}'
+    return copy
+
+
 def _close_copies(error: BaseException) -> None:
     """Closes the temporary copies that mmcv left open; their folder is gone by now.
 

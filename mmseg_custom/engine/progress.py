@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 EVERY = 30  # seconds between lines, where there is no terminal
 BETWEEN = 5  # seconds between steps that are told
+CLOSED = (OSError, ValueError, AttributeError)  # full; closed later; None, as it was from the start
 
 
 def is_terminal() -> bool:
@@ -79,11 +80,11 @@ class _Output:
     encoding = property(lambda self: getattr(sys.stderr, 'encoding', None))
 
     def write(self, text: str) -> None:
-        with suppress(OSError, ValueError):  # ValueError: it is closed
+        with suppress(*CLOSED):
             sys.stderr.write(text)
 
     def flush(self) -> None:
-        with suppress(OSError, ValueError):
+        with suppress(*CLOSED):
             sys.stderr.flush()
 
     def isatty(self) -> bool:

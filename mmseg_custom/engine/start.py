@@ -25,6 +25,7 @@ from ..processes import end_with_launcher
 from ..version import __version__
 from .before_start import check_before_start
 from .config import load_checked_config, loader_options, resolve_config
+from .config_file import is_copy, path_of_copy
 from .determinism import use_deterministic_kernels
 from .last_save import check_spare_folder
 from .lock import lock_work_dir
@@ -61,7 +62,7 @@ def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val
         get_root_logger().info('%s', line)
     for note in notes:
         get_root_logger().warning('%s', note)
-    if unread:
+    if unread and not is_copy(args.config):  # the run that has written it has said so
         get_root_logger().warning('nothing is known to read these keys of the config; correct them '
                                   'if they are mistyped: %s', some_of(unread, shown=8))
     if cfg.get('sweep') and options.seed is None and options.auto_resume:
@@ -75,7 +76,7 @@ def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val
         env = {**collect_env(), 'MMSegmentation': mmseg.__version__, 'InternViT-Seg': __version__}
         log_details('environment\n%s', '\n'.join(f'{key}: {env[key]}' for key in env))
     if owns_work_dir and get_dist_info()[0] == 0:
-        atomic_write(osp.join(cfg.work_dir, osp.basename(args.config)), run.record.dump())
+        atomic_write(path_of_copy(cfg.work_dir, args.config), run.record.dump())
     return run
 
 

@@ -38,6 +38,7 @@ class Comparison:
         iou_range: 95 % interval of the difference for each class (2, K).
         iou_p: Two-sided p-value for each class (K,).
         images: Number of images whose ground truth shows each class (K,).
+        enough: Whether there are images enough, at least 6, to say that the means differ.
         significant: Whether each class differs significantly (K,). Of the classes marked, 5 % are
             expected to be marked by chance (Benjamini and Hochberg 1995); a class in the ground
             truth of fewer than 6 images never is.
@@ -51,7 +52,14 @@ class Comparison:
     iou_range: np.ndarray
     iou_p: np.ndarray
     images: np.ndarray
+    enough: bool
     significant: np.ndarray
+
+    @property
+    def differs(self) -> bool:
+        """Whether the means differ significantly."""
+        low, high = self.miou_range
+        return self.enough and (low > 0 or high < 0)
 
     @property
     def same_classes(self) -> bool:
@@ -136,7 +144,7 @@ def compare(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray],
         counted=np.isfinite(found), means=(float(of_a), float(of_b)), miou=float(of_b - of_a),
         miou_range=_interval(mean_changes), miou_p=float(_p_values(mean_changes[:, None])[0]),
         iou=difference, iou_range=_quantiles(changes), iou_p=p, images=images,
-        significant=significant)
+        enough=len(areas) >= FEWEST_IMAGES, significant=significant)
 
 
 def _draws(images: int, draws: int) -> Iterator[np.ndarray]:

@@ -1,8 +1,9 @@
+import os
 import sys
 
 import pytest
 
-from mmseg_custom.engine.config_file import read_config
+from mmseg_custom.engine.config_file import is_copy, path_of_copy, read_config
 from mmseg_custom.errors import InputError
 
 
@@ -57,3 +58,18 @@ def test_a_fault_in_a_base_is_said_of_the_base(tmp_path):
     (tmp_path / 'some.py').write_text("_base_ = 'base.py'")
     with pytest.raises(InputError, match="base.py, line 2: NameError: name 'y' is not defined"):
         read_config(str(tmp_path / 'some.py'))
+
+
+@pytest.mark.parametrize('text', ["_base_ = 'base.py'", "model = dict( type='A')  # mine"])
+def test_a_config_in_the_work_dir_is_not_the_copy(tmp_path, text):
+    config, folder = tmp_path / 'some.py', tmp_path / 'there'
+    (tmp_path / 'base.py').write_text("model = dict(type='A')\n")
+    config.write_text(text)
+    assert path_of_copy(str(folder), str(config)) == str(folder / 'some.py')
+    folder.symlink_to(tmp_path)
+    copy = path_of_copy(str(folder), str(config))
+    assert copy == str(folder / 'some_resolved.py') and not is_copy(str(config))
+    with open(copy, 'w') as file:
+        file.write(read_config(str(config)).dump())
+    assert is_copy(copy) and path_of_copy(str(tmp_path), copy) == os.fspath(
+        tmp_path / 'some_resolved.py')

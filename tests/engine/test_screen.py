@@ -119,6 +119,12 @@ def test_without_a_terminal_a_bar_is_lines(monkeypatch, capsys, term):
         f'evaluation: {n} of 4 images' for n in (0, 1, 4)]
 
 
+def test_a_bar_without_standard_error_is_not_shown(monkeypatch):
+    monkeypatch.setattr(sys, 'stderr', None)  # as Python sets it where it is closed (2>&-)
+    with progress_bar(2, 'image') as bar:
+        bar.update()
+
+
 def test_a_test_runs_without_a_log_that_cannot_be_written(tmp_path):
     assert show_and_keep('INFO', str(tmp_path / 'none' / 'run.log'), needed=False) is None
     with pytest.raises(FileNotFoundError):

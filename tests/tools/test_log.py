@@ -7,7 +7,8 @@ from helpers.data import write_config
 
 @pytest.fixture
 def config(tmp_path, shared_data):
-    return write_config(tmp_path / 'config.py', shared_data, 'linear_probing_tiny', """
+    (tmp_path / 'run').mkdir()
+    return write_config(tmp_path / 'run/config.py', shared_data, 'linear_probing_tiny', """
 data['workers_per_gpu'] = 0
 runner = dict(max_iters=3)
 checkpoint_config = dict(interval=3)
@@ -17,10 +18,13 @@ log_config = dict(interval=50, hooks=[dict(type='TextLoggerHook')])
 
 
 NOISE = ('Hooks will be executed', 'environment', 'GCC', 'avg_non_ignore', 'start method',
-         'init_weights', 'per class results', 'nan', '|', 'parameter groups', 'UserWarning')
+         'init_weights', 'per class results', 'nan', '|', 'parameter groups', 'UserWarning',
+         'nothing is known to read')
 
 
 def test_a_run_prints_little_and_its_file_holds_everything(run_tool, config, tmp_path):
+    """The work dir is that of the config, which stays as it is; its copy is as good."""
+    written = config.read_text()
     code, out, screen = run_tool('train.py', config, '--work-dir', tmp_path / 'run')
     assert (code, out) == (0, '')
     assert not [noise for noise in NOISE if noise in screen]
@@ -36,7 +40,10 @@ def test_a_run_prints_little_and_its_file_holds_everything(run_tool, config, tmp
     scores = next(line for line in lines if line.get('mode') == 'val')
     assert len(str(scores['mIoU'])) <= 6 and any(name.startswith('IoU.') for name in scores)
 
-    code, out, screen = run_tool('test.py', config, tmp_path / 'run/latest.pth', '--eval', 'mIoU',
+    assert config.read_text() == written
+    copy = tmp_path / 'run/config_resolved.py'
+    assert f'tools/test.py {copy}' in (tmp_path / 'run/README.md').read_text()
+    code, out, screen = run_tool('test.py', copy, tmp_path / 'run/latest.pth', '--eval', 'mIoU',
                                  '--work-dir', tmp_path / 'run')
     assert code == 0 and not [noise for noise in NOISE if noise in out + screen]
     assert out.count('mIoU ') == 1 and out.count('neither in the ground truth') == 1

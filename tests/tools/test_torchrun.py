@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch.distributed.run as torchrun
@@ -57,6 +58,27 @@ def test_a_launcher_in_a_thread_that_waits_for_another_node_can_be_ended(tmp_pat
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 128 + signal.SIGTERM
+
+
+def test_ctrl_c_before_there_are_processes(tmp_path):
+    process = start(LAUNCHER, '1', tmp_path / 'worker.py')
+    while 'libtorch' not in Path(f'/proc/{process.pid}/maps').read_text():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == ('error: interrupted\n', None)
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize('script, n, env, message', [
+    ('dist_train.sh', '--work-dir', {}, "the number of processes N is '--work-dir': expected a"),
+    ('dist_train.sh', '0', {}, "the number of processes N is '0'"),
+    ('dist_test.sh', '2', {'PORT': 'x'}, "PORT is 'x'"),
+])
+def test_wrong_numbers(script, n, env, message):
+    done = subprocess.run(['sh', ROOT / script, 'a', *['b'] * (script == 'dist_test.sh'), n, 'x'],
+                          env={**os.environ, 'PYTHON': sys.executable, **env},
+                          capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith(f'error: {message}')
 
 
 def start(launcher: object, nodes: str, *arguments: object,

@@ -75,6 +75,16 @@ def test_means_over_other_classes_are_not_compared(drawn):
     assert 'mBIoU over common classes' in table and 'mAcc over common' not in table
 
 
+def test_five_images_show_no_difference(tmp_path):
+    for name, wrong in (('a', .6), ('b', .1)):
+        write_drawn(tmp_path / f'{name}.json', wrong=wrong, images=5, labelled=3)
+    lines = write_report(str(tmp_path / 'two.html'), *(
+        read_results(str(tmp_path / f'{name}.json')) for name in 'ab'), images=0)
+    words = Page((tmp_path / 'two.html').read_text()).words
+    assert 'No difference that these images can show: +' in words and 'B is better' not in words
+    assert 'which says nothing for so few' in words and 'too few images to say' in lines[0]
+
+
 def test_mean_over_the_ground_truth_is_beside_that_of_a_single_run(drawn):
     results = read_results(str(drawn / 'b.json'))
     lines = write_report(str(drawn / 'one.html'), results, images=0)

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from types import TracebackType
 
 from mmcv.runner import BaseRunner, Hook, get_dist_info
@@ -15,6 +16,7 @@ from ...evaluation.training_log import EMPTY, read_training_log
 from ...files import atomic_write
 from ...visualization.curves import write_curves
 from ..cli import explain
+from ..config_file import path_of_copy
 from ..evaluation_hook import SegEvalHook
 from ..run import Run
 from . import commands, facts
@@ -67,10 +69,10 @@ class RunFolder(Hook):
         """The work dir."""
         return self.run.work_dir
 
-    @property
+    @cached_property
     def _config(self) -> str:
         """Name of the resolved config in the work dir."""
-        return osp.basename(self.run.cfg.filename or 'config.py')
+        return osp.basename(path_of_copy(self.folder, self.run.cfg.filename or 'config.py'))
 
     def __enter__(self) -> 'RunFolder':
         """Writes the page of a run that starts."""

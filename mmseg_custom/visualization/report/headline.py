@@ -124,7 +124,8 @@ def compared_in_words(a: Results, b: Results, found: Comparison) -> list[str]:
     lines = [f'B - A: {points(found.miou)} points of mIoU over the {count_of(common, "class")} '
              f'that both have: {percent(found.means[0], 2)} to {percent(found.means[1], 2)} '
              f'(95 % interval of the difference {points(low)} to {points(high)}, '
-             f'p = {found.miou_p:.2g})']
+             f'p = {found.miou_p:.2g}' + ('' if found.enough else
+                                          ': of too few images to say anything') + ')']
     of_a, of_b = found.counted.sum(1)
     measured = [percent(results.run['metric']['mIoU'], 2) for results in (a, b)]
     lines.append(f'  mIoU as measured: A {measured[0]} over {count_of(of_a, "class")}, '
