@@ -79,6 +79,6 @@ def test_no_results_at_all_and_a_path_that_is_not_there_are_errors(work_dirs, ru
     assert code == 1 and 'none of 3 folders holds results (eval_*.json), such as' in error
     folders = work_dirs / 'good', work_dirs / 'fair', tmp_path / 'goof'
     code, _, error = run_tool('report.py', *folders)
-    assert code == 1 and 'goof do not exist' in error
+    assert code == 1 and 'goof does not exist' in error
     assert not (tmp_path / 'leaderboard.html').exists()
 
