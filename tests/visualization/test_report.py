@@ -336,4 +336,4 @@ def test_tool_writes_the_page_beside_the_results(folder, run_tool):
         assert (folder / out).read_text().endswith('</html>\n')
     code, _, error = run_tool('report.py', folder / 'none.json')
     assert code != 0
-    assert 'none.json do not exist' in error
+    assert 'none.json does not exist' in error
