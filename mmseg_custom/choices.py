@@ -12,8 +12,8 @@ CITYSCAPES = 'cityscapes'  # a metric of that data set alone
 
 SWEPT_HEADS = ('linear', 'upernet')
 
-PATIENCE = 120  # seconds
-PATIENCE_BEFORE_SPARE = 10  # seconds
+PATIENCE = 120  # seconds that a run waits for room for its last checkpoint
+PATIENCE_BEFORE_SPARE = 10  # seconds, where there is a spare folder
 
 WEIGHT_FORMS = ('pth', 'safetensors', 'hf')
 SHARD_BYTES = 4 * 10**9

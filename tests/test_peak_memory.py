@@ -6,7 +6,7 @@ import torch
 from mmcv.runner import HOOKS
 
 from mmseg_custom import peak_memory
-from mmseg_custom.engine.hooks import SegTextLoggerHook
+from mmseg_custom.engine.text_log import SegTextLoggerHook
 from mmseg_custom.evaluation.run_info import peak_memory as reported_peak
 from mmseg_custom.models.segmentors.batching import SHARE_OF_FREE, WindowBatch
 from mmseg_custom.peak_memory import begin_measurement, measured_peak, process_peak

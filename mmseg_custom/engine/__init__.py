@@ -2,6 +2,7 @@
 from .hooks import SegCheckpointHook, SegOptimizerHook, ToBFloat16Hook, ToFloat16Hook
 from .loggers import SegMMSegWandbHook, SegWandbLoggerHook
 from .runner import SegRunner
+from .text_log import SegTextLoggerHook
 
 __all__ = ['SegCheckpointHook', 'SegMMSegWandbHook', 'SegOptimizerHook', 'SegRunner',
-           'SegWandbLoggerHook', 'ToBFloat16Hook', 'ToFloat16Hook']
+           'SegTextLoggerHook', 'SegWandbLoggerHook', 'ToBFloat16Hook', 'ToFloat16Hook']

@@ -96,7 +96,6 @@ class SegEvalHook(EvalHook, TimedEvaluation):
         except StopRequested as request:
             assert preemption is not None
             preemption.stop(runner, request.signal)
-            raise
 
     def predict(self, models: Sequence[nn.Module], **options) -> list[list]:
         """Predicts the validation data with each model.

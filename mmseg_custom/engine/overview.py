@@ -27,8 +27,9 @@ def describe_run(run: Run) -> Iterator[str]:
     uses = dict(train='to train on', val='to evaluate', test='to test')
     counts = [f'{len(data)} images {uses[split]}' for split, data in run.data.items()
               if split in uses]
-    for data in list(run.data.values())[:1]:
-        yield f'data: {", ".join(counts)}; {len(data.CLASSES)} classes'
+    if run.data:
+        classes = next(iter(run.data.values())).CLASSES
+        yield f'data: {", ".join(counts)}; {len(classes)} classes'
     if run.checkpoint is not None:
         yield f'{"resumed from" if run.resumed else "weights of"} {run.checkpoint.path}'
     if 'train' in run.data:

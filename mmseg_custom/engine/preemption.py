@@ -9,6 +9,7 @@ import logging
 import os.path as osp
 import signal
 from types import FrameType
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -93,7 +94,7 @@ class Preemption:
         if number is not None:
             raise StopRequested(number)
 
-    def exit(self, number: int, iteration: int, logger: logging.Logger) -> None:
+    def exit(self, number: int, iteration: int, logger: logging.Logger) -> NoReturn:
         """Ends this process once all ranks are here; the checkpoint is written by then.
 
         Raises:
@@ -156,7 +157,7 @@ class PreemptionHook(Hook):
                 hook.after_train_iter(runner)
         self.stop(runner, number)
 
-    def stop(self, runner: BaseRunner, number: int) -> None:
+    def stop(self, runner: BaseRunner, number: int) -> NoReturn:
         """Saves the checkpoint of the current iteration, and ends; called on all ranks.
 
         Raises:

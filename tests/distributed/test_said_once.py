@@ -1,3 +1,4 @@
+"""What several processes of a host would say is said by one of them."""
 import pytest
 
 from mmseg_custom.distributed.said_once import first_to_say, rank_by_launcher

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmseg_custom.engine.hooks import losses_line
 from mmseg_custom.engine.iteration_timer import (
     SegIterTimerHook,
     TimedEvaluation,
@@ -12,6 +11,7 @@ from mmseg_custom.engine.iteration_timer import (
     evaluating,
 )
 from mmseg_custom.engine.log_buffer import DeferredLogBuffer
+from mmseg_custom.engine.text_log import losses_line
 
 
 class Evaluation(TimedEvaluation):

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from helpers.logs import logged
 
-from mmseg_custom.engine.hooks import SegTextLoggerHook
 from mmseg_custom.engine.log_files import LogFile, SegTensorboardLoggerHook
+from mmseg_custom.engine.text_log import SegTextLoggerHook
 from mmseg_custom.files import SaveError, append_line
 
 

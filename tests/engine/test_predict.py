@@ -142,8 +142,7 @@ def test_a_second_signal_ends_it_at_once(monkeypatch):
 def test_pictures(own_data, tmp_path):
     model, dataset, loader = setting(own_data, batch=2)
     predict(model, loader, 'cpu', paint=Painter(dataset, str(tmp_path / 'show')))
-    os.remove(dataset.img_infos[0]['filename'] and own_data /
-              'annotations/validation/ADE_val_00000001.png')
+    (own_data / 'annotations/validation/ADE_val_00000001.png').unlink()
     predict(model, loader, 'cpu', paint=Painter(dataset, str(tmp_path / 'plain')))
     for number in (1, 2, 3):
         image = Image.open(image_of(own_data, number))

@@ -30,7 +30,7 @@ class Stuck(Dataset):
 
 
 def test_a_worker_that_delivers_nothing_is_named():
-    batches = iter(WatchedLoader(Stuck(), num_workers=2, timeout=0.9,
+    batches = iter(WatchedLoader(Stuck(), num_workers=2, timeout=1.8,
                                  names=lambda keys: f'{keys[0]}.jpg'))
     assert [int(next(batches)) for _ in range(2)] == [0, 1]
     with pytest.raises(InputError) as raised:

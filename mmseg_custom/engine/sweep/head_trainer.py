@@ -3,6 +3,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import NoReturn
 
 import torch
 from mmcv.parallel.scatter_gather import scatter_kwargs
@@ -111,7 +112,7 @@ class HeadTrainer:
             self._stop(probes, number)
         return self._evaluate_due(probes)
 
-    def _stop(self, probes: Sequence[Probe], number: int) -> None:
+    def _stop(self, probes: Sequence[Probe], number: int) -> NoReturn:
         """Saves all heads and ends the process; called on all ranks."""
         for probe in probes:
             if _goes_on(probe, probe.check):

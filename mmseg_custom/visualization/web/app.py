@@ -43,31 +43,20 @@ def build(predict: Callable[[np.ndarray], np.ndarray], classes: Sequence[str],
         megapixels: Largest image; larger ones are refused before they are decoded.
         examples: Paths of images to click.
     """
-    def label(path: str) -> tuple[np.ndarray, np.ndarray, str]:
-        try:
-            check_pixels(path, megapixels)
-            image = read_image(path)
-            labels = predict(image)
-        except InputError as error:
-            message = str(error).replace(path, osp.basename(path))
-            raise gr.Error(message, print_exception=False) from error
-        out = osp.join(tempfile.mkdtemp(),
-                       osp.splitext(osp.basename(path))[0] + '_labels.png')
-        save_labels(labels, palette, out, first_label)
-        return image, labels, out
-
     def show(path: str | None) -> tuple[str, dict]:
         if path is None:
             return '', gr.update(value=None, interactive=False)
-        image, labels, out = label(path)
+        image, labels = _labels_of(path, predict, megapixels)
+        out = _write_labels(path, labels, palette, first_label)
         return (view(image, labels, classes, palette),
                 gr.update(value=out, interactive=True))
 
     def answer(path: str | None) -> tuple[str, dict[str, float]]:
         if path is None:
             raise gr.Error('expected an image', print_exception=False)
-        _, labels, out = label(path)
+        _, labels = _labels_of(path, predict, megapixels)
         numbers, pixels = np.unique(labels, return_counts=True)
+        out = _write_labels(path, labels, palette, first_label)
         return out, {classes[k]: float(count / labels.size) for k, count in zip(numbers, pixels)}
 
     files = {name: _read(f'viewer.{name}') for name in ('html', 'css', 'js')}
@@ -97,6 +86,29 @@ def build(predict: Callable[[np.ndarray], np.ndarray], classes: Sequence[str],
             api_description='Labels an image: a PNG file of its labels, and the share of each '
             'class')
     return app.queue(max_size=_QUEUE, default_concurrency_limit=1)
+
+
+def _labels_of(path: str, predict: Callable[[np.ndarray], np.ndarray], megapixels: float
+              ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns an upload, RGB uint8 (H, W, 3), and its labels (H, W).
+
+    Raises:
+        gr.Error: If it is no image, or too large.
+    """
+    try:
+        check_pixels(path, megapixels)
+        image = read_image(path)
+        return image, predict(image)
+    except InputError as error:
+        message = str(error).replace(path, osp.basename(path))
+        raise gr.Error(message, print_exception=False) from error
+
+
+def _write_labels(path: str, labels: np.ndarray, palette: np.ndarray, first_label: int) -> str:
+    """Writes the label map of an upload to a folder of its own, and returns its path."""
+    out = osp.join(tempfile.mkdtemp(), osp.splitext(osp.basename(path))[0] + '_labels.png')
+    save_labels(labels, palette, out, first_label)
+    return out
 
 
 def _add_examples(paths: Sequence[str], upload: gr.Image) -> None:
