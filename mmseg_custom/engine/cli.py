@@ -21,7 +21,6 @@ from .determinism import NO_KERNEL
 from .loader_failures import explain_loader
 from .stop_signals import INTERRUPTED, end_workers
 
-
 NOBODY_READS = 128 + signal.SIGPIPE  # exit code where shells have it
 
 

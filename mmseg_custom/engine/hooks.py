@@ -24,13 +24,13 @@ from ..distributed.parallelize import is_sharded, unwrap
 from ..distributed.precision import apply_precision
 from ..files import SaveError, append_line, make_folder
 from ..peak_memory import process_peak
+from ..progress import is_terminal
 from ..units import MIB
 from .divergence import check_finite
 from .iteration_timer import estimate
 from .last_save import LastSave
 from .log_buffer import DeferredLogBuffer
 from .log_files import warn_of_loss
-from .progress import is_terminal
 
 SOON, SILENCE = 10., 30.  # seconds without a line at the start, and later
 

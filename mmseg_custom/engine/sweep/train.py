@@ -13,6 +13,7 @@ from ...distributed.collectives import broadcast_from_rank0
 from ...errors import InputError
 from ...files import SaveError
 from ...logs import saying
+from ...progress import progress_bar
 from ..batch_norm import check_batch_norm
 from ..blame import first_iteration
 from ..build import hash_ahead
@@ -25,7 +26,6 @@ from ..label_check import with_checked_labels
 from ..last_save import LastSave
 from ..loaders import build_train_loader
 from ..preemption import Preemption
-from ..progress import progress_bar
 from ..randomness import SeededSamples
 from ..run import Run
 from ..stop_signals import StopRequested
