@@ -13,7 +13,7 @@ OURS = 'mmseg_custom'
 # From the bottom up: a room may import itself and the floors below its own.
 FLOORS = [
     ['errors', 'logs', 'units', 'version', 'peak_memory', 'plugins', 'processes', 'choices',
-     'missing'],
+     'missing', 'progress'],
     ['files', 'schema', 'layers', 'losses'],
     ['targets'],
     ['datasets', 'checkpoint', 'feature_cache'],

@@ -44,9 +44,11 @@ def start(parse_args: Callable[[], argparse.Namespace],
     try:
         from mmseg_custom.engine import cli
         from mmseg_custom.engine.key_values import convert
+        from mmseg_custom.engine.screen import show_and_keep
     except KeyboardInterrupt:  # After that, cli.run takes it.
         print('error: interrupted', file=sys.stderr)
         sys.exit(130)
+    show_and_keep('INFO', None)  # what libraries log and warn of is not for the screen
     cli.run(lambda: main(convert(args)))
 
 

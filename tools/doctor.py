@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
     from mmseg_custom.doctor.report import as_json, page
     from mmseg_custom.engine.config import load_config, resolve_config
     from mmseg_custom.engine.options import RunOptions
-    from mmseg_custom.engine.progress import Steps
+    from mmseg_custom.progress import Steps
 
     warnings.simplefilter('ignore')
     get_root_logger().setLevel(logging.ERROR)

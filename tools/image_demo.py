@@ -64,8 +64,6 @@ def images_in(path: str) -> list[str]:
 
 def main(args: argparse.Namespace) -> None:
     """Labels the images one by one and writes label maps and overlays."""
-    from tqdm import tqdm
-
     from mmseg_custom.distributed.devices import choose_device
     from mmseg_custom.engine.config import default_work_dir, load_config
     from mmseg_custom.engine.each import for_each
@@ -91,7 +89,7 @@ def main(args: argparse.Namespace) -> None:
                          osp.join(out, 'overlays', f'{stem}.jpg'))
 
     print(out)
-    for_each(tqdm(args.images, unit='image', disable=len(args.images) == 1), label, 'images')
+    for_each(args.images, label, 'images', unit='image')
 
 
 if __name__ == '__main__':

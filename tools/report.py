@@ -61,7 +61,7 @@ def number_of_images(text: str) -> int | None:
 
 def show_progress(items: Iterable, count: int, unit: str = 'picture') -> Iterable:
     """Shows a bar of what is done."""
-    from mmseg_custom.engine.progress import progress_bar
+    from mmseg_custom.progress import progress_bar
 
     with progress_bar(count, unit) as bar:
         for item in items:

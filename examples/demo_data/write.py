@@ -17,9 +17,9 @@ from pathlib import Path
 from mmseg.utils import get_root_logger
 from PIL import Image
 
-from mmseg_custom.engine.progress import progress_bar
 from mmseg_custom.errors import InputError
 from mmseg_custom.files import SaveError, atomic_write
+from mmseg_custom.progress import progress_bar
 
 from .scene import draw_scene
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from ..choices import SHARD_BYTES, WEIGHT_FORMS
 from ..errors import InputError
 from ..files import atomic_folder, atomic_write
+from ..progress import progress_bar
 from ..schema import integer, load_json, nullable, record, validate
 from ..targets import try_target
 from .export import write_pth, write_safetensors, write_shards
@@ -71,7 +72,7 @@ def convert(source: str, target: str, form: str, *, dtype: torch.dtype | None = 
         tensors = _in_transformers_names(tensors, source)
     try_target(target.rstrip('/'), sum(tensor.nbytes for tensor in tensors.values()),
                make_folder=False)
-    with progress_bar(tensors.values(), show_progress) as bar:
+    with progress_of(tensors.values(), show_progress) as bar:
         if form == 'pth':
             write_pth(target, tensors, bar.update)
         elif form == 'safetensors':
@@ -93,10 +94,10 @@ def refuse_existing(target: str) -> None:
         raise InputError(f'{target} exists: remove it first, or give another name')
 
 
-def progress_bar(tensors: Iterable[LazyTensor | Tensor], show: bool) -> tqdm:
-    """Returns a progress bar over the bytes of tensors, on the terminal."""
+def progress_of(tensors: Iterable[LazyTensor | Tensor], show: bool) -> tqdm:
+    """Returns a progress bar over the bytes of tensors."""
     total = sum(tensor.nbytes for tensor in tensors)
-    return tqdm(total=total, unit='B', unit_scale=True, disable=not show)
+    return progress_bar(total if show else 0, 'B', 'writing')
 
 
 def check_complete(weights: LazyStateDict) -> None:

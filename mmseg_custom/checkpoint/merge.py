@@ -11,7 +11,7 @@ from ..targets import try_target
 from . import provenance
 from .checkpoint import open_checkpoint
 from .content import check_optimizer
-from .convert import progress_bar, refuse_existing
+from .convert import progress_of, refuse_existing
 from .export import write_pth, write_safetensors
 from .integrity import finish_checks
 from .keys import BACKBONE
@@ -42,7 +42,7 @@ def merge(path: str, target: str, backbone: str | None = None, *,
     try_target(target, sum(tensor.nbytes for tensor in weights.values()), make_folder=False)
     finish_checks()
     if target.endswith('.safetensors'):
-        with progress_bar(weights.values(), show_progress) as bar:
+        with progress_of(weights.values(), show_progress) as bar:
             write_safetensors(target, weights, bar.update)
         return
     if source is None and not checkpoint.is_sharded:
@@ -51,7 +51,7 @@ def merge(path: str, target: str, backbone: str | None = None, *,
     state = (check_optimizer(checkpoint.optimizer, path) or {}).get('state', {})
     moments = [value for values in state.values() for value in values.values()
                if isinstance(value, (torch.Tensor, LazyTensor))]
-    with progress_bar([*weights.values(), *moments], show_progress) as bar:
+    with progress_of([*weights.values(), *moments], show_progress) as bar:
         write_pth(target, checkpoint.to_dict(plain(meta), dict(weights)), bar.update)
 
 

@@ -10,10 +10,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from mmseg.utils import get_root_logger
-from tqdm import tqdm
 
 from ..errors import InputError, refuse_failed
 from ..processes import end_processes, end_with_parent, state_of
+from ..progress import progress_bar
 
 Result = TypeVar('Result')
 LIMIT = 900.  # seconds without a result, after which the jobs are given up
@@ -53,7 +53,10 @@ def in_processes(function: Callable[[Any], Result], jobs: Sequence, workers: int
     processes = [child for child in multiprocessing.active_children() if child not in before]
     try:
         results = (result for part in parts for result in _await(part, done, processes, title))
-        yield from tqdm(results, title, len(jobs), unit='', leave=False)
+        with progress_bar(len(jobs), 'file', title, leave=False) as bar:
+            for result in results:
+                bar.update()
+                yield result
     except BrokenProcessPool as error:
         raise InputError(f'{title}: a worker process was killed, most likely for lack of memory; '
                          'run it again with fewer --workers') from error

@@ -2,6 +2,7 @@
 import json
 import logging
 import os
+import select
 import signal
 import sys
 import time
@@ -20,6 +21,8 @@ from .determinism import NO_KERNEL
 from .loader_failures import explain_loader
 from .stop_signals import INTERRUPTED, end_workers
 
+NOBODY_READS = 128 + signal.SIGPIPE  # exit code where shells have it
+
 
 def run(main: Callable[[], None]) -> None:
     """Runs a tool; reports an error in the input in one line, with exit code 1; Ctrl-C with 130.
@@ -29,7 +32,11 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
         finish_checks()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(NOBODY_READS)
         if isinstance(error, KeyboardInterrupt) and 'RANK' in os.environ:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher passes Ctrl-C on as well
         message = explain(error)
@@ -62,6 +69,21 @@ def run(main: Callable[[], None]) -> None:
         end_workers()
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _nobody_reads() -> bool:
+    """Whether a reader of what is printed has ended, as `head` does; what is left is dropped then.
+
+    Python prints it when it ends, and would complain.
+    """
+    poll, gone = select.poll(), False
+    for number in (1, 2):
+        poll.register(number, 0)
+    for number, event in poll.poll(0):
+        if event == select.POLLERR:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            gone = True
+    return gone
 
 
 def _leave(code: int) -> None:

@@ -28,9 +28,9 @@ from ..errors import InputError
 from ..evaluation.run_info import peak_memory
 from ..files import atomic_path
 from ..models import InternViTSegmentor
+from ..progress import progress_bar
 from ..targets import spare_folders, write_or_rescue
 from .preemption import Preemption
-from .progress import progress_bar
 from .samples import SkippingDataset
 from .stop_signals import ONE_KEYSTROKE, SIGNALS
 

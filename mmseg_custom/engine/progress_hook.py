@@ -6,8 +6,8 @@ from mmcv.runner import BaseRunner, Hook
 from tqdm import tqdm
 
 from ..logs import saying
+from ..progress import is_terminal, progress_bar
 from .iteration_timer import estimate
-from .progress import is_terminal, progress_bar
 
 BAR = '{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]'
 

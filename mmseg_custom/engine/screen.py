@@ -17,8 +17,8 @@ from mmcv.utils import get_logger
 from tqdm import tqdm
 
 from ..logs import DETAILS, MAIN
+from ..progress import STDERR, is_terminal
 from .log_files import LogFile
-from .progress import STDERR, is_terminal
 
 LINE = '%(asctime)s - %(name)s - %(levelname)s - %(message)s'  # mmseg's, which tools read
 LIBRARIES = tuple(osp.dirname(package.__file__) + osp.sep for package in (mmcv, mmseg))

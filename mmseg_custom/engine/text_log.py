@@ -10,10 +10,10 @@ from mmcv.runner import HOOKS, BaseRunner, TextLoggerHook
 
 from ..files import append_line
 from ..peak_memory import process_peak
+from ..progress import is_terminal
 from ..units import MIB
 from .iteration_timer import estimate
 from .log_files import warn_of_loss
-from .progress import is_terminal
 
 SOON, SILENCE = 10., 30.  # seconds without a line at the start, and later
 

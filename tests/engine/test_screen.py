@@ -7,30 +7,12 @@ import warnings
 
 import pytest
 from helpers.logs import reset_loggers
+from helpers.terminal import Terminal
 from mmcv.utils import print_log
 
-from mmseg_custom.engine.progress import progress_bar
 from mmseg_custom.engine.screen import show_and_keep
 from mmseg_custom.logs import log_details, saying
-
-
-class Terminal:
-    """A standard error that is a terminal."""
-
-    def __init__(self):
-        self.text = ''
-
-    def write(self, text: str) -> None:
-        self.text += text
-
-    def flush(self) -> None:
-        pass
-
-    def isatty(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        raise OSError('no file')
+from mmseg_custom.progress import progress_bar
 
 
 @pytest.fixture(autouse=True)
@@ -102,27 +84,6 @@ def test_a_terminal_has_short_lines_above_the_bar(monkeypatch):
     line = next(line for line in terminal.text.replace('\r', '\n').splitlines() if 'doubt' in line)
     assert line[2] == line[5] == ':' and line[8:] == ' warning: a doubt'
     assert terminal.text.rindex('image') > terminal.text.index('doubt')
-
-
-@pytest.mark.parametrize('term', ['dumb', None])
-def test_without_a_terminal_a_bar_is_lines(monkeypatch, capsys, term):
-    if term:
-        monkeypatch.setattr(sys, 'stderr', Terminal())
-        monkeypatch.setenv('TERM', term)
-    with progress_bar(4, 'image', 'evaluation') as bar:
-        for passed in (40, 2, 10, 3):  # seconds
-            bar.start_t -= passed
-            bar.last_print_t -= passed
-            bar.update()
-    text = sys.stderr.text if term else capsys.readouterr().err
-    assert '\r' not in text and [line.split(',')[0] for line in text.splitlines()] == [
-        f'evaluation: {n} of 4 images' for n in (0, 1, 4)]
-
-
-def test_a_bar_without_standard_error_is_not_shown(monkeypatch):
-    monkeypatch.setattr(sys, 'stderr', None)  # as Python sets it where it is closed (2>&-)
-    with progress_bar(2, 'image') as bar:
-        bar.update()
 
 
 def test_a_test_runs_without_a_log_that_cannot_be_written(tmp_path):

@@ -1,9 +1,17 @@
 """Command lines: what is wrong is said in a line or two, before anything heavy is imported."""
+import argparse
 import json
+import re
 import runpy
+import sys
+import warnings
 
+import mmseg
 import pytest
 from helpers.commands import ROOT, run
+from helpers.logs import reset_loggers
+from helpers.terminal import Terminal
+from mmseg.utils import get_root_logger
 
 TINY = 'configs/tiny/full_tuning_tiny.py'
 # Runs each tool's command line in one process, and says what it ended with and has imported.
@@ -122,3 +130,14 @@ def test_a_command_from_another_folder_says_where_it_works(parse, capsys, tmp_pa
     assert capsys.readouterr().err == (
         f'error: config {TINY} does not exist in {tmp_path}; it is in {ROOT}: run the command '
         f'there, or give {ROOT}/{TINY}\n')
+
+
+def test_every_tool_prints_as_a_run_does(tool, monkeypatch):
+    reset_loggers(monkeypatch)
+    monkeypatch.setattr(sys, 'stderr', Terminal())
+    monkeypatch.setenv('TERM', 'xterm')
+    with warnings.catch_warnings():
+        tool('_command_line.py')['start'](argparse.Namespace, lambda _: (
+            get_root_logger().info('a line'),
+            warnings.warn_explicit('avg_non_ignore', UserWarning, mmseg.__file__, 1)))
+    assert re.fullmatch(r'\d\d:\d\d:\d\d a line', sys.stderr.text.strip())

@@ -32,6 +32,7 @@ def test_folder_gives_overlays_and_labels(demo, frames, tmp_path):
     (frames / '._f1.png').write_bytes(b'metadata')
     (frames / 'more').mkdir()
     code, out, error = demo(frames)
+    assert '0 of 3 images' in error and '\r' not in error and 'avg_non_ignore' not in error
     assert 'left out: 1 files ._*' in error
     assert "1 folders ('more' ...)" in error and "1 files of other suffixes ('notes.txt'" in error
     assert code == 0 and out.splitlines()[-1] == str(tmp_path / 'out')

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ...errors import InputError
 from ...files import PART
+from ...progress import progress_bar
 from ...units import format_bytes
 from .archive import FolderSource, Member, Source
 
@@ -66,8 +67,7 @@ def unpack(plans: Iterable[ExtractionPlan], root: Path, link: bool = False) -> i
             _make_folders(plan, root)
         missing = [] if link else [_missing(plan, root) for plan in plans]
         _check_space(sum(missing), root)
-        with tqdm(total=sum(plan.bytes for plan in plans), desc='unpacking', unit='B',
-                  unit_scale=True, leave=False) as bar:
+        with progress_bar(sum(plan.bytes for plan in plans), 'B', 'unpacking', leave=False) as bar:
             for plan in plans:
                 written += _unpack_one(plan, root, link, bar)
         os.sync()  # once, and not for each of 44,000 files: a new run compares them all

@@ -18,10 +18,10 @@ from ...feature_cache import FeatureCache, RecordLayout
 from ...feature_cache.manage import caches_in
 from ...feature_cache.shards import CorruptShard
 from ...logs import saying
+from ...progress import progress_bar
 from ...units import format_bytes
 from ..blame import reading
 from ..config import loader_options
-from ..progress import progress_bar
 from ..run import Run
 from ..watched_loader import LIMIT
 from .fill import Filler

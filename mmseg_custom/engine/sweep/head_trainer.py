@@ -11,13 +11,13 @@ from mmseg.utils import get_root_logger
 from torch.utils.data import DataLoader
 
 from ...files import SaveError
+from ...progress import progress_bar
 from ..blame import first_iteration
 from ..divergence import Diverged
 from ..ema import averaged
 from ..iteration_timer import evaluating
 from ..last_save import LastSave
 from ..preemption import Preemption
-from ..progress import progress_bar
 from ..run import Run
 from ..stop_signals import StopRequested
 from ..used_folder import EarlierRun, OverwriteHook

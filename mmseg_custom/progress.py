@@ -27,20 +27,22 @@ def progress_bar(total: int, unit: str, description: str = '', initial: int = 0,
 
     Args:
         total: Total number of units.
-        unit: Name of a unit.
+        unit: Name of a unit; 'B' for bytes, which are shown in kB, MB ...
         description: Text beside the bar.
         initial: Number of units done already.
         leave: Whether the bar stays on the terminal when it is done.
         bar_format: tqdm's format of a bar on a terminal.
     """
     common = dict(total=total, unit=unit, initial=initial,
-                  disable=get_dist_info()[0] > 0 or not total)
+                  unit_scale=unit == 'B', disable=get_dist_info()[0] > 0 or not total)
     if is_terminal():
         return tqdm(desc=description or None, file=STDERR, mininterval=0.5, leave=leave,
                     bar_format=bar_format, dynamic_ncols=_has_size(), **common)
     title = f'{description}: ' if description else ''
     return tqdm(file=_Lines(), mininterval=EVERY, maxinterval=EVERY, position=0,
-                bar_format=title + '{n_fmt} of {total_fmt} ' + unit + 's, {elapsed} so far, '
+                bar_format=title + '{n_fmt}' + ('B of {total_fmt}B' if unit == 'B' else
+                                                ' of {total_fmt} ' + unit + 's')
+                + ', {elapsed} so far, '
                 '{remaining} left{postfix}', **common)
 
 
