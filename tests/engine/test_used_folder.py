@@ -113,8 +113,9 @@ checkpoint_config = dict(interval=1)
     assert {name for name in files() if name.endswith('.pth')} == {'iter_1.pth', 'latest.pth'}
 
 
-@pytest.mark.parametrize('counted, said', [({}, 'runner.max_iters=N trains on'), (
-    {'epoch_length': 3}, r'runner.max_iters=N \(or max_epochs=N, where the config has it\) trains')])
+@pytest.mark.parametrize('counted, said', [
+    ({}, 'runner.max_iters=N trains on'),
+    ({'epoch_length': 3}, r'max_iters=N \(or max_epochs=N, where the config has it\) trains')])
 def test_how_a_finished_run_is_trained_on(tmp_path, counted, said):
     (tmp_path / 'iter_6.pth').touch()
     run = SimpleNamespace(
