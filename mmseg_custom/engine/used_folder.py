@@ -118,20 +118,23 @@ def finished(run: Run) -> str | None:
     done = run.checkpoint.meta['iter']
     if done < last or _evaluation_is_due(run, done):
         return None
-    return finished_line(run.work_dir, run.checkpoint.path, done)
+    return finished_line(run.work_dir, run.checkpoint.path, done,
+                         'epoch_length' in run.cfg.runner)
 
 
-def finished_line(work_dir: str, path: str, done: int) -> str:
+def finished_line(work_dir: str, path: str, done: int, epochs: bool = False) -> str:
     """Says that a run is finished, since when, and how it is trained on or anew.
 
     Args:
         work_dir: Its work dir.
         path: Its last checkpoint.
         done: Number of its iterations.
+        epochs: Whether its length may be given in epochs.
     """
     when = time.strftime('%Y-%m-%d %H:%M', time.localtime(osp.getmtime(path)))
     return (f'{work_dir} is finished: iteration {done} was saved on {when}; --cfg-options '
-            'runner.max_iters=N trains on up to N, --overwrite in the place of --auto-resume '
+            f'runner.max_iters=N {"(or max_epochs=N, where the config has it) " if epochs else ""}'
+            'trains on up to N, --overwrite in the place of --auto-resume '
             'starts anew')
 
 

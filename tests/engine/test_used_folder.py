@@ -1,6 +1,8 @@
 """Work dirs with checkpoints: what is refused, and what --overwrite removes, and when."""
 import os
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers.data import SMALL_LINEAR, write_config
@@ -8,7 +10,7 @@ from mmcv import Config
 
 from mmseg_custom.engine.last_save import spare_name
 from mmseg_custom.engine.options import RunOptions
-from mmseg_custom.engine.used_folder import EarlierRun, check_work_dir
+from mmseg_custom.engine.used_folder import EarlierRun, check_work_dir, finished
 from mmseg_custom.errors import InputError
 
 
@@ -109,3 +111,15 @@ checkpoint_config = dict(interval=1)
     text = zygote.train(*words, '--overwrite', '--cfg-options', 'runner.max_iters=1')
     assert 'removed 3 checkpoint(s)' in text
     assert {name for name in files() if name.endswith('.pth')} == {'iter_1.pth', 'latest.pth'}
+
+
+@pytest.mark.parametrize('counted, said', [
+    ({}, 'runner.max_iters=N trains on'),
+    ({'epoch_length': 3}, r'max_iters=N \(or max_epochs=N, where the config has it\) trains')])
+def test_how_a_finished_run_is_trained_on(tmp_path, counted, said):
+    (tmp_path / 'iter_6.pth').touch()
+    run = SimpleNamespace(
+        cfg=Config(dict(runner=dict(max_iters=6, **counted))), resumed=True, data={},
+        work_dir=str(tmp_path),
+        checkpoint=SimpleNamespace(meta=dict(iter=6), path=str(tmp_path / 'iter_6.pth')))
+    assert re.search(said, finished(run))

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,6 +88,13 @@ def test_how_runs_end(small_run, error, number, said):
     assert '**Running** since' in started and 'There is no checkpoint yet' in started
     assert re.search(said, page), page[:600]
     assert 'after 3 of 4 iterations' in page and '--auto-resume' in page
+
+
+def test_a_command_of_the_page_removes_nothing(small_run, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['tools/train.py', 'a.py', '--overwrite', '--seed', '0'])
+    with RunFolder(small_run):
+        page = (Path(small_run.work_dir) / 'README.md').read_text()
+    assert 'train.py a.py --seed 0\n' in page and 'start, but for `--overwrite`, which' in page
 
 
 def test_a_new_run_in_the_folder_of_another_one(small_run):
