@@ -6,11 +6,11 @@ imported. Then only torch is, because every process waits until this one has sta
 When a process fails, torchrun prints a report of forty lines and its own traceback. Here the last
 line says which process failed first and why, and the exit code is that of this process.
 
-SIGTERM, SIGUSR1 and Ctrl-C are forwarded to the processes, which stop cleanly and exit with a code
-of their own. torchrun itself would kill them 30 seconds after a SIGTERM or Ctrl-C, and would die of
-a SIGUSR1. PyTorch has an option for that since 2.10. Before, it handles signals only if it runs in
-the main thread; there it gets a thread of its own, and all signals are forwarded from here. A
-second Ctrl-C kills what has not ended a few seconds later.
+SIGTERM, SIGUSR1, Ctrl-C and SIGHUP, of a terminal that is closed, are forwarded to the processes,
+which stop cleanly and exit with a code of their own. torchrun itself would kill them 30 seconds
+after most of these, and would die of a SIGUSR1. PyTorch has an option for that since 2.10. Before,
+it handles signals only if it runs in the main thread; there it gets a thread of its own, and all
+signals are forwarded from here. A second Ctrl-C kills what has not ended a few seconds later.
 
 The processes end with this one, also when it is killed: see mmseg_custom/processes.py.
 """
@@ -24,11 +24,13 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from _command_line import alone, check_tool
 
-FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-LEFT_TO_TORCH = (signal.SIGHUP, signal.SIGQUIT)
+FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+LEFT_TO_TORCH = (signal.SIGQUIT,)
+UNUSED = 'SIGUSR2'  # torch takes no empty list
 OPTION = '--signals-to-handle'
 PREEMPTED = 75  # see engine/preemption.py
 INTERRUPTED = 128 + signal.SIGINT
@@ -59,7 +61,7 @@ def main() -> None:
             signal.signal(number, forward)
     # What nohup has set is kept: torch would end with the terminal all the same.
     names = ','.join(number.name for number in LEFT_TO_TORCH
-                     if signal.getsignal(number) is not signal.SIG_IGN)
+                     if signal.getsignal(number) is not signal.SIG_IGN) or UNUSED
     os.environ[alone('processes').LAUNCHER] = str(os.getpid())
     options = parser.parse_args([f'{OPTION}={names}'] * has_option + sys.argv[1:])
     restarts = int(os.environ.get('RESTARTS') or 0)
@@ -115,9 +117,10 @@ def launch(options: argparse.Namespace, in_thread: bool) -> int:
         else:
             text = (f'the process of rank {rank} failed first, with exit code {code}: '
                     f'{message_of(failure.message)}')
-        print(text, file=sys.stderr, flush=True)
+        with suppress(OSError):  # the terminal may be closed
+            print(text, file=sys.stderr, flush=True)
         return code if code > 0 else 128 - code
-    except SignalException as error:  # the terminal is closed, most likely; torch ends all
+    except SignalException as error:  # one that is left to torch, which has ended all
         return 128 + error.sigval
     return 0
 

@@ -32,11 +32,10 @@ from ..progress import progress_bar
 from ..targets import spare_folders, write_or_rescue
 from .preemption import Preemption
 from .samples import SkippingDataset
-from .stop_signals import ONE_KEYSTROKE, SIGNALS
+from .stop_signals import ONE_KEYSTROKE, heard
 
 Keep = Callable[[list[np.ndarray], list[int]], Sequence]
 Paint = Callable[[nn.Module, Tensor, dict, np.ndarray, int], None]
-STOP_SIGNALS = (signal.SIGINT, *SIGNALS)
 
 
 @dataclass
@@ -326,7 +325,8 @@ def _handled_by(handler: Callable[[int, FrameType | None], object] | signal.Hand
                 ) -> Iterator[None]:
     """Replaces the handlers of the stop signals, in the main thread, which receives them."""
     here = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, handler) for number in STOP_SIGNALS} if here else {}
+    before = {number: signal.signal(number, handler)
+              for number in (signal.SIGINT, *heard())} if here else {}
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Stops a run cleanly on SIGTERM, SIGUSR1 and Ctrl-C.
+"""Stops a run cleanly on SIGTERM, SIGUSR1, SIGHUP and Ctrl-C.
 
 All ranks or only one may be signalled, at any moment. At the end of the iteration, or of an
 evaluation's batch, the ranks agree to stop, the checkpoint is written, and all of them exit: with
@@ -23,9 +23,9 @@ from .last_save import LastSave, save_at_stop
 from .stop_signals import (
     INTERRUPTED,
     NOTHING_DONE,
-    SIGNALS,
     Interrupts,
     StopRequested,
+    heard,
     ignore_signals,
 )
 
@@ -48,7 +48,7 @@ class Preemption:
 
     def listen(self) -> None:
         """Installs the signal handlers; called in the main thread."""
-        for number in SIGNALS:
+        for number in heard():
             signal.signal(number, self._note)
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a script's background
             self._interrupts = Interrupts(self._interrupt)

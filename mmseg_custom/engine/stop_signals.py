@@ -12,7 +12,7 @@ from types import TracebackType
 
 from ..processes import end_processes, end_with_parent
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)  # SIGHUP: the terminal is closed
 INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells have it
 # Seconds in which a second signal belongs to the same Ctrl-C: the terminal signals every process,
 # and the launcher signals its own processes again.
@@ -30,6 +30,12 @@ class StopRequested(BaseException):
     def __init__(self, number: int):
         super().__init__(number)
         self.signal = number
+
+
+def heard() -> list[int]:
+    """Returns the signals that ask a run to stop: all, but for SIGHUP where nohup has set that."""
+    return [number for number in SIGNALS
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def shield_worker(_worker: int) -> None:
@@ -81,7 +87,7 @@ atexit.register(end_workers)
 
 
 def ignore_signals() -> None:
-    """Ignores the signals of schedulers for the rest of this process."""
+    """Ignores the signals that ask to stop for the rest of this process."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

@@ -197,7 +197,7 @@ def test_a_loader_worker_dies(machine, config, tmp_path, number):
 
 
 @pytest.mark.parametrize(('number', 'code'), [
-    (None, 1), (signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, -signal.SIGHUP),
+    (None, 1), (signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, 75),
     (signal.SIGKILL, -signal.SIGKILL)])
 def test_a_loader_worker_is_stopped(machine, config, tmp_path, number, code):
     """Whatever ends the run, it does so within the limit, and leaves no process."""

@@ -36,7 +36,8 @@ def parser_before_2_10(parser):
 
 
 @pytest.mark.parametrize('launcher, name', [
-    (LAUNCHER, 'SIGTERM'), (__file__, 'SIGTERM'), (__file__, 'SIGUSR1'), (LAUNCHER, 'SIGINT')])
+    (LAUNCHER, 'SIGTERM'), (__file__, 'SIGTERM'), (__file__, 'SIGUSR1'), (LAUNCHER, 'SIGINT'),
+    (LAUNCHER, 'SIGHUP')])
 def test_signals_reach_the_processes(tmp_path, launcher, name):
     script, ready = tmp_path / 'worker.py', tmp_path / 'ready'
     script.write_text(WORKER)
