@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NoReturn
 
 import torch.distributed as dist
 from mmcv.runner import get_dist_info
@@ -32,8 +33,9 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
         finish_checks()
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        _flush()
+        if get_dist_info()[1] > 1:
+            _leave(0)
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             sys.exit(NOBODY_READS)
@@ -50,7 +52,7 @@ def run(main: Callable[[], None]) -> None:
         shows_traceback = message is None or debug
         if ranks == world_size == 1 and shows_traceback:
             raise
-        sys.stdout.flush()
+        _flush()
         who = f'error [rank {rank}]' if ranks > 1 else 'error'
         text = traceback.format_exc() if shows_traceback else f'{message}\n'
         with first_to_say(text) as is_first:
@@ -86,17 +88,25 @@ def _nobody_reads() -> bool:
     return gone
 
 
-def _leave(code: int) -> None:
+def _leave(code: int) -> NoReturn:
     """Ends a process of several without taking its objects apart, the process group among them.
 
     The end of a group of nccl waits for ranks that may be in a collective. That of gloo joins a
-    thread while it holds Python's lock, for which that thread may be waiting.
+    thread while it holds Python's lock, for which that thread may be waiting; and a thread of gloo
+    that frees the tensors of the last collective while Python ends is one more way to fail: PyTorch
+    2.11 then aborts ("terminate called without an active exception").
     """
     end_workers()
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     os._exit(code)
+
+
+def _flush() -> None:
+    """Writes what is printed; a stream that was closed at the start is None."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
 
 
 def explain(error: BaseException) -> str | None:

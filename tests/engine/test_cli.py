@@ -16,6 +16,15 @@ def test_an_unexpected_error_ends_its_process_at_once(zygote):
     assert 'Traceback' in text and 'error [rank 0]: the connection to another process' in text
 
 
+def test_a_rank_that_is_done_is_not_taken_apart(monkeypatch):
+    """Threads of gloo may still free tensors, and abort the process while Python ends."""
+    codes = []
+    monkeypatch.setattr(cli, 'get_dist_info', lambda: (1, 2))
+    monkeypatch.setattr(os, '_exit', codes.append)
+    cli.run(lambda: None)
+    assert codes == [0]
+
+
 @pytest.mark.parametrize('lines', [1, 10_000])
 def test_a_reader_that_has_ended_is_no_error(capfd, lines):
     """`| head` ends before the last line, or before what is still in Python's buffer."""
