@@ -39,7 +39,8 @@ SETTINGS = {'model', 'data', 'optimizer', 'optimizer_config', 'lr_config', 'runn
 UNSTABLE = {'time', 'data_time', 'eta', 'memory', 'seconds', 'date', 'timestamp', 'config',
             'settings', 'env_info', 'hardware', 'versions', 'mmseg_version', 'mmcv_version',
             'peak_memory_bytes', 'last_ckpt'}
-UNSTABLE_FILES = re.compile(r'.*\.(log|txt|py)|\.lock|tf_logs|checked\.json')
+UNSTABLE_FILES = re.compile(
+    r'.*\.(log|txt|py)|\.lock|tf_logs|checked\.json|README\.md|run\.json')
 INTENDED = {'pretrain_size'}  # keys that may differ: nothing reads it in the recipes that lost it
 RECIPES_SCRIPT = """
 import json, sys

@@ -92,9 +92,9 @@ def test_parts_can_be_chosen(check):
     assert code == 0 and [one['part'] for one in summary] == ['two']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('parts', [
-    'evaluation,full_tuning',
-    pytest.param('machine,linear_probing,head_tuning,tests', marks=pytest.mark.slow)])
+    'evaluation,full_tuning', 'machine,linear_probing,head_tuning,tests'])
 def test_on_the_cpu(tmp_path, parts):
     run('python', SCRIPT, '--device', 'cpu', '--tiny', '--parts', parts, '--out', tmp_path)
     for part in parts.split(','):

@@ -51,8 +51,9 @@ def assert_on_cuda(runner):
     assert state and all(local(value).device.type == 'cuda' for value in state)
 
 
-@pytest.mark.parametrize('ranks', [1, 8])
-@pytest.mark.parametrize('name', RECIPES)
+@pytest.mark.parametrize('name, ranks', [
+    pytest.param(name, ranks, marks=pytest.mark.slow if (name, ranks) == ('few-shot', 8) else ())
+    for name in RECIPES for ranks in (1, 8)])
 def test_a_recipe_waits_for_a_line_of_the_log_and_takes_what_is_predicted(
         cuda, tmp_path, name, ranks):
     run = prepared(recipe(name), tmp_path / 'run', ranks)

@@ -182,6 +182,7 @@ def cuda_mesh() -> Iterator[DeviceMesh]:
         yield DeviceMesh.from_group(dist.group.WORLD, 'cuda', mesh_dim_names=('shard',))
 
 
+@pytest.mark.slow
 def test_shards_are_saved_from_the_cpu_and_loaded_from_there(on_fake_gpu):
     """As DTensors of the GPUs' mesh with parts on the CPU, which torch's checkpoints take."""
     count, shape = 64, (64, 128)
