@@ -26,7 +26,10 @@ def _fast(monkeypatch):
     monkeypatch.setattr(workers, 'LIMIT', 0.3)
     monkeypatch.setattr(workers, 'GRACE', 0.2)
     yield
-    assert not multiprocessing.active_children()
+    end = time.monotonic() + 30
+    while multiprocessing.active_children():  # the system takes its time to end large ones
+        assert time.monotonic() < end, multiprocessing.active_children()
+        time.sleep(0.05)
 
 
 def test_results_come_in_the_order_of_the_jobs():
