@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..distributed.options import Engine
 from ..distributed.parallelize import read_blocks
+from ..engine.config import backbone_option
 from ..models.backbones.intern_vit import InternViT6B
 from .kernels import Kernel, KernelCall
 from .memory_tracker import AllocationSite, MemoryTracker
@@ -70,7 +71,7 @@ def with_depth(cfg: Config, read: int, edge: int) -> Config:
     """
     cfg = copy.deepcopy(cfg)  # Config.copy shares what is inside
     backbone, indices = cfg.model.backbone, _out_indices(cfg)
-    backbone.depth = backbone.get('depth', 48) - num_read(cfg) + read
+    backbone.depth = backbone_option(backbone, 'depth') - num_read(cfg) + read
     backbone.out_indices = [*range(edge, edge + len(indices) - 1), read - 1]
     if not isinstance(backbone.get('use_flash_attn', True), bool):
         backbone.use_flash_attn = backbone.use_flash_attn[:backbone.depth]
@@ -138,4 +139,4 @@ def track_sites(model: nn.Module, tracker: MemoryTracker, edge: int) -> Iterator
 
 
 def _out_indices(cfg: Config) -> list[int]:
-    return list(cfg.model.backbone.get('out_indices', (7, 11, 15, 23)))
+    return list(backbone_option(cfg.model.backbone, 'out_indices'))

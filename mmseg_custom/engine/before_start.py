@@ -35,7 +35,7 @@ from . import classes, preflight
 from .blame import reading
 from .build import build_network
 from .cached.settings import CacheSettings
-from .config import heads_of
+from .config import backbone_option, heads_of
 from .epochs import check_length
 from .foreign_settings import read_workflow
 from .options import RunOptions
@@ -190,8 +190,8 @@ def check_inputs(cfg: Config) -> None:
     backbone = cfg.model.get('backbone') or {}
     if backbone.get('type') != 'InternViT6B' or cfg.model.get('neck'):
         return
-    width = backbone.get('embed_dim', 3200)
-    blocks = backbone.get('out_indices', (7, 11, 15, 23))
+    width = backbone_option(backbone, 'embed_dim')
+    blocks = backbone_option(backbone, 'out_indices')
     for key, head in heads_of(cfg.model):
         if not is_known(HEADS.get(head.get('type', ''))) or 'in_channels' not in head:
             continue

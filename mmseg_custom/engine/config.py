@@ -1,14 +1,17 @@
 """Loads the config of a run and resolves it, once; after that it is read and never written."""
 import copy
 import importlib.util
+import inspect
 import os.path as osp
 from collections.abc import Mapping
+from typing import Any
 
 from mmcv import Config
 
 from ..datasets.nesting import innermost_options, named_pipelines
 from ..errors import InputError, words_of
 from ..missing import look_around
+from ..models.backbones.intern_vit import InternViT6B
 from .config_check import check_config
 from .config_file import read_config
 from .foreign_settings import replace_foreign_settings
@@ -199,6 +202,11 @@ def heads_of(model: dict) -> list[tuple[str, dict]]:
     return found
 
 
+def backbone_option(backbone: Mapping[str, Any], name: str) -> Any:
+    """Returns an option of the config of an InternViT, or the default of its constructor."""
+    return backbone.get(name, inspect.signature(InternViT6B).parameters[name].default)
+
+
 def losses_of(head: dict) -> list[tuple[str, dict]]:
     """Lists (key, config) of the losses of a head, with keys relative to the head's."""
     losses = head.get('loss_decode') or dict(type='CrossEntropyLoss')  # as mmseg's heads
@@ -213,5 +221,5 @@ def crop_of(cfg: Config) -> tuple[int, int]:
         size = step.get('size') or step.get('crop_size')
         if step['type'] in ('Pad', 'PadShortSide', 'RandomCrop') and size is not None:
             return (size, size) if isinstance(size, int) else tuple(size)
-    size = cfg.get('crop_size') or cfg.model.backbone.get('img_size', 224)
+    size = cfg.get('crop_size') or backbone_option(cfg.model.backbone, 'img_size')
     return (size, size) if isinstance(size, int) else tuple(size)

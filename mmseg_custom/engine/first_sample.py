@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .blame import reading
+from .config import backbone_option
 from .label_check import with_checked_labels
 from .predict import check_keys
 from .randomness import SeededSamples
@@ -45,7 +46,7 @@ def try_first_samples(run: Run, trained: bool = True) -> None:
 
 def _check_patches(cfg: Config, height: int, width: int) -> None:
     backbone = cfg.model.backbone
-    patch = backbone.get('patch_size', 14)
+    patch = backbone_option(backbone, 'patch_size')
     if backbone.type == 'InternViT6B' and (height % patch or width % patch):
         raise InputError(
             f'the pipeline of data.train makes images of {height}x{width} pixels: expected '

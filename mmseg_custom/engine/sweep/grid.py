@@ -10,10 +10,9 @@ from mmcv import Config, ConfigDict
 
 from ...errors import InputError
 from ...missing import look_around
-from ..config import heads_of, kind_of
+from ..config import backbone_option, heads_of, kind_of
 from .settings import SweepSettings
 
-DEFAULTS = dict(embed_dim=3200, depth=48)  # default options of the backbone
 OUR_MODELS = osp.join(osp.dirname(__file__), '..', '..', '..', 'configs', '_base_', 'models')
 
 
@@ -161,7 +160,7 @@ def _base_models(path: str) -> list[str]:
 
 
 def _option(model: dict, name: str) -> int:
-    return {**DEFAULTS, **model.get('backbone', {})}[name]
+    return backbone_option(model.get('backbone', {}), name)
 
 
 def _with_head(cfg: Config, other: Config) -> ConfigDict:
