@@ -3,10 +3,14 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import TypeVar
 
 from mmcv.runner import get_dist_info
 from tqdm import tqdm
+
+Item = TypeVar('Item')
 
 EVERY = 30  # seconds between lines, where there is no terminal
 BETWEEN = 5  # seconds between steps that are told
@@ -44,6 +48,22 @@ def progress_bar(total: int, unit: str, description: str = '', initial: int = 0,
                                                 ' of {total_fmt} ' + unit + 's')
                 + ', {elapsed} so far, '
                 '{remaining} left{postfix}', **common)
+
+
+def with_progress(items: Iterable[Item], total: int, unit: str, description: str = ''
+                  ) -> Iterator[Item]:
+    """Yields items, and shows how many of them are done.
+
+    Args:
+        items: Items.
+        total: Number of items.
+        unit: See :func:`progress_bar`.
+        description: See :func:`progress_bar`.
+    """
+    with progress_bar(total, unit, description) as bar:
+        for item in items:
+            yield item
+            bar.update()
 
 
 def _has_size() -> bool:

@@ -1,6 +1,5 @@
 """Feature caches: python tools/cache.py build CONFIG | list DIR | verify DIR | prune DIR ..."""
 import argparse
-from functools import partial
 
 from _arguments import add_common_arguments, add_debug
 from _command_line import Parser, existing, start
@@ -58,17 +57,17 @@ def show(args: argparse.Namespace) -> None:
 
 def verify(args: argparse.Namespace) -> None:
     """Reads caches, and names what is corrupt."""
-    from tqdm import tqdm
-
     from mmseg_custom.engine.each import for_each
     from mmseg_custom.errors import InputError
     from mmseg_custom.feature_cache import FeatureCache, manage
+    from mmseg_custom.progress import with_progress
 
     corrupt = {}
 
     def verify_one(name: str) -> None:
         cache = FeatureCache.open(args.dir, name)
-        found = manage.verify(cache, partial(tqdm, unit='file', desc=name))
+        found = manage.verify(cache, lambda shards: with_progress(
+            shards, len(shards), 'file', name))
         corrupt.update(found)
         for path, reason in found.items():
             print(f'corrupt: {path} ({reason})')

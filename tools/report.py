@@ -6,7 +6,6 @@ dir that it lies in. Two are compared, more become a leaderboard: tools/report.p
 import argparse
 import os.path as osp
 import sys
-from collections.abc import Iterable
 from functools import partial
 
 from _arguments import add_debug
@@ -36,6 +35,7 @@ def parse_args() -> argparse.Namespace:
 def main(args: argparse.Namespace) -> None:
     """Reads the results, writes the page and prints its path."""
     from mmseg_custom.evaluation import read_results
+    from mmseg_custom.progress import with_progress
     from mmseg_custom.targets import try_target
     from mmseg_custom.visualization.report import write_leaderboard, write_report
 
@@ -43,13 +43,13 @@ def main(args: argparse.Namespace) -> None:
         folder = osp.commonpath([osp.dirname(osp.abspath(path)) for path in args.results])
         out = args.out or osp.join(folder, 'leaderboard.html')
         try_target(out)
-        lines = write_leaderboard(out, args.results, partial(show_progress, unit='run'))
+        lines = write_leaderboard(out, args.results, partial(with_progress, unit='run'))
     else:
         a = read_results(args.results[0])
         b = read_results(args.results[1]) if len(args.results) > 1 else None
         out = args.out or osp.splitext((b or a).path)[0] + ('_compared.html' if b else '.html')
         try_target(out)
-        lines = write_report(out, a, b, args.images, show_progress)
+        lines = write_report(out, a, b, args.images, partial(with_progress, unit='picture'))
     print('\n'.join(lines), file=sys.stderr)
     print(out)
 
@@ -57,16 +57,6 @@ def main(args: argparse.Namespace) -> None:
 def number_of_images(text: str) -> int | None:
     """Reads a number of images; 'all' is None."""
     return None if text == 'all' else int(text)
-
-
-def show_progress(items: Iterable, count: int, unit: str = 'picture') -> Iterable:
-    """Shows a bar of what is done."""
-    from mmseg_custom.progress import progress_bar
-
-    with progress_bar(count, unit) as bar:
-        for item in items:
-            yield item
-            bar.update()
 
 
 if __name__ == '__main__':
