@@ -1,4 +1,4 @@
-"""Child processes that end with the process that started them, in whatever way that ends.
+"""How processes end: their exit codes, and children that end with the process that started them.
 
 The standard library alone: tools/torchrun.py reads this file without the package.
 """
@@ -9,6 +9,11 @@ import sys
 from collections.abc import Iterable
 from multiprocessing.process import BaseProcess
 
+PREEMPTED = 75  # exit code; EX_TEMPFAIL of sysexits.h: try again later
+INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells have it
+# Seconds in which a second signal belongs to the same Ctrl-C: the terminal signals every process,
+# and the launcher signals its own processes again.
+ONE_KEYSTROKE = 1.
 LAUNCHER = 'INTERNVIT_SEG_LAUNCHER'  # variable with the number of the launcher's process
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 STATES = dict(T='stopped', t='stopped by a debugger', D='waiting for a disk', R='computing',

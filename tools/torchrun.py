@@ -28,13 +28,11 @@ from contextlib import suppress
 
 from _command_line import alone, check_tool
 
+ENDS = alone('processes')
 FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 LEFT_TO_TORCH = (signal.SIGQUIT,)
 UNUSED = 'SIGUSR2'  # torch takes no empty list
 OPTION = '--signals-to-handle'
-PREEMPTED = 75  # see engine/preemption.py
-INTERRUPTED = 128 + signal.SIGINT
-ONE_KEYSTROKE = 1.  # seconds; see engine/stop_signals.py
 GRACE = 3.  # seconds after a second Ctrl-C
 # Option -> its name in the scripts, and the form of its values; torchrun takes some words, too.
 NUMBERS = {
@@ -62,11 +60,11 @@ def main() -> None:
     # What nohup has set is kept: torch would end with the terminal all the same.
     names = ','.join(number.name for number in LEFT_TO_TORCH
                      if signal.getsignal(number) is not signal.SIG_IGN) or UNUSED
-    os.environ[alone('processes').LAUNCHER] = str(os.getpid())
+    os.environ[ENDS.LAUNCHER] = str(os.getpid())
     options = parser.parse_args([f'{OPTION}={names}'] * has_option + sys.argv[1:])
     restarts = int(os.environ.get('RESTARTS') or 0)
     code = launch(options, in_thread=not has_option)
-    while restarts and code not in (0, PREEMPTED, INTERRUPTED):
+    while restarts and code not in (0, ENDS.PREEMPTED, ENDS.INTERRUPTED):
         print(f'restarting, {restarts} restarts left', file=sys.stderr, flush=True)
         restarts -= 1
         code = launch(options, in_thread=not has_option)
@@ -102,10 +100,10 @@ def launch(options: argparse.Namespace, in_thread: bool) -> int:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         code = failure.exitcode
-        if code == INTERRUPTED or interrupts and code < 0:
-            code = INTERRUPTED
+        if code == ENDS.INTERRUPTED or interrupts and code < 0:
+            code = ENDS.INTERRUPTED
             text = 'interrupted; the messages above say what was saved'
-        elif code == PREEMPTED:
+        elif code == ENDS.PREEMPTED:
             text = 'the run was stopped by a signal and can be resumed with --auto-resume'
         elif code < 0:
             text = f'the process of rank {rank} was killed by signal {-code}'
@@ -134,7 +132,7 @@ def forward(number: int, _frame: object) -> None:
     """Forwards a signal to the processes that this one has started; without any, it ends."""
     if number == signal.SIGINT:
         interrupts.append(time.monotonic())
-        if interrupts[-1] - interrupts[0] > ONE_KEYSTROKE:
+        if interrupts[-1] - interrupts[0] > ENDS.ONE_KEYSTROKE:
             end = threading.Timer(GRACE, send, (signal.SIGKILL,))
             end.daemon = True
             end.start()
@@ -161,4 +159,4 @@ if __name__ == '__main__':
         main()
     except KeyboardInterrupt:  # before there are processes to forward it to
         print('error: interrupted', file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(ENDS.INTERRUPTED)

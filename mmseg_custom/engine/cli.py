@@ -18,9 +18,10 @@ from ..checkpoint.integrity import finish_checks
 from ..distributed.failures import explain_failure, explain_lost_rank, lost_rank
 from ..distributed.said_once import first_to_say, rank_by_launcher
 from ..errors import InputError, one_line
+from ..processes import INTERRUPTED
 from .determinism import NO_KERNEL
 from .loader_failures import explain_loader
-from .stop_signals import INTERRUPTED, end_workers
+from .stop_signals import end_workers
 
 NOBODY_READS = 128 + signal.SIGPIPE  # exit code where shells have it
 

@@ -28,11 +28,12 @@ from ..errors import InputError
 from ..evaluation.run_info import peak_memory
 from ..files import atomic_path
 from ..models import InternViTSegmentor
+from ..processes import ONE_KEYSTROKE
 from ..progress import progress_bar
 from ..targets import spare_folders, write_or_rescue
 from .preemption import Preemption
 from .samples import SkippingDataset
-from .stop_signals import ONE_KEYSTROKE, heard
+from .stop_signals import heard
 
 Keep = Callable[[list[np.ndarray], list[int]], Sequence]
 Paint = Callable[[nn.Module, Tensor, dict, np.ndarray, int], None]

@@ -18,18 +18,16 @@ from mmcv.runner.hooks import LoggerHook
 from mmseg.utils import get_root_logger
 
 from ..distributed.collectives import cpu_group
+from ..processes import INTERRUPTED, PREEMPTED
 from .divergence import check_finite, has_diverged
 from .last_save import LastSave, save_at_stop
 from .stop_signals import (
-    INTERRUPTED,
     NOTHING_DONE,
     Interrupts,
     StopRequested,
     heard,
     ignore_signals,
 )
-
-PREEMPTED = 75  # exit code; EX_TEMPFAIL of sysexits.h: try again later
 
 
 class Preemption:

@@ -10,13 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from ..processes import end_processes, end_with_parent
+from ..processes import INTERRUPTED, ONE_KEYSTROKE, end_processes, end_with_parent
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)  # SIGHUP: the terminal is closed
-INTERRUPTED = 128 + signal.SIGINT  # exit code after Ctrl-C, as shells have it
-# Seconds in which a second signal belongs to the same Ctrl-C: the terminal signals every process,
-# and the launcher signals its own processes again.
-ONE_KEYSTROKE = 1.
 NOTHING_DONE = 'nothing is done yet, so that there is nothing to save'
 
 

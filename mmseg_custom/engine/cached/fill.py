@@ -16,8 +16,8 @@ from ...errors import InputError
 from ...feature_cache import FeatureCache, Shard
 from ...feature_cache.shards import ShardData
 from ...models.frozen_features import frozen_features
+from ...processes import PREEMPTED
 from ...progress import progress_bar
-from ..preemption import PREEMPTED
 from ..watched_loader import LIMIT, WatchedLoader
 from .views import AugmentedViews
 
