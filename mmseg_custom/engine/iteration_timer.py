@@ -43,7 +43,7 @@ class SegIterTimerHook(IterTimerHook):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Takes the time of the block for that of an evaluation."""
+        """Counts the time of the block as that of an evaluation."""
         start = self._clock()
         try:
             yield
@@ -94,7 +94,7 @@ def timer_of(runner: BaseRunner) -> SegIterTimerHook | None:
 
 @contextmanager
 def evaluating(runner: BaseRunner) -> Iterator[None]:
-    """Takes the time of the block for that of an evaluation of a run."""
+    """Counts the time of the block as that of an evaluation of a run."""
     timer = timer_of(runner)
     if timer is None:
         yield
