@@ -55,7 +55,7 @@ def spread(samples: list[float]) -> float:
         return UNKNOWN
     if len(samples) < 4:
         return (max(samples) - min(samples)) / median(samples) if median(samples) else 0.0
-    low, _, high = quantiles(samples, n=4)
+    low, _, high = quantiles(samples, n=4, method='inclusive')
     return (high - low) / median(samples) if median(samples) else 0.0
 
 
