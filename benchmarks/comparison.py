@@ -6,7 +6,7 @@ from statistics import median, quantiles
 from .results import Results, Row
 from .tables import WIDTH, format_samples
 
-LEAST = 0.01  # share that never counts as a change
+LEAST = 0.02  # share that never counts as a change
 UNKNOWN = 0.05  # noise that is assumed of a row with one sample
 
 
