@@ -21,13 +21,15 @@ SWEEP = dict(lr=[1e-3, 1e-2], weight_decay=[0., .1])
 
 
 @pytest.fixture
-def heads(tmp_path):
+def heads(tmp_path, monkeypatch):
     """Builds and starts the heads of a sweep of the tiny recipe."""
+    monkeypatch.setattr(Config, 'pretty_text', '')  # which takes a second a head
     def build(name='heads', sweep=SWEEP, accumulation=1, **settings):
         cfg = Config.fromfile('configs/tiny/linear_probing_tiny.py')
+        cfg.model.backbone.update(depth=2, out_indices=[1])
         cfg.merge_from_dict({key.replace('__', '.'): value for key, value in settings.items()})
         cfg.update(work_dir=str(tmp_path / name), sweep=sweep)
-        run = Run(cfg, RunOptions(device='cpu', seed=3), AUTO, Batch(2, accumulation),
+        run = Run(cfg, RunOptions(device='cpu', seed=3), AUTO, Batch(2, accumulation=accumulation),
                   data=dict(train=NAMES), timestamp='test')
         torch.manual_seed(0)
         found = combinations(cfg)
