@@ -21,6 +21,7 @@ class Engine:
         hybrid: Whether FSDP2 shards within a host and replicates over the hosts.
         cpu_offload: Whether FSDP2 keeps weights, gradients and optimizer state in the CPU's
             memory.
+        fast: Whether all options of speed are on that keep the tolerances of the fidelity tests.
     """
     type: str = 'auto'
     checkpoint_every: int = 1
@@ -28,6 +29,7 @@ class Engine:
     prefetch: int = 1
     hybrid: bool = False
     cpu_offload: bool = False
+    fast: bool = False
 
     @classmethod
     def of(cls, options: dict | None) -> 'Engine':
