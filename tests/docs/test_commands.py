@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from benchmarks.__main__ import parser_of_runs
+from benchmarks.registry import find_benchmarks
 from helpers.checkout import make_checkout, run_command
 from helpers.commands import ROOT
 from helpers.data import SMALL_LINEAR, draw_data, write_config
@@ -81,6 +83,21 @@ def fault_of_script(path: str, words: list[str]) -> str | None:
     return fault_of_options(path, words)
 
 
+def fault_of_benchmarks(words: list[str]) -> str | None:
+    """Returns what is wrong with `python -m benchmarks` and these words."""
+    if words[:1] in (['compare'], ['page']):
+        return None
+    parser, said = parser_of_runs(), io.StringIO()
+    parser.allow_abbrev = False
+    try:
+        with contextlib.redirect_stderr(said):
+            names = parser.parse_args(['1' if word == 'N' else word for word in words]).names
+    except SystemExit:
+        return said.getvalue()
+    unknown = set(names) - {'NAME', *find_benchmarks()}
+    return f'there is no benchmark {", ".join(unknown)}' if unknown else None
+
+
 def fault_of_launch(words: list[str]) -> str | None:
     """Returns what is wrong with a call of a launch script."""
     name, *rest = words
@@ -121,6 +138,8 @@ def fault_of(command: str) -> str | None:
     program, *rest = words
     if program == 'python' and rest[0] == '-m':
         program, *rest = rest[1:]
+    if program == 'benchmarks':
+        return fault_of_benchmarks(rest)
     if program == 'python':
         return None if rest[0] == '-' else fault_of_script(rest[0], rest[1:])
     if program == 'sh':
@@ -160,6 +179,7 @@ def test_every_command_is_known_to_its_tool(page):
     'python tools/test.py CONFIG', 'sh dist_train.sh CONFIG eight', 'sh dist_test.sh CONFIG 8',
     'GPUS=8 sh slurm_train.sh PARTITION NAME CONFIG --no-such-option', 'make no-such-target',
     'make gpu-check OPTIONS="--no-such-option"', 'python benchmarks/sweep.py --no-such-option',
+    'python -m benchmarks no_such_benchmark', 'python -m benchmarks --no-such-option',
     'pyhton tools/train.py CONFIG', 'head data | python tools/few_shot.py no-such-command'])
 def test_a_wrong_command_is_found(command):
     assert faults_of(Command(command, 'README.md'), '')
