@@ -26,7 +26,7 @@ from ..layers.sync_batch_norm import adapt_sync_batch_norm
 from .collectives import gather_to_all, new_group
 from .hosts import by_host, host_id
 from .options import AUTO, Engine
-from .precision import compile_blocks, move_casts_to_fsdp, store_master_weights
+from .precision import compile_blocks, heads, move_casts_to_fsdp, store_master_weights
 from .wrappers import SegmentorDDP, SegmentorFSDP, wrap_alone
 
 
@@ -224,15 +224,6 @@ def mesh_of_rows(rows: Sequence[Sequence[int]], device: str) -> DeviceMesh:
                 own[name] = group
     return DeviceMesh.from_group(list(own.values()), device, torch.tensor(rows),
                                  mesh_dim_names=tuple(own))
-
-
-def heads(model: nn.Module) -> Iterator[nn.Module]:
-    """Yields the parts of a segmentor other than its backbone, those in lists one by one."""
-    for name, child in model.named_children():
-        if isinstance(child, nn.ModuleList):
-            yield from child
-        elif name != 'backbone':
-            yield child
 
 
 def read_blocks(model: nn.Module) -> list[nn.Module]:
