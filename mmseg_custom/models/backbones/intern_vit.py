@@ -4,6 +4,7 @@ B batch, H W pixels, h w patch grid, N = h*w patch tokens, D width. A class toke
 the patch tokens, and is left out of the feature maps.
 """
 import inspect
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -154,13 +155,15 @@ class InternViT6B(BaseModule):
             if name.partition('.')[0] not in LEVELS:
                 yield name, parameter
 
-    def set_checkpointing(self, every_kth: int) -> None:
+    def set_checkpointing(self, every_kth: int, first: int | None = None) -> None:
         """Sets which blocks recompute their activations in training, where ``with_cp`` is set.
 
         Args:
             every_kth: 1 for all blocks, 2 for every second one, and so on.
+            first: Number of blocks, from the first, that ``every_kth`` concerns; those behind keep
+                their activations. None: all blocks.
         """
-        self._checkpoint_every = every_kth
+        self._recomputed = range(0, sys.maxsize if first is None else first, every_kth)
 
     def set_map_format(self, dtype: torch.dtype = torch.float32,
                        memory_format: torch.memory_format = torch.contiguous_format) -> None:
@@ -262,7 +265,7 @@ class InternViT6B(BaseModule):
         outs = []
         recompute = self.with_cp and self.training and torch.is_grad_enabled()
         for i, block in enumerate(self.blocks[:max(self.out_indices) + 1]):
-            if recompute and i % self._checkpoint_every == 0:
+            if recompute and i in self._recomputed:
                 tokens = checkpoint(block, tokens, use_reentrant=False)
             else:
                 tokens = block(tokens)
