@@ -194,8 +194,6 @@ def _prefetch(blocks: list[FSDPModule], ahead: int) -> None:
         block.set_modules_to_backward_prefetch(blocks[max(i - ahead, 0):i][::-1])
 
 
-
-
 def read_blocks(model: nn.Module) -> list[nn.Module]:
     """Returns the backbone's blocks up to the last one whose output is read."""
     blocks = list(_blocks(model))

@@ -107,6 +107,8 @@ class Probe:
             model = parallelize(model, run.device, run.engine,
                                 run.cfg.get('find_unused_parameters', False),
                                 master_dtype=master_dtype(run.cfg))
+            if saving.get('type', 'CheckpointHook') == 'CheckpointHook':
+                saving['background'] = False  # All heads have saved, once the last one has.
             self.runner = build_training_runner(
                 run, model, logger, self._last_save, type=ProbeRunner.__name__,
                 checkpoint_config=saving if run.cfg.get('checkpoint_config') else None)
