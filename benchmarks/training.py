@@ -19,10 +19,11 @@ from torch import nn
 from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.parallelize import parallelize, unwrap
 from mmseg_custom.distributed.precision import apply_precision
+from mmseg_custom.doctor.before_training import decide_recomputation
 from mmseg_custom.doctor.memory import MemoryEstimate, estimate
 from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.engine.batch import Batch
-from mmseg_custom.engine.build import build_network, compute_dtype, master_dtype
+from mmseg_custom.engine.build import build_network, compute_dtype, head_dtype, master_dtype
 from mmseg_custom.engine.determinism import settle_determinism, use_deterministic_kernels
 from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.engine.run import Run
@@ -104,21 +105,30 @@ def needed_flops(cfg: Config, run: Context) -> float:
     return float(sum(predict(cfg, run, recomputing=False)[0].flops.values()))
 
 
+def build(settings: Run) -> nn.Module:
+    """Builds the wrapped segmentor as a run does, with random weights made on the device."""
+    cfg, device = settings.cfg, settings.device
+    model = build_network(cfg, on_meta=True)
+    apply_precision(model, compute_dtype(cfg, model), device, master_dtype=master_dtype(cfg),
+                    head_dtype=head_dtype(cfg))
+    model = fill(model, device)
+    settle_determinism(model)
+    return parallelize(model, device, settings.engine, master_dtype=master_dtype(cfg))
+
+
 @contextmanager
 def training(cfg: Config, run: Context, predicted: MemoryEstimate) -> Iterator[Training]:
     """Builds a training with random weights, on the device from the start; frees it afterwards."""
-    engine = Engine.of(cfg.get('engine'))
-    model = build_network(cfg, on_meta=True)
-    apply_precision(model, compute_dtype(cfg, model), run.device, master_dtype=master_dtype(cfg))
-    model = parallelize(fill(model, run.device), run.device, engine)
-    torch.backends.cudnn.benchmark = cfg.get('cudnn_benchmark', False)
     classes = cfg.model.decode_head.num_classes
     with tempfile.TemporaryDirectory() as folder:
         cfg.update(work_dir=folder, log_config=dict(
             interval=50, hooks=[dict(type='TextLoggerHook', by_epoch=False)]))
         names = SimpleNamespace(CLASSES=('class',) * classes, PALETTE=[[0, 0, 0]] * classes)
-        settings = Run(cfg, RunOptions(device=run.device), engine, Batch(IMAGES),
-                       data=dict(train=names), timestamp='benchmark')
+        settings = decide_recomputation(Run(
+            cfg, RunOptions(device=run.device), Engine.of(cfg.get('engine')), Batch(IMAGES),
+            data=dict(train=names), timestamp='benchmark'))
+        model = build(settings)
+        torch.backends.cudnn.benchmark = cfg.get('cudnn_benchmark', False)
         runner = build_training_runner(settings, model, get_root_logger(), checkpoint_config=None)
         runner.call_hook('before_run')
         runner.call_hook('before_epoch')

@@ -37,7 +37,7 @@ def by_default(run: Context) -> list[float]:
     return ours
 
 
-@benchmark('A step of linear probing, frozen backbone, two crops of 504x504', minutes=2, order=10)
+@benchmark('A step of linear probing, frozen backbone, two crops of 504x504', minutes=3, order=10)
 def case(run: Context) -> None:
     """Measures steps by default, whose memory is then free, and with the options of speed."""
     ours = by_default(run)
