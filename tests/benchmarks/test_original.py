@@ -1,11 +1,11 @@
 """The original's way computes what ours does, or its time would say nothing."""
 import pytest
 import torch
+
 from benchmarks.context import Context
 from benchmarks.original import OriginalBackbone, OriginalTraining
 from benchmarks.results import CaseResult
 from benchmarks.training import config_of, predict, training
-
 from mmseg_custom.distributed.parallelize import unwrap
 
 
