@@ -14,12 +14,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from benchmarks.__main__ import parser_of_runs
-from benchmarks.registry import find_benchmarks
 from helpers.checkout import make_checkout, run_command
 from helpers.commands import ROOT
 from helpers.data import SMALL_LINEAR, draw_data, write_config
 from helpers.docs import PAGES, Command, commands_in, commands_of
+
+from benchmarks.__main__ import parser_of_runs
+from benchmarks.registry import find_benchmarks
 
 # Pages whose unmarked blocks have a test of their own.
 RUN_BY = {
