@@ -17,6 +17,7 @@ operation on a tensor that another stream is still copying fails.
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -68,6 +69,8 @@ class FakeCuda:
 
     Attributes:
         host_waits: A line of code for each time that the host waited for the device.
+        unpinned: A line of code for each copy that is to overlap, from memory that is not pinned.
+        beside: The same of threads beside the main one, for which it does not wait.
         collectives: Names of the collectives between devices.
         host_groups: Names of the process groups between hosts.
         copies: Copies to the device that do not block: whether from pinned memory, and whether on
@@ -77,17 +80,27 @@ class FakeCuda:
 
     def __init__(self):
         self.host_waits: list[str] = []
+        self.beside: list[str] = []
         self.collectives: list[str] = []
         self.host_groups: set[str] = set()
         self.copies: list[tuple[bool, bool]] = []
         self.launches: Counter[str] = Counter()
-        self.pinned: set[int] = set()  # storages
+        self.unpinned: list[str] = []
+        self._pinned: dict[int, torch.UntypedStorage] = {}
         self.arriving: dict[int, _Stream] = {}  # storages that a stream is copying to the device
         self.in_factory, self.moving = 0, False
 
     def wait(self, reason: str) -> None:
         """Records that the host waits."""
         self.host_waits.append(f'{_asking_line()} ({reason})')
+
+    def pin(self, tensor: Tensor) -> None:
+        """Remembers that the memory of a tensor is pinned."""
+        self._pinned[_storage(tensor)] = tensor.untyped_storage()
+
+    def is_pinned(self, tensor: Tensor) -> bool:
+        """Returns whether the memory of a tensor is pinned."""
+        return _storage(tensor) in self._pinned
 
     def launch(self, func, args: tuple, kwargs: dict, out: object) -> None:
         """Counts an operator, if it is more than a view and has something to do on the device.
@@ -122,6 +135,8 @@ class FakeCuda:
         Raises:
             RuntimeError: For a tensor on the other side.
         """
+        if tensor.device == CPU and 'cpu:' in dist.get_backend_config():
+            return  # the group has a part for tensors of the host
         expected = 'cpu' if on_host else 'cuda'
         if tensor.device.type != expected:
             raise RuntimeError(f'{name} in a group of {expected}: a tensor on {tensor.device}, at '
@@ -131,6 +146,8 @@ class FakeCuda:
 
     def exchange(self, name: str, group: dist.ProcessGroup | None) -> None:
         """Records an exchange of Python objects; nccl takes them through the device."""
+        if group is None and 'cpu:' in dist.get_backend_config():
+            return
         if group is None or group.group_name not in self.host_groups:
             self.collectives.append(name)
             self.wait(name)
@@ -241,13 +258,18 @@ class _OnCuda(TorchDispatchMode):
             overlaps = args[2] if len(args) > 2 else kwargs.get('non_blocking')
         else:
             return
-        if _on_cuda(source) and target.device == CPU and not overlaps:
-            self.seen.wait('a copy to the host')
+        if _on_cuda(source) and target.device == CPU:
+            if not overlaps:
+                self.seen.wait('a copy to the host')
+            elif target is out:
+                self.seen.pin(target)
         elif _on_cuda(target) and source.device == CPU and not overlaps:
             self.seen.wait('a blocking copy to the device')
         elif _on_cuda(target) and source.device == CPU and source.dim():
-            on_compute = len(_streams) == 1
-            self.seen.copies.append((_storage(source) in self.seen.pinned, on_compute))
+            on_compute, pinned = len(_streams) == 1, self.seen.is_pinned(source)
+            self.seen.copies.append((pinned, on_compute))
+            if not pinned:
+                self.seen.unpinned.append(_asking_line())
             if not on_compute:
                 self.seen.arriving[_storage(target)] = _streams[-1]
 
@@ -311,8 +333,11 @@ class _Decisions(TorchFunctionMode):
 
     def _pin_memory(self, _func, tensor: Tensor, *_) -> Tensor:
         pinned = tensor.clone()
-        self.seen.pinned.add(_storage(pinned))
+        self.seen.pin(pinned)
         return pinned
+
+    def _is_pinned(self, _func, tensor: Tensor) -> bool:
+        return self.seen.is_pinned(tensor)
 
     def _numpy(self, _func, tensor: Tensor):
         if _on_cuda(tensor):
@@ -375,6 +400,33 @@ def _asking_line() -> str:
                 'site-packages' not in path.parts):  # of .venv
             return f'{path.relative_to(ROOT)}:{frame.name}'
     return 'unknown'
+
+
+class ThreadInTurn:
+    """Takes the place of a thread beside the main one, to which the fake tensors would be unknown.
+
+    What is to run in it runs at once, and its host waits are recorded apart.
+    """
+
+    def __init__(self, *_):
+        pass
+
+    def submit(self, function: Callable, *args) -> Future:
+        done: Future = Future()
+        waits = [seen.host_waits for seen in _watching]
+        for seen in _watching:
+            seen.host_waits = seen.beside
+        try:
+            done.set_result(function(*args))
+        except BaseException as error:
+            done.set_exception(error)
+        finally:
+            for seen, own in zip(_watching, waits):
+                seen.host_waits = own
+        return done
+
+    def shutdown(self, **_) -> None:
+        pass
 
 
 def _storage(tensor: Tensor) -> int:
@@ -465,8 +517,16 @@ def _group_tensors(tensors: list) -> dict:
 
 
 @contextmanager
-def simulate_ranks(monkeypatch: pytest.MonkeyPatch, seen: FakeCuda, ranks: int) -> Iterator[None]:
-    """Joins :func:`.nccl_group.nccl_group` as rank 0, where there are several ranks."""
+def simulate_ranks(monkeypatch: pytest.MonkeyPatch, seen: FakeCuda, ranks: int,
+                   host: bool = False) -> Iterator[None]:
+    """Joins :func:`.nccl_group.nccl_group` as rank 0, where there are several ranks.
+
+    Args:
+        monkeypatch: Fixture of the test.
+        seen: What happens on the device.
+        ranks: Number of ranks.
+        host: Whether the group also takes tensors of the host, as those of a run do.
+    """
     if ranks == 1:
         yield
         return
@@ -496,7 +556,7 @@ def simulate_ranks(monkeypatch: pytest.MonkeyPatch, seen: FakeCuda, ranks: int) 
                         seen.exchange('broadcast_object_list', group))
     monkeypatch.setattr(ddp, '_verify_param_shape_across_processes', lambda *_: None)
     monkeypatch.setattr(ddp, '_sync_module_states', lambda *_, **__: None)
-    with nccl_group(ranks):
+    with nccl_group(ranks, host=host):
         yield
 
 
