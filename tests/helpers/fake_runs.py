@@ -157,7 +157,7 @@ def train(run: Run, seen: FakeCuda, hooks=(), loader=None, before=lambda runner:
     for group in runner.optimizer.param_groups:
         group['foreach'] = True  # as on a GPU; torch does not see that fake parameters are plain
     for hook in hooks:
-        runner.register_hook(hook, priority='LOWEST')
+        runner.register_hook(hook, priority=getattr(hook, 'registered', 'LOWEST'))
     before(runner)
     for stage in ('before_run', 'before_epoch'):
         runner.call_hook(stage)
