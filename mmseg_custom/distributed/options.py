@@ -27,6 +27,8 @@ class Engine:
         checkpoint_blocks: Number of blocks, from the first, that ``checkpoint_every`` concerns;
             the activations of those behind are kept. None: all blocks. 'auto' fills it in.
         compile: Whether each block is compiled by torch.compile.
+        fused_optimizer: Whether the optimizer's step is one fused kernel, where torch has one:
+            see :mod:`..optim.fused`. None stands for ``fast``.
         prefetch: Blocks ahead whose weights FSDP2 gathers; 0 leaves the number to FSDP2.
         hybrid: Whether FSDP2 shards within a host and replicates over the hosts; 'auto' does
             where a host's GPUs hold the states: see :mod:`.topology`.
@@ -38,19 +40,18 @@ class Engine:
             of the backbone alone.
         cpu_offload: Whether FSDP2 keeps weights, gradients and optimizer state in the CPU's
             memory.
-        fast: Whether all options of speed are on that keep the tolerances of the fidelity tests.
     """
     type: str = 'auto'
     fast: bool = False
     checkpoint_every: int | str | None = None
     checkpoint_blocks: int | None = None
     compile: bool = False
+    fused_optimizer: bool | None = None
     prefetch: int = 1
     hybrid: bool | str = AUTOMATIC
     reshard_after_forward: bool | str = AUTOMATIC
     reduce_dtype: str = 'fp32'
     cpu_offload: bool = False
-    fast: bool = False
 
     @property
     def every_kth(self) -> int:
@@ -95,6 +96,9 @@ class Engine:
             if getattr(engine, name) not in (True, False, AUTOMATIC):
                 raise InputError(f"engine.{name}={getattr(engine, name)!r}: expected 'auto', True "
                                  'or False')
+        if engine.fused_optimizer not in (True, False, None):
+            raise InputError(f'engine.fused_optimizer={engine.fused_optimizer!r}: expected True or '
+                             'False; None stands for engine.fast')
         if engine.reduce_dtype not in REDUCE_DTYPES:
             raise InputError(f'engine.reduce_dtype={engine.reduce_dtype!r}: expected one of '
                              f'{", ".join(REDUCE_DTYPES)}')
