@@ -101,6 +101,22 @@ def test_a_recipe_waits_for_a_line_of_the_log_and_takes_what_is_predicted(
     assert_as_predicted(memory, predicted)
 
 
+@pytest.mark.parametrize('name, ranks', [
+    ('head tuning', 1), pytest.param('head tuning', 8, marks=pytest.mark.slow),
+    pytest.param('full tuning', 8, marks=pytest.mark.slow)])
+def test_heads_in_bfloat16_wait_for_nothing_and_take_what_is_predicted(
+        cuda, tmp_path, name, ranks):
+    run = prepared(recipe(name, head_precision='bf16'), tmp_path / 'run', ranks)
+    predicted, memory = predicted_for(run), DeviceMemory()
+    runner, waits, _ = train_on_cuda(cuda, run, ranks, memory)
+    assert not waits[2] and waits[1].keys() <= LOG_LINE
+    assert_on_cuda(runner)
+    assert_as_predicted(memory, predicted)
+    in_float32 = predicted_for(prepared(recipe(name), tmp_path / 'float32', ranks))
+    assert predicted.parts['head'] < in_float32.parts['head']
+    assert any('convolutions in bfloat16' == str(kernel) for kernel in predicted.flops)
+
+
 @pytest.mark.parametrize('ranks', [1, 8])
 def test_accumulated_and_clipped_gradients_wait_for_nothing(cuda, tmp_path, ranks):
     _, done, _ = run_on_cuda(

@@ -30,6 +30,9 @@ RUNS = dict(
     rounded_fsdp2=dict(ranks=2, dtype='bfloat16'),
     native=dict(engine='single', dtype='bfloat16', native=True, iters=4),
     native_fsdp2=dict(ranks=2, dtype='bfloat16', native=True, iters=4),
+    heads=dict(engine='single', dtype='bfloat16', heads='bfloat16', native=True, iters=4),
+    heads_ddp=dict(ranks=2, engine='ddp', dtype='bfloat16', heads='bfloat16', native=True, iters=4),
+    heads_fsdp2=dict(ranks=2, dtype='bfloat16', heads='bfloat16', native=True, iters=4),
     frozen=dict(engine='single', dtype='bfloat16', frozen=True, iters=4),
     frozen_fsdp2=dict(ranks=2, engine='fsdp2', dtype='bfloat16', frozen=True, iters=4),
     hybrid=dict(ranks=4, hosts=2, norm=False, iters=3, hybrid=True),
@@ -77,9 +80,12 @@ def test_the_way_to_the_batch_changes_nothing(traces, name):
 
 
 @pytest.mark.parametrize('kind, other', [
-    ('rounded', 'rounded_ddp'), ('rounded', 'rounded_fsdp2'), ('native', 'native_fsdp2')])
+    ('rounded', 'rounded_ddp'), ('rounded', 'rounded_fsdp2'), ('native', 'native_fsdp2'),
+    ('heads', 'heads_ddp'), ('heads', 'heads_fsdp2')])
 def test_bfloat16_trains_alike(traces, kind, other):
     """Rounded and cast again by modules (rounded), cast and computed with by FSDP2 (native).
+
+    In the last runs the convolutions of the heads compute in bfloat16, too (heads).
 
     Adam takes whole steps of 1e-3 on gradients that are noise: 10 of them, either way.
     """

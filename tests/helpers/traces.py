@@ -49,7 +49,7 @@ from mmseg_custom.engine.hooks import clip_gradients
 DEFAULTS = dict(ranks=1, engine='auto', iters=10, dtype='float32', accumulation=1, norm=True,
                 clip=1.0, checkpoint_every=1, prefetch=1, depth=4, unread=0, hybrid=False,
                 cpu_offload=False, compile=False, save=None, resume=None, start=0, native=False,
-                frozen=False, hosts=1)
+                frozen=False, hosts=1, heads='float32')
 GLOBAL_BATCH, SIDE, CLASSES = 4, 28, 5
 
 
@@ -88,7 +88,8 @@ def train(rank: int, options: dict, path: Path, port: str) -> None:
     engine = Engine.of(dict(type=options['engine'], **{name: options[name] for name in (
         'checkpoint_every', 'prefetch', 'hybrid', 'cpu_offload', 'compile')}))
     sharded = choose_engine(engine, model) == 'fsdp2'
-    precision.apply_precision(model, getattr(torch, options['dtype']), 'cpu', store=not sharded)
+    precision.apply_precision(model, getattr(torch, options['dtype']), 'cpu', store=not sharded,
+                              head_dtype=getattr(torch, options['heads']))
     checkpoint = open_checkpoint(resume) if resume else None
     by_shards = resume and sharded and checkpoint.is_sharded
     if resume and not by_shards:
