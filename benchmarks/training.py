@@ -7,15 +7,17 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from types import SimpleNamespace
 
 import torch
 from mmcv import Config
 from mmcv.parallel import DataContainer
-from mmcv.runner import IterBasedRunner
+from mmcv.runner import IterBasedRunner, IterLoader
 from mmseg.utils import get_root_logger
 from torch import nn
 
+from mmseg_custom.compat.data_containers import change_tensors
 from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.parallelize import parallelize, unwrap
 from mmseg_custom.distributed.precision import apply_precision
@@ -24,6 +26,7 @@ from mmseg_custom.doctor.memory import MemoryEstimate, estimate
 from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.engine.batch import Batch
 from mmseg_custom.engine.build import build_network, compute_dtype, head_dtype, master_dtype
+from mmseg_custom.engine.copied_ahead import copied_ahead
 from mmseg_custom.engine.determinism import settle_determinism, use_deterministic_kernels
 from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.engine.run import Run
@@ -35,20 +38,20 @@ from .networks import IMAGES, crop_of, fill, random_images, recipe
 CPU_BLOCKS = 2
 
 
-class Batches:
-    """The same batch in every iteration, as mmcv's loader passes it."""
+class LoadedBatches:
+    """A loader of the same batch, again and again: of the CPU's memory, pinned or not."""
 
-    epoch = 0
-
-    def __init__(self, images: int, crop: tuple[int, int], classes: int):
-        labels = torch.randint(classes, (images, 1, *crop))
-        self._batch = dict(
+    def __init__(self, images: int, crop: tuple[int, int], classes: int, pinned: bool):
+        labels = torch.randint(classes, (images, 1, *crop),
+                               generator=torch.Generator().manual_seed(1))
+        batch = dict(
             img=DataContainer([random_images('cpu', images, 3, *crop)], stack=True),
             gt_semantic_seg=DataContainer([labels], stack=True),
             img_metas=DataContainer([[dict(flip=False)] * images], cpu_only=True))
+        self._batch = change_tensors(torch.Tensor.pin_memory, batch) if pinned else batch
 
-    def __next__(self) -> dict:
-        return self._batch
+    def __iter__(self) -> Iterator[dict]:
+        return repeat(self._batch)
 
     def __len__(self) -> int:
         return 10 ** 4
@@ -61,12 +64,14 @@ class Training:
     Attributes:
         cfg: Resolved config.
         runner: Runner after ``before_run``.
-        batches: Its batches.
+        batches: Its batches, which on a GPU are copied ahead from pinned memory.
+        unpinned: The same batches as mmcv's loader gives them.
         predicted: What the doctor predicts of a step.
     """
     cfg: Config
     runner: IterBasedRunner
-    batches: Batches
+    batches: IterLoader
+    unpinned: IterLoader
     predicted: MemoryEstimate
 
     def step(self) -> None:
@@ -132,7 +137,10 @@ def training(cfg: Config, run: Context, predicted: MemoryEstimate) -> Iterator[T
         runner = build_training_runner(settings, model, get_root_logger(), checkpoint_config=None)
         runner.call_hook('before_run')
         runner.call_hook('before_epoch')
-        yield Training(cfg, runner, Batches(IMAGES, crop_of(cfg), classes), predicted)
+        ours, unpinned = (LoadedBatches(IMAGES, crop_of(cfg), classes, pinned)
+                          for pinned in (run.on_gpu, False))
+        yield Training(cfg, runner, IterLoader(copied_ahead(ours, run.device)),
+                       IterLoader(unpinned), predicted)
     runner.optimizer.state.clear()
     del model, runner
     free_memory()

@@ -25,7 +25,7 @@ def test_maps_and_losses_are_the_same(trained, tmp_path):
         assert (ours - theirs).norm() / theirs.norm() < 1e-5
     original = OriginalTraining(model, trained.cfg, 'cpu', str(tmp_path))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    original.step(trained.batches)
+    original.step(trained.unpinned)
     loss = original.runner.outputs['log_vars']['loss']
     assert isinstance(loss, float)  # it was read from the device, as there
     model.load_state_dict(before)
