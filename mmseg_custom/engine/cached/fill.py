@@ -106,8 +106,8 @@ class Filler:
                 shard, rows = sampler.batches.popleft()
                 if rows.start == 0:
                     data = ShardData.empty(self.cache.layout, self._records(shard))
-                features = self._compute(copies(images))
-                background.put(partial(_store, data, rows, features, labels))
+                features = self.compute(copies(images))
+                background.put(partial(store, data, rows, features, labels))
                 if rows.stop == len(data.labels):
                     background.put(partial(writer.write, shard, data))
                 bar.update(len(images))
@@ -125,7 +125,7 @@ class Filler:
             else:
                 yield shard
 
-    def _compute(self, images: Tensor) -> list[HostCopy]:
+    def compute(self, images: Tensor) -> list[HostCopy]:
         """Computes the feature maps (B, C, h, w) of images (B, 3, H, W), which go to the host."""
         features = frozen_features(self.model, dict(img=images))
         return [HostCopy(level.to(self.cache.layout.torch_dtype), self._leaving)
@@ -141,7 +141,7 @@ class Filler:
             raise SystemExit(PREEMPTED)
 
 
-def _store(data: ShardData, rows: slice, features: list[HostCopy], labels: Tensor) -> None:
+def store(data: ShardData, rows: slice, features: list[HostCopy], labels: Tensor) -> None:
     """Stores feature maps (B, C, h, w) and labels (B, H, W) in rows of a shard."""
     for rows_of_level, level in zip(data.features, features, strict=True):
         rows_of_level[rows] = level.wait()
