@@ -30,7 +30,6 @@ from benchmarks.registry import benchmark
 from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.engine.background import Background
 from mmseg_custom.engine.cached.fill import BATCH, Filler, store
-from mmseg_custom.engine.copies import DeviceCopies
 from mmseg_custom.feature_cache import FeatureCache, RecordLayout, Shard
 from mmseg_custom.feature_cache.shards import ShardData
 
@@ -135,10 +134,9 @@ class Filling:
 
     def ours(self) -> None:
         """Stores feature maps beside, as a run does."""
-        copies = DeviceCopies(self.device)
         with Background(self.device) as background:
             for rows in self.rows:
-                features = self.filler.compute(copies(self.images))
+                features = self.filler.compute(self.images)
                 background.put(partial(store, self.data, rows, features, self.labels))
 
     def in_turns(self) -> None:

@@ -19,7 +19,7 @@ from ...errors import InputError, refuse_unknown
 from ...layers.block import Block
 from ...layers.feature_pyramid import LEVELS, build_pyramid
 from ...layers.patch_embed import PatchEmbed
-from ...layers.pos_embed import PosEmbedCache
+from ...layers.pos_embed import PosEmbedCache, resample_pos_embed
 
 
 @BACKBONES.register_module()
@@ -118,6 +118,7 @@ class InternViT6B(BaseModule):
                 for name, level in build_pyramid(embed_dim, with_final_norm).items():
                     self.add_module(name, level)
         self.positions = PosEmbedCache()
+        self._trains_positions = not freeze_vit or unfreeze_pos_embed
 
         if isinstance(pretrained, InternViT6B):
             self._share(pretrained)
@@ -166,7 +167,8 @@ class InternViT6B(BaseModule):
     def train(self, mode: bool = True) -> 'InternViT6B':
         """Sets the training mode; frozen parts stay in eval mode."""
         super().train(mode)
-        # Casts and gathered shards are new tensors each time, at addresses that may repeat.
+        # Positions that were trained since the last evaluation; casts and gathered shards are new
+        # tensors each time, at addresses that may repeat.
         self.positions = PosEmbedCache()
         if self.freeze_vit:
             for name, child in self.named_children():
@@ -229,7 +231,11 @@ class InternViT6B(BaseModule):
     def _add_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, D) -> (B, 1 + N, D): puts the class token in front and adds the positions."""
         cls_token = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
-        positions = self.positions(self.pos_embed, grid).to(tokens.dtype)
+        # While it learns, its casts and gathered shards change at addresses that may repeat: the
+        # cache could not tell.
+        fresh = self.training and self._trains_positions
+        positions = (resample_pos_embed if fresh else self.positions)(self.pos_embed, grid)
+        positions = positions.to(tokens.dtype)
         return torch.cat([cls_token, tokens], dim=1) + positions
 
     def _run_blocks(self, tokens: Tensor) -> list[Tensor]:
