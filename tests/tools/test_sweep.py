@@ -18,6 +18,12 @@ model = dict(
                      dropout_ratio=0.0, in_channels=32, channels=32, num_classes=150,
                      loss_decode=dict(type='CrossEntropyLoss')))
 """
+BATCHED = """
+log_config = dict(interval=2)
+optimizer_config = dict(grad_clip=None)
+sweep = dict(lr=[1e-3, 3e-3, 1e30], layers=[1], head=['linear'], models=dict(linear='{linear}'),
+             batched={batched})
+"""
 FROZEN = SMALL.replace('freeze_vit=False', 'freeze_vit=True') + """
 log_config = dict(interval=2)
 optimizer_config = dict(grad_clip=dict(max_norm=1.0))
@@ -133,3 +139,52 @@ def test_killed_while_heads_are_saved(zygote, config, whole, tmp_path):
     assert [text.count(f'iteration {n}: mIoU ') for n in (2, 4, 6, 8)] == [0, 1, 0, 1]
     for name in (LINEAR_HEAD, UPERNET):
         assert_same(work_dir / name, whole(1) / name)
+
+
+@pytest.fixture(scope='module')
+def linear(tmp_path_factory):
+    """Returns the config of a sweep of linear heads, with the given value of ``batched``."""
+    folder = tmp_path_factory.mktemp('linear')
+    (folder / 'linear.py').write_text(LINEAR)
+    data = draw_data(folder, train=5, val=2)
+
+    def config(batched: bool) -> Path:
+        text = SMALL.replace('freeze_vit=False', 'freeze_vit=True') + BATCHED.format(
+            linear=f'{folder}/linear.py', batched=batched)
+        return write_config(folder / f'{batched}.py', data, 'head_tuning_tiny', text)
+    return config
+
+
+@pytest.mark.parametrize('ranks', [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_heads_that_are_trained_together(zygote, linear, tmp_path, ranks):
+    """They end where they end alone, up to rounding; resumed, with the same bits."""
+    options = ['--seed', 5, *spread(ranks)]
+    text = zygote.train(linear(True), '--work-dir', tmp_path / 'whole', *options, ranks=ranks)
+    assert '3 of 3 head(s) are trained together, in 1 group(s)' in text
+    zygote.train(linear(False), '--work-dir', tmp_path / 'alone', *options, ranks=ranks)
+    names = [f'lr{lr}' for lr in ('0.001', '0.003')]
+    diverged = [json.loads((tmp_path / run / 'lr1e+30/result.json').read_text())
+                for run in ('whole', 'alone')]
+    assert diverged[0]['state'] == 'diverged' and (
+        diverged[0]['reason'] == diverged[1]['reason']
+        and diverged[0]['iterations'] == diverged[1]['iterations'])
+    for name in names:
+        end, expected = final_state(tmp_path / 'whole' / name), final_state(
+            tmp_path / 'alone' / name)
+        assert end.keys() == expected.keys()
+        for key, value in expected.items():
+            assert not isinstance(value, torch.Tensor) or torch.allclose(
+                end[key].double(), value.double(), rtol=1e-4, atol=1e-6), key
+        found, alone = losses(tmp_path / 'whole' / name), losses(tmp_path / 'alone' / name)
+        assert found.keys() == alone.keys() and all(
+            found[i]['loss'] == pytest.approx(alone[i]['loss'], rel=1e-5) for i in alone)
+    shutil.copytree(tmp_path / 'whole', tmp_path / 'again', symlinks=True)
+    for name in names:
+        (tmp_path / 'again' / name / 'result.json').unlink()
+        for path in [*tmp_path.glob(f'again/{name}/iter_[68].*'),
+                     *tmp_path.glob(f'again/{name}/best*')]:
+            path.unlink()
+    zygote.train(linear(True), '--work-dir', tmp_path / 'again', '--auto-resume', *spread(ranks),
+                 ranks=ranks)
+    for name in names:
+        assert_same(tmp_path / 'again' / name, tmp_path / 'whole' / name)

@@ -22,6 +22,7 @@ from ..run import Run
 from ..stop_signals import StopRequested
 from ..used_folder import EarlierRun, OverwriteHook
 from .backbone import SharedBackbone
+from .evaluation import SharedPrediction
 from .folder import SweepFolder
 from .head_group import group_heads
 from .losses import LossReader
@@ -147,8 +148,9 @@ class HeadTrainer:
                 for probe, _ in due:
                     averages.enter_context(averaged(probe.runner))
                 try:
+                    models = [probe.model for probe, _ in due]
                     results = due[0][1].predict(
-                        [probe.model for probe, _ in due], after_batch=self.shared.clear,
+                        models, labels_of=SharedPrediction(models, self.shared),
                         description=f'evaluation of {len(due)} head(s)',
                         preemption=self.preemption)
                 except StopRequested as request:
