@@ -16,7 +16,7 @@ class Background:
     The first function that raises an error ends the work: none is called after it, and the error is
     raised in the calling thread, by :meth:`put` or at the end of the ``with`` block. If the block
     ends by an error of its own, what was put before is finished first, and an error of that counts.
-    Ctrl-C waits for nothing.
+    Only Ctrl-C waits for nothing.
 
     Args:
         device: Device that computes, 'cuda' or 'cpu'.
@@ -58,7 +58,7 @@ class Background:
                  trace: TracebackType | None) -> None:
         if self._pool is None:
             return
-        finishes = kind is None or issubclass(kind, Exception)
+        finishes = kind is None or not issubclass(kind, KeyboardInterrupt)
         try:
             while finishes and self._calls:
                 self._calls.popleft().result()

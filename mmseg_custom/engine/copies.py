@@ -79,6 +79,7 @@ class HostCopy:
         if tensor.device.type != 'cuda':
             self._tensor = tensor
             return
+        tensor = tensor.contiguous()  # else CUDA copies twice, and the second copy does not wait
         compute = torch.cuda.current_stream()
         with torch.cuda.stream(stream or compute):
             if stream is not None:

@@ -7,7 +7,7 @@ from helpers.fake_cuda import local, on_cuda, simulate_ranks
 from helpers.fake_runs import RECIPES, prepared, recipe, train
 from mmcv.runner import Hook
 
-from mmseg_custom.distributed import parallelize
+from mmseg_custom.distributed import mesh
 from mmseg_custom.engine.ema import SegEMAHook
 
 # All places of an iteration that may wait for the device: they read a line of the log.
@@ -98,9 +98,8 @@ def test_class_weights_wait_for_nothing(cuda, tmp_path):
 
 @pytest.mark.parametrize('name', ['linear probing', 'full tuning'])
 def test_32_processes_of_4_hosts(cuda, tmp_path, name):
-    cuda.setattr(parallelize, 'gather_to_all', lambda _: [f'host {i // 8}' for i in range(32)])
+    cuda.setattr(mesh, 'gather_to_all', lambda _: [f'host {i // 8}' for i in range(32)])
     runner, waits, _ = run_on_cuda(cuda, tmp_path, name, 32, engine__hybrid=True)
     assert not waits[2]
     if name == 'full tuning':
-        mesh = next(runner.model.parameters()).device_mesh
-        assert tuple(mesh.shape) == (4, 8)
+        assert tuple(next(runner.model.parameters()).device_mesh.shape) == (4, 8)

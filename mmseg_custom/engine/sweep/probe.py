@@ -20,7 +20,7 @@ from ...distributed.parallelize import parallelize
 from ...distributed.precision import apply_precision
 from ...files import SaveError, atomic_write
 from .. import best
-from ..build import compute_dtype, init_heads, master_dtype
+from ..build import compute_dtype, head_dtype, init_heads, master_dtype
 from ..determinism import settle_determinism
 from ..divergence import check_finite
 from ..evaluation_hook import SegEvalHook, rewound
@@ -107,6 +107,8 @@ class Probe:
             model = parallelize(model, run.device, run.engine,
                                 run.cfg.get('find_unused_parameters', False),
                                 master_dtype=master_dtype(run.cfg))
+            if saving.get('type', 'CheckpointHook') == 'CheckpointHook':
+                saving['background'] = False  # All heads have saved, once the last one has.
             self.runner = build_training_runner(
                 run, model, logger, self._last_save, type=ProbeRunner.__name__,
                 checkpoint_config=saving if run.cfg.get('checkpoint_config') else None)
@@ -230,7 +232,8 @@ def _build(run: Run, shared: SharedBackbone) -> nn.Module:
     shared.restore_generator()
     model = build_segmentor(options, train_cfg=cfg.get('train_cfg'), test_cfg=cfg.get('test_cfg'))
     init_heads(model)
-    apply_precision(model, compute_dtype(cfg, model), run.device, master_dtype=master_dtype(cfg))
+    apply_precision(model, compute_dtype(cfg, model), run.device, master_dtype=master_dtype(cfg),
+                    head_dtype=head_dtype(cfg))
     settle_determinism(model)
     return model
 

@@ -1,12 +1,12 @@
 """The window batch size: how many windows go through the network at once."""
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from mmseg.utils import get_root_logger
 
 from ...errors import InputError
+from ...host_memory import free_host_memory
 from ...peak_memory import begin_measurement, measured_peak
 from ...units import format_bytes
 
@@ -93,7 +93,4 @@ def free_bytes(device: torch.device) -> int:
     if device.type == 'cuda':
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    for line in Path('/proc/meminfo').read_text().splitlines():
-        if line.startswith('MemAvailable:'):
-            return int(line.split()[1]) * 1024  # from kilobytes
-    raise OSError('/proc/meminfo has no MemAvailable')
+    return free_host_memory()
