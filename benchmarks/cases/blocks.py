@@ -91,4 +91,4 @@ def case(run: Context) -> None:
             targets=[at_least(LIMIT, 0.85), *([at_least(TRANSFORMERS, 1.0)]
                                               if TRANSFORMERS in times else [])],
             notes=f'in {str(dtype).removeprefix("torch.")}')
-    run.fact(dtype=str(dtype), matmul_tflops=rate / 1e12)
+    run.fact(dtype=str(dtype), matmul_tflops=round(rate / 1e12, 3))

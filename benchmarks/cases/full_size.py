@@ -58,4 +58,4 @@ def case(run: Context) -> None:
             limit=block_flops(1, cfg, blocks) / rate)
     run.row('a crop, from pixels to logits', 's', times['crop'])
     run.fact(parameters=sum(p.numel() for p in backbone.parameters()), blocks_run=blocks,
-             matmul_gflops=rate / 1e9)
+             matmul_gflops=round(rate / 1e9, 1))

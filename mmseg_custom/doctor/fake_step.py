@@ -93,13 +93,14 @@ def _shard(model: nn.Module, cfg: Config, engine: Engine, tracker: MemoryTracker
 def _run(model: nn.Module, cfg: Config, shape: RunShape, engine: Engine, tracker: MemoryTracker,
          edge: int) -> list[Tensor]:
     """Runs forward pass, backward pass and optimizer; returns the optimizer's state."""
-    batch = _batch(model, shape, tracker)
+    # On a GPU the next batch is on its way (engine/copied_ahead.py).
+    batches = [_batch(model, shape, tracker) for _ in range(1 + (shape.device == 'cuda'))]
     if _keeps_gradients(engine, shape):
         _copy_gradients(model)
     optimizer = None if cfg.optimizer.type == LOW_MEMORY else build_optimizer(
         model, cfg.optimizer)
     with track_sites(model, tracker, edge):
-        loss = model.train_step(batch, None)['loss']
+        loss = model.train_step(batches[0], None)['loss']
     tracker.enter_site('backward', REST)
     loss.backward()
     tracker.kind = 'workspace'

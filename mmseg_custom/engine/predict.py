@@ -27,7 +27,7 @@ from ..evaluation.run_info import peak_memory
 from ..models import InternViTSegmentor
 from ..progress import progress_bar
 from .background import Background
-from .copies import DeviceCopies, HostCopy
+from .copies import DeviceCopy, HostCopy, copy_stream
 from .painter import Painter
 from .predictions import Predictions
 from .preemption import Preemption
@@ -119,7 +119,7 @@ def _fill(found: Sequence[Predictions], models: Sequence[nn.Module], loader: Dat
     """
     _, ranks = get_dist_info()
     start, total = time.perf_counter(), len(loader.dataset)
-    copies, skips = DeviceCopies(device), isinstance(loader.dataset, SkippingDataset)
+    copies, skips = copy_stream(device), isinstance(loader.dataset, SkippingDataset)
     for model in models:
         model.eval()
     # A window on the screen belongs to the main thread.
@@ -190,16 +190,16 @@ class _Image:
 
 
 def _predict(models: Sequence[nn.Module], indices: list[int | None], batch: dict,
-             copies: DeviceCopies, labels_of: Callable[[list, list], list] | None
+             copies: torch.cuda.Stream | None, labels_of: Callable[[list, list], list] | None
              ) -> list[_Image]:
-    """Predicts the images of a batch."""
+    """Predicts the images of a batch, which are copied to the device on a stream of their own."""
     # Ranks with a sharded model must predict equally often, so they predict the padding, too.
     padding = any(is_sharded(model) for model in models)
     positions = [i for i, index in enumerate(indices) if index is not None or padding]
     if not positions:
         return []
     views, metas = _unpack(batch, positions)
-    images = copies(views)
+    images = DeviceCopy(views, copies).arrive()
     labels = labels_of(images, metas) if labels_of is not None else [
         predict_labels(model, images, metas) for model in models]
     return [_Image(index, list(of_image), view, meta, unwrap(models[0]))

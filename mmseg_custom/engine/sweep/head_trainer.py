@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from ...files import SaveError
 from ...progress import progress_bar
 from ..blame import first_iteration
+from ..copied_ahead import copied_ahead
 from ..divergence import Diverged
 from ..ema import averaged
 from ..iteration_timer import evaluating
@@ -100,7 +101,7 @@ class HeadTrainer:
     def _stream(self, loader: DataLoader, device: str) -> Iterator[dict]:
         """Yields training batches on the device, with the feature maps of all layers."""
         target = [torch.cuda.current_device() if device == 'cuda' else -1]
-        for batch in loader:
+        for batch in copied_ahead(loader, device):
             inputs, _ = scatter_kwargs((batch,), {}, target)
             batch, = inputs[0]
             features = self.shared.of_batch(batch)
