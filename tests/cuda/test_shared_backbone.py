@@ -118,11 +118,12 @@ def test_an_evaluation_of_heads_computes_the_feature_maps_once(cuda, tmp_path):
         frozen_features = shared.network.frozen_features
         cuda.setattr(shared.network, 'frozen_features',
                      lambda windows: batches.append(len(windows)) or frozen_features(windows))
-        for record in (seen.host_waits, seen.unpinned):
-            record.clear()
+        seen.host_waits.clear()
+        seen.copies.clear()
         found = predict_all(models, ImageLoader(), 'cuda',
                             labels_of=SharedPrediction(models, shared))
     assert [[labels.shape for labels in own.in_order()] for own in found] == [SIZES] * 3
     assert sum(batches) == 4 + 4 + 12  # windows of the images
-    assert not seen.host_waits and not seen.unpinned
+    assert not seen.host_waits and all(pinned for pinned, _ in seen.copies)
+    assert sum(not on_compute for _, on_compute in seen.copies) == len(SIZES)  # images
     assert Counter(seen.beside) == {COPY: len(SIZES) * 3}
