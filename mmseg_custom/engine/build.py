@@ -16,6 +16,7 @@ from ..checkpoint.provenance import weights_source_of
 from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import choose_engine, parallelize, unwrap
 from ..distributed.precision import COMPUTE_DTYPES, HEAD_DTYPES, apply_precision
+from ..distributed.topology import find_topology, is_open, resolve_topology
 from ..errors import SHOWN, InputError
 from ..logs import saying
 from ..optim import low_memory
@@ -94,8 +95,13 @@ def _build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None
         init_heads(model)
     kind = choose_engine(run.engine, model)
     sharded = kind == 'fsdp2'
-    apply_precision(model, compute_dtype(cfg, model), run.device, store=not sharded,
-                    master_dtype=master_dtype(cfg), head_dtype=head_dtype(cfg))
+    dtype = compute_dtype(cfg, model)
+    engine = run.engine
+    if sharded and is_open(engine):
+        engine = resolve_topology(engine, model, find_topology(run.device),
+                                  dtype or torch.float32, cfg.optimizer)
+    apply_precision(model, dtype, run.device, store=not sharded, master_dtype=master_dtype(cfg),
+                    head_dtype=head_dtype(cfg))
     by_shards = (checkpoint is not None and sharded and complete and checkpoint.is_sharded
                  and not anew)
     if checkpoint is not None and not by_shards:
@@ -107,7 +113,7 @@ def _build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None
     if before_wrapping is not None:
         before_wrapping(model)
     settle_determinism(model)
-    model = parallelize(model, run.device, run.engine, cfg.get('find_unused_parameters', False),
+    model = parallelize(model, run.device, engine, cfg.get('find_unused_parameters', False),
                         kind, master_dtype(cfg))
     if checkpoint is not None and by_shards:
         with explained_parts(checkpoint, run.resumed):

@@ -11,11 +11,15 @@ devices. Three more things make a whole training run on them, on a machine witho
 Everything that makes the host wait for the device is recorded, with the line that asks for it: a
 number read from a tensor, a blocking copy to the host or the device, indices on the host, a shape
 that depends on values, `synchronize`. So are the collectives, with their tensors. Whether a copy
-that does not block comes from pinned memory is not seen, nor whether its result is read too early.
+that does not block comes from pinned memory is seen of tensors that ``pin_memory()`` made, and an
+operation on a tensor that another stream is still copying fails.
 """
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,6 +57,9 @@ RESIZES = {aten.upsample_bilinear2d.default: 1, aten.upsample_bilinear2d_backwar
 CONVOLUTIONS = {aten.convolution.default, aten.convolution_backward.default}
 # Operations of batch norm that have no fake form, or one that writes the statistics as C++ does:
 # (whether the first output is of the input's shape, number of outputs of one value per channel).
+NO_LAUNCH = {'empty', 'empty_like', 'empty_strided', 'new_empty', 'new_empty_strided', 'detach',
+             'alias', 'set_', 'resize_', '_reshape_alias', '_unsafe_view', 'device',
+             '_local_scalar_dense', 'wait_tensor', 'lift_fresh', 'record_stream'}
 BATCH_NORM = {
     aten.native_batch_norm.default: (True, 2), aten.batch_norm_stats.default: (False, 2),
     aten.batch_norm_gather_stats_with_counts.default: (False, 2),
@@ -66,19 +73,56 @@ class FakeCuda:
 
     Attributes:
         host_waits: A line of code for each time that the host waited for the device.
+        unpinned: A line of code for each copy that is to overlap, from memory that is not pinned.
+        beside: The same of threads beside the main one, for which it does not wait.
         collectives: Names of the collectives between devices.
         host_groups: Names of the process groups between hosts.
+        copies: Copies to the device that do not block: whether from pinned memory, and whether on
+            the stream that computes.
+        launches: Number of operators by name that reach the device.
     """
 
     def __init__(self):
         self.host_waits: list[str] = []
+        self.beside: list[str] = []
         self.collectives: list[str] = []
         self.host_groups: set[str] = set()
+        self.copies: list[tuple[bool, bool]] = []
+        self.launches: Counter[str] = Counter()
+        self.unpinned: list[str] = []
+        self._pinned: dict[int, torch.UntypedStorage] = {}
+        self.arriving: dict[int, _Stream] = {}  # storages that a stream is copying to the device
         self.in_factory, self.moving = 0, False
 
     def wait(self, reason: str) -> None:
         """Records that the host waits."""
         self.host_waits.append(f'{_asking_line()} ({reason})')
+
+    def pin(self, tensor: Tensor) -> None:
+        """Remembers that the memory of a tensor is pinned."""
+        self._pinned[_storage(tensor)] = tensor.untyped_storage()
+
+    def is_pinned(self, tensor: Tensor) -> bool:
+        """Returns whether the memory of a tensor is pinned."""
+        return _storage(tensor) in self._pinned
+
+    def launch(self, func, args: tuple, kwargs: dict, out: object) -> None:
+        """Counts an operator, if it is more than a view and has something to do on the device.
+
+        Raises:
+            RuntimeError: If it reads what another stream is still copying.
+        """
+        if _is_free(func):
+            return
+        tensors = [local(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        if not any(map(_on_cuda, [*tensors, *tree_leaves(out)])):
+            return
+        self.launches[str(func)] += 1
+        for tensor in tensors if self.arriving else ():
+            stream = self.arriving.get(_storage(tensor))
+            if stream is not None and stream is not _streams[-1]:
+                raise RuntimeError(f'{func} reads too early what is being copied, at '
+                                   f'{_asking_line()}')
 
     @contextmanager
     def factory(self) -> Iterator[None]:
@@ -95,6 +139,8 @@ class FakeCuda:
         Raises:
             RuntimeError: For a tensor on the other side.
         """
+        if tensor.device == CPU and 'cpu:' in dist.get_backend_config():
+            return  # the group has a part for tensors of the host
         expected = 'cpu' if on_host else 'cuda'
         if tensor.device.type != expected:
             raise RuntimeError(f'{name} in a group of {expected}: a tensor on {tensor.device}, at '
@@ -104,6 +150,8 @@ class FakeCuda:
 
     def exchange(self, name: str, group: dist.ProcessGroup | None) -> None:
         """Records an exchange of Python objects; nccl takes them through the device."""
+        if group is None and 'cpu:' in dist.get_backend_config():
+            return
         if group is None or group.group_name not in self.host_groups:
             self.collectives.append(name)
             self.wait(name)
@@ -178,6 +226,7 @@ class _OnCuda(TorchDispatchMode):
         if func in CONVOLUTIONS:
             out = _as_cudnn(out, args[:2] if func is aten.convolution.default else args[1:3])
         self._record_copy(func, args, kwargs, out)
+        self.seen.launch(func, args, kwargs, out)
         return out
 
     def _check_indices(self, func, args: tuple) -> None:
@@ -218,10 +267,20 @@ class _OnCuda(TorchDispatchMode):
             overlaps = args[2] if len(args) > 2 else kwargs.get('non_blocking')
         else:
             return
-        if _on_cuda(source) and target.device == CPU and not overlaps:
-            self.seen.wait('a copy to the host')
+        if _on_cuda(source) and target.device == CPU:
+            if not overlaps:
+                self.seen.wait('a copy to the host')
+            elif target is out:
+                self.seen.pin(target)
         elif _on_cuda(target) and source.device == CPU and not overlaps:
             self.seen.wait('a blocking copy to the device')
+        elif _on_cuda(target) and source.device == CPU and source.dim():
+            on_compute, pinned = len(_streams) == 1, self.seen.is_pinned(source)
+            self.seen.copies.append((pinned, on_compute))
+            if not pinned:
+                self.seen.unpinned.append(_asking_line())
+            if not on_compute:
+                self.seen.arriving[_storage(target)] = _streams[-1]
 
 
 class _Decisions(TorchFunctionMode):
@@ -283,6 +342,14 @@ class _Decisions(TorchFunctionMode):
     def _cuda(self, _func, tensor: Tensor, device: object = None,
               non_blocking: bool = False) -> Tensor:
         return self._move(tensor, CUDA, None, non_blocking)
+
+    def _pin_memory(self, _func, tensor: Tensor, *_) -> Tensor:
+        pinned = tensor.clone()
+        self.seen.pin(pinned)
+        return pinned
+
+    def _is_pinned(self, _func, tensor: Tensor) -> bool:
+        return self.seen.is_pinned(tensor)
 
     def _numpy(self, _func, tensor: Tensor):
         if _on_cuda(tensor):
@@ -365,33 +432,83 @@ def _asking_line() -> str:
     return 'unknown'
 
 
+class ThreadInTurn:
+    """Takes the place of a thread beside the main one, to which the fake tensors would be unknown.
+
+    What is to run in it runs at once, and its host waits are recorded apart.
+    """
+
+    def __init__(self, *_):
+        pass
+
+    def submit(self, function: Callable, *args) -> Future:
+        done: Future = Future()
+        waits = [seen.host_waits for seen in _watching]
+        for seen in _watching:
+            seen.host_waits = seen.beside
+        try:
+            done.set_result(function(*args))
+        except BaseException as error:
+            done.set_exception(error)
+        finally:
+            for seen, own in zip(_watching, waits):
+                seen.host_waits = own
+        return done
+
+    def shutdown(self, **_) -> None:
+        pass
+
+
+def _storage(tensor: Tensor) -> int:
+    """Returns what views of a tensor have in common."""
+    return local(tensor).untyped_storage()._cdata
+
+
+@cache
+def _is_free(func) -> bool:
+    """Returns whether an operator gives memory or a view, for which nothing is launched."""
+    returned = [value.alias_info for value in func._schema.returns]
+    view = bool(returned) and all(info is not None and not info.is_write for info in returned)
+    return view or func._schema.name.split('::')[1] in NO_LAUNCH
+
+
 class _Stream:
-    """A stream or an event that is always done."""
+    """A stream, or an event of one, that is always done."""
 
     def __init__(self, *_, **__):
-        self.device, self.cuda_stream = CUDA, 0
+        self.device, self.cuda_stream, self.stream = CUDA, 0, self
 
-    def record(self, *_) -> '_Stream':
+    def record(self, stream: '_Stream | None' = None) -> '_Stream':
+        self.stream = stream or _streams[-1]
         return self
 
-    record_event = record
+    def record_event(self, event: '_Stream | None' = None) -> '_Stream':
+        return (event or _Stream()).record(self)
 
-    def wait_stream(self, *_) -> None:
-        pass
+    def wait_stream(self, other: '_Stream') -> None:
+        for seen in _watching if self is _streams[0] else ():
+            seen.arriving = {storage: stream for storage, stream in seen.arriving.items()
+                             if stream is not other.stream}
 
-    wait_event = wait = wait_stream
+    wait_event = wait_stream
+
+    def wait(self, stream: '_Stream | None' = None) -> None:
+        (stream or _streams[-1]).wait_event(self)
 
     def __enter__(self) -> None:
-        pass
+        _streams.append(self)
 
     def __exit__(self, *_) -> None:
-        pass
+        _streams.pop()
 
     def query(self) -> bool:
         return True
 
     def synchronize(self) -> None:
         _wait('synchronize')
+
+
+_streams = [_Stream()]  # the stream that computes, and those that are current inside of it
 
 
 def simulate_cuda(monkeypatch: pytest.MonkeyPatch, gpus: int = 8) -> None:
@@ -402,8 +519,8 @@ def simulate_cuda(monkeypatch: pytest.MonkeyPatch, gpus: int = 8) -> None:
             is_available=lambda: True, is_initialized=lambda: True, device_count=lambda: gpus,
             current_device=lambda: 0, set_device=lambda _: None, init=lambda: None,
             get_device_capability=lambda *_: (9, 0), get_device_name=lambda *_: 'a fake GPU',
-            Stream=_Stream, Event=_Stream, current_stream=lambda *_: _Stream(),
-            default_stream=lambda *_: _Stream(), stream=lambda *_: nullcontext(),
+            Stream=_Stream, Event=_Stream, current_stream=lambda *_: _streams[-1],
+            default_stream=lambda *_: _streams[0], stream=lambda stream: stream or nullcontext(),
             device=lambda *_: nullcontext(), synchronize=lambda *_: _wait('synchronize'),
             is_current_stream_capturing=lambda: False, manual_seed_all=lambda _: None,
             empty_cache=lambda: _wait('empty_cache'),
@@ -430,8 +547,16 @@ def _group_tensors(tensors: list) -> dict:
 
 
 @contextmanager
-def simulate_ranks(monkeypatch: pytest.MonkeyPatch, seen: FakeCuda, ranks: int) -> Iterator[None]:
-    """Joins :func:`.nccl_group.nccl_group` as rank 0, where there are several ranks."""
+def simulate_ranks(monkeypatch: pytest.MonkeyPatch, seen: FakeCuda, ranks: int,
+                   host: bool = False) -> Iterator[None]:
+    """Joins :func:`.nccl_group.nccl_group` as rank 0, where there are several ranks.
+
+    Args:
+        monkeypatch: Fixture of the test.
+        seen: What happens on the device.
+        ranks: Number of ranks.
+        host: Whether the group also takes tensors of the host, as those of a run do.
+    """
     if ranks == 1:
         yield
         return
@@ -461,7 +586,7 @@ def simulate_ranks(monkeypatch: pytest.MonkeyPatch, seen: FakeCuda, ranks: int) 
                         seen.exchange('broadcast_object_list', group))
     monkeypatch.setattr(ddp, '_verify_param_shape_across_processes', lambda *_: None)
     monkeypatch.setattr(ddp, '_sync_module_states', lambda *_, **__: None)
-    with nccl_group(ranks):
+    with nccl_group(ranks, host=host):
         yield
 
 

@@ -106,6 +106,7 @@ PARAMETERS: dict[str, dict[str, Kind]] = {
     'PolyLrUpdaterHook': dict(power=number(0), min_lr=number(0)),
     'CheckpointHook': dict(
         interval=steps(1) | one_of(-1), max_keep_ckpts=STEPS, out_dir=PATH),
+    'SegCheckpointHook': dict(background=FLAG | NONE),
     'EMAHook': dict(momentum=number(above=0, most=1), interval=SIZE, warm_up=SIZE),
     'OptimizerHook': dict(grad_clip=CLIPPING | NONE),
     'LoggerHook': dict(interval=steps(1)),

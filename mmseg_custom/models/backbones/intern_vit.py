@@ -4,6 +4,7 @@ B batch, H W pixels, h w patch grid, N = h*w patch tokens, D width. A class toke
 the patch tokens, and is left out of the feature maps.
 """
 import inspect
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -19,7 +20,7 @@ from ...errors import InputError, refuse_unknown
 from ...layers.block import Block
 from ...layers.feature_pyramid import LEVELS, build_pyramid
 from ...layers.patch_embed import PatchEmbed
-from ...layers.pos_embed import PosEmbedCache
+from ...layers.pos_embed import PosEmbedCache, resample_pos_embed
 
 
 @BACKBONES.register_module()
@@ -119,6 +120,7 @@ class InternViT6B(BaseModule):
                 for name, level in build_pyramid(embed_dim, with_final_norm).items():
                     self.add_module(name, level)
         self.positions = PosEmbedCache()
+        self._trains_positions = not freeze_vit or unfreeze_pos_embed
 
         if isinstance(pretrained, InternViT6B):
             self._share(pretrained)
@@ -153,13 +155,15 @@ class InternViT6B(BaseModule):
             if name.partition('.')[0] not in LEVELS:
                 yield name, parameter
 
-    def set_checkpointing(self, every_kth: int) -> None:
+    def set_checkpointing(self, every_kth: int, first: int | None = None) -> None:
         """Sets which blocks recompute their activations in training, where ``with_cp`` is set.
 
         Args:
             every_kth: 1 for all blocks, 2 for every second one, and so on.
+            first: Number of blocks, from the first, that ``every_kth`` concerns; those behind keep
+                their activations. None: all blocks.
         """
-        self._checkpoint_every = every_kth
+        self._recomputed = range(0, sys.maxsize if first is None else first, every_kth)
 
     def set_map_format(self, dtype: torch.dtype = torch.float32,
                        memory_format: torch.memory_format = torch.contiguous_format) -> None:
@@ -178,7 +182,8 @@ class InternViT6B(BaseModule):
     def train(self, mode: bool = True) -> 'InternViT6B':
         """Sets the training mode; frozen parts stay in eval mode."""
         super().train(mode)
-        # Casts and gathered shards are new tensors each time, at addresses that may repeat.
+        # Positions that were trained since the last evaluation; casts and gathered shards are new
+        # tensors each time, at addresses that may repeat.
         self.positions = PosEmbedCache()
         if self.freeze_vit:
             for name, child in self.named_children():
@@ -245,7 +250,11 @@ class InternViT6B(BaseModule):
     def _add_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, D) -> (B, 1 + N, D): puts the class token in front and adds the positions."""
         cls_token = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
-        positions = self.positions(self.pos_embed, grid).to(tokens.dtype)
+        # While it learns, its casts and gathered shards change at addresses that may repeat: the
+        # cache could not tell.
+        fresh = self.training and self._trains_positions
+        positions = (resample_pos_embed if fresh else self.positions)(self.pos_embed, grid)
+        positions = positions.to(tokens.dtype)
         return torch.cat([cls_token, tokens], dim=1) + positions
 
     def _run_blocks(self, tokens: Tensor) -> list[Tensor]:
@@ -256,7 +265,7 @@ class InternViT6B(BaseModule):
         outs = []
         recompute = self.with_cp and self.training and torch.is_grad_enabled()
         for i, block in enumerate(self.blocks[:max(self.out_indices) + 1]):
-            if recompute and i % self._checkpoint_every == 0:
+            if recompute and i in self._recomputed:
                 tokens = checkpoint(block, tokens, use_reentrant=False)
             else:
                 tokens = block(tokens)
