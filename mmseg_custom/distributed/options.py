@@ -38,6 +38,7 @@ class Engine:
             of the backbone alone.
         cpu_offload: Whether FSDP2 keeps weights, gradients and optimizer state in the CPU's
             memory.
+        fast: Whether all options of speed are on that keep the tolerances of the fidelity tests.
     """
     type: str = 'auto'
     fast: bool = False
@@ -49,6 +50,7 @@ class Engine:
     reshard_after_forward: bool | str = AUTOMATIC
     reduce_dtype: str = 'fp32'
     cpu_offload: bool = False
+    fast: bool = False
 
     @property
     def every_kth(self) -> int:

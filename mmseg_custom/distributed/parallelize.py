@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..layers.sync_batch_norm import adapt_sync_batch_norm
 from .mesh import build_mesh
 from .options import AUTO, AUTOMATIC, REDUCE_DTYPES, Engine
-from .precision import compile_blocks, move_casts_to_fsdp, store_master_weights
+from .precision import compile_blocks, heads, move_casts_to_fsdp, store_master_weights
 from .wrappers import SegmentorDDP, SegmentorFSDP, wrap_alone
 
 
@@ -192,15 +192,6 @@ def _prefetch(blocks: list[FSDPModule], ahead: int) -> None:
     for i, block in enumerate(blocks):
         block.set_modules_to_forward_prefetch(blocks[i + 1:i + 1 + ahead])
         block.set_modules_to_backward_prefetch(blocks[max(i - ahead, 0):i][::-1])
-
-
-def heads(model: nn.Module) -> Iterator[nn.Module]:
-    """Yields the parts of a segmentor other than its backbone, those in lists one by one."""
-    for name, child in model.named_children():
-        if isinstance(child, nn.ModuleList):
-            yield from child
-        elif name != 'backbone':
-            yield child
 
 
 def read_blocks(model: nn.Module) -> list[nn.Module]:

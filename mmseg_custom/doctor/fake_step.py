@@ -18,7 +18,7 @@ from ..distributed.memory import state_bytes, storage_of
 from ..distributed.options import Engine
 from ..distributed.parallelize import heads, set_checkpointing, shard
 from ..distributed.precision import apply_precision, move_casts_to_fsdp
-from ..engine.build import build_network, compute_dtype, master_dtype
+from ..engine.build import build_network, compute_dtype, head_dtype, master_dtype
 from ..layers.sync_batch_norm import CPUSyncBatchNorm, replace_sync_batch_norm
 from ..optim.low_memory import NAME as LOW_MEMORY
 from .depth import REST, StepTrace, track_sites
@@ -70,7 +70,7 @@ def _build(cfg: Config, shape: RunShape, checkpointing: bool, engine: Engine) ->
         drop_blocks(model.backbone)
     simulate_kernels(model, shape.device)
     apply_precision(model, compute_dtype(cfg, model), shape.device,
-                    master_dtype=master_dtype(cfg))
+                    master_dtype=master_dtype(cfg), head_dtype=head_dtype(cfg))
     set_checkpointing(model, engine)
     if shape.ranks == 1:
         return revert_sync_batchnorm(model)

@@ -12,7 +12,7 @@ from mmseg_custom.distributed import mesh
 from mmseg_custom.engine.ema import SegEMAHook
 
 # All places of an iteration that may wait for the device: they read a line of the log.
-LOG_LINE = {'mmseg_custom/engine/log_buffer.py:read (a copy to the host)',
+LOG_LINE = {'mmseg_custom/engine/log_buffer.py:read_together (a copy to the host)',
             'mmseg_custom/distributed/collectives.py:gather_to_all (all_gather_object)',
             'mmseg_custom/engine/text_log.py:_get_max_memory (a number is read)'}
 
