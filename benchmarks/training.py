@@ -6,7 +6,7 @@ import gc
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import torch
@@ -19,7 +19,7 @@ from torch import nn
 from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.parallelize import parallelize, unwrap
 from mmseg_custom.distributed.precision import apply_precision
-from mmseg_custom.doctor.memory import MemoryEstimate, estimate
+from mmseg_custom.doctor.memory import MemoryEstimate, Traces, estimate, recomputes
 from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.engine.batch import Batch
 from mmseg_custom.engine.build import build_network, compute_dtype, master_dtype
@@ -90,12 +90,23 @@ def config_of(name: str, run: Context, blocks: int | None = None, **settings: ob
     return cfg
 
 
+def engine_of(cfg: Config, run: Context) -> Engine:
+    """Returns the engine of one process, which recomputes as tools/train.py would."""
+    engine = replace(Engine.of(cfg.get('engine')), type='single')
+    if not (run.on_gpu and engine.recomputes_on_demand and recomputes(cfg)):
+        return engine
+    memory = torch.cuda.get_device_properties(0).total_memory
+    shape = RunShape(run.device, 1, IMAGES, crop_of(cfg), memory=memory)
+    return engine.with_recomputed(Traces(cfg, shape).choose(engine).blocks)
+
+
 def predict(cfg: Config, run: Context, recomputing: bool = True) -> tuple[MemoryEstimate, RunShape]:
     """Predicts memory and operations of a step, as the doctor does."""
     memory = torch.cuda.get_device_properties(0).total_memory if run.on_gpu else None
     shape = RunShape(run.device, 1, IMAGES, crop_of(cfg), memory=memory)
     trains_blocks = not cfg.model.backbone.get('freeze_vit', False)
-    found, = estimate(cfg, shape, Engine(type='single'), recomputing and trains_blocks)
+    engine = engine_of(cfg, run) if recomputing else Engine(type='single')
+    found, = estimate(cfg, shape, engine, recomputing and trains_blocks)
     return found, shape
 
 
@@ -107,7 +118,7 @@ def needed_flops(cfg: Config, run: Context) -> float:
 @contextmanager
 def training(cfg: Config, run: Context, predicted: MemoryEstimate) -> Iterator[Training]:
     """Builds a training with random weights, on the device from the start; frees it afterwards."""
-    engine = Engine.of(cfg.get('engine'))
+    engine = engine_of(cfg, run)
     model = build_network(cfg, on_meta=True)
     apply_precision(model, compute_dtype(cfg, model), run.device, master_dtype=master_dtype(cfg))
     model = parallelize(fill(model, run.device), run.device, engine)

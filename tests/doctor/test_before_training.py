@@ -6,7 +6,6 @@ import torch
 from helpers.tiny_networks import segmentor_config
 from mmcv import Config
 
-from mmseg_custom.distributed import mesh
 from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.topology import Topology
 from mmseg_custom.doctor import before_training
