@@ -117,6 +117,7 @@ def test_32_processes_of_4_hosts(cuda, tmp_path, name):
         assert tuple(next(runner.model.parameters()).device_mesh.shape) == (4, 8)
 
 
+@pytest.mark.slow
 def test_hosts_sum_the_gradients_of_a_step_once(cuda, tmp_path):
     """With two batches a step, each is reduced within its host, and their sum over the hosts."""
     cuda.setattr(mesh, 'gather_to_all', lambda _: [f'host {i // 8}' for i in range(16)])

@@ -222,6 +222,20 @@ def test_wrong_options(options, message):
         Engine.of(options)
 
 
+@pytest.mark.parametrize('reshard', [True, False])
+def test_an_evaluation_leaves_no_weights_gathered(process_group, reshard):
+    """What changes the shards then, such as averages that are taken back, would be missed."""
+    model = build_segmentor(segmentor_config('linear', img_size=28))
+    model = parallelize.parallelize(
+        model, 'cpu', Engine('fsdp2', reshard_after_forward=reshard)).eval()
+    meta = dict.fromkeys(('ori_shape', 'img_shape', 'pad_shape'), (28, 28, 3))
+    with parallelize.evaluation_mode(model), torch.no_grad():
+        model(img=[torch.randn(1, 3, 28, 28)], img_metas=[[{**meta, 'flip': False}]],
+              return_loss=False)
+        assert not all(isinstance(p, DTensor) for p in model.parameters())
+    assert all(isinstance(p, DTensor) for p in model.parameters())
+
+
 def test_no_process_holds_all_weights_in_float32(monkeypatch, process_group):
     """When a part is sharded, the blocks behind it are still in the file's dtype."""
     model, whole = segmentor(False), []

@@ -17,7 +17,7 @@ from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.doctor import memory
 from mmseg_custom.doctor.kernels import PRODUCT, Kernel
-from mmseg_custom.doctor.memory import estimate, predict
+from mmseg_custom.doctor.memory import estimate, estimate_on_demand, predict
 from mmseg_custom.doctor.recomputation import MARGIN
 from mmseg_custom.doctor.run_shape import RunShape, run_shape_of
 from mmseg_custom.engine.build import build_network
@@ -179,8 +179,10 @@ def test_parts_are_those_of_the_weights():
     ('ddp', True, dict(checkpoint_every=2)), ('ddp', False, dict(checkpoint_every=2)),
     ('fsdp2', True, dict(checkpoint_every=2)), ('fsdp2', False, dict(checkpoint_every=2)),
     ('ddp', True, dict(checkpoint_blocks=4)),
-    ('fsdp2', True, dict(checkpoint_blocks=8, reshard_after_forward=False)),
-    ('fsdp2', True, dict(checkpoint_blocks=0, reduce_dtype='bf16'))])
+    pytest.param('fsdp2', True, dict(checkpoint_blocks=8, reshard_after_forward=False),
+                 marks=pytest.mark.slow),
+    pytest.param('fsdp2', True, dict(checkpoint_blocks=0, reduce_dtype='bf16'),
+                 marks=pytest.mark.slow)])
 def test_few_shallow_networks_tell_what_a_deep_one_takes(engine, with_cp, options, monkeypatch):
     model = segmentor(64, 'upernet', depth=12)
     model['backbone']['out_indices'] = [2, 5, 8, 10]  # the last block is not read
@@ -198,21 +200,27 @@ def test_few_shallow_networks_tell_what_a_deep_one_takes(engine, with_cp, option
 
 
 def test_the_memory_decides_how_many_blocks_are_recomputed():
-    cfg = config(segmentor(64, 'linear', depth=9), 8, 'single')
-    cfg.engine.checkpoint_every = 'auto'
+    cfg, engine = config(segmentor(64, 'linear', depth=9), 8, 'single'), Engine(
+        'single', checkpoint_every='auto')
     shape = RunShape('cuda', 1, 8, CROP)
-    unknown = chosen(predict(cfg, shape))
-    assert unknown.blocks == 9  # all
-    kept = predict(cfg, shape)[1]
-    assert kept.name == 'single' and kept.peak > unknown.peak
-    between = (kept.peak + unknown.peak) // 2
+    everything, = estimate_on_demand(cfg, shape, engine)
+    kept, = estimate(cfg, shape, engine, False)
+    assert everything.blocks == 9 and kept.peak > everything.peak
+    between = (kept.peak + everything.peak) // 2
     room = int((between + MARGIN + RESERVE) / (1 - FRAGMENTATION)) + 1
-    estimates = predict(cfg, replace(shape, memory=room))
-    found = chosen(estimates)
+    found, = estimate_on_demand(cfg, replace(shape, memory=room), engine)
     assert found.name == f'single + checkpointing of {found.blocks} blocks'
     assert 0 < found.blocks < 9 and found.peak <= between
-    assert sum(found.flops.values()) < sum(unknown.flops.values())
-    assert chosen(predict(cfg, replace(shape, memory=room * 2))).blocks == 0
+    assert sum(kept.flops.values()) < sum(found.flops.values()) < sum(everything.flops.values())
+
+
+@pytest.mark.slow
+def test_the_doctor_decides_as_the_run():
+    cfg = config(segmentor(64, 'linear', depth=9), 8, 'single')
+    cfg.engine.checkpoint_every = 'auto'
+    estimates = predict(cfg, RunShape('cuda', 1, 8, CROP, memory=80 * GIB))
+    assert chosen(estimates).name == 'single + checkpointing of 0 blocks'
+    assert [each.peak for each in estimates[:2]] == [estimates[0].peak] * 2
 
 
 def test_gathered_weights_are_kept_and_gradients_reduced_as_asked():
