@@ -271,7 +271,7 @@ class _OnCuda(TorchDispatchMode):
             if not overlaps:
                 self.seen.wait('a copy to the host')
             elif target is out:
-                self.seen.pinned.add(_storage(target))
+                self.seen.pin(target)
         elif _on_cuda(target) and source.device == CPU and not overlaps:
             self.seen.wait('a blocking copy to the device')
         elif _on_cuda(target) and source.device == CPU and source.dim():
