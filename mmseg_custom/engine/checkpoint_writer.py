@@ -29,7 +29,7 @@ from ..logs import saying
 from ..units import GIB, format_bytes
 
 LARGE = GIB  # bytes of a process from which a stall matters
-ROOM = 1.25  # bytes that must be free for each of a copy, beside RESERVE
+ROOM = 1.5  # bytes that must be free for each of a copy, beside RESERVE
 RESERVE = GIB
 Save = FileSave | FolderSave
 
