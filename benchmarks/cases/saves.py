@@ -3,8 +3,8 @@
 The runner of tools/train.py trains the full-tuning recipe of InternViT-6B, of which it has as many
 blocks as the machine takes (on the CPU at a third of the width, in crops of 112 pixels), and saves
 weights and moments: in turns at once and in the background, which both end flushed to the disk of
-the temporary folder (TMPDIR). Iterations are timed before a save, and while one is written. The limit
-is a copy of so many bytes into memory that is there already, pinned on a GPU's host.
+the temporary folder (TMPDIR). Iterations are timed before a save, and while one is written. The
+limit is a copy of so many bytes into memory that is there already, pinned on a GPU's host.
 """
 import logging
 import statistics
@@ -159,7 +159,8 @@ def measure_copies(run: Context) -> list[float]:
     kept = HostCopies(pinned=run.on_gpu)
     samples = run.measure({'kept': lambda: kept.copy(content),
                            'new': lambda: HostCopies(pinned=run.on_gpu).copy(content)}, seconds=2)
-    run.row('copy of 256 MiB to the host', 'ms', samples['kept'], {'into new memory': samples['new']})
+    run.row('copy of 256 MiB to the host', 'ms', samples['kept'],
+            {'into new memory': samples['new']})
     return [seconds / nbytes for seconds in samples['kept']]
 
 
