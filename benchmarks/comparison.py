@@ -6,7 +6,7 @@ from statistics import median, quantiles
 from .results import Results, Row
 from .tables import WIDTH, format_samples
 
-LEAST = 0.01  # share that never counts as a change
+LEAST = 0.02  # share that never counts as a change
 UNKNOWN = 0.05  # noise that is assumed of a row with one sample
 
 
@@ -55,7 +55,7 @@ def spread(samples: list[float]) -> float:
         return UNKNOWN
     if len(samples) < 4:
         return (max(samples) - min(samples)) / median(samples) if median(samples) else 0.0
-    low, _, high = quantiles(samples, n=4)
+    low, _, high = quantiles(samples, n=4, method='inclusive')
     return (high - low) / median(samples) if median(samples) else 0.0
 
 

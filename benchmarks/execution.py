@@ -116,11 +116,7 @@ def run_case(one: Benchmark, settings: Settings, limit: float) -> CaseResult:
     """Runs a case for at most some seconds."""
     part = settings.out / f'{one.name}.case.json'
     part.unlink(missing_ok=True)
-    command = [sys.executable, '-m', 'benchmarks.worker', one.name, '--device', settings.device,
-               '--seconds', str(settings.seconds), '--limit', f'{limit:.0f}', '--json', str(part)]
-    command += ['--tiny'] * settings.tiny
-    command += ['--against', str(settings.against)] if settings.against else []
-    start = time.monotonic()
+    command, start = command_of(one, settings, limit, part), time.monotonic()
     with (settings.out / 'log.txt').open('a') as log:
         log.write(f'==== {one.name}: {" ".join(command)}\n')
         code = _watch(command, limit, log)
@@ -135,6 +131,14 @@ def run_case(one: Benchmark, settings: Settings, limit: float) -> CaseResult:
         found.state = 'failed'
         found.flags.append(f'exit code {code}: see {settings.out / "log.txt"}')
     return found
+
+
+def command_of(one: Benchmark, settings: Settings, limit: float, part: Path) -> list[str]:
+    """Returns the command line of a case that writes its result to a file."""
+    command = [sys.executable, '-m', 'benchmarks.worker', one.name, '--device', settings.device,
+               '--seconds', str(settings.seconds), '--limit', f'{limit:.0f}', '--json', str(part)]
+    command += ['--tiny'] * settings.tiny
+    return command + (['--against', str(settings.against)] if settings.against else [])
 
 
 def _watch(command: list[str], limit: float, log) -> int | None:

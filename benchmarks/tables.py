@@ -9,11 +9,12 @@ DIGITS = 4  # significant digits of a number below 1000
 
 
 def format_number(value: float) -> str:
-    """Formats a number with three or four digits, never with an exponent."""
+    """Formats a number with four digits at most, never with an exponent."""
     if value == 0 or abs(value) >= 1000 or not math.isfinite(value):
         return f'{value:,.0f}'
     before = math.floor(math.log10(abs(value))) + 1  # digits before the point; negative: zeros
-    return f'{value:.{min(9, max(1, DIGITS - before))}f}'
+    text = f'{value:.{min(9, max(1, DIGITS - before))}f}'
+    return text.rstrip('0').rstrip('.')
 
 
 def format_samples(samples: list[float], unit: str = '') -> str:

@@ -94,6 +94,6 @@ def case(run: Context) -> None:
     run.row('an image of the mean size, 512x683', 'ms', usual['mean'])
     run.row('the largest image', 'ms', usual['largest'])
     run.fact(share_of_equal_labels=same,
-             matmul_tflops=flops / statistics.median(times['product']) / 1e12)
+             matmul_tflops=round(flops / statistics.median(times['product']) / 1e12, 3))
     if same < LEAST_AGREEMENT:
         run.wrong(f'{same:.3f} of the labels are those of mmseg')

@@ -17,7 +17,8 @@ from ..distributed.memory import FP32, moments_of
 from ..engine.build import build_network
 from ..engine.config import loader_options
 from ..layers.attention import select_kernel
-from ..layers.norm import RMSNorm, rms_norm_class
+from ..layers.norm import rms_norm_class
+from ..layers.rms_norm import RMSNorm
 from ..units import MIB, format_bytes
 from .findings import Finding, fault, warning
 from .run_shape import RunShape

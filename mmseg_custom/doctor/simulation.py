@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from ..errors import InputError
-from ..layers.norm import RMSNorm
+from ..layers.rms_norm import RMSNorm
 from ..losses.upsampled import strips_sized_for
 
 

@@ -25,6 +25,7 @@ from .divergence import DivergenceHook
 from .ema import MARK, averaged, restore_averages
 from .iteration_timer import SegIterTimerHook
 from .log_buffer import DeferredLogBuffer
+from .training_mode import TrainingMode
 
 
 @RUNNERS.register_module('IterBasedRunner', force=True)
@@ -61,6 +62,7 @@ class SegRunner(IterBasedRunner):
             self._max_epochs = -(-self.max_iters // epoch_length)
         self.evaluated: int | None = None
         self.log_buffer = DeferredLogBuffer()
+        self._training_mode = TrainingMode()
         self.checkpoint_writer = CheckpointWriter(self.logger)
 
     def register_training_hooks(self, lr_config, optimizer_config=None, checkpoint_config=None,
@@ -95,7 +97,7 @@ class SegRunner(IterBasedRunner):
     def train(self, data_loader: Any, **kwargs) -> None:
         """Runs one iteration; the optimizer hook runs the backward pass of its last batch."""
         self.checkpoint_writer.look()
-        self.model.train()
+        self._training_mode.enter(self.model)
         self.mode = 'train'
         self.data_loader = data_loader
         self._epoch = data_loader.epoch

@@ -5,29 +5,14 @@ N tokens, D width; B batch, C channels, h w patch grid.
 import logging
 from functools import cache
 
-import torch
 from timm.layers.norm import LayerNorm2d
-from torch import Tensor, nn
+from torch import nn
+
+from .rms_norm import RMSNorm
 
 __all__ = ['LayerNorm2d', 'build_norm', 'rms_norm_class']
 
 EPS = 1e-6
-
-
-class RMSNorm(nn.RMSNorm):
-    """torch's RMSNorm, which can be exported to ONNX either way.
-
-    The exporter that traces (``torch.onnx.export(..., dynamo=False)``) does not know the operator.
-    Can go with that exporter.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
-        if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
-            eps = torch.finfo(x.dtype).eps if self.eps is None else self.eps
-            unit = x.float() * (x.float().pow(2).mean(-1, keepdim=True) + eps).rsqrt()
-            return (unit * self.weight.float()).to(x.dtype)
-        return super().forward(x)
 
 
 @cache

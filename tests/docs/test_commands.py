@@ -122,7 +122,7 @@ def fault_of_make(words: list[str]) -> str | None:
     for word in words:
         name, is_variable, value = word.partition('=')
         if name == 'OPTIONS':
-            if fault := fault_of_options('benchmarks/gpu_check.py', shlex.split(value)):
+            if fault := fault_of_benchmarks(shlex.split(value)):
                 return fault
         elif not is_variable and name not in targets:
             return f'there is no `make {name}`'
@@ -179,7 +179,8 @@ def test_every_command_is_known_to_its_tool(page):
     'python train.py CONFIG --auto-resum', 'python tools/train.py configs/no_such_config.py',
     'python tools/test.py CONFIG', 'sh dist_train.sh CONFIG eight', 'sh dist_test.sh CONFIG 8',
     'GPUS=8 sh slurm_train.sh PARTITION NAME CONFIG --no-such-option', 'make no-such-target',
-    'make gpu-check OPTIONS="--no-such-option"', 'python benchmarks/compare_checkouts.py --no-such-option',
+    'make gpu-check OPTIONS="--no-such-option"', 'make bench OPTIONS="no_such_benchmark"',
+    'python benchmarks/compare_checkouts.py --no-such-option',
     'python -m benchmarks no_such_benchmark', 'python -m benchmarks --no-such-option',
     'pyhton tools/train.py CONFIG', 'head data | python tools/few_shot.py no-such-command'])
 def test_a_wrong_command_is_found(command):

@@ -1,5 +1,5 @@
 """The window batch size: how many windows go through the network at once."""
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -45,6 +45,25 @@ class WindowBatch:
         """Returns the number of windows of a shape (H, W) that may run together now."""
         size = self._asked or self._measured.get(shape, 1)
         return min(size, self._limit.get(shape, size))
+
+    def batches(self, windows: Mapping[tuple[int, int], int]) -> tuple[int, bool]:
+        """Returns how many batches are sure to come, and whether more may follow.
+
+        How many those are is not known before the windows that are measured have run.
+
+        Args:
+            windows: Shape -> number of windows that are left.
+        """
+        total = 0
+        for shape, number in windows.items():
+            if self._asked or shape in self._measured:
+                total += -(-number // self.size(shape))
+                continue
+            alone = 1 if shape in self._begun else 2
+            total += min(number, alone)
+            if number > alone:
+                return total, True
+        return total, False
 
     def halve(self, shape: tuple[int, int]) -> None:
         """Halves the size after a batch that was too large for the memory."""
