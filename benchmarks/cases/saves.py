@@ -34,7 +34,7 @@ from mmseg_custom.engine.run import Run
 from mmseg_custom.engine.training_runner import build_training_runner
 from mmseg_custom.files import SaveError
 
-ROUNDS, ITERATIONS = 3, 3  # saves of each kind; iterations before each
+ROUNDS, ITERATIONS = 4, 2  # saves of each kind; iterations before each
 BLOCKS, CPU_BLOCKS = 8, 4  # 12 GB, and 0.7 GB, of weights and moments with the heads
 
 
@@ -164,7 +164,7 @@ def measure_copies(run: Context) -> list[float]:
     return [seconds / nbytes for seconds in samples['kept']]
 
 
-@benchmark('Time that training waits for a checkpoint', minutes=4, order=55)
+@benchmark('Time that training waits for a checkpoint', minutes=6, order=55)
 def case(run: Context) -> None:
     """Measures saves at once and in the background, and iterations meanwhile."""
     copies = measure_copies(run)

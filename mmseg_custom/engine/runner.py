@@ -96,7 +96,7 @@ class SegRunner(IterBasedRunner):
 
     def train(self, data_loader: Any, **kwargs) -> None:
         """Runs one iteration; the optimizer hook runs the backward pass of its last batch."""
-        self.checkpoint_writer.look()
+        self.checkpoint_writer.poll()
         self._training_mode.enter(self.model)
         self.mode = 'train'
         self.data_loader = data_loader
