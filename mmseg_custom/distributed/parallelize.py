@@ -23,10 +23,11 @@ from torch.nn.parallel import DistributedDataParallel
 from ..checkpoint.shard_reader import require_sharding
 from ..errors import InputError
 from ..layers.sync_batch_norm import adapt_sync_batch_norm
+from .acceleration import accelerate
 from .collectives import gather_to_all, new_group
 from .hosts import by_host, host_id
 from .options import AUTO, Engine
-from .precision import compile_blocks, move_casts_to_fsdp, store_master_weights
+from .precision import move_casts_to_fsdp, store_master_weights
 from .wrappers import SegmentorDDP, SegmentorFSDP, wrap_alone
 
 
@@ -56,9 +57,8 @@ def parallelize(model: nn.Module, device: str, engine: Engine = AUTO,
     # 1. Activation checkpointing of every k-th block.
     if hasattr(model.backbone, 'set_checkpointing'):
         model.backbone.set_checkpointing(engine.checkpoint_every)
-    # 2. Compilation block by block: one graph serves all of them.
-    if engine.compile:
-        compile_blocks(read_blocks(model))
+    # 2. Compilation block by block, where one graph serves all of them, and CUDA graphs.
+    accelerate(model, read_blocks(model), engine, device, sharded=kind == 'fsdp2')
     # 3. One process, DDP or FSDP2.
     if kind == 'single':
         return wrap_alone(model, device)
