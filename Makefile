@@ -2,7 +2,7 @@
 # PYTHON=/path/to/python3.12 picks the interpreter that .venv is made with.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-browser test-gpu gpu-pack gpu-check \
+.PHONY: help setup demo test test-slow test-faults test-browser test-gpu bench gpu-pack gpu-check \
 	test-slurm lint docs docs-serve docs-links clean
 
 # The commands of the project call `python` (or $PYTHON): let it be the one in .venv.
@@ -35,13 +35,16 @@ test-browser: setup ## run the tests that need Chromium (as root on Debian: inst
 test-gpu: setup ## run the tests that need a CUDA device
 	@$(RUN) python -m pytest -m gpu
 
+bench: setup ## measure on this machine, against references and limits; OPTIONS="blocks --minutes 3"
+	@$(RUN) python -m benchmarks $(OPTIONS)
+
 gpu-pack: setup ## copy what a GPU machine without a network lacks into build/gpu-packages (docs/gpu.md)
-	@$(RUN) python benchmarks/gpu/pack.py build/gpu-packages
+	@$(RUN) python -m benchmarks.pack build/gpu-packages
 
 # Without .venv the Python that has PyTorch does: nothing is set up on a GPU machine.
-gpu-check: ## test and measure everything on one GPU, in 8 minutes; OPTIONS="--parts tests" (docs/gpu.md)
-	@if [ -x .venv/bin/python ]; then $(RUN) python benchmarks/gpu_check.py $(OPTIONS); \
-	else "$${PYTHON:-python3}" benchmarks/gpu_check.py $(OPTIONS); fi
+gpu-check: ## measure everything on one GPU, in 8 minutes, and test it; OPTIONS="tests" (docs/gpu.md)
+	@if [ -x .venv/bin/python ]; then $(RUN) python -m benchmarks --device cuda $(OPTIONS); \
+	else "$${PYTHON:-python3}" -m benchmarks --device cuda $(OPTIONS); fi
 
 test-slurm: setup ## run the tests on a Slurm of two pretended nodes (root; Debian and Ubuntu: installs it)
 	@sh tests/slurm/install.sh

@@ -19,6 +19,9 @@ from helpers.commands import ROOT
 from helpers.data import SMALL_LINEAR, draw_data, write_config
 from helpers.docs import PAGES, Command, commands_in, commands_of
 
+from benchmarks.__main__ import parser_of_runs
+from benchmarks.registry import find_benchmarks
+
 # Pages whose unmarked blocks have a test of their own.
 RUN_BY = {
     'docs/adding_backbones.md': 'test_extending.py',
@@ -81,6 +84,21 @@ def fault_of_script(path: str, words: list[str]) -> str | None:
     return fault_of_options(path, words)
 
 
+def fault_of_benchmarks(words: list[str]) -> str | None:
+    """Returns what is wrong with `python -m benchmarks` and these words."""
+    if words[:1] in (['compare'], ['page']):
+        return None
+    parser, said = parser_of_runs(), io.StringIO()
+    parser.allow_abbrev = False
+    try:
+        with contextlib.redirect_stderr(said):
+            names = parser.parse_args(['1' if word == 'N' else word for word in words]).names
+    except SystemExit:
+        return said.getvalue()
+    unknown = set(names) - {'NAME', *find_benchmarks()}
+    return f'there is no benchmark {", ".join(unknown)}' if unknown else None
+
+
 def fault_of_launch(words: list[str]) -> str | None:
     """Returns what is wrong with a call of a launch script."""
     name, *rest = words
@@ -104,7 +122,7 @@ def fault_of_make(words: list[str]) -> str | None:
     for word in words:
         name, is_variable, value = word.partition('=')
         if name == 'OPTIONS':
-            if fault := fault_of_options('benchmarks/gpu_check.py', shlex.split(value)):
+            if fault := fault_of_benchmarks(shlex.split(value)):
                 return fault
         elif not is_variable and name not in targets:
             return f'there is no `make {name}`'
@@ -121,6 +139,8 @@ def fault_of(command: str) -> str | None:
     program, *rest = words
     if program == 'python' and rest[0] == '-m':
         program, *rest = rest[1:]
+    if program == 'benchmarks':
+        return fault_of_benchmarks(rest)
     if program == 'python':
         return None if rest[0] == '-' else fault_of_script(rest[0], rest[1:])
     if program == 'sh':
@@ -159,7 +179,9 @@ def test_every_command_is_known_to_its_tool(page):
     'python train.py CONFIG --auto-resum', 'python tools/train.py configs/no_such_config.py',
     'python tools/test.py CONFIG', 'sh dist_train.sh CONFIG eight', 'sh dist_test.sh CONFIG 8',
     'GPUS=8 sh slurm_train.sh PARTITION NAME CONFIG --no-such-option', 'make no-such-target',
-    'make gpu-check OPTIONS="--no-such-option"', 'python benchmarks/sweep.py --no-such-option',
+    'make gpu-check OPTIONS="--no-such-option"', 'make bench OPTIONS="no_such_benchmark"',
+    'python benchmarks/compare_checkouts.py --no-such-option',
+    'python -m benchmarks no_such_benchmark', 'python -m benchmarks --no-such-option',
     'pyhton tools/train.py CONFIG', 'head data | python tools/few_shot.py no-such-command'])
 def test_a_wrong_command_is_found(command):
     assert faults_of(Command(command, 'README.md'), '')

@@ -13,6 +13,8 @@ from helpers.logs import reset_loggers
 from helpers.terminal import Terminal
 from mmseg.utils import get_root_logger
 
+from benchmarks.cases import start_up
+
 TINY = 'configs/tiny/full_tuning_tiny.py'
 # Runs each tool's command line in one process, and says what it ended with and has imported.
 SCRIPT = """
@@ -48,15 +50,14 @@ def parse(tool, monkeypatch):
 
 
 def test_nothing_heavy_is_imported_before_the_command_line_is_right():
-    benchmark = runpy.run_path(str(ROOT / 'benchmarks/start_up.py'))
-    commands = {name: words for name, words in benchmark['commands_of'](ROOT, []).items()
+    commands = {name: words for name, words in start_up.commands_of(ROOT, []).items()
                 if words[0] != '-c'}
     commands |= {f'{name} --help': [name, '--help'] for name in ('./train.py', './test.py')}
     found = json.loads(run('python', '-c', SCRIPT, json.dumps(list(commands.values()))))
     assert len(commands) > 40
     for name, (code, text, heavy) in zip(commands, found):
         assert not heavy, f'{name} imports {heavy}'
-        assert code == benchmark['code_of'](name), f'{name}: {text}'
+        assert code == start_up.code_of(name), f'{name}: {text}'
         if name.endswith('--help'):
             assert 'usage: ' in text, name
         elif name.endswith('a wrong path'):

@@ -1,6 +1,6 @@
 """The tests marked gpu, which compare a GPU with the CPU: what passed, failed, and was skipped.
 
-Before the part would be killed, pytest is interrupted, and what it has done is reported. The result
+Before the case would be killed, pytest is interrupted, and what it has done is reported. The result
 of each test is written when it is known (result_lines.py), so that a test that crashes the process
 or hangs in a driver costs itself and the following ones only.
 """
@@ -12,10 +12,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import ROOT, arguments, report
+from benchmarks.context import Context
+from benchmarks.execution import ROOT
+from benchmarks.registry import benchmark
 
-TO_REPORT = 12  # seconds
-TO_END = 6  # of them, until an interrupted pytest is killed
+TO_END = 6  # seconds until an interrupted pytest is killed
 INTERRUPTED = 2  # pytest's exit code
 # In the order of what is missed most if the time is not enough.
 ALL = [f'tests/gpu/test_{name}.py' for name in (
@@ -32,10 +33,10 @@ def run_pytest(arguments: list[str], seconds: float, lines: Path) -> int:
         seconds: Time after which it is interrupted, and killed a little later.
         lines: File that the results are written to.
     """
-    path = os.pathsep.join([os.environ.get('PYTHONPATH', ''), str(Path(__file__).parent)])
+    path = os.pathsep.join([os.environ.get('PYTHONPATH', ''), str(ROOT / 'benchmarks')])
     env = dict(os.environ, OMP_NUM_THREADS='4', PYTHONPATH=path, RESULT_LINES=str(lines))
     pytest = subprocess.Popen([sys.executable, '-m', 'pytest', '-p', 'result_lines', *arguments],
-                              cwd=ROOT, env=env)
+                              cwd=ROOT, env=env, stdout=sys.stderr)
     try:
         return pytest.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -63,30 +64,27 @@ def outcomes(path: Path) -> dict[str, dict]:
     return found
 
 
-def main() -> None:
-    """Runs pytest, and reports."""
-    args = arguments(__doc__)
+@benchmark('Tests marked gpu, which compare the card with the CPU', minutes=4.5, suite=('cuda',),
+           order=90)
+def case(run: Context) -> None:
+    """Runs pytest, and counts what passed."""
+    limit = min(run.time_left() - TO_END, 3600)
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder) / 'results'
         code = run_pytest(['-m', 'gpu', '-q', '-ra', '-p', 'no:cacheprovider', '--device',
-                           args.device, f'--basetemp={folder}/tests',
-                           *(FEW if args.tiny else ALL)], args.limit - TO_REPORT, lines)
+                           run.device, f'--basetemp={folder}/tests',
+                           *(FEW if run.tiny else ALL)], limit, lines)
         found = outcomes(lines)
     by_state = {state: [name for name, one in found.items() if one['state'] == state]
                 for state in ('passed', 'failed', 'skipped', 'started')}
     slowest = sorted(found.items(), key=lambda item: -item[1]['seconds'])[:5]
-    figures = {**{state: len(by_state[state]) for state in ('passed', 'failed', 'skipped')},
-               'skips': {name: found[name]['reason'] for name in by_state['skipped']},
-               'slowest_s': {name: one['seconds'] for name, one in slowest}}
-    flags = [f'{name}: {found[name]["reason"]}' for name in by_state['failed']]
+    run.fact(**{state: len(by_state[state]) for state in ('passed', 'failed', 'skipped')},
+             skips={name: found[name]['reason'] for name in by_state['skipped']},
+             slowest_s={name: round(one['seconds'], 1) for name, one in slowest})
+    for name in by_state['failed']:
+        run.wrong(f'{name}: {found[name]["reason"]}')
     unfinished = f', in {by_state["started"][0]}' if by_state['started'] else ''
     if code == INTERRUPTED:
-        flags.append(f'interrupted after {args.limit - TO_REPORT:.0f} s{unfinished}: the rest was '
-                     'not run')
+        run.wrong(f'interrupted after {limit:.0f} s{unfinished}: the rest was not run')
     elif code not in (0, 1) or not by_state['passed']:
-        flags.append(f'pytest ended with code {code}{unfinished}')
-    report(figures, flags, args.json)
-
-
-if __name__ == '__main__':
-    main()
+        run.wrong(f'pytest ended with code {code}{unfinished}')

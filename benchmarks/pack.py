@@ -1,11 +1,11 @@
 """Copies what a machine with PyTorch lacks into a folder, to take there: `make gpu-pack`.
 
-    python benchmarks/gpu/pack.py build/gpu-packages
+    python -m benchmarks.pack build/gpu-packages
 
 Run with the Python of .venv. Copied are the installed files of the distributions below; they are
 pure Python (mmcv-full without its compiled ops), so that any version of Python can import them.
 mmseg's requirement mmcls is left out: only its own configs import it. The folder goes at the end of
-PYTHONPATH, which gpu_check.py does by itself.
+PYTHONPATH, which the benchmarks do by themselves.
 """
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """Memory and time to build the backbone and load its weights, ours against the classic way.
 
-    python benchmarks/load_memory.py --gb 1 12 [--json results.json]
-
 For each size, a flat .pth of random bfloat16 weights is written (InternViT-6B's width; 4 blocks are
 1 GB, 48 are 12 GB; position embedding 16x16) and loaded for a grid of 36x36, each way in a process
 of its own. Then every page of every weight is touched, so that nothing is left to load. Printed are
@@ -13,27 +11,24 @@ weights in memory, and the seconds.
     classic    built in float32, torch.load, load_state_dict, cast to bfloat16; is left out where
                the machine has not the memory for it
 """
-import argparse
-import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import torch
+from torch import nn
 
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
-
-from mmseg_custom.checkpoint.export import write_pth  # noqa: E402
-from mmseg_custom.checkpoint.lazy import LazyTensor  # noqa: E402
-from mmseg_custom.checkpoint.load import load_backbone, resample  # noqa: E402
-from mmseg_custom.models.backbones.intern_vit import InternViT6B  # noqa: E402
+from benchmarks.context import Context
+from benchmarks.processes import call_in_process
+from benchmarks.registry import benchmark
+from mmseg_custom.checkpoint.export import write_pth
+from mmseg_custom.checkpoint.lazy import LazyTensor
+from mmseg_custom.checkpoint.load import load_backbone, resample
+from mmseg_custom.models.backbones.intern_vit import InternViT6B
 
 WAYS = ('ours', 'ours-fp32', 'classic')
+CLASSIC = 'float32 build, torch.load, cast'
+SIZES = (1, 12)  # GB of weights
 BLOCK_BYTES = 2 * 12 * 3200**2  # in bfloat16, nearly
 
 
@@ -116,51 +111,33 @@ def needed_bytes(way: str, file_bytes: int) -> int:
     return {'ours': file_bytes // 10, 'ours-fp32': 2 * file_bytes, 'classic': 3 * file_bytes}[way]
 
 
-def run(gigabytes: float, ways: list[str], folder: str) -> list[dict]:
-    """Measures all ways at one size."""
+def measure_ways(folder: str, gigabytes: float) -> dict[str, dict]:
+    """Measures all ways at one size that the machine has the memory for."""
     depth = max(1, round(gigabytes * 1e9 / BLOCK_BYTES - 0.5))
     path = os.path.join(folder, f'{gigabytes:g}gb.pth')
     file_bytes = write_file(path, depth)
-    results = []
-    for way in ways:
-        if needed_bytes(way, file_bytes) * 1.15 > available_bytes():
-            print(f'{gigabytes:g} GB  {way:9}  not run: needs about '
-                  f'{needed_bytes(way, file_bytes) / 1e9:.0f} GB of memory', flush=True)
-            continue
-        done = subprocess.run([sys.executable, __file__, '--measure', way, path, str(depth)],
-                              capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.stderr)
-        result = dict(gigabytes=gigabytes, depth=depth, file_bytes=file_bytes,
-                      **json.loads(done.stdout.splitlines()[-1]))
-        results.append(result)
-        print(f'{gigabytes:g} GB  {way:9}  peak {result["ratio"]:5.2f} x the weights   load '
-              f'{result["load_seconds"]:6.2f} s   touch all {result["touch_seconds"]:6.2f} s',
-              flush=True)
+    found = {way: call_in_process(measure, way, path, depth) for way in WAYS
+             if needed_bytes(way, file_bytes) * 1.15 < available_bytes()}
     os.remove(path)
-    if len({result['first_value'] for result in results}) > 1:
-        sys.exit('the ways loaded different values')
-    return results
+    return found
 
 
-def main() -> None:
-    """Measures every size, or one way in this process for the parent."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--gb', type=float, nargs='+', default=[1.0], help='sizes, in 10^9 bytes')
-    parser.add_argument('--ways', nargs='+', choices=WAYS, default=list(WAYS))
-    parser.add_argument('--folder', help='for the files; default: a temporary one')
-    parser.add_argument('--json', help='write the results to this file')
-    parser.add_argument('--measure', nargs=3, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.measure:
-        way, path, depth = args.measure
-        print(json.dumps(measure(way, path, int(depth))))
-        return
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        results = [result for size in args.gb for result in run(size, args.ways, folder)]
-    if args.json:
-        Path(args.json).write_text(json.dumps(results, indent=2) + '\n')
-
-
-if __name__ == '__main__':
-    main()
+@benchmark('Memory and time to build the backbone and load its weights', minutes=8,
+           devices=('cpu',), suite=())
+def case(run: Context) -> None:
+    """Measures every size."""
+    with tempfile.TemporaryDirectory() as folder:
+        for size in (0.2,) if run.tiny else SIZES:
+            found = measure_ways(folder, size)
+            classic = found.pop('classic', None)
+            if len({result['first_value'] for result in found.values()}) > 1:
+                run.wrong(f'the ways loaded different values of {size} GB')
+            for way, result in found.items():
+                for title, unit, key in (('peak memory over the bytes of the weights', 'x',
+                                          'ratio'), ('time to load', 's', 'load_seconds')):
+                    run.row(f'{size} GB, {way}: {title}', unit, result[key],
+                            {CLASSIC: classic[key]} if classic else {})
+                run.fact(**{f'{size} GB, {way}: seconds to touch all pages':
+                            result['touch_seconds']})
+            for way in set(WAYS) - set(found) - ({'classic'} if classic else set()):
+                run.missing(f'{size} GB, {way}', 'the machine has not the memory for it')

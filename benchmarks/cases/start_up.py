@@ -1,17 +1,13 @@
 """Seconds until a tool answers, and until a run has taken its first iteration.
 
-    python benchmarks/start_up.py [--tools train.py report.py] [--run] [--former CHECKOUT]
-
 Each tool is asked for --help, given a path that does not exist and a mistyped option, in a process
-of its own; so are `import mmseg_custom` and the reference, `import torch`. --run adds a training of
-one iteration and a test, of the tiny network on drawn images. All take turns, --repeats times.
-Printed are medians: seconds, seconds of CPU (which a busy machine does not lengthen), and their
-ratios to the reference. --former adds the same of another checkout of the project, in turns.
+of its own; so are `import mmseg_custom` and the reference, `import torch`. So are a training of one
+iteration and a test, of the tiny network on drawn images. All take turns. A sample is CPU time,
+which a busy machine does not lengthen. `--against` adds another checkout of the project.
 
 Where PYTHONDONTWRITEBYTECODE is set, Python compiles the project's own files in each process;
 those of installed packages are compiled at the set-up.
 """
-import argparse
 import os
 import resource
 import subprocess
@@ -19,9 +15,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
 
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks.context import Context
+from benchmarks.execution import ROOT
+from benchmarks.registry import benchmark
+
+REPEATS = 5
+TORCH, OTHER = 'import torch', 'the other checkout'
 PATHS = {'cache.py': ['list', 'nowhere'], 'convert_weights.py': ['nowhere', 'x.pth'],
          'demo_grid.py': ['nowhere', 'x', 'x.png'], 'demo_web.py': ['nowhere', 'none'],
          'few_shot.py': ['report', 'nowhere'], 'image_demo.py': ['nowhere', 'x', 'none'],
@@ -74,38 +74,28 @@ def measure(root: Path, words: list[str], code: int) -> tuple[float, float]:
                               env={**os.environ, 'PYTHONPATH': str(root)})
         seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != code:
-        sys.exit(f'{" ".join(words)} ended with {done.returncode}: {done.stderr[-2000:]}')
+        raise RuntimeError(f'{" ".join(words)} ended with {done.returncode}: '
+                           f'{done.stderr[-2000:]}')
     return seconds, (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
 
 
-def main() -> None:
-    """Measures all in turns and prints the medians."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--tools', nargs='+', metavar='NAME', help='such as train.py; default: all')
-    parser.add_argument('--repeats', type=int, default=5)
-    parser.add_argument('--run', action='store_true', help='a training and a test as well')
-    parser.add_argument('--former', type=Path, metavar='CHECKOUT', help='compare with another one')
-    args = parser.parse_args()
+@benchmark('Seconds until a tool answers, and until a run has taken its first iteration',
+           minutes=10, devices=('cpu',), suite=())
+def case(run: Context) -> None:
+    """Measures all in turns."""
     with tempfile.TemporaryDirectory() as folder:
-        commands = commands_of(ROOT, args.tools or [])
-        commands.update(runs_of(Path(folder)) if args.run else {})
-        jobs: dict[str, Command] = {'import torch': (ROOT, ['-c', 'import torch'], 0)}
+        commands = commands_of(ROOT, ['train.py'] if run.tiny else [])
+        commands.update({} if run.tiny else runs_of(Path(folder)))
+        jobs: dict[str, Command] = {TORCH: (ROOT, ['-c', 'import torch'], 0)}
         for name, words in commands.items():
             jobs[name] = ROOT, words, code_of(name)
-            if args.former:
-                jobs[f'  {name}, former'] = args.former.resolve(), words, code_of(name)
+            if run.against:
+                jobs[f'{name}, {OTHER}'] = run.against, words, code_of(name)
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
-        for _ in range(args.repeats):
+        for _ in range(1 if run.tiny else REPEATS):
             for name, job in jobs.items():
                 found[name].append(measure(*job))
-    reference = [median(values) for values in zip(*found['import torch'])]
-    width = max(map(len, found))
-    for name, values in found.items():
-        figures = [median(each) for each in zip(*values)]
-        print(f'{name:{width}}' + ''.join(
-            f'  {seconds:6.2f} s {unit} {seconds / of:5.2f} x'
-            for seconds, of, unit in zip(figures, reference, ('   ', 'CPU'))))
-
-
-if __name__ == '__main__':
-    main()
+    for name in commands:
+        others = [other for other in (TORCH, f'{name}, {OTHER}') if other in found]
+        run.row(name, 's', [cpu for _, cpu in found[name]],
+                {other: [cpu for _, cpu in found[other]] for other in others}, notes='CPU time')

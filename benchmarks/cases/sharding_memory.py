@@ -1,54 +1,40 @@
 """Memory of weights, gradients and optimizer state a process, whole and sharded by FSDP2.
 
-    python benchmarks/sharding_memory.py [--width 3200 --depth 4 --ranks 2]
-
-Trains blocks of InternViT and a linear head for one step on the CPU: once in one process, once in
-``--ranks`` processes with FSDP2. The bytes are those of the tensors that each process holds after
-it (its shards); the peak is of resident memory from the first layer built to the end of the step,
-over what the process held before. The full-size run wants 10 GB of memory. ``--predict`` prints
-what the recipes of InternViT-6B take, from the arithmetic that the measured run is compared with.
+Trains four blocks of InternViT of the real width and a linear head for one step on the CPU: once in
+one process, once in two with FSDP2. The bytes are those of the tensors that each process holds
+after it (its shards); the peak is of resident memory from the first layer built to the end of the
+step, over what the process held before. It takes 10 GB of memory. The facts have what the recipes
+of InternViT-6B take, from the arithmetic that the measured run is compared with.
 """
-import argparse
 import multiprocessing
 import resource
 import socket
-import sys
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import torch
+import torch.distributed as dist
+from mmcv import Config
+from mmseg.models import build_segmentor
+from torch.distributed.tensor import DTensor
 
-import torch  # noqa: E402
-import torch.distributed as dist  # noqa: E402
-from mmcv import Config  # noqa: E402
-from mmseg.models import build_segmentor  # noqa: E402
-from torch.distributed.tensor import DTensor  # noqa: E402
+from benchmarks.context import Context, at_most, within
+from benchmarks.execution import ROOT
+from benchmarks.registry import benchmark
+from mmseg_custom.distributed.memory import state_bytes, storage_of
+from mmseg_custom.distributed.options import AUTO
+from mmseg_custom.engine.batch import Batch
+from mmseg_custom.engine.build import build_model
+from mmseg_custom.engine.options import RunOptions
+from mmseg_custom.engine.run import Run
 
-import mmseg_custom  # noqa: E402,F401 - before mmseg, which needs its stand-in
-from mmseg_custom.distributed.memory import state_bytes, storage_of  # noqa: E402
-from mmseg_custom.distributed.options import AUTO  # noqa: E402
-from mmseg_custom.engine.batch import Batch  # noqa: E402
-from mmseg_custom.engine.build import build_model  # noqa: E402
-from mmseg_custom.engine.options import RunOptions  # noqa: E402
-from mmseg_custom.engine.run import Run  # noqa: E402
-
-ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / 'configs/intern_vit_6b'
+ONE, ARITHMETIC = 'one process', 'the arithmetic'
+RANKS, WIDTH, DEPTH = 2, 3200, 4
 SIDE, CLASSES = 56, 150  # pixels of the image; classes
 PARTS = ('weights', 'gradients', 'optimizer')
 HEADS_PER_WIDTH = 128  # of InternViT-6B: 25 heads at width 3200
 LIMIT = 0.55  # of one process, for two
-
-
-def parse_args() -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--width', type=int, default=3200)
-    parser.add_argument('--depth', type=int, default=4)
-    parser.add_argument('--ranks', type=int, default=2)
-    parser.add_argument('--predict', action='store_true',
-                        help='print what the recipes of InternViT-6B take instead')
-    return parser.parse_args()
 
 
 def config(width: int, depth: int) -> Config:
@@ -70,14 +56,14 @@ def own_bytes(tensor: torch.Tensor) -> int:
     return local.nbytes
 
 
-def measure(rank: int, ranks: int, args: argparse.Namespace, port: int, results) -> None:
+def measure(rank: int, ranks: int, width: int, port: int, results) -> None:
     """One process of a run: trains, counts, and puts its figures into the queue."""
     torch.set_num_threads(1)
     if ranks > 1:
         dist.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=ranks)
     before = resident_bytes()
     torch.manual_seed(0)
-    model = build_model(Run(config(args.width, args.depth), RunOptions(), AUTO, Batch(1, ranks)))
+    model = build_model(Run(config(width, DEPTH), RunOptions(), AUTO, Batch(1, ranks)))
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-5, foreach=False)
     images = torch.randn(1, 3, SIDE, SIDE)
@@ -103,31 +89,28 @@ def resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
-def run(ranks: int, args: argparse.Namespace) -> dict[str, int]:
-    """The largest figures over the processes of a run."""
+def measure_processes(ranks: int, width: int) -> dict[str, int]:
+    """Returns the largest figures over the processes of a run."""
     context = multiprocessing.get_context('fork')
     results = context.Queue()
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    processes = [context.Process(target=measure, args=(rank, ranks, args, port, results))
+    processes = [context.Process(target=measure, args=(rank, ranks, width, port, results))
                  for rank in range(ranks)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     if any(process.exitcode for process in processes):
-        sys.exit(f'a process failed: exit codes {[p.exitcode for p in processes]}')
+        raise RuntimeError(f'exit codes of the processes: {[p.exitcode for p in processes]}')
     figures = [results.get() for _ in range(ranks)]
     return {name: max(f[name] for f in figures) for name in figures[0]}
 
 
-def predict() -> None:
-    """Prints the bytes of the recipes of InternViT-6B by part, a GPU."""
-    print(f'{"recipe":<16}{"optimizer":<23}{"GPUs":>5}'
-          + ''.join(f'{name:>15}' for name in ('frozen', 'master weights', 'gradients',
-                                               'optimizer', 'working', 'GiB a GPU')))
-    low = dict(type='LowMemoryAdamW')
+def predict() -> dict[str, float]:
+    """Returns the GiB that the recipes of InternViT-6B take on a GPU, without activations."""
+    low, found = dict(type='LowMemoryAdamW'), {}
     for recipe, gpus, optimizer in (
             ('linear_probing', (1,), {}), ('head_tuning', (1,), {}),
             ('few_shot', (1, 8, 32), {}), ('full_tuning', (1, 8, 32), {}),
@@ -141,40 +124,34 @@ def predict() -> None:
         for count in gpus:
             states = state_bytes(model, 'fsdp2' if count > 1 else 'single', count,
                                  storage=storage)
-            parts = [*states, sum(states)]
-            print(f'{recipe:<16}{optimizer.get("type", "AdamW"):<23}{count:>5}'
-                  + ''.join(f'{size / 2**30:>15.2f}' for size in parts))
+            parts = {name: round(size / 2**30, 2) for name, size in states._asdict().items()}
+            found[f'{recipe}, {optimizer.get("type", "AdamW")}, {count} GPUs'] = dict(
+                parts, sum=round(sum(states) / 2**30, 2))
+    return found
 
 
-def predicted(ranks: int, args: argparse.Namespace) -> dict[str, int]:
-    """What the arithmetic says of a measured run."""
+def predicted(ranks: int, width: int) -> dict[str, int]:
+    """Returns what the arithmetic says of a measured run."""
     with torch.device('meta'):
-        model = build_segmentor(config(args.width, args.depth).model)
+        model = build_segmentor(config(width, DEPTH).model)
     states = state_bytes(model, 'fsdp2' if ranks > 1 else 'single', ranks)
     buffers = sum(buffer.nbytes for buffer in model.buffers())
     return dict(weights=states.master_weights + states.frozen - buffers, gradients=states.gradients,
                 optimizer=states.optimizer)
 
 
-def main() -> None:
-    """Measures or predicts."""
-    args = parse_args()
-    if args.predict:
-        predict()
-        return
-    whole, sharded = run(1, args), run(args.ranks, args)
-    expected = predicted(1, args), predicted(args.ranks, args)
-    print(f'width {args.width}, depth {args.depth}: MiB in one process, in each of {args.ranks}, '
-          'their ratio; both as predicted')
+@benchmark('Memory of weights, gradients and optimizer state a process, whole and sharded',
+           minutes=6, devices=('cpu',), suite=())
+def case(run: Context) -> None:
+    """Measures one process and two."""
+    width = 128 if run.tiny else WIDTH
+    whole, sharded = (measure_processes(ranks, width) for ranks in (1, RANKS))
+    expected = predicted(RANKS, width)
     for name in (*PARTS, 'peak'):
-        print(f'{name:<12}{whole[name] / 2**20:>10.1f}{sharded[name] / 2**20:>10.1f}'
-              f'{sharded[name] / whole[name]:>8.3f}'
-              + ''.join(f'{e[name] / 2**20:>12.1f}' for e in expected if name in e))
-    ratio = sum(sharded[n] for n in PARTS) / sum(whole[n] for n in PARTS)
-    print(f'{"all parts":<12}{"":>20}{ratio:>8.3f}')
-    if args.ranks == 2 and ratio > LIMIT:
-        sys.exit(f'the ratio is above {LIMIT}')
-
-
-if __name__ == '__main__':
-    main()
+        references = {ONE: whole[name]}
+        if name in expected:
+            references[ARITHMETIC] = expected[name]
+        targets = [within(ARITHMETIC, 0.02)] if name in expected else [at_most(ONE, LIMIT)]
+        run.row(f'{name}, in each of {RANKS} processes', 'MiB', sharded[name], references,
+                targets=targets)
+    run.fact(predicted_gib_of_recipes=predict())
