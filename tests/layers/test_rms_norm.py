@@ -14,6 +14,7 @@ D, EPS = 96, 1e-6
 def small_strips(monkeypatch):
     """Three strips of 8 rows and one of 2, for 26 rows."""
     monkeypatch.setattr(rms_norm, 'STRIP', 8 * D)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 1)
 
 
 def tokens(layout: str, dtype: torch.dtype) -> Tensor:
