@@ -26,6 +26,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     """Prepares the run and trains."""
+    from mmseg_custom.doctor.before_training import decide_recomputation
     from mmseg_custom.engine.start import start_run
     from mmseg_custom.engine.sweep import sweep
     from mmseg_custom.engine.train import train
@@ -34,7 +35,7 @@ def main(args: argparse.Namespace) -> None:
     if run.cfg.get('sweep'):
         sweep(run)
     else:
-        train(run)
+        train(decide_recomputation(run))
 
 
 if __name__ == '__main__':

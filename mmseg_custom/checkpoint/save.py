@@ -9,15 +9,46 @@ A work dir after iteration 2000 of a run with a frozen backbone:
 """
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
 from .export import write_pth
 from .metadata import plain, trained_state_dict
 from .optimizer import with_names
 from .work_dir import point_latest_to
+
+
+@dataclass(frozen=True)
+class FileSave:
+    """A checkpoint that one process writes into a file.
+
+    Attributes:
+        path: File to write.
+        content: Content of the file, which has the tensors themselves or copies of them.
+        link_latest: Whether to point ``latest.pth`` beside it to the file.
+        by_all_ranks: Whether all ranks write it together.
+    """
+    path: str
+    content: dict[str, Any]
+    link_latest: bool = False
+    by_all_ranks = False
+
+    def write(self, group: ProcessGroup | None = None) -> None:
+        """Writes the file.
+
+        Args:
+            group: Accepted as by :class:`.sharded.FolderSave`: nothing is exchanged.
+
+        Raises:
+            SaveError: If it could not be written; what was there before is unchanged.
+        """
+        write_pth(self.path, self.content)
+        if self.link_latest:
+            point_latest_to(self.path)
 
 
 def save_checkpoint(model: nn.Module, path: str, optimizer: Optimizer | dict | None = None,
@@ -39,6 +70,13 @@ def save_checkpoint(model: nn.Module, path: str, optimizer: Optimizer | dict | N
         SaveError: If the file could not be written (a full disk, most likely); an earlier file of
             that name, and ``latest.pth``, are still what they were.
     """
+    prepare_save(model, path, optimizer, meta, link_latest=link_latest, others=others).write()
+
+
+def prepare_save(model: nn.Module, path: str, optimizer: Optimizer | dict | None = None,
+                 meta: dict | None = None, *, link_latest: bool = False,
+                 others: Mapping[str, Tensor] | None = None) -> FileSave:
+    """Returns what :func:`save_checkpoint` writes; its tensors are those of the model."""
     while isinstance(getattr(model, 'module', None), nn.Module):
         model = model.module
     state_dict, record = trained_state_dict(model)
@@ -50,9 +88,7 @@ def save_checkpoint(model: nn.Module, path: str, optimizer: Optimizer | dict | N
                                    for name, part in optimizer.items()}
     elif optimizer is not None:
         checkpoint['optimizer'] = _state_of(optimizer, model)
-    write_pth(path, checkpoint)
-    if link_latest:
-        point_latest_to(path)
+    return FileSave(path, checkpoint, link_latest)
 
 
 def _state_of(optimizer: Optimizer, model: nn.Module) -> dict:

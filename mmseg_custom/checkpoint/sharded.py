@@ -13,12 +13,14 @@ state dict. Any number of processes reads them, with or without FSDP2, and so do
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
@@ -34,6 +36,64 @@ from .recorded import compared_with
 from .shard_metadata import METADATA_SUM, sum_of_metadata
 from .shard_reader import HEADER, MODEL, OPTIMIZER
 from .work_dir import point_latest_to
+
+# Bytes that are copied from a GPU before they are written; torch's default. A thread copies none:
+# it would do so on a stream of its own device, which is GPU 0 in the threads of all processes.
+COPIED_AHEAD = 10_000_000
+
+
+@dataclass(frozen=True)
+class FolderSave:
+    """A checkpoint whose folder all processes write together.
+
+    Attributes:
+        path: Folder to write.
+        content: Tensors by their names in the folder, and the content of ``meta.pth``. The tensors
+            are those of the model and of the optimizer, or copies of them.
+        link_latest: Whether to point ``latest.pth`` beside it to the folder.
+        by_all_ranks: Whether all ranks write it together.
+    """
+    path: str
+    content: tuple[dict[str, Tensor], dict]
+    link_latest: bool = False
+    by_all_ranks = True
+
+    def write(self, group: ProcessGroup | None = None) -> None:
+        """Writes the folder; all processes call it.
+
+        Args:
+            group: Group of all processes that nothing else uses meanwhile, for a thread; tensors
+                are on the CPU then. Default: the default group.
+
+        Raises:
+            SaveError: On every process, if one could not write; what was there before is unchanged.
+        """
+        tensors, _ = self.content
+        try:
+            _on_first_rank(lambda: begin_folder(self.path), self.path, group)
+            try:
+                writer = dcp.FileSystemWriter(
+                    self.path + PART, sync_files=True,
+                    per_thread_copy_ahead=COPIED_AHEAD if group is None else 0)
+                dcp.save(tensors, storage_writer=writer, process_group=group)
+            except CheckpointException as error:
+                first = next(iter(error.failures.values()))[0]
+                raise as_save_error(first, self.path) from error
+            _on_first_rank(self._end, self.path, group)
+        except SaveError:
+            if _rank() == 0:
+                shutil.rmtree(self.path + PART, ignore_errors=True)
+            raise
+
+    def _end(self) -> None:
+        """Writes ``meta.pth``, and gives the folder its name."""
+        header = {**self.content[1], METADATA_SUM: sum_of_metadata(self.path + PART)}
+        path = os.path.join(self.path + PART, HEADER)
+        torch.save(header, path)
+        flush(path)
+        commit_folder(self.path)
+        if self.link_latest:
+            point_latest_to(self.path)
 
 
 def save_sharded(model: nn.Module, folder: str, optimizer: Optimizer | None = None,
@@ -52,38 +112,21 @@ def save_sharded(model: nn.Module, folder: str, optimizer: Optimizer | None = No
     Raises:
         SaveError: On every process, if one could not write; what was there before is unchanged.
     """
+    prepare_sharded_save(model, folder, optimizer, meta, link_latest=link_latest,
+                         others=others).write()
+
+
+def prepare_sharded_save(model: nn.Module, folder: str, optimizer: Optimizer | None = None,
+                         meta: dict | None = None, *, link_latest: bool = False,
+                         others: Mapping[str, Tensor] | None = None) -> FolderSave:
+    """Returns what :func:`save_sharded` writes; its tensors are those of the model."""
     state_dict, record = trained_state_dict(model)
     tensors = {MODEL + name: tensor.detach() for name, tensor in
                {**state_dict, **(others or {})}.items()}
     state, header = _split(optimizer, model)
     tensors.update(state)
     header['meta'] = plain({**(meta or {}), **({'backbone': record} if record else {})})
-
-    def begin() -> None:
-        begin_folder(folder)
-
-    def end() -> None:
-        header[METADATA_SUM] = sum_of_metadata(folder + PART)
-        path = os.path.join(folder + PART, HEADER)
-        torch.save(header, path)
-        flush(path)
-        commit_folder(folder)
-        if link_latest:
-            point_latest_to(folder)
-
-    try:
-        _on_first_rank(begin, folder)
-        try:
-            writer = dcp.FileSystemWriter(folder + PART, sync_files=True)
-            dcp.save(tensors, storage_writer=writer)
-        except CheckpointException as error:
-            first = next(iter(error.failures.values()))[0]
-            raise as_save_error(first, folder) from error
-        _on_first_rank(end, folder)
-    except SaveError:
-        if _rank() == 0:
-            shutil.rmtree(folder + PART, ignore_errors=True)
-        raise
+    return FolderSave(folder, (tensors, header), link_latest)
 
 
 def load_shards(model: nn.Module, checkpoint: Checkpoint, *, check_finite: bool = False) -> None:
@@ -158,7 +201,8 @@ def _rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def _on_first_rank(action: Callable[[], None], folder: str) -> None:
+def _on_first_rank(action: Callable[[], object], folder: str, group: ProcessGroup | None = None
+                   ) -> None:
     """Runs an action on rank 0; its failure is raised on all ranks."""
     failure: list[SaveError | None] = [None]
     if _rank() == 0:
@@ -167,6 +211,6 @@ def _on_first_rank(action: Callable[[], None], folder: str) -> None:
         except (OSError, RuntimeError) as error:
             failure = [as_save_error(error, folder)]
     if dist.is_initialized():
-        dist.broadcast_object_list(failure, src=0)
+        dist.broadcast_object_list(failure, src=0, group=group)
     if failure[0] is not None:
         raise failure[0]

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 T = TypeVar('T')
@@ -30,6 +30,15 @@ def gather_to_all(value: T) -> list[T]:
     if len(values) > 1:
         dist.all_gather_object(values, value)
     return values
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Returns the mean of a tensor over all ranks, on its device; called on all ranks."""
+    if _world_size() == 1:
+        return value
+    mean = value / _world_size()
+    dist.all_reduce(mean)
+    return mean
 
 
 def gather_to_rank0(value: T) -> list[T] | None:

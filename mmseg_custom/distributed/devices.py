@@ -199,6 +199,16 @@ def taken_by_others(index: int) -> str | None:
             'them)')
 
 
+def memory_for_run(index: int) -> int:
+    """Returns the bytes of a GPU that a run may take.
+
+    All of it, so that a resumed run finds the same, unless other processes hold some. Called
+    before this process has put anything there, its own context apart.
+    """
+    free, total = torch.cuda.mem_get_info(index)
+    return free // GIB * GIB if taken_by_others(index) else total
+
+
 def _read_facts() -> GPUFacts:
     error = None
     try:

@@ -19,10 +19,13 @@ from mmseg.core import build_optimizer
 from torch import Tensor, nn
 
 from ..optim import low_memory
-from .options import AUTO, Engine
+from ..units import GIB
+from .options import AUTO, REDUCE_DTYPES, Engine
 from .parallelize import heads, read_blocks
 
 FP32 = 4  # bytes
+RESERVE = GIB  # CUDA context, NCCL, and what a GPU named "80 GB" lacks of it
+FRAGMENTATION = 0.03  # share of the memory that PyTorch's allocator loses between blocks
 # Options that concern groups of parameters, or how a step is computed; none adds state.
 STATELESS = ('constructor', 'paramwise_cfg', 'foreach', 'fused', 'capturable')
 
@@ -34,6 +37,11 @@ class Storage:
     gradients: float = FP32
     optimizer: float = 2 * FP32
     optimizer_of_heads: float = 2 * FP32
+
+
+def usable_bytes(memory: int) -> int:
+    """Returns the bytes that tensors may fill of a GPU's memory."""
+    return int(memory * (1 - FRAGMENTATION)) - RESERVE
 
 
 class StateBytes(NamedTuple):
@@ -115,19 +123,24 @@ def _gathered(model: nn.Module, engine: Engine, dtype: torch.dtype) -> int:
     """Counts the bytes that FSDP2 has gathered at once.
 
     Of a block: its weights and those of the blocks ahead, the buffer that they arrive in, its
-    gradients, and their float32 copy on the way to be reduced. Of a head the same, in float32, and
-    at another time. Parameters outside of blocks and heads stay gathered over the step.
+    gradients, and their copy on the way to be reduced. Of a head the same, in float32, and at
+    another time. Parameters outside of blocks and heads stay gathered over the step; where weights
+    are kept for the backward pass, so do those of all blocks that are read.
     """
-    def at_work(parameters: list[Tensor], size: int, ahead: int) -> int:
+    def at_work(parameters: list[Tensor], size: int, gathered: int, reduced: int = FP32) -> int:
         count, trained = _count(parameters), _count(p for p in parameters if p.requires_grad)
-        return count * size * (2 + ahead) + trained * (size + FP32)
+        return count * size * gathered + trained * (size + reduced)
 
     rest = _outside_blocks(model.backbone)
     rest_bytes = dtype.itemsize * (_count(rest) + _count(p for p in rest if p.requires_grad))
+    ahead, reduced = 2 + engine.prefetch, REDUCE_DTYPES[engine.reduce_dtype].itemsize
+    if engine.reshard_after_forward is False:
+        rest_bytes += dtype.itemsize * sum(_count(b.parameters()) for b in read_blocks(model))
+        ahead = 1
     return rest_bytes + max(
-        [at_work(list(b.parameters()), dtype.itemsize, engine.prefetch)
+        [at_work(list(b.parameters()), dtype.itemsize, ahead, reduced)
          for b in model.backbone.blocks]
-        + [at_work(list(head.parameters()), FP32, 0) for head in heads(model)])
+        + [at_work(list(head.parameters()), FP32, 2) for head in heads(model)])
 
 
 def _casts(model: nn.Module, engine: Engine, dtype: torch.dtype) -> int:
@@ -140,7 +153,7 @@ def _casts(model: nn.Module, engine: Engine, dtype: torch.dtype) -> int:
              for block in read_blocks(model)]
     recomputed = getattr(model.backbone, 'with_cp', False)
     kept = [size for i, size in enumerate(sizes)
-            if not (recomputed and i % engine.checkpoint_every == 0)]
+            if not (recomputed and engine.recomputes(i))]
     rest = _count(p for p in _outside_blocks(model.backbone) if p.requires_grad)
     return dtype.itemsize * (sum(kept) + rest + 2 * max(sizes, default=0))
 

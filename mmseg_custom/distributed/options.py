@@ -1,10 +1,14 @@
 """``engine=dict(type=..., ...)`` of a config: how a run is spread over its processes."""
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+
+import torch
 
 from ..choices import ENGINES
 from ..errors import InputError, refuse_unknown
 
-FOLLOWING_FAST = ('compile', 'cuda_graphs')
+AUTOMATIC = 'auto'  # value of an option that the run's memory or hosts decide
+REDUCE_DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16)
+FOLLOWING_FAST = ('compile', 'cuda_graphs')  # where they are None
 
 
 @dataclass(frozen=True)
@@ -16,26 +20,60 @@ class Engine:
             shard of weights, gradients and optimizer state) or 'auto': one process alone is
             'single', several are 'ddp' where the backbone's blocks are frozen and 'fsdp2' where
             they are trained.
-        checkpoint_every: Recompute the activations of every k-th block, in backbones with
-            activation checkpointing (``with_cp=True``).
         fast: Whether all options of speed are on that keep the tolerances of the fidelity tests,
-            those named in :data:`FOLLOWING_FAST`; each can be set by itself.
+            those that say so below; each can be set by itself.
+        checkpoint_every: Recompute the activations of every k-th block, in backbones with
+            activation checkpointing (``with_cp=True``). 'auto' recomputes as many of the first
+            blocks as the memory asks for: see :mod:`..doctor.recomputation`. None stands for
+            'auto' with ``fast``, else for 1.
+        checkpoint_blocks: Number of blocks, from the first, that ``checkpoint_every`` concerns;
+            the activations of those behind are kept. None: all blocks. 'auto' fills it in.
         compile: Whether each block is compiled by torch.compile; default: ``fast``.
         cuda_graphs: Whether the frozen blocks are launched as one CUDA graph, on a GPU; default:
             ``fast``.
         prefetch: Blocks ahead whose weights FSDP2 gathers; 0 leaves the number to FSDP2.
-        hybrid: Whether FSDP2 shards within a host and replicates over the hosts.
+        hybrid: Whether FSDP2 shards within a host and replicates over the hosts; 'auto' does
+            where a host's GPUs hold the states: see :mod:`.topology`.
+        reshard_after_forward: Whether FSDP2 frees the gathered weights of a block after its
+            forward pass, and gathers them again for the backward pass. 'auto' does; where a row
+            of the mesh spans several hosts, it keeps what the processes of one host hold
+            together, so that the second gather stays within the host.
+        reduce_dtype: Dtype that FSDP2 reduces gradients in, 'fp32' or 'bf16'; the latter for those
+            of the backbone alone.
         cpu_offload: Whether FSDP2 keeps weights, gradients and optimizer state in the CPU's
             memory.
     """
     type: str = 'auto'
-    checkpoint_every: int = 1
     fast: bool = False
+    checkpoint_every: int | str | None = None
+    checkpoint_blocks: int | None = None
     compile: bool | None = None
     cuda_graphs: bool | None = None
     prefetch: int = 1
-    hybrid: bool = False
+    hybrid: bool | str = AUTOMATIC
+    reshard_after_forward: bool | str = AUTOMATIC
+    reduce_dtype: str = 'fp32'
     cpu_offload: bool = False
+
+    @property
+    def every_kth(self) -> int:
+        """Number k where every k-th block is recomputed; 1 where 'auto' was not decided."""
+        return self.checkpoint_every if isinstance(self.checkpoint_every, int) else 1
+
+    @property
+    def recomputes_on_demand(self) -> bool:
+        """Whether the memory decides how many blocks are recomputed, and has not done so yet."""
+        asked = self.checkpoint_every == AUTOMATIC or self.checkpoint_every is None and self.fast
+        return asked and self.checkpoint_blocks is None
+
+    def with_recomputed(self, blocks: int) -> 'Engine':
+        """Returns the engine that recomputes so many of the first blocks."""
+        return replace(self, checkpoint_every=1, checkpoint_blocks=blocks)
+
+    def recomputes(self, block: int) -> bool:
+        """Returns whether the activations of a block, counted from 0, are recomputed."""
+        return block % self.every_kth == 0 and (
+            self.checkpoint_blocks is None or block < self.checkpoint_blocks)
 
     @classmethod
     def of(cls, options: dict | None) -> 'Engine':
@@ -49,9 +87,20 @@ class Engine:
         engine = cls(**options)
         if engine.type not in ENGINES:
             raise InputError(f'engine.type={engine.type!r}: expected one of {", ".join(ENGINES)}')
-        if engine.checkpoint_every < 1:
-            raise InputError(f'engine.checkpoint_every={engine.checkpoint_every}: expected 1 or '
-                             'more; model.backbone.with_cp=False turns checkpointing off')
+        every, blocks = engine.checkpoint_every, engine.checkpoint_blocks
+        if every is not None and every != AUTOMATIC and (
+                isinstance(every, (str, bool)) or every < 1):
+            raise InputError(f'engine.checkpoint_every={every!r}: expected 1 or more, or '
+                             "'auto'; model.backbone.with_cp=False turns checkpointing off")
+        if blocks is not None and blocks < 0:
+            raise InputError(f'engine.checkpoint_blocks={blocks}: expected 0 or more blocks')
+        for name in ('hybrid', 'reshard_after_forward'):
+            if getattr(engine, name) not in (True, False, AUTOMATIC):
+                raise InputError(f"engine.{name}={getattr(engine, name)!r}: expected 'auto', True "
+                                 'or False')
+        if engine.reduce_dtype not in REDUCE_DTYPES:
+            raise InputError(f'engine.reduce_dtype={engine.reduce_dtype!r}: expected one of '
+                             f'{", ".join(REDUCE_DTYPES)}')
         if engine.prefetch < 0:
             raise InputError(f'engine.prefetch={engine.prefetch}: expected 0 or more blocks')
         return engine

@@ -1,5 +1,5 @@
 """The one place that wraps a segmentor for training, as ``engine=dict(...)`` of a config says."""
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -24,10 +24,9 @@ from ..checkpoint.shard_reader import require_sharding
 from ..errors import InputError
 from ..layers.sync_batch_norm import adapt_sync_batch_norm
 from .acceleration import accelerate
-from .collectives import gather_to_all, new_group
-from .hosts import by_host, host_id
-from .options import AUTO, Engine
-from .precision import move_casts_to_fsdp, store_master_weights
+from .mesh import build_mesh
+from .options import AUTO, AUTOMATIC, REDUCE_DTYPES, Engine
+from .precision import heads, move_casts_to_fsdp, store_master_weights
 from .wrappers import SegmentorDDP, SegmentorFSDP, wrap_alone
 
 
@@ -54,9 +53,8 @@ def parallelize(model: nn.Module, device: str, engine: Engine = AUTO,
         InputError: If the engine does not go with the number of processes.
     """
     kind = kind or choose_engine(engine, model)
-    # 1. Activation checkpointing of every k-th block.
-    if hasattr(model.backbone, 'set_checkpointing'):
-        model.backbone.set_checkpointing(engine.checkpoint_every)
+    # 1. Activation checkpointing of every k-th block, or of the first blocks.
+    set_checkpointing(model, engine)
     # 2. Compilation block by block, where one graph serves all of them, and CUDA graphs.
     accelerate(model, read_blocks(model), engine, device, sharded=kind == 'fsdp2')
     # 3. One process, DDP or FSDP2.
@@ -69,6 +67,14 @@ def parallelize(model: nn.Module, device: str, engine: Engine = AUTO,
             gradient_as_bucket_view=True,  # else DDP keeps a second copy of all gradients
             find_unused_parameters=find_unused_parameters or _has_unread_blocks(model))
     return shard(model, device, engine, *move_casts_to_fsdp(model.backbone), master_dtype, mesh)
+
+
+def set_checkpointing(model: nn.Module, engine: Engine) -> None:
+    """Tells the backbone which blocks recompute their activations."""
+    if hasattr(model.backbone, 'set_checkpointing'):
+        # A plugin's backbone may know no other argument than the first.
+        first = () if engine.checkpoint_blocks is None else (engine.checkpoint_blocks,)
+        model.backbone.set_checkpointing(engine.every_kth, *first)
 
 
 def check_engine(engine: Engine) -> None:
@@ -123,7 +129,7 @@ def shard(model: nn.Module, device: str, engine: Engine, param_dtype: torch.dtyp
 
     The backbone's trained weights get ``master_dtype`` just before their block is sharded, so that
     no process ever holds all of them in float32. Heads are gathered in float32, which batch norm
-    needs. Gradients are reduced in float32.
+    needs, and their gradients are reduced in it; those of the backbone in ``engine.reduce_dtype``.
 
     Args:
         model: Segmentor; see :func:`parallelize`.
@@ -135,12 +141,13 @@ def shard(model: nn.Module, device: str, engine: Engine, param_dtype: torch.dtyp
         mesh: Processes; default: :func:`build_mesh`.
     """
     if mesh is None:
-        mesh = build_mesh(device, engine.hybrid)
-    fsdp = partial(fully_shard, mesh=mesh,
+        mesh = build_mesh(device, engine.hybrid is True)
+    reshard = engine.reshard_after_forward in (True, AUTOMATIC)
+    fsdp = partial(fully_shard, mesh=mesh, reshard_after_forward=reshard,
                    offload_policy=CPUOffloadPolicy(pin_memory=device == 'cuda')
                    if engine.cpu_offload else OffloadPolicy())
-    casting = MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=torch.float32,
-                                   cast_forward_inputs=cast_inputs)
+    casting = MixedPrecisionPolicy(param_dtype=param_dtype, cast_forward_inputs=cast_inputs,
+                                   reduce_dtype=REDUCE_DTYPES[engine.reduce_dtype])
     for block in _blocks(model):
         store_master_weights(block, master_dtype)
         fsdp(block, mp_policy=casting)
@@ -150,13 +157,16 @@ def shard(model: nn.Module, device: str, engine: Engine, param_dtype: torch.dtyp
         register_fsdp_forward_method(head, 'forward_test')  # mmseg's calls forward, not the head
     store_master_weights(model.backbone, master_dtype)
     # Images stay float32: windows are merged in their dtype. The patch embedding casts them.
-    fsdp(model, mp_policy=replace(casting, cast_forward_inputs=False))
+    # The backward pass begins where the root's forward ends: its weights stay gathered.
+    fsdp(model, mp_policy=replace(casting, cast_forward_inputs=False), reshard_after_forward=False)
     _leave_meta(model, device, engine.cpu_offload)
     if f'{device}:gloo' in dist.get_backend_config() and torch.__version__ < '2.9':
         _divide_sums(model)
     if engine.prefetch:
         _prefetch(read_blocks(model), engine.prefetch)
-    return SegmentorFSDP(model, device)
+    return SegmentorFSDP(model, device, reshards=reshard,
+                         reduces_late=mesh.ndim > 1 and engine.reduce_dtype == 'fp32',
+                         finalizes_late=not engine.cpu_offload)
 
 
 def _leave_meta(model: nn.Module, device: str, cpu_offload: bool) -> None:
@@ -184,57 +194,6 @@ def _prefetch(blocks: list[FSDPModule], ahead: int) -> None:
         block.set_modules_to_backward_prefetch(blocks[max(i - ahead, 0):i][::-1])
 
 
-def build_mesh(device: str, hybrid: bool) -> DeviceMesh:
-    """Returns a mesh of all processes in one row or, with ``hybrid``, in one row a host.
-
-    Raises:
-        InputError: If the hosts have different numbers of processes.
-    """
-    assert dist.group.WORLD is not None
-    if not hybrid:
-        # torch's init_device_mesh would put nccl beside a group of gloo, also where processes
-        # share a GPU.
-        return DeviceMesh.from_group(dist.group.WORLD, device, mesh_dim_names=('shard',))
-    rows = by_host(gather_to_all(host_id()))
-    sizes = sorted({len(row) for row in rows})
-    if len(sizes) > 1:
-        raise InputError('engine.hybrid: the hosts have different numbers of processes, '
-                         f'{sizes[0]} to {sizes[-1]}: start the same number on each')
-    log = get_root_logger().warning if sizes == [1] else get_root_logger().info
-    log('engine.hybrid: %d host(s) with %d process(es) each; each host holds all weights once',
-        len(rows), sizes[0])
-    return mesh_of_rows(rows, device)
-
-
-def mesh_of_rows(rows: Sequence[Sequence[int]], device: str) -> DeviceMesh:
-    """Returns a mesh that shards within rows of ranks, and replicates over the rows.
-
-    Its groups have all backends of the default group, as offloading needs: torch's own split of a
-    bound group would keep nccl alone.
-
-    Args:
-        rows: Ranks of each host, of equal number, in ascending order.
-        device: 'cuda' or 'cpu'.
-    """
-    own = {}
-    for name, lines in (('replicate', list(zip(*rows))), ('shard', rows)):
-        for line in lines:
-            group = new_group(line)
-            if dist.get_rank() in line:
-                own[name] = group
-    return DeviceMesh.from_group(list(own.values()), device, torch.tensor(rows),
-                                 mesh_dim_names=tuple(own))
-
-
-def heads(model: nn.Module) -> Iterator[nn.Module]:
-    """Yields the parts of a segmentor other than its backbone, those in lists one by one."""
-    for name, child in model.named_children():
-        if isinstance(child, nn.ModuleList):
-            yield from child
-        elif name != 'backbone':
-            yield child
-
-
 def read_blocks(model: nn.Module) -> list[nn.Module]:
     """Returns the backbone's blocks up to the last one whose output is read."""
     blocks = list(_blocks(model))
@@ -259,25 +218,30 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     A sharded segmentor that cannot test in lockstep (mmseg's own) is gathered on every rank, so
     that none waits for another. The others need nothing.
     """
-    gathered = is_sharded(model) and not getattr(model.module, 'tests_in_lockstep', False)
-    groups = [m for m in model.modules() if isinstance(m, FSDPModule)] if gathered else []
-    for group in groups:
+    groups = [m for m in model.modules() if isinstance(m, FSDPModule)] if is_sharded(model) else []
+    gathered = groups if not getattr(model.module, 'tests_in_lockstep', False) else []
+    for group in gathered:
         group.unshard()
         group.set_reshard_after_forward(False, recurse=False)
     try:
         yield
     finally:
-        for group in groups:
+        for group in groups:  # no backward pass frees what the last forward pass has gathered
             group.reshard()
-            group.set_reshard_after_forward(group is not model.module, recurse=False)
+        for group in gathered:
+            group.set_reshard_after_forward(model.reshards and group is not model.module,
+                                            recurse=False)
 
 
 def no_sync(model: nn.Module) -> AbstractContextManager:
-    """Returns a context for a batch whose gradients DDP adds up and does not reduce yet.
+    """Returns a context for a batch that is not the last one of an optimizer step.
 
-    FSDP2 reduces every batch: unreduced, the gradients of all weights would be on every rank.
+    DDP adds up its gradients and does not reduce them yet. FSDP2 reduces every batch into shards:
+    unreduced, the gradients of all weights would be on every rank. Where it replicates the shards
+    over hosts, the sum over these waits for the last batch.
     """
-    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+    waits = isinstance(model, (DistributedDataParallel, SegmentorFSDP))
+    return model.no_sync() if waits else nullcontext()
 
 
 def _blocks(model: nn.Module) -> nn.ModuleList | tuple:

@@ -1,12 +1,16 @@
-"""The only dtype policy: dtypes that parameters are stored in and that the backbone computes in.
+"""The only dtype policy: dtypes that parameters are stored in and that a network computes in.
 
-====================  ===============  ===============
-part                  stored in        computes in
-====================  ===============  ===============
-backbone, frozen      bfloat16         bfloat16
-backbone, trained     float32          bfloat16
-heads                 float32          float32
-====================  ===============  ===============
+===================================  ===============  ===============
+part                                 stored in        computes in
+===================================  ===============  ===============
+backbone, frozen                     bfloat16         bfloat16
+backbone, trained                    float32          bfloat16
+heads                                float32          float32
+with ``head_precision='bf16'``
+- convolutions before the classifier float32          bfloat16
+- batch norm                         float32          float32, on maps in bfloat16
+- classifier, all other layers, loss float32          float32
+===================================  ===============  ===============
 
 with float16 or float32 in the place of bfloat16 where a config says so. Trained weights are float32
 master weights because a bfloat16 number has 8 significant bits: an AdamW step of 4e-5 on a weight
@@ -23,13 +27,21 @@ from functools import cache, partial
 import torch
 import torch.distributed as dist
 from mmseg.utils import get_root_logger
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from ..errors import InputError
+from ..models.decode_heads.upsampled_loss import UpsampledLoss
+from .casts import ParameterCasts
 
 COMPUTE_DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16, fp32=torch.float32)
+HEAD_DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16)
 
 
 def apply_precision(model: nn.Module, dtype: torch.dtype | None, device: str | None = None,
-                    store: bool = True, master_dtype: torch.dtype = torch.float32) -> None:
+                    store: bool = True, master_dtype: torch.dtype = torch.float32,
+                    head_dtype: torch.dtype = torch.float32) -> None:
     """Applies the policy to a segmentor; applying it again changes nothing.
 
     Must come before the optimizer and before any wrapper that looks at parameters (DDP, FSDP2);
@@ -37,21 +49,34 @@ def apply_precision(model: nn.Module, dtype: torch.dtype | None, device: str | N
 
     Args:
         model: Segmentor with ``backbone``; everything else in it counts as a head.
-        dtype: Dtype of the backbone's weights when it computes; None leaves the model as it is.
+        dtype: Dtype of the backbone's weights when it computes; None leaves the backbone as it is,
+            and float32 heads too.
         device: 'cuda' or 'cpu', where it will compute; default: where it is.
         store: Whether the backbone's trained weights are converted to ``master_dtype``. False
             leaves them to :func:`store_master_weights`, part by part, as they are sharded.
         master_dtype: Dtype that the backbone's trained weights are stored in; another one than
             float32 is for :mod:`..optim.low_memory`.
+        head_dtype: Dtype that the convolutions of heads compute in, float32 or bfloat16.
+
+    Raises:
+        InputError: If ``head_dtype`` is not float32 and there is a head that it is not known to go
+            with.
     """
-    if dtype is None:
-        return
-    backbone = model.backbone
-    device = device or next(backbone.parameters()).device.type
-    arithmetic = dtype if device != 'cpu' else _arithmetic_on_cpu(dtype)
-    for name, child in model.named_children():
-        if name != 'backbone':
-            child.float()
+    device = device or next(model.backbone.parameters()).device.type
+    if dtype is not None:
+        arithmetic = _arithmetic_on(device, dtype)
+        _apply_to_backbone(model.backbone, dtype, arithmetic, store, master_dtype)
+        _log(model, dtype, arithmetic, master_dtype)
+    if dtype is not None or head_dtype != torch.float32:
+        _apply_to_heads(model, head_dtype, _arithmetic_on(device, head_dtype))
+
+
+def _apply_to_backbone(backbone: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype,
+                       store: bool, master_dtype: torch.dtype) -> None:
+    """Stores the backbone's weights in their dtypes, and adds casts where it computes in another.
+
+    See :func:`apply_precision`; ``arithmetic`` is the dtype to compute in on this device.
+    """
     for unit in _units(backbone):
         names = []
         for name, parameter in unit.named_parameters(recurse=unit is not backbone):
@@ -64,7 +89,68 @@ def apply_precision(model: nn.Module, dtype: torch.dtype | None, device: str | N
             earlier.remove()
         if names:
             ParameterCasts(unit, names, dtype, arithmetic)
-    _log(model, dtype, arithmetic, master_dtype)
+
+
+def _apply_to_heads(model: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype) -> None:
+    """Stores heads in float32; adds casts where their convolutions compute in another dtype.
+
+    The backbone hands on its feature maps in the dtype and memory format of these convolutions.
+
+    Args:
+        model: Segmentor.
+        dtype: Dtype that the weights of convolutions are rounded to.
+        arithmetic: Dtype to compute in on this device.
+
+    Raises:
+        InputError: See :func:`apply_precision`.
+    """
+    casting = False
+    for head in heads(model):
+        head.float()
+        for module in head.modules():
+            if (earlier := ParameterCasts.of(module)) is not None:
+                earlier.remove()
+        if dtype != torch.float32:
+            casting |= _cast_convolutions(head, dtype, arithmetic)
+    if hasattr(model.backbone, 'set_map_format'):
+        model.backbone.set_map_format(*(
+            (arithmetic, torch.channels_last) if casting else ()))
+    if dtype != torch.float32:
+        get_root_logger().info(
+            'head_precision: convolutions of the heads %s', 'are none but the classifier: they '
+            'compute in float32' if not casting else _in_words(dtype, arithmetic))
+
+
+def _cast_convolutions(head: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype) -> bool:
+    """Lets the convolutions of a head compute on casts, channels last; returns if it has any.
+
+    The classifier is none of them: bfloat16 logits of two classes are often equal. Batch norm takes
+    maps of any dtype, with statistics in float32; other layers get theirs in float32. Without
+    convolutions before the classifier the whole head computes in float32.
+    """
+    if not isinstance(head, UpsampledLoss):
+        raise InputError(f"head_precision='bf16' with a {type(head).__name__} as a head: expected "
+                         'FCNHead, UPerHead or a head that inherits from UpsampledLoss; leave '
+                         'head_precision out')
+    classifier = getattr(head, 'conv_seg', None)
+    convolutions = [module for module in head.modules()
+                    if isinstance(module, _ConvNd) and module is not classifier]
+    for module in head.modules():
+        names = [name for name, _ in module.named_parameters(recurse=False)]
+        if module in convolutions:
+            ParameterCasts(module, names, dtype, arithmetic, torch.channels_last)
+        elif names and not (convolutions and isinstance(module, _BatchNorm)):
+            ParameterCasts(module, [], torch.float32, torch.float32)
+    return bool(convolutions)
+
+
+def heads(model: nn.Module) -> Iterator[nn.Module]:
+    """Yields the parts of a segmentor other than its backbone, those in lists one by one."""
+    for name, child in model.named_children():
+        if isinstance(child, nn.ModuleList):
+            yield from child
+        elif name != 'backbone':
+            yield child
 
 
 def store_master_weights(module: nn.Module, dtype: torch.dtype = torch.float32) -> None:
@@ -110,65 +196,14 @@ def _thread_seconds(step: Callable[[], object]) -> float:
     return time.thread_time() - start
 
 
-def _arithmetic_on_cpu(dtype: torch.dtype) -> torch.dtype:
+def _arithmetic_on(device: str, dtype: torch.dtype) -> torch.dtype:
     """Returns the dtype to compute in: ``dtype`` where it is fast on the CPUs of all ranks."""
+    if device != 'cpu' or dtype == torch.float32:
+        return dtype
     fast = torch.tensor(int(is_fast_on_cpu(dtype)))
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(fast, dist.ReduceOp.MIN)
     return dtype if fast else torch.float32
-
-
-class ParameterCasts:
-    """Forward hooks that let a module compute on casts of its parameters and inputs.
-
-    Each call casts the parameters, as FSDP2's mixed precision does when it gathers them; gradients
-    flow back through the cast. The copies live as long as autograd needs them: with activation
-    checkpointing, one module's at a time.
-
-    torch's parametrizations would do the same under other parameter names, which are a file
-    format. Hooks also stay out of the module's forward, which may be compiled.
-
-    Args:
-        unit: Module that is called with tensors.
-        names: Its parameters to cast, by their names in the module.
-        dtype: Dtype that the parameters are rounded to.
-        arithmetic: Dtype that they and the inputs are then computed with.
-    """
-
-    def __init__(self, unit: nn.Module, names: list[str], dtype: torch.dtype,
-                 arithmetic: torch.dtype):
-        self.names, self.dtype, self.arithmetic = names, dtype, arithmetic
-        self._stored: list[tuple[nn.Module, str, Tensor]] = []
-        # Inside of FSDP2's hooks, which gather the parameters and shard them again.
-        self._handles = (unit.register_forward_pre_hook(self._cast),
-                         unit.register_forward_hook(self._restore, prepend=True, always_call=True))
-
-    @staticmethod
-    def of(unit: nn.Module) -> 'ParameterCasts | None':
-        """Returns the casts of a module, if it has any."""
-        owners = (getattr(hook, '__self__', None) for hook in unit._forward_pre_hooks.values())
-        return next((owner for owner in owners if isinstance(owner, ParameterCasts)), None)
-
-    def remove(self) -> None:
-        """Lets the module compute on its parameters themselves."""
-        for handle in self._handles:
-            handle.remove()
-
-    def _cast(self, unit: nn.Module, inputs: tuple) -> tuple:
-        self._restore()  # torch calls no hook after a KeyboardInterrupt in forward
-        for name in self.names:
-            owner, _, leaf = name.rpartition('.')
-            module = unit.get_submodule(owner)
-            self._stored.append((module, leaf, module._parameters[leaf]))
-        for module, leaf, parameter in self._stored:
-            module._parameters[leaf] = parameter.to(self.dtype).to(self.arithmetic)
-        return tuple(x.to(self.arithmetic) if torch.is_tensor(x) and x.is_floating_point() else x
-                     for x in inputs)
-
-    def _restore(self, *_: object) -> None:
-        for module, leaf, parameter in self._stored:
-            module._parameters[leaf] = parameter
-        self._stored.clear()
 
 
 def move_casts_to_fsdp(backbone: nn.Module) -> tuple[torch.dtype | None, bool]:
@@ -209,8 +244,13 @@ def _log(model: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype,
         stored += ' (heads in float32)'
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     name = str(dtype).removeprefix('torch.')
-    computes = f'in {name}' if dtype == arithmetic else (
-        f'in float32 on weights rounded to {name}, which is slower on this CPU')
     get_root_logger().info(
         'precision: the backbone computes %s, the heads in float32; %s trained parameters stored '
-        'in %s, %s frozen ones in %s', computes, f'{trained:,}', stored, f'{frozen:,}', name)
+        'in %s, %s frozen ones in %s', _in_words(dtype, arithmetic), f'{trained:,}', stored,
+        f'{frozen:,}', name)
+
+
+def _in_words(dtype: torch.dtype, arithmetic: torch.dtype) -> str:
+    name = str(dtype).removeprefix('torch.')
+    return f'in {name}' if dtype == arithmetic else (
+        f'in float32 on weights rounded to {name}, which is slower on this CPU')

@@ -3,10 +3,14 @@
 All of them have ``output_device``, the index of their GPU, None on the CPU: the text logger
 reduces the memory of all ranks there, and a group of nccl refuses a tensor of the CPU.
 """
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from mmcv.parallel.registry import MODULE_WRAPPERS
 from mmcv.parallel.scatter_gather import scatter_kwargs
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -102,7 +106,39 @@ class SegmentorFSDP(_Wrapper):
     """A segmentor sharded by :func:`.parallelize.shard`, with what mmcv's runner calls in training.
 
     The steps of mmseg's segmentors call the segmentor itself, whose hooks gather and reduce.
+
+    Args:
+        module: Sharded segmentor on its device.
+        device: 'cuda', for the current GPU, or 'cpu'.
+        reshards: Whether blocks and heads free their gathered weights after the forward pass.
+        reduces_late: Whether gradients that several batches add up are summed over the hosts of a
+            hybrid mesh with the last batch alone. In bfloat16 each batch is: partial sums would
+            be rounded to it.
+        finalizes_late: Whether the reduction of one batch overlaps with the next one's forward
+            pass. Offloaded gradients are waited for.
     """
+
+    def __init__(self, module: nn.Module, device: str, reshards: bool = True,
+                 reduces_late: bool = False, finalizes_late: bool = True):
+        super().__init__(module, device)
+        self.reshards, self.reduces_late = reshards, reduces_late
+        self.finalizes_late = finalizes_late
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Marks a batch that is not the last one of an optimizer step."""
+        self._mark(last=False)
+        try:
+            yield
+        finally:
+            self._mark(last=True)
+
+    def _mark(self, last: bool) -> None:
+        """Tells FSDP2 whether the next backward pass is the last one of a step."""
+        assert isinstance(self.module, FSDPModule)
+        self.module.set_is_last_backward(last or not self.finalizes_late)
+        if self.reduces_late:
+            self.module.set_requires_all_reduce(last)
 
     def forward(self, *inputs, **kwargs):
         """Unpacks mmcv's DataContainers onto the device, then runs the module.

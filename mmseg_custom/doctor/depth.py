@@ -1,15 +1,21 @@
-"""Computes the memory of a deep network's step from the steps of two shallow ones.
+"""Computes the memory of a deep network's step from the steps of shallow ones.
 
 The blocks of a vision transformer are equal. At a given site of a step (in one of the first blocks,
 in one of the last, in the heads, in the optimizer) each additional block in between adds the same
 number of bytes, and the same number of operations. Between these sites memory only rises or only
 falls, so that the peak is at one of them. Two depths therefore determine any other.
+
+Where the first blocks are recomputed and those behind are not, a block of either kind adds bytes of
+its own, and three depths determine all others. In the backward pass the blocks behind come first:
+what they have kept is freed before the first ones are recomputed, so that the peak is still at an
+end.
 """
 import copy
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from mmcv import Config
@@ -47,15 +53,51 @@ class StepTrace:
     moved_bytes: int
 
 
-def traced_depths(cfg: Config, engine: Engine, edge: int) -> tuple[int, int] | None:
-    """Returns two numbers of read blocks to trace; None for a network that is no deeper.
+class Depth(NamedTuple):
+    """Numbers of blocks that are read.
 
-    Their difference is ``engine.checkpoint_every``, and so is a divisor of that to the network's.
+    Attributes:
+        first: Blocks of which the engine recomputes all or every k-th, or none.
+        behind: Blocks behind them, which keep their activations.
     """
-    shallow = 2 * edge + len(_out_indices(cfg)) - 1
-    shallow += (num_read(cfg) - shallow) % engine.checkpoint_every
-    deeper = shallow + engine.checkpoint_every
-    return (shallow, deeper) if deeper < num_read(cfg) else None
+    first: int
+    behind: int = 0
+
+
+def depth_of(cfg: Config, engine: Engine) -> Depth:
+    """Returns the depth of a network whose blocks are recomputed as the engine says."""
+    read = num_read(cfg)
+    first = read if engine.checkpoint_blocks is None else min(engine.checkpoint_blocks, read)
+    return Depth(first, read - first)
+
+
+def traced_depths(cfg: Config, engine: Engine, edge: int) -> tuple[Depth, ...] | None:
+    """Returns the depths to trace; None for a network that is hardly deeper.
+
+    The first is the least; each of the others has additional blocks of one kind, where the network
+    has both. Those of the first kind are ``engine.every_kth``, and so is a divisor of that to the
+    network's.
+    """
+    depth, every = depth_of(cfg, engine), engine.every_kth
+    maps = len(_out_indices(cfg)) - 1  # those of inner blocks come right after the edge
+    if not depth.first:
+        least = Depth(0, 2 * edge + maps)
+    else:
+        first = edge + maps + (0 if depth.behind else edge)
+        least = Depth(first + (depth.first - first) % every, edge if depth.behind else 0)
+    deeper = [least._replace(first=least.first + every)] * bool(depth.first)
+    deeper += [least._replace(behind=least.behind + 1)] * bool(depth.behind)
+    if any(0 < blocks < edge for blocks in depth) or all(
+            sum(each) >= sum(depth) for each in deeper):
+        return None
+    return (least, *deeper)
+
+
+def factors(depths: tuple[Depth, ...], depth: Depth) -> list[int]:
+    """Returns how often a depth has the additional blocks of each of ``traced_depths``."""
+    least, *deeper = depths
+    return [(depth[kind] - least[kind]) // (each[kind] - least[kind])
+            for each in deeper for kind in (0, 1) if each[kind] > least[kind]]
 
 
 def num_read(cfg: Config) -> int:
@@ -78,25 +120,32 @@ def with_depth(cfg: Config, read: int, edge: int) -> Config:
     return cfg
 
 
-def extrapolate(shallow: StepTrace, deeper: StepTrace, factor: float) -> StepTrace:
-    """Returns the step of a network that has ``factor`` times as many additional blocks.
+def extrapolate(least: StepTrace, deeper: list[StepTrace], factors: list[int]) -> StepTrace:
+    """Returns the step of a network that has several times as many additional blocks.
 
     Args:
-        shallow: Step that the blocks are added to.
-        deeper: Step with additional blocks.
-        factor: Additional blocks of the network, as a multiple of those of ``deeper``.
+        least: Step that the blocks are added to.
+        deeper: Steps with additional blocks, of one kind each.
+        factors: Additional blocks of the network, as a multiple of those of each of ``deeper``.
     """
-    def line(a: dict, b: dict) -> Counter:
-        return Counter({key: round(a[key] + (b[key] - a[key]) * factor) for key in a if key in b})
+    def value(a: int, others: list[int]) -> int:
+        return a + sum((b - a) * factor for b, factor in zip(others, factors))
+
+    def line(a: dict, others: list) -> Counter:
+        return Counter({key: value(a[key], [b[key] for b in others])
+                        for key in a if all(key in b for b in others)})
 
     def lines(a: dict[AllocationSite, dict],
-              b: dict[AllocationSite, dict]) -> dict[AllocationSite, dict]:
-        return {site: dict(line(a[site], b[site])) for site in a if site in b}
+              others: list[dict[AllocationSite, dict]]) -> dict[AllocationSite, dict]:
+        return {site: dict(line(a[site], [b[site] for b in others]))
+                for site in a if all(site in b for b in others)}
 
     return StepTrace(
-        lines(shallow.peaks, deeper.peaks), lines(shallow.offloaded, deeper.offloaded),
-        line(shallow.counts, deeper.counts), line(shallow.flops, deeper.flops), deeper.calls,
-        round(shallow.moved_bytes + (deeper.moved_bytes - shallow.moved_bytes) * factor))
+        lines(least.peaks, [each.peaks for each in deeper]),
+        lines(least.offloaded, [each.offloaded for each in deeper]),
+        line(least.counts, [each.counts for each in deeper]),
+        line(least.flops, [each.flops for each in deeper]), deeper[0].calls,
+        value(least.moved_bytes, [each.moved_bytes for each in deeper]))
 
 
 @contextmanager

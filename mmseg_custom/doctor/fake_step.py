@@ -16,9 +16,9 @@ from ..checkpoint.provenance import drop_blocks
 from ..compat.feature_batches import batch_for
 from ..distributed.memory import state_bytes, storage_of
 from ..distributed.options import Engine
-from ..distributed.parallelize import heads, shard
+from ..distributed.parallelize import heads, set_checkpointing, shard
 from ..distributed.precision import apply_precision, move_casts_to_fsdp
-from ..engine.build import build_network, compute_dtype, master_dtype
+from ..engine.build import build_network, compute_dtype, head_dtype, master_dtype
 from ..layers.sync_batch_norm import CPUSyncBatchNorm, replace_sync_batch_norm
 from ..optim.low_memory import NAME as LOW_MEMORY
 from .depth import REST, StepTrace, track_sites
@@ -47,7 +47,7 @@ def trace_step(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool
     on_gpu = shape.device == 'cuda'
     tracker = MemoryTracker(copying_collectives=not on_gpu, copying_convolutions=on_gpu)
     processes = nullcontext() if engine.type == 'single' else simulate_processes(
-        shape.ranks, shape.per_node if engine.hybrid else None)
+        shape.ranks, shape.per_node if engine.hybrid is True else None)
     with processes as mesh, simulate_device(shape.device):
         model = _build(cfg, shape, checkpointing, engine)
         with FakeTensorMode(allow_non_fake_inputs=True):
@@ -70,9 +70,8 @@ def _build(cfg: Config, shape: RunShape, checkpointing: bool, engine: Engine) ->
         drop_blocks(model.backbone)
     simulate_kernels(model, shape.device)
     apply_precision(model, compute_dtype(cfg, model), shape.device,
-                    master_dtype=master_dtype(cfg))
-    if hasattr(model.backbone, 'set_checkpointing'):
-        model.backbone.set_checkpointing(engine.checkpoint_every)
+                    master_dtype=master_dtype(cfg), head_dtype=head_dtype(cfg))
+    set_checkpointing(model, engine)
     if shape.ranks == 1:
         return revert_sync_batchnorm(model)
     return replace_sync_batch_norm(

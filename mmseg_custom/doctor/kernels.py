@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.flop_counter import flop_registry
 
+from ..layers.resize import is_channels_last
+
 aten = torch.ops.aten
 FLOP_FORMULAS = {  # torch has none for the CPU's attention, whose arguments are the same
     **flop_registry,
@@ -42,11 +44,13 @@ class KernelCall:
         shapes: Shapes of its inputs: (m, k) and (n, k) of a product, the second to be transposed;
             images and weights of a convolution; q, k and v of attention.
         options: Arguments of ``torch.convolution`` that follow the bias.
+        channels_last: Whether images or weights of a convolution are stored so.
     """
     kernel: Kernel
     flops: int
     shapes: tuple[tuple[int, ...], ...]
     options: tuple = ()
+    channels_last: bool = False
 
     def shrunk(self, flops: float) -> 'KernelCall':
         """Returns a call of fewer rows, images or heads, of about as many operations at most."""
@@ -65,7 +69,9 @@ class KernelCall:
 
     def tensors(self, device: str) -> list[Tensor]:
         """Draws the inputs."""
-        return [torch.randn(shape, device=device).to(self.kernel.dtype) for shape in self.shapes]
+        memory_format = torch.channels_last if self.channels_last else torch.preserve_format
+        return [torch.randn(shape, device=device).to(self.kernel.dtype, memory_format=memory_format)
+                for shape in self.shapes]
 
     def run(self, tensors: list[Tensor]) -> Tensor:
         """Runs the kernel on its inputs."""
@@ -86,7 +92,8 @@ def describe_call(func, args: tuple, flops: int) -> tuple[Kernel, KernelCall | N
     if 'convolution' in name or 'conv2d' in name:
         kernel = Kernel(CONVOLUTION, dtype)
         if name == 'convolution' and not args[6]:  # transposed
-            return kernel, KernelCall(kernel, flops, _shapes(args[:2]), tuple(args[3:9]))
+            return kernel, KernelCall(kernel, flops, _shapes(args[:2]), tuple(args[3:9]),
+                                      any(map(is_channels_last, args[:2])))
     elif 'attention' in name:
         kernel = Kernel(ATTENTION, dtype)
         if 'backward' not in name:

@@ -13,21 +13,36 @@ deep backbone is traced at two smaller depths (:mod:`.depth`). The kinds, at the
     head            what the heads and the losses keep
     workspace       what lives for an operation or two, and the libraries' own buffers
 
-Not counted are the CUDA context and NCCL's buffers (:data:`.run_shape.RESERVE`), and what cuDNN's
-convolutions take beyond copies of their tensors with the channels last.
+Not counted are the CUDA context and NCCL's buffers (:data:`..distributed.memory.RESERVE`), and what
+cuDNN's convolutions take beyond copies of their tensors with the channels last.
 """
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
+import torch
 from mmcv import Config
 
 from ..distributed.options import Engine
+from ..distributed.topology import Topology, is_open, resolve_topology
+from ..engine.build import build_network, compute_dtype
 from ..units import MIB
-from .depth import EDGE, StepTrace, extrapolate, num_read, traced_depths, with_depth
+from .depth import (
+    EDGE,
+    Depth,
+    StepTrace,
+    depth_of,
+    extrapolate,
+    factors,
+    num_read,
+    traced_depths,
+    with_depth,
+)
 from .fake_step import trace_step
 from .kernels import Kernel, KernelCall
 from .memory_tracker import KINDS, STATES, AllocationSite
+from .recomputation import Recomputation, choose_blocks, limit_of
 from .run_shape import RunShape
 
 CUBLAS = 32 * MIB  # workspace that PyTorch gives cuBLAS on Hopper; 8 MiB elsewhere
@@ -46,6 +61,7 @@ class MemoryEstimate:
         engine: 'single', 'ddp' or 'fsdp2'.
         checkpointing: Whether the backbone's activations are recomputed.
         offload: Whether FSDP2 keeps its shards in the host's memory.
+        blocks: Number of blocks, from the first, that are recomputed, where those behind are not.
         parts: Bytes on the GPU by kind, at the peak.
         host: Bytes in the host's memory for this process, with ``offload``.
         when: Phase of the peak: 'start', 'forward', 'backward' or 'optimizer'.
@@ -59,6 +75,7 @@ class MemoryEstimate:
     checkpointing: bool
     offload: bool
     parts: dict[str, int]
+    blocks: int | None = None
     host: int = 0
     when: str = ''
     flops: dict[Kernel, int] = field(default_factory=dict)
@@ -76,7 +93,8 @@ class MemoryEstimate:
     def name(self) -> str:
         """Name of the strategy."""
         words = [self.engine] + ['offload'] * self.offload
-        return ' + '.join(words + ['checkpointing'] * self.checkpointing)
+        of_blocks = '' if self.blocks is None else f' of {self.blocks} blocks'
+        return ' + '.join(words + [f'checkpointing{of_blocks}'] * self.checkpointing)
 
 
 def predict(cfg: Config, shape: RunShape,
@@ -92,36 +110,112 @@ def predict(cfg: Config, shape: RunShape,
         InputError: If the network cannot be built, or does not run on what the pipeline returns.
     """
     engine = Engine.of(cfg.get('engine'))
-    trained = _trains_blocks(cfg)
-    unsharded = 'single' if shape.ranks == 1 else 'ddp'
-    chosen = engine.type if engine.type != 'auto' else (
-        'fsdp2' if trained and shape.ranks > 1 else unsharded)
-    unsharded = chosen if chosen in ('single', 'ddp') else unsharded
-    with_cp = bool(cfg.model.backbone.get('with_cp', True)) and trained
+    trained = trains_blocks(cfg)
+    chosen = type_of(cfg, shape, engine)
+    unsharded = chosen if chosen != 'fsdp2' else 'single' if shape.ranks == 1 else 'ddp'
+    with_cp = recomputes(cfg)
     estimates = []
-    for checkpointing in (True, False) if trained else (False,):
-        for kind in (unsharded, 'fsdp2') if shape.cached is None else (unsharded,):
+    for kind in (unsharded, 'fsdp2') if shape.cached is None else (unsharded,):
+        resolved = resolve_engine(cfg, shape, replace(engine, type=kind))
+        for checkpointing in (True, False) if trained else (False,):
             progress(f'{kind}, {"with" if checkpointing else "without"} checkpointing')
-            estimates += estimate(cfg, shape, replace(engine, type=kind), checkpointing)
+            estimates += (estimate_on_demand(cfg, shape, resolved)
+                          if checkpointing and resolved.recomputes_on_demand
+                          else estimate(cfg, shape, resolved, checkpointing))
     for each in estimates:
         each.chosen = (each.engine, each.checkpointing, each.offload) == (
             chosen, with_cp, chosen == 'fsdp2' and engine.cpu_offload)
         # On the CPU all processes share the memory.
         needed = each.peak * shape.ranks if shape.device == 'cpu' else each.peak
         each.fits = None if shape.usable is None else needed <= shape.usable
-    return sorted(estimates, key=lambda each: (each.offload, each.engine == 'fsdp2'))
+    return sorted(estimates, key=lambda each: (each.offload, each.engine == 'fsdp2',
+                                               not each.checkpointing))
+
+
+def resolve_engine(cfg: Config, shape: RunShape, engine: Engine) -> Engine:
+    """Returns an engine of a known type with what the hosts of the run decide decided."""
+    if engine.type != 'fsdp2' or not is_open(engine):
+        return engine
+    model = build_network(cfg, on_meta=True)
+    usable = shape.usable if shape.device == 'cuda' else None
+    return resolve_topology(engine, model, Topology(shape.hosts, usable),
+                            compute_dtype(cfg, model) or torch.float32, cfg.optimizer)
 
 
 def estimate(cfg: Config, shape: RunShape, engine: Engine,
              checkpointing: bool) -> list[MemoryEstimate]:
-    """Predicts the memory of one engine, 'auto' resolved; of FSDP2 also that with offloading."""
-    trace = _trace(cfg, shape, engine, checkpointing)
+    """Predicts the memory of one engine, its type resolved; of FSDP2 also that with offloading."""
+    return Traces(cfg, shape).estimate(engine, checkpointing)
+
+
+def estimate_on_demand(cfg: Config, shape: RunShape, engine: Engine) -> list[MemoryEstimate]:
+    """Predicts the memory with as many recomputed blocks as it asks for."""
+    traces = Traces(cfg, shape)
+    return traces.estimate(engine.with_recomputed(traces.choose(engine).blocks), True)
+
+
+class Traces:
+    """Estimates of a run; numbers of recomputed blocks share the traces that they follow from.
+
+    Args:
+        cfg: Config of the run; its pretrained file is not read.
+        shape: Sizes of the run.
+    """
+
+    def __init__(self, cfg: Config, shape: RunShape):
+        self._cfg, self._shape = cfg, shape
+        self._found: dict[tuple, StepTrace] = {}
+
+    def choose(self, engine: Engine) -> Recomputation:
+        """Chooses the number of blocks to be recomputed."""
+        return choose_blocks(partial(self.peak, engine), num_read(self._cfg), self.edge(engine),
+                             limit_of(self._shape))
+
+    def peak(self, engine: Engine, blocks: int) -> int:
+        """Predicts the bytes of a GPU where so many of the first blocks are recomputed."""
+        plain, *offloaded = self.estimate(engine.with_recomputed(blocks), True)
+        return (offloaded[0] if engine.cpu_offload and offloaded else plain).peak
+
+    def estimate(self, engine: Engine, checkpointing: bool) -> list[MemoryEstimate]:
+        """See :func:`estimate`."""
+        if not checkpointing:
+            engine = replace(engine, checkpoint_blocks=None)
+        return _estimates(self._cfg, self._shape, engine, checkpointing,
+                          self._trace(engine, checkpointing))
+
+    @staticmethod
+    def edge(engine: Engine) -> int:
+        """Returns the number of blocks at either end that are sites of their own."""
+        return max(EDGE, engine.prefetch + 1)
+
+    def _trace(self, engine: Engine, checkpointing: bool) -> StepTrace:
+        """Traces the step of the network, or those of shallower ones."""
+        cfg, edge = self._cfg, self.edge(engine)
+        depths = (traced_depths(cfg, engine, edge) if cfg.model.backbone.type == 'InternViT6B'
+                  else None)
+        if depths is None:
+            return trace_step(cfg, self._shape, engine, checkpointing, edge)
+        least, *deeper = (self._trace_shallow(depth, engine, checkpointing) for depth in depths)
+        return extrapolate(least, deeper, factors(depths, depth_of(cfg, engine)))
+
+    def _trace_shallow(self, depth: Depth, engine: Engine, checkpointing: bool) -> StepTrace:
+        blocks = depth.first if depth.behind else None
+        engine, edge = replace(engine, checkpoint_blocks=blocks), self.edge(engine)
+        key = depth, engine, checkpointing
+        if key not in self._found:
+            self._found[key] = trace_step(with_depth(self._cfg, sum(depth), edge), self._shape,
+                                          engine, checkpointing, edge)
+        return self._found[key]
+
+
+def _estimates(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool,
+               trace: StepTrace) -> list[MemoryEstimate]:
     at_start = {**dict.fromkeys(KINDS, 0), **_at_start(trace.counts, shape, engine)}
     base = MemoryEstimate(
         engine.type, checkpointing, False, {}, moved_bytes=trace.moved_bytes * shape.accumulation,
         flops={kernel: count * shape.accumulation for kernel, count in trace.flops.items()},
-        calls=trace.calls)
-    libraries = CUBLAS if shape.device == 'cuda' else ON_CPU[_trains_blocks(cfg)]
+        calls=trace.calls, blocks=engine.checkpoint_blocks)
+    libraries = CUBLAS if shape.device == 'cuda' else ON_CPU[trains_blocks(cfg)]
     plain = _at_peak(base, {**trace.peaks, ('start', 0): at_start}, libraries)
     if engine.type != 'fsdp2':
         return [plain]
@@ -135,21 +229,24 @@ def estimate(cfg: Config, shape: RunShape, engine: Engine,
                             libraries + 2 * trace.counts['largest shard'])]
 
 
-def _trains_blocks(cfg: Config) -> bool:
+def type_of(cfg: Config, shape: RunShape, engine: Engine) -> str:
+    """Returns the type of the engine of a run, 'auto' resolved."""
+    if engine.type != 'auto':
+        return engine.type
+    if shape.ranks == 1:
+        return 'single'
+    return 'fsdp2' if trains_blocks(cfg) else 'ddp'
+
+
+def recomputes(cfg: Config) -> bool:
+    """Returns whether a run trains blocks with activation checkpointing."""
+    return trains_blocks(cfg) and bool(cfg.model.backbone.get('with_cp', True))
+
+
+def trains_blocks(cfg: Config) -> bool:
+    """Returns whether blocks of this package's backbone are trained."""
     backbone = cfg.model.backbone
     return backbone.type == 'InternViT6B' and not backbone.get('freeze_vit', False)
-
-
-def _trace(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool) -> StepTrace:
-    """Traces the step of the network, or those of two shallower ones."""
-    edge = max(EDGE, engine.prefetch + 1)
-    depths = (traced_depths(cfg, engine, edge) if cfg.model.backbone.type == 'InternViT6B'
-              else None)
-    if depths is None:
-        return trace_step(cfg, shape, engine, checkpointing, edge)
-    shallow, deeper = (trace_step(with_depth(cfg, read, edge), shape, engine, checkpointing, edge)
-                       for read in depths)
-    return extrapolate(shallow, deeper, (num_read(cfg) - depths[0]) // (depths[1] - depths[0]))
 
 
 def _at_start(counts: Counter, shape: RunShape, engine: Engine) -> dict[str, int]:

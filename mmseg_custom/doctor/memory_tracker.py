@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..layers.resize import is_channels_last
 from .kernels import FLOP_FORMULAS, Kernel, KernelCall, describe_call
 
 aten = torch.ops.aten
@@ -159,16 +160,21 @@ class MemoryTracker(TorchDispatchMode):
     def _record_workspace(self, func, args: tuple, out: object) -> None:
         """Records the copies of a convolution: of outputs or their gradients, inputs and weights.
 
-        The two parts of a backward pass, which run one after the other, need the same.
+        The two parts of a backward pass, which run one after the other, need the same. Where the
+        inputs or the weights are stored with the channels last, only the rest is copied.
         """
         if not self.copying_convolutions:
             return
         if func is aten.convolution.default:
-            copied = (out, *args[:2])
+            inputs, others = args[:2], (out,)
         elif func is aten.convolution_backward.default:
-            copied = args[:3]
+            inputs, others = args[1:3], args[:1]
         else:
             return
+        copied = (*inputs, *others)
+        if any(map(is_channels_last, inputs)):
+            copied = tuple(tensor for tensor in copied if not tensor.is_contiguous(
+                memory_format=torch.channels_last))
         self._record_temporary(sum(tensor.nbytes for tensor in copied))
 
     def _record_temporary(self, size: int) -> None:

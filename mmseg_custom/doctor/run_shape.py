@@ -3,14 +3,11 @@ from dataclasses import dataclass
 
 import torch
 
+from ..distributed.memory import usable_bytes
 from ..engine.cached.settings import CacheSettings
 from ..engine.config import crop_of
 from ..engine.run import Run
 from ..feature_cache.layout import DTYPES
-from ..units import GIB
-
-RESERVE = GIB  # CUDA context, NCCL, and what a GPU named "80 GB" lacks of it
-FRAGMENTATION = 0.03  # share of the memory that PyTorch's allocator loses between blocks
 
 
 @dataclass(frozen=True)
@@ -22,7 +19,7 @@ class RunShape:
         ranks: Number of processes, one for each GPU.
         images: Images of a process in one forward pass.
         crop: Height and width of an image, in pixels.
-        per_node: Processes of a node, for ``engine.hybrid``.
+        per_node: Processes of a node.
         accumulation: Batches whose gradients are added up for one step.
         memory: Bytes of a GPU (of the host, for 'cpu'); None if not known.
         cached: Dtype of the feature maps if they are read from a complete feature cache.
@@ -40,11 +37,17 @@ class RunShape:
     has_blocks: bool = True
 
     @property
+    def hosts(self) -> tuple[int, ...]:
+        """Number of processes of each node; a rest that does not fill one is a node, too."""
+        full, rest = divmod(self.ranks, self.per_node)
+        return (self.per_node,) * full + (rest,) * bool(rest)
+
+    @property
     def usable(self) -> int | None:
         """Bytes that tensors may fill."""
         if self.memory is None or self.device == 'cpu':
             return self.memory
-        return int(self.memory * (1 - FRAGMENTATION)) - RESERVE
+        return usable_bytes(self.memory)
 
 
 def run_shape_of(run: Run, memory: int | None) -> RunShape:

@@ -15,7 +15,8 @@ from ..checkpoint.load import Mismatch
 from ..checkpoint.provenance import weights_source_of
 from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import choose_engine, parallelize, unwrap
-from ..distributed.precision import COMPUTE_DTYPES, apply_precision
+from ..distributed.precision import COMPUTE_DTYPES, HEAD_DTYPES, apply_precision
+from ..distributed.topology import find_topology, is_open, resolve_topology
 from ..errors import SHOWN, InputError
 from ..logs import saying
 from ..optim import low_memory
@@ -94,8 +95,13 @@ def _build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None
         init_heads(model)
     kind = choose_engine(run.engine, model)
     sharded = kind == 'fsdp2'
-    apply_precision(model, compute_dtype(cfg, model), run.device, store=not sharded,
-                    master_dtype=master_dtype(cfg))
+    dtype = compute_dtype(cfg, model)
+    engine = run.engine
+    if sharded and is_open(engine):
+        engine = resolve_topology(engine, model, find_topology(run.device),
+                                  dtype or torch.float32, cfg.optimizer)
+    apply_precision(model, dtype, run.device, store=not sharded, master_dtype=master_dtype(cfg),
+                    head_dtype=head_dtype(cfg))
     by_shards = (checkpoint is not None and sharded and complete and checkpoint.is_sharded
                  and not anew)
     if checkpoint is not None and not by_shards:
@@ -107,7 +113,7 @@ def _build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None
     if before_wrapping is not None:
         before_wrapping(model)
     settle_determinism(model)
-    model = parallelize(model, run.device, run.engine, cfg.get('find_unused_parameters', False),
+    model = parallelize(model, run.device, engine, cfg.get('find_unused_parameters', False),
                         kind, master_dtype(cfg))
     if checkpoint is not None and by_shards:
         with explained_parts(checkpoint, run.resumed):
@@ -188,6 +194,18 @@ def compute_dtype(cfg: Config, model: nn.Module) -> torch.dtype | None:
                 isinstance(each, dict) and each.get('type') == hook.__name__ for each in hooks):
             return hook.dtype
     return getattr(model.backbone, 'dtype', None)
+
+
+def head_dtype(cfg: Config) -> torch.dtype:
+    """Returns the dtype that convolutions of heads compute in: ``head_precision`` of the config.
+
+    Raises:
+        InputError: If it is neither 'fp32' nor 'bf16'.
+    """
+    name = cfg.get('head_precision') or 'fp32'
+    if name not in HEAD_DTYPES:
+        raise InputError(f'head_precision={name!r}: expected one of {", ".join(HEAD_DTYPES)}')
+    return HEAD_DTYPES[name]
 
 
 def master_dtype(cfg: Config) -> torch.dtype:

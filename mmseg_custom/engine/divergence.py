@@ -19,6 +19,7 @@ from torch.nn.utils import get_total_norm
 from ..checkpoint.work_dir import checkpoints_in
 from ..distributed.collectives import gather_to_all
 from ..errors import InputError
+from .checkpoint_writer import settle
 
 WAY_OUT = ('Try a smaller optimizer.lr or optimizer_config.grad_clip=dict(max_norm=1.0), or go on '
            'with --allow-nonfinite')
@@ -133,6 +134,7 @@ class DivergenceHook(Hook):
         found = [fault for fault in gather_to_all(self._fault) if fault is not None]
         if not found:
             return
+        settle(runner)
         kept = [path for _, path in checkpoints_in(runner.work_dir)]
         first = min(found, key=lambda fault: (fault.iteration, fault.of_weights))
         raise Diverged(

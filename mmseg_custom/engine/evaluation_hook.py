@@ -24,6 +24,7 @@ from ..files import SaveError
 from ..logs import saying
 from . import best
 from .blame import reading
+from .checkpoint_writer import Outcome, save_checkpoint, settle
 from .divergence import check_finite
 from .ema import averaged
 from .iteration_timer import TimedEvaluation, evaluating
@@ -50,6 +51,7 @@ class SegEvalHook(EvalHook, TimedEvaluation):
 
     best_ckpt_path: str | None
     evaluations = 0  # finished ones
+    _saves_best = False  # whether the checkpoint of a best score is being written
 
     def __init__(self, loader: DataLoader, device: str, broadcast_bn_buffer: bool = True,
                  tmpdir: str | None = None, gpu_collect: bool = False,
@@ -143,7 +145,8 @@ class SegEvalHook(EvalHook, TimedEvaluation):
             if runner.rank == 0 and best_score is not None:
                 # Loggers with a summary show the last value of a name.
                 runner.log_buffer.output[f'best_{self.key_indicator}'] = best_score
-        self._persist(runner)
+        if not self._saves_best:
+            self._persist(runner, runner.iter + 1)
         self.evaluations += 1
 
     def _init_rule(self, rule: str | None, key_indicator: str) -> None:
@@ -199,11 +202,14 @@ class SegEvalHook(EvalHook, TimedEvaluation):
                     for name, value in boundary_metrics(part, PerImage.of(own)).items()}
         return {**values, **boundary_metrics(dataset, PerImage.of(results)), **of_parts}
 
-    def _persist(self, runner: BaseRunner) -> None:
-        """Records the best score for a run that is resumed after this iteration."""
+    def _persist(self, runner: BaseRunner, done: int) -> None:
+        """Records the best score for a run that is resumed after an iteration.
+
+        The checkpoint of that score is there by now: a run that is killed before evaluates again.
+        """
         if runner.rank == 0 and not self.by_epoch:
             try:
-                best.write(runner.work_dir, runner.iter + 1, runner.meta.get('hook_msgs', {}))
+                best.write(runner.work_dir, done, runner.meta.get('hook_msgs', {}))
             except SaveError as error:
                 runner.logger.error('the best score is lost if the run is interrupted: %s', error)
 
@@ -212,29 +218,49 @@ class SegEvalHook(EvalHook, TimedEvaluation):
 
         mmcv removes it first, and has no best checkpoint if saving fails.
         """
+        if self._saves_best:  # If that fails, the best score is an earlier one.
+            settle(runner)
         record = runner.meta.setdefault('hook_msgs', {})
         if not self.compare_func(score, record.get('best_score', self.init_value_map[self.rule])):
             return
-        before = self.best_ckpt_path
         done = runner.epoch + 1 if self.by_epoch else runner.iter + 1
         key = re.sub(r'[/{}]', '-', self.key_indicator)  # of a class, by any name
         name = (f'best_{key}_{"epoch" if self.by_epoch else "iter"}_{done}'
                 f'{runner.checkpoint_suffix}')
-        path = osp.join(self.out_dir, name)
-        previous = dict(record)
-        record.update(best_score=score, best_ckpt=path)
-        try:
-            runner.save_checkpoint(self.out_dir, name, create_symlink=False)
-        except SaveError as error:
-            runner.meta['hook_msgs'] = previous
-            runner.logger.error('the previous best checkpoint is kept: %s', error)
-            return
-        self.best_ckpt_path = path
-        if before and before != path and osp.exists(before) and runner.rank == 0 and (
-                osp.abspath(osp.dirname(before)) == osp.abspath(self.out_dir)):
-            remove_checkpoint(before)  # One in another work dir, resumed from, is kept.
-        runner.logger.info('best %s so far: %s, saved as %s', self.key_indicator, percent(score),
-                           path)
+        before = {key: record.get(key) for key in ('best_score', 'best_ckpt')}
+        record.update(best_score=score, best_ckpt=osp.join(self.out_dir, name))
+        self._saves_best = True
+        save_checkpoint(runner, self.out_dir, partial(self._finish, runner, done, score, before),
+                        filename_tmpl=name, create_symlink=False)
+
+    def _finish(self, runner: BaseRunner, done: int, score: float, before: dict,
+                outcome: Outcome) -> None:
+        """Does what follows once the best checkpoint is there, or is not to be.
+
+        Args:
+            runner: Runner of the model.
+            done: Number of the iteration (or epoch) that was evaluated.
+            score: Its score.
+            before: Best score before, and its checkpoint.
+            outcome: How the save ended.
+        """
+        self._saves_best = False
+        if outcome.error is not None:
+            record = runner.meta['hook_msgs']
+            record.update(before)
+            for key in [key for key, value in before.items() if value is None]:
+                del record[key]
+            runner.logger.error('the previous best checkpoint is kept: %s', outcome.error)
+        else:
+            previous, self.best_ckpt_path = self.best_ckpt_path, outcome.path
+            if previous and previous != outcome.path and osp.exists(previous) and (
+                    runner.rank == 0 and osp.abspath(osp.dirname(previous))
+                    == osp.abspath(self.out_dir)):
+                remove_checkpoint(previous)  # One in another work dir, resumed from, is kept.
+            runner.logger.info('best %s so far: %s, saved as %s', self.key_indicator,
+                               percent(score), outcome)
+        if outcome.wrote is not None:
+            self._persist(runner, done)
 
 
 @contextmanager

@@ -1,4 +1,6 @@
 """Hooks of the mmcv runner: precision, the optimizer's step, checkpoints."""
+import time
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -11,9 +13,12 @@ from ..checkpoint.work_dir import checkpoints_in, remove_checkpoint
 from ..distributed.parallelize import is_sharded, unwrap
 from ..distributed.precision import apply_precision
 from ..files import SaveError, make_folder
+from .checkpoint_writer import CheckpointWriter, Outcome, save_checkpoint
 from .divergence import check_finite
 from .last_save import LastSave
 from .log_buffer import DeferredLogBuffer
+
+_CONTINUES = 'training continues without this checkpoint: %s'
 
 
 class _PrecisionHook(Hook):
@@ -98,26 +103,66 @@ class SegCheckpointHook(CheckpointHook):
     Args:
         *args: Arguments of mmcv's hook.
         last_save: How the checkpoint of the last iteration is insisted on.
+        background: Whether checkpoints are written while the training goes on, those of the best
+            scores too; None: those that are large. Where the host has no memory for a copy, the
+            training waits. The last one is always waited for.
         **kwargs: Arguments of mmcv's hook.
     """
 
-    def __init__(self, *args, last_save: LastSave | None = None, **kwargs):
+    def __init__(self, *args, last_save: LastSave | None = None,
+                 background: bool | None = False, **kwargs):
         super().__init__(*args, **kwargs)
+        self.background = background
         self.last_save = last_save or LastSave()
         self._lost: SaveError | None = None
 
+    def before_run(self, runner: BaseRunner) -> None:
+        """Finds the folder, and tells the runner whether to write in the background."""
+        super().before_run(runner)
+        if isinstance(getattr(runner, 'checkpoint_writer', None), CheckpointWriter):
+            runner.checkpoint_writer.background = self.background
+
     def _save_checkpoint(self, runner: BaseRunner) -> None:
         check_finite(runner)
+        done = runner.iter + 1
         if self.is_last_epoch(runner) if self.by_epoch else self.is_last_iter(runner):
             error = self._lost = self.last_save.insist(
-                partial(self._save_in, runner), self.out_dir, runner.work_dir, runner.iter + 1,
+                partial(self._save_in, runner), self.out_dir, runner.work_dir, done,
                 runner.logger)
-        else:
+            if error is None:
+                self._remove_older(runner, done)
+        elif self.by_epoch:
             error = self._save_in(runner, self.out_dir)
             if error is not None:
-                runner.logger.error('training continues without this checkpoint: %s', error)
-        if error is None and self.max_keep_ckpts > 0 and runner.rank == 0 and not self.by_epoch:
-            remove_older(self.out_dir, runner.iter + 1, self.max_keep_ckpts)
+                runner.logger.error(_CONTINUES, error)
+        elif runner.rank == 0 or is_sharded(runner.model):
+            self._start(runner, partial(self._finish, runner, done))
+
+    def _start(self, runner: BaseRunner, finished: Callable[[Outcome], None]) -> None:
+        """Starts to save the checkpoint of an iteration that is not the last."""
+        try:
+            if not is_sharded(runner.model):
+                make_folder(self.out_dir)
+        except SaveError as error:
+            finished(Outcome(self.out_dir, error))
+            return
+        save_checkpoint(runner, self.out_dir, finished, save_optimizer=self.save_optimizer,
+                        **self.args)
+
+    def _finish(self, runner: BaseRunner, done: int, outcome: Outcome) -> None:
+        """Does what follows once the checkpoint of an iteration is there, or is not to be."""
+        if outcome.error is not None:
+            runner.logger.error(_CONTINUES, outcome.error)
+            return
+        if runner.meta is not None:
+            runner.meta.setdefault('hook_msgs', {})['last_ckpt'] = outcome.path
+        if runner.rank == 0:
+            runner.logger.info('saved %s', outcome)
+        self._remove_older(runner, done)
+
+    def _remove_older(self, runner: BaseRunner, done: int) -> None:
+        if self.max_keep_ckpts > 0 and runner.rank == 0 and not self.by_epoch:
+            remove_older(self.out_dir, done, self.max_keep_ckpts)
 
     def after_run(self, runner: BaseRunner) -> None:
         """Lets a run without its last checkpoint fail, after the last evaluation.
@@ -129,7 +174,8 @@ class SegCheckpointHook(CheckpointHook):
             raise self._lost
 
     def _save_in(self, runner: BaseRunner, folder: str) -> SaveError | None:
-        """Saves a checkpoint, on all ranks if the model is sharded; returns why it is not there."""
+        """Saves at once, on all ranks if the model is sharded; returns why it is not there."""
+        began = time.monotonic()
         try:
             if runner.rank == 0 and not is_sharded(runner.model):
                 make_folder(folder)  # the work dir may have been removed in the meantime
@@ -142,7 +188,8 @@ class SegCheckpointHook(CheckpointHook):
         except SaveError as error:
             return error
         if runner.rank == 0 and runner.meta is not None:
-            runner.logger.info('saved %s', runner.meta['hook_msgs']['last_ckpt'])
+            runner.logger.info('saved %s', Outcome(runner.meta['hook_msgs']['last_ckpt'],
+                                                   waited=time.monotonic() - began))
         return None
 
 

@@ -16,7 +16,8 @@ from ..datasets.nesting import few_shot_lists, image_names, named_pipelines, ren
 from ..errors import InputError
 
 STEP_IMAGES = 'images a step'
-SECTIONS = ('model', 'optimizer', 'optimizer_config', 'lr_config', 'precision', 'feature_cache')
+SECTIONS = ('model', 'optimizer', 'optimizer_config', 'lr_config', 'precision',
+            'head_precision', 'feature_cache')
 # The checkpoint records the source of the weights; nothing reads pretrain_size; 'dir' is the folder
 # of a feature cache; the others only change speed, testing or the initial weights.
 HARMLESS = {'pretrained', 'pretrain_size', 'test_cfg', 'with_cp', 'use_flash_attn', 'init_cfg',

@@ -1,5 +1,5 @@
 """The values of a run's log, which stay on their device until a line of the log is due."""
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -59,18 +59,28 @@ class DeferredLogBuffer(LogBuffer):
         Raises:
             RuntimeError: If the ranks have values of different names.
         """
-        for mean_over_ranks, places in self._unread.items():
-            by_device: dict[torch.device, list[Place]] = {}
-            for name, i in places:
-                by_device.setdefault(self.val_history[name][i].device, []).append((name, i))
-            for own in by_device.values():
-                values = torch.stack([self.val_history[name][i].detach().float().reshape(())
-                                      for name, i in own])
-                if mean_over_ranks:
-                    _take_mean(values, [name for name, _ in own])
-                for (name, i), value in zip(own, values.tolist()):
-                    self.val_history[name][i] = value
-            places.clear()
+        read_together([self])
+
+
+def read_together(buffers: Sequence[DeferredLogBuffer]) -> None:
+    """Replaces the tensors of several buffers by their values; called on all ranks.
+
+    Raises:
+        RuntimeError: If the ranks have values of different names.
+    """
+    for mean_over_ranks in (True, False):
+        by_device: dict[torch.device, list[tuple[str, list, int]]] = {}
+        for buffer in buffers:
+            for name, i in buffer._unread[mean_over_ranks]:
+                history = buffer.val_history[name]
+                by_device.setdefault(history[i].device, []).append((name, history, i))
+            buffer._unread[mean_over_ranks].clear()
+        for own in by_device.values():
+            values = torch.stack([history[i].detach().float().reshape(()) for _, history, i in own])
+            if mean_over_ranks:
+                _take_mean(values, [name for name, *_ in own])
+            for (_, history, i), value in zip(own, values.tolist()):
+                history[i] = value
 
 
 def _take_mean(values: Tensor, names: list[str]) -> None:

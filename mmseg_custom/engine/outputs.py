@@ -20,7 +20,8 @@ from ..files import as_save_error, atomic_path
 from ..logs import saying
 from ..targets import spare_folders, try_target, write_or_rescue
 from .painter import Painter
-from .predict import Keep, Predictions, name_of, save_partial
+from .predict import Keep
+from .predictions import Predictions, name_of, save_partial
 from .run import Run
 from .run_folder.tested import describe_test
 

@@ -2,16 +2,16 @@
 
     batch -> label maps of each segmentor -> results to keep -> gathered on rank 0
 
+A GPU is never waited for here: label maps are copied to the host while the next batch is computed,
+and become results, files and pictures in a thread beside.
+
 Letters: `N` images of a batch, `H W` pixels.
 """
-import pickle
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from types import FrameType
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,70 +19,26 @@ from mmcv.parallel import DataContainer
 from mmcv.runner import get_dist_info
 from mmseg.utils import get_root_logger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from ..datasets.concatenated import ConcatTestDataset
-from ..distributed.collectives import gather_to_rank0
 from ..distributed.parallelize import evaluation_mode, is_sharded, unwrap
 from ..errors import InputError
 from ..evaluation.run_info import peak_memory
-from ..files import atomic_path
 from ..models import InternViTSegmentor
-from ..processes import ONE_KEYSTROKE
 from ..progress import progress_bar
-from ..targets import spare_folders, write_or_rescue
+from .background import Background
+from .copies import DeviceCopies, HostCopy
+from .painter import Painter
+from .predictions import Predictions
 from .preemption import Preemption
 from .samples import SkippingDataset
-from .stop_signals import heard
+from .stop_signals import stop_after_batch
 
 Keep = Callable[[list[np.ndarray], list[int]], Sequence]
-Paint = Callable[[nn.Module, Tensor, dict, np.ndarray, int], None]
-
-
-@dataclass
-class Predictions:
-    """Predictions of a data set so far.
-
-    Attributes:
-        total: Number of images in the data set.
-        results: Index of an image -> result of its prediction.
-        skipped: Index of an image -> reason why it could not be read.
-        seconds: Wall-clock time of the loop, on the slowest rank.
-        memory: Peak memory in bytes, of the process that used most: see
-            :func:`..evaluation.run_info.peak_memory`.
-        stopped_by: Error that ended a test run early; KeyboardInterrupt for a signal.
-    """
-    total: int
-    results: dict[int, object] = field(default_factory=dict)
-    skipped: dict[int, str] = field(default_factory=dict)
-    seconds: float = 0.
-    memory: dict[str, int] = field(default_factory=dict)
-    stopped_by: BaseException | None = None
-
-    def in_order(self) -> list:
-        """Returns the results in the order of the data set, without skipped images."""
-        return [self.results[index] for index in sorted(self.results)]
-
-    def gather(self) -> 'Predictions':
-        """Gathers the predictions of all ranks on rank 0, each image once; called on all ranks.
-
-        Returns:
-            Predictions of all ranks on rank 0, of this rank on the others.
-        """
-        parts = gather_to_rank0(self)
-        if parts is None or len(parts) == 1:
-            return self
-        joined = Predictions(
-            self.total, seconds=max(part.seconds for part in parts),
-            memory={name: max(part.memory[name] for part in parts) for name in self.memory})
-        for part in parts:
-            joined.results.update(part.results)
-            joined.skipped.update(part.skipped)
-        return joined
 
 
 def predict(model: nn.Module, loader: DataLoader, device: str, keep: Keep | None = None,
-            paint: Paint | None = None) -> Predictions:
+            paint: Painter | None = None) -> Predictions:
     """Predicts a data set in a test; if something ends it early, returns the results so far.
 
     This may be a sample that cannot be read, Ctrl-C, or a signal from the scheduler.
@@ -93,7 +49,7 @@ def predict(model: nn.Module, loader: DataLoader, device: str, keep: Keep | None
         device: 'cuda' or 'cpu'.
         keep: Function that turns label maps (H, W) and the indices of their images into the
             results, such as a data set's ``pre_eval``; default: the label maps are the results.
-        paint: Function that shows or writes a picture.
+        paint: What shows or writes pictures.
 
     Returns:
         Predictions of all ranks on rank 0; of this rank on the others, and if it was stopped.
@@ -101,7 +57,7 @@ def predict(model: nn.Module, loader: DataLoader, device: str, keep: Keep | None
     model = model.cuda() if device == 'cuda' else model
     found = Predictions(len(loader.dataset))
     try:
-        with _stoppable() as stop:
+        with stop_after_batch() as stop:
             if not _fill([found], [model], loader, device, keep, paint=paint,
                          stopped=lambda: bool(stop)):
                 return found.gather()
@@ -152,7 +108,7 @@ def predict_all(models: Sequence[nn.Module], loader: DataLoader, device: str,
 
 
 def _fill(found: Sequence[Predictions], models: Sequence[nn.Module], loader: DataLoader,
-          device: str, keep: Keep | None, paint: Paint | None = None,
+          device: str, keep: Keep | None, paint: Painter | None = None,
           after_batch: Callable[[], object] = lambda: None,
           stopped: Callable[[], bool] = lambda: False, description: str = '') -> bool:
     """Predicts this rank's part of a data set into ``found``, one entry per segmentor.
@@ -162,19 +118,21 @@ def _fill(found: Sequence[Predictions], models: Sequence[nn.Module], loader: Dat
     """
     _, ranks = get_dist_info()
     start, total = time.perf_counter(), len(loader.dataset)
+    copies, skips = DeviceCopies(device), isinstance(loader.dataset, SkippingDataset)
     for model in models:
         model.eval()
+    # A window on the screen belongs to the main thread.
+    background = Background('cpu' if paint and paint.show else device)
     try:
         with progress_bar(total, 'image', description, leave=not description) as bar, \
-                torch.no_grad():
+                torch.no_grad(), background:
             for indices, batch in zip(_indices(loader), loader):
                 unread = batch.pop('unread', {})
-                for position, message in unread.items():
-                    for own in found:
-                        _skip(own, indices[position], message)
+                if unread:
+                    background.put(partial(_skip_unread, found, indices, unread))
                 read = [index for i, index in enumerate(indices) if i not in unread]
-                for own, model in zip(found, models):
-                    _take(own, model, read, batch, device, keep, loader.dataset, paint)
+                for image in _predict(models, read, batch, copies):
+                    background.put(partial(image.finish, found, keep, paint, skips))
                 after_batch()
                 # The other ranks are taken to be as far as this one.
                 bar.update(min(len(indices) * ranks, total - bar.n))
@@ -186,74 +144,101 @@ def _fill(found: Sequence[Predictions], models: Sequence[nn.Module], loader: Dat
             own.seconds, own.memory = time.perf_counter() - start, peak_memory(device)
 
 
-def _take(found: Predictions, model: nn.Module, indices: list[int | None], batch: dict,
-          device: str, keep: Keep | None, dataset: Dataset, paint: Paint | None) -> None:
-    """Predicts the images of a batch and stores their results."""
+@dataclass
+class _Image:
+    """An image whose labels are there, or on their way to the host.
+
+    Attributes:
+        index: Index in the data set.
+        labels: Label map (H, W) of each segmentor.
+        view: First view (3, H, W) that the network saw, on the host.
+        meta: Metas of that view.
+        model: First segmentor.
+    """
+    index: int
+    labels: list[HostCopy | np.ndarray]
+    view: Tensor
+    meta: dict
+    model: nn.Module
+
+    @torch.no_grad()  # In each thread, it has to be said again.
+    def finish(self, found: Sequence[Predictions], keep: Keep | None, paint: Painter | None,
+               skips: bool) -> None:
+        """Stores the results of each segmentor, and paints the picture.
+
+        Args:
+            found: Predictions of each segmentor.
+            keep: See :func:`predict`.
+            paint: See :func:`predict`.
+            skips: Whether an image is skipped whose label cannot be read.
+
+        Raises:
+            InputError: If the label cannot be read, and the image is not skipped.
+        """
+        for own, labels in zip(found, self.labels):
+            if isinstance(labels, HostCopy):
+                labels = labels.wait().numpy().astype(np.int64)
+            try:
+                own.results[self.index] = keep([labels], [self.index])[0] if keep else labels
+            except InputError as error:
+                if not skips:
+                    raise
+                _skip(own, self.index, str(error))
+                continue
+            if paint:
+                paint(self.model, self.view, self.meta, labels, self.index)
+
+
+def _predict(models: Sequence[nn.Module], indices: list[int | None], batch: dict,
+             copies: DeviceCopies) -> list[_Image]:
+    """Predicts the images of a batch."""
     # Ranks with a sharded model must predict equally often, so they predict the padding, too.
-    positions = [i for i, index in enumerate(indices) if index is not None or is_sharded(model)]
+    padding = any(is_sharded(model) for model in models)
+    positions = [i for i, index in enumerate(indices) if index is not None or padding]
     if not positions:
-        return
-    images, metas = _unpack(batch, positions, device)
-    labels = predict_labels(model, images, metas)
-    for n, index in enumerate(indices[i] for i in positions):
-        if index is None:
-            continue
-        try:
-            found.results[index] = keep([labels[n]], [index])[0] if keep else labels[n]
-        except InputError as error:  # The label cannot be read.
-            if not isinstance(dataset, SkippingDataset):
-                raise
-            _skip(found, index, str(error))
-            continue
-        if paint:
-            paint(unwrap(model), images[0][n], metas[0][n], labels[n], index)
+        return []
+    views, metas = _unpack(batch, positions)
+    images = copies(views)
+    labels = [predict_labels(model, images, metas) for model in models]
+    return [_Image(index, list(of_image), view, meta, unwrap(models[0]))
+            for index, *of_image, view, meta in zip(
+                (indices[i] for i in positions), *labels, views[0], metas[0])
+            if index is not None]
 
 
-def predict_labels(model: nn.Module, images: list, metas: list[list[dict]]) -> list[np.ndarray]:
+def predict_labels(model: nn.Module, images: list, metas: list[list[dict]]
+                   ) -> list[HostCopy] | list[np.ndarray]:
     """Predicts the label maps (H, W) of N images of any sizes, by any of mmseg's segmentors.
 
     Args:
         model: Segmentor on its device, in eval mode, wrapped or not.
-        images: Views of N images each, (3, H, W).
+        images: Views of N images each, (3, H, W), on that device.
         metas: Views of N dicts each.
+
+    Returns:
+        N label maps: those of our segmentor are on their way to the host, those of others there.
     """
     segmentor = unwrap(model)
     if isinstance(segmentor, InternViTSegmentor):
-        return segmentor(return_loss=False, img=images, img_metas=metas,
-                         lockstep=is_sharded(model))
+        return [HostCopy(labels) for labels in segmentor(
+            return_loss=False, img=images, img_metas=metas, lockstep=is_sharded(model),
+            on_device=True)]
     return [segmentor(return_loss=False, img=[view[n][None] for view in images],
                       img_metas=[[view[n]] for view in metas])[0] for n in range(len(images[0]))]
 
 
-def save_partial(found: Predictions, path: str, dataset: Dataset) -> str:
-    """Writes the results of a stopped run to a pickle of plain Python and numpy objects.
+def _skip_unread(found: Sequence[Predictions], indices: list[int | None],
+                 unread: Mapping[int, str]) -> None:
+    """Skips the images of a batch that could not be read.
 
-    It holds ``dict(indices, filenames, results, skipped, total)`` of this rank.
-
-    Returns:
-        One line that says what was written, and where: elsewhere if the path cannot be written.
+    Args:
+        found: Predictions of each segmentor.
+        indices: Indices of the images of the batch.
+        unread: Position in the batch -> reason.
     """
-    indices = sorted(found.results)
-
-    def dump(path: str) -> None:
-        with atomic_path(path) as part, open(part, 'wb') as file:
-            pickle.dump(dict(
-                indices=indices, filenames=[name_of(dataset, i) for i in indices],
-                results=found.in_order(), skipped=found.skipped, total=found.total), file)
-
-    with _handled_by(signal.SIG_IGN):
-        path = write_or_rescue(path, dump, spare_folders())
-    rank, world_size = get_dist_info()
-    where = f' (this is rank {rank} of {world_size})' if world_size > 1 else ''
-    return f'{len(indices)} of {found.total} images are done{where}, their results are in {path}'
-
-
-def name_of(dataset: Dataset, index: int) -> str:
-    """Returns the file name of an image, or its index if the data set has no names."""
-    if isinstance(dataset, ConcatTestDataset):
-        return dataset.names[index]
-    infos = getattr(dataset, 'img_infos', None)
-    return infos[index]['filename'] if infos else str(index)
+    for position, message in unread.items():
+        for own in found:
+            _skip(own, indices[position], message)
 
 
 def _skip(found: Predictions, index: int | None, message: str) -> None:
@@ -285,8 +270,8 @@ def check_keys(batch: Mapping[str, object]) -> None:
                          "expected img and img_metas; set keys=['img'] in its Collect")
 
 
-def _unpack(batch: dict, positions: list[int], device: str) -> tuple[list, list]:
-    """Moves some images of a batch to the device; returns them and their metas, view by view.
+def _unpack(batch: dict, positions: list[int]) -> tuple[list, list]:
+    """Returns some images of a batch and their metas, view by view.
 
     Raises:
         InputError: If the pipeline returns no images.
@@ -295,41 +280,6 @@ def _unpack(batch: dict, positions: list[int], device: str) -> tuple[list, list]
     check_keys(batch)
     for view, meta in zip(batch['img'], batch['img_metas']):
         view = view.data[0] if isinstance(view, DataContainer) else view
-        images.append([view[i].to(device, non_blocking=True) for i in positions])
+        images.append([view[i] for i in positions])
         metas.append([meta.data[0][i] for i in positions])
     return images, metas
-
-
-@contextmanager
-def _stoppable() -> Iterator[list[float]]:
-    """Yields a list that a stop signal fills, to end a loop after its batch.
-
-    A second signal ends the loop at once.
-    """
-    asked: list[float] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if asked and now - asked[0] > ONE_KEYSTROKE:
-            raise KeyboardInterrupt
-        if not asked:
-            get_root_logger().warning('%s: stopping after the current batch; a second signal stops '
-                                      'at once', signal.Signals(number).name)
-            asked.append(now)
-
-    with _handled_by(note):
-        yield asked
-
-
-@contextmanager
-def _handled_by(handler: Callable[[int, FrameType | None], object] | signal.Handlers
-                ) -> Iterator[None]:
-    """Replaces the handlers of the stop signals, in the main thread, which receives them."""
-    here = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, handler)
-              for number in (signal.SIGINT, *heard())} if here else {}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)

@@ -1,5 +1,6 @@
 """mmcv's iteration-based runner, with accumulation of gradients and with our checkpoints."""
 import os.path as osp
+import time
 from collections import Counter
 from contextlib import nullcontext
 from typing import Any
@@ -7,26 +8,24 @@ from typing import Any
 from mmcv.runner import RUNNERS, Hook, IterBasedRunner
 from mmseg.models.segmentors.base import BaseSegmentor
 
-from ..checkpoint import (
-    Checkpoint,
-    load_optimizer,
-    load_segmentor,
-    save_checkpoint,
-    save_sharded,
-)
+from ..checkpoint import Checkpoint, load_optimizer, load_segmentor
 from ..checkpoint.content import check_progress
 from ..checkpoint.integrity import finish_checks
+from ..checkpoint.save import prepare_save
 from ..checkpoint.shard_reader import SUFFIX
+from ..checkpoint.sharded import prepare_sharded_save
 from ..compat.feature_batches import batch_for
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.launch import is_first_of_node
 from ..distributed.parallelize import is_sharded, no_sync, unwrap
 from ..logs import saying
 from . import best
+from .checkpoint_writer import CheckpointWriter, Finished
 from .divergence import DivergenceHook
 from .ema import MARK, averaged, restore_averages
 from .iteration_timer import SegIterTimerHook
 from .log_buffer import DeferredLogBuffer
+from .training_mode import TrainingMode
 
 
 @RUNNERS.register_module('IterBasedRunner', force=True)
@@ -47,6 +46,7 @@ class SegRunner(IterBasedRunner):
 
     Attributes:
         defers_log: Whether losses are read from the device only when a line of the log is due.
+        checkpoint_writer: Writes the checkpoints, one at a time.
         evaluated: Iteration that the run was resumed from, if its evaluation had been finished.
     """
 
@@ -62,6 +62,8 @@ class SegRunner(IterBasedRunner):
             self._max_epochs = -(-self.max_iters // epoch_length)
         self.evaluated: int | None = None
         self.log_buffer = DeferredLogBuffer()
+        self._training_mode = TrainingMode()
+        self.checkpoint_writer = CheckpointWriter(self.logger)
 
     def register_training_hooks(self, lr_config, optimizer_config=None, checkpoint_config=None,
                                 log_config=None, momentum_config=None, **kwargs) -> None:
@@ -83,9 +85,19 @@ class SegRunner(IterBasedRunner):
         """Registers the timer that leaves evaluations out, in the place of mmcv's."""
         super().register_timer_hook(timer_config and SegIterTimerHook())
 
+    def run(self, *args, **kwargs) -> None:
+        """Runs all iterations; ends when no checkpoint is being written any more."""
+        try:
+            super().run(*args, **kwargs)
+        except BaseException:
+            self.checkpoint_writer.close()
+            raise
+        self.checkpoint_writer.settle()
+
     def train(self, data_loader: Any, **kwargs) -> None:
         """Runs one iteration; the optimizer hook runs the backward pass of its last batch."""
-        self.model.train()
+        self.checkpoint_writer.look()
+        self._training_mode.enter(self.model)
         self.mode = 'train'
         self.data_loader = data_loader
         self._epoch = data_loader.epoch
@@ -136,8 +148,10 @@ class SegRunner(IterBasedRunner):
 
     def save_checkpoint(self, out_dir: str, filename_tmpl: str = 'iter_{}.pth',
                         meta: dict | None = None, save_optimizer: bool = True,
-                        create_symlink: bool = True) -> str:
+                        create_symlink: bool = True, finished: Finished | None = None) -> str:
         """Saves a checkpoint after the current iteration; on all ranks if the model is sharded.
+
+        It is there when this returns, unless ``finished`` is given.
 
         Args:
             out_dir: Folder of the checkpoint.
@@ -146,25 +160,32 @@ class SegRunner(IterBasedRunner):
             meta: Metadata in addition to the runner's own.
             save_optimizer: Whether to save the optimizer state.
             create_symlink: Whether to link ``latest.pth`` to the checkpoint.
+            finished: Function that is called with the outcome once the checkpoint is there or could
+                not be written, which may be after this returns:
+                see :meth:`.CheckpointWriter.write`.
 
         Returns:
             Path of the checkpoint.
 
         Raises:
-            SaveError: If it could not be written; earlier files are unchanged.
+            SaveError: If it could not be written, and nobody else is told; earlier files are
+                unchanged.
             InputError: If the file that the weights come from turns out to be damaged.
         """
+        began = time.monotonic()
         finish_checks()
+        self.checkpoint_writer.settle()  # which may change the runner's metadata
         done = self.iter + 1
         meta = {**(meta or {}), **(self.meta or {}), 'epoch': self.epoch + 1, 'iter': done}
         name = osp.splitext(filename_tmpl.format(done))[0] + self.checkpoint_suffix
         path = osp.join(out_dir, name)
-        save = save_sharded if is_sharded(self.model) else save_checkpoint
-        with saying(f'saving {path}'), averaged(self) as others:
+        prepare = prepare_sharded_save if is_sharded(self.model) else prepare_save
+        with averaged(self) as others:
             if others:
                 meta[MARK] = 'the weights are averages; ema_* are those that they are averages of'
-            save(unwrap(self.model), path, self.optimizer if save_optimizer else None, meta,
-                 link_latest=create_symlink, others=others)
+            save = prepare(unwrap(self.model), path, self.optimizer if save_optimizer else None,
+                           meta, link_latest=create_symlink, others=others)
+            self.checkpoint_writer.write(save, began, finished)
         return path
 
     def resume(self, checkpoint: str, resume_optimizer: bool = True,

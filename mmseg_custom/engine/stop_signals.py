@@ -8,7 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
+from types import FrameType, TracebackType
+
+from mmseg.utils import get_root_logger
 
 from ..processes import INTERRUPTED, ONE_KEYSTROKE, end_processes, end_with_parent
 
@@ -69,6 +71,41 @@ def nothing_done() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(NOTHING_DONE) from None
+
+
+@contextmanager
+def stop_after_batch() -> Iterator[list[float]]:
+    """Yields a list that a stop signal fills, to end a loop of a test after its batch.
+
+    A second signal ends the loop at once.
+    """
+    asked: list[float] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if asked and now - asked[0] > ONE_KEYSTROKE:
+            raise KeyboardInterrupt
+        if not asked:
+            get_root_logger().warning('%s: stopping after the current batch; a second signal stops '
+                                      'at once', signal.Signals(number).name)
+            asked.append(now)
+
+    with handled_by(note):
+        yield asked
+
+
+@contextmanager
+def handled_by(handler: Callable[[int, FrameType | None], object] | signal.Handlers
+                ) -> Iterator[None]:
+    """Replaces the handlers of the stop signals, in the main thread, which receives them."""
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler)
+              for number in (signal.SIGINT, *heard())} if here else {}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def _say_nothing_of_lost_peers(kind: type[BaseException], error: BaseException,

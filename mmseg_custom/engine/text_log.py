@@ -117,7 +117,9 @@ class SegTextLoggerHook(TextLoggerHook):
         device = getattr(runner.model, 'output_device', None)
         if device is None:  # a run on the CPU of a machine that has a GPU
             return 0
-        peak = torch.full((), process_peak(torch.device('cuda', device)) // MIB, device='cuda')
-        if runner.world_size > 1:
-            dist.all_reduce(peak, dist.ReduceOp.MAX)
+        own = process_peak(torch.device('cuda', device)) // MIB
+        if runner.world_size == 1:
+            return own
+        peak = torch.full((), own, device='cuda')
+        dist.all_reduce(peak, dist.ReduceOp.MAX)
         return int(peak)

@@ -40,7 +40,7 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
     cfg = copy.deepcopy(run.cfg)  # mmcv removes the types from the hooks' settings.
     checkpoints = options.pop('checkpoint_config', cfg.get('checkpoint_config'))
     if checkpoints is not None and checkpoints.get('type', 'CheckpointHook') == 'CheckpointHook':
-        checkpoints = {**checkpoints, 'last_save': last_save}
+        checkpoints = {'background': None, **checkpoints, 'last_save': last_save}
     _warn_of_unused_keys(cfg.optimizer, model, logger)
     with reading('optimizer'):
         optimizer = build_optimizer(model, cfg.optimizer)

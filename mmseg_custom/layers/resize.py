@@ -64,7 +64,20 @@ def _along_both(maps: Tensor, size: Size, operation: Callable[[Tensor, int], Ten
         return operation(unit[None], to)[0].T
 
     rows, columns = (matrix(length, to) for length, to in zip(maps.shape[-2:], size))
-    return rows @ (maps @ columns.T)  # (B, C, h, w) -> (B, C, h, W) -> (B, C, H, W)
+    if not is_channels_last(maps):
+        return rows @ (maps @ columns.T)  # (B, C, h, w) -> (B, C, h, W) -> (B, C, H, W)
+    # Products of whole rows of channels need no copies with the channels first.
+    batch, (h, w) = len(maps), maps.shape[-2:]
+    lines = maps.permute(0, 2, 3, 1).flatten(0, 1)  # (B*h, w, C)
+    lines = torch.bmm(columns.expand(batch * h, -1, w), lines)  # (B*h, W, C)
+    lines = lines.view(batch, h, -1)  # (B, h, W*C)
+    lines = torch.bmm(rows.expand(batch, -1, h), lines)  # (B, H, W*C)
+    return lines.unflatten(2, (size[1], maps.shape[1])).permute(0, 3, 1, 2)
+
+
+def is_channels_last(maps: Tensor) -> bool:
+    """Returns whether maps (B, C, h, w) are stored as (B, h, w, C) and not as (B, C, h, w) too."""
+    return maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
 
 
 def _deterministic_on_gpu(maps: Tensor) -> bool:

@@ -17,7 +17,8 @@ class CPUSyncBatchNorm(_BatchNorm):
 
     Same parameters, buffers and results. The statistics are reduced with gloo, the mean first and
     then the squared distances from it, so that two processes give what one gives on the whole
-    batch; autograd goes through both reductions.
+    batch; autograd goes through both reductions. All of it is float32, and the output has the dtype
+    of the input, as with torch's.
     """
 
     def _check_input_dim(self, x: Tensor) -> None:
@@ -28,6 +29,7 @@ class CPUSyncBatchNorm(_BatchNorm):
         """(B, C, h, w) -> (B, C, h, w)."""
         if not self.training or dist.get_world_size() == 1:
             return super().forward(x)
+        dtype, x = x.dtype, x.float()
         axes = [0, *range(2, x.dim())]
         column = (1, -1, *[1] * (x.dim() - 2))  # (C,) -> (1, C, 1, 1)
         count = all_reduce(x.new_tensor(float(x.numel() // x.shape[1])))
@@ -38,7 +40,7 @@ class CPUSyncBatchNorm(_BatchNorm):
         x = centred * torch.rsqrt(var + self.eps).view(column)
         if self.affine:
             x = x * self.weight.view(column) + self.bias.view(column)
-        return x
+        return x.to(dtype)
 
     def _update_running_stats(self, mean: Tensor, var: Tensor) -> None:
         batches = self.num_batches_tracked

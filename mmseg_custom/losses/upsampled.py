@@ -75,7 +75,8 @@ class _UpsampledCrossEntropy(torch.autograd.Function):
             weights = weights * class_weight.float()[targets]
         counted = valid.sum() + EPS
         weights = weights / (counted if avg_non_ignore else labels.numel())
-        gradient = torch.zeros_like(logits) if ctx.needs_input_grad[0] else None
+        gradient = (torch.zeros_like(logits, memory_format=torch.contiguous_format)
+                    if ctx.needs_input_grad[0] else None)
         loss, hits = _strips(logits.flatten(0, 1), targets, weights, valid, align_corners,
                              None if gradient is None else gradient.flatten(0, 1))
         if gradient is not None:

@@ -1,8 +1,9 @@
 """A simulated CUDA device for each test of this folder."""
 import pytest
-from helpers.fake_cuda import simulate_cuda
+from helpers.fake_cuda import ThreadInTurn, simulate_cuda
 
 from mmseg_custom.compat import _copy_stream
+from mmseg_custom.engine import background
 from mmseg_custom.layers import attention
 from mmseg_custom.layers.attention import select_kernel
 
@@ -15,6 +16,7 @@ def cuda(monkeypatch):
     for chosen in CHOSEN_ONCE:
         chosen.cache_clear()
     simulate_cuda(monkeypatch)
+    monkeypatch.setattr(background, 'ThreadPoolExecutor', ThreadInTurn)
     monkeypatch.setattr(attention, 'sdpa_backend', lambda: 'CUDNN_ATTENTION')
     yield monkeypatch
     for chosen in CHOSEN_ONCE:

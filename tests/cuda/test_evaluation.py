@@ -11,8 +11,7 @@ from mmseg_custom.engine.predict import predict_all
 from mmseg_custom.models.segmentors import encoder_decoder
 
 SIZES = [(512, 683), (512, 512), (683, 512), (512, 1980)]  # of the network's input
-LABELS = 'mmseg_custom/models/segmentors/windows.py:labels_of (a copy to the host)'
-LOCKSTEP = 'mmseg_custom/models/segmentors/encoder_decoder.py:_any_rank (a number is read)'
+LABELS = 'mmseg_custom/engine/copies.py:wait (synchronize)'
 
 
 class Loader:
@@ -40,26 +39,25 @@ class Loader:
 @pytest.mark.parametrize('name, ranks, views, images', [
     ('linear probing', 1, 1, 1), ('linear probing', 1, 4, 2), ('head tuning', 1, 2, 2),
     ('full tuning', 8, 2, 1)])
-def test_the_host_waits_for_labels(cuda, tmp_path, name, ranks, views, images):
-    extra = iter([True, True])  # another rank has two batches of windows more
-    any_rank = encoder_decoder._any_rank
+def test_a_thread_beside_waits_for_labels_alone(cuda, tmp_path, name, ranks, views, images):
+    """Between hosts, one exchange an image says how often all ranks run the network."""
+    exchanges = []
 
-    def any_rank_as_scripted(value, device):
-        any_rank(value, device)
-        return value or next(extra, False)
+    def two_batches_more(numbers, device):  # of windows, on another rank
+        exchanges.append(most_of_ranks(numbers, device))
+        return numbers[0] + 2, False
 
-    cuda.setattr(encoder_decoder, '_any_rank', any_rank_as_scripted)
+    most_of_ranks = encoder_decoder._most_of_ranks
+    cuda.setattr(encoder_decoder, '_most_of_ranks', two_batches_more)
     run = prepared(recipe(name, model__test_cfg__window_batch=4), tmp_path / 'run', ranks)
-    with on_cuda() as seen, simulate_ranks(cuda, seen, ranks):
+    with on_cuda() as seen, simulate_ranks(cuda, seen, ranks, host=True):
         model = built(run, seen)
         seen.host_waits.clear()
+        seen.unpinned.clear()
         found, = predict_all([model], Loader(views, images, ranks), 'cuda')
-    assert len(found.results) == len(SIZES) and not (ranks > 1 and next(extra, False))
     assert [labels.shape for labels in found.in_order()] == SIZES
-    waits = Counter(seen.host_waits)
-    print(f'{name}, {views} view(s): host waits by place {dict(waits)}')
-    assert waits.pop(LABELS) == len(SIZES)
-    if ranks > 1:
-        assert waits.keys() == {LOCKSTEP}
-    else:
-        assert not waits
+    print(f'{name}, {views} view(s): host waits {seen.host_waits}, in the thread beside '
+          f'{dict(Counter(seen.beside))}, copies that are not pinned {seen.unpinned}')
+    assert not seen.host_waits and not seen.unpinned
+    assert Counter(seen.beside) == {LABELS: len(SIZES)}
+    assert len(exchanges) == (len(SIZES) if ranks > 1 else 0)

@@ -1,8 +1,9 @@
 """Steps on feature maps on a simulated CUDA device: from a cache, and of the heads of a sweep."""
 from collections import Counter
 
+import pytest
 import torch
-from helpers.fake_cuda import on_cuda
+from helpers.fake_cuda import on_cuda, simulate_ranks
 from helpers.fake_runs import Loader, prepared, recipe, train
 from mmcv.parallel import DataContainer
 from mmcv.runner import Hook
@@ -11,8 +12,7 @@ from mmseg_custom.checkpoint import save
 from mmseg_custom.engine.preemption import Preemption
 from mmseg_custom.engine.sweep import train as sweeps
 
-# A head that diverges is stopped at once, so each reads its loss in every iteration.
-LOSSES = 'mmseg_custom/compat/__init__.py:train_step (a number is read)'
+LOSSES = 'mmseg_custom/engine/sweep/losses.py:wait (synchronize)'
 
 
 class Steps(Hook):
@@ -47,20 +47,38 @@ def test_a_step_on_cached_feature_maps_waits_for_nothing(cuda, tmp_path):
     assert steps.waits == []
 
 
-def test_heads_of_a_sweep_read_their_losses_alone(cuda, tmp_path):
+@pytest.mark.parametrize('batched', [False, True])
+def test_heads_of_a_sweep_wait_once_an_iteration(cuda, tmp_path, batched):
+    """For the losses of the iteration before, of all heads; the GPU has computed them by then."""
+    waits, _ = zip(*iterations_of_a_sweep(cuda, tmp_path, batched))
+    assert waits[1] == waits[2] == {LOSSES: 1}
+
+
+def test_batched_heads_exchange_as_one(cuda, tmp_path):
+    """Statistics of batch norm, gradients, and losses with accuracies: once for all heads."""
+    waits, collectives = zip(*iterations_of_a_sweep(cuda, tmp_path, True, ranks=8))
+    assert waits[1] == {LOSSES: 1}
+    assert collectives[1] == {'c10d._allgather_base_.default': 2,  # a tensor and its result
+                              'c10d.allreduce_.default': 2}
+
+
+def iterations_of_a_sweep(cuda, tmp_path, batched, ranks=1):
+    """Returns host waits and collectives of each iteration of a sweep of three heads."""
     cuda.setattr(save, 'write_pth', lambda path, content: None)
     cuda.setattr(sweeps, 'build_train_loader', lambda run, *_, **__: Loader(run))
-    cfg = recipe('linear probing', log_config__interval=10)
-    cfg.sweep, cfg.model.backbone.pretrained = dict(lr=[1e-4, 1e-3]), None
-    run = prepared(cfg, tmp_path / 'run')
-    waits = []  # of each iteration
-    with on_cuda() as seen:
+    cfg = recipe('linear probing', 2, log_config__interval=10, runner__max_iters=4)
+    cfg.sweep = dict(lr=[1e-4, 1e-3, 1e-2], batched=batched)
+    cfg.model.backbone.pretrained = None
+    run = prepared(cfg, tmp_path / 'run', ranks)
+    found = []
+    with on_cuda() as seen, simulate_ranks(cuda, seen, ranks):
         def end_iteration(*_):
-            waits.append(Counter(seen.host_waits))
+            found.append((Counter(seen.host_waits), Counter(seen.collectives)))
             seen.host_waits.clear()
+            seen.collectives.clear()
             return None, False
 
         cuda.setattr(Preemption, 'agree', end_iteration)
         results = sweeps.sweep(run)
-    assert [result['state'] for result in results] == ['finished'] * 2
-    assert waits[1] == {LOSSES: 3 * 2}  # loss, accuracy and their sum, of two heads
+    assert [result['state'] for result in results] == ['finished'] * 3
+    return found

@@ -7,11 +7,11 @@ from helpers.fake_cuda import local, on_cuda, simulate_ranks
 from helpers.fake_runs import RECIPES, prepared, recipe, train
 from mmcv.runner import Hook
 
-from mmseg_custom.distributed import parallelize
+from mmseg_custom.distributed import mesh
 from mmseg_custom.engine.ema import SegEMAHook
 
 # All places of an iteration that may wait for the device: they read a line of the log.
-LOG_LINE = {'mmseg_custom/engine/log_buffer.py:read (a copy to the host)',
+LOG_LINE = {'mmseg_custom/engine/log_buffer.py:read_together (a copy to the host)',
             'mmseg_custom/distributed/collectives.py:gather_to_all (all_gather_object)',
             'mmseg_custom/engine/text_log.py:_get_max_memory (a number is read)'}
 
@@ -98,9 +98,8 @@ def test_class_weights_wait_for_nothing(cuda, tmp_path):
 
 @pytest.mark.parametrize('name', ['linear probing', 'full tuning'])
 def test_32_processes_of_4_hosts(cuda, tmp_path, name):
-    cuda.setattr(parallelize, 'gather_to_all', lambda _: [f'host {i // 8}' for i in range(32)])
+    cuda.setattr(mesh, 'gather_to_all', lambda _: [f'host {i // 8}' for i in range(32)])
     runner, waits, _ = run_on_cuda(cuda, tmp_path, name, 32, engine__hybrid=True)
     assert not waits[2]
     if name == 'full tuning':
-        mesh = next(runner.model.parameters()).device_mesh
-        assert tuple(mesh.shape) == (4, 8)
+        assert tuple(next(runner.model.parameters()).device_mesh.shape) == (4, 8)

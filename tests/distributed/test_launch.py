@@ -15,7 +15,7 @@ from helpers.commands import free_port
 from mmseg_custom.distributed import launch
 from mmseg_custom.distributed.collectives import cpu_group, new_group
 from mmseg_custom.distributed.launch import DistParams
-from mmseg_custom.distributed.parallelize import build_mesh
+from mmseg_custom.distributed.mesh import build_mesh
 from mmseg_custom.errors import InputError
 
 VARIABLES = ('MASTER_ADDR', 'MASTER_PORT', 'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE',

@@ -3,8 +3,6 @@ import json
 
 import pytest
 import torch
-import torch.distributed as dist
-from helpers.nccl_group import nccl_group
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -149,9 +147,15 @@ def test_an_old_pytorch_does_not_shard(process_group, monkeypatch, asked):
 @pytest.mark.parametrize('options, message', [
     (dict(typ='ddp'), r"unknown key in engine: 'typ' \(did you mean 'type'\?\)"),
     (dict(type='fsdp'), "engine.type='fsdp': expected one of auto, single, ddp, fsdp2"),
-    (dict(defer_reduce=True), "'defer_reduce'; known keys: type, checkpoint_every, compile, "
-     'prefetch, hybrid, cpu_offload$'),
+    (dict(defer_reduce=True), "'defer_reduce'; known keys: type, fast, checkpoint_every, "
+     'checkpoint_blocks, compile, prefetch, hybrid, reshard_after_forward, reduce_dtype, '
+     'cpu_offload$'),
     (dict(checkpoint_every=0), 'checkpoint_every=0: expected 1 or more'),
+    (dict(checkpoint_every='all'), "checkpoint_every='all': expected 1 or more, or 'auto'"),
+    (dict(checkpoint_blocks=-1), 'checkpoint_blocks=-1: expected 0 or more'),
+    (dict(hybrid='yes'), "engine.hybrid='yes': expected 'auto', True or False"),
+    (dict(reshard_after_forward=8), "reshard_after_forward=8: expected 'auto', True or False"),
+    (dict(reduce_dtype='fp16'), "reduce_dtype='fp16': expected one of fp32, bf16"),
     (dict(prefetch=-1), 'prefetch=-1: expected 0 or more'),
 ])
 def test_wrong_options(options, message):
@@ -176,28 +180,6 @@ def test_no_process_holds_all_weights_in_float32(monkeypatch, process_group):
     block = sum(p.numel() for p in model.backbone.blocks[0].parameters())
     assert whole[:2] == [block, block]  # each is stored in shards by the time of the next
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-
-
-def test_a_mesh_is_of_the_group_itself(monkeypatch, process_group):
-    """Torch would put nccl beside gloo; processes that share a GPU cannot have it."""
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    assert parallelize.build_mesh('cuda', hybrid=False).get_group() is dist.group.WORLD
-
-
-def test_rows_of_a_mesh_keep_the_backends():
-    with nccl_group(8, host=True):
-        mesh = parallelize.mesh_of_rows([[0, 2, 4, 6], [1, 3, 5, 7]], 'cuda')
-        assert [dist.get_process_group_ranks(mesh.get_group(name)) for name in mesh.mesh_dim_names
-                ] == [[0, 1], [0, 2, 4, 6]]
-        assert {dist.get_backend_config(mesh.get_group(name)) for name in mesh.mesh_dim_names} == {
-            'cpu:fake,cuda:fake'}
-
-
-def test_hosts_with_different_numbers_of_processes(monkeypatch, process_group):
-    monkeypatch.setattr(parallelize, 'gather_to_all', lambda host: ['a', 'a', 'b'])
-    with pytest.raises(InputError, match='engine.hybrid: the hosts have different numbers of '
-                                         'processes, 1 to 2: start'):
-        parallelize.build_mesh('cpu', hybrid=True)
 
 
 def test_sharding_without_a_process_group():

@@ -7,9 +7,10 @@ import pytest
 from helpers.tiny_networks import segmentor_config
 from mmcv import Config
 
+from mmseg_custom.distributed.memory import FRAGMENTATION, RESERVE
 from mmseg_custom.doctor.advice import advise
 from mmseg_custom.doctor.memory import MemoryEstimate, predict
-from mmseg_custom.doctor.run_shape import FRAGMENTATION, RESERVE, RunShape
+from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.engine.batch_norm import find_single_value
 from mmseg_custom.units import GIB, MIB
 

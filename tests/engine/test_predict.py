@@ -1,6 +1,9 @@
 import os
 import pickle
 import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,11 +16,13 @@ from mmseg.apis import single_gpu_test
 from mmseg.models.segmentors import EncoderDecoder
 from PIL import Image
 
+from mmseg_custom.engine import background, stop_signals
 from mmseg_custom.engine import predict as loop
 from mmseg_custom.engine.config import load_config
 from mmseg_custom.engine.loaders import build_test_loader
 from mmseg_custom.engine.painter import Painter
-from mmseg_custom.engine.predict import predict, predict_all, save_partial
+from mmseg_custom.engine.predict import predict, predict_all
+from mmseg_custom.engine.predictions import save_partial
 from mmseg_custom.engine.preemption import Preemption
 from mmseg_custom.engine.stop_signals import StopRequested
 from mmseg_custom.engine.test import build_test_model
@@ -39,6 +44,12 @@ def setting(root, batch=1, skip_bad=False, kind=None, aug=False):
 
 def image_of(root, number):
     return root / f'images/validation/ADE_val_{number:08d}.jpg'
+
+
+@pytest.fixture
+def overlapped(monkeypatch):
+    """Lets results be computed in a thread beside, as with a GPU."""
+    monkeypatch.setattr(background, '_thread_for', lambda device: ThreadPoolExecutor(1))
 
 
 @pytest.mark.parametrize('aug', [False, True])
@@ -77,7 +88,49 @@ def test_each_of_several_data_sets_is_predicted_and_evaluated(own_data, kind):
 
 
 @pytest.mark.parametrize('batch', [1, 2])
-def test_bad_image_is_skipped_where_asked_for(own_data, batch, tmp_path):
+def test_results_beside_are_those_of_one_after_the_other(own_data, overlapped, tmp_path, batch):
+    model, dataset, loader = setting(own_data, batch=batch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(background, '_thread_for', lambda device: None)
+        expected = predict(model, loader, 'cpu', dataset.pre_eval)
+    order = []
+
+    def keep(labels, indices):
+        time.sleep(0.05 * (3 - indices[0]))  # the first is the slowest
+        order.extend(indices)
+        return dataset.pre_eval(labels, indices)
+
+    found = predict(model, loader, 'cpu', keep, Painter(dataset, str(tmp_path / 'show')))
+    assert found.stopped_by is None and order == [0, 1, 2] == list(found.results)
+    for one, other in zip(found.in_order(), expected.in_order(), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert len(list((tmp_path / 'show').iterdir())) == 3
+
+
+def test_the_first_error_beside_ends_a_test(own_data, overlapped):
+    """Also when the loop itself fails later; what was predicted before is kept."""
+    model, dataset, loader = setting(own_data)
+    image_of(own_data, 3).write_bytes(b'no image')
+    label = own_data / 'annotations/validation/ADE_val_00000002.png'
+    Image.fromarray(np.full((70, 70), 200, np.uint8)).save(label)
+
+    def keep(labels, indices):
+        time.sleep(0.1)
+        return dataset.pre_eval(labels, indices)
+
+    found = predict(model, loader, 'cpu', keep)
+    assert 'holds 200' in str(found.stopped_by) and list(found.results) == [0]
+    model, dataset, loader = setting(own_data, skip_bad=True)
+    found = predict(model, loader, 'cpu', keep)
+    assert found.stopped_by is None and list(found.results) == [0]
+    assert 'holds 200' in found.skipped[1] and 'cannot be decoded' in found.skipped[2]
+
+
+@pytest.mark.parametrize('beside', [False, True])
+@pytest.mark.parametrize('batch', [1, 2])
+def test_bad_image_is_skipped_where_asked_for(own_data, batch, beside, request):
+    if beside:
+        request.getfixturevalue('overlapped')
     model, dataset, loader = setting(own_data, batch=batch)
     whole = predict(model, loader, 'cpu', dataset.pre_eval)
     image_of(own_data, 2).write_bytes(b'no image')
@@ -118,6 +171,28 @@ def test_a_signal_leaves_the_results_so_far(own_data, tmp_path, number):
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.parametrize('signals', [1, 2])
+def test_a_signal_finishes_what_is_under_way_and_a_second_one_does_not(
+        own_data, overlapped, monkeypatch, signals):
+    model, dataset, loader = setting(own_data)
+    monkeypatch.setattr(stop_signals, 'ONE_KEYSTROKE', -1)
+    done, begun = threading.Event(), []
+
+    def keep(labels, indices):
+        begun.extend(indices)
+        for _ in range(signals if indices == [0] else 0):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)  # for the main thread to handle it
+        done.wait(0.1 if signals == 1 else 20)
+        return dataset.pre_eval(labels, indices)
+
+    found = predict(model, loader, 'cpu', keep)
+    results = list(found.results)
+    done.set()
+    assert isinstance(found.stopped_by, KeyboardInterrupt)
+    assert results == (begun if signals == 1 else []) and begun[0] == 0
+
+
 def test_an_evaluation_is_left_for_a_signal(own_data):
     """After the batch in which it comes, not after the whole data set."""
     model, dataset, loader = setting(own_data)
@@ -130,13 +205,6 @@ def test_an_evaluation_is_left_for_a_signal(own_data):
     with pytest.raises(StopRequested) as raised:
         predict_all([model], loader, 'cpu', after_batch=after_batch, preemption=preemption)
     assert raised.value.signal == signal.SIGINT and len(seen) == 1
-
-
-def test_a_second_signal_ends_it_at_once(monkeypatch):
-    monkeypatch.setattr(loop, 'ONE_KEYSTROKE', -1)
-    with pytest.raises(KeyboardInterrupt), loop._stoppable():
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_pictures(own_data, tmp_path):

@@ -1,8 +1,12 @@
 import multiprocessing
+import os
 import signal
 import time
 
-from mmseg_custom.engine.stop_signals import end_workers, shield_worker
+import pytest
+
+from mmseg_custom.engine import stop_signals
+from mmseg_custom.engine.stop_signals import end_workers, shield_worker, stop_after_batch
 
 
 def work(ready) -> None:
@@ -23,3 +27,10 @@ def test_shielded_workers_outlive_signals_but_not_their_process():
     end_workers()
     worker.join(10)
     assert worker.exitcode == -signal.SIGKILL
+
+
+def test_a_second_signal_ends_a_loop_at_once(monkeypatch):
+    monkeypatch.setattr(stop_signals, 'ONE_KEYSTROKE', -1)
+    with pytest.raises(KeyboardInterrupt), stop_after_batch():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)

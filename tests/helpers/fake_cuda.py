@@ -10,11 +10,13 @@ devices. Three more things make a whole training run on them, on a machine witho
 
 Everything that makes the host wait for the device is recorded, with the line that asks for it: a
 number read from a tensor, a blocking copy to the host or the device, indices on the host, a shape
-that depends on values, `synchronize`. So are the collectives, with their tensors. Whether a copy
-that does not block comes from pinned memory is not seen, nor whether its result is read too early.
+that depends on values, `synchronize`. So are the collectives, with their tensors, and copies to the
+device that are to overlap and cannot, because they do not come from pinned memory. Whether the
+result of a copy is read too early is not seen.
 """
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -62,12 +64,17 @@ class FakeCuda:
 
     Attributes:
         host_waits: A line of code for each time that the host waited for the device.
+        beside: The same of threads beside the main one, for which it does not wait.
+        unpinned: A line of code for each copy that is to overlap, from memory that is not pinned.
         collectives: Names of the collectives between devices.
         host_groups: Names of the process groups between hosts.
     """
 
     def __init__(self):
         self.host_waits: list[str] = []
+        self.beside: list[str] = []
+        self.unpinned: list[str] = []
+        self._pinned: dict[int, torch.UntypedStorage] = {}
         self.collectives: list[str] = []
         self.host_groups: set[str] = set()
         self.in_factory, self.moving = 0, False
@@ -75,6 +82,16 @@ class FakeCuda:
     def wait(self, reason: str) -> None:
         """Records that the host waits."""
         self.host_waits.append(f'{_asking_line()} ({reason})')
+
+    def pin(self, tensor: Tensor) -> Tensor:
+        """Takes the memory of a tensor for pinned."""
+        storage = tensor.untyped_storage()
+        self._pinned[storage._cdata] = storage
+        return tensor
+
+    def is_pinned(self, tensor: Tensor) -> bool:
+        """Whether the memory of a tensor is pinned."""
+        return tensor.untyped_storage()._cdata in self._pinned
 
     @contextmanager
     def factory(self) -> Iterator[None]:
@@ -91,6 +108,8 @@ class FakeCuda:
         Raises:
             RuntimeError: For a tensor on the other side.
         """
+        if tensor.device == CPU and 'cpu:' in dist.get_backend_config():
+            return  # the group has a part for tensors of the host
         expected = 'cpu' if on_host else 'cuda'
         if tensor.device.type != expected:
             raise RuntimeError(f'{name} in a group of {expected}: a tensor on {tensor.device}, at '
@@ -100,6 +119,8 @@ class FakeCuda:
 
     def exchange(self, name: str, group: dist.ProcessGroup | None) -> None:
         """Records an exchange of Python objects; nccl takes them through the device."""
+        if group is None and 'cpu:' in dist.get_backend_config():
+            return
         if group is None or group.group_name not in self.host_groups:
             self.collectives.append(name)
             self.wait(name)
@@ -209,10 +230,16 @@ class _OnCuda(TorchDispatchMode):
             overlaps = args[2] if len(args) > 2 else kwargs.get('non_blocking')
         else:
             return
-        if _on_cuda(source) and target.device == CPU and not overlaps:
-            self.seen.wait('a copy to the host')
+        if _on_cuda(source) and target.device == CPU:
+            if not overlaps:
+                self.seen.wait('a copy to the host')
+            elif target is out:
+                self.seen.pin(target)
         elif _on_cuda(target) and source.device == CPU and not overlaps:
             self.seen.wait('a blocking copy to the device')
+        elif _on_cuda(target) and source.device == CPU and source.numel() > 1 and (
+                not self.seen.is_pinned(source)):
+            self.seen.unpinned.append(_asking_line())
 
 
 class _Decisions(TorchFunctionMode):
@@ -261,6 +288,13 @@ class _Decisions(TorchFunctionMode):
             args = (args[0].device, args[0].dtype)
         device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
         return self._move(tensor, device or tensor.device, dtype, non_blocking)
+
+    def _pin_memory(self, _func, tensor: Tensor) -> Tensor:
+        with self.seen.factory():
+            return self.seen.pin(torch.empty_like(tensor, device=CPU))
+
+    def _is_pinned(self, _func, tensor: Tensor) -> bool:
+        return self.seen.is_pinned(tensor)
 
     def _get_device(self, _func, tensor: Tensor) -> int:
         return 0 if _on_cuda(tensor) else -1
@@ -335,6 +369,33 @@ def _asking_line() -> str:
     return 'unknown'
 
 
+class ThreadInTurn:
+    """Takes the place of a thread beside the main one, to which the fake tensors would be unknown.
+
+    What is to run in it runs at once, and its host waits are recorded apart.
+    """
+
+    def __init__(self, *_):
+        pass
+
+    def submit(self, function: Callable, *args) -> Future:
+        done: Future = Future()
+        waits = [seen.host_waits for seen in _watching]
+        for seen in _watching:
+            seen.host_waits = seen.beside
+        try:
+            done.set_result(function(*args))
+        except BaseException as error:
+            done.set_exception(error)
+        finally:
+            for seen, own in zip(_watching, waits):
+                seen.host_waits = own
+        return done
+
+    def shutdown(self, **_) -> None:
+        pass
+
+
 class _Stream:
     """A stream or an event that is always done."""
 
@@ -400,8 +461,16 @@ def _group_tensors(tensors: list) -> dict:
 
 
 @contextmanager
-def simulate_ranks(monkeypatch: pytest.MonkeyPatch, seen: FakeCuda, ranks: int) -> Iterator[None]:
-    """Joins :func:`.nccl_group.nccl_group` as rank 0, where there are several ranks."""
+def simulate_ranks(monkeypatch: pytest.MonkeyPatch, seen: FakeCuda, ranks: int,
+                   host: bool = False) -> Iterator[None]:
+    """Joins :func:`.nccl_group.nccl_group` as rank 0, where there are several ranks.
+
+    Args:
+        monkeypatch: Fixture of the test.
+        seen: What happens on the device.
+        ranks: Number of ranks.
+        host: Whether the group also takes tensors of the host, as those of a run do.
+    """
     if ranks == 1:
         yield
         return
@@ -431,7 +500,7 @@ def simulate_ranks(monkeypatch: pytest.MonkeyPatch, seen: FakeCuda, ranks: int) 
                         seen.exchange('broadcast_object_list', group))
     monkeypatch.setattr(ddp, '_verify_param_shape_across_processes', lambda *_: None)
     monkeypatch.setattr(ddp, '_sync_module_states', lambda *_, **__: None)
-    with nccl_group(ranks):
+    with nccl_group(ranks, host=host):
         yield
 
 

@@ -14,10 +14,11 @@ from torch.distributed import GradBucket
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.data import Dataset
 
-from mmseg_custom.distributed.parallelize import build_mesh, choose_engine, parallelize
+from mmseg_custom.distributed.mesh import build_mesh
+from mmseg_custom.distributed.parallelize import choose_engine, parallelize
 from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.doctor.depth import with_depth
-from mmseg_custom.engine.build import build_network, compute_dtype, master_dtype
+from mmseg_custom.engine.build import build_network, compute_dtype, head_dtype, master_dtype
 from mmseg_custom.engine.config import load_config, resolve_config
 from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.engine.run import Run, prepare_run
@@ -71,8 +72,8 @@ def built(run: Run, seen: FakeCuda) -> nn.Module:
         model = build_network(cfg, on_meta=True)
         kind = choose_engine(run.engine, model)
         apply_precision(model, compute_dtype(cfg, model), 'cuda', store=kind != 'fsdp2',
-                        master_dtype=master_dtype(cfg))
-        mesh = build_mesh('cuda', run.engine.hybrid) if kind == 'fsdp2' else None
+                        master_dtype=master_dtype(cfg), head_dtype=head_dtype(cfg))
+        mesh = build_mesh('cuda', run.engine.hybrid is True) if kind == 'fsdp2' else None
     model.to_empty(device='cuda' if kind == 'fsdp2' else 'cpu')  # FSDP2 moves what it shards
     wrapped = parallelize(model, 'cuda', run.engine, kind=kind, master_dtype=master_dtype(cfg),
                           mesh=mesh)

@@ -1,13 +1,19 @@
 """Computes and writes the missing shards of a cache; several processes share the work.
 
+A GPU is not waited for: the feature maps of a batch go to the host, into the memory of a shard,
+while the next batch is computed, and a shard is written meanwhile.
+
 B crops, C channels, h w patch grid, H W pixels.
 """
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import chain
+from types import TracebackType
 
+import torch
 from mmseg.utils import get_root_logger
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -18,6 +24,8 @@ from ...feature_cache.shards import ShardData
 from ...models.frozen_features import frozen_features
 from ...processes import PREEMPTED
 from ...progress import progress_bar
+from ..background import Background
+from ..copies import DeviceCopies, HostCopy
 from ..watched_loader import LIMIT, WatchedLoader
 from .views import AugmentedViews
 
@@ -47,6 +55,7 @@ class Filler:
         self.cache, self.views, self.crops, self.model = cache, views, crops, model
         self.device, self.workers, self.timeout = device, workers, timeout
         self.asked_to_stop = asked_to_stop
+        self._leaving = torch.cuda.Stream() if device == 'cuda' else None  # to the host
 
     def fill(self, rank: int = 0, world_size: int = 1) -> None:
         """Writes the missing shards, and waits for those that other processes write.
@@ -91,21 +100,18 @@ class Filler:
         loader = WatchedLoader(
             self.crops, batch_sampler=sampler, num_workers=self.workers, timeout=self.timeout,
             pin_memory=self.device == 'cuda')
-        writing: Future | None = None
-        with ThreadPoolExecutor(1) as writer:  # The next shard is computed meanwhile.
+        copies = DeviceCopies(self.device)
+        with _Writer(self.cache) as writer, Background(self.device) as background:
             for images, labels in loader:
                 shard, rows = sampler.batches.popleft()
                 if rows.start == 0:
                     data = ShardData.empty(self.cache.layout, self._records(shard))
-                self._compute(data, rows, images, labels)
-                bar.update(len(images))
+                features = self._compute(copies(images))
+                background.put(partial(_store, data, rows, features, labels))
                 if rows.stop == len(data.labels):
-                    if writing is not None:
-                        writing.result()
-                    writing = writer.submit(self._finish, shard, data)
+                    background.put(partial(writer.write, shard, data))
+                bar.update(len(images))
                 self._stop_if_asked()
-            if writing is not None:
-                writing.result()
 
     def _claimed(self, shards: list[Shard]) -> Iterator[Shard]:
         """Yields the missing shards one by one, each claimed for this process."""
@@ -119,17 +125,11 @@ class Filler:
             else:
                 yield shard
 
-    def _compute(self, data: ShardData, rows: slice, images: Tensor, labels: Tensor) -> None:
-        """Computes feature maps (B, C, h, w) of images (B, 3, H, W) into rows of a shard."""
-        features = frozen_features(self.model, dict(
-            img=images.to(self.device, non_blocking=True)))
-        for rows_of_level, level in zip(data.features, features, strict=True):
-            rows_of_level[rows] = level.to(rows_of_level.dtype)
-        data.labels[rows] = labels
-
-    def _finish(self, shard: Shard, data: ShardData) -> None:
-        self.cache.write(shard, data)
-        self.cache.release(shard)
+    def _compute(self, images: Tensor) -> list[HostCopy]:
+        """Computes the feature maps (B, C, h, w) of images (B, 3, H, W), which go to the host."""
+        features = frozen_features(self.model, dict(img=images))
+        return [HostCopy(level.to(self.cache.layout.torch_dtype), self._leaving)
+                for level in features]
 
     def _records(self, shard: Shard) -> int:
         return len(self.cache.layout.images_of(shard.number))
@@ -139,6 +139,48 @@ class Filler:
             get_root_logger().warning('stopped while filling the feature cache: written '
                                       'shards are kept, and the next run computes the others')
             raise SystemExit(PREEMPTED)
+
+
+def _store(data: ShardData, rows: slice, features: list[HostCopy], labels: Tensor) -> None:
+    """Stores feature maps (B, C, h, w) and labels (B, H, W) in rows of a shard."""
+    for rows_of_level, level in zip(data.features, features, strict=True):
+        rows_of_level[rows] = level.wait()
+    data.labels[rows] = labels
+
+
+class _Writer:
+    """Writes shards in a thread, one at a time, while the next one is computed.
+
+    Args:
+        cache: Cache that the shards are of.
+    """
+
+    def __init__(self, cache: FeatureCache):
+        self._cache, self._pool = cache, ThreadPoolExecutor(1)
+        self._writing: Future | None = None
+
+    def write(self, shard: Shard, data: ShardData) -> None:
+        """Has a shard written once the one before is.
+
+        Raises:
+            SaveError: If that could not be written.
+        """
+        if self._writing is not None:
+            self._writing.result()
+        self._writing = self._pool.submit(self._write, shard, data)
+
+    def _write(self, shard: Shard, data: ShardData) -> None:
+        self._cache.write(shard, data)
+        self._cache.release(shard)
+
+    def __enter__(self) -> '_Writer':
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._pool.shutdown()
+        if kind is None and self._writing is not None:
+            self._writing.result()
 
 
 class _ShardSampler:

@@ -106,6 +106,7 @@ PARAMETERS: dict[str, dict[str, Kind]] = {
     'PolyLrUpdaterHook': dict(power=number(0), min_lr=number(0)),
     'CheckpointHook': dict(
         interval=steps(1) | one_of(-1), max_keep_ckpts=STEPS, out_dir=PATH),
+    'SegCheckpointHook': dict(background=FLAG | NONE),
     'EMAHook': dict(momentum=number(above=0, most=1), interval=SIZE, warm_up=SIZE),
     'OptimizerHook': dict(grad_clip=CLIPPING | NONE),
     'LoggerHook': dict(interval=steps(1)),
@@ -161,7 +162,8 @@ SETTINGS_OF_RUNS: dict[str, Kind] = dict(
     cudnn_benchmark=FLAG,
     custom_hooks=many(TYPED) | NONE, custom_imports=SETTINGS | NONE, data=SETTINGS,
     dist_params=SETTINGS | NONE, engine=SETTINGS | NONE, evaluation=SETTINGS | NONE,
-    feature_cache=SETTINGS | NONE, find_unused_parameters=FLAG, load_from=PATH,
+    feature_cache=SETTINGS | NONE, find_unused_parameters=FLAG,
+    head_precision=one_of(None, 'fp32', 'bf16'), load_from=PATH,
     load_from_without=TEXT | many(TEXT) | NONE,
     log_config=LOGGING | NONE, log_level=LEVELS | WHOLE, lr_config=SETTINGS | NONE, model=TYPED,
     momentum_config=SETTINGS | NONE, mp_start_method=one_of(None, 'fork', 'spawn', 'forkserver'),
@@ -172,8 +174,9 @@ SETTINGS_OF_RUNS: dict[str, Kind] = dict(
     total_iters=steps(1) | NONE,
     train_cfg=SETTINGS | NONE, work_dir=PATH, workflow=many(ANY))
 # Those that a test reads.
-TESTED = ('cudnn_benchmark', 'custom_imports', 'data', 'dist_params', 'engine', 'log_level',
-          'model', 'mp_start_method', 'opencv_num_threads', 'precision', 'test_cfg', 'work_dir')
+TESTED = ('cudnn_benchmark', 'custom_imports', 'data', 'dist_params', 'engine', 'head_precision',
+          'log_level', 'model', 'mp_start_method', 'opencv_num_threads', 'precision', 'test_cfg',
+          'work_dir')
 # Keys that mmseg's tools write into the configs they save, or that the original's configs have;
 # the command line sets what they stand for.
 WITHOUT_EFFECT: dict[str, str] = dict(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+import torch
 from mmcv import Config
 from torch import nn
 from torch.utils.data import Dataset
@@ -17,7 +18,7 @@ from ...distributed.parallelize import engine_of, unwrap
 from ...evaluation.run_info import versions
 from ...missing import ROOT
 from ...units import format_bytes
-from ..build import compute_dtype
+from ..build import compute_dtype, head_dtype
 from ..config import kind_of
 from ..run import Run
 
@@ -75,12 +76,18 @@ def network(run: Run, model: nn.Module) -> Facts:
               for name, part in segmentor.named_children()}
     trained, total = (sum(count[i] for count in counts.values()) for i in (0, 1))
     parts = ', '.join(f'{name} {count[0]:,}' for name, count in counts.items() if count[0])
-    dtype = compute_dtype(run.cfg, segmentor)
+    dtype, of_heads = compute_dtype(run.cfg, segmentor), head_dtype(run.cfg)
     return {'Engine': f'{engine_of(run.engine, segmentor)[0]}: {run.batch.ranks} process(es) on '
                       + ('GPUs' if run.device == 'cuda' else 'the CPU'),
             **({} if dtype is None else {
-                'Precision': f'the backbone computes in {str(dtype).removeprefix("torch.")}'}),
+                'Precision': f'the backbone computes in {_name_of(dtype)}' + (
+                    '' if of_heads == torch.float32
+                    else f', convolutions of the heads in {_name_of(of_heads)}')}),
             'Trained parameters': f'{trained:,} of {total:,} ({parts})'}
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix('torch.')
 
 
 def weights_of(model: nn.Module) -> Facts:

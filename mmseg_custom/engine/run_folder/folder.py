@@ -57,7 +57,8 @@ class RunFolder(Hook):
         self.is_writer = get_dist_info()[0] == 0
         self._lost = False
         self._began, self._not_before, self._outdated = time.monotonic(), 0., False
-        self._seen: list[tuple[str | None, int]] = []  # newest checkpoint, evaluations so far
+        # Of each runner: newest checkpoint, evaluations so far, best checkpoints.
+        self._seen: list[tuple[str | None, int, list[str | None]]] = []
         self._sections: dict[str, facts.Facts] = {}
         self._network: facts.Facts = {}
         self._runner: BaseRunner | None = None
@@ -107,9 +108,12 @@ class RunFolder(Hook):
         """Notes how far runners are; writes pages that lack a checkpoint or an evaluation."""
         if not self.is_writer or not runners:
             return
-        seen = [((runner.meta or {}).get('hook_msgs', {}).get('last_ckpt'), sum(
-            hook.evaluations for hook in runner.hooks if isinstance(hook, SegEvalHook)))
-            for runner in runners]
+        seen = []
+        for runner in runners:
+            hooks = [hook for hook in runner.hooks if isinstance(hook, SegEvalHook)]
+            seen.append(((runner.meta or {}).get('hook_msgs', {}).get('last_ckpt'),
+                         sum(hook.evaluations for hook in hooks),
+                         [getattr(hook, 'best_ckpt_path', None) for hook in hooks]))
         self._outdated |= bool(self._seen) and seen != self._seen
         self._seen = seen
         self.done(runners[0].iter)

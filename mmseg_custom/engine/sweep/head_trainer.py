@@ -23,6 +23,8 @@ from ..stop_signals import StopRequested
 from ..used_folder import EarlierRun, OverwriteHook
 from .backbone import SharedBackbone
 from .folder import SweepFolder
+from .head_group import group_heads
+from .losses import LossReader
 from .probe import IterationBatches, Probe
 from .records import write_result
 from .rounds import Round
@@ -37,12 +39,14 @@ class HeadTrainer:
         shared: Backbone of all heads.
         preemption: Stop signals of this process.
         folder: Page of the sweep, which follows the heads.
+        batched: Whether heads are trained together that can be: see :mod:`.head_group`.
         earlier: Sweep in the same work dir that this one replaces, or None.
     """
     runs: Mapping[str, Run]
     shared: SharedBackbone
     preemption: Preemption
     folder: SweepFolder
+    batched: bool = False
     earlier: EarlierRun | None = None
 
     def train(self, part: Round, loader: DataLoader, title: str) -> None:
@@ -60,6 +64,7 @@ class HeadTrainer:
         probes = self._start(part)
         first = probes[0].runner
         end, accumulation = first.max_iters, first.accumulation
+        heads = _Heads(probes, self.batched)
         stream = self._stream(loader, probes[0].run.device)
         self.folder.starts_after(first.iter)
         with progress_bar(end, 'iteration', title, first.iter) as bar, first_iteration(first):
@@ -68,13 +73,13 @@ class HeadTrainer:
                 self.folder.follow([probe.runner for probe in probes])
                 batches = IterationBatches([next(stream) for _ in range(accumulation)],
                                            len(loader))
-                probes = [probe for probe in probes
-                          if _goes_on(probe, partial(probe.step, batches))]
+                probes = heads.step(probes, batches)
                 if not probes:
                     break
                 bar.update()
-                losses = [probe.loss for probe in probes]
-                bar.set_postfix_str(f'loss {min(losses):.4g} to {max(losses):.4g}', refresh=False)
+                if losses := heads.reader.latest:
+                    bar.set_postfix_str(f'loss {min(losses):.4g} to {max(losses):.4g}',
+                                        refresh=False)
                 probes = self._end_iteration(probes)
         self._finish(probes)
 
@@ -172,13 +177,54 @@ class HeadTrainer:
             try:
                 if _goes_on(probe, probe.finish):
                     write_result(probe.run.work_dir, state='finished',
-                                 iterations=probe.runner.iter, loss=probe.loss,
+                                 iterations=probe.runner.iter, loss=float(probe.loss),
                                  run=probe.run.identity)
                 self.folder.describe_head(probe.run.work_dir)
             except SaveError as error:  # the other heads finish first
                 failures.append(error)
         if failures:
             raise failures[0]
+
+
+class _Heads:
+    """Takes the heads of a round through an iteration.
+
+    Args:
+        probes: Heads of the round, whose hooks before the first iteration have been called.
+        batched: Whether heads are trained together that can be.
+
+    Attributes:
+        reader: Reader of their losses.
+    """
+
+    def __init__(self, probes: Sequence[Probe], batched: bool):
+        self.reader = LossReader()
+        self._groups = group_heads(probes) if batched else []
+        self._together = {probe for group in self._groups for probe in group.probes}
+        if self._groups:
+            get_root_logger().info('sweep: %d of %d head(s) are trained together, in %d group(s)',
+                                   len(self._together), len(probes), len(self._groups))
+
+    def step(self, probes: Sequence[Probe], batches: IterationBatches) -> list[Probe]:
+        """Trains heads for one iteration; returns those that go on."""
+        faults: dict[Probe, Diverged] = {}
+        for group in self._groups:
+            faults.update(group.step(batches, [probe for probe in group.probes if probe in probes]))
+
+        def train(probe: Probe) -> None:
+            if probe in faults:
+                raise faults[probe]
+            if probe not in self._together:
+                probe.step(batches)
+
+        left = [probe for probe in probes if _goes_on(probe, partial(train, probe))]
+        late = self.reader.exchange(left)
+        return [probe for probe in left if probe not in late
+                or _goes_on(probe, partial(_raise, late[probe]))]
+
+
+def _raise(error: Diverged) -> NoReturn:
+    raise error
 
 
 def _goes_on(probe: Probe, action: Callable[[], None]) -> bool:

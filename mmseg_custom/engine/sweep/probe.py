@@ -6,66 +6,33 @@ import os
 import os.path as osp
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from mmcv.runner import RUNNERS, BaseRunner, Hook, get_dist_info
+from mmcv.runner import BaseRunner, get_dist_info
 from mmcv.runner.hooks import LoggerHook
 from mmseg.models import build_segmentor
-from torch import nn
+from torch import Tensor, nn
 
 from ...checkpoint import load_segmentor
 from ...checkpoint.checkpoint import open_checkpoint
 from ...checkpoint.work_dir import remove_leftovers
 from ...distributed.launch import is_first_of_node
-from ...distributed.parallelize import parallelize, unwrap
+from ...distributed.parallelize import parallelize
 from ...distributed.precision import apply_precision
 from ...files import SaveError, atomic_write
 from .. import best
-from ..build import compute_dtype, init_heads, master_dtype
+from ..build import compute_dtype, head_dtype, init_heads, master_dtype
 from ..determinism import settle_determinism
-from ..divergence import WAY_OUT, Diverged, Fault, check_finite, largest_lr
+from ..divergence import check_finite
 from ..evaluation_hook import SegEvalHook, rewound
 from ..hooks import SegCheckpointHook, remove_older
 from ..last_save import LastSave, save_at_stop
 from ..log_files import LogFile
 from ..run import Run
-from ..runner import SegRunner
 from ..training_runner import build_evaluation, build_training_runner, register_custom_hooks
 from ..used_folder import HEAD_CONFIG
-from .backbone import SharedBackbone, TrainedPart, completed
+from .backbone import SharedBackbone, TrainedPart
+from .probe_runner import LossHook, ProbeRunner
 from .records import record_scores
-
-
-@RUNNERS.register_module()
-class ProbeRunner(SegRunner):
-    """Runner whose checkpoints have the content of those of a single run."""
-
-    defers_log = False  # The loss of every iteration decides whether a head goes on.
-
-    def save_checkpoint(self, *args, **kwargs) -> str:
-        """Saves the complete segmentor: see :class:`SegRunner`."""
-        with completed(unwrap(self.model)):
-            return super().save_checkpoint(*args, **kwargs)
-
-    def train(self, data_loader: Any, **kwargs) -> None:
-        """Runs one iteration, counted from 0 as in mmcv's loop of a single run."""
-        self._inner_iter = 0
-        super().train(data_loader, **kwargs)
-
-
-class LossHook(Hook):
-    """Stops a head before NaN reaches its weights and moments."""
-
-    def after_train_iter(self, runner: BaseRunner) -> None:
-        """Checks the loss; it is the mean over all ranks, so that they stop together.
-
-        Raises:
-            Diverged: If the loss is NaN or infinite.
-        """
-        loss = runner.outputs['log_vars']['loss']
-        if not math.isfinite(loss):
-            raise Diverged(str(Fault(runner.iter + 1, f'the loss is {loss}', largest_lr(runner))),
-                           WAY_OUT)
 
 
 class ProbeEvalHook(SegEvalHook):
@@ -112,12 +79,18 @@ class Probe:
         shared: Frozen backbone.
         checkpoint: Path of the checkpoint to resume from.
         last_save: How the last checkpoint is insisted on.
+
+    Attributes:
+        loss: Loss of the last iteration; a tensor while it is on a GPU.
+        losses: Hook that watches it.
     """
+
+    loss: float | Tensor
 
     def __init__(self, name: str, run: Run, shared: SharedBackbone, checkpoint: str | None = None,
                  last_save: LastSave | None = None):
         self.name, self.run, self._last_save = name, run, last_save or LastSave()
-        self.loss = math.nan  # loss of the last iteration
+        self.loss = math.nan
         logger = _logger(name, run)
         opened = open_checkpoint(checkpoint) if checkpoint else None
         # If each head removed its older checkpoints, a kill could leave two heads without a
@@ -134,11 +107,14 @@ class Probe:
             model = parallelize(model, run.device, run.engine,
                                 run.cfg.get('find_unused_parameters', False),
                                 master_dtype=master_dtype(run.cfg))
+            if saving.get('type', 'CheckpointHook') == 'CheckpointHook':
+                saving['background'] = False  # All heads have saved, once the last one has.
             self.runner = build_training_runner(
                 run, model, logger, self._last_save, type=ProbeRunner.__name__,
                 checkpoint_config=saving if run.cfg.get('checkpoint_config') else None)
-        if not run.options.allow_nonfinite:
-            self.runner.register_hook(LossHook(), priority='HIGH')  # before the optimizer hook
+        self.runner.defers_log = run.device == 'cuda'
+        self.losses = LossHook(stops=not run.options.allow_nonfinite)
+        self.runner.register_hook(self.losses, priority='HIGH')  # before the optimizer hook
         self.evaluation: ProbeEvalHook | None = None
         if 'val' in run.data:
             self.evaluation = build_evaluation(run, self.runner, ProbeEvalHook)
@@ -163,12 +139,11 @@ class Probe:
         """Trains for one iteration on batches with the feature maps of all layers.
 
         Raises:
-            Diverged: If the loss is not finite, with unchanged weights; or, before they are
-                saved, the weights.
+            Diverged: If the loss is known not to be finite, with unchanged weights; or, before
+                they are saved, the weights.
         """
         self.runner.train(batches.for_positions(self.positions))
-        self.loss = self.runner.outputs['log_vars']['loss']
-        self.runner.outputs = None
+        self.loss, self.runner.outputs = self.losses.loss, None
 
     def check(self) -> None:
         """Checks the last iteration before it is saved or evaluated; called on all ranks.
@@ -227,10 +202,19 @@ class IterationBatches:
         self._batches, self._length = batches, length
         self._next: Iterator[dict] = iter(())
 
+    @property
+    def samples(self) -> int:
+        """Number of images."""
+        return sum(len(batch['img_metas']) for batch in self._batches)
+
+    def read_by(self, positions: list[int]) -> list[dict]:
+        """Returns the batches with the feature maps that a head reads."""
+        return [{**batch, 'feats': [batch['feats'][i] for i in positions]}
+                for batch in self._batches]
+
     def for_positions(self, positions: list[int]) -> 'IterationBatches':
         """Restarts at the first batch, with the feature maps that a head reads."""
-        self._next = iter([{**batch, 'feats': [batch['feats'][i] for i in positions]}
-                           for batch in self._batches])
+        self._next = iter(self.read_by(positions))
         return self
 
     def __next__(self) -> dict:
@@ -248,7 +232,8 @@ def _build(run: Run, shared: SharedBackbone) -> nn.Module:
     shared.restore_generator()
     model = build_segmentor(options, train_cfg=cfg.get('train_cfg'), test_cfg=cfg.get('test_cfg'))
     init_heads(model)
-    apply_precision(model, compute_dtype(cfg, model), run.device, master_dtype=master_dtype(cfg))
+    apply_precision(model, compute_dtype(cfg, model), run.device, master_dtype=master_dtype(cfg),
+                    head_dtype=head_dtype(cfg))
     settle_determinism(model)
     return model
 

@@ -18,6 +18,8 @@ class SweepSettings:
         models: Head -> config file with its model, for heads that are not the config's own;
             default: the file in ``_base_/models`` with a backbone of the same width.
         heads_at_once: Largest number of heads in a round; default: as many as fit in memory.
+        batched: Whether linear heads that read the same layers are trained and evaluated
+            together: see :mod:`.head_group`; None for GPUs with ``engine.fast``.
     """
     lr: list = field(default_factory=list)
     weight_decay: list = field(default_factory=list)
@@ -25,6 +27,7 @@ class SweepSettings:
     head: list = field(default_factory=list)
     models: dict = field(default_factory=dict)
     heads_at_once: int | None = None
+    batched: bool | None = None
 
     @classmethod
     def of(cls, options: dict) -> 'SweepSettings':
@@ -41,7 +44,7 @@ class SweepSettings:
         if not isinstance(options.get('models') or {}, dict):
             raise InputError(f'sweep.models={options["models"]!r}: expected dict(HEAD=FILE)')
         settings = cls(**lists, models=dict(options.get('models') or {}),
-                       heads_at_once=options.get('heads_at_once'))
+                       heads_at_once=options.get('heads_at_once'), batched=options.get('batched'))
         settings._check()
         return settings
 
@@ -73,6 +76,9 @@ class SweepSettings:
         if self.heads_at_once is not None and (
                 not isinstance(self.heads_at_once, int) or self.heads_at_once < 1):
             raise InputError(f'sweep.heads_at_once={self.heads_at_once!r}: expected 1 or more')
+        if self.batched not in (None, True, False):
+            raise InputError(f'sweep.batched={self.batched!r}: expected True, False, or None for '
+                             'what engine.fast says on a GPU')
 
 
 def _as_list(value: object) -> list:

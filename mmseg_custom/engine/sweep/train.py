@@ -64,7 +64,8 @@ def _sweep(run: Run, preemption: Preemption) -> list[dict]:
     with SweepFolder(run, folders, lambda: preemption.signal) as folder:
         shared, samples = _build(run, found, runs, preemption)
         record_start(run.work_dir, run.seed, found)
-        _train(run, left, samples, HeadTrainer(runs, shared, preemption, folder, earlier))
+        _train(run, left, samples, HeadTrainer(runs, shared, preemption, folder, _is_batched(run),
+                                              earlier))
         results = report(run.work_dir, run.seed, found)
         if results and all(result['state'] == 'diverged' for result in results):
             raise InputError(f'all {len(results)} head(s) of the sweep diverged, '
@@ -115,6 +116,16 @@ def _check(run: Run) -> None:
     if run.cfg.runner.type != 'IterBasedRunner':
         raise InputError(f'runner.type={run.cfg.runner.type!r}: a sweep counts iterations: '
                          'expected IterBasedRunner')
+
+
+def _is_batched(run: Run) -> bool:
+    """Returns whether heads are trained together that can be, which changes the order of sums.
+
+    By default, none are on the CPU, where results keep their bits, and on a GPU only where the run
+    asks for speed within tolerances.
+    """
+    asked = SweepSettings.of(run.cfg.sweep).batched
+    return run.engine.fast and run.device == 'cuda' if asked is None else asked
 
 
 def _reading_all(run: Run, shared: SharedBackbone) -> Run:

@@ -4,6 +4,7 @@ B batch, H W pixels, h w patch grid, N = h*w patch tokens, D width. A class toke
 the patch tokens, and is left out of the feature maps.
 """
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -19,7 +20,7 @@ from ...errors import InputError, refuse_unknown
 from ...layers.block import Block
 from ...layers.feature_pyramid import LEVELS, build_pyramid
 from ...layers.patch_embed import PatchEmbed
-from ...layers.pos_embed import PosEmbedCache
+from ...layers.pos_embed import PosEmbedCache, resample_pos_embed
 
 
 @BACKBONES.register_module()
@@ -100,6 +101,7 @@ class InternViT6B(BaseModule):
         self.with_cp, self.with_fpn, self.freeze_vit = with_cp, with_fpn, freeze_vit
         self.set_checkpointing(every_kth=1)
         self.wrap_blocks(None)
+        self.set_map_format()
 
         # A file brings all these parameters: on the meta device they cost nothing until it does.
         with _default_dtype(torch.bfloat16), torch.device('meta') if pretrained else nullcontext():
@@ -119,6 +121,7 @@ class InternViT6B(BaseModule):
                 for name, level in build_pyramid(embed_dim, with_final_norm).items():
                     self.add_module(name, level)
         self.positions = PosEmbedCache()
+        self._trains_positions = not freeze_vit or unfreeze_pos_embed
 
         if isinstance(pretrained, InternViT6B):
             self._share(pretrained)
@@ -153,13 +156,26 @@ class InternViT6B(BaseModule):
             if name.partition('.')[0] not in LEVELS:
                 yield name, parameter
 
-    def set_checkpointing(self, every_kth: int) -> None:
+    def set_checkpointing(self, every_kth: int, first: int | None = None) -> None:
         """Sets which blocks recompute their activations in training, where ``with_cp`` is set.
 
         Args:
             every_kth: 1 for all blocks, 2 for every second one, and so on.
+            first: Number of blocks, from the first, that ``every_kth`` concerns; those behind keep
+                their activations. None: all blocks.
         """
-        self._checkpoint_every = every_kth
+        self._recomputed = range(0, sys.maxsize if first is None else first, every_kth)
+
+    def set_map_format(self, dtype: torch.dtype = torch.float32,
+                       memory_format: torch.memory_format = torch.contiguous_format) -> None:
+        """Sets how :meth:`forward` returns feature maps.
+
+        Args:
+            dtype: Their dtype.
+            memory_format: ``torch.channels_last`` for a head that computes so: tokens (B, N, D) are
+                stored like that.
+        """
+        self._map_dtype, self._map_memory_format = dtype, memory_format
 
     def wrap_blocks(self, wrapper: Callable[[Callable, Tensor], list[Tensor]] | None) -> None:
         """Sets what runs the blocks where autograd is off; None for the blocks themselves.
@@ -176,7 +192,8 @@ class InternViT6B(BaseModule):
     def train(self, mode: bool = True) -> 'InternViT6B':
         """Sets the training mode; frozen parts stay in eval mode."""
         super().train(mode)
-        # Casts and gathered shards are new tensors each time, at addresses that may repeat.
+        # Positions that were trained since the last evaluation; casts and gathered shards are new
+        # tensors each time, at addresses that may repeat.
         self.positions = PosEmbedCache()
         if self.freeze_vit:
             for name, child in self.named_children():
@@ -194,16 +211,20 @@ class InternViT6B(BaseModule):
             before_pyramid: Whether the inputs of the pyramid are returned.
 
         Returns:
-            One float32 feature map (B, D, h, w) for each of ``out_indices``; with the pyramid, four
-            at 4x, 2x, 1x and 1/2 of that grid.
+            One feature map (B, D, h, w) for each of ``out_indices``; with the pyramid, four at 4x,
+            2x, 1x and 1/2 of that grid. Those of :meth:`set_map_format` are float32 unless it was
+            called, and those before the pyramid always.
 
         Raises:
             ValueError: If a side is not a multiple of the patch.
         """
         features = self._trunk(images) if isinstance(images, Tensor) else self._cast(images)
-        if self.with_fpn and not before_pyramid:
+        if before_pyramid:
+            return [x.contiguous().float() for x in features]
+        if self.with_fpn:
             features = [level(x) for level, x in zip(self.pyramid.values(), features)]
-        return [x.contiguous().float() for x in features]
+        return [x.contiguous(memory_format=self._map_memory_format).to(self._map_dtype)
+                for x in features]
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> list[Tensor]:
@@ -242,7 +263,11 @@ class InternViT6B(BaseModule):
     def _add_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, D) -> (B, 1 + N, D): puts the class token in front and adds the positions."""
         cls_token = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
-        positions = self.positions(self.pos_embed, grid).to(tokens.dtype)
+        # While it learns, its casts and gathered shards change at addresses that may repeat, so that
+        # the cache could not tell; see train().
+        fresh = self.training and self._trains_positions
+        positions = (resample_pos_embed if fresh else self.positions)(self.pos_embed, grid)
+        positions = positions.to(tokens.dtype)
         return torch.cat([cls_token, tokens], dim=1) + positions
 
     def _run_blocks(self, tokens: Tensor) -> list[Tensor]:
@@ -253,7 +278,7 @@ class InternViT6B(BaseModule):
         outs = []
         recompute = self.with_cp and self.training and torch.is_grad_enabled()
         for i, block in enumerate(self.blocks[:max(self.out_indices) + 1]):
-            if recompute and i % self._checkpoint_every == 0:
+            if recompute and i in self._recomputed:
                 tokens = checkpoint(block, tokens, use_reentrant=False)
             else:
                 tokens = block(tokens)

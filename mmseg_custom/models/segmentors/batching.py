@@ -1,12 +1,12 @@
 """The window batch size: how many windows go through the network at once."""
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from mmseg.utils import get_root_logger
 
 from ...errors import InputError
+from ...host_memory import free_host_memory
 from ...peak_memory import begin_measurement, measured_peak
 from ...units import format_bytes
 
@@ -46,6 +46,25 @@ class WindowBatch:
         size = self._asked or self._measured.get(shape, 1)
         return min(size, self._limit.get(shape, size))
 
+    def batches(self, windows: Mapping[tuple[int, int], int]) -> tuple[int, bool]:
+        """Returns how many batches are sure to come, and whether more may follow.
+
+        How many those are is not known before the windows that are measured have run.
+
+        Args:
+            windows: Shape -> number of windows that are left.
+        """
+        total = 0
+        for shape, number in windows.items():
+            if self._asked or shape in self._measured:
+                total += -(-number // self.size(shape))
+                continue
+            alone = 1 if shape in self._begun else 2
+            total += min(number, alone)
+            if number > alone:
+                return total, True
+        return total, False
+
     def halve(self, shape: tuple[int, int]) -> None:
         """Halves the size after a batch that was too large for the memory."""
         self._limit[shape] = max(1, self.size(shape) // 2)
@@ -74,7 +93,4 @@ def free_bytes(device: torch.device) -> int:
     if device.type == 'cuda':
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    for line in Path('/proc/meminfo').read_text().splitlines():
-        if line.startswith('MemAvailable:'):
-            return int(line.split()[1]) * 1024  # from kilobytes
-    raise OSError('/proc/meminfo has no MemAvailable')
+    return free_host_memory()

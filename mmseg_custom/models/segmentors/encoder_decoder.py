@@ -79,7 +79,8 @@ class InternViTSegmentor(EncoderDecoder):
         return super().forward(inputs, img_metas, return_loss, **kwargs)
 
     def forward_test(self, imgs: Sequence, img_metas: Sequence, rescale: bool = True,
-                     lockstep: bool = False, **_kwargs) -> list[np.ndarray]:
+                     lockstep: bool = False, on_device: bool = False,
+                     **_kwargs) -> list[np.ndarray] | list[Tensor]:
         """Computes the label maps of a batch of images.
 
         Args:
@@ -90,9 +91,10 @@ class InternViTSegmentor(EncoderDecoder):
             lockstep: Whether all processes of the group test at the same time with weights in
                 shards. Each then runs the network equally often, on windows of zeros where it has
                 none left; they must call this segmentor equally often.
+            on_device: Whether the label maps stay on the device, so that nothing waits for them.
 
         Returns:
-            N label maps (H, W), int64.
+            N label maps (H, W): int64 arrays; on the device, tensors of uint8 or int16.
 
         Raises:
             InputError: For a ``test_cfg`` that cannot work.
@@ -109,15 +111,16 @@ class InternViTSegmentor(EncoderDecoder):
         views = [[self._job(image, meta, rescale) for image, meta in zip(images, metas)]
                  for images, metas in zip(imgs, img_metas)]
         self._run([job for jobs in views for job in jobs], lockstep)
-        return [self._labels(jobs) for jobs in zip(*views)]
+        labels = [self._labels(jobs) for jobs in zip(*views)]
+        return labels if on_device else [x.cpu().numpy().astype(np.int64) for x in labels]
 
     def simple_test(self, img: Tensor, img_meta: list[dict],
-                    rescale: bool = True) -> list[np.ndarray]:
+                    rescale: bool = True) -> list[np.ndarray] | list[Tensor]:
         """Computes the label maps of one view: see :meth:`forward_test`."""
         return self.forward_test([img], [img_meta], rescale)
 
     def aug_test(self, imgs: list, img_metas: list[list[dict]],
-                 rescale: bool = True) -> list[np.ndarray]:
+                 rescale: bool = True) -> list[np.ndarray] | list[Tensor]:
         """Computes the label maps of several views: see :meth:`forward_test`."""
         return self.forward_test(imgs, img_metas, rescale)
 
@@ -146,16 +149,35 @@ class InternViTSegmentor(EncoderDecoder):
         for job in jobs:
             for i, j, y, x in boxes(job.rows, job.columns):
                 waiting.setdefault((job.rows.side, job.columns.side), []).append((job, i, j, y, x))
-        device = jobs[0].image.device
-        idle = next(iter(waiting))
-        while _any_rank(bool(waiting), device) if lockstep else waiting:
-            if not waiting:  # here, but another process has windows left
-                self._cells(torch.zeros(1, 3, *idle, device=device), [jobs[0].meta], lockstep)
-                continue
-            shape, windows = next(iter(waiting.items()))
-            del windows[:self._run_batch(shape, windows, lockstep)]
-            if not windows:
-                del waiting[shape]
+        if lockstep:
+            self._run_in_lockstep(waiting, jobs[0])
+        while waiting:
+            self._run_next(waiting, lockstep)
+
+    def _run_in_lockstep(self, waiting: dict[tuple[int, int], list], job: _Job) -> None:
+        """Runs the network as often as the process with the most batches of windows.
+
+        Args:
+            waiting: Shape -> windows of this process.
+            job: One of its jobs, whose shape of windows those of zeros have.
+        """
+        device, shape = job.image.device, (job.rows.side, job.columns.side)
+        may_be_more = 1
+        while may_be_more:
+            batches, may_be_more = _most_of_ranks(self._batch.batches(
+                {shape: len(windows) for shape, windows in waiting.items()}), device)
+            for _ in range(batches):
+                if waiting:
+                    self._run_next(waiting, lockstep=True)
+                else:  # here, but another process has windows left
+                    self._cells(torch.zeros(1, 3, *shape, device=device), [job.meta], True)
+
+    def _run_next(self, waiting: dict[tuple[int, int], list], lockstep: bool) -> None:
+        """Runs the next batch of windows, and removes them."""
+        shape, windows = next(iter(waiting.items()))
+        del windows[:self._run_batch(shape, windows, lockstep)]
+        if not windows:
+            del waiting[shape]
 
     def _run_batch(self, shape: tuple[int, int], windows: list, lockstep: bool) -> int:
         """Runs the first windows of a list; returns how many."""
@@ -187,19 +209,19 @@ class InternViTSegmentor(EncoderDecoder):
             self._decode_head_forward_test([x[i:i + 1] for x in features], metas[i:i + 1]).float()
             for i in range(len(windows))])
 
-    def _labels(self, jobs: Sequence[_Job]) -> np.ndarray:
-        """Computes the label map of an image from its views."""
+    def _labels(self, jobs: Sequence[_Job]) -> Tensor:
+        """Computes the label map of an image from its views, on their device."""
         with _exact_products():
-            labels = labels_of([job.view(self.align_corners) for job in jobs],
-                               self.decode_head.threshold if self.out_channels == 1 else None)
-        return labels.numpy().astype(np.int64)
+            return labels_of([job.view(self.align_corners) for job in jobs],
+                             self.decode_head.threshold if self.out_channels == 1 else None)
 
 
-def _any_rank(value: bool, device: torch.device) -> bool:
-    """Returns whether a value is true on any rank."""
-    flag = torch.full((), int(value), device=device)  # a blocking copy would wait for the GPU
-    dist.all_reduce(flag, dist.ReduceOp.MAX)
-    return bool(flag)
+def _most_of_ranks(numbers: Sequence[int], device: torch.device) -> list[int]:
+    """Returns the largest of each number on any rank, without a GPU where the hosts exchange it."""
+    on_host = 'cpu:' in dist.get_backend_config()
+    largest = torch.tensor(numbers, device='cpu' if on_host else device)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return largest.tolist()
 
 
 def check_test_cfg(test_cfg: dict | None) -> None:

@@ -99,7 +99,7 @@ class View:
 
 
 def labels_of(views: Sequence[View], threshold: float | None = None) -> Tensor:
-    """Computes the labels (H, W) of an image from all its views; they are on the CPU.
+    """Computes the labels (H, W) of an image from all its views: uint8, or int16 for many classes.
 
     One view: the class of the largest logit. Several: the class of the largest mean probability.
 
@@ -136,7 +136,7 @@ def labels_of(views: Sequence[View], threshold: float | None = None) -> Tensor:
             labels[y, x] = found.view(y.stop - y.start, -1)
 
     _each(label_strip, rows, torch.get_num_threads() if on_cpu else 1)
-    return labels.cpu()
+    return labels
 
 
 def _each(work: Callable[[slice], None], strips: list[slice], threads: int) -> None:
@@ -179,7 +179,12 @@ def _used(weights: Tensor, view: View) -> tuple[Tensor, Tensor]:
     """Returns weights and positions of the cells that a slice of the output depends on."""
     used = weights.any(0).nonzero().flatten()
     device = view.logits.device
-    return weights[:, used].to(device, non_blocking=True), used.to(device, non_blocking=True)
+    return _moved(weights[:, used], device), _moved(used, device)
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copies a tensor of the CPU to a device, from pinned memory: else the host waits for a GPU."""
+    return (tensor.pin_memory() if device.type == 'cuda' else tensor).to(device, non_blocking=True)
 
 
 def _logits(band: tuple[Tensor, Tensor], block: tuple[Tensor, Tensor],

@@ -3,6 +3,7 @@ import itertools
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -21,6 +22,7 @@ from torch import nn
 from mmseg_custom.checkpoint import save_checkpoint
 from mmseg_custom.checkpoint.checkpoint import open_checkpoint
 from mmseg_custom.distributed.parallelize import unwrap
+from mmseg_custom.engine import background
 from mmseg_custom.engine.build import build_model
 from mmseg_custom.engine.cached import CachedViews, drop_unneeded_blocks, open_cache
 from mmseg_custom.engine.cached import open as opening
@@ -126,7 +128,11 @@ def test_what_is_cached_is_read_and_views_are_added(run, model, filled, tmp_path
     assert contents(tmp_path) == contents(filled) and len(contents(filled)) == 6
 
 
-def test_interrupted_and_resumed(run, model, filled, tmp_path, monkeypatch):
+@pytest.mark.parametrize('beside', [False, True])
+def test_interrupted_and_resumed(run, model, filled, tmp_path, monkeypatch, beside):
+    """Also where feature maps are stored in a thread beside, as with a GPU."""
+    if beside:
+        monkeypatch.setattr(background, '_thread_for', lambda device: ThreadPoolExecutor(1))
     written, write = [], FeatureCache.write
 
     def two_and_no_more(cache, shard, data):

@@ -111,6 +111,17 @@ def test_frozen_network_stays_in_eval_mode_and_out_of_autograd():
     assert not network.blocks[0].training
 
 
+def test_positions_that_are_trained_are_fresh_in_training():
+    """Also without autograd, where a change that leaves address and version alone goes unseen."""
+    images = torch.randn(1, 3, 28, 56)
+    for frozen, differs in ((False, True), (True, False)):
+        network = build(freeze_vit=frozen).train()
+        with torch.no_grad():
+            first = network(images)
+            network.pos_embed.data.add_(1)
+            assert torch.equal(first[0], network(images)[0]) != differs
+
+
 def test_pyramid_strides():
     network = build(out_indices=[0, 1, 2, 3], with_fpn=True, with_final_norm=True)
     shapes = [tuple(x.shape[2:]) for x in network(torch.randn(1, 3, 56, 56))]
