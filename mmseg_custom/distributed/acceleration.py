@@ -38,7 +38,7 @@ def accelerate(model: nn.Module, blocks: Sequence[nn.Module], engine: Engine, de
             for name in FOLLOWING_FAST))
     captures = engine.is_on('cuda_graphs') and not obstacle
     if engine.is_on('compile'):
-        compile_blocks(blocks, device)
+        compile_blocks(blocks, device, model.backbone)
     if (engine.is_on('compile') or captures) and hasattr(model.backbone, 'wrap_blocks'):
         model.backbone.wrap_blocks(FixedBatches(GraphedBlocks() if captures else None))
 

@@ -20,7 +20,7 @@ from ..checkpoint.user_cache import cache_folder
 from ..errors import InputError
 
 CACHE = 'TORCHINDUCTOR_CACHE_DIR'  # torch's variable, also for the folder of Triton's kernels
-EAGER_RUNS = 2  # of a shape without autograd, before it is worth compiling
+EAGER_RUNS = 2  # of a shape in evaluation, before it is worth compiling
 MOST_SHAPES = 16  # that are compiled; a graph of the 6B block takes seconds to a minute
 
 
@@ -60,7 +60,8 @@ def require_compiler(key: str) -> None:
                          'setting')
 
 
-def compile_blocks(blocks: Sequence[nn.Module], device: str) -> None:
+def compile_blocks(blocks: Sequence[nn.Module], device: str,
+                   backbone: nn.Module | None = None) -> None:
     """Compiles the forwards of blocks; compiled modules would have other parameter names.
 
     Where nothing can be compiled, one line of the log says why, and the blocks stay as they are.
@@ -73,6 +74,8 @@ def compile_blocks(blocks: Sequence[nn.Module], device: str) -> None:
     Args:
         blocks: Blocks in the order in which they run.
         device: Device that they will run on, 'cuda' or 'cpu'.
+        backbone: Module that is in training mode where crops of a training come, also for frozen
+            blocks; default: there is none.
     """
     if (missing := missing_for(device)) is not None:
         get_root_logger().warning('compile: the blocks stay eager, since %s', missing)
@@ -84,7 +87,7 @@ def compile_blocks(blocks: Sequence[nn.Module], device: str) -> None:
                 block.drop_path = DropPath(0.0)
             block.drop_path.forward = torch.compiler.disable(block.drop_path.forward)
     if blocks:
-        CompiledBlocks(blocks)
+        CompiledBlocks(blocks, backbone)
 
 
 def _keep_cache() -> None:
@@ -100,17 +103,18 @@ def _keep_cache() -> None:
 class CompiledBlocks:
     """Runs equal blocks compiled, by one graph for each shape of their tokens.
 
-    With autograd a shape is compiled when it first comes: the crops of a training have one, and
-    what is recomputed must come from the graph that it first came from. Without autograd it is
-    compiled in its third run, so that the single windows by which the window batch is measured,
-    and images of sizes of their own, do not wait for a compiler.
+    In training a shape is compiled when it first comes: crops have one, a resumed run computes as
+    the whole one did, and what is recomputed must come from the graph that it first came from. In
+    evaluation it is compiled in its third run, so that the single windows by which the window batch
+    is measured, and images of sizes of their own, do not wait for a compiler.
 
     Args:
         blocks: Blocks in the order in which they run.
+        backbone: See :func:`compile_blocks`.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module]):
-        self._first = blocks[0]
+    def __init__(self, blocks: Sequence[nn.Module], backbone: nn.Module | None = None):
+        self._first, self._backbone = blocks[0], backbone
         self._runs: Counter[tuple] = Counter()  # by shape
         self._compiled: set[tuple] = set()
         self._gave_up = False
@@ -136,7 +140,9 @@ class CompiledBlocks:
             return True
         if len(self._compiled) >= MOST_SHAPES:
             return False
-        return torch.is_grad_enabled() or self._runs[key] > EAGER_RUNS
+        trains = torch.is_grad_enabled() or (self._backbone is not None
+                                             and self._backbone.training)
+        return trains or self._runs[key] > EAGER_RUNS
 
     def _compile(self, key: tuple, eager: Callable, compiled: Callable, args: tuple,
                  kwargs: dict):

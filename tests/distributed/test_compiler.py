@@ -28,10 +28,10 @@ def graphs(monkeypatch) -> CompileCounter:
     return counter
 
 
-def compiled(depth: int = 3, **kwargs) -> torch.nn.Sequential:
+def compiled(depth: int = 3, backbone=None) -> torch.nn.Sequential:
     torch.manual_seed(0)
-    blocks = torch.nn.Sequential(*(Block(D, 2, **kwargs) for _ in range(depth)))
-    compile_blocks(list(blocks), 'cpu')
+    blocks = torch.nn.Sequential(*(Block(D, 2) for _ in range(depth)))
+    compile_blocks(list(blocks), 'cpu', backbone)
     return blocks
 
 
@@ -52,6 +52,18 @@ def test_a_shape_without_autograd_is_compiled_when_it_comes_again_and_again(grap
     assert graphs.frame_count == 0
     for _ in range(3):
         blocks(torch.randn(4, 5, D))
+    assert graphs.frame_count == 1
+
+
+@torch.no_grad()
+def test_crops_of_a_frozen_training_are_compiled_at_once(graphs):
+    """Else the first iterations of a resumed run would compute otherwise than the whole one."""
+    backbone = torch.nn.Module().train()
+    blocks = compiled(backbone=backbone).eval()
+    blocks(torch.randn(2, 5, D))
+    assert graphs.frame_count == 1
+    backbone.eval()
+    blocks(torch.randn(3, 5, D))
     assert graphs.frame_count == 1
 
 
