@@ -15,7 +15,8 @@ from mmseg_custom.errors import InputError
 def compiled(monkeypatch) -> list:
     """Devices that blocks are compiled for."""
     found: list[str] = []
-    monkeypatch.setattr(acceleration, 'compile_blocks', lambda blocks, device, _: found.append(device))
+    monkeypatch.setattr(acceleration, 'compile_blocks',
+                        lambda blocks, device, backbone: found.append(device))
     return found
 
 
