@@ -8,6 +8,7 @@ from ..errors import InputError, refuse_unknown
 
 AUTOMATIC = 'auto'  # value of an option that the run's memory or hosts decide
 REDUCE_DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16)
+FOLLOWING_FAST = ('compile', 'cuda_graphs')  # where they are None
 
 
 @dataclass(frozen=True)
@@ -19,15 +20,19 @@ class Engine:
             shard of weights, gradients and optimizer state) or 'auto': one process alone is
             'single', several are 'ddp' where the backbone's blocks are frozen and 'fsdp2' where
             they are trained.
+        fast: Whether all options of speed are on that keep the tolerances of the fidelity tests,
+            those that say so below; each can be set by itself.
         checkpoint_every: Recompute the activations of every k-th block, in backbones with
             activation checkpointing (``with_cp=True``). 'auto' recomputes as many of the first
             blocks as the memory asks for: see :mod:`..doctor.recomputation`. None stands for
             'auto' with ``fast``, else for 1.
         checkpoint_blocks: Number of blocks, from the first, that ``checkpoint_every`` concerns;
             the activations of those behind are kept. None: all blocks. 'auto' fills it in.
-        compile: Whether each block is compiled by torch.compile.
+        compile: Whether each block is compiled by torch.compile; default: ``fast``.
+        cuda_graphs: Whether the frozen blocks are launched as one CUDA graph, on a GPU; default:
+            ``fast``.
         fused_optimizer: Whether the optimizer's step is one fused kernel, where torch has one:
-            see :mod:`..optim.fused`. None stands for ``fast``.
+            see :mod:`..optim.fused`; default: ``fast``.
         prefetch: Blocks ahead whose weights FSDP2 gathers; 0 leaves the number to FSDP2.
         hybrid: Whether FSDP2 shards within a host and replicates over the hosts; 'auto' does
             where a host's GPUs hold the states: see :mod:`.topology`.
@@ -41,9 +46,11 @@ class Engine:
             memory.
     """
     type: str = 'auto'
+    fast: bool = False
     checkpoint_every: int | str | None = None
     checkpoint_blocks: int | None = None
-    compile: bool = False
+    compile: bool | None = None
+    cuda_graphs: bool | None = None
     fused_optimizer: bool | None = None
     prefetch: int = 1
     hybrid: bool | str = AUTOMATIC
@@ -108,6 +115,17 @@ class Engine:
                              f'{", ".join(REDUCE_DTYPES)}')
         if self.prefetch < 0:
             raise InputError(f'engine.prefetch={self.prefetch}: expected 0 or more blocks')
+
+    @classmethod
+    def of_test(cls, options: dict | None) -> 'Engine':
+        """Reads the options of speed, the only ones that a test has."""
+        return cls.of({name: value for name, value in (options or {}).items()
+                       if name in ('fast', *FOLLOWING_FAST)})
+
+    def is_on(self, name: str) -> bool:
+        """Returns whether one of the options that follow ``fast`` is on."""
+        value = getattr(self, name)
+        return self.fast if value is None else value
 
 
 AUTO = Engine()

@@ -27,7 +27,6 @@ from functools import cache, partial
 import torch
 import torch.distributed as dist
 from mmseg.utils import get_root_logger
-from timm.layers.drop import DropPath
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -230,23 +229,6 @@ def move_casts_to_fsdp(backbone: nn.Module) -> tuple[torch.dtype | None, bool]:
     for casts in found if dtype == arithmetic else ():
         casts.remove()
     return dtype, dtype == arithmetic
-
-
-def compile_blocks(blocks: list[nn.Module]) -> None:
-    """Compiles the forwards of blocks; compiled modules would have other parameter names.
-
-    Drop path stays outside: its probability is a constant of each block, and would make a graph of
-    its own for each, up to torch's limit of 8, beyond which nothing is compiled. Where some blocks
-    have it, all get it, the first one at 0. Torch runs the latest graph that fits; with two kinds
-    of blocks it could recompute an activation by another graph than it came from, and fail.
-    """
-    if any(isinstance(child, DropPath) for block in blocks for child in block.modules()):
-        for block in blocks:
-            if isinstance(block.drop_path, nn.Identity):
-                block.drop_path = DropPath(0.0)
-            block.drop_path.forward = torch.compiler.disable(block.drop_path.forward)
-    for block in blocks:
-        block.forward = torch.compile(block.forward)
 
 
 def _units(backbone: nn.Module) -> Iterator[nn.Module]:
