@@ -6,7 +6,7 @@ import gc
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from types import SimpleNamespace
 
@@ -22,7 +22,7 @@ from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.parallelize import parallelize, unwrap
 from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.doctor.before_training import decide_recomputation
-from mmseg_custom.doctor.memory import MemoryEstimate, estimate
+from mmseg_custom.doctor.memory import MemoryEstimate, Traces, estimate, recomputes
 from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.engine.batch import Batch
 from mmseg_custom.engine.build import build_network, compute_dtype, head_dtype, master_dtype
@@ -96,12 +96,23 @@ def config_of(name: str, run: Context, blocks: int | None = None, **settings: ob
     return cfg
 
 
+def engine_of(cfg: Config, run: Context) -> Engine:
+    """Returns the engine of one process, which recomputes as tools/train.py would."""
+    engine = replace(Engine.of(cfg.get('engine')), type='single')
+    if not (run.on_gpu and engine.recomputes_on_demand and recomputes(cfg)):
+        return engine
+    memory = torch.cuda.get_device_properties(0).total_memory
+    shape = RunShape(run.device, 1, IMAGES, crop_of(cfg), memory=memory)
+    return engine.with_recomputed(Traces(cfg, shape).choose(engine).blocks)
+
+
 def predict(cfg: Config, run: Context, recomputing: bool = True) -> tuple[MemoryEstimate, RunShape]:
     """Predicts memory and operations of a step, as the doctor does."""
     memory = torch.cuda.get_device_properties(0).total_memory if run.on_gpu else None
     shape = RunShape(run.device, 1, IMAGES, crop_of(cfg), memory=memory)
     trains_blocks = not cfg.model.backbone.get('freeze_vit', False)
-    found, = estimate(cfg, shape, Engine(type='single'), recomputing and trains_blocks)
+    engine = engine_of(cfg, run) if recomputing else Engine(type='single')
+    found, = estimate(cfg, shape, engine, recomputing and trains_blocks)
     return found, shape
 
 

@@ -2,7 +2,7 @@
 
 The head of head tuning at its real size (channels 1536, maps of 3200 channels of two crops of
 504x504), from maps in the form that the backbone has them to the gradients of weights and maps. On
-the CPU it is one crop at a quarter of the grid, with 384 channels. The auxiliary head and the
+the CPU widths and sides of the grid are a quarter of that. The auxiliary head and the
 pyramid are left out.
 
     python -m benchmarks heads
@@ -23,7 +23,7 @@ from mmseg_custom.distributed.precision import apply_precision
 FORMS = {'float32, channels first': (torch.float32, torch.contiguous_format),
          'float32, channels last': (torch.float32, torch.channels_last),
          'bfloat16, channels last': (torch.bfloat16, torch.channels_last)}
-CPU_CHANNELS, CPU_SHRUNK = 384, 4  # UPerNet at its real size takes half a minute a step there
+CPU_SHRUNK = 4  # UPerNet at its real size takes minutes a step there
 
 
 @benchmark("UPerNet's forward and backward pass, by dtype and memory format", minutes=1.5, order=15)
@@ -69,11 +69,10 @@ def _build(run: Context, dtype: torch.dtype,
     cfg = recipe('head_tuning', run)
     options = cfg.model.decode_head
     height, width = (side // 14 for side in crop_of(cfg))
-    images = IMAGES
     if not run.on_gpu and not run.tiny:
-        options.update(channels=CPU_CHANNELS,
+        options.update(channels=options.channels // CPU_SHRUNK,
                        in_channels=[options.in_channels[0] // CPU_SHRUNK] * 4)
-        height, width, images = height // 2, width // 2, 1
+        height, width = height // CPU_SHRUNK, width // CPU_SHRUNK
     with torch.device('meta'):
         head = revert_sync_batchnorm(build_head(options))
     model = nn.Module()
@@ -81,7 +80,7 @@ def _build(run: Context, dtype: torch.dtype,
     apply_precision(model, None, run.device, head_dtype=dtype)
     if dtype == torch.float32:
         model.decode_head.to(memory_format=memory_format)
-    maps = [random_images(run.device, images, channels, int(height * scale), int(width * scale))
+    maps = [random_images(run.device, IMAGES, channels, int(height * scale), int(width * scale))
             .to(dtype, memory_format=memory_format).requires_grad_()
             for channels, scale in zip(options.in_channels, (4, 2, 1, 0.5))]
     return model.decode_head.train(), maps

@@ -71,7 +71,7 @@ def _build(cfg: Config, shape: RunShape, checkpointing: bool, engine: Engine) ->
         drop_blocks(model.backbone)
     simulate_kernels(model, shape.device)
     apply_precision(model, compute_dtype(cfg, model), shape.device,
-                    master_dtype=master_dtype(cfg), head_dtype=head_dtype(cfg))
+                    master_dtype=master_dtype(cfg), head_dtype=head_dtype(cfg, model))
     set_checkpointing(model, engine)
     if shape.ranks == 1:
         return revert_sync_batchnorm(model)

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..compat.data_containers import change_tensors
+from .copies import DeviceCopy
 
 
 def copied_ahead(loader: DataLoader, device: str) -> 'DataLoader | CopiedAhead':
@@ -56,7 +55,7 @@ class _Copies(Iterator):
 
     def __init__(self, batches: Iterator[Any]):
         self._batches, self._stream = batches, torch.cuda.Stream()
-        self._ahead: _Copy | Exception | None = None
+        self._ahead: DeviceCopy | Exception | None = None
 
     def __next__(self) -> Any:
         """Returns the next batch, which the current stream may use at once.
@@ -71,37 +70,10 @@ class _Copies(Iterator):
         self._ahead = self._load()
         return arriving.arrive()
 
-    def _load(self) -> '_Copy | Exception':
+    def _load(self) -> DeviceCopy | Exception:
         """Loads a batch and starts its copy; an error is kept until the batch is asked for."""
         try:
             batch = next(self._batches)
         except Exception as error:  # StopIteration too
             return error
-        return _Copy(batch, self._stream)
-
-
-class _Copy:
-    """A batch on its way to the GPU.
-
-    Args:
-        batch: Batch in pinned memory.
-        stream: Stream of the copy.
-    """
-
-    def __init__(self, batch: Any, stream: torch.cuda.Stream):
-        self._tensors: list[Tensor] = []
-        with torch.cuda.stream(stream):
-            self._batch = change_tensors(self._copy, batch)
-            self._copied = stream.record_event()
-
-    def _copy(self, tensor: Tensor) -> Tensor:
-        self._tensors.append(tensor.to('cuda', non_blocking=True))
-        return self._tensors[-1]
-
-    def arrive(self) -> Any:
-        """Returns the batch; the current stream waits until it is there, the host does not."""
-        stream = torch.cuda.current_stream()
-        stream.wait_event(self._copied)
-        for tensor in self._tensors:  # else its memory could be given away while it is still read
-            tensor.record_stream(stream)
-        return self._batch
+        return DeviceCopy(batch, self._stream)

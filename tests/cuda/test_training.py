@@ -6,6 +6,7 @@ from helpers.device_memory import DeviceMemory, Kinds, assert_as_predicted, pred
 from helpers.fake_cuda import local, on_cuda, simulate_ranks
 from helpers.fake_runs import RECIPES, prepared, recipe, train
 from mmcv.runner import Hook
+from torch.nn import SyncBatchNorm
 
 from mmseg_custom.distributed import mesh
 from mmseg_custom.engine.ema import SegEMAHook
@@ -53,6 +54,17 @@ class BeforeBackward(Hook):
 
     def after_train_iter(self, runner):
         self.waits.append(list(self.seen.host_waits))
+
+
+class Collectives(Hook):
+    """Counts the collectives of each iteration."""
+
+    def __init__(self, seen):
+        self.seen, self.counts = seen, []
+
+    def after_train_iter(self, runner):
+        self.counts.append(Counter(self.seen.collectives))
+        self.seen.collectives.clear()
 
 
 def run_on_cuda(cuda, tmp_path, name, ranks=1, **settings):
@@ -152,3 +164,24 @@ def test_32_processes_of_4_hosts(cuda, tmp_path, name):
     assert not done.waits[2]
     if name == 'full tuning':
         assert tuple(next(runner.model.parameters()).device_mesh.shape) == (4, 8)
+
+
+@pytest.mark.slow
+def test_hosts_sum_the_gradients_of_a_step_once(cuda, tmp_path):
+    """With two batches a step, each is reduced within its host, and their sum over the hosts."""
+    cuda.setattr(mesh, 'gather_to_all', lambda _: [f'host {i // 8}' for i in range(16)])
+    counts = []
+    for batches in (1, 2):
+        run = prepared(recipe('few-shot', engine__hybrid=True, total_batch=32 * batches),
+                       tmp_path / str(batches), 16)
+        assert run.batch.accumulation == batches
+        with on_cuda() as seen, simulate_ranks(cuda, seen, 16):
+            collectives = Collectives(seen)
+            runner = train(run, seen, [collectives])
+        counts.append(collectives.counts[2])
+    norms = sum(isinstance(module, SyncBatchNorm) for module in runner.model.modules())
+    one, two = counts
+    assert one['c10d.allreduce_.default'] > norms
+    assert two['c10d.allreduce_.default'] - one['c10d.allreduce_.default'] == norms
+    scatters = 'c10d._reduce_scatter_base_.default'
+    assert two[scatters] == 2 * one[scatters] > 0

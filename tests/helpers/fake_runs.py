@@ -74,7 +74,7 @@ def built(run: Run, seen: FakeCuda) -> nn.Module:
         model = build_network(cfg, on_meta=True)
         kind = choose_engine(run.engine, model)
         apply_precision(model, compute_dtype(cfg, model), 'cuda', store=kind != 'fsdp2',
-                        master_dtype=master_dtype(cfg), head_dtype=head_dtype(cfg))
+                        master_dtype=master_dtype(cfg), head_dtype=head_dtype(cfg, model))
         mesh = build_mesh('cuda', run.engine.hybrid is True) if kind == 'fsdp2' else None
     model.to_empty(device='cuda' if kind == 'fsdp2' else 'cpu')  # FSDP2 moves what it shards
     wrapped = parallelize(model, 'cuda', run.engine, kind=kind, master_dtype=master_dtype(cfg),
