@@ -68,9 +68,9 @@ def predict(model: nn.Module, loader: DataLoader, device: str, keep: Keep | None
 
 
 def predict_all(models: Sequence[nn.Module], loader: DataLoader, device: str,
-                keep: Keep | None = None, after_batch: Callable[[], object] = lambda: None,
-                description: str = '', preemption: Preemption | None = None
-                ) -> list[Predictions]:
+                keep: Keep | None = None, description: str = '',
+                preemption: Preemption | None = None,
+                labels_of: Callable[[list, list], list] | None = None) -> list[Predictions]:
     """Predicts a data set with one or several segmentors during training, wrapped or not.
 
     Args:
@@ -78,9 +78,10 @@ def predict_all(models: Sequence[nn.Module], loader: DataLoader, device: str,
         loader: See :func:`predict`.
         device: See :func:`predict`.
         keep: See :func:`predict`.
-        after_batch: Function that is called after each batch.
         description: Text beside the progress bar.
         preemption: Stop signals of the run.
+        labels_of: Function of images and metas that returns the label maps of each segmentor,
+            where they share work; default: :func:`predict_labels`, one segmentor after the other.
 
     Returns:
         Predictions of each segmentor: of all ranks on rank 0, of this rank on the others.
@@ -100,8 +101,8 @@ def predict_all(models: Sequence[nn.Module], loader: DataLoader, device: str,
     with ExitStack() as stack:
         for model in models:
             stack.enter_context(evaluation_mode(model))
-        _fill(found, models, loader, device, keep, after_batch=after_batch, stopped=stopped,
-              description=description)
+        _fill(found, models, loader, device, keep, stopped=stopped, description=description,
+              labels_of=labels_of)
     if preemption is not None:
         preemption.check()
     return [own.gather() for own in found]
@@ -109,8 +110,8 @@ def predict_all(models: Sequence[nn.Module], loader: DataLoader, device: str,
 
 def _fill(found: Sequence[Predictions], models: Sequence[nn.Module], loader: DataLoader,
           device: str, keep: Keep | None, paint: Painter | None = None,
-          after_batch: Callable[[], object] = lambda: None,
-          stopped: Callable[[], bool] = lambda: False, description: str = '') -> bool:
+          stopped: Callable[[], bool] = lambda: False, description: str = '',
+          labels_of: Callable[[list, list], list] | None = None) -> bool:
     """Predicts this rank's part of a data set into ``found``, one entry per segmentor.
 
     Returns:
@@ -130,9 +131,8 @@ def _fill(found: Sequence[Predictions], models: Sequence[nn.Module], loader: Dat
                 unread = batch.pop('unread', {})
                 skipped = [(indices[i], message) for i, message in unread.items()]
                 read = [index for i, index in enumerate(indices) if i not in unread]
-                images = _predict(models, read, batch, copies)
+                images = _predict(models, read, batch, copies, labels_of)
                 background.put(partial(_finish, found, skipped, images, keep, paint, skips))
-                after_batch()
                 # The other ranks are taken to be as far as this one.
                 bar.update(min(len(indices) * ranks, total - bar.n))
                 if stopped():
@@ -197,7 +197,8 @@ def _finish(found: Sequence[Predictions], skipped: list[tuple[int | None, str]],
 
 
 def _predict(models: Sequence[nn.Module], indices: list[int | None], batch: dict,
-             copies: torch.cuda.Stream | None) -> list[_Image]:
+             copies: torch.cuda.Stream | None, labels_of: Callable[[list, list], list] | None
+             ) -> list[_Image]:
     """Predicts the images of a batch, which are copied to the device on a stream of their own."""
     # Ranks with a sharded model must predict equally often, so they predict the padding, too.
     padding = any(is_sharded(model) for model in models)
@@ -206,7 +207,8 @@ def _predict(models: Sequence[nn.Module], indices: list[int | None], batch: dict
         return []
     views, metas = _unpack(batch, positions)
     images = DeviceCopy(views, copies).arrive()
-    labels = [predict_labels(model, images, metas) for model in models]
+    labels = labels_of(images, metas) if labels_of is not None else [
+        predict_labels(model, images, metas) for model in models]
     return [_Image(index, list(of_image), view, meta, unwrap(models[0]))
             for index, *of_image, view, meta in zip(
                 (indices[i] for i in positions), *labels, views[0], metas[0])

@@ -215,12 +215,13 @@ def test_an_evaluation_is_left_for_a_signal(own_data):
     model, dataset, loader = setting(own_data)
     preemption, seen = Preemption(), []
 
-    def after_batch():
+    def keep(labels, indices):
         seen.append(1)
         preemption.signal = signal.SIGINT
+        return labels
 
     with pytest.raises(StopRequested) as raised:
-        predict_all([model], loader, 'cpu', after_batch=after_batch, preemption=preemption)
+        predict_all([model], loader, 'cpu', keep, preemption=preemption)
     assert raised.value.signal == signal.SIGINT and len(seen) == 1
 
 

@@ -10,6 +10,8 @@ import torch
 from mmseg.models.builder import build_backbone
 from torch import Tensor, nn
 
+from ...distributed.acceleration import accelerate
+from ...distributed.parallelize import read_blocks
 from ...distributed.precision import apply_precision
 from ...models import InternViT6B
 from ...models.frozen_features import frozen_features
@@ -38,6 +40,7 @@ class SharedBackbone:
         apply_precision(self.holder, compute_dtype(run.cfg, self.holder), run.device)
         if run.options.check_finite:
             check_finite(self.holder)
+        accelerate(self.holder, read_blocks(self.holder), run.engine, run.device)
         self._windows: dict[tuple, list[Tensor]] = {}
 
     @property
@@ -54,10 +57,10 @@ class SharedBackbone:
         return frozen_features(self.holder, batch)
 
     def of_windows(self, windows: Tensor) -> list[Tensor]:
-        """Returns the feature maps of windows (B, 3, H, W), one per layer.
+        """Returns the feature maps of windows (B, 3, H, W) for the segmentors of mmseg.
 
-        They are kept until :meth:`clear`, because all heads use the same windows of an image,
-        though not always in batches of the same size.
+        They are kept until :meth:`clear`, because all heads use the same windows of an image. The
+        windows of :class:`.evaluation.SharedPrediction` do not come here.
         """
         keys = [(x.shape, x.cpu().numpy().tobytes()) for x in windows]
         new = [i for i, key in enumerate(keys) if key not in self._windows]

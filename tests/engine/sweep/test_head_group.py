@@ -82,8 +82,8 @@ def assert_close(probe, expected, rel=1e-6):
 
 
 @pytest.mark.parametrize('settings', [
-    {}, dict(accumulation=2), dict(model__decode_head__dropout_ratio=0.3, accumulation=2),
-    dict(model__decode_head__with_norm=False), dict(model__decode_head__loss_decode__loss_weight=.4)])
+    {}, dict(model__decode_head__dropout_ratio=0.3, accumulation=2),
+    dict(model__decode_head__with_norm=False, model__decode_head__loss_decode__loss_weight=.4)])
 def test_heads_end_where_they_end_alone(heads, settings):
     groups, together, alone = train_both(heads, **settings)
     assert [group.probes for group in groups] == [together]
