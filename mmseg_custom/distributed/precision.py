@@ -4,6 +4,7 @@
 part                                 stored in        computes in
 ===================================  ===============  ===============
 backbone, frozen                     bfloat16         bfloat16
+- its ``frozen_dtype``: products     8 bits, scales   bfloat16 (GPU: 8 bits)
 backbone, trained                    float32          bfloat16
 heads                                float32          float32
 with ``head_precision='bf16'``
@@ -80,6 +81,8 @@ def _apply_to_backbone(backbone: nn.Module, dtype: torch.dtype, arithmetic: torc
     for unit in _units(backbone):
         names = []
         for name, parameter in unit.named_parameters(recurse=unit is not backbone):
+            if not parameter.is_floating_point():  # 8 bits, see layers/quantized_linear.py
+                continue
             stored_in = master_dtype if parameter.requires_grad else dtype
             if parameter.dtype != stored_in and (store or not parameter.requires_grad):
                 parameter.data = parameter.data.to(stored_in)
