@@ -251,11 +251,12 @@ def _log(model: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype,
     if master_dtype != torch.float32:
         stored += ' (heads in float32)'
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    rounded = sum(p.numel() for p in model.parameters() if not p.is_floating_point())
     name = str(dtype).removeprefix('torch.')
     get_root_logger().info(
         'precision: the backbone computes %s, the heads in float32; %s trained parameters stored '
         'in %s, %s frozen ones in %s', _in_words(dtype, arithmetic), f'{trained:,}', stored,
-        f'{frozen:,}', name)
+        f'{frozen:,}', name if not rounded else f'{name}, {rounded:,} of them in 8 bits')
 
 
 def _in_words(dtype: torch.dtype, arithmetic: torch.dtype) -> str:

@@ -104,6 +104,7 @@ class InternViT6B(BaseModule):
         self.out_indices = list(out_indices)
         self.with_cp, self.with_fpn, self.freeze_vit = with_cp, with_fpn, freeze_vit
         self.frozen_dtype = frozen_dtype
+        self.frozen_record = dict(dtype=frozen_dtype) if frozen_dtype else None  # for checkpoints
         self.set_checkpointing(every_kth=1)
         self.wrap_blocks(None)
         self.set_map_format()
@@ -147,6 +148,7 @@ class InternViT6B(BaseModule):
                 setattr(self, name, child)
         self.cls_token, self.pos_embed = other.cls_token, other.pos_embed
         set_weights_source(self, weights_source_of(other))
+        self.frozen_dtype, self.frozen_record = other.frozen_dtype, other.frozen_record
 
     @property
     def dtype(self) -> torch.dtype:
