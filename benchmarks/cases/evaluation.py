@@ -135,7 +135,7 @@ def build(run: Context) -> tuple[nn.Module, nn.Module, int]:
 
 
 @benchmark("Labels of ADE20K-sized images, against mmseg's windows and the original's blocks",
-           minutes=1.5, order=15)
+           minutes=1.5, order=12)
 def case(run: Context) -> None:
     """Measures both in turns, and compares their labels."""
     model, original, short = build(run)
