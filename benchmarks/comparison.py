@@ -79,7 +79,7 @@ def compare(old: Results, new: Results) -> tuple[str, bool]:
         difference = _difference(getattr(old, kind), getattr(new, kind))
         if difference:
             lines.append(f'! the {kind} differs: {difference}')
-    lines.append(f'{"":<{WIDTH}}{"old":>16}{"new":>16}{"change":>9}{"noise":>8}')
+    lines.append(f'{"":<{WIDTH}}{"old":>16}{"new":>16}{"worse by":>9}{"noise":>8}')
     for change in found:
         factor = 1 + change.worse_by
         lines.append(f'{change.name[:WIDTH - 1]:<{WIDTH}}'
