@@ -2,8 +2,8 @@
 
 The head of head tuning at its real size (channels 1536, maps of 3200 channels of two crops of
 504x504), from maps in the form that the backbone has them to the gradients of weights and maps. On
-the CPU widths and sides of the grid are a quarter of that. The auxiliary head and the
-pyramid are left out.
+the CPU widths and sides of the grid are a quarter of that. The auxiliary head and the pyramid are
+left out.
 
     python -m benchmarks heads
 """
@@ -26,7 +26,7 @@ FORMS = {'float32, channels first': (torch.float32, torch.contiguous_format),
 CPU_SHRUNK = 4  # UPerNet at its real size takes minutes a step there
 
 
-@benchmark("UPerNet's forward and backward pass, by dtype and memory format", minutes=1.5, order=38)
+@benchmark("UPerNet's forward and backward pass, by dtype and memory format", minutes=2.5, order=38)
 def case(run: Context) -> None:
     """Measures the forms in turns, without cuDNN's search for kernels and then with it."""
     steps, flops = {}, 0.0

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from benchmarks.context import Context, at_least
+from benchmarks.context import Context
 from benchmarks.networks import crop_of, random_images, recipe
 from benchmarks.registry import benchmark
 from mmseg_custom.engine.build import build_network
@@ -75,7 +75,6 @@ def optimizer_steps(run: Context) -> None:
     for name in ways:
         run.row(f'AdamW of full tuning, {name}', 'ms', times[f'{name}, shards'],
                 {'sharded tensors': times[f'{name}, sharded tensors']},
-                targets=[at_least('sharded tensors', 3.0)],
                 notes=f'{len(parameters)} weights, the host of one of {RANKS} ranks')
 
 

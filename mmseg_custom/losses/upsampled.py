@@ -164,8 +164,8 @@ def _cross_entropy_(logits: Tensor, targets: Tensor, weights: Tensor,
 def _highest(logits: Tensor) -> Tensor:
     """Returns the highest logit of each pixel: (r, n, K, W) -> (r, n, 1, W).
 
-    On the CPU ``amax`` along an axis that is not the last one takes twice as long as comparing parts
-    of the classes first.
+    On the CPU ``amax`` along an axis that is not the last one takes twice as long as comparing
+    parts of the classes first.
     """
     size = logits.shape[2] // PARTS
     if size < 2 or not logits.is_cpu:

@@ -17,7 +17,7 @@ def batch_of(number: int) -> dict:
 class Loader:
     """Batches of 1, 2, ... images; the fourth cannot be loaded."""
 
-    sampler = 'the loader\'s own'
+    sampler = "the loader's own"
 
     def __len__(self) -> int:
         return 4

@@ -120,8 +120,8 @@ def test_heads_in_bfloat16_wait_for_nothing_and_take_what_is_predicted(
         cuda, tmp_path, name, ranks):
     run = prepared(recipe(name, head_precision='bf16'), tmp_path / 'run', ranks)
     predicted, memory = predicted_for(run), DeviceMemory()
-    runner, waits, _ = train_on_cuda(cuda, run, ranks, memory)
-    assert not waits[2] and waits[1].keys() <= LOG_LINE
+    runner, done, _ = train_on_cuda(cuda, run, ranks, memory)
+    assert not done.waits[2] and done.waits[1].keys() <= LOG_LINE
     assert_on_cuda(runner)
     assert_as_predicted(memory, predicted)
     in_float32 = predicted_for(prepared(recipe(name), tmp_path / 'float32', ranks))

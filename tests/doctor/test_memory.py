@@ -199,6 +199,7 @@ def test_few_shallow_networks_tell_what_a_deep_one_takes(engine, with_cp, option
         assert a.moved_bytes == pytest.approx(b.moved_bytes, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_memory_decides_how_many_blocks_are_recomputed():
     cfg, engine = config(segmentor(64, 'linear', depth=9), 8, 'single'), Engine(
         'single', checkpoint_every='auto')
