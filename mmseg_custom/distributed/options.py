@@ -8,6 +8,7 @@ from ..errors import InputError, refuse_unknown
 
 AUTOMATIC = 'auto'  # value of an option that the run's memory or hosts decide
 REDUCE_DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16)
+FOLLOWING_FAST = ('compile', 'cuda_graphs')  # where they are None
 
 
 @dataclass(frozen=True)
@@ -19,21 +20,26 @@ class Engine:
             shard of weights, gradients and optimizer state) or 'auto': one process alone is
             'single', several are 'ddp' where the backbone's blocks are frozen and 'fsdp2' where
             they are trained.
-        fast: Whether all options of speed are on that keep the tolerances of the fidelity tests.
+        fast: Whether all options of speed are on that keep the tolerances of the fidelity tests,
+            those that say so below; each can be set by itself.
         checkpoint_every: Recompute the activations of every k-th block, in backbones with
             activation checkpointing (``with_cp=True``). 'auto' recomputes as many of the first
             blocks as the memory asks for: see :mod:`..doctor.recomputation`. None stands for
             'auto' with ``fast``, else for 1.
         checkpoint_blocks: Number of blocks, from the first, that ``checkpoint_every`` concerns;
             the activations of those behind are kept. None: all blocks. 'auto' fills it in.
-        compile: Whether each block is compiled by torch.compile.
+        compile: Whether each block is compiled by torch.compile; default: ``fast``.
+        cuda_graphs: Whether the frozen blocks are launched as one CUDA graph, on a GPU; default:
+            ``fast``.
+        fused_optimizer: Whether the optimizer's step is one fused kernel, where torch has one:
+            see :mod:`..optim.fused`; default: ``fast``.
         prefetch: Blocks ahead whose weights FSDP2 gathers; 0 leaves the number to FSDP2.
         hybrid: Whether FSDP2 shards within a host and replicates over the hosts; 'auto' does
             where a host's GPUs hold the states: see :mod:`.topology`.
         reshard_after_forward: Whether FSDP2 frees the gathered weights of a block after its
-            forward pass, and gathers them again for the backward pass. 'auto' does; where a row
-            of the mesh spans several hosts, it keeps what the processes of one host hold
-            together, so that the second gather stays within the host.
+            forward pass, and gathers them again for the backward pass. 'auto' does, but where a
+            row of the mesh spans several hosts and the memory holds all weights:
+            see :mod:`.topology`.
         reduce_dtype: Dtype that FSDP2 reduces gradients in, 'fp32' or 'bf16'; the latter for those
             of the backbone alone.
         cpu_offload: Whether FSDP2 keeps weights, gradients and optimizer state in the CPU's
@@ -43,7 +49,9 @@ class Engine:
     fast: bool = False
     checkpoint_every: int | str | None = None
     checkpoint_blocks: int | None = None
-    compile: bool = False
+    compile: bool | None = None
+    cuda_graphs: bool | None = None
+    fused_optimizer: bool | None = None
     prefetch: int = 1
     hybrid: bool | str = AUTOMATIC
     reshard_after_forward: bool | str = AUTOMATIC
@@ -82,23 +90,42 @@ class Engine:
         engine = cls(**options)
         if engine.type not in ENGINES:
             raise InputError(f'engine.type={engine.type!r}: expected one of {", ".join(ENGINES)}')
-        every, blocks = engine.checkpoint_every, engine.checkpoint_blocks
-        if every is not None and every != AUTOMATIC and (
-                isinstance(every, (str, bool)) or every < 1):
+        engine._check_recomputation()
+        engine._check_sharding()
+        return engine
+
+    def _check_recomputation(self) -> None:
+        every, blocks = self.checkpoint_every, self.checkpoint_blocks
+        if every not in (None, AUTOMATIC) and (not isinstance(every, int) or every < 1):
             raise InputError(f'engine.checkpoint_every={every!r}: expected 1 or more, or '
                              "'auto'; model.backbone.with_cp=False turns checkpointing off")
         if blocks is not None and blocks < 0:
             raise InputError(f'engine.checkpoint_blocks={blocks}: expected 0 or more blocks')
+
+    def _check_sharding(self) -> None:
         for name in ('hybrid', 'reshard_after_forward'):
-            if getattr(engine, name) not in (True, False, AUTOMATIC):
-                raise InputError(f"engine.{name}={getattr(engine, name)!r}: expected 'auto', True "
-                                 'or False')
-        if engine.reduce_dtype not in REDUCE_DTYPES:
-            raise InputError(f'engine.reduce_dtype={engine.reduce_dtype!r}: expected one of '
+            value = getattr(self, name)
+            if not isinstance(value, bool) and value != AUTOMATIC:
+                raise InputError(f"engine.{name}={value!r}: expected 'auto', True or False")
+        if self.fused_optimizer not in (True, False, None):
+            raise InputError(f'engine.fused_optimizer={self.fused_optimizer!r}: expected True or '
+                             'False; None stands for engine.fast')
+        if self.reduce_dtype not in REDUCE_DTYPES:
+            raise InputError(f'engine.reduce_dtype={self.reduce_dtype!r}: expected one of '
                              f'{", ".join(REDUCE_DTYPES)}')
-        if engine.prefetch < 0:
-            raise InputError(f'engine.prefetch={engine.prefetch}: expected 0 or more blocks')
-        return engine
+        if self.prefetch < 0:
+            raise InputError(f'engine.prefetch={self.prefetch}: expected 0 or more blocks')
+
+    @classmethod
+    def of_test(cls, options: dict | None) -> 'Engine':
+        """Reads the options of speed, the only ones that a test has."""
+        return cls.of({name: value for name, value in (options or {}).items()
+                       if name in ('fast', *FOLLOWING_FAST)})
+
+    def is_on(self, name: str) -> bool:
+        """Returns whether one of the options that follow ``fast`` is on."""
+        value = getattr(self, name)
+        return self.fast if value is None else value
 
 
 AUTO = Engine()

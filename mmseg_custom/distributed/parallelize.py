@@ -23,9 +23,10 @@ from torch.nn.parallel import DistributedDataParallel
 from ..checkpoint.shard_reader import require_sharding
 from ..errors import InputError
 from ..layers.sync_batch_norm import adapt_sync_batch_norm
+from .acceleration import accelerate
 from .mesh import build_mesh
 from .options import AUTO, AUTOMATIC, REDUCE_DTYPES, Engine
-from .precision import compile_blocks, heads, move_casts_to_fsdp, store_master_weights
+from .precision import heads, move_casts_to_fsdp, store_master_weights
 from .wrappers import SegmentorDDP, SegmentorFSDP, wrap_alone
 
 
@@ -54,9 +55,8 @@ def parallelize(model: nn.Module, device: str, engine: Engine = AUTO,
     kind = kind or choose_engine(engine, model)
     # 1. Activation checkpointing of every k-th block, or of the first blocks.
     set_checkpointing(model, engine)
-    # 2. Compilation block by block: one graph serves all of them.
-    if engine.compile:
-        compile_blocks(read_blocks(model))
+    # 2. Compilation block by block, where one graph serves all of them, and CUDA graphs.
+    accelerate(model, read_blocks(model), engine, device, sharded=kind == 'fsdp2')
     # 3. One process, DDP or FSDP2.
     if kind == 'single':
         return wrap_alone(model, device)
@@ -219,7 +219,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     that none waits for another. The others need nothing.
     """
     groups = [m for m in model.modules() if isinstance(m, FSDPModule)] if is_sharded(model) else []
-    gathered = groups if not getattr(model.module, 'tests_in_lockstep', False) else []
+    gathered = groups if not getattr(unwrap(model), 'tests_in_lockstep', False) else []
     for group in gathered:
         group.unshard()
         group.set_reshard_after_forward(False, recurse=False)

@@ -27,7 +27,6 @@ from functools import cache, partial
 import torch
 import torch.distributed as dist
 from mmseg.utils import get_root_logger
-from timm.layers.drop import DropPath
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
@@ -129,7 +128,7 @@ def _cast_convolutions(head: nn.Module, dtype: torch.dtype, arithmetic: torch.dt
     maps of any dtype, with statistics in float32; other layers get theirs in float32. Without
     convolutions before the classifier the whole head computes in float32.
     """
-    if not isinstance(head, UpsampledLoss):
+    if not can_cast(head):
         raise InputError(f"head_precision='bf16' with a {type(head).__name__} as a head: expected "
                          'FCNHead, UPerHead or a head that inherits from UpsampledLoss; leave '
                          'head_precision out')
@@ -143,6 +142,11 @@ def _cast_convolutions(head: nn.Module, dtype: torch.dtype, arithmetic: torch.dt
         elif names and not (convolutions and isinstance(module, _BatchNorm)):
             ParameterCasts(module, [], torch.float32, torch.float32)
     return bool(convolutions)
+
+
+def can_cast(head: nn.Module) -> bool:
+    """Returns whether a head is known to work with convolutions that compute in bfloat16."""
+    return isinstance(head, UpsampledLoss)
 
 
 def heads(model: nn.Module) -> Iterator[nn.Module]:
@@ -225,23 +229,6 @@ def move_casts_to_fsdp(backbone: nn.Module) -> tuple[torch.dtype | None, bool]:
     for casts in found if dtype == arithmetic else ():
         casts.remove()
     return dtype, dtype == arithmetic
-
-
-def compile_blocks(blocks: list[nn.Module]) -> None:
-    """Compiles the forwards of blocks; compiled modules would have other parameter names.
-
-    Drop path stays outside: its probability is a constant of each block, and would make a graph of
-    its own for each, up to torch's limit of 8, beyond which nothing is compiled. Where some blocks
-    have it, all get it, the first one at 0. Torch runs the latest graph that fits; with two kinds
-    of blocks it could recompute an activation by another graph than it came from, and fail.
-    """
-    if any(isinstance(child, DropPath) for block in blocks for child in block.modules()):
-        for block in blocks:
-            if isinstance(block.drop_path, nn.Identity):
-                block.drop_path = DropPath(0.0)
-            block.drop_path.forward = torch.compiler.disable(block.drop_path.forward)
-    for block in blocks:
-        block.forward = torch.compile(block.forward)
 
 
 def _units(backbone: nn.Module) -> Iterator[nn.Module]:

@@ -12,8 +12,10 @@ import torch
 import torch.distributed as dist
 from mmcv import Config
 
+from ..distributed.compiler import missing_for
 from ..distributed.devices import gpu_problem, missing_kernels, taken_by_others
 from ..distributed.memory import FP32, moments_of
+from ..distributed.options import Engine
 from ..engine.build import build_network
 from ..engine.config import loader_options
 from ..layers.attention import select_kernel
@@ -51,8 +53,9 @@ def check_environment(cfg: Config, shape: RunShape) -> tuple[list[Finding], dict
         nccl=dist.is_nccl_available(), gloo=dist.is_gloo_available())
     disk, disk_figures = _check_disk(cfg)
     shm, shm_figures = _check_shared_memory(cfg, shape)
-    return [*_check_versions(), *check_gpus(shape), *_check_collectives(shape), *disk, *shm], {
-        **figures, **disk_figures, **shm_figures}
+    findings = [*_check_versions(), *check_gpus(shape), *_check_compiler(cfg, shape),
+                *_check_collectives(shape), *disk, *shm]
+    return findings, {**figures, **disk_figures, **shm_figures}
 
 
 def _check_versions() -> list[Finding]:
@@ -87,6 +90,15 @@ def check_gpus(shape: RunShape) -> list[Finding]:
             findings.append(warning(PART, taken, 'end them, or choose other GPUs by '
                                     'CUDA_VISIBLE_DEVICES'))
     return findings
+
+
+def _check_compiler(cfg: Config, shape: RunShape) -> list[Finding]:
+    """Checks that blocks can be compiled where a run has that done; it would go on without."""
+    if not Engine.of(cfg.get('engine')).is_on('compile'):
+        return []
+    reason, _, way_out = (missing_for(shape.device) or '').rpartition(': ')
+    return [warning(PART, f'engine.compile: the blocks stay eager, since {reason}',
+                    f'{way_out}, or engine.compile=False')] if reason else []
 
 
 def _check_collectives(shape: RunShape) -> list[Finding]:

@@ -129,11 +129,10 @@ def _fill(found: Sequence[Predictions], models: Sequence[nn.Module], loader: Dat
                 torch.no_grad(), background:
             for indices, batch in zip(_indices(loader), loader):
                 unread = batch.pop('unread', {})
-                if unread:
-                    background.put(partial(_skip_unread, found, indices, unread))
+                skipped = [(indices[i], message) for i, message in unread.items()]
                 read = [index for i, index in enumerate(indices) if i not in unread]
-                for image in _predict(models, read, batch, copies, labels_of):
-                    background.put(partial(image.finish, found, keep, paint, skips))
+                images = _predict(models, read, batch, copies, labels_of)
+                background.put(partial(_finish, found, skipped, images, keep, paint, skips))
                 # The other ranks are taken to be as far as this one.
                 bar.update(min(len(indices) * ranks, total - bar.n))
                 if stopped():
@@ -161,32 +160,40 @@ class _Image:
     meta: dict
     model: nn.Module
 
-    @torch.no_grad()  # In each thread, it has to be said again.
-    def finish(self, found: Sequence[Predictions], keep: Keep | None, paint: Painter | None,
-               skips: bool) -> None:
-        """Stores the results of each segmentor, and paints the picture.
 
-        Args:
-            found: Predictions of each segmentor.
-            keep: See :func:`predict`.
-            paint: See :func:`predict`.
-            skips: Whether an image is skipped whose label cannot be read.
+@torch.no_grad()  # In each thread, it has to be said again.
+def _finish(found: Sequence[Predictions], skipped: list[tuple[int | None, str]],
+            images: list[_Image], keep: Keep | None, paint: Painter | None, skips: bool) -> None:
+    """Stores the results of a batch for each segmentor, and paints the pictures.
 
-        Raises:
-            InputError: If the label cannot be read, and the image is not skipped.
-        """
-        for own, labels in zip(found, self.labels):
+    Args:
+        found: Predictions of each segmentor.
+        skipped: Indices of images that could not be read, and why.
+        images: The others.
+        keep: See :func:`predict`.
+        paint: See :func:`predict`.
+        skips: Whether an image is skipped whose label cannot be read.
+
+    Raises:
+        InputError: If a label cannot be read, and its image is not skipped.
+    """
+    for index, message in skipped:
+        for own in found:
+            _skip(own, index, message)
+    for image in images:
+        for own, labels in zip(found, image.labels):
             if isinstance(labels, HostCopy):
                 labels = labels.wait().numpy().astype(np.int64)
             try:
-                own.results[self.index] = keep([labels], [self.index])[0] if keep else labels
+                own.results[image.index] = (
+                    keep([labels], [image.index])[0] if keep else labels)
             except InputError as error:
                 if not skips:
                     raise
-                _skip(own, self.index, str(error))
+                _skip(own, image.index, str(error))
                 continue
             if paint:
-                paint(self.model, self.view, self.meta, labels, self.index)
+                paint(image.model, image.view, image.meta, labels, image.index)
 
 
 def _predict(models: Sequence[nn.Module], indices: list[int | None], batch: dict,
@@ -209,7 +216,7 @@ def _predict(models: Sequence[nn.Module], indices: list[int | None], batch: dict
 
 
 def predict_labels(model: nn.Module, images: list, metas: list[list[dict]]
-                   ) -> list[HostCopy] | list[np.ndarray]:
+                   ) -> list[HostCopy | np.ndarray]:
     """Predicts the label maps (H, W) of N images of any sizes, by any of mmseg's segmentors.
 
     Args:
@@ -218,29 +225,16 @@ def predict_labels(model: nn.Module, images: list, metas: list[list[dict]]
         metas: Views of N dicts each.
 
     Returns:
-        N label maps: those of our segmentor are on their way to the host, those of others there.
+        N label maps: of our segmentor on their way to the host, of others there.
     """
     segmentor = unwrap(model)
     if isinstance(segmentor, InternViTSegmentor):
-        return [HostCopy(labels) for labels in segmentor(
-            return_loss=False, img=images, img_metas=metas, lockstep=is_sharded(model),
-            on_device=True)]
+        found = segmentor(return_loss=False, img=images, img_metas=metas,
+                          lockstep=is_sharded(model), on_device=True)
+        # A subclass may have a forward pass of its own.
+        return [HostCopy(x) if isinstance(x, Tensor) else x for x in found]
     return [segmentor(return_loss=False, img=[view[n][None] for view in images],
                       img_metas=[[view[n]] for view in metas])[0] for n in range(len(images[0]))]
-
-
-def _skip_unread(found: Sequence[Predictions], indices: list[int | None],
-                 unread: Mapping[int, str]) -> None:
-    """Skips the images of a batch that could not be read.
-
-    Args:
-        found: Predictions of each segmentor.
-        indices: Indices of the images of the batch.
-        unread: Position in the batch -> reason.
-    """
-    for position, message in unread.items():
-        for own in found:
-            _skip(own, indices[position], message)
 
 
 def _skip(found: Predictions, index: int | None, message: str) -> None:

@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 from ..checkpoint.checkpoint import Checkpoint
 from ..datasets.learnable import check_learnable, check_scored
 from ..distributed.compiler import require_compiler
-from ..distributed.options import Engine
 from ..errors import InputError
 from ..evaluation.metric_names import check_evaluation
 from ..optim import low_memory
@@ -82,17 +81,13 @@ def check_test(cfg: Config, dataset: Dataset, checkpoint: Checkpoint | None) -> 
         get_root_logger().warning('%s', doubt)
 
 
-def check_compiler(cfg: Config, engine: Engine, device: str) -> None:
-    """Checks that kernels can be compiled where the run has that done on a GPU.
+def check_compiler(cfg: Config, device: str) -> None:
+    """Checks that kernels can be compiled where an optimizer needs that on a GPU.
 
     Raises:
         InputError: If there is no C compiler.
     """
-    if device != 'cuda':
-        return
-    if engine.compile:
-        require_compiler('engine.compile=True')
-    if (cfg.get('optimizer') or {}).get('type') == low_memory.NAME:
+    if device == 'cuda' and (cfg.get('optimizer') or {}).get('type') == low_memory.NAME:
         require_compiler(f'optimizer.type={low_memory.NAME!r}')
 
 

@@ -130,7 +130,7 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
     if checkpoint is not None and resumed:
         check_progress(checkpoint.meta, checkpoint.path)
     run = Run(cfg, options,
-              engine=Engine() if tests else Engine.of(cfg.get('engine')),
+              engine=(Engine.of_test if tests else Engine.of)(cfg.get('engine')),
               batch=resolve_batch(cfg, ranks) if trains else Batch(1, ranks),
               seed=0 if tests else _seed(options, checkpoint if resumed else None),
               data=_build_data(cfg, options, splits),
@@ -142,7 +142,7 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
     preflight.check_heads(cfg, run.data['train'], options)
     if trains:
         preflight.check_training(cfg, run.data, None if resumed else checkpoint)
-        preflight.check_compiler(cfg, run.engine, run.device)
+        preflight.check_compiler(cfg, run.device)
         cfg = _in_iterations(run)
     run = run.with_config(cfg)
     if checkpoint is not None and resumed:

@@ -122,7 +122,7 @@ class SegRunner(IterBasedRunner):
 
     def _enter(self, data_loader: Any) -> None:
         """Prepares an iteration."""
-        self.checkpoint_writer.look()
+        self.checkpoint_writer.poll()
         self._training_mode.enter(self.model)
         self.mode = 'train'
         self.data_loader = data_loader

@@ -7,7 +7,9 @@ from torch import nn
 
 from ..checkpoint import load_segmentor
 from ..checkpoint.checkpoint import Checkpoint
+from ..distributed.acceleration import accelerate
 from ..distributed.launch import is_first_of_node
+from ..distributed.parallelize import read_blocks
 from ..distributed.precision import apply_precision
 from ..errors import InputError
 from ..logs import saying
@@ -34,6 +36,7 @@ def build_test_model(run: Run, backbone: str | None = None) -> nn.Module:
         model = load_model(run.cfg, run.checkpoint, run.device, len(data.CLASSES), backbone)
     if run.options.check_finite:
         check_finite(model)
+    accelerate(model, read_blocks(model), run.engine, run.device)
     meta = run.checkpoint.meta if run.checkpoint else {}
     model.CLASSES = meta.get('CLASSES', data.CLASSES)
     model.PALETTE = meta.get('PALETTE', data.PALETTE)
@@ -61,7 +64,7 @@ def load_model(cfg: Config, checkpoint: Checkpoint | None, device: str, num_clas
         with reading('model'):
             model.init_weights()
     model.requires_grad_(False)  # Nothing is trained, so no weight needs float32.
-    apply_precision(model, compute_dtype(cfg, model), device, head_dtype=head_dtype(cfg))
+    apply_precision(model, compute_dtype(cfg, model), device, head_dtype=head_dtype(cfg, model))
     if checkpoint is not None:
         pretrained = cfg.model.get('backbone', {}).get('pretrained')
         if backbone is None and pretrained and osp.exists(pretrained):

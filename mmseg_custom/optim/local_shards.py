@@ -38,9 +38,9 @@ def _on_shards(optimizer: Optimizer) -> Iterator[None]:
     """Gives an optimizer the shards in the place of its parameters, gradients and state."""
     whole = [group['params'] for group in optimizer.param_groups]
     state, shards = optimizer.state, [[_shard_of(p) for p in params] for params in whole]
-    optimizer.state = defaultdict(dict, {
-        shard: {name: _shard_of(value) for name, value in state[p].items()}
-        for params, own in zip(whole, shards) for p, shard in zip(params, own) if p in state})
+    given = {shard: {name: _shard_of(value) for name, value in state[p].items()}
+             for params, own in zip(whole, shards) for p, shard in zip(params, own) if p in state}
+    optimizer.state = defaultdict(dict, {shard: dict(values) for shard, values in given.items()})
     try:
         for group, params, own in zip(optimizer.param_groups, whole, shards):
             group['params'] = own
@@ -56,7 +56,7 @@ def _on_shards(optimizer: Optimizer) -> Iterator[None]:
                 if shard is not p:
                     shard.grad = None  # FSDP2 keeps the tensor itself
                 if shard in found:
-                    _keep(state[p], found[shard], p)
+                    _keep(state[p], given.get(shard, {}), found[shard], p)
 
 
 def _shard_of(value: Any) -> Any:
@@ -64,17 +64,17 @@ def _shard_of(value: Any) -> Any:
     return value.to_local() if isinstance(value, DTensor) else value
 
 
-def _keep(state: dict, found: dict, parameter: Tensor) -> None:
+def _keep(state: dict, given: dict, found: dict, parameter: Tensor) -> None:
     """Puts what a step left into the state of a parameter; new tensors are sharded like it.
 
     Args:
-        state: State before the step, whose sharded tensors the step has changed in place.
+        state: State of the parameter, whose memory the step has changed.
+        given: State of the shard before the step.
         found: State of the shard after the step.
         parameter: The parameter.
     """
     for name, value in found.items():
-        before = state.get(name)
-        if isinstance(before, DTensor) and before.to_local() is value:
+        if name in given and given[name] is value:
             continue
         if isinstance(parameter, DTensor) and isinstance(value, Tensor) and (
                 value.shape == parameter.to_local().shape and value.ndim == parameter.ndim > 0):

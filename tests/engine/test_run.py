@@ -58,16 +58,13 @@ def test_a_resume_opens_the_checkpoint_once(config, tmp_path, monkeypatch):
         prepare(config, settings=settings, work_dir=work_dir, auto_resume=True, seed=2)
 
 
-@pytest.mark.parametrize('setting', [{'engine.compile': True},
-                                     {'optimizer.type': 'LowMemoryAdamW'}])
-def test_a_gpu_without_a_compiler_is_refused_before_weights_are_read(config, tmp_path, monkeypatch,
-                                                                     setting):
+def test_a_gpu_without_a_compiler_is_refused_before_weights_are_read(config, tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', str(tmp_path))
     monkeypatch.delenv('CC', raising=False)
-    cfg = load_config(str(config), setting)
+    cfg = load_config(str(config), {'optimizer.type': 'LowMemoryAdamW'})
     cfg.work_dir = str(tmp_path)
     prepare_run(cfg, RunOptions(device='cpu'))
-    with pytest.raises(InputError, match=f'{next(iter(setting))}=.* no C compiler'):
+    with pytest.raises(InputError, match='optimizer.type=.* no C compiler'):
         prepare_run(cfg, RunOptions(device='cuda'))
 
 

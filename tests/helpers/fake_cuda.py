@@ -28,6 +28,7 @@ import torch.distributed as dist
 from helpers.commands import ROOT
 from helpers.nccl_group import LIBRARIES, nccl_group
 from torch import Tensor, nn
+from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import _engine_run_backward
 from torch.distributed.tensor import DTensor
@@ -40,10 +41,10 @@ from torch.utils._python_dispatch import (
     _disable_current_modes,
     _get_current_dispatch_mode,
 )
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 aten = torch.ops.aten
-MADE_BY_CPP = (aten.empty.memory_format, aten.zeros.default)
+MADE_BY_CPP = (aten.empty.memory_format, aten.zeros.default, aten.new_empty_strided.default)
 CPU, CUDA = torch.device('cpu'), torch.device('cuda', 0)
 FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.arange, torch.eye, torch.rand,
              torch.randn, torch.randint, torch.linspace, torch.empty_strided}
@@ -51,6 +52,9 @@ FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.arange, tor
 # Operations that may take tensors of both devices; of the others, only those of one number.
 COPIES = {aten.copy_.default, aten._to_copy.default, aten._foreach_copy_.default}
 ASSIGNMENTS = {aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
+# By the position of the size of their output; the fake forms of these convert outputs in C++.
+RESIZES = {aten.upsample_bilinear2d.default: 1, aten.upsample_bilinear2d_backward.default: 2}
+CONVOLUTIONS = {aten.convolution.default, aten.convolution_backward.default}
 # Operations of batch norm that have no fake form, or one that writes the statistics as C++ does:
 # (whether the first output is of the input's shape, number of outputs of one value per channel).
 NO_LAUNCH = {'empty', 'empty_like', 'empty_strided', 'new_empty', 'new_empty_strided', 'detach',
@@ -69,6 +73,7 @@ class FakeCuda:
 
     Attributes:
         host_waits: A line of code for each time that the host waited for the device.
+        unpinned: A line of code for each copy that is to overlap, from memory that is not pinned.
         beside: The same of threads beside the main one, for which it does not wait.
         collectives: Names of the collectives between devices.
         host_groups: Names of the process groups between hosts.
@@ -84,13 +89,22 @@ class FakeCuda:
         self.host_groups: set[str] = set()
         self.copies: list[tuple[bool, bool]] = []
         self.launches: Counter[str] = Counter()
-        self.pinned: set[int] = set()  # storages
+        self.unpinned: list[str] = []
+        self._pinned: dict[int, torch.UntypedStorage] = {}
         self.arriving: dict[int, _Stream] = {}  # storages that a stream is copying to the device
         self.in_factory, self.moving = 0, False
 
     def wait(self, reason: str) -> None:
         """Records that the host waits."""
         self.host_waits.append(f'{_asking_line()} ({reason})')
+
+    def pin(self, tensor: Tensor) -> None:
+        """Remembers that the memory of a tensor is pinned."""
+        self._pinned[_storage(tensor)] = tensor.untyped_storage()
+
+    def is_pinned(self, tensor: Tensor) -> bool:
+        """Returns whether the memory of a tensor is pinned."""
+        return _storage(tensor) in self._pinned
 
     def launch(self, func, args: tuple, kwargs: dict, out: object) -> None:
         """Counts an operator, if it is more than a view and has something to do on the device.
@@ -205,7 +219,12 @@ class _OnCuda(TorchDispatchMode):
         if (outputs := BATCH_NORM.get(func)) and (func is not aten.native_batch_norm.default
                                                   or args[5]):
             return _batch_norm(outputs, args[0])
+        if func in RESIZES and suggest_memory_format(args[0]) == torch.channels_last:
+            size = args[RESIZES[func]][-2:]
+            return _with_channels_last(args[0].new_empty(*args[0].shape[:2], *size))
         out = func(*args, **kwargs)
+        if func in CONVOLUTIONS:
+            out = _as_cudnn(out, args[:2] if func is aten.convolution.default else args[1:3])
         self._record_copy(func, args, kwargs, out)
         self.seen.launch(func, args, kwargs, out)
         return out
@@ -252,12 +271,14 @@ class _OnCuda(TorchDispatchMode):
             if not overlaps:
                 self.seen.wait('a copy to the host')
             elif target is out:
-                self.seen.pinned.add(_storage(target))
+                self.seen.pin(target)
         elif _on_cuda(target) and source.device == CPU and not overlaps:
             self.seen.wait('a blocking copy to the device')
         elif _on_cuda(target) and source.device == CPU and source.dim():
-            on_compute = len(_streams) == 1
-            self.seen.copies.append((_storage(source) in self.seen.pinned, on_compute))
+            on_compute, pinned = len(_streams) == 1, self.seen.is_pinned(source)
+            self.seen.copies.append((pinned, on_compute))
+            if not pinned:
+                self.seen.unpinned.append(_asking_line())
             if not on_compute:
                 self.seen.arriving[_storage(target)] = _streams[-1]
 
@@ -289,16 +310,18 @@ class _Decisions(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _move(self, tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None = None,
-              non_blocking: bool = False) -> Tensor:
+              non_blocking: bool = False,
+              memory_format: torch.memory_format | None = None) -> Tensor:
         is_cuda = isinstance(device, int) or torch.device(device).type == 'cuda'
         device = CUDA if is_cuda else torch.device(device)
         dtype = dtype or tensor.dtype
-        if (device, dtype) == (tensor.device, tensor.dtype):
+        if (device, dtype) == (tensor.device, tensor.dtype) and memory_format in (
+                None, torch.preserve_format, suggest_memory_format(tensor)):
             return tensor
         self.seen.moving = True
         try:
             return aten._to_copy.default(tensor, device=device, dtype=dtype,
-                                         non_blocking=non_blocking)
+                                         non_blocking=non_blocking, memory_format=memory_format)
         finally:
             self.seen.moving = False
 
@@ -306,8 +329,9 @@ class _Decisions(TorchFunctionMode):
         kwargs.pop('copy', None)
         if args and isinstance(args[0], Tensor):
             args = (args[0].device, args[0].dtype)
+        memory_format = kwargs.get('memory_format')  # that of _parse_to has another default
         device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
-        return self._move(tensor, device or tensor.device, dtype, non_blocking)
+        return self._move(tensor, device or tensor.device, dtype, non_blocking, memory_format)
 
     def _get_device(self, _func, tensor: Tensor) -> int:
         return 0 if _on_cuda(tensor) else -1
@@ -321,11 +345,11 @@ class _Decisions(TorchFunctionMode):
 
     def _pin_memory(self, _func, tensor: Tensor, *_) -> Tensor:
         pinned = tensor.clone()
-        self.seen.pinned.add(_storage(pinned))
+        self.seen.pin(pinned)
         return pinned
 
     def _is_pinned(self, _func, tensor: Tensor) -> bool:
-        return _storage(tensor) in self.seen.pinned
+        return self.seen.is_pinned(tensor)
 
     def _numpy(self, _func, tensor: Tensor):
         if _on_cuda(tensor):
@@ -368,6 +392,24 @@ def _batch_norm(outputs: tuple[bool, int], x: Tensor) -> tuple | Tensor:
     found = [torch.empty_like(x)] * whole + [
         x.new_empty(x.shape[1], dtype=torch.float) for _ in range(of_channels)]
     return tuple(found) if len(found) > 1 else found[0]
+
+
+def _as_cudnn(out: tuple | Tensor, inputs: tuple) -> tuple | Tensor:
+    """Returns the outputs of a convolution with the channels last if its inputs have them so.
+
+    As cuDNN does; the fake form takes PyTorch's own kernels, since it finds no cuDNN.
+    """
+    if torch.channels_last not in map(suggest_memory_format, inputs):
+        return out
+    return tree_map_only(Tensor, _with_channels_last, out)
+
+
+def _with_channels_last(out: Tensor) -> Tensor:
+    """Returns a tensor of four axes in the same memory, with the channels last."""
+    if out.ndim != 4:
+        return out
+    _, channels, height, width = out.shape
+    return out.as_strided(out.shape, (channels * height * width, 1, width * channels, channels))
 
 
 def local(tensor):

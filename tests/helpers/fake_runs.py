@@ -74,7 +74,7 @@ def built(run: Run, seen: FakeCuda) -> nn.Module:
         model = build_network(cfg, on_meta=True)
         kind = choose_engine(run.engine, model)
         apply_precision(model, compute_dtype(cfg, model), 'cuda', store=kind != 'fsdp2',
-                        master_dtype=master_dtype(cfg), head_dtype=head_dtype(cfg))
+                        master_dtype=master_dtype(cfg), head_dtype=head_dtype(cfg, model))
         mesh = build_mesh('cuda', run.engine.hybrid is True) if kind == 'fsdp2' else None
     model.to_empty(device='cuda' if kind == 'fsdp2' else 'cpu')  # FSDP2 moves what it shards
     wrapped = parallelize(model, 'cuda', run.engine, kind=kind, master_dtype=master_dtype(cfg),
@@ -157,7 +157,7 @@ def train(run: Run, seen: FakeCuda, hooks=(), loader=None, before=lambda runner:
     for group in runner.optimizer.param_groups:
         group['foreach'] = True  # as on a GPU; torch does not see that fake parameters are plain
     for hook in hooks:
-        runner.register_hook(hook, priority='LOWEST')
+        runner.register_hook(hook, priority=getattr(hook, 'registered', 'LOWEST'))
     before(runner)
     for stage in ('before_run', 'before_epoch'):
         runner.call_hook(stage)

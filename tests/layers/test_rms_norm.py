@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_custom.layers import rms_norm
 from mmseg_custom.layers.rms_norm import RMSNorm
@@ -14,6 +15,7 @@ D, EPS = 96, 1e-6
 def small_strips(monkeypatch):
     """Three strips of 8 rows and one of 2, for 26 rows."""
     monkeypatch.setattr(rms_norm, 'STRIP', 8 * D)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 1)
 
 
 def tokens(layout: str, dtype: torch.dtype) -> Tensor:
@@ -59,3 +61,21 @@ def test_torchs_own_norm_where_strips_do_not_pay():
     assert not rms_norm._pays(x.to('meta'))
     assert torch.equal(built(torch.float32)(x[:1, :7]),
                        F.rms_norm(x[:1, :7], (D,), built(torch.float32).weight, EPS))
+
+
+@torch.no_grad()
+def test_strided_q_and_k_are_read_in_place():
+    """All copies are of strips, into their dtype."""
+    x, copied = tokens('a part of qkv', torch.bfloat16), []
+
+    class Operations(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function.overloadpacket in (torch.ops.aten.clone, torch.ops.aten.copy_,
+                                           torch.ops.aten._to_copy):
+                copied.append(args[0].numel())
+            return function(*args, **(kwargs or {}))
+
+    norm = built(torch.bfloat16)
+    with Operations():
+        norm(x)
+    assert copied and max(copied) == 8 * D

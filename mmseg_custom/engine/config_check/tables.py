@@ -174,8 +174,9 @@ SETTINGS_OF_RUNS: dict[str, Kind] = dict(
     total_iters=steps(1) | NONE,
     train_cfg=SETTINGS | NONE, work_dir=PATH, workflow=many(ANY))
 # Those that a test reads.
-TESTED = ('cudnn_benchmark', 'custom_imports', 'data', 'dist_params', 'head_precision', 'log_level',
-          'model', 'mp_start_method', 'opencv_num_threads', 'precision', 'test_cfg', 'work_dir')
+TESTED = ('cudnn_benchmark', 'custom_imports', 'data', 'dist_params', 'engine', 'head_precision',
+          'log_level', 'model', 'mp_start_method', 'opencv_num_threads', 'precision', 'test_cfg',
+          'work_dir')
 # Keys that mmseg's tools write into the configs they save, or that the original's configs have;
 # the command line sets what they stand for.
 WITHOUT_EFFECT: dict[str, str] = dict(

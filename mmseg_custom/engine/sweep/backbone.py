@@ -10,6 +10,8 @@ import torch
 from mmseg.models.builder import build_backbone
 from torch import Tensor, nn
 
+from ...distributed.acceleration import accelerate
+from ...distributed.parallelize import read_blocks
 from ...distributed.precision import apply_precision
 from ...models import InternViT6B
 from ...models.frozen_features import frozen_features
@@ -38,6 +40,7 @@ class SharedBackbone:
         apply_precision(self.holder, compute_dtype(run.cfg, self.holder), run.device)
         if run.options.check_finite:
             check_finite(self.holder)
+        accelerate(self.holder, read_blocks(self.holder), run.engine, run.device)
         self._windows: dict[tuple, list[Tensor]] = {}
 
     @property

@@ -38,7 +38,7 @@ class SharedPrediction:
                 [model.backbone.positions for model in segmentors])))
 
     def __call__(self, images: list, metas: list[list[dict]]
-                 ) -> list[list[HostCopy] | list[np.ndarray]]:
+                 ) -> list[list[HostCopy | np.ndarray]]:
         """Predicts the labels of images with each head: see :func:`..predict.predict_labels`."""
         found: dict[int, list] = {}
         for places, together in self._groups:

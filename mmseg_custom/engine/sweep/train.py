@@ -81,11 +81,11 @@ def _build(run: Run, found: Sequence[Combination], runs: Mapping[str, Run],
     with saying('building the backbone'):
         shared = SharedBackbone(first, union_of_layers(found))
     hash_ahead(shared.network)
+    shared.network.to(run.device)
     samples: Dataset = SeededSamples(run.data['train'], run.seed)
     if run.cfg.get('feature_cache'):
         samples = open_cache(_reading_all(first, shared), shared.holder, preemption.requested)
     samples = with_checked_labels(samples, *(head.cfg.model for head in runs.values()))
-    shared.network.to(run.device)
     return shared, samples
 
 

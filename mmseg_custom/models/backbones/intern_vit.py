@@ -5,7 +5,7 @@ the patch tokens, and is left out of the feature maps.
 """
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -100,6 +100,7 @@ class InternViT6B(BaseModule):
         self.out_indices = list(out_indices)
         self.with_cp, self.with_fpn, self.freeze_vit = with_cp, with_fpn, freeze_vit
         self.set_checkpointing(every_kth=1)
+        self.wrap_blocks(None)
         self.set_map_format()
 
         # A file brings all these parameters: on the meta device they cost nothing until it does.
@@ -176,6 +177,15 @@ class InternViT6B(BaseModule):
         """
         self._map_dtype, self._map_memory_format = dtype, memory_format
 
+    def wrap_blocks(self, wrapper: Callable[[Callable, Tensor], list[Tensor]] | None) -> None:
+        """Sets what runs the blocks where autograd is off; None for the blocks themselves.
+
+        Args:
+            wrapper: Function of a function that runs the blocks, and of the tokens (B, N, D) before
+                the first one; returns the tokens of the blocks that are read.
+        """
+        self._wrapper = wrapper
+
     def init_weights(self) -> None:
         """Does nothing: the constructor initialised or loaded every parameter."""
 
@@ -239,7 +249,10 @@ class InternViT6B(BaseModule):
         with torch.no_grad() if frozen else nullcontext():
             tokens, grid = self.patch_embed(images)  # (B, N, D)
             tokens = self._add_positions(tokens, grid)  # (B, 1 + N, D)
-            outs = self._run_blocks(tokens)
+            if self._wrapper is None or torch.is_grad_enabled():
+                outs = self._run_blocks(tokens)
+            else:
+                outs = self._wrapper(self._run_blocks, tokens)
             # (B, 1 + N, D) -> (B, D, h, w), without the class token
             return [out[:, 1:].transpose(1, 2).unflatten(2, grid) for out in outs]
 

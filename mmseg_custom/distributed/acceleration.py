@@ -1,0 +1,56 @@
+"""The one place that makes a backbone's blocks faster, as ``engine=dict(...)`` of a config says."""
+from collections.abc import Sequence
+
+from mmseg.utils import get_root_logger
+from torch import nn
+
+from ..errors import InputError
+from ..models.fixed_batches import FixedBatches
+from .compiler import compile_blocks
+from .cuda_graphs import GraphedBlocks
+from .options import FOLLOWING_FAST, Engine
+
+
+def accelerate(model: nn.Module, blocks: Sequence[nn.Module], engine: Engine, device: str,
+               sharded: bool = False) -> None:
+    """Compiles and captures the blocks of a segmentor, where that is asked for.
+
+    Must come after the precision policy and before any wrapper. Batches without autograd are then
+    padded to few sizes: see :class:`..models.fixed_batches.FixedBatches`.
+
+    Args:
+        model: Segmentor, not wrapped.
+        blocks: Its blocks up to the last one that is read.
+        engine: Options.
+        device: Device that it will compute on, 'cuda' or 'cpu'.
+        sharded: Whether its weights will be sharded.
+
+    Raises:
+        InputError: If CUDA graphs are asked for where they cannot work.
+    """
+    obstacle = _obstacle_to_graphs(blocks, device, sharded)
+    if engine.cuda_graphs and obstacle and device == 'cuda':
+        raise InputError(f'engine.cuda_graphs=True: {obstacle}: leave it out')
+    if engine.fast:
+        get_root_logger().info('engine.fast: %s', ', '.join(
+            f'{name}={engine.is_on(name)}' + (
+                f' (without effect: {obstacle})' if name == 'cuda_graphs' and obstacle else '')
+            for name in FOLLOWING_FAST))
+    captures = engine.is_on('cuda_graphs') and not obstacle
+    if engine.is_on('compile'):
+        compile_blocks(blocks, device, model.backbone)
+    if (engine.is_on('compile') or captures) and hasattr(model.backbone, 'wrap_blocks'):
+        model.backbone.wrap_blocks(FixedBatches(GraphedBlocks() if captures else None))
+
+
+def _obstacle_to_graphs(blocks: Sequence[nn.Module], device: str, sharded: bool) -> str | None:
+    """Returns why the blocks cannot be run as CUDA graphs."""
+    if device != 'cuda':
+        return 'the run is on the CPU'
+    if not blocks:
+        return 'the backbone has no blocks'
+    if sharded:
+        return 'the blocks are sharded, and gathered into other memory each time'
+    if any(parameter.requires_grad for block in blocks for parameter in block.parameters()):
+        return 'the blocks are trained, and a graph holds a forward pass of frozen ones alone'
+    return None
