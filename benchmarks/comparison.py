@@ -38,9 +38,10 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """'slower', 'faster', or '' within the noise; 'more' and 'less' of what is no speed."""
-        words = ('more', 'less') if self.old.unit in ('KiB', 'MiB', 'GiB', 'GB') else (
-            'slower', 'faster')
+        """'slower', 'faster', or '' within the noise; 'worse' and 'better' of what is no speed."""
+        unit = self.old.unit
+        words = ('slower', 'faster') if unit in ('s', 'ms', 'us') or unit.endswith('/s') else (
+            'worse', 'better')
         if abs(self.worse_by) <= self.noise:
             return ''
         return words[self.worse_by < 0]
@@ -89,7 +90,7 @@ def compare(old: Results, new: Results) -> tuple[str, bool]:
              for row in case.rows}
     if left := len(alone) - len(found):
         lines.append(f'{left} rows are in one of the runs alone, or have another unit')
-    return '\n'.join(lines), any(change.verdict in ('slower', 'more') for change in found)
+    return '\n'.join(lines), any(change.verdict in ('slower', 'worse') for change in found)
 
 
 def _changed_references(change: Change) -> Iterator[str]:

@@ -7,7 +7,6 @@ also those after the last one that is read.
 B batch, N tokens, D width.
 """
 import copy
-from collections.abc import Iterator
 
 import torch
 from mmcv import Config
@@ -98,7 +97,7 @@ class OriginalTraining:
         self.runner.call_hook('before_run')
         self.runner.call_hook('before_epoch')
 
-    def step(self, batches: Iterator[dict]) -> None:
+    def step(self, batches: mmcv_runner.IterLoader) -> None:
         """Takes one iteration."""
         self.runner.train(batches)
 

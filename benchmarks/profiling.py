@@ -48,8 +48,8 @@ def _of_gpu(events: list[dict], steps: int) -> dict:
     copies = [event for event in on_device if event['cat'] == 'gpu_memcpy'
               and 'DtoD' not in event['name']]
     # The profiler itself waits at its end.
-    end_of_steps = max(event['ts'] + event['dur'] for event in events if event['name'] == STEPS
-                       and event.get('cat') == 'user_annotation')
+    end_of_steps = max((event['ts'] + event['dur'] for event in events if event['name'] == STEPS
+                        and event.get('cat') == 'user_annotation'), default=float('inf'))
     waits = [event for event in events if event.get('cat') in ('cuda_runtime', 'cuda_driver')
              and event['name'] in WAITS and event['ts'] < end_of_steps]
     if not on_device:

@@ -28,7 +28,7 @@ TOLERANCE = 0.1  # of the memory that is predicted
 # Of head tuning's 25.8 GiB on an H200, the workspace of one convolution is 3.9, of which 1.5 are
 # predicted.
 SEARCHED = 0.15
-FIRST_STEPS = 3  # they load kernels, create the optimizer's state and search for convolutions
+FIRST_STEPS = 3  # on a GPU: they load kernels, search for convolutions, and compile
 
 
 def rows_of_step(run: Context, trained: Training, others: Mapping[str, Callable[[], object]],
@@ -41,8 +41,7 @@ def rows_of_step(run: Context, trained: Training, others: Mapping[str, Callable[
         others: Steps of references by their names.
         targets: Expectations of the row.
     """
-    for _ in range(1 if run.tiny else FIRST_STEPS):
-        trained.step()
+    take_first_steps(run, trained)
     if run.on_gpu:
         _row_of_memory(run, trained)
     product, flops_of_product = matmul(run)
@@ -58,6 +57,12 @@ def rows_of_step(run: Context, trained: Training, others: Mapping[str, Callable[
         run.wrong(f'the loss is {trained.loss()}')
     run.profile(row.title, trained.step)
     return times['ours']
+
+
+def take_first_steps(run: Context, trained: Training) -> None:
+    """Takes the steps that are not measured; the first one creates the optimizer's state."""
+    for _ in range(FIRST_STEPS if run.on_gpu and not run.tiny else 1):
+        trained.step()
 
 
 def _notes(trained: Training) -> str:
@@ -108,8 +113,7 @@ def row_of_options(run: Context, name: str, ours: list[float], title: str,
     try:
         cfg = config_of(name, run, **settings)
         with training(cfg, run, predict(cfg, run)[0]) as trained:
-            for _ in range(1 if run.tiny else FIRST_STEPS):
-                trained.step()
+            take_first_steps(run, trained)
             product, flops_of_product = matmul(run)
             times = run.measure({'ours': trained.step, 'product': product},
                                 rounds=5 if run.on_gpu else 3)

@@ -6,23 +6,27 @@ import gc
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import repeat
 from types import SimpleNamespace
 
 import torch
 from mmcv import Config
 from mmcv.parallel import DataContainer
-from mmcv.runner import IterBasedRunner
+from mmcv.runner import IterBasedRunner, IterLoader
 from mmseg.utils import get_root_logger
 from torch import nn
 
+from mmseg_custom.compat.data_containers import change_tensors
 from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.parallelize import parallelize, unwrap
 from mmseg_custom.distributed.precision import apply_precision
-from mmseg_custom.doctor.memory import MemoryEstimate, estimate
+from mmseg_custom.doctor.before_training import decide_recomputation
+from mmseg_custom.doctor.memory import MemoryEstimate, Traces, estimate, recomputes
 from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.engine.batch import Batch
-from mmseg_custom.engine.build import build_network, compute_dtype, master_dtype
+from mmseg_custom.engine.build import build_network, compute_dtype, head_dtype, master_dtype
+from mmseg_custom.engine.copied_ahead import copied_ahead
 from mmseg_custom.engine.determinism import settle_determinism, use_deterministic_kernels
 from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.engine.run import Run
@@ -34,20 +38,20 @@ from .networks import IMAGES, crop_of, fill, random_images, recipe
 CPU_BLOCKS = 2
 
 
-class Batches:
-    """The same batch in every iteration, as mmcv's loader passes it."""
+class LoadedBatches:
+    """A loader of the same batch, again and again: of the CPU's memory, pinned or not."""
 
-    epoch = 0
-
-    def __init__(self, images: int, crop: tuple[int, int], classes: int):
-        labels = torch.randint(classes, (images, 1, *crop))
-        self._batch = dict(
+    def __init__(self, images: int, crop: tuple[int, int], classes: int, pinned: bool):
+        labels = torch.randint(classes, (images, 1, *crop),
+                               generator=torch.Generator().manual_seed(1))
+        batch = dict(
             img=DataContainer([random_images('cpu', images, 3, *crop)], stack=True),
             gt_semantic_seg=DataContainer([labels], stack=True),
             img_metas=DataContainer([[dict(flip=False)] * images], cpu_only=True))
+        self._batch = change_tensors(torch.Tensor.pin_memory, batch) if pinned else batch
 
-    def __next__(self) -> dict:
-        return self._batch
+    def __iter__(self) -> Iterator[dict]:
+        return repeat(self._batch)
 
     def __len__(self) -> int:
         return 10 ** 4
@@ -60,12 +64,14 @@ class Training:
     Attributes:
         cfg: Resolved config.
         runner: Runner after ``before_run``.
-        batches: Its batches.
+        batches: Its batches, which on a GPU are copied ahead from pinned memory.
+        unpinned: The same batches as mmcv's loader gives them.
         predicted: What the doctor predicts of a step.
     """
     cfg: Config
     runner: IterBasedRunner
-    batches: Batches
+    batches: IterLoader
+    unpinned: IterLoader
     predicted: MemoryEstimate
 
     def step(self) -> None:
@@ -90,12 +96,23 @@ def config_of(name: str, run: Context, blocks: int | None = None, **settings: ob
     return cfg
 
 
+def engine_of(cfg: Config, run: Context) -> Engine:
+    """Returns the engine of one process, which recomputes as tools/train.py would."""
+    engine = replace(Engine.of(cfg.get('engine')), type='single')
+    if not (run.on_gpu and engine.recomputes_on_demand and recomputes(cfg)):
+        return engine
+    memory = torch.cuda.get_device_properties(0).total_memory
+    shape = RunShape(run.device, 1, IMAGES, crop_of(cfg), memory=memory)
+    return engine.with_recomputed(Traces(cfg, shape).choose(engine).blocks)
+
+
 def predict(cfg: Config, run: Context, recomputing: bool = True) -> tuple[MemoryEstimate, RunShape]:
     """Predicts memory and operations of a step, as the doctor does."""
     memory = torch.cuda.get_device_properties(0).total_memory if run.on_gpu else None
     shape = RunShape(run.device, 1, IMAGES, crop_of(cfg), memory=memory)
     trains_blocks = not cfg.model.backbone.get('freeze_vit', False)
-    found, = estimate(cfg, shape, Engine(type='single'), recomputing and trains_blocks)
+    engine = engine_of(cfg, run) if recomputing else Engine(type='single')
+    found, = estimate(cfg, shape, engine, recomputing and trains_blocks)
     return found, shape
 
 
@@ -104,25 +121,37 @@ def needed_flops(cfg: Config, run: Context) -> float:
     return float(sum(predict(cfg, run, recomputing=False)[0].flops.values()))
 
 
+def build(settings: Run) -> nn.Module:
+    """Builds the wrapped segmentor as a run does, with random weights made on the device."""
+    cfg, device = settings.cfg, settings.device
+    model = build_network(cfg, on_meta=True)
+    apply_precision(model, compute_dtype(cfg, model), device, master_dtype=master_dtype(cfg),
+                    head_dtype=head_dtype(cfg))
+    model = fill(model, device)
+    settle_determinism(model)
+    return parallelize(model, device, settings.engine, master_dtype=master_dtype(cfg))
+
+
 @contextmanager
 def training(cfg: Config, run: Context, predicted: MemoryEstimate) -> Iterator[Training]:
     """Builds a training with random weights, on the device from the start; frees it afterwards."""
-    engine = Engine.of(cfg.get('engine'))
-    model = build_network(cfg, on_meta=True)
-    apply_precision(model, compute_dtype(cfg, model), run.device, master_dtype=master_dtype(cfg))
-    model = parallelize(fill(model, run.device), run.device, engine)
-    torch.backends.cudnn.benchmark = cfg.get('cudnn_benchmark', False)
     classes = cfg.model.decode_head.num_classes
     with tempfile.TemporaryDirectory() as folder:
         cfg.update(work_dir=folder, log_config=dict(
             interval=50, hooks=[dict(type='TextLoggerHook', by_epoch=False)]))
         names = SimpleNamespace(CLASSES=('class',) * classes, PALETTE=[[0, 0, 0]] * classes)
-        settings = Run(cfg, RunOptions(device=run.device), engine, Batch(IMAGES),
-                       data=dict(train=names), timestamp='benchmark')
+        settings = decide_recomputation(Run(
+            cfg, RunOptions(device=run.device), Engine.of(cfg.get('engine')), Batch(IMAGES),
+            data=dict(train=names), timestamp='benchmark'))
+        model = build(settings)
+        torch.backends.cudnn.benchmark = cfg.get('cudnn_benchmark', False)
         runner = build_training_runner(settings, model, get_root_logger(), checkpoint_config=None)
         runner.call_hook('before_run')
         runner.call_hook('before_epoch')
-        yield Training(cfg, runner, Batches(IMAGES, crop_of(cfg), classes), predicted)
+        ours, unpinned = (LoadedBatches(IMAGES, crop_of(cfg), classes, pinned)
+                          for pinned in (run.on_gpu, False))
+        yield Training(cfg, runner, IterLoader(copied_ahead(ours, run.device)),
+                       IterLoader(unpinned), predicted)
     runner.optimizer.state.clear()
     del model, runner
     free_memory()

@@ -5,17 +5,24 @@ ADE20K's mean size and of the size of a camera's pictures: as the recipe has it,
 ``LoadImageReduced``, whose pixels differ. Both run by turns, image by image, on one core; what is
 counted is CPU time, so that other processes on the machine do not count. A GPU's need: a step of
 InternViT-6B on 2 crops takes about 60 ms on an H200.
+
+Then decoders of the same JPEGs, whose pixels are compared with OpenCV's: torchvision's on the CPU,
+whose pixels have to be put into the order of the pipeline, and nvJPEG, a batch at a time.
 """
 import random
 import statistics
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from mmcv import Config
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from benchmarks.context import Context, at_least
 from benchmarks.execution import ROOT
@@ -70,31 +77,74 @@ def take(dataset, index: int, seed: int, times: dict) -> dict:
     return results
 
 
-def measure(size: tuple[int, int], images: int, repeats: int) -> dict:
+def measure(folder: Path, images: int, repeats: int) -> dict:
     """Runs both pipelines by turns; a sample is the mean of one pass over the images."""
-    with tempfile.TemporaryDirectory() as folder:
-        draw(Path(folder), size, images)
-        sets = datasets(Path(folder))
-        steps: dict = {name: defaultdict(list) for name in PIPELINES}
-        wholes: dict[str, list[list[float]]] = {name: [] for name in PIPELINES}
-        difference = []
-        for turn in range(repeats):
+    sets = datasets(folder)
+    steps: dict = {name: defaultdict(list) for name in PIPELINES}
+    wholes: dict[str, list[list[float]]] = {name: [] for name in PIPELINES}
+    difference = []
+    for turn in range(repeats):
+        for name in PIPELINES:
+            wholes[name].append([])
+        for index in range(images):
+            samples = {}
             for name in PIPELINES:
-                wholes[name].append([])
-            for index in range(images):
-                samples = {}
-                for name in PIPELINES:
-                    start = time.process_time()
-                    samples[name] = take(sets[name], index, turn * images + index, steps[name])
-                    wholes[name][-1].append(time.process_time() - start)
-                pixels = {name: sample['img'].data for name, sample in samples.items()}
-                difference.append(float((pixels['recipe'] - pixels['reduced']).abs().mean()))
+                start = time.process_time()
+                samples[name] = take(sets[name], index, turn * images + index, steps[name])
+                wholes[name][-1].append(time.process_time() - start)
+            pixels = {name: sample['img'].data for name, sample in samples.items()}
+            difference.append(float((pixels['recipe'] - pixels['reduced']).abs().mean()))
     return dict(
         images_per_second={name: [1 / statistics.mean(one) for one in wholes[name]]
                            for name in PIPELINES},
         milliseconds={name: {step: round(1e3 * statistics.median(t), 3)
                              for step, t in steps[name].items()} for name in PIPELINES},
         reduced_difference=round(statistics.mean(difference), 4))
+
+
+def decoders(files: list[Path]) -> dict[str, Callable[[], np.ndarray]]:
+    """Returns functions that decode a JPEG on the CPU, the next one at each call: BGR (H, W, 3)."""
+    stored = [np.frombuffer(path.read_bytes(), np.uint8) for path in files]
+    tensors = [torch.from_numpy(file.copy()) for file in stored]
+    turn = {name: cycle(stored) for name in ('OpenCV', 'OpenCV, reduced')}
+    turn_of_tensors = cycle(tensors)
+
+    def torchvision_cpu() -> np.ndarray:
+        rgb = decode_jpeg(next(turn_of_tensors), ImageReadMode.RGB).numpy()
+        return np.ascontiguousarray(rgb[::-1].transpose(1, 2, 0))
+
+    return {
+        'OpenCV': lambda: cv2.imdecode(next(turn['OpenCV']), cv2.IMREAD_COLOR),
+        'OpenCV, reduced': lambda: cv2.imdecode(next(turn['OpenCV, reduced']),
+                                                cv2.IMREAD_REDUCED_COLOR_2),
+        'torchvision': torchvision_cpu}
+
+
+def decode(run: Context, name: str, files: list[Path]) -> None:
+    """Measures decoders of the same files."""
+    found = decoders(files)
+    pixels = {other: decode().astype(int) for other, decode in found.items()}
+    differences = {'torchvision': float(np.abs(pixels['torchvision'] - pixels['OpenCV']).mean())}
+    times = run.measure(found, seconds=1, clock='cpu')
+    run.row(f'{name}: decoding a JPEG on a core', 'ms', times['OpenCV'],
+            {other: times[other] for other in found if other != 'OpenCV'}, notes='CPU time')
+    title = f'{name}: decoding by nvJPEG, {len(files)} at once'
+    if not run.on_gpu:
+        run.missing(title, 'no GPU')
+    else:
+        tensors = [torch.from_numpy(np.frombuffer(path.read_bytes(), np.uint8).copy())
+                   for path in files]
+
+        def nvjpeg() -> list[torch.Tensor]:
+            return decode_jpeg(tensors, ImageReadMode.RGB, device='cuda')
+
+        first = nvjpeg()[0].cpu().numpy()[::-1].transpose(1, 2, 0).astype(int)
+        differences['nvJPEG'] = float(np.abs(first - pixels['OpenCV']).mean())
+        run.row(title, 'images/s', [len(files) / took for took in run.measure(
+            {'nvjpeg': nvjpeg}, seconds=1)['nvjpeg']],
+            {'OpenCV on a core': [1 / took for took in times['OpenCV']]}, higher_is_better=True,
+            notes='the GPU trains nothing meanwhile')
+    run.fact(**{f'{name}: mean difference of pixels, of 255': differences})
 
 
 @benchmark('Images a second that loader cores prepare, against what a GPU takes', minutes=2,
@@ -104,8 +154,12 @@ def case(run: Context) -> None:
     cv2.setNumThreads(1)
     images, repeats = (2, 2) if run.tiny else (IMAGES, REPEATS)
     for kind, size in SIZES.items():
-        found = measure(size, images, repeats)
-        rates, name = found['images_per_second'], '{} ({}x{})'.format(kind, *size)
+        name = '{} ({}x{})'.format(kind, *size)
+        with tempfile.TemporaryDirectory() as folder:
+            draw(Path(folder), size, images)
+            found = measure(Path(folder), images, repeats)
+            decode(run, name, sorted(Path(folder).glob('images/training/*.jpg')))
+        rates = found['images_per_second']
         run.row(f'{name}: images/s on {CORES} cores, the recipe', 'images/s',
                 [CORES * rate for rate in rates['recipe']], {'the need of an H200': NEED},
                 targets=[at_least('the need of an H200', 1)], higher_is_better=True,

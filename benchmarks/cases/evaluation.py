@@ -4,11 +4,18 @@ The images reach the network as the recipe's test pipeline resizes them (the sho
 the crop), and are labelled at their own size. The original's way is mmseg's segmentor, which runs
 one window at a time, with the original's backbone on the same weights. On the CPU both have two
 blocks, of which the original's runs both and ours the one that is read, and few images.
+
+A test does more: it reads the ground truth of each image, and measures. Ours does so in a thread
+while the GPU computes the next image; the references do one after the other.
 """
 import statistics
+import tempfile
+from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import torch
+from mmcv.parallel import DataContainer
 from torch import nn
 
 from benchmarks.context import Context, at_least
@@ -17,14 +24,16 @@ from benchmarks.original import OriginalBackbone
 from benchmarks.registry import benchmark
 from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.engine.build import build_network, compute_dtype
-from mmseg_custom.engine.predict import predict_labels
+from mmseg_custom.engine.copies import HostCopy
+from mmseg_custom.engine.predict import predict, predict_labels
+from mmseg_custom.evaluation.record import measure
 
 ORIGINAL = "the original's way"
 # Height and width of the originals, in pixels, and how many of them: 683x512 is the mean.
 SIZES = {(512, 683): 12, (683, 512): 4, (1024, 768): 2, (512, 1600): 1, (1920, 2560): 1}
 CPU_SIZES = {(512, 683): 1}
 TINY_SIZES = {(60, 80): 2, (120, 90): 1}
-PATCH = 14
+PATCH, CLASSES = 14, 150
 LEAST_AGREEMENT = 0.9  # of labels, with random weights in bfloat16 through other kernels
 
 Image = tuple[torch.Tensor, dict]
@@ -47,8 +56,67 @@ def draw(sizes: dict[tuple[int, int], int], short: int) -> list[Image]:
 def label(model: nn.Module, images: list[Image], device: str) -> list[np.ndarray]:
     """Labels images one after the other."""
     with torch.no_grad():
-        return [labels for image, meta in images
+        return [np.asarray(labels.wait() if isinstance(labels, HostCopy) else labels)
+                for image, meta in images
                 for labels in predict_labels(model, [[image.to(device)]], [[meta]])]
+
+
+class Test:
+    """A test on images in memory, with ground truth in files.
+
+    Args:
+        images: Images of :func:`draw`.
+        folder: Folder for the ground truth, which is drawn.
+    """
+
+    def __init__(self, images: list[Image], folder: str):
+        self.images, self.dataset, self.folder = images, range(len(images)), folder
+        self.batch_sampler = [[index] for index in self.dataset]
+        rng = np.random.default_rng(0)
+        for index, (_, meta) in enumerate(images):
+            classes = cv2.resize(rng.integers(0, CLASSES, (12, 16)).astype(np.uint8),
+                                 meta['ori_shape'][1::-1], interpolation=cv2.INTER_NEAREST)
+            cv2.imwrite(f'{folder}/{index}.png', classes)
+
+    def __iter__(self) -> Iterator[dict]:
+        for image, meta in self.images:
+            yield dict(img=[image[None]], img_metas=[DataContainer([[meta]], cpu_only=True)])
+
+    def keep(self, labels: list[np.ndarray], indices: list[int]) -> list:
+        """Measures predictions."""
+        return [measure(own, cv2.imread(f'{self.folder}/{index}.png', cv2.IMREAD_UNCHANGED),
+                        CLASSES, str(index)) for own, index in zip(labels, indices)]
+
+    def overlapped(self, model: nn.Module, device: str) -> list:
+        """Tests as tools/test.py does."""
+        found = predict(model, self, device, self.keep)
+        if found.stopped_by is not None:
+            raise found.stopped_by
+        return found.in_order()
+
+    def in_turns(self, model: nn.Module, device: str) -> list:
+        """Tests with the host and the device in turns."""
+        return [self.keep([labels.astype(np.int64)], [index])[0]
+                for index, image in enumerate(self.images)
+                for labels in label(model, [image], device)]
+
+
+def measure_tests(run: Context, model: nn.Module, original: nn.Module,
+                  images: list[Image]) -> None:
+    """Measures tests, and compares the areas of their classes."""
+    with tempfile.TemporaryDirectory() as folder:
+        test = Test(images, folder)
+        times = run.measure({
+            'ours': lambda: test.overlapped(model, run.device),
+            'ours, in turns': lambda: test.in_turns(model, run.device),
+            ORIGINAL: lambda: test.in_turns(original, run.device)}, rounds=3, warm_up=1)
+        beside = [test.overlapped(model, run.device), test.in_turns(model, run.device)]
+    rates = {name: [len(images) / seconds for seconds in times[name]] for name in times}
+    run.row('images tested, with their metrics', 'images/s', rates.pop('ours'), rates,
+            targets=[at_least(ORIGINAL, 1.5)], higher_is_better=True,
+            notes='' if run.on_gpu else 'on the CPU nothing overlaps')
+    if any(not torch.equal(a, b) for pair in zip(*beside) for a, b in zip(*pair)):
+        run.wrong('the metrics of images differ between overlapped and in turns')
 
 
 def build(run: Context) -> tuple[nn.Module, nn.Module, int]:
@@ -89,6 +157,7 @@ def case(run: Context) -> None:
             notes='' if run.on_gpu else 'two blocks, of which one is read')
     same = float(np.mean(np.concatenate([(a == b).ravel() for a, b in zip(
         label(model, images, run.device), label(original, images, run.device))])))
+    measure_tests(run, model, original, images)
     usual = run.measure({'mean': lambda: label(model, images[:1], run.device),
                          'largest': lambda: label(model, images[-1:], run.device)}, rounds=3)
     run.row('an image of the mean size, 512x683', 'ms', usual['mean'])

@@ -12,6 +12,10 @@ turns:
 and compared: uncached = backbone + head (loading and augmenting images is left out, in favour of
 uncached), cached = reading + head, one after the other in one process, without loader workers. The
 files of the cache are in the page cache: add what your disk takes for the bytes of a step.
+
+Filling a cache is the backbone on batches of four crops, whose feature maps go into the memory of a
+file: in a thread beside, or in turns with the backbone; the limit is the backbone alone. Loading
+crops and writing files, which others do meanwhile, are left out.
 """
 import tempfile
 from functools import partial
@@ -24,10 +28,13 @@ from benchmarks.context import Context
 from benchmarks.networks import IMAGES, crop_of, random_images, recipe
 from benchmarks.registry import benchmark
 from mmseg_custom.distributed.precision import apply_precision
+from mmseg_custom.engine.background import Background
+from mmseg_custom.engine.cached.fill import BATCH, Filler, store
 from mmseg_custom.feature_cache import FeatureCache, RecordLayout, Shard
 from mmseg_custom.feature_cache.shards import ShardData
 
 BLOCKS, RECORDS = 45, 12
+FILLED = 4  # batches of crops
 
 
 def build(run: Context, blocks: int) -> tuple[nn.Module, tuple[int, int]]:
@@ -101,6 +108,66 @@ class Steps:
         return maps, labels[:, None].long().to(self.device)
 
 
+class Filling:
+    """Some batches of crops whose feature maps are stored for a file of a cache.
+
+    Args:
+        model: Segmentor of :func:`build`.
+        cache: Cache of :func:`fill_cache`.
+        run: Settings.
+        crop: Height and width of a crop in pixels.
+        levels: Number of feature maps of a crop.
+    """
+
+    def __init__(self, model: nn.Module, cache: FeatureCache, run: Context, crop: tuple[int, int],
+                 levels: int):
+        self.backbone, self.device = model.backbone, run.device
+        depth = len(model.backbone.blocks)
+        self.backbone.out_indices = list(range(depth - levels, depth))
+        batches = 2 if run.tiny else FILLED
+        layout = RecordLayout.of(batches * BATCH, cache.layout.shapes[:1] * levels, crop, 'bf16')
+        self.data = ShardData.empty(layout, batches * BATCH)
+        self.filler = Filler(FeatureCache.of(cache.folder, {}, layout), 1, [], model, run.device)
+        self.rows = [slice(i * BATCH, (i + 1) * BATCH) for i in range(batches)]
+        self.images = torch.randn(BATCH, 3, *crop)
+        self.labels = torch.zeros(BATCH, *crop, dtype=torch.uint8)
+
+    def ours(self) -> None:
+        """Stores feature maps beside, as a run does."""
+        with Background(self.device) as background:
+            for rows in self.rows:
+                features = self.filler.compute(self.images)
+                background.put(partial(store, self.data, rows, features, self.labels))
+
+    def in_turns(self) -> None:
+        """Stores feature maps before the next batch."""
+        for rows in self.rows:
+            features = self.backbone.frozen_features(self.images.to(self.device))
+            for stored, level in zip(self.data.features, features):
+                stored[rows] = level.to(stored.dtype)
+            self.data.labels[rows] = self.labels
+
+    def backbone_alone(self) -> None:
+        """Computes the same feature maps."""
+        for _ in self.rows:
+            self.backbone.frozen_features(self.images.to(self.device))
+
+
+def measure_filling(run: Context, model: nn.Module, cache: FeatureCache,
+                    crop: tuple[int, int]) -> None:
+    """Measures the filling of a cache with one feature map of a crop, and with four."""
+    for levels in (1, 4):
+        title = f'filling with {levels} feature map(s) a crop'
+        if not run.on_gpu and not (run.tiny and levels == 1):
+            run.missing(title, 'on the CPU nothing overlaps')
+            continue
+        filling = Filling(model, cache, run, crop, min(levels, len(model.backbone.blocks)))
+        times = run.measure({'ours': filling.ours, 'in turns': filling.in_turns,
+                             'alone': filling.backbone_alone}, rounds=3, warm_up=1)
+        run.row(title, 'ms', times['ours'], {'in turns': times['in turns']}, limit=times['alone'],
+                notes=f'{len(filling.rows)} batches of {BATCH} crops')
+
+
 @benchmark('Training from a feature cache, against running the backbone', minutes=2, order=60)
 def case(run: Context) -> None:
     """Measures the parts, and composes iterations of them."""
@@ -120,3 +187,4 @@ def case(run: Context) -> None:
             {'running the backbone': uncached}, notes=notes)
     run.row('reading the records of two crops', 'ms', samples['reading'])
     run.fact(bytes_of_a_record=record)
+    measure_filling(run, model, cache, crop)

@@ -55,7 +55,7 @@ class Stepper:
         self._process.communicate()
 
 
-@benchmark('A step of the four tiny recipes, against another checkout (--against)', minutes=5,
+@benchmark('A step of the four tiny recipes, against another checkout (--against)', minutes=8,
            suite=())
 def case(run: Context) -> None:
     """Measures both checkouts in turns."""

@@ -170,7 +170,8 @@ def _groups_by_names(optimizer: Optimizer, saved: Mapping, here: Names, theirs: 
                      path: str) -> list[dict]:
     """Returns the saved groups in the order of this optimizer's, with its parameters' numbers.
 
-    Settings that the saved ones lack, as those of an older torch do, are this optimizer's.
+    Settings that the saved ones lack, as those of an older torch do, are this optimizer's, and so
+    is the way in which it computes a step.
 
     Raises:
         InputError: If a group has other parameters, or settings of another kind of optimizer.
@@ -190,7 +191,9 @@ def _groups_by_names(optimizer: Optimizer, saved: Mapping, here: Names, theirs: 
         if lacking:
             raise InputError(f'{path}: its optimizer has no {lacking[0]}: it is of another kind '
                              f'than {type(optimizer).__name__}: {OTHER_CONFIG}')
-        groups.append({**group, **found, 'params': group['params'], 'param_names': own})
+        computed = {name: group[name] for name in ('foreach', 'fused') if name in group}
+        groups.append({**group, **found, **computed, 'params': group['params'],
+                       'param_names': own})
     return groups
 
 

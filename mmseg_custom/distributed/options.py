@@ -31,13 +31,15 @@ class Engine:
         compile: Whether each block is compiled by torch.compile; default: ``fast``.
         cuda_graphs: Whether the frozen blocks are launched as one CUDA graph, on a GPU; default:
             ``fast``.
+        fused_optimizer: Whether the optimizer's step is one fused kernel, where torch has one:
+            see :mod:`..optim.fused`; default: ``fast``.
         prefetch: Blocks ahead whose weights FSDP2 gathers; 0 leaves the number to FSDP2.
         hybrid: Whether FSDP2 shards within a host and replicates over the hosts; 'auto' does
             where a host's GPUs hold the states: see :mod:`.topology`.
         reshard_after_forward: Whether FSDP2 frees the gathered weights of a block after its
-            forward pass, and gathers them again for the backward pass. 'auto' does; where a row
-            of the mesh spans several hosts, it keeps what the processes of one host hold
-            together, so that the second gather stays within the host.
+            forward pass, and gathers them again for the backward pass. 'auto' does, but where a
+            row of the mesh spans several hosts and the memory holds all weights:
+            see :mod:`.topology`.
         reduce_dtype: Dtype that FSDP2 reduces gradients in, 'fp32' or 'bf16'; the latter for those
             of the backbone alone.
         cpu_offload: Whether FSDP2 keeps weights, gradients and optimizer state in the CPU's
@@ -49,6 +51,7 @@ class Engine:
     checkpoint_blocks: int | None = None
     compile: bool | None = None
     cuda_graphs: bool | None = None
+    fused_optimizer: bool | None = None
     prefetch: int = 1
     hybrid: bool | str = AUTOMATIC
     reshard_after_forward: bool | str = AUTOMATIC
@@ -87,23 +90,31 @@ class Engine:
         engine = cls(**options)
         if engine.type not in ENGINES:
             raise InputError(f'engine.type={engine.type!r}: expected one of {", ".join(ENGINES)}')
-        every, blocks = engine.checkpoint_every, engine.checkpoint_blocks
-        if every is not None and every != AUTOMATIC and (
-                isinstance(every, (str, bool)) or every < 1):
+        engine._check_recomputation()
+        engine._check_sharding()
+        return engine
+
+    def _check_recomputation(self) -> None:
+        every, blocks = self.checkpoint_every, self.checkpoint_blocks
+        if every not in (None, AUTOMATIC) and (not isinstance(every, int) or every < 1):
             raise InputError(f'engine.checkpoint_every={every!r}: expected 1 or more, or '
                              "'auto'; model.backbone.with_cp=False turns checkpointing off")
         if blocks is not None and blocks < 0:
             raise InputError(f'engine.checkpoint_blocks={blocks}: expected 0 or more blocks')
+
+    def _check_sharding(self) -> None:
         for name in ('hybrid', 'reshard_after_forward'):
-            if getattr(engine, name) not in (True, False, AUTOMATIC):
-                raise InputError(f"engine.{name}={getattr(engine, name)!r}: expected 'auto', True "
-                                 'or False')
-        if engine.reduce_dtype not in REDUCE_DTYPES:
-            raise InputError(f'engine.reduce_dtype={engine.reduce_dtype!r}: expected one of '
+            value = getattr(self, name)
+            if not isinstance(value, bool) and value != AUTOMATIC:
+                raise InputError(f"engine.{name}={value!r}: expected 'auto', True or False")
+        if self.fused_optimizer not in (True, False, None):
+            raise InputError(f'engine.fused_optimizer={self.fused_optimizer!r}: expected True or '
+                             'False; None stands for engine.fast')
+        if self.reduce_dtype not in REDUCE_DTYPES:
+            raise InputError(f'engine.reduce_dtype={self.reduce_dtype!r}: expected one of '
                              f'{", ".join(REDUCE_DTYPES)}')
-        if engine.prefetch < 0:
-            raise InputError(f'engine.prefetch={engine.prefetch}: expected 0 or more blocks')
-        return engine
+        if self.prefetch < 0:
+            raise InputError(f'engine.prefetch={self.prefetch}: expected 0 or more blocks')
 
     @classmethod
     def of_test(cls, options: dict | None) -> 'Engine':

@@ -219,7 +219,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     that none waits for another. The others need nothing.
     """
     groups = [m for m in model.modules() if isinstance(m, FSDPModule)] if is_sharded(model) else []
-    gathered = groups if not getattr(model.module, 'tests_in_lockstep', False) else []
+    gathered = groups if not getattr(unwrap(model), 'tests_in_lockstep', False) else []
     for group in gathered:
         group.unshard()
         group.set_reshard_after_forward(False, recurse=False)

@@ -128,7 +128,7 @@ def _cast_convolutions(head: nn.Module, dtype: torch.dtype, arithmetic: torch.dt
     maps of any dtype, with statistics in float32; other layers get theirs in float32. Without
     convolutions before the classifier the whole head computes in float32.
     """
-    if not isinstance(head, UpsampledLoss):
+    if not can_cast(head):
         raise InputError(f"head_precision='bf16' with a {type(head).__name__} as a head: expected "
                          'FCNHead, UPerHead or a head that inherits from UpsampledLoss; leave '
                          'head_precision out')
@@ -142,6 +142,11 @@ def _cast_convolutions(head: nn.Module, dtype: torch.dtype, arithmetic: torch.dt
         elif names and not (convolutions and isinstance(module, _BatchNorm)):
             ParameterCasts(module, [], torch.float32, torch.float32)
     return bool(convolutions)
+
+
+def can_cast(head: nn.Module) -> bool:
+    """Returns whether a head is known to work with convolutions that compute in bfloat16."""
+    return isinstance(head, UpsampledLoss)
 
 
 def heads(model: nn.Module) -> Iterator[nn.Module]:

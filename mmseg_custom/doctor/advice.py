@@ -5,12 +5,13 @@ from dataclasses import replace
 
 from mmcv import Config
 
+from ..distributed.options import Engine
 from ..engine.batch import split_batch
 from ..engine.batch_norm import find_single_value
 from ..optim import low_memory
 from ..units import GIB
 from .findings import Finding, fault
-from .memory import MemoryEstimate, predict
+from .memory import MemoryEstimate, predict, type_of
 from .memory_tracker import STATES
 from .run_shape import RunShape
 
@@ -30,6 +31,9 @@ def advise(cfg: Config, estimates: list[MemoryEstimate], shape: RunShape,
         return [], []
     fitting = _fitting(estimates)
     advice = [_describe(each) for each in fitting]
+    if shape.device == 'cuda' and not chosen.checkpointing and fitting and (
+            fitting[0].checkpointing and fitting[0].blocks is None):
+        advice[0] += '; engine.checkpoint_every=auto recomputes no more blocks than have to be'
     if all(each.offload for each in fitting):
         advice = [*_other_settings(cfg, shape, progress), *advice]
     advice = advice or _more_gpus(estimates, shape, usable)
@@ -50,6 +54,8 @@ def _describe(estimate: MemoryEstimate) -> str:
     options = [f'--engine {estimate.engine}']
     options += ['engine.cpu_offload=True'] if estimate.offload else []
     options += [f'model.backbone.with_cp={estimate.checkpointing}']
+    if estimate.blocks is not None and estimate.checkpointing:
+        options += [f'engine.checkpoint_blocks={estimate.blocks}']
     return f'{estimate.name}: {estimate.peak / GIB:.1f} GiB ({", ".join(options)})'
 
 
@@ -65,6 +71,8 @@ def _other_settings(cfg: Config, shape: RunShape,
 
 def _changes(cfg: Config, shape: RunShape) -> Iterator[tuple[str, Config, RunShape]]:
     """Yields (settings in words, config, sizes)."""
+    for words, changed in _engine_changes(cfg, shape):
+        yield words, changed, shape
     total = shape.images * shape.ranks * shape.accumulation
     # A head with a batch norm of 1x1 maps needs two images, or several processes.
     least = 1 if find_single_value(cfg, shape.ranks) is None else 2
@@ -81,6 +89,19 @@ def _changes(cfg: Config, shape: RunShape) -> Iterator[tuple[str, Config, RunSha
         yield words, low, shape
         if has_fewer:
             yield f'{words}, {in_words}', low, fewer
+
+
+def _engine_changes(cfg: Config, shape: RunShape) -> Iterator[tuple[str, Config]]:
+    """Yields options of a sharded run that take less memory: (setting, config)."""
+    engine = Engine.of(cfg.get('engine'))
+    sharded = type_of(cfg, shape, engine) == 'fsdp2'
+    options = {'reshard_after_forward': True} if engine.reshard_after_forward is False else {}
+    if engine.hybrid is True and len(shape.hosts) > 1:
+        options['hybrid'] = False
+    for key, value in options.items() if sharded else ():
+        changed = copy.deepcopy(cfg)
+        changed.engine[key] = value
+        yield f'engine.{key}={value}', changed
 
 
 def _more_gpus(estimates: list[MemoryEstimate], shape: RunShape, usable: int) -> list[str]:

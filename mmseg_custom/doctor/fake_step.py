@@ -20,6 +20,7 @@ from ..distributed.parallelize import heads, set_checkpointing, shard
 from ..distributed.precision import apply_precision, move_casts_to_fsdp
 from ..engine.build import build_network, compute_dtype, head_dtype, master_dtype
 from ..layers.sync_batch_norm import CPUSyncBatchNorm, replace_sync_batch_norm
+from ..optim.fused import with_fused
 from ..optim.low_memory import NAME as LOW_MEMORY
 from .depth import REST, StepTrace, track_sites
 from .memory_tracker import STATES, MemoryTracker, peaks
@@ -70,7 +71,7 @@ def _build(cfg: Config, shape: RunShape, checkpointing: bool, engine: Engine) ->
         drop_blocks(model.backbone)
     simulate_kernels(model, shape.device)
     apply_precision(model, compute_dtype(cfg, model), shape.device,
-                    master_dtype=master_dtype(cfg), head_dtype=head_dtype(cfg))
+                    master_dtype=master_dtype(cfg), head_dtype=head_dtype(cfg, model))
     set_checkpointing(model, engine)
     if shape.ranks == 1:
         return revert_sync_batchnorm(model)
@@ -93,13 +94,14 @@ def _shard(model: nn.Module, cfg: Config, engine: Engine, tracker: MemoryTracker
 def _run(model: nn.Module, cfg: Config, shape: RunShape, engine: Engine, tracker: MemoryTracker,
          edge: int) -> list[Tensor]:
     """Runs forward pass, backward pass and optimizer; returns the optimizer's state."""
-    batch = _batch(model, shape, tracker)
+    # On a GPU the next batch is on its way (engine/copied_ahead.py).
+    batches = [_batch(model, shape, tracker) for _ in range(1 + (shape.device == 'cuda'))]
     if _keeps_gradients(engine, shape):
         _copy_gradients(model)
     optimizer = None if cfg.optimizer.type == LOW_MEMORY else build_optimizer(
-        model, cfg.optimizer)
+        model, with_fused(cfg.optimizer, engine.fused_optimizer, engine.fast, shape.device))
     with track_sites(model, tracker, edge):
-        loss = model.train_step(batch, None)['loss']
+        loss = model.train_step(batches[0], None)['loss']
     tracker.enter_site('backward', REST)
     loss.backward()
     tracker.kind = 'workspace'

@@ -160,21 +160,22 @@ class MemoryTracker(TorchDispatchMode):
     def _record_workspace(self, func, args: tuple, out: object) -> None:
         """Records the copies of a convolution: of outputs or their gradients, inputs and weights.
 
-        The two parts of a backward pass, which run one after the other, need the same. Where the
-        inputs or the weights are stored with the channels last, only the rest is copied.
+        The two parts of a backward pass, which run one after the other, need the same. Where inputs
+        or weights are stored with the channels last, only what is not is copied.
         """
         if not self.copying_convolutions:
             return
         if func is aten.convolution.default:
-            inputs, others = args[:2], (out,)
+            inputs, result = args[:2], out
         elif func is aten.convolution_backward.default:
-            inputs, others = args[1:3], args[:1]
+            inputs, result = args[1:3], args[0]
         else:
             return
-        copied = (*inputs, *others)
+        copied = (result, *inputs)
         if any(map(is_channels_last, inputs)):
-            copied = tuple(tensor for tensor in copied if not tensor.is_contiguous(
-                memory_format=torch.channels_last))
+            # The outputs are stored like that too. Their gradients may not be.
+            copied = tuple(tensor for tensor in copied if tensor is not out and not
+                           tensor.is_contiguous(memory_format=torch.channels_last))
         self._record_temporary(sum(tensor.nbytes for tensor in copied))
 
     def _record_temporary(self, size: int) -> None:

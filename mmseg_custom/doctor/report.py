@@ -50,8 +50,8 @@ def as_json(report: Report, name: str) -> str:
 def _estimate_as_dict(estimate: MemoryEstimate, seconds: float | None) -> dict:
     return dict(
         name=estimate.name, engine=estimate.engine, checkpointing=estimate.checkpointing,
-        offload=estimate.offload, chosen=estimate.chosen, fits=estimate.fits,
-        peak_bytes=estimate.peak,
+        checkpoint_blocks=estimate.blocks, offload=estimate.offload, chosen=estimate.chosen,
+        fits=estimate.fits, peak_bytes=estimate.peak,
         parts={JSON_KEYS.get(kind, kind): count for kind, count in estimate.parts.items()},
         host_bytes=estimate.host, when=estimate.when,
         flops=_by_dtype(estimate.flops),

@@ -14,8 +14,15 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.load import Mismatch
 from ..checkpoint.provenance import weights_source_of
 from ..distributed.launch import is_first_of_node
+from ..distributed.options import Engine
 from ..distributed.parallelize import choose_engine, parallelize, unwrap
-from ..distributed.precision import COMPUTE_DTYPES, HEAD_DTYPES, apply_precision
+from ..distributed.precision import (
+    COMPUTE_DTYPES,
+    HEAD_DTYPES,
+    apply_precision,
+    can_cast,
+    heads,
+)
 from ..distributed.topology import find_topology, is_open, resolve_topology
 from ..errors import SHOWN, InputError
 from ..logs import saying
@@ -101,7 +108,7 @@ def _build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None
         engine = resolve_topology(engine, model, find_topology(run.device),
                                   dtype or torch.float32, cfg.optimizer)
     apply_precision(model, dtype, run.device, store=not sharded, master_dtype=master_dtype(cfg),
-                    head_dtype=head_dtype(cfg))
+                    head_dtype=head_dtype(cfg, model))
     by_shards = (checkpoint is not None and sharded and complete and checkpoint.is_sharded
                  and not anew)
     if checkpoint is not None and not by_shards:
@@ -196,13 +203,20 @@ def compute_dtype(cfg: Config, model: nn.Module) -> torch.dtype | None:
     return getattr(model.backbone, 'dtype', None)
 
 
-def head_dtype(cfg: Config) -> torch.dtype:
-    """Returns the dtype that convolutions of heads compute in: ``head_precision`` of the config.
+def head_dtype(cfg: Config, model: nn.Module) -> torch.dtype:
+    """Returns the dtype that convolutions of heads compute in.
+
+    ``head_precision='fp32' | 'bf16'`` in the config decides. Without it they compute in float32, or
+    with ``engine.fast`` as the backbone does if that is bfloat16 and all heads can.
 
     Raises:
-        InputError: If it is neither 'fp32' nor 'bf16'.
+        InputError: If ``head_precision`` is neither of the two.
     """
-    name = cfg.get('head_precision') or 'fp32'
+    name = cfg.get('head_precision')
+    if name is None:
+        fast = (Engine.of(cfg.get('engine')).fast and all(map(can_cast, heads(model)))
+                and compute_dtype(cfg, model) == torch.bfloat16)
+        return torch.bfloat16 if fast else torch.float32
     if name not in HEAD_DTYPES:
         raise InputError(f'head_precision={name!r}: expected one of {", ".join(HEAD_DTYPES)}')
     return HEAD_DTYPES[name]

@@ -1,6 +1,6 @@
 """Writes the checkpoints of a run one at a time: at once, or while the training goes on.
 
-    training:  copy to the host | next iterations                     | look: log, remove older ones
+    training:  copy to the host | next iterations                     | poll: log, remove older ones
     thread:                     | iter_2000.pth.part ... flush, rename |
 
 The training waits for the copy alone. A copy is worth its memory where writing takes long, and is
@@ -29,7 +29,7 @@ from ..logs import saying
 from ..units import GIB, format_bytes
 
 LARGE = GIB  # bytes of a process from which a stall matters
-ROOM = 1.25  # bytes that must be free for each of a copy, beside RESERVE
+ROOM = 1.5  # bytes that must be free for each of a copy, beside RESERVE
 RESERVE = GIB
 Save = FileSave | FolderSave
 
@@ -81,7 +81,7 @@ class _Writing(threading.Thread):
         began = time.monotonic()
         try:
             self._save.write(self._group)
-        except Exception as error:  # It is raised where the training looks.
+        except Exception as error:  # It is raised where the training polls.
             self._error = error
         self._wrote = time.monotonic() - began
 
@@ -117,7 +117,7 @@ class CheckpointWriter:
             save: Checkpoint, whose tensors may be those of the model.
             began: Time at which the training began to wait, by ``time.monotonic``.
             finished: Function that is called with the outcome, in the main thread: by this call, or
-                by a later one of :meth:`look` or :meth:`settle`. None: what fails is raised.
+                by a later one of :meth:`poll` or :meth:`settle`. None: what fails is raised.
 
         Raises:
             SaveError: If it could not be written, and there is no function to tell.
@@ -144,7 +144,7 @@ class CheckpointWriter:
         if finished is not None:
             finished(Outcome(save.path, error, time.monotonic() - began))
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Does what is left to do for a checkpoint that has been written meanwhile."""
         if self._writing is not None and not self._writing.is_alive():
             self.settle()

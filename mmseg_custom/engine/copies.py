@@ -1,69 +1,52 @@
-"""Copies between the host and a GPU that neither waits for.
+"""Copies between the host and a GPU for which neither waits.
 
 A copy overlaps with what the GPU computes if it comes from, or goes to, pinned memory, on a stream
 of its own. Before a copy from other memory CUDA waits until the stream is idle, `non_blocking` or
 not.
 """
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from mmcv.parallel import DataContainer
 from torch import Tensor
 
-T = TypeVar('T')
+from ..compat.data_containers import change_tensors
 
 
-class DeviceCopies:
-    """Copies values to a device while that computes what was launched before.
+def copy_stream(device: str) -> 'torch.cuda.Stream | None':
+    """Returns a stream for copies beside what a GPU computes; None on 'cpu'."""
+    return torch.cuda.Stream() if device == 'cuda' else None
 
-    Kernels that are launched afterwards wait for the copy, on the device. Nothing is copied to the
-    CPU.
+
+class DeviceCopy:
+    """A batch on its way to the GPU.
 
     Args:
-        device: 'cuda' or 'cpu'.
+        batch: Batch on the CPU: see :func:`..compat.data_containers.change_tensors`.
+        stream: Stream of the copy; None for a batch that stays on the CPU.
     """
 
-    def __init__(self, device: str):
-        self._device = torch.device(device)
-        self._stream = torch.cuda.Stream() if self._device.type == 'cuda' else None
+    def __init__(self, batch: Any, stream: 'torch.cuda.Stream | None'):
+        self._batch = batch
+        self._tensors: list[Tensor] = []
+        if stream is not None:
+            with torch.cuda.stream(stream):
+                self._batch = change_tensors(self._copy, batch)
+                self._copied = stream.record_event()
 
-    def __call__(self, value: T) -> T:
-        """Returns a value with its tensors on the device.
+    def _copy(self, tensor: Tensor) -> Tensor:
+        # A loader has pinned it, unless another collation than mmcv's made the batch.
+        tensor = tensor if tensor.is_pinned() else tensor.pin_memory()
+        self._tensors.append(tensor.to('cuda', non_blocking=True))
+        return self._tensors[-1]
 
-        Args:
-            value: Tensors in dicts, lists, tuples and mmcv's containers; those of containers for
-                the CPU stay there.
-        """
-        if self._stream is None:
-            return value
-        compute = torch.cuda.current_stream()
-        copies: list[Tensor] = []
-        with torch.cuda.stream(self._stream):
-            moved = self._moved(value, copies)
-        compute.wait_stream(self._stream)
-        for copy in copies:
-            copy.record_stream(compute)
-        return moved
-
-    def _moved(self, value: Any, copies: list[Tensor]) -> Any:
-        if isinstance(value, Tensor):
-            if value.device.type != 'cpu':
-                return value
-            copies.append(pinned(value).to(self._device, non_blocking=True))
-            return copies[-1]
-        if isinstance(value, DataContainer) and not value.cpu_only:
-            return DataContainer(self._moved(value.data, copies), value.stack, value.padding_value,
-                                 pad_dims=value.pad_dims)
-        if isinstance(value, dict):
-            return {key: self._moved(item, copies) for key, item in value.items()}
-        if type(value) in (list, tuple):
-            return type(value)(self._moved(item, copies) for item in value)
-        return value
-
-
-def pinned(tensor: Tensor) -> Tensor:
-    """Returns a tensor of the CPU in pinned memory, which copies to a GPU need to overlap."""
-    return tensor if tensor.is_pinned() else tensor.pin_memory()
+    def arrive(self) -> Any:
+        """Returns the batch; the current stream waits until it is there, the host does not."""
+        if self._tensors:
+            stream = torch.cuda.current_stream()
+            stream.wait_event(self._copied)
+            for tensor in self._tensors:  # else its memory could be given away while it is read
+                tensor.record_stream(stream)
+        return self._batch
 
 
 class HostCopy:
@@ -71,16 +54,18 @@ class HostCopy:
 
     Args:
         tensor: Tensor on any device; it must not be changed afterwards.
-        stream: CUDA stream that copies; default: the current one, after what it computes.
+        stream: Stream of the copy; default: the current one, after what it computes.
     """
 
-    def __init__(self, tensor: Tensor, stream: torch.cuda.Stream | None = None):
-        self._arrived = None
-        if tensor.device.type != 'cuda':
-            self._tensor = tensor
-            return
-        tensor = tensor.contiguous()  # else CUDA copies twice, and the second copy does not wait
-        compute = torch.cuda.current_stream()
+    def __init__(self, tensor: Tensor, stream: 'torch.cuda.Stream | None' = None):
+        self._tensor = tensor
+        self._arrived: torch.cuda.Event | None = None
+        if tensor.device.type == 'cuda':
+            # Of others CUDA makes a second copy on the host, which does not wait for the first.
+            self._copy(tensor.contiguous(), stream, torch.cuda.current_stream())
+
+    def _copy(self, tensor: Tensor, stream: 'torch.cuda.Stream | None',
+              compute: torch.cuda.Stream) -> None:
         with torch.cuda.stream(stream or compute):
             if stream is not None:
                 stream.wait_stream(compute)

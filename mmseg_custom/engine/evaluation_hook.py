@@ -16,7 +16,8 @@ from ..datasets.concatenated import ConcatTestDataset
 from ..distributed.collectives import broadcast_batch_norm, broadcast_from_rank0
 from ..distributed.parallelize import is_sharded
 from ..errors import InputError
-from ..evaluation.metric_names import BOUNDARY, means_of, metrics_of
+from ..evaluation.areas import Areas
+from ..evaluation.metric_names import BOUNDARY, means_of, measures_as_mmseg, metrics_of
 from ..evaluation.metrics import as_floats, boundary_metrics, pre_eval
 from ..evaluation.per_image import PerImage
 from ..evaluation.tables import percent, summarize
@@ -121,6 +122,8 @@ class SegEvalHook(EvalHook, TimedEvaluation):
         dataset = self.dataloader.dataset
         if BOUNDARY in self.metrics:
             return partial(pre_eval, dataset, boundary=True)
+        if self.pre_eval and measures_as_mmseg(type(dataset)):
+            return Areas(dataset)
         return (lambda labels, indices: dataset.pre_eval(labels, indices=indices)
                 ) if self.pre_eval else None
 

@@ -13,6 +13,7 @@ from ..checkpoint.work_dir import checkpoints_in, remove_checkpoint
 from ..distributed.parallelize import is_sharded, unwrap
 from ..distributed.precision import apply_precision
 from ..files import SaveError, make_folder
+from ..optim.local_shards import take_step
 from .checkpoint_writer import CheckpointWriter, Outcome, save_checkpoint
 from .divergence import check_finite
 from .last_save import LastSave
@@ -74,7 +75,7 @@ class SegOptimizerHook(OptimizerHook):
             deferred = isinstance(runner.log_buffer, DeferredLogBuffer)  # mmcv's takes numbers
             runner.log_buffer.update({'grad_norm': norm if deferred else norm.item()},
                                      runner.outputs['num_samples'])
-        runner.optimizer.step()
+        take_step(runner.optimizer)
 
 
 def clip_gradients(model: nn.Module, max_norm: float, norm_type: float = 2.0,

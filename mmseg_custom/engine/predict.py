@@ -27,7 +27,7 @@ from ..evaluation.run_info import peak_memory
 from ..models import InternViTSegmentor
 from ..progress import progress_bar
 from .background import Background
-from .copies import DeviceCopies, HostCopy
+from .copies import DeviceCopy, HostCopy, copy_stream
 from .painter import Painter
 from .predictions import Predictions
 from .preemption import Preemption
@@ -68,9 +68,9 @@ def predict(model: nn.Module, loader: DataLoader, device: str, keep: Keep | None
 
 
 def predict_all(models: Sequence[nn.Module], loader: DataLoader, device: str,
-                keep: Keep | None = None, after_batch: Callable[[], object] = lambda: None,
-                description: str = '', preemption: Preemption | None = None
-                ) -> list[Predictions]:
+                keep: Keep | None = None, description: str = '',
+                preemption: Preemption | None = None,
+                labels_of: Callable[[list, list], list] | None = None) -> list[Predictions]:
     """Predicts a data set with one or several segmentors during training, wrapped or not.
 
     Args:
@@ -78,9 +78,10 @@ def predict_all(models: Sequence[nn.Module], loader: DataLoader, device: str,
         loader: See :func:`predict`.
         device: See :func:`predict`.
         keep: See :func:`predict`.
-        after_batch: Function that is called after each batch.
         description: Text beside the progress bar.
         preemption: Stop signals of the run.
+        labels_of: Function of images and metas that returns the label maps of each segmentor,
+            where they share work; default: :func:`predict_labels`, one segmentor after the other.
 
     Returns:
         Predictions of each segmentor: of all ranks on rank 0, of this rank on the others.
@@ -100,8 +101,8 @@ def predict_all(models: Sequence[nn.Module], loader: DataLoader, device: str,
     with ExitStack() as stack:
         for model in models:
             stack.enter_context(evaluation_mode(model))
-        _fill(found, models, loader, device, keep, after_batch=after_batch, stopped=stopped,
-              description=description)
+        _fill(found, models, loader, device, keep, stopped=stopped, description=description,
+              labels_of=labels_of)
     if preemption is not None:
         preemption.check()
     return [own.gather() for own in found]
@@ -109,8 +110,8 @@ def predict_all(models: Sequence[nn.Module], loader: DataLoader, device: str,
 
 def _fill(found: Sequence[Predictions], models: Sequence[nn.Module], loader: DataLoader,
           device: str, keep: Keep | None, paint: Painter | None = None,
-          after_batch: Callable[[], object] = lambda: None,
-          stopped: Callable[[], bool] = lambda: False, description: str = '') -> bool:
+          stopped: Callable[[], bool] = lambda: False, description: str = '',
+          labels_of: Callable[[list, list], list] | None = None) -> bool:
     """Predicts this rank's part of a data set into ``found``, one entry per segmentor.
 
     Returns:
@@ -118,7 +119,7 @@ def _fill(found: Sequence[Predictions], models: Sequence[nn.Module], loader: Dat
     """
     _, ranks = get_dist_info()
     start, total = time.perf_counter(), len(loader.dataset)
-    copies, skips = DeviceCopies(device), isinstance(loader.dataset, SkippingDataset)
+    copies, skips = copy_stream(device), isinstance(loader.dataset, SkippingDataset)
     for model in models:
         model.eval()
     # A window on the screen belongs to the main thread.
@@ -128,12 +129,10 @@ def _fill(found: Sequence[Predictions], models: Sequence[nn.Module], loader: Dat
                 torch.no_grad(), background:
             for indices, batch in zip(_indices(loader), loader):
                 unread = batch.pop('unread', {})
-                if unread:
-                    background.put(partial(_skip_unread, found, indices, unread))
+                skipped = [(indices[i], message) for i, message in unread.items()]
                 read = [index for i, index in enumerate(indices) if i not in unread]
-                for image in _predict(models, read, batch, copies):
-                    background.put(partial(image.finish, found, keep, paint, skips))
-                after_batch()
+                images = _predict(models, read, batch, copies, labels_of)
+                background.put(partial(_finish, found, skipped, images, keep, paint, skips))
                 # The other ranks are taken to be as far as this one.
                 bar.update(min(len(indices) * ranks, total - bar.n))
                 if stopped():
@@ -161,45 +160,55 @@ class _Image:
     meta: dict
     model: nn.Module
 
-    @torch.no_grad()  # In each thread, it has to be said again.
-    def finish(self, found: Sequence[Predictions], keep: Keep | None, paint: Painter | None,
-               skips: bool) -> None:
-        """Stores the results of each segmentor, and paints the picture.
 
-        Args:
-            found: Predictions of each segmentor.
-            keep: See :func:`predict`.
-            paint: See :func:`predict`.
-            skips: Whether an image is skipped whose label cannot be read.
+@torch.no_grad()  # In each thread, it has to be said again.
+def _finish(found: Sequence[Predictions], skipped: list[tuple[int | None, str]],
+            images: list[_Image], keep: Keep | None, paint: Painter | None, skips: bool) -> None:
+    """Stores the results of a batch for each segmentor, and paints the pictures.
 
-        Raises:
-            InputError: If the label cannot be read, and the image is not skipped.
-        """
-        for own, labels in zip(found, self.labels):
+    Args:
+        found: Predictions of each segmentor.
+        skipped: Indices of images that could not be read, and why.
+        images: The others.
+        keep: See :func:`predict`.
+        paint: See :func:`predict`.
+        skips: Whether an image is skipped whose label cannot be read.
+
+    Raises:
+        InputError: If a label cannot be read, and its image is not skipped.
+    """
+    for index, message in skipped:
+        for own in found:
+            _skip(own, index, message)
+    for image in images:
+        for own, labels in zip(found, image.labels):
             if isinstance(labels, HostCopy):
                 labels = labels.wait().numpy().astype(np.int64)
             try:
-                own.results[self.index] = keep([labels], [self.index])[0] if keep else labels
+                own.results[image.index] = (
+                    keep([labels], [image.index])[0] if keep else labels)
             except InputError as error:
                 if not skips:
                     raise
-                _skip(own, self.index, str(error))
+                _skip(own, image.index, str(error))
                 continue
             if paint:
-                paint(self.model, self.view, self.meta, labels, self.index)
+                paint(image.model, image.view, image.meta, labels, image.index)
 
 
 def _predict(models: Sequence[nn.Module], indices: list[int | None], batch: dict,
-             copies: DeviceCopies) -> list[_Image]:
-    """Predicts the images of a batch."""
+             copies: torch.cuda.Stream | None, labels_of: Callable[[list, list], list] | None
+             ) -> list[_Image]:
+    """Predicts the images of a batch, which are copied to the device on a stream of their own."""
     # Ranks with a sharded model must predict equally often, so they predict the padding, too.
     padding = any(is_sharded(model) for model in models)
     positions = [i for i, index in enumerate(indices) if index is not None or padding]
     if not positions:
         return []
     views, metas = _unpack(batch, positions)
-    images = copies(views)
-    labels = [predict_labels(model, images, metas) for model in models]
+    images = DeviceCopy(views, copies).arrive()
+    labels = labels_of(images, metas) if labels_of is not None else [
+        predict_labels(model, images, metas) for model in models]
     return [_Image(index, list(of_image), view, meta, unwrap(models[0]))
             for index, *of_image, view, meta in zip(
                 (indices[i] for i in positions), *labels, views[0], metas[0])
@@ -207,7 +216,7 @@ def _predict(models: Sequence[nn.Module], indices: list[int | None], batch: dict
 
 
 def predict_labels(model: nn.Module, images: list, metas: list[list[dict]]
-                   ) -> list[HostCopy] | list[np.ndarray]:
+                   ) -> list[HostCopy | np.ndarray]:
     """Predicts the label maps (H, W) of N images of any sizes, by any of mmseg's segmentors.
 
     Args:
@@ -216,29 +225,16 @@ def predict_labels(model: nn.Module, images: list, metas: list[list[dict]]
         metas: Views of N dicts each.
 
     Returns:
-        N label maps: those of our segmentor are on their way to the host, those of others there.
+        N label maps: of our segmentor on their way to the host, of others there.
     """
     segmentor = unwrap(model)
     if isinstance(segmentor, InternViTSegmentor):
-        return [HostCopy(labels) for labels in segmentor(
-            return_loss=False, img=images, img_metas=metas, lockstep=is_sharded(model),
-            on_device=True)]
+        found = segmentor(return_loss=False, img=images, img_metas=metas,
+                          lockstep=is_sharded(model), on_device=True)
+        # A subclass may have a forward pass of its own.
+        return [HostCopy(x) if isinstance(x, Tensor) else x for x in found]
     return [segmentor(return_loss=False, img=[view[n][None] for view in images],
                       img_metas=[[view[n]] for view in metas])[0] for n in range(len(images[0]))]
-
-
-def _skip_unread(found: Sequence[Predictions], indices: list[int | None],
-                 unread: Mapping[int, str]) -> None:
-    """Skips the images of a batch that could not be read.
-
-    Args:
-        found: Predictions of each segmentor.
-        indices: Indices of the images of the batch.
-        unread: Position in the batch -> reason.
-    """
-    for position, message in unread.items():
-        for own in found:
-            _skip(own, indices[position], message)
 
 
 def _skip(found: Predictions, index: int | None, message: str) -> None:

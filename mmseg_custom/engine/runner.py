@@ -96,12 +96,7 @@ class SegRunner(IterBasedRunner):
 
     def train(self, data_loader: Any, **kwargs) -> None:
         """Runs one iteration; the optimizer hook runs the backward pass of its last batch."""
-        self.checkpoint_writer.look()
-        self._training_mode.enter(self.model)
-        self.mode = 'train'
-        self.data_loader = data_loader
-        self._epoch = data_loader.epoch
-        self._begin_epoch()
+        self._enter(data_loader)
         self.data_batch = next(data_loader)
         self.call_hook('before_train_iter')
         # A segmentor with a step of its own may not know the option.
@@ -123,6 +118,19 @@ class SegRunner(IterBasedRunner):
         self.log_buffer.update(self.outputs['log_vars'], samples, mean_over_ranks=True)
         self.call_hook('after_train_iter')
         del self.data_batch
+        self._leave()
+
+    def _enter(self, data_loader: Any) -> None:
+        """Prepares an iteration."""
+        self.checkpoint_writer.poll()
+        self._training_mode.enter(self.model)
+        self.mode = 'train'
+        self.data_loader = data_loader
+        self._epoch = data_loader.epoch
+        self._begin_epoch()
+
+    def _leave(self) -> None:
+        """Counts an iteration."""
         self._inner_iter += 1
         self._iter += 1
         self._end_epoch()

@@ -64,7 +64,7 @@ def load_model(cfg: Config, checkpoint: Checkpoint | None, device: str, num_clas
         with reading('model'):
             model.init_weights()
     model.requires_grad_(False)  # Nothing is trained, so no weight needs float32.
-    apply_precision(model, compute_dtype(cfg, model), device, head_dtype=head_dtype(cfg))
+    apply_precision(model, compute_dtype(cfg, model), device, head_dtype=head_dtype(cfg, model))
     if checkpoint is not None:
         pretrained = cfg.model.get('backbone', {}).get('pretrained')
         if backbone is None and pretrained and osp.exists(pretrained):

@@ -12,6 +12,7 @@ from .batch_norm import check_batch_norm
 from .blame import first_iteration
 from .build import build_model, hash_ahead
 from .cached import drop_unneeded_blocks, open_cache
+from .copied_ahead import copied_ahead
 from .first_sample import try_first_samples
 from .label_check import with_checked_labels
 from .last_save import LastSave
@@ -81,7 +82,7 @@ def _train(run: Run, preemption: Preemption, folder: RunFolder) -> None:
     folder.attach(runner)
     if run.resumed:
         runner.restore(run.checkpoint)
-    loader = build_train_loader(run, samples, done=runner.iter)
+    loader = copied_ahead(build_train_loader(run, samples, done=runner.iter), run.device)
     logger.info('training on %s x %d, %d images a step, %d iterations', run.device,
                 run.batch.ranks, run.batch.images, runner.max_iters)
     with progress_of(runner), first_iteration(runner):

@@ -10,6 +10,7 @@ from torch import nn
 from ..distributed.parallelize import unwrap
 from ..errors import InputError, some_of
 from ..models.segmentors.encoder_decoder import InternViTSegmentor, check_test_cfg
+from ..optim.fused import with_fused
 from . import ema
 from .blame import reading
 from .evaluation_hook import SegEvalHook
@@ -43,7 +44,8 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
         checkpoints = {'background': None, **checkpoints, 'last_save': last_save}
     _warn_of_unused_keys(cfg.optimizer, model, logger)
     with reading('optimizer'):
-        optimizer = build_optimizer(model, cfg.optimizer)
+        optimizer = build_optimizer(model, with_fused(
+            cfg.optimizer, run.engine.fused_optimizer, run.engine.fast, run.device))
     defaults = dict(model=model, optimizer=optimizer, work_dir=run.work_dir, logger=logger,
                     meta=run.meta)
     if issubclass(RUNNERS.get(cfg.runner.type) or object, SegRunner):

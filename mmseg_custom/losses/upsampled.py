@@ -20,6 +20,7 @@ from torch.nn import functional as F
 # Floats of a strip: what the caches of a core hold, and what keeps a GPU busy for a launch. The CPU
 # takes one logit map at a time, so that its result does not depend on the others, bit for bit.
 STRIP_FLOATS = {'cpu': 2**20, 'cuda': 2**25}
+PARTS = 10  # of the classes, among which the CPU finds the highest logit
 EPS = torch.finfo(torch.float32).eps
 _sized_for: ContextVar[str | None] = ContextVar('sized_for', default=None)
 
@@ -115,13 +116,17 @@ def _strips(logits: Tensor, targets: Tensor, weights: Tensor, valid: Tensor, ali
     budget = STRIP_FLOATS.get(device_type, STRIP_FLOATS['cuda'])
     read = _rows_read(h, height, align_corners)
     together = 1 if device_type == 'cpu' else count
+    memory: Tensor | None = None  # of the first strip, for all: new memory costs the CPU a pass
     for group, rows in _plan(count, height, classes * width, budget, together):
         image = torch.arange(group.start, group.stop, device=logits.device) % images
         source = slice(read[rows.start][0], read[rows.stop - 1][1] + 1)
         strip = to_rows[rows, source]  # (r, s)
         # (n, K, s, w) -> (s, n, K, w) -> (s, n, K, W) -> (r, n, K, W)
         columns = logits[group, :, source].movedim(2, 0) @ to_columns
-        upsampled = (strip @ columns.flatten(1)).view(-1, *columns.shape[1:])
+        if memory is None or len(memory) < len(strip) or memory.shape[1:] != columns.shape[1:]:
+            memory = columns.new_empty(len(strip), *columns.shape[1:])
+        upsampled = memory[:len(strip)]
+        torch.mm(strip, columns.flatten(1), out=upsampled.flatten(1))
         loss, hits = _cross_entropy_(upsampled, *(
             part[image, rows].transpose(0, 1) for part in (targets, weights, valid)))
         sums[:, group] += torch.stack([loss, hits])
@@ -146,7 +151,7 @@ def _cross_entropy_(logits: Tensor, targets: Tensor, weights: Tensor,
         Two (n,), float64.
     """
     index = targets.unsqueeze(2)  # (r, n, 1, W)
-    highest = logits.amax(2, keepdim=True)
+    highest = _highest(logits)
     of_target = logits.gather(2, index)
     hits = (of_target >= highest).squeeze(2) & valid
     total = logits.sub_(highest).exp_().sum(2, keepdim=True)
@@ -154,6 +159,23 @@ def _cross_entropy_(logits: Tensor, targets: Tensor, weights: Tensor,
     logits.mul_(weights.unsqueeze(2) / total)
     _subtract_(logits, index, weights.unsqueeze(2))
     return loss.sum((0, 2), dtype=torch.float64), hits.sum((0, 2), dtype=torch.float64)
+
+
+def _highest(logits: Tensor) -> Tensor:
+    """Returns the highest logit of each pixel: (r, n, K, W) -> (r, n, 1, W).
+
+    On the CPU ``amax`` along an axis that is not the last one takes twice as long as comparing
+    parts of the classes first.
+    """
+    size = logits.shape[2] // PARTS
+    if size < 2 or not logits.is_cpu:
+        return logits.amax(2, keepdim=True)
+    first, second, *others = logits.split(size, 2)
+    highest = torch.maximum(first, second)
+    for part in others:
+        own = highest[:, :, :part.shape[2]]  # the last part has what is left
+        torch.maximum(own, part, out=own)
+    return highest.amax(2, keepdim=True)
 
 
 def _subtract_(logits: Tensor, index: Tensor, values: Tensor) -> None:

@@ -57,6 +57,22 @@ def test_order_of_modules_does_not_matter_for_own_files(tmp_path):
                            loaded.state[theirs[name]]['exp_avg'])
 
 
+@pytest.mark.parametrize('fused', [True, False])
+def test_a_run_computes_its_steps_in_its_own_way(tmp_path, fused):
+    """Whichever way the run took that saved the checkpoint."""
+    path, model = str(tmp_path / 'own.pth'), segmentor()
+    saved, own = (build_optimizer(model, {**ONE_GROUP, 'fused': value})
+                  for value in (not fused, fused))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    saved.step()
+    save_checkpoint(model, path, saved)
+    load_optimizer(own, open_checkpoint(path), model)
+    assert [group['fused'] for group in own.param_groups] == [fused]
+    own.step()
+    assert {state['step'].item() for state in own.state.values()} == {2}
+
+
 def test_unknown_order_is_refused(tmp_path):
     """Groups of layer decay are not in the order of the modules."""
     path = str(tmp_path / 'foreign.pth')

@@ -53,11 +53,12 @@ def test_a_thread_beside_waits_for_labels_alone(cuda, tmp_path, name, ranks, vie
     with on_cuda() as seen, simulate_ranks(cuda, seen, ranks, host=True):
         model = built(run, seen)
         seen.host_waits.clear()
-        seen.unpinned.clear()
+        seen.copies.clear()
         found, = predict_all([model], Loader(views, images, ranks), 'cuda')
     assert [labels.shape for labels in found.in_order()] == SIZES
     print(f'{name}, {views} view(s): host waits {seen.host_waits}, in the thread beside '
-          f'{dict(Counter(seen.beside))}, copies that are not pinned {seen.unpinned}')
-    assert not seen.host_waits and not seen.unpinned
+          f'{dict(Counter(seen.beside))}, copies to the device {len(seen.copies)}')
+    assert not seen.host_waits and all(pinned for pinned, _ in seen.copies)
+    assert sum(not on_compute for _, on_compute in seen.copies) == views * len(SIZES)
     assert Counter(seen.beside) == {LABELS: len(SIZES)}
     assert len(exchanges) == (len(SIZES) if ranks > 1 else 0)

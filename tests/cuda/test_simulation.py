@@ -81,6 +81,29 @@ def test_devices_do_not_mix(name):
         MIXED[name](torch.ones(4, 3, device='cuda'))
 
 
+def test_what_is_being_copied_is_not_read_too_early(cuda):
+    with on_cuda() as seen:
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            copy = torch.ones(3).pin_memory().to('cuda', non_blocking=True)
+            copied = stream.record_event()
+        with pytest.raises(RuntimeError, match='reads too early what is being copied'):
+            copy + 1
+        torch.cuda.current_stream().wait_event(copied)
+        copy + 1
+        torch.ones(3).to('cuda', non_blocking=True)
+        assert seen.copies == [(True, False), (False, True)] and len(seen.unpinned) == 1
+
+
+def test_operators_that_reach_the_device_are_counted():
+    with on_cuda() as seen:
+        x = torch.zeros(2, 3, device='cuda')
+        seen.launches.clear()
+        (x.view(3, 2).T[:1].contiguous() + 1).sum()
+        torch.ones(3) + 1
+        assert seen.launches.total() == 3  # a copy, a sum, a reduction
+
+
 def test_nccl_takes_no_tensors_of_the_host(cuda):
     with on_cuda() as seen, simulate_ranks(cuda, seen, 4):
         dist.all_reduce(torch.ones(3, device='cuda'))

@@ -6,6 +6,7 @@ from helpers.device_memory import DeviceMemory, Kinds, assert_as_predicted, pred
 from helpers.fake_cuda import local, on_cuda, simulate_ranks
 from helpers.fake_runs import RECIPES, prepared, recipe, train
 from mmcv.runner import Hook
+from torch.nn import SyncBatchNorm
 
 from mmseg_custom.distributed import mesh
 from mmseg_custom.engine.ema import SegEMAHook
@@ -16,31 +17,71 @@ LOG_LINE = {'mmseg_custom/engine/log_buffer.py:read_together (a copy to the host
             'mmseg_custom/engine/text_log.py:_get_max_memory (a number is read)'}
 
 
+# Operators that reach the device in an iteration, without a line of the log, at seven blocks: those
+# of one process and of one of 8. More launches than these are a decision, not an accident.
+LAUNCHES = {'linear probing': (0, 0), 'head tuning': (0, 0), 'few-shot': (0, 0),
+            'full tuning': (0, 0)}
+
+
 class Iterations(Hook):
-    """Collects the host waits of each iteration; the first includes those of the start."""
+    """Collects what each iteration does; the first includes the start.
+
+    Attributes:
+        waits: Host waits by place.
+        launches: Number of operators that reach the device.
+        copies: Copies of batches to the device: whether from pinned memory, and whether on the
+            stream that computes.
+    """
+
+    def __init__(self, seen):
+        self.seen, self.waits, self.launches, self.copies = seen, [], [], []
+
+    def after_train_iter(self, runner):
+        self.waits.append(Counter(self.seen.host_waits))
+        self.launches.append(self.seen.launches.total())
+        self.copies.append(Counter(self.seen.copies))
+        for found in (self.seen.host_waits, self.seen.launches, self.seen.copies):
+            found.clear()
+
+
+class BeforeBackward(Hook):
+    """Collects the host waits of each iteration before its backward pass."""
+
+    registered = 'VERY_HIGH'  # the optimizer's hook runs the backward pass
 
     def __init__(self, seen):
         self.seen, self.waits = seen, []
 
     def after_train_iter(self, runner):
-        self.waits.append(Counter(self.seen.host_waits))
-        self.seen.host_waits.clear()
+        self.waits.append(list(self.seen.host_waits))
+
+
+class Collectives(Hook):
+    """Counts the collectives of each iteration."""
+
+    def __init__(self, seen):
+        self.seen, self.counts = seen, []
+
+    def after_train_iter(self, runner):
+        self.counts.append(Counter(self.seen.collectives))
+        self.seen.collectives.clear()
 
 
 def run_on_cuda(cuda, tmp_path, name, ranks=1, **settings):
     """Trains a recipe for three iterations; a line is logged after the second.
 
     Returns:
-        (runner, host waits of each iteration, what was seen).
+        (runner, what each iteration did, what was seen).
     """
     return train_on_cuda(cuda, prepared(recipe(name, **settings), tmp_path / 'run', ranks), ranks)
 
 
 def train_on_cuda(cuda, run, ranks, memory=None):
     with on_cuda(memory) as seen, simulate_ranks(cuda, seen, ranks):
-        iterations = Iterations(seen)
-        runner = train(run, seen, [iterations, *[Kinds(memory)] * (memory is not None)])
-    return runner, iterations.waits, seen
+        iterations, before = Iterations(seen), BeforeBackward(seen)
+        runner = train(run, seen, [iterations, before, *[Kinds(memory)] * (memory is not None)])
+    assert not any(before.waits[1:])
+    return runner, iterations, seen
 
 
 def assert_on_cuda(runner):
@@ -58,9 +99,13 @@ def test_a_recipe_waits_for_a_line_of_the_log_and_takes_what_is_predicted(
         cuda, tmp_path, name, ranks):
     run = prepared(recipe(name), tmp_path / 'run', ranks)
     predicted, memory = predicted_for(run), DeviceMemory()
-    runner, waits, seen = train_on_cuda(cuda, run, ranks, memory)
+    runner, done, seen = train_on_cuda(cuda, run, ranks, memory)
+    waits = done.waits
     print(f'{name}, {ranks} process(es): {sum(waits[2].values())} host waits in an iteration, '
-          f'{sum(waits[1].values())} more for a line of the log')
+          f'{sum(waits[1].values())} more for a line of the log; {done.launches[2]} launches')
+    assert done.launches[2] <= LAUNCHES[name][ranks > 1]
+    # Images and labels of the next iteration, on a stream of their own; nothing else is copied.
+    assert done.copies[2] == {(True, False): 2}
     assert not waits[2]
     assert waits[1].keys() <= LOG_LINE and max(waits[1].values()) == 1
     assert_on_cuda(runner)
@@ -68,12 +113,28 @@ def test_a_recipe_waits_for_a_line_of_the_log_and_takes_what_is_predicted(
     assert_as_predicted(memory, predicted)
 
 
+@pytest.mark.parametrize('name, ranks', [
+    ('head tuning', 1), pytest.param('head tuning', 8, marks=pytest.mark.slow),
+    pytest.param('full tuning', 8, marks=pytest.mark.slow)])
+def test_heads_in_bfloat16_wait_for_nothing_and_take_what_is_predicted(
+        cuda, tmp_path, name, ranks):
+    run = prepared(recipe(name, head_precision='bf16'), tmp_path / 'run', ranks)
+    predicted, memory = predicted_for(run), DeviceMemory()
+    runner, done, _ = train_on_cuda(cuda, run, ranks, memory)
+    assert not done.waits[2] and done.waits[1].keys() <= LOG_LINE
+    assert_on_cuda(runner)
+    assert_as_predicted(memory, predicted)
+    in_float32 = predicted_for(prepared(recipe(name), tmp_path / 'float32', ranks))
+    assert predicted.parts['head'] < in_float32.parts['head']
+    assert any('convolutions in bfloat16' == str(kernel) for kernel in predicted.flops)
+
+
 @pytest.mark.parametrize('ranks', [1, 8])
 def test_accumulated_and_clipped_gradients_wait_for_nothing(cuda, tmp_path, ranks):
-    _, waits, _ = run_on_cuda(
+    _, done, _ = run_on_cuda(
         cuda, tmp_path, 'few-shot', ranks, total_batch=4 * ranks,
         optimizer_config=dict(grad_clip=dict(max_norm=1.0)), model__backbone__drop_path_rate=0.2)
-    assert not waits[2] and waits[1].keys() <= LOG_LINE
+    assert not done.waits[2] and done.waits[1].keys() <= LOG_LINE
 
 
 def test_averages_of_weights_wait_for_nothing(cuda, tmp_path):
@@ -86,20 +147,41 @@ def test_averages_of_weights_wait_for_nothing(cuda, tmp_path):
 
 
 def test_nor_does_the_segmentor_of_mmseg(cuda, tmp_path):
-    _, waits, _ = run_on_cuda(cuda, tmp_path, 'few-shot', 8, model__type='EncoderDecoder')
-    assert not waits[2] and waits[1].keys() <= LOG_LINE
+    _, done, _ = run_on_cuda(cuda, tmp_path, 'few-shot', 8, model__type='EncoderDecoder')
+    assert not done.waits[2] and done.waits[1].keys() <= LOG_LINE
 
 
 def test_class_weights_wait_for_nothing(cuda, tmp_path):
-    _, waits, _ = run_on_cuda(cuda, tmp_path, 'linear probing',
+    _, done, _ = run_on_cuda(cuda, tmp_path, 'linear probing',
                               model__decode_head__loss_decode__class_weight=[1., 2.] * 75)
-    assert not waits[2]
+    assert not done.waits[2]
 
 
 @pytest.mark.parametrize('name', ['linear probing', 'full tuning'])
 def test_32_processes_of_4_hosts(cuda, tmp_path, name):
     cuda.setattr(mesh, 'gather_to_all', lambda _: [f'host {i // 8}' for i in range(32)])
-    runner, waits, _ = run_on_cuda(cuda, tmp_path, name, 32, engine__hybrid=True)
-    assert not waits[2]
+    runner, done, _ = run_on_cuda(cuda, tmp_path, name, 32, engine__hybrid=True)
+    assert not done.waits[2]
     if name == 'full tuning':
         assert tuple(next(runner.model.parameters()).device_mesh.shape) == (4, 8)
+
+
+@pytest.mark.slow
+def test_hosts_sum_the_gradients_of_a_step_once(cuda, tmp_path):
+    """With two batches a step, each is reduced within its host, and their sum over the hosts."""
+    cuda.setattr(mesh, 'gather_to_all', lambda _: [f'host {i // 8}' for i in range(16)])
+    counts = []
+    for batches in (1, 2):
+        run = prepared(recipe('few-shot', engine__hybrid=True, total_batch=32 * batches),
+                       tmp_path / str(batches), 16)
+        assert run.batch.accumulation == batches
+        with on_cuda() as seen, simulate_ranks(cuda, seen, 16):
+            collectives = Collectives(seen)
+            runner = train(run, seen, [collectives])
+        counts.append(collectives.counts[2])
+    norms = sum(isinstance(module, SyncBatchNorm) for module in runner.model.modules())
+    one, two = counts
+    assert one['c10d.allreduce_.default'] > norms
+    assert two['c10d.allreduce_.default'] - one['c10d.allreduce_.default'] == norms
+    scatters = 'c10d._reduce_scatter_base_.default'
+    assert two[scatters] == 2 * one[scatters] > 0

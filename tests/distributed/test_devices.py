@@ -6,6 +6,7 @@ import torch
 from mmseg_custom.distributed import devices
 from mmseg_custom.distributed.devices import GPUFacts, diagnose
 from mmseg_custom.errors import InputError
+from mmseg_custom.units import GIB
 
 CUDA13 = ['sm_75', 'sm_80', 'sm_86', 'sm_90', 'sm_100', 'sm_120']
 NO_DRIVER = 'Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU'
@@ -120,3 +121,9 @@ def test_gpu_in_other_hands(two_gpus):
     assert devices.taken_by_others(0) is None
     assert devices.taken_by_others(1).startswith(
         'GPU 1 (NVIDIA X): 60 GiB of 80 GiB are taken already')
+
+
+def test_a_run_may_take_the_whole_gpu_or_what_others_leave(two_gpus):
+    """The whole, although a context takes some: a resumed run is to find the same."""
+    assert devices.memory_for_run(0) == torch.cuda.mem_get_info(0)[1]
+    assert devices.memory_for_run(1) == 20 * GIB

@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 import torch
+from mmcv import Config
 from mmcv.cnn.utils import revert_sync_batchnorm
 from mmseg.models import build_head
 from torch import nn
@@ -11,6 +12,7 @@ from torch import nn
 from mmseg_custom.distributed import precision
 from mmseg_custom.distributed.casts import ParameterCasts
 from mmseg_custom.distributed.precision import apply_precision
+from mmseg_custom.engine.build import head_dtype
 from mmseg_custom.errors import InputError
 from mmseg_custom.models import InternViT6B
 
@@ -155,6 +157,24 @@ def test_a_cpu_that_is_slow_in_bfloat16_computes_in_float32_on_rounded_weights(m
         if isinstance(module, nn.Conv2d) and module is not reference.decode_head.conv_seg:
             module.weight.data = module.weight.data.bfloat16().float()
     assert torch.allclose(logits_of(model), logits_of(reference), atol=1e-6)
+
+
+@pytest.mark.parametrize('settings, expected', [
+    ({}, 'float32'), (dict(engine=dict(fast=True)), 'bfloat16'),
+    (dict(engine=dict(fast=True), precision='fp32'), 'float32'),
+    (dict(engine=dict(fast=True), head_precision='fp32'), 'float32'),
+    (dict(head_precision='bf16'), 'bfloat16')])
+def test_the_config_says_what_heads_compute_in(settings, expected):
+    model = segmentor(head_dtype=torch.float32)
+    assert head_dtype(Config(settings), model) == getattr(torch, expected)
+
+
+def test_fast_leaves_heads_of_others_alone():
+    model = segmentor(head_dtype=torch.float32)
+    model.decode_head = nn.Conv2d(24, 5, 1)
+    assert head_dtype(Config(dict(engine=dict(fast=True))), model) == torch.float32
+    with pytest.raises(InputError, match="head_precision='fp16': expected one of fp32, bf16"):
+        head_dtype(Config(dict(head_precision='fp16')), model)
 
 
 def test_heads_of_others_are_refused():

@@ -8,7 +8,7 @@ from helpers.tiny_networks import segmentor_config
 from mmcv import Config
 
 from mmseg_custom.distributed.memory import FRAGMENTATION, RESERVE
-from mmseg_custom.doctor.advice import advise
+from mmseg_custom.doctor.advice import _changes, advise
 from mmseg_custom.doctor.memory import MemoryEstimate, predict
 from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.engine.batch_norm import find_single_value
@@ -73,3 +73,26 @@ def test_advises_nothing_where_it_fits():
 def test_simulates_one_image_where_processes_share_the_statistics():
     for device in ('cuda', 'cpu'):
         assert chosen(predict(config(), RunShape(device, 2, 1, CROP))).peak > 0
+
+
+def test_advises_the_options_of_a_sharded_run_that_take_less():
+    cfg = config()
+    cfg.model.backbone.freeze_vit = False
+    cfg.engine = dict(type='fsdp2', reshard_after_forward=False, hybrid=True)
+    words = [words for words, changed, _ in _changes(cfg, RunShape('cuda', 16, 1, CROP))]
+    assert words[:2] == ['engine.reshard_after_forward=True', 'engine.hybrid=False']
+    one_host = [words for words, *_ in _changes(cfg, RunShape('cuda', 8, 1, CROP))]
+    assert one_host[0] == words[0] and words[1] not in one_host
+    cfg.engine = dict(type='ddp', reshard_after_forward=False)
+    assert not any('engine' in words for words, *_ in _changes(cfg, RunShape('cuda', 8, 2, CROP)))
+
+
+def test_advises_to_recompute_no_more_than_needed():
+    def row(checkpointing: bool, peak: int) -> MemoryEstimate:
+        return MemoryEstimate('single', checkpointing, False, {'activations': peak},
+                              chosen=not checkpointing, fits=checkpointing)
+    shape = RunShape('cuda', 1, 2, CROP, memory=80 * GIB)
+    faults, _ = advise(config(), [row(True, 60 * GIB), row(False, 90 * GIB)], shape)
+    assert faults[0].way_out == (
+        'single + checkpointing: 60.0 GiB (--engine single, model.backbone.with_cp=True); '
+        'engine.checkpoint_every=auto recomputes no more blocks than have to be')

@@ -12,12 +12,13 @@ from helpers.tiny_networks import segmentor_config
 from mmcv import Config
 from mmseg.models import build_segmentor
 
-from mmseg_custom.distributed.memory import state_bytes
+from mmseg_custom.distributed.memory import FRAGMENTATION, RESERVE, state_bytes
 from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.doctor import memory
 from mmseg_custom.doctor.kernels import PRODUCT, Kernel
-from mmseg_custom.doctor.memory import estimate, predict
+from mmseg_custom.doctor.memory import estimate, estimate_on_demand, predict
+from mmseg_custom.doctor.recomputation import MARGIN
 from mmseg_custom.doctor.run_shape import RunShape, run_shape_of
 from mmseg_custom.engine.build import build_network
 from mmseg_custom.engine.config import load_config
@@ -174,13 +175,19 @@ def test_parts_are_those_of_the_weights():
     assert all(each.fits for each in estimates)
 
 
-@pytest.mark.parametrize('engine, with_cp', [
-    ('ddp', True), ('ddp', False), ('fsdp2', True), ('fsdp2', False)])
-def test_two_shallow_networks_tell_what_a_deep_one_takes(engine, with_cp, monkeypatch):
+@pytest.mark.parametrize('engine, with_cp, options', [
+    ('ddp', True, dict(checkpoint_every=2)), ('ddp', False, dict(checkpoint_every=2)),
+    ('fsdp2', True, dict(checkpoint_every=2)), ('fsdp2', False, dict(checkpoint_every=2)),
+    ('ddp', True, dict(checkpoint_blocks=4)),
+    pytest.param('fsdp2', True, dict(checkpoint_blocks=8, reshard_after_forward=False),
+                 marks=pytest.mark.slow),
+    pytest.param('fsdp2', True, dict(checkpoint_blocks=0, reduce_dtype='bf16'),
+                 marks=pytest.mark.slow)])
+def test_few_shallow_networks_tell_what_a_deep_one_takes(engine, with_cp, options, monkeypatch):
     model = segmentor(64, 'upernet', depth=12)
     model['backbone']['out_indices'] = [2, 5, 8, 10]  # the last block is not read
     cfg = config(model, 2, engine)
-    cfg.engine.checkpoint_every = 2
+    cfg.engine.update(options)
     shape, kind = RunShape('cuda', 4, 2, CROP), Engine(**cfg.engine)
     extrapolated = estimate(cfg, shape, kind, with_cp)
     monkeypatch.setattr(memory, 'traced_depths', lambda *_: None)
@@ -190,6 +197,43 @@ def test_two_shallow_networks_tell_what_a_deep_one_takes(engine, with_cp, monkey
         assert a.peak == pytest.approx(b.peak, rel=0.01)
         assert sum(a.flops.values()) == pytest.approx(sum(b.flops.values()), rel=0.001)
         assert a.moved_bytes == pytest.approx(b.moved_bytes, rel=0.01)
+
+
+@pytest.mark.slow
+def test_the_memory_decides_how_many_blocks_are_recomputed():
+    cfg, engine = config(segmentor(64, 'linear', depth=9), 8, 'single'), Engine(
+        'single', checkpoint_every='auto')
+    shape = RunShape('cuda', 1, 8, CROP)
+    everything, = estimate_on_demand(cfg, shape, engine)
+    kept, = estimate(cfg, shape, engine, False)
+    assert everything.blocks == 9 and kept.peak > everything.peak
+    between = (kept.peak + everything.peak) // 2
+    room = int((between + MARGIN + RESERVE) / (1 - FRAGMENTATION)) + 1
+    found, = estimate_on_demand(cfg, replace(shape, memory=room), engine)
+    assert found.name == f'single + checkpointing of {found.blocks} blocks'
+    assert 0 < found.blocks < 9 and found.peak <= between
+    assert sum(kept.flops.values()) < sum(found.flops.values()) < sum(everything.flops.values())
+
+
+@pytest.mark.slow
+def test_the_doctor_decides_as_the_run():
+    cfg = config(segmentor(64, 'linear', depth=9), 8, 'single')
+    cfg.engine.checkpoint_every = 'auto'
+    estimates = predict(cfg, RunShape('cuda', 1, 8, CROP, memory=80 * GIB))
+    assert chosen(estimates).name == 'single + checkpointing of 0 blocks'
+    assert [each.peak for each in estimates[:2]] == [estimates[0].peak] * 2
+
+
+def test_gathered_weights_are_kept_and_gradients_reduced_as_asked():
+    cfg = config(segmentor(64, 'linear', depth=6), 2, 'fsdp2')
+    shape = RunShape('cuda', 4, 2, CROP)
+    usual, kept, reduced = (estimate(cfg, shape, Engine('fsdp2', **options), True)[0]
+                            for options in (dict(), dict(reshard_after_forward=False),
+                                            dict(reduce_dtype='bf16')))
+    model = build_segmentor(cfg.model)
+    block = 2 * sum(p.numel() for p in model.backbone.blocks[0].parameters())  # bytes
+    assert 3 * block < kept.parts['weights'] - usual.parts['weights'] < 6 * block
+    assert reduced.parts['workspace'] < usual.parts['workspace']
 
 
 def test_a_feature_cache_spares_the_backbone():

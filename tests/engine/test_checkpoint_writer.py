@@ -52,7 +52,7 @@ def test_the_copy_is_of_the_moment_and_the_next_save_waits(writer):
     first = GatedSave('iter_2.pth', dict(x=weights), written)
     writer.write(first, 0., outcomes.append)
     weights.add_(1)
-    writer.look()
+    writer.poll()
     assert not written and not outcomes
 
     threading.Timer(.3, first.gate.set).start()

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers.data import SMALL_LINEAR, prepare, write_config
+from helpers.data import SMALL_LINEAR, draw_data, prepare, write_config
 from helpers.nesting import NESTINGS
 from mmcv.parallel import MMDataParallel
 from mmseg.apis import single_gpu_test
@@ -107,6 +107,23 @@ def test_results_beside_are_those_of_one_after_the_other(own_data, overlapped, t
     assert len(list((tmp_path / 'show').iterdir())) == 3
 
 
+def test_the_next_batch_is_predicted_before_the_results_of_one(tmp_path, overlapped, monkeypatch):
+    """However many images a batch has."""
+    model, dataset, loader = setting(draw_data(tmp_path, train=1, val=6), batch=3)
+    predict_labels, second, calls = loop.predict_labels, threading.Event(), []
+
+    def counted(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            second.set()
+        return predict_labels(*args)
+
+    monkeypatch.setattr(loop, 'predict_labels', counted)
+    found = predict(model, loader, 'cpu',
+                    lambda labels, indices: [second.wait(20) if indices[0] < 3 else True])
+    assert found.in_order() == [True] * 6
+
+
 def test_the_first_error_beside_ends_a_test(own_data, overlapped):
     """Also when the loop itself fails later; what was predicted before is kept."""
     model, dataset, loader = setting(own_data)
@@ -198,12 +215,13 @@ def test_an_evaluation_is_left_for_a_signal(own_data):
     model, dataset, loader = setting(own_data)
     preemption, seen = Preemption(), []
 
-    def after_batch():
+    def keep(labels, indices):
         seen.append(1)
         preemption.signal = signal.SIGINT
+        return labels
 
     with pytest.raises(StopRequested) as raised:
-        predict_all([model], loader, 'cpu', after_batch=after_batch, preemption=preemption)
+        predict_all([model], loader, 'cpu', keep, preemption=preemption)
     assert raised.value.signal == signal.SIGINT and len(seen) == 1
 
 

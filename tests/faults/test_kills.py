@@ -70,11 +70,13 @@ def is_alive(process: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize('ranks, engine', [(1, 'single'), (2, 'ddp'), (2, 'fsdp2')])
-def test_training(zygote, config, tmp_path, ranks, engine):
+@pytest.mark.parametrize('ranks, engine, background', [
+    (1, 'single', False), (2, 'ddp', False), (2, 'fsdp2', False), (2, 'fsdp2', True)])
+def test_training(zygote, config, tmp_path, ranks, engine, background):
     """At the start, while it trains, saves and evaluates; a rank alone, or all at once."""
     rng, kills, runs = random.Random(engine), 0, 0
-    common = ['--seed', 5, *spread(ranks, engine)]
+    common = ['--seed', 5, *spread(ranks, engine), '--cfg-options',
+              f'checkpoint_config.background={background}']
     zygote.train(config, '--work-dir', tmp_path / 'whole', *common, ranks=ranks)
     work_dir = tmp_path / 'run'
     while kills < KILLS:

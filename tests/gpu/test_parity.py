@@ -100,14 +100,16 @@ LIMITS = {
     'fp32': dict(maps=1e-4, logits=1e-4, losses=1e-4, gradient=3e-3, update=0.02, labels=0.998),
     'bf16': dict(maps=2e-2, logits=2e-2, losses=2e-2, gradient=0.07, update=0.5, labels=0.9),
 }
+RECIPES = ['linear_probing', 'head_tuning', 'few_shot', 'full_tuning']
 
 
-@pytest.mark.parametrize('precision', LIMITS)
-@pytest.mark.parametrize('recipe', ['linear_probing', 'head_tuning', 'few_shot', 'full_tuning'])
-def test_computes_what_the_cpu_computes(device, exact_float32, tmp_path, recipe, precision):
+@pytest.mark.parametrize('recipe, precision, heads', [
+    *((recipe, precision, 'fp32') for recipe in RECIPES for precision in LIMITS),
+    ('head_tuning', 'bf16', 'bf16'), ('full_tuning', 'bf16', 'bf16')])
+def test_computes_what_the_cpu_computes(device, exact_float32, tmp_path, recipe, precision, heads):
     config = write_config(tmp_path / 'config.py', draw_data(tmp_path, train=12, val=2),
                           f'{recipe}_tiny', FIXED.replace('{recipe}', recipe))
-    settings = {'precision': precision, 'work_dir': str(tmp_path)}
+    settings = {'precision': precision, 'head_precision': heads, 'work_dir': str(tmp_path)}
     found, expected = (compute(prepare(config, settings=settings, device=where, seed=0))
                        for where in (device, 'cpu'))
     limits = LIMITS[precision]
@@ -116,7 +118,7 @@ def test_computes_what_the_cpu_computes(device, exact_float32, tmp_path, recipe,
     distances['maps'] = max(map(distance, found.maps, expected.maps))
     same = np.mean(np.concatenate([(a == b).ravel() for a, b in zip(
         found.labels, expected.labels, strict=True)]))
-    print(f'{recipe} {precision}: {distances}, labels {same:.4f}')
+    print(f'{recipe} {precision}, heads in {heads}: {distances}, labels {same:.4f}')
     assert all(distances[name] <= limits[name] for name in distances), distances
     assert same >= limits['labels']
     assert expected.losses[-1] < expected.losses[0] and expected.update.norm() > 0

@@ -10,14 +10,16 @@ devices. Three more things make a whole training run on them, on a machine witho
 
 Everything that makes the host wait for the device is recorded, with the line that asks for it: a
 number read from a tensor, a blocking copy to the host or the device, indices on the host, a shape
-that depends on values, `synchronize`. So are the collectives, with their tensors, and copies to the
-device that are to overlap and cannot, because they do not come from pinned memory. Whether the
-result of a copy is read too early is not seen.
+that depends on values, `synchronize`. So are the collectives, with their tensors. Whether a copy
+that does not block comes from pinned memory is seen of tensors that ``pin_memory()`` made, and an
+operation on a tensor that another stream is still copying fails.
 """
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ import torch.distributed as dist
 from helpers.commands import ROOT
 from helpers.nccl_group import LIBRARIES, nccl_group
 from torch import Tensor, nn
+from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import _engine_run_backward
 from torch.distributed.tensor import DTensor
@@ -38,10 +41,10 @@ from torch.utils._python_dispatch import (
     _disable_current_modes,
     _get_current_dispatch_mode,
 )
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 aten = torch.ops.aten
-MADE_BY_CPP = (aten.empty.memory_format, aten.zeros.default)
+MADE_BY_CPP = (aten.empty.memory_format, aten.zeros.default, aten.new_empty_strided.default)
 CPU, CUDA = torch.device('cpu'), torch.device('cuda', 0)
 FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.arange, torch.eye, torch.rand,
              torch.randn, torch.randint, torch.linspace, torch.empty_strided}
@@ -49,8 +52,14 @@ FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.arange, tor
 # Operations that may take tensors of both devices; of the others, only those of one number.
 COPIES = {aten.copy_.default, aten._to_copy.default, aten._foreach_copy_.default}
 ASSIGNMENTS = {aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
+# By the position of the size of their output; the fake forms of these convert outputs in C++.
+RESIZES = {aten.upsample_bilinear2d.default: 1, aten.upsample_bilinear2d_backward.default: 2}
+CONVOLUTIONS = {aten.convolution.default, aten.convolution_backward.default}
 # Operations of batch norm that have no fake form, or one that writes the statistics as C++ does:
 # (whether the first output is of the input's shape, number of outputs of one value per channel).
+NO_LAUNCH = {'empty', 'empty_like', 'empty_strided', 'new_empty', 'new_empty_strided', 'detach',
+             'alias', 'set_', 'resize_', '_reshape_alias', '_unsafe_view', 'device',
+             '_local_scalar_dense', 'wait_tensor', 'lift_fresh', 'record_stream'}
 BATCH_NORM = {
     aten.native_batch_norm.default: (True, 2), aten.batch_norm_stats.default: (False, 2),
     aten.batch_norm_gather_stats_with_counts.default: (False, 2),
@@ -64,34 +73,56 @@ class FakeCuda:
 
     Attributes:
         host_waits: A line of code for each time that the host waited for the device.
-        beside: The same of threads beside the main one, for which it does not wait.
         unpinned: A line of code for each copy that is to overlap, from memory that is not pinned.
+        beside: The same of threads beside the main one, for which it does not wait.
         collectives: Names of the collectives between devices.
         host_groups: Names of the process groups between hosts.
+        copies: Copies to the device that do not block: whether from pinned memory, and whether on
+            the stream that computes.
+        launches: Number of operators by name that reach the device.
     """
 
     def __init__(self):
         self.host_waits: list[str] = []
         self.beside: list[str] = []
-        self.unpinned: list[str] = []
-        self._pinned: dict[int, torch.UntypedStorage] = {}
         self.collectives: list[str] = []
         self.host_groups: set[str] = set()
+        self.copies: list[tuple[bool, bool]] = []
+        self.launches: Counter[str] = Counter()
+        self.unpinned: list[str] = []
+        self._pinned: dict[int, torch.UntypedStorage] = {}
+        self.arriving: dict[int, _Stream] = {}  # storages that a stream is copying to the device
         self.in_factory, self.moving = 0, False
 
     def wait(self, reason: str) -> None:
         """Records that the host waits."""
         self.host_waits.append(f'{_asking_line()} ({reason})')
 
-    def pin(self, tensor: Tensor) -> Tensor:
-        """Takes the memory of a tensor for pinned."""
-        storage = tensor.untyped_storage()
-        self._pinned[storage._cdata] = storage
-        return tensor
+    def pin(self, tensor: Tensor) -> None:
+        """Remembers that the memory of a tensor is pinned."""
+        self._pinned[_storage(tensor)] = tensor.untyped_storage()
 
     def is_pinned(self, tensor: Tensor) -> bool:
-        """Whether the memory of a tensor is pinned."""
-        return tensor.untyped_storage()._cdata in self._pinned
+        """Returns whether the memory of a tensor is pinned."""
+        return _storage(tensor) in self._pinned
+
+    def launch(self, func, args: tuple, kwargs: dict, out: object) -> None:
+        """Counts an operator, if it is more than a view and has something to do on the device.
+
+        Raises:
+            RuntimeError: If it reads what another stream is still copying.
+        """
+        if _is_free(func):
+            return
+        tensors = [local(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        if not any(map(_on_cuda, [*tensors, *tree_leaves(out)])):
+            return
+        self.launches[str(func)] += 1
+        for tensor in tensors if self.arriving else ():
+            stream = self.arriving.get(_storage(tensor))
+            if stream is not None and stream is not _streams[-1]:
+                raise RuntimeError(f'{func} reads too early what is being copied, at '
+                                   f'{_asking_line()}')
 
     @contextmanager
     def factory(self) -> Iterator[None]:
@@ -188,8 +219,14 @@ class _OnCuda(TorchDispatchMode):
         if (outputs := BATCH_NORM.get(func)) and (func is not aten.native_batch_norm.default
                                                   or args[5]):
             return _batch_norm(outputs, args[0])
+        if func in RESIZES and suggest_memory_format(args[0]) == torch.channels_last:
+            size = args[RESIZES[func]][-2:]
+            return _with_channels_last(args[0].new_empty(*args[0].shape[:2], *size))
         out = func(*args, **kwargs)
+        if func in CONVOLUTIONS:
+            out = _as_cudnn(out, args[:2] if func is aten.convolution.default else args[1:3])
         self._record_copy(func, args, kwargs, out)
+        self.seen.launch(func, args, kwargs, out)
         return out
 
     def _check_indices(self, func, args: tuple) -> None:
@@ -237,9 +274,13 @@ class _OnCuda(TorchDispatchMode):
                 self.seen.pin(target)
         elif _on_cuda(target) and source.device == CPU and not overlaps:
             self.seen.wait('a blocking copy to the device')
-        elif _on_cuda(target) and source.device == CPU and source.numel() > 1 and (
-                not self.seen.is_pinned(source)):
-            self.seen.unpinned.append(_asking_line())
+        elif _on_cuda(target) and source.device == CPU and source.dim():
+            on_compute, pinned = len(_streams) == 1, self.seen.is_pinned(source)
+            self.seen.copies.append((pinned, on_compute))
+            if not pinned:
+                self.seen.unpinned.append(_asking_line())
+            if not on_compute:
+                self.seen.arriving[_storage(target)] = _streams[-1]
 
 
 class _Decisions(TorchFunctionMode):
@@ -269,16 +310,18 @@ class _Decisions(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _move(self, tensor: Tensor, device: torch.device | str, dtype: torch.dtype | None = None,
-              non_blocking: bool = False) -> Tensor:
+              non_blocking: bool = False,
+              memory_format: torch.memory_format | None = None) -> Tensor:
         is_cuda = isinstance(device, int) or torch.device(device).type == 'cuda'
         device = CUDA if is_cuda else torch.device(device)
         dtype = dtype or tensor.dtype
-        if (device, dtype) == (tensor.device, tensor.dtype):
+        if (device, dtype) == (tensor.device, tensor.dtype) and memory_format in (
+                None, torch.preserve_format, suggest_memory_format(tensor)):
             return tensor
         self.seen.moving = True
         try:
             return aten._to_copy.default(tensor, device=device, dtype=dtype,
-                                         non_blocking=non_blocking)
+                                         non_blocking=non_blocking, memory_format=memory_format)
         finally:
             self.seen.moving = False
 
@@ -286,15 +329,9 @@ class _Decisions(TorchFunctionMode):
         kwargs.pop('copy', None)
         if args and isinstance(args[0], Tensor):
             args = (args[0].device, args[0].dtype)
+        memory_format = kwargs.get('memory_format')  # that of _parse_to has another default
         device, dtype, non_blocking, _ = torch._C._nn._parse_to(*args, **kwargs)
-        return self._move(tensor, device or tensor.device, dtype, non_blocking)
-
-    def _pin_memory(self, _func, tensor: Tensor) -> Tensor:
-        with self.seen.factory():
-            return self.seen.pin(torch.empty_like(tensor, device=CPU))
-
-    def _is_pinned(self, _func, tensor: Tensor) -> bool:
-        return self.seen.is_pinned(tensor)
+        return self._move(tensor, device or tensor.device, dtype, non_blocking, memory_format)
 
     def _get_device(self, _func, tensor: Tensor) -> int:
         return 0 if _on_cuda(tensor) else -1
@@ -305,6 +342,14 @@ class _Decisions(TorchFunctionMode):
     def _cuda(self, _func, tensor: Tensor, device: object = None,
               non_blocking: bool = False) -> Tensor:
         return self._move(tensor, CUDA, None, non_blocking)
+
+    def _pin_memory(self, _func, tensor: Tensor, *_) -> Tensor:
+        pinned = tensor.clone()
+        self.seen.pin(pinned)
+        return pinned
+
+    def _is_pinned(self, _func, tensor: Tensor) -> bool:
+        return self.seen.is_pinned(tensor)
 
     def _numpy(self, _func, tensor: Tensor):
         if _on_cuda(tensor):
@@ -347,6 +392,24 @@ def _batch_norm(outputs: tuple[bool, int], x: Tensor) -> tuple | Tensor:
     found = [torch.empty_like(x)] * whole + [
         x.new_empty(x.shape[1], dtype=torch.float) for _ in range(of_channels)]
     return tuple(found) if len(found) > 1 else found[0]
+
+
+def _as_cudnn(out: tuple | Tensor, inputs: tuple) -> tuple | Tensor:
+    """Returns the outputs of a convolution with the channels last if its inputs have them so.
+
+    As cuDNN does; the fake form takes PyTorch's own kernels, since it finds no cuDNN.
+    """
+    if torch.channels_last not in map(suggest_memory_format, inputs):
+        return out
+    return tree_map_only(Tensor, _with_channels_last, out)
+
+
+def _with_channels_last(out: Tensor) -> Tensor:
+    """Returns a tensor of four axes in the same memory, with the channels last."""
+    if out.ndim != 4:
+        return out
+    _, channels, height, width = out.shape
+    return out.as_strided(out.shape, (channels * height * width, 1, width * channels, channels))
 
 
 def local(tensor):
@@ -396,33 +459,56 @@ class ThreadInTurn:
         pass
 
 
+def _storage(tensor: Tensor) -> int:
+    """Returns what views of a tensor have in common."""
+    return local(tensor).untyped_storage()._cdata
+
+
+@cache
+def _is_free(func) -> bool:
+    """Returns whether an operator gives memory or a view, for which nothing is launched."""
+    returned = [value.alias_info for value in func._schema.returns]
+    view = bool(returned) and all(info is not None and not info.is_write for info in returned)
+    return view or func._schema.name.split('::')[1] in NO_LAUNCH
+
+
 class _Stream:
-    """A stream or an event that is always done."""
+    """A stream, or an event of one, that is always done."""
 
     def __init__(self, *_, **__):
-        self.device, self.cuda_stream = CUDA, 0
+        self.device, self.cuda_stream, self.stream = CUDA, 0, self
 
-    def record(self, *_) -> '_Stream':
+    def record(self, stream: '_Stream | None' = None) -> '_Stream':
+        self.stream = stream or _streams[-1]
         return self
 
-    record_event = record
+    def record_event(self, event: '_Stream | None' = None) -> '_Stream':
+        return (event or _Stream()).record(self)
 
-    def wait_stream(self, *_) -> None:
-        pass
+    def wait_stream(self, other: '_Stream') -> None:
+        for seen in _watching if self is _streams[0] else ():
+            seen.arriving = {storage: stream for storage, stream in seen.arriving.items()
+                             if stream is not other.stream}
 
-    wait_event = wait = wait_stream
+    wait_event = wait_stream
+
+    def wait(self, stream: '_Stream | None' = None) -> None:
+        (stream or _streams[-1]).wait_event(self)
 
     def __enter__(self) -> None:
-        pass
+        _streams.append(self)
 
     def __exit__(self, *_) -> None:
-        pass
+        _streams.pop()
 
     def query(self) -> bool:
         return True
 
     def synchronize(self) -> None:
         _wait('synchronize')
+
+
+_streams = [_Stream()]  # the stream that computes, and those that are current inside of it
 
 
 def simulate_cuda(monkeypatch: pytest.MonkeyPatch, gpus: int = 8) -> None:
@@ -433,8 +519,8 @@ def simulate_cuda(monkeypatch: pytest.MonkeyPatch, gpus: int = 8) -> None:
             is_available=lambda: True, is_initialized=lambda: True, device_count=lambda: gpus,
             current_device=lambda: 0, set_device=lambda _: None, init=lambda: None,
             get_device_capability=lambda *_: (9, 0), get_device_name=lambda *_: 'a fake GPU',
-            Stream=_Stream, Event=_Stream, current_stream=lambda *_: _Stream(),
-            default_stream=lambda *_: _Stream(), stream=lambda *_: nullcontext(),
+            Stream=_Stream, Event=_Stream, current_stream=lambda *_: _streams[-1],
+            default_stream=lambda *_: _streams[0], stream=lambda stream: stream or nullcontext(),
             device=lambda *_: nullcontext(), synchronize=lambda *_: _wait('synchronize'),
             is_current_stream_capturing=lambda: False, manual_seed_all=lambda _: None,
             empty_cache=lambda: _wait('empty_cache'),

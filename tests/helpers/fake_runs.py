@@ -13,6 +13,7 @@ from torch import nn
 from torch.distributed import GradBucket
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils.data import Dataset
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from mmseg_custom.distributed.mesh import build_mesh
 from mmseg_custom.distributed.parallelize import choose_engine, parallelize
@@ -20,6 +21,7 @@ from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.doctor.depth import with_depth
 from mmseg_custom.engine.build import build_network, compute_dtype, head_dtype, master_dtype
 from mmseg_custom.engine.config import load_config, resolve_config
+from mmseg_custom.engine.copied_ahead import copied_ahead
 from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.engine.run import Run, prepare_run
 from mmseg_custom.engine.training_runner import build_training_runner
@@ -72,7 +74,7 @@ def built(run: Run, seen: FakeCuda) -> nn.Module:
         model = build_network(cfg, on_meta=True)
         kind = choose_engine(run.engine, model)
         apply_precision(model, compute_dtype(cfg, model), 'cuda', store=kind != 'fsdp2',
-                        master_dtype=master_dtype(cfg), head_dtype=head_dtype(cfg))
+                        master_dtype=master_dtype(cfg), head_dtype=head_dtype(cfg, model))
         mesh = build_mesh('cuda', run.engine.hybrid is True) if kind == 'fsdp2' else None
     model.to_empty(device='cuda' if kind == 'fsdp2' else 'cpu')  # FSDP2 moves what it shards
     wrapped = parallelize(model, 'cuda', run.engine, kind=kind, master_dtype=master_dtype(cfg),
@@ -115,6 +117,19 @@ def batches(run: Run) -> Iterator[dict]:
             img_metas=DataContainer([[{}] * number], cpu_only=True))
 
 
+class Pinned:
+    """A loader that pins its batches, as torch's does."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[dict]:
+        return map(pin_memory, iter(self.loader))
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+
 class Loader:
     """A loader of endless batches."""
 
@@ -142,11 +157,11 @@ def train(run: Run, seen: FakeCuda, hooks=(), loader=None, before=lambda runner:
     for group in runner.optimizer.param_groups:
         group['foreach'] = True  # as on a GPU; torch does not see that fake parameters are plain
     for hook in hooks:
-        runner.register_hook(hook, priority='LOWEST')
+        runner.register_hook(hook, priority=getattr(hook, 'registered', 'LOWEST'))
     before(runner)
     for stage in ('before_run', 'before_epoch'):
         runner.call_hook(stage)
-    stream = IterLoader(loader or Loader(run))
+    stream = IterLoader(copied_ahead(Pinned(loader or Loader(run)), 'cuda'))
     for _ in range(iterations):
         runner.train(stream)
     for stage in ('after_epoch', 'after_run'):

@@ -13,11 +13,12 @@ class SlowWrites(Hook):
 
     Args:
         seconds: Seconds that each flush takes.
+        slow: Part of the path of checkpoints for which it does.
         full: Part of the path of checkpoints for which there is no room.
     """
 
-    def __init__(self, seconds: float = 0.0, full: str = 'none'):
-        self.seconds, self.full = seconds, full
+    def __init__(self, seconds: float = 0.0, slow: str = '', full: str = 'none'):
+        self.seconds, self.slow, self.full = seconds, slow, full
 
     def before_run(self, runner: BaseRunner) -> None:
         flush = os.fsync
@@ -25,7 +26,7 @@ class SlowWrites(Hook):
         def slow_flush(descriptor: int) -> None:
             name = threading.current_thread().name
             if name.startswith('saving '):
-                time.sleep(self.seconds)
+                time.sleep(self.seconds if self.slow in name else 0)
                 if self.full in name:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             flush(descriptor)

@@ -47,9 +47,10 @@ from mmseg_custom.distributed.parallelize import (
 from mmseg_custom.engine.hooks import clip_gradients
 
 DEFAULTS = dict(ranks=1, engine='auto', iters=10, dtype='float32', accumulation=1, norm=True,
-                clip=1.0, checkpoint_every=1, prefetch=1, depth=4, unread=0, hybrid=False,
-                cpu_offload=False, compile=False, save=None, resume=None, start=0, native=False,
-                frozen=False, hosts=1)
+                clip=1.0, checkpoint_every=1, checkpoint_blocks=None, prefetch=1, depth=4, unread=0,
+                hybrid=False, reshard_after_forward='auto', reduce_dtype='fp32', cpu_offload=False,
+                compile=False, save=None, resume=None, start=0, native=False,
+                frozen=False, hosts=1, heads='float32')
 GLOBAL_BATCH, SIDE, CLASSES = 4, 28, 5
 
 
@@ -86,9 +87,11 @@ def train(rank: int, options: dict, path: Path, port: str) -> None:
     if options['native']:  # as on hardware with instructions for bfloat16
         precision.is_fast_on_cpu = lambda dtype: True
     engine = Engine.of(dict(type=options['engine'], **{name: options[name] for name in (
-        'checkpoint_every', 'prefetch', 'hybrid', 'cpu_offload', 'compile')}))
+        'checkpoint_every', 'checkpoint_blocks', 'prefetch', 'hybrid', 'reshard_after_forward',
+        'reduce_dtype', 'cpu_offload', 'compile')}))
     sharded = choose_engine(engine, model) == 'fsdp2'
-    precision.apply_precision(model, getattr(torch, options['dtype']), 'cpu', store=not sharded)
+    precision.apply_precision(model, getattr(torch, options['dtype']), 'cpu', store=not sharded,
+                              head_dtype=getattr(torch, options['heads']))
     checkpoint = open_checkpoint(resume) if resume else None
     by_shards = resume and sharded and checkpoint.is_sharded
     if resume and not by_shards:

@@ -3,6 +3,8 @@ import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -19,7 +21,8 @@ from torch.utils._pytree import tree_leaves
 from mmseg_custom.checkpoint.checkpoint import Checkpoint
 from mmseg_custom.checkpoint.lazy import LazyStateDict, LazyTensor
 from mmseg_custom.checkpoint.optimizer import load_optimizer, with_names
-from mmseg_custom.checkpoint.save import save_checkpoint
+from mmseg_custom.checkpoint.save import prepare_save, save_checkpoint
+from mmseg_custom.checkpoint.staging import HostCopies
 from mmseg_custom.doctor.simulation import simulate_processes
 from mmseg_custom.engine.build import master_dtype
 from mmseg_custom.errors import InputError
@@ -175,6 +178,20 @@ def test_a_file_is_written_moment_by_moment(tmp_path):
         assert all(torch.equal(saved['state'][index][name], v) for name, v in values.items())
 
 
+def test_a_copy_for_the_background_has_the_moments_of_its_moment(tmp_path):
+    """They are dequantised when they are copied: the next step changes the codes."""
+    parameters = weights()
+    optimizer, model = build(parameters, '8bit'), nn.ParameterList(parameters)
+    train(parameters, optimizer, range(2))
+    (tmp_path / 'copy').mkdir()
+    save_checkpoint(model, str(tmp_path / 'x.pth'), optimizer)
+    save = prepare_save(model, str(tmp_path / 'copy/x.pth'), optimizer)
+    save = replace(save, content=HostCopies().copy(save.content))
+    train(parameters, optimizer, range(2, 4))
+    save.write()
+    assert (tmp_path / 'copy/x.pth').read_bytes() == (tmp_path / 'x.pth').read_bytes()
+
+
 @contextmanager
 def cuda_mesh() -> Iterator[DeviceMesh]:
     """A mesh of two GPUs, of which no process but this one exists."""
@@ -183,9 +200,10 @@ def cuda_mesh() -> Iterator[DeviceMesh]:
 
 
 @pytest.mark.slow
-def test_shards_are_saved_from_the_cpu_and_loaded_from_there(on_fake_gpu):
+def test_shards_are_saved_from_the_cpu_and_loaded_from_there(on_fake_gpu, monkeypatch):
     """As DTensors of the GPUs' mesh with parts on the CPU, which torch's checkpoints take."""
     count, shape = 64, (64, 128)
+    monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: Mock())  # no work to wait for
     with cuda_mesh() as mesh, on_fake_gpu:
         parameters = [nn.Parameter(DTensor.from_local(torch.empty(
             shape, dtype=torch.bfloat16, device='cuda'), mesh, [Shard(0)], run_check=False))
@@ -196,6 +214,10 @@ def test_shards_are_saved_from_the_cpu_and_loaded_from_there(on_fake_gpu):
         moment = saved['state'][0]['exp_avg']
         assert isinstance(moment, DTensor) and moment.device_mesh is mesh
         assert moment.to_local().device.type == 'cpu' and moment.to_local().shape == shape
+        for source in (moment, parameters[0].detach()):
+            copied = HostCopies().copy(dict(x=source))['x']
+            assert isinstance(copied, DTensor) and copied.device_mesh is mesh
+            assert copied.to_local().device.type == 'cpu' and copied.placements == (Shard(0),)
         for whole in (torch.empty(128, 128), LazyTensor((128, 128), torch.float32, torch.empty)):
             found = Reader()
             state = {i: dict(step=1.0, exp_avg=whole, exp_avg_sq=whole) for i in range(count)}

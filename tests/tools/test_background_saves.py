@@ -77,21 +77,22 @@ def test_stopped_while_one_is_written(zygote, config, whole, tmp_path, ranks, en
     options = ['--work-dir', run, '--auto-resume', '--seed', 5, *spread(ranks, engine)]
     ending = 'dcp' if engine == 'fsdp2' else 'pth'
     processes = zygote.start_training(log, config, *options, '--cfg-options',
-                                      'custom_hooks.1.seconds=2', ranks=ranks)
-    wait_for(log, 'Iter [5/8]')
-    assert list(run.glob(f'iter_4.{ending}.part')) and (run / f'iter_2.{ending}').exists()
+                                      'custom_hooks.1.seconds=8', 'custom_hooks.1.slow=iter_6',
+                                      ranks=ranks)
+    wait_for(log, 'Iter [7/8]')
+    assert (run / f'iter_6.{ending}.part').exists() and (run / f'iter_4.{ending}').exists()
     for process in processes:
         os.kill(process, number)
     codes = {zygote.wait(process) for process in processes}
     text = log.read_text()
     if number == signal.SIGTERM:
-        assert codes == {75} and f'until {run}/iter_4.{ending} was written' in text
+        assert codes == {75} and f'until {run}/iter_6.{ending} was written' in text
         assert not list(run.glob('*.part')) and 'Traceback' not in text
         last = (run / 'latest.pth').resolve()
-        assert last.name in (f'iter_5.{ending}', f'iter_6.{ending}')
+        assert last.name in (f'iter_7.{ending}', f'iter_8.{ending}')
     else:
         assert codes == {-signal.SIGKILL}
-        assert (run / 'latest.pth').resolve() == run / f'iter_2.{ending}'
+        assert (run / 'latest.pth').resolve() == run / f'iter_4.{ending}'
     text = zygote.train(config, *options, ranks=ranks)
     assert (number == signal.SIGTERM) == ('left by a run that was killed' not in text)
     assert_same_end(run, whole(ranks, engine), killed=True)

@@ -18,6 +18,12 @@ model = dict(
                      dropout_ratio=0.0, in_channels=32, channels=32, num_classes=150,
                      loss_decode=dict(type='CrossEntropyLoss')))
 """
+BATCHED = """
+log_config = dict(interval=2)
+optimizer_config = dict(grad_clip=None)
+sweep = dict(lr=[1e-3, 3e-3, 1e30], layers=[1], head=['linear'], models=dict(linear='{linear}'),
+             batched={batched})
+"""
 FROZEN = SMALL.replace('freeze_vit=False', 'freeze_vit=True') + """
 log_config = dict(interval=2)
 optimizer_config = dict(grad_clip=dict(max_norm=1.0))
@@ -133,3 +139,62 @@ def test_killed_while_heads_are_saved(zygote, config, whole, tmp_path):
     assert [text.count(f'iteration {n}: mIoU ') for n in (2, 4, 6, 8)] == [0, 1, 0, 1]
     for name in (LINEAR_HEAD, UPERNET):
         assert_same(work_dir / name, whole(1) / name)
+
+
+@pytest.fixture(scope='module')
+def linear(tmp_path_factory):
+    """Returns the config of a sweep of linear heads, with the given value of ``batched``."""
+    folder = tmp_path_factory.mktemp('linear')
+    (folder / 'linear.py').write_text(LINEAR)
+    data = draw_data(folder, train=5, val=2)
+
+    def config(batched: bool) -> Path:
+        text = SMALL.replace('freeze_vit=False', 'freeze_vit=True') + BATCHED.format(
+            linear=f'{folder}/linear.py', batched=batched)
+        return write_config(folder / f'{batched}.py', data, 'head_tuning_tiny', text)
+    return config
+
+
+TOGETHER = ['linear_l1_lr0.001', 'linear_l1_lr0.003']
+
+
+@pytest.mark.parametrize('ranks', [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_heads_that_are_trained_together_end_where_they_end_alone(zygote, linear, tmp_path, ranks):
+    """Up to rounding in float32; one that diverges stops in the same iteration."""
+    options = ['--seed', 5, *spread(ranks)]
+    text = zygote.train(linear(True), '--work-dir', tmp_path / 'run', *options, ranks=ranks)
+    assert '3 of 3 head(s) are trained together, in 1 group(s)' in text
+    zygote.train(linear(False), '--work-dir', tmp_path / 'alone', *options, ranks=ranks)
+    diverged = [json.loads((tmp_path / run / DIVERGED[0] / 'result.json').read_text())
+                for run in ('run', 'alone')]
+    assert diverged[0]['state'] == 'diverged' and diverged[0] == {**diverged[1], 'run': diverged[
+        0]['run']}
+    for name in TOGETHER:
+        head, alone = tmp_path / 'run' / name, tmp_path / 'alone' / name
+        end, expected = final_state(head), final_state(alone)
+        assert end.keys() == expected.keys()
+        for key, value in expected.items():
+            assert not isinstance(value, torch.Tensor) or torch.allclose(
+                end[key].double(), value.double(), rtol=1e-4, atol=1e-6), key
+        logged, expected = losses(head), losses(alone)
+        assert logged.keys() == expected.keys()
+        for i, entry in expected.items():
+            assert logged[i].keys() == entry.keys()
+            assert logged[i]['loss'] == pytest.approx(entry['loss'], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('ranks', [1, 2])
+def test_heads_that_are_trained_together_are_resumed(zygote, linear, tmp_path, ranks):
+    """With the same bits."""
+    arguments = [linear(True), *spread(ranks)]
+    zygote.train(*arguments, '--work-dir', tmp_path / 'whole', '--seed', 5, ranks=ranks)
+    shutil.copytree(tmp_path / 'whole', tmp_path / 'again', symlinks=True)
+    for name in TOGETHER:
+        (tmp_path / 'again' / name / 'result.json').unlink()
+        for path in [*tmp_path.glob(f'again/{name}/iter_[68].*'),
+                     *tmp_path.glob(f'again/{name}/best*')]:
+            path.unlink()
+    zygote.train(*arguments, '--work-dir', tmp_path / 'again', '--auto-resume', ranks=ranks)
+    for name in TOGETHER:
+        assert_same(tmp_path / 'again' / name, tmp_path / 'whole' / name)

@@ -13,7 +13,6 @@ from functools import partial
 from itertools import chain
 from types import TracebackType
 
-import torch
 from mmseg.utils import get_root_logger
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -25,7 +24,7 @@ from ...models.frozen_features import frozen_features
 from ...processes import PREEMPTED
 from ...progress import progress_bar
 from ..background import Background
-from ..copies import DeviceCopies, HostCopy
+from ..copies import DeviceCopy, HostCopy, copy_stream
 from ..watched_loader import LIMIT, WatchedLoader
 from .views import AugmentedViews
 
@@ -55,7 +54,7 @@ class Filler:
         self.cache, self.views, self.crops, self.model = cache, views, crops, model
         self.device, self.workers, self.timeout = device, workers, timeout
         self.asked_to_stop = asked_to_stop
-        self._leaving = torch.cuda.Stream() if device == 'cuda' else None  # to the host
+        self._coming, self._leaving = copy_stream(device), copy_stream(device)
 
     def fill(self, rank: int = 0, world_size: int = 1) -> None:
         """Writes the missing shards, and waits for those that other processes write.
@@ -100,14 +99,13 @@ class Filler:
         loader = WatchedLoader(
             self.crops, batch_sampler=sampler, num_workers=self.workers, timeout=self.timeout,
             pin_memory=self.device == 'cuda')
-        copies = DeviceCopies(self.device)
         with _Writer(self.cache) as writer, Background(self.device) as background:
             for images, labels in loader:
                 shard, rows = sampler.batches.popleft()
                 if rows.start == 0:
                     data = ShardData.empty(self.cache.layout, self._records(shard))
-                features = self._compute(copies(images))
-                background.put(partial(_store, data, rows, features, labels))
+                features = self.compute(images)
+                background.put(partial(store, data, rows, features, labels))
                 if rows.stop == len(data.labels):
                     background.put(partial(writer.write, shard, data))
                 bar.update(len(images))
@@ -125,8 +123,9 @@ class Filler:
             else:
                 yield shard
 
-    def _compute(self, images: Tensor) -> list[HostCopy]:
-        """Computes the feature maps (B, C, h, w) of images (B, 3, H, W), which go to the host."""
+    def compute(self, images: Tensor) -> list[HostCopy]:
+        """Computes the feature maps (B, C, h, w) of images (B, 3, H, W), from host to host."""
+        images = DeviceCopy(images, self._coming).arrive()
         features = frozen_features(self.model, dict(img=images))
         return [HostCopy(level.to(self.cache.layout.torch_dtype), self._leaving)
                 for level in features]
@@ -141,7 +140,7 @@ class Filler:
             raise SystemExit(PREEMPTED)
 
 
-def _store(data: ShardData, rows: slice, features: list[HostCopy], labels: Tensor) -> None:
+def store(data: ShardData, rows: slice, features: list[HostCopy], labels: Tensor) -> None:
     """Stores feature maps (B, C, h, w) and labels (B, H, W) in rows of a shard."""
     for rows_of_level, level in zip(data.features, features, strict=True):
         rows_of_level[rows] = level.wait()

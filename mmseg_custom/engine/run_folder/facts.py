@@ -76,7 +76,7 @@ def network(run: Run, model: nn.Module) -> Facts:
               for name, part in segmentor.named_children()}
     trained, total = (sum(count[i] for count in counts.values()) for i in (0, 1))
     parts = ', '.join(f'{name} {count[0]:,}' for name, count in counts.items() if count[0])
-    dtype, of_heads = compute_dtype(run.cfg, segmentor), head_dtype(run.cfg)
+    dtype, of_heads = compute_dtype(run.cfg, segmentor), head_dtype(run.cfg, segmentor)
     return {'Engine': f'{engine_of(run.engine, segmentor)[0]}: {run.batch.ranks} process(es) on '
                       + ('GPUs' if run.device == 'cuda' else 'the CPU'),
             **({} if dtype is None else {

@@ -57,10 +57,10 @@ class SharedBackbone:
         return frozen_features(self.holder, batch)
 
     def of_windows(self, windows: Tensor) -> list[Tensor]:
-        """Returns the feature maps of windows (B, 3, H, W), one per layer.
+        """Returns the feature maps of windows (B, 3, H, W) for the segmentors of mmseg.
 
-        They are kept until :meth:`clear`, because all heads use the same windows of an image,
-        though not always in batches of the same size.
+        They are kept until :meth:`clear`, because all heads use the same windows of an image. The
+        windows of :class:`.evaluation.SharedPrediction` do not come here.
         """
         keys = [(x.shape, x.cpu().numpy().tobytes()) for x in windows]
         new = [i for i, key in enumerate(keys) if key not in self._windows]

@@ -1,8 +1,7 @@
 """Trains the heads of a round together: one pass of the backbone, an iteration at a time."""
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import NoReturn
 
 import torch
@@ -13,7 +12,7 @@ from torch.utils.data import DataLoader
 from ...files import SaveError
 from ...progress import progress_bar
 from ..blame import first_iteration
-from ..divergence import Diverged
+from ..copied_ahead import copied_ahead
 from ..ema import averaged
 from ..iteration_timer import evaluating
 from ..last_save import LastSave
@@ -22,9 +21,9 @@ from ..run import Run
 from ..stop_signals import StopRequested
 from ..used_folder import EarlierRun, OverwriteHook
 from .backbone import SharedBackbone
+from .evaluation import SharedPrediction
 from .folder import SweepFolder
-from .head_group import group_heads
-from .losses import LossReader
+from .head_steps import HeadSteps, goes_on
 from .probe import IterationBatches, Probe
 from .records import write_result
 from .rounds import Round
@@ -64,7 +63,7 @@ class HeadTrainer:
         probes = self._start(part)
         first = probes[0].runner
         end, accumulation = first.max_iters, first.accumulation
-        heads = _Heads(probes, self.batched)
+        steps = HeadSteps(probes, self.batched)
         stream = self._stream(loader, probes[0].run.device)
         self.folder.starts_after(first.iter)
         with progress_bar(end, 'iteration', title, first.iter) as bar, first_iteration(first):
@@ -73,11 +72,11 @@ class HeadTrainer:
                 self.folder.follow([probe.runner for probe in probes])
                 batches = IterationBatches([next(stream) for _ in range(accumulation)],
                                            len(loader))
-                probes = heads.step(probes, batches)
+                probes = steps.step(probes, batches)
                 if not probes:
                     break
                 bar.update()
-                if losses := heads.reader.latest:
+                if losses := steps.reader.latest:
                     bar.set_postfix_str(f'loss {min(losses):.4g} to {max(losses):.4g}',
                                         refresh=False)
                 probes = self._end_iteration(probes)
@@ -99,7 +98,7 @@ class HeadTrainer:
     def _stream(self, loader: DataLoader, device: str) -> Iterator[dict]:
         """Yields training batches on the device, with the feature maps of all layers."""
         target = [torch.cuda.current_device() if device == 'cuda' else -1]
-        for batch in loader:
+        for batch in copied_ahead(loader, device):
             inputs, _ = scatter_kwargs((batch,), {}, target)
             batch, = inputs[0]
             features = self.shared.of_batch(batch)
@@ -120,7 +119,7 @@ class HeadTrainer:
     def _stop(self, probes: Sequence[Probe], number: int) -> NoReturn:
         """Saves all heads and ends the process; called on all ranks."""
         for probe in probes:
-            if _goes_on(probe, probe.check):
+            if goes_on(probe, probe.check):
                 probe.save()
         self.preemption.exit(number, probes[0].runner.iter, get_root_logger())
 
@@ -134,7 +133,7 @@ class HeadTrainer:
             SystemExit: If a rank was signalled meanwhile, once all heads are saved.
         """
         left = [probe for probe in probes if not _evaluation_is_due(probe)
-                or _goes_on(probe, probe.check)]
+                or goes_on(probe, probe.check)]
         due = [(probe, probe.evaluation) for probe in left
                if probe.evaluation is not None and _evaluation_is_due(probe)]
         if not due:
@@ -147,8 +146,9 @@ class HeadTrainer:
                 for probe, _ in due:
                     averages.enter_context(averaged(probe.runner))
                 try:
+                    models = [probe.model for probe, _ in due]
                     results = due[0][1].predict(
-                        [probe.model for probe, _ in due], after_batch=self.shared.clear,
+                        models, labels_of=SharedPrediction(models, self.shared),
                         description=f'evaluation of {len(due)} head(s)',
                         preemption=self.preemption)
                 except StopRequested as request:
@@ -175,7 +175,7 @@ class HeadTrainer:
         failures = []
         for probe in probes:
             try:
-                if _goes_on(probe, probe.finish):
+                if goes_on(probe, probe.finish):
                     write_result(probe.run.work_dir, state='finished',
                                  iterations=probe.runner.iter, loss=float(probe.loss),
                                  run=probe.run.identity)
@@ -184,64 +184,6 @@ class HeadTrainer:
                 failures.append(error)
         if failures:
             raise failures[0]
-
-
-class _Heads:
-    """Takes the heads of a round through an iteration.
-
-    Args:
-        probes: Heads of the round, whose hooks before the first iteration have been called.
-        batched: Whether heads are trained together that can be.
-
-    Attributes:
-        reader: Reader of their losses.
-    """
-
-    def __init__(self, probes: Sequence[Probe], batched: bool):
-        self.reader = LossReader()
-        self._groups = group_heads(probes) if batched else []
-        self._together = {probe for group in self._groups for probe in group.probes}
-        if self._groups:
-            get_root_logger().info('sweep: %d of %d head(s) are trained together, in %d group(s)',
-                                   len(self._together), len(probes), len(self._groups))
-
-    def step(self, probes: Sequence[Probe], batches: IterationBatches) -> list[Probe]:
-        """Trains heads for one iteration; returns those that go on."""
-        faults: dict[Probe, Diverged] = {}
-        for group in self._groups:
-            faults.update(group.step(batches, [probe for probe in group.probes if probe in probes]))
-
-        def train(probe: Probe) -> None:
-            if probe in faults:
-                raise faults[probe]
-            if probe not in self._together:
-                probe.step(batches)
-
-        left = [probe for probe in probes if _goes_on(probe, partial(train, probe))]
-        late = self.reader.exchange(left)
-        return [probe for probe in left if probe not in late
-                or _goes_on(probe, partial(_raise, late[probe]))]
-
-
-def _raise(error: Diverged) -> NoReturn:
-    raise error
-
-
-def _goes_on(probe: Probe, action: Callable[[], None]) -> bool:
-    """Runs an action of a head; returns False if the head has diverged."""
-    try:
-        action()
-    except Diverged as error:
-        runner = probe.runner
-        get_root_logger().error('%s is stopped, the others train on: %s; its checkpoints, if it '
-                                'has any, are of earlier iterations; try a smaller learning rate',
-                                probe.name, error.fault)
-        runner.logger.error('stopped: %s', error.fault)
-        write_result(probe.run.work_dir, state='diverged', iterations=runner.iter,
-                     reason=error.fault, run=probe.run.identity)
-        probe.close()
-        return False
-    return True
 
 
 def _evaluation_is_due(probe: Probe) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..copies import HostCopy
 from ..divergence import Diverged, largest_lr
 from .probe import Probe
 from .probe_runner import of_loss
@@ -17,13 +18,7 @@ class _Sent:
     iteration: int
     probes: list[Probe]
     rates: list[float]
-    values: Tensor  # on the host
-    copied: torch.cuda.Event
-
-    def wait(self) -> list[float]:
-        """Returns the losses once they have arrived."""
-        self.copied.synchronize()
-        return self.values.tolist()
+    losses: HostCopy
 
 
 class LossReader:
@@ -53,7 +48,7 @@ class LossReader:
         known = [probe.loss for probe in probes if not isinstance(probe.loss, Tensor)]
         faults = {}
         if before is not None:
-            values = before.wait()
+            values = before.losses.wait().tolist()
             known += values
             for probe, loss, rate in zip(before.probes, values, before.rates):
                 if probe.losses.stops and not math.isfinite(loss):
@@ -67,9 +62,6 @@ def _send(probes: Sequence[Probe]) -> _Sent | None:
     sent = [(probe, probe.loss) for probe in probes if isinstance(probe.loss, Tensor)]
     if not sent:
         return None
-    chosen, losses = [probe for probe, _ in sent], torch.stack([loss for _, loss in sent])
-    values = losses.to('cpu', non_blocking=True)  # into pinned memory, behind the work so far
-    copied = torch.cuda.Event()
-    copied.record()
+    chosen = [probe for probe, _ in sent]
     return _Sent(chosen[0].runner.iter, chosen, [largest_lr(probe.runner) for probe in chosen],
-                 values, copied)
+                 HostCopy(torch.stack([loss for _, loss in sent])))

@@ -233,7 +233,7 @@ def _build(run: Run, shared: SharedBackbone) -> nn.Module:
     model = build_segmentor(options, train_cfg=cfg.get('train_cfg'), test_cfg=cfg.get('test_cfg'))
     init_heads(model)
     apply_precision(model, compute_dtype(cfg, model), run.device, master_dtype=master_dtype(cfg),
-                    head_dtype=head_dtype(cfg))
+                    head_dtype=head_dtype(cfg, model))
     settle_determinism(model)
     return model
 

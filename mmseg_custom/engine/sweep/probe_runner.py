@@ -34,10 +34,8 @@ class ProbeRunner(SegRunner):
 
     def begin(self, data_loader: Any) -> None:
         """Calls the hooks before an iteration that a group of heads computes together."""
-        self.model.train()
-        self.mode = 'train'
-        self.data_loader, self._epoch, self._inner_iter = data_loader, data_loader.epoch, 0
-        self._begin_epoch()
+        self._inner_iter = 0
+        self._enter(data_loader)
         self.call_hook('before_train_iter')
 
     def note(self, log_vars: Mapping[str, float | Tensor], samples: int) -> None:
@@ -58,9 +56,7 @@ class ProbeRunner(SegRunner):
         """
         self.call_hook('after_train_iter')
         self.outputs = None
-        self._inner_iter += 1
-        self._iter += 1
-        self._end_epoch()
+        self._leave()
 
 
 class LossHook(Hook):

@@ -263,8 +263,8 @@ class InternViT6B(BaseModule):
     def _add_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, D) -> (B, 1 + N, D): puts the class token in front and adds the positions."""
         cls_token = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
-        # While it learns, its casts and gathered shards change at addresses that may repeat, so that
-        # the cache could not tell; see train().
+        # While it learns, its casts and gathered shards change at addresses that may repeat: the
+        # cache could not tell.
         fresh = self.training and self._trains_positions
         positions = (resample_pos_embed if fresh else self.positions)(self.pos_embed, grid)
         positions = positions.to(tokens.dtype)

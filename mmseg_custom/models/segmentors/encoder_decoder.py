@@ -5,7 +5,7 @@ image in multi-scale testing, N images, K classes, H W pixels, h w cells of the 
 """
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ class _Job:
     rows: Axis
     columns: Axis
     logits: Tensor | None = None  # (K, windows * h, windows * w)
+    matrices: dict[tuple, Tensor] = field(default_factory=dict)  # may be shared with other heads
 
     def put(self, i: int, j: int, cells: Tensor) -> None:
         """Stores the logits (K, h, w) of the window in row i and column j."""
@@ -41,8 +42,15 @@ class _Job:
         assert self.logits is not None  # every window has been put
         cells = [size // len(axis.starts) for size, axis in
                  zip(self.logits.shape[1:], (self.rows, self.columns))]
-        return View(self.logits, self.rows.matrix(cells[0], align_corners),
-                    self.columns.matrix(cells[1], align_corners), self.rows.pitch(cells[0]))
+        rows, columns = (self._matrix(axis, n, align_corners)
+                         for axis, n in zip((self.rows, self.columns), cells))
+        return View(self.logits, rows, columns, self.rows.pitch(cells[0]))
+
+    def _matrix(self, axis: Axis, cells: int, align_corners: bool) -> Tensor:
+        key = (axis, cells, align_corners)
+        if key not in self.matrices:
+            self.matrices[key] = axis.matrix(cells, align_corners)
+        return self.matrices[key]
 
 
 @SEGMENTORS.register_module()
@@ -196,18 +204,20 @@ class InternViTSegmentor(EncoderDecoder):
             job.put(i, j, own)
         return len(batch)
 
-    def _cells(self, windows: Tensor, metas: list[dict], lockstep: bool) -> Tensor:
+    def _cells(self, windows: Tensor | list[Tensor], metas: list[dict], lockstep: bool) -> Tensor:
         """Computes the head's logits (B, K, h, w) of windows (B, 3, H, W), in float32.
+
+        Feature maps that the backbone takes in the place of windows will do, too.
 
         On the CPU the head takes one window at a time: how some of its products are added up
         depends on the size of the batch. The backbone's do not.
         """
         features = self.extract_feat(windows)
-        if windows.device.type != 'cpu' or lockstep:
+        if features[0].device.type != 'cpu' or lockstep:
             return self._decode_head_forward_test(features, metas).float()
         return torch.cat([
             self._decode_head_forward_test([x[i:i + 1] for x in features], metas[i:i + 1]).float()
-            for i in range(len(windows))])
+            for i in range(len(metas))])
 
     def _labels(self, jobs: Sequence[_Job]) -> Tensor:
         """Computes the label map of an image from its views, on their device."""

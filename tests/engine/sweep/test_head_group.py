@@ -82,8 +82,8 @@ def assert_close(probe, expected, rel=1e-6):
 
 
 @pytest.mark.parametrize('settings', [
-    {}, dict(accumulation=2), dict(model__decode_head__dropout_ratio=0.3, accumulation=2),
-    dict(model__decode_head__with_norm=False), dict(model__decode_head__loss_decode__loss_weight=.4)])
+    {}, dict(model__decode_head__dropout_ratio=0.3, accumulation=2),
+    dict(model__decode_head__with_norm=False, model__decode_head__loss_decode__loss_weight=.4)])
 def test_heads_end_where_they_end_alone(heads, settings):
     groups, together, alone = train_both(heads, **settings)
     assert [group.probes for group in groups] == [together]
@@ -91,3 +91,35 @@ def test_heads_end_where_they_end_alone(heads, settings):
         assert_close(probe, expected)
     weights = [unwrap(probe.model).decode_head.conv_seg.weight for probe in together]
     assert not any(torch.equal(weights[0], other) for other in weights[1:])
+
+
+def test_a_head_that_diverges_leaves_the_others_alone(heads):
+    together, alone = heads('together', SWEEP), heads('alone', SWEEP)
+    group, = group_heads(together)
+    spoilt = unwrap(together[1].model).decode_head.conv_seg.weight
+    with torch.no_grad():
+        spoilt[0, 0] = float('inf')
+    before = spoilt.clone()
+    faults = group.step(batches(), together)
+    assert list(faults) == [together[1]]
+    assert 'the loss is nan in iteration 1' in faults[together[1]].fault
+    assert torch.equal(spoilt, before) and not together[1].runner.optimizer.state
+    left = [probe for probe in together if probe not in faults]
+    group.step(batches(seed=1), left)
+    for probe, expected in zip(together, alone):
+        for seed in (0, 1):
+            expected.step(batches(seed=seed))
+        if probe not in faults:
+            assert_close(probe, expected)
+
+
+def test_what_is_trained_alone(heads):
+    """Heads of other layers are a group of their own; one alone, and clipped ones, are none."""
+    layers = dict(lr=[1e-3, 1e-2], layers=[0, 1])
+    groups = group_heads(heads('layers', layers))
+    assert [len(group.probes) for group in groups] == [2, 2]
+    assert not group_heads(heads('one', dict(lr=[1e-3])))
+    for settings in (dict(optimizer_config=dict(grad_clip=dict(max_norm=1.))),
+                     dict(model__decode_head__num_convs=1),
+                     dict(model__decode_head__loss_decode__use_sigmoid=True)):
+        assert not group_heads(heads('others', **settings))

@@ -152,6 +152,23 @@ def test_the_free_memory_decides(monkeypatch):
     assert calls.sizes == [1] * 7
 
 
+def test_the_number_of_batches_is_known_before(monkeypatch):
+    """But for windows whose memory is not measured yet: two of each shape run alone."""
+    monkeypatch.setattr(batching, 'free_bytes', lambda device: 2**40)
+    batch, large, small = batching.WindowBatch(), (56, 56), (28, 28)
+    batch.ask(4)
+    assert batch.batches({large: 9, small: 1}) == (4, False)
+    batch.ask(None)
+    assert batch.batches({large: 2, small: 1}) == (3, False)
+    assert batch.batches({large: 9, small: 1}) == (2, True)
+    for _ in range(2):
+        with batch.measured(large, torch.device('cpu')):
+            pass
+    size = batch.size(large)
+    assert size > 1 and batch.batches({large: size + 1, small: 3}) == (4, True)
+    assert batch.batches({}) == (0, False)
+
+
 def test_a_gpu_that_is_full_gets_half(monkeypatch):
     model = build('InternViTSegmentor', window_batch=4)
     view = sample(56, 280, (61, 83))
