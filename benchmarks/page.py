@@ -126,7 +126,7 @@ def _about(run: Results) -> str:
              if run.device == 'cuda' else '', f'{about["cpu"]}' if 'cpu' in about else '',
              f'{about["threads"]} threads' if 'threads' in about else '',
              f'{about["memory_gib"]} GiB of main memory' if 'memory_gib' in about else '',
-             f'load average before {about["load_average"]}' if 'load_average' in about else '']
+             f'load average {about["load_average"]}' if 'load_average' in about else '']
     return ', '.join(filter(None, words))
 
 
