@@ -148,8 +148,9 @@ def test_an_old_pytorch_does_not_shard(process_group, monkeypatch, asked):
     (dict(typ='ddp'), r"unknown key in engine: 'typ' \(did you mean 'type'\?\)"),
     (dict(type='fsdp'), "engine.type='fsdp': expected one of auto, single, ddp, fsdp2"),
     (dict(defer_reduce=True), "'defer_reduce'; known keys: type, fast, checkpoint_every, "
-     'checkpoint_blocks, compile, prefetch, hybrid, reshard_after_forward, reduce_dtype, '
-     'cpu_offload$'),
+     'checkpoint_blocks, compile, fused_optimizer, prefetch, hybrid, reshard_after_forward, '
+     'reduce_dtype, cpu_offload$'),
+    (dict(fused_optimizer='yes'), "fused_optimizer='yes': expected True or False; None stands for"),
     (dict(checkpoint_every=0), 'checkpoint_every=0: expected 1 or more'),
     (dict(checkpoint_every='all'), "checkpoint_every='all': expected 1 or more, or 'auto'"),
     (dict(checkpoint_blocks=-1), 'checkpoint_blocks=-1: expected 0 or more'),
