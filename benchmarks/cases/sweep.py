@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -41,6 +42,7 @@ from mmseg_custom.engine.sweep.grid import combinations
 from mmseg_custom.engine.sweep.head_steps import HeadSteps
 from mmseg_custom.engine.sweep.probe import IterationBatches, Probe
 from mmseg_custom.evaluation.areas import Areas
+from mmseg_custom.losses import upsampled
 
 BLOCKS, HEADS, TINY_HEADS = 45, (1, 8, 32), (1, 2, 4)
 TARGETS = {8: 1.15, 32: 1.5}
@@ -137,11 +139,30 @@ def measure_training(run: Context, sweep: Sweep, blocks: int) -> list[Probe]:
                 {'one head': samples['1 alone'], ONE_BY_ONE: samples[f'{n} alone']},
                 targets=[at_most('one head', TARGETS[n])] if n in TARGETS else [], notes=notes)
     if run.on_gpu:
+        measure_strips(run, sweep)
         run.profile('32 heads together', work[f'{sweep.counts[-1]} together'])
         run.profile('32 heads one after the other', work[f'{sweep.counts[-1]} alone'])
     for probe in together[0]:
         probe.close()
     return alone[0]
+
+
+def measure_strips(run: Context, sweep: Sweep) -> None:
+    """Measures the loss of many heads with strips of fewer floats, which a GPU's cache may hold."""
+    most, grid = sweep.counts[-1], sweep.crop[0] // 14
+    logits = torch.randn(most, IMAGES, sweep.classes, grid, grid, device=run.device)
+    labels = sweep.batch['gt_semantic_seg'].squeeze(1)
+
+    def loss(floats: int) -> None:
+        with patch.dict(upsampled.STRIP_FLOATS, cuda=floats):
+            upsampled.upsampled_cross_entropy(logits.requires_grad_(), labels)[0].sum().backward()
+
+    usual = upsampled.STRIP_FLOATS['cuda']
+    names = {f'strips of {usual // part * 4 >> 20} MiB': usual // part for part in (1, 2, 4, 8)}
+    samples = run.measure({name: partial(loss, floats) for name, floats in names.items()})
+    first, *others = names
+    run.row(f'loss of {most} heads, forward and backward', 'ms', samples[first],
+            {name: samples[name] for name in others}, notes=f'ours: {first}')
 
 
 class Labelled(Test):
@@ -213,7 +234,7 @@ def mmseg_loss(head: torch.nn.Module, maps: list[Tensor], labels: Tensor) -> Non
 
 
 @benchmark('An iteration and an evaluation with 8 and 32 linear heads, over those with one',
-           minutes=4, order=30)
+           minutes=4, order=16)
 def case(run: Context) -> None:
     """Measures iterations, then evaluations."""
     blocks = BLOCKS if run.on_gpu and not run.tiny else 1

@@ -100,7 +100,9 @@ class SeedHook(Hook):
 
     def before_train_iter(self, runner: BaseRunner) -> None:
         """Seeds the generators from the seed and the number of the iteration."""
-        torch.cuda.manual_seed_all(seed_generators(self.seed, ITERATION, runner.iter))
+        seed = seed_generators(self.seed, ITERATION, runner.iter)
+        if torch.cuda.is_initialized():  # else torch keeps each call, and where it came from
+            torch.cuda.manual_seed_all(seed)
 
 
 @contextmanager

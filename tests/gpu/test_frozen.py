@@ -1,4 +1,5 @@
 """Sweeps and feature caches on a GPU."""
+import json
 import shutil
 from pathlib import Path
 
@@ -43,6 +44,37 @@ def test_a_head_of_a_sweep_is_what_it_is_alone(train, config, tmp_path):
     for entry in (*logged.values(), *alone.values()):
         assert entry.pop('mode') == 'train'
     assert all(logged[i] == pytest.approx(alone[i], rel=1e-6) for i in alone)
+
+
+LINEAR = """
+model['decode_head'] = dict(
+    _delete_=True, type='FCNHead', with_norm=True, num_convs=0, concat_input=False, in_index=-1,
+    dropout_ratio=0.1, in_channels=32, channels=32, num_classes=150,
+    loss_decode=dict(type='CrossEntropyLoss'))
+model['auxiliary_head'] = None
+model['backbone'].update(freeze_vit=True, drop_path_rate=0.0, with_fpn=False, out_indices=[3])
+optimizer_config = dict(grad_clip=None)
+sweep = dict(lr=[1e-3, 3e-3, 1e30], batched={batched})
+"""
+
+
+def test_heads_that_are_trained_together_end_where_they_end_alone(train, tmp_path, exact_float32):
+    """Up to rounding; the losses of both are read late, and one head diverges."""
+    data = draw_data(tmp_path, train=5, val=2)
+    for batched in (True, False):
+        config = write_config(tmp_path / f'{batched}.py', data, 'head_tuning_tiny',
+                              SMALL + LINEAR.format(batched=batched))
+        text = train(config, '--work-dir', tmp_path / str(batched), '--seed', 5,
+                     '--deterministic', *spread(1))
+        assert ('3 of 3 head(s) are trained together' in text) == batched
+    for name in ('lr0.001', 'lr0.003'):
+        together, alone = (losses(tmp_path / folder / name) for folder in ('True', 'False'))
+        assert together.keys() == alone.keys()
+        assert all(together[i]['loss'] == pytest.approx(alone[i]['loss'], rel=1e-5) for i in alone)
+    stopped = [json.loads((tmp_path / folder / 'lr1e+30/result.json').read_text())
+               for folder in ('True', 'False')]
+    assert stopped[0]['state'] == 'diverged' and stopped[0]['reason'] == stopped[1]['reason']
+    assert 'in iteration 2' in stopped[0]['reason']
 
 
 def test_a_cache_is_filled_and_read(train, config, run_tool, tmp_path):
