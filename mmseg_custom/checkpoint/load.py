@@ -185,6 +185,9 @@ def _check_architecture(weights: LazyStateDict, targets: Mapping[str, Tensor]) -
 def _check_names(weights: LazyStateDict, targets: Mapping[str, Tensor],
                  may_miss: Callable[[str], bool]) -> None:
     """Refuses names that are missing or left over."""
+    for name in weights:
+        if weight_of(name) != name and name not in targets and weight_of(name) in weights:
+            check_float(weights, weight_of(name))
     missing = [name for name in targets if name not in weights and not may_miss(weight_of(name))
                and not _is_computed(name, weights)]
     unexpected = [name for name in weights if name not in targets] + weights.unknown
@@ -267,8 +270,8 @@ def place(module: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype) -> T
     """Makes a tensor the value of a parameter or buffer, and returns the module's tensor.
 
     On the meta device, and where the dtype changes, the parameter becomes a new one on the tensor
-    (the tensor itself if its dtype fits); elsewhere its values are overwritten. A layer with weights
-    of 8 bits rounds those that it gets in floating point.
+    (the tensor itself if its dtype fits); elsewhere its values are overwritten. A layer with
+    weights of 8 bits rounds those that it gets in floating point.
     """
     owner_name, _, leaf = name.rpartition('.')
     owner = module.get_submodule(owner_name)

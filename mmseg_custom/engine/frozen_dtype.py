@@ -5,8 +5,8 @@ A head that was trained on such maps belongs to them. Its checkpoints say so, wi
 
     dtype         'int8' or 'fp8'
     products      'weights' that were rounded, or 'weights and tokens' where a GPU multiplies 8 bits
-    map_errors    {index of the block: relative error of its feature map}; missing where the original
-                  weights are in no file
+    map_errors    {index of the block: relative error of its feature map}; missing where the
+                  original weights are in no file
 """
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,8 +31,8 @@ def measure_frozen_dtype(run: Run, backbone: nn.Module) -> None:
     """Measures what weights of 8 bits change in the feature maps, for the run's checkpoints.
 
     The first crop of the training data goes through the backbone twice, the second time with the
-    weights of its file, which are read layer by layer. That takes as long as a training step or two.
-    Does nothing for other backbones, and on ranks that write no checkpoints.
+    weights of its file, which are read layer by layer. That takes as long as a training step or
+    two. Does nothing for other backbones, and on ranks that write no checkpoints.
 
     Args:
         run: Run with training data.
@@ -69,11 +69,14 @@ def map_errors(backbone: nn.Module, images: Tensor) -> list[float]:
 @contextmanager
 def _original_weights(backbone: nn.Module) -> Iterator[None]:
     """Lets layers of 8 bits compute with the weights of the file instead, one layer at a time."""
-    weights = open_backbone_weights(weights_source_of(backbone).path)
+    source = weights_source_of(backbone)
+    assert source is not None
+    weights = open_backbone_weights(source.path)
     layers = {name: layer for name, layer in backbone.named_modules()
               if isinstance(layer, QuantizedLinear)}
     for name, layer in layers.items():
-        layer.forward = partial(_multiply, layer, weights[f'{name}.weight'], backbone.dtype)
+        multiply = partial(_multiply, layer, weights[f'{name}.weight'], backbone.dtype)
+        layer.forward = multiply  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -91,11 +94,12 @@ def _multiply(layer: QuantizedLinear, weight: LazyTensor, dtype: torch.dtype, x:
 def describe_record(record: Mapping[str, Any]) -> str:
     """Says in a line what a run with weights of 8 bits is, and that it is not a published one."""
     errors = record.get('map_errors')
-    measured = '' if not errors else '; relative error of the feature maps, first training crop: ' + (
-        ', '.join(f'block {index} {error:.2%}' for index, error in errors.items()))
+    measured = '' if not errors else (
+        '; relative error of the feature maps, first training crop: '
+        + ', '.join(f'block {index} {error:.2%}' for index, error in errors.items()))
     products = f', rounds {record["products"]}' if 'products' in record else ''
-    return (f'{record["dtype"]}{products}{measured}; not the conditions of published figures, which '
-            'are of bfloat16')
+    return (f'{record["dtype"]}{products}{measured}; not the conditions of published figures, '
+            'which are of bfloat16')
 
 
 def check_head_fits(model: nn.Module, meta: Mapping[str, Any]) -> None:

@@ -3,9 +3,9 @@
     weights alone        y = x W^T + b, with W = values * scales in the dtype of x
     weights and tokens   y = (values(x) values(W)^T) * scales(x) * scales(W)^T + b
 
-The second form is the GPU's product in int8 or fp8 (e4m3), with a scale for each token too. Elsewhere
-only memory is saved. Rows share a scale as in Dettmers et al., "LLM.int8()", 2022; e4m3 is that of
-Micikevicius et al., "FP8 formats for deep learning", 2022.
+The second form is the GPU's product in int8 or fp8 (e4m3), with a scale for each token too.
+Elsewhere only memory is saved. Rows share a scale as in Dettmers et al., "LLM.int8()", 2022; e4m3
+is that of Micikevicius et al., "FP8 formats for deep learning", 2022.
 
 N tokens, I inputs, O outputs.
 """
@@ -27,8 +27,8 @@ CAPABILITY = dict(int8=(8, 0), fp8=(9, 0))  # least of a GPU, in torch 2.6 to 2.
 def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Rounds rows to 8 bits.
 
-    Scales have 8 significant bits, so that values times scales are exact in float32, and are rounded
-    to the same values and scales again.
+    Scales have 8 significant bits, so that values times scales are exact in float32, and are
+    rounded to the same values and scales again.
 
     Args:
         x: (..., I), floating point.
