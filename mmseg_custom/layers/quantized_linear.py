@@ -46,6 +46,16 @@ def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return values.clamp_(-largest, largest).to(dtype), scales
 
 
+def has_product(kind: str, device: torch.device) -> bool:
+    """Returns whether a device has a product in 8 bits that is worth rounding tokens for.
+
+    CPUs have none: on one of 2 cores with AMX, a product of 512 x 3200 by 3200 x 3200 took 27 ms in
+    int8, 27 ms on weights that were converted to bfloat16 before it, and 19 ms on bfloat16 ones
+    (one thread, 2026-11-26); the second needs no rounded tokens.
+    """
+    return device.type == 'cuda' and torch.cuda.get_device_capability(device) >= CAPABILITY[kind]
+
+
 class QuantizedLinear(nn.Module):
     """A linear layer with frozen weights of 8 bits.
 
@@ -62,7 +72,9 @@ class QuantizedLinear(nn.Module):
         weight: (O, I), in 8 bits: int8, or the bits of e4m3 as uint8.
         weight_scale: (O, 1), float32.
         rounds_tokens: Whether tokens are rounded too, for a product in 8 bits.
+        has_product: :func:`has_product`; the doctor assumes another device.
     """
+    has_product = staticmethod(has_product)
 
     def __init__(self, in_features: int, out_features: int, bias: bool, kind: str):
         super().__init__()
@@ -142,17 +154,7 @@ class QuantizedLinear(nn.Module):
 
     def _choose_product(self) -> None:
         fits = self.in_features % MULTIPLE == self.out_features % MULTIPLE == 0
-        self.rounds_tokens = fits and has_product(self.kind, self.weight.device)
-
-
-def has_product(kind: str, device: torch.device) -> bool:
-    """Returns whether a device has a product in 8 bits that is worth rounding tokens for.
-
-    CPUs have none: on one of 2 cores with AMX, a product of 512 x 3200 by 3200 x 3200 took 27 ms in
-    int8, 27 ms on weights that were converted to bfloat16 before it, and 19 ms on bfloat16 ones
-    (one thread, 2026-11-26); the second needs no rounded tokens.
-    """
-    return device.type == 'cuda' and torch.cuda.get_device_capability(device) >= CAPABILITY[kind]
+        self.rounds_tokens = fits and self.has_product(self.kind, self.weight.device)
 
 
 def quantize_linears(module: nn.Module, kind: str) -> nn.Module:
