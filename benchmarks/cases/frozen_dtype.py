@@ -46,12 +46,12 @@ from mmseg_custom.peak_memory import process_peak
 
 PLAIN = 'bfloat16'
 FASTER = {'fp8': 1.4}  # than bfloat16, expected where the device multiplies fp8
-SEEDS, ITERATIONS = 3, 100
+SEEDS, ITERATIONS = 3, 60
 DATA = ROOT / 'data/ade_demo'
 
 
 @benchmark('Frozen blocks in int8 and fp8: time, memory, error of the maps, mIoU of probes',
-           minutes=6, order=14)
+           minutes=8, order=14)
 def case(run: Context) -> None:
     """Measures blocks, the memory that a load takes, and probes."""
     _measure_blocks(run)
@@ -77,7 +77,8 @@ def _measure_blocks(run: Context) -> None:
     for words in ('', ', compiled') if run.on_gpu and not run.tiny else ('',):
         work: dict[str, Callable[[], object]] = {
             kind: through(_compiled(each) if words else each, x) for kind, each in blocks.items()}
-        times = run.measure({**work, 'product': product}, warm_up=2)
+        times = run.measure({**work, 'product': product}, rounds=5 if run.on_gpu else 3,
+                            warm_up=2 if run.on_gpu else 1)
         rate = flops / statistics.median(times['product'])
         for kind in DTYPES:
             multiplies = has_product(kind, torch.device(run.device))

@@ -19,6 +19,7 @@ DTYPES = dict(int8=torch.int8, fp8=torch.float8_e4m3fn)
 STORED = dict(int8=torch.int8, fp8=torch.uint8)
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 SCALE = '_scale'
+ROWS_AT_ONCE = 512  # that are rounded, whose float32 values take 25 MB at 12800 inputs
 LEAST_TOKENS = 17  # of a GPU's product in int8
 MULTIPLE = 16  # of I and O in a GPU's products of 8 bits
 CAPABILITY = dict(int8=(8, 0), fp8=(9, 0))  # least of a GPU, in torch 2.6 to 2.11
@@ -102,9 +103,11 @@ class QuantizedLinear(nn.Module):
     def store(self, weight: Tensor) -> None:
         """Rounds weights (O, I), and keeps them on the layer's device; on meta, on theirs."""
         device = weight.device if self.weight.is_meta else self.weight.device
-        values, self.weight_scale = quantize_rows(weight.detach().to(device, torch.bfloat16),
-                                                  DTYPES[self.kind])
-        self.weight = nn.Parameter(values.view(STORED[self.kind]), requires_grad=False)
+        strips = [quantize_rows(strip.to(device, torch.bfloat16), DTYPES[self.kind])
+                  for strip in weight.detach().split(ROWS_AT_ONCE)]
+        values = torch.cat([strip.view(STORED[self.kind]) for strip, _ in strips])
+        self.weight_scale = torch.cat([scales for _, scales in strips])
+        self.weight = nn.Parameter(values, requires_grad=False)
         self._choose_product()
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:

@@ -7,6 +7,8 @@ from helpers.data import SMALL_LINEAR, draw_data, prepare, write_config
 from helpers.logs import logged
 from torch import nn
 
+from benchmarks.cases.frozen_dtype import peak_of_load, write_weights
+from benchmarks.processes import call_in_process
 from mmseg_custom.checkpoint import load_segmentor, save_checkpoint
 from mmseg_custom.checkpoint.checkpoint import open_checkpoint
 from mmseg_custom.checkpoint.merge import merge
@@ -162,6 +164,17 @@ def test_nan_in_a_file_is_found(folder, tmp_path):
         work_dir=str(tmp_path / 'work'), check_finite=True)
     with pytest.raises(InputError, match='blocks.1.mlp.fc1.weight'):
         build_model(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_load_never_holds_the_network_in_bfloat16(kind, tmp_path):
+    depth, width = 6, 1280
+    call_in_process(write_weights, str(tmp_path / 'backbone.pth'), depth, width)
+    base, peak = (call_in_process(peak_of_load, path, depth, width, kind)
+                  for path in ('', str(tmp_path / 'backbone.pth')))
+    in_bfloat16 = 2 * 12 * width**2 * depth
+    assert peak - base < 0.75 * in_bfloat16
 
 
 @pytest.mark.parametrize('trained', [dict(freeze_vit=False), dict(unfreeze_pos_embed=True)])
