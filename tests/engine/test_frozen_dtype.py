@@ -169,7 +169,7 @@ def test_nan_in_a_file_is_found(folder, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_load_never_holds_the_network_in_bfloat16(kind, tmp_path):
-    depth, width = 6, 1280
+    depth, width = 12, 1280
     call_in_process(write_weights, str(tmp_path / 'backbone.pth'), depth, width)
     base, peak = (call_in_process(peak_of_load, path, depth, width, kind)
                   for path in ('', str(tmp_path / 'backbone.pth')))
