@@ -9,7 +9,6 @@ NAME all run that are a part of the suite of the device, what is missed most fir
 is up. The exit code is 1 if one failed or found something wrong; a target that is missed is shown.
 """
 import argparse
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from .registry import DEVICES, Benchmark, find_benchmarks
 from .results import Results, read_results
 
 COMMANDS = ('compare', 'page')
+MINUTES, SECONDS = 8.0, 4.0
 
 
 def parser_of_runs() -> argparse.ArgumentParser:
@@ -28,8 +28,8 @@ def parser_of_runs() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('names', nargs='*', metavar='NAME', help='benchmarks to run; see --list')
     parser.add_argument('--device', choices=DEVICES, help='default: cuda where there is a GPU')
-    parser.add_argument('--minutes', type=float, default=8.0, help='time for all of it')
-    parser.add_argument('--seconds', type=float, default=4.0, help='length of each timing')
+    parser.add_argument('--minutes', type=float, default=MINUTES, help='time for all of it')
+    parser.add_argument('--seconds', type=float, default=SECONDS, help='length of each timing')
     parser.add_argument('--tiny', action='store_true',
                         help='tiny networks and images: tries the benchmarks, measures nothing')
     parser.add_argument('--out', type=Path, default=execution.ROOT / 'work_dirs/benchmarks',
@@ -45,6 +45,15 @@ def choose(names: list[str], device: str, found: dict[str, Benchmark]) -> list[B
     if names:
         return [found[name] for name in names]
     return [one for one in found.values() if device in one.suite and device in one.devices]
+
+
+def command_line(args: argparse.Namespace) -> str:
+    """Returns the command of a run as others can repeat it: without folders of this machine."""
+    words = ['python -m benchmarks', *args.names]
+    words += ['--device', args.device] if args.device else []
+    words += ['--minutes', f'{args.minutes:g}'] if args.minutes != MINUTES else []
+    words += ['--seconds', f'{args.seconds:g}'] if args.seconds != SECONDS else []
+    return ' '.join(words + ['--tiny'] * args.tiny + ['--against CHECKOUT'] * bool(args.against))
 
 
 def run(words: list[str]) -> int:
@@ -65,7 +74,7 @@ def run(words: list[str]) -> int:
                                   args.seconds, args.against and args.against.resolve())
     path = execution.result_path(settings.out, about['machine'], args.tiny)
     results = Results(
-        'python -m benchmarks ' + shlex.join(words), time.strftime('%Y-%m-%d %H:%M', time.gmtime()),
+        command_line(args), time.strftime('%Y-%m-%d %H:%M', time.gmtime()),
         execution.commit(), about['device'], args.tiny, about['machine'], about['versions'])
     execution.run_cases(choose(args.names, settings.device, found), settings, results, path)
     print(f'results: {path}')

@@ -7,6 +7,7 @@ from .results import Results, Row
 from .tables import WIDTH, format_samples
 
 LEAST = 0.02  # share that never counts as a change
+LOAD = 'load_average'  # it differs between any two runs
 UNKNOWN = 0.05  # noise that is assumed of a row with one sample
 
 
@@ -75,10 +76,10 @@ def compare(old: Results, new: Results) -> tuple[str, bool]:
     found = list(changes(old, new))
     lines = [f'old: {old.date}, {old.commit}; new: {new.date}, {new.commit}']
     for kind in ('device', 'tiny', 'machine', 'versions'):
-        if getattr(old, kind) != getattr(new, kind):
-            difference = _difference(getattr(old, kind), getattr(new, kind))
+        difference = _difference(getattr(old, kind), getattr(new, kind))
+        if difference:
             lines.append(f'! the {kind} differs: {difference}')
-    lines.append(f'{"":<{WIDTH}}{"old":>16}{"new":>16}{"change":>9}{"noise":>8}')
+    lines.append(f'{"":<{WIDTH}}{"old":>16}{"new":>16}{"worse by":>9}{"noise":>8}')
     for change in found:
         factor = 1 + change.worse_by
         lines.append(f'{change.name[:WIDTH - 1]:<{WIDTH}}'
@@ -105,6 +106,7 @@ def _changed_references(change: Change) -> Iterator[str]:
 
 def _difference(old: object, new: object) -> str:
     if not isinstance(old, dict) or not isinstance(new, dict):
-        return f'{old}, then {new}'
+        return f'{old}, then {new}' if old != new else ''
     return ', '.join(f'{key} {old.get(key)}, then {new.get(key)}'
-                     for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key))
+                     for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)
+                     and key != LOAD)

@@ -21,7 +21,8 @@ def describe(device: str) -> dict[str, dict]:
     machine: dict[str, object] = dict(
         name=cpu_name(), cpu=cpu_name(), threads=torch.get_num_threads(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
-        memory_gib=round(_memory_bytes() / 2 ** 30, 1))
+        memory_gib=round(_memory_bytes() / 2 ** 30, 1),
+        load_average=round(os.getloadavg()[0], 1))  # with what others compute
     versions = dict(python=platform.python_version(), **package_versions())
     versions['torch'] = torch.__version__  # with the variant of the build
     if device == 'cuda':

@@ -125,7 +125,8 @@ def _about(run: Results) -> str:
     words = [f'{about["gpu_memory_gib"]} GiB, driver {about["driver"]}'
              if run.device == 'cuda' else '', f'{about["cpu"]}' if 'cpu' in about else '',
              f'{about["threads"]} threads' if 'threads' in about else '',
-             f'{about["memory_gib"]} GiB of main memory' if 'memory_gib' in about else '']
+             f'{about["memory_gib"]} GiB of main memory' if 'memory_gib' in about else '',
+             f'load average {about["load_average"]}' if 'load_average' in about else '']
     return ', '.join(filter(None, words))
 
 

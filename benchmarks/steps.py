@@ -110,6 +110,8 @@ def row_of_options(run: Context, name: str, ours: list[float], title: str,
         targets: Expectations, of ``DEFAULT`` or the limit.
     """
     free_memory()
+    if run.tiny:  # A compilation takes minutes on a busy CPU; compiled_blocks.py tries it.
+        settings = {**settings, 'engine.compile': False}
     try:
         cfg = config_of(name, run, **settings)
         with training(cfg, run, predict(cfg, run)[0]) as trained:

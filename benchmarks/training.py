@@ -21,7 +21,6 @@ from mmseg_custom.compat.data_containers import change_tensors
 from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.parallelize import parallelize, unwrap
 from mmseg_custom.distributed.precision import apply_precision
-from mmseg_custom.doctor.before_training import decide_recomputation
 from mmseg_custom.doctor.memory import MemoryEstimate, Traces, estimate, recomputes
 from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.engine.batch import Batch
@@ -126,7 +125,7 @@ def build(settings: Run) -> nn.Module:
     cfg, device = settings.cfg, settings.device
     model = build_network(cfg, on_meta=True)
     apply_precision(model, compute_dtype(cfg, model), device, master_dtype=master_dtype(cfg),
-                    head_dtype=head_dtype(cfg))
+                    head_dtype=head_dtype(cfg, model))
     model = fill(model, device)
     settle_determinism(model)
     return parallelize(model, device, settings.engine, master_dtype=master_dtype(cfg))
@@ -140,9 +139,8 @@ def training(cfg: Config, run: Context, predicted: MemoryEstimate) -> Iterator[T
         cfg.update(work_dir=folder, log_config=dict(
             interval=50, hooks=[dict(type='TextLoggerHook', by_epoch=False)]))
         names = SimpleNamespace(CLASSES=('class',) * classes, PALETTE=[[0, 0, 0]] * classes)
-        settings = decide_recomputation(Run(
-            cfg, RunOptions(device=run.device), Engine.of(cfg.get('engine')), Batch(IMAGES),
-            data=dict(train=names), timestamp='benchmark'))
+        settings = Run(cfg, RunOptions(device=run.device), engine_of(cfg, run), Batch(IMAGES),
+                       data=dict(train=names), timestamp='benchmark')
         model = build(settings)
         torch.backends.cudnn.benchmark = cfg.get('cudnn_benchmark', False)
         runner = build_training_runner(settings, model, get_root_logger(), checkpoint_config=None)

@@ -63,7 +63,7 @@ def through_original(blocks: nn.ModuleList, tokens: Tensor) -> Callable[[], Tens
 
 
 @benchmark('Blocks of the real width, against the matrix product, transformers and the original',
-           minutes=4, order=12)
+           minutes=4, order=11)
 def case(run: Context) -> None:
     """Measures the blocks, the references and the product in turns."""
     cfg, crops = recipe('linear_probing', run), 2 if run.on_gpu else 1

@@ -107,7 +107,7 @@ def compare_graphs(run: Context) -> None:
             {'eager': times['eager']}, targets=[at_least('eager', 1.0)])
 
 
-@benchmark('Compiled blocks and CUDA graphs, against eager blocks', minutes=5, order=13)
+@benchmark('Compiled blocks and CUDA graphs, against eager blocks', minutes=5, order=35)
 def case(run: Context) -> None:
     """Measures each network without and with gradients, then CUDA graphs."""
     if (missing := missing_for(run.device)) is not None:

@@ -135,7 +135,7 @@ def build(run: Context) -> tuple[nn.Module, nn.Module, int]:
 
 
 @benchmark("Labels of ADE20K-sized images, against mmseg's windows and the original's blocks",
-           minutes=1.5, order=15)
+           minutes=5, order=12)
 def case(run: Context) -> None:
     """Measures both in turns, and compares their labels."""
     model, original, short = build(run)
@@ -157,12 +157,14 @@ def case(run: Context) -> None:
             notes='' if run.on_gpu else 'two blocks, of which one is read')
     same = float(np.mean(np.concatenate([(a == b).ravel() for a, b in zip(
         label(model, images, run.device), label(original, images, run.device))])))
-    measure_tests(run, model, original, images)
-    usual = run.measure({'mean': lambda: label(model, images[:1], run.device),
-                         'largest': lambda: label(model, images[-1:], run.device)}, rounds=3)
-    run.row('an image of the mean size, 512x683', 'ms', usual['mean'])
-    run.row('the largest image', 'ms', usual['largest'])
     run.fact(share_of_equal_labels=same,
              matmul_tflops=round(flops / statistics.median(times['product']) / 1e12, 3))
     if same < LEAST_AGREEMENT:
         run.wrong(f'{same:.3f} of the labels are those of mmseg')
+    measure_tests(run, model, original, images)
+    if not run.on_gpu and not run.tiny:
+        return  # one image was all that was labelled
+    usual = run.measure({'mean': lambda: label(model, images[:1], run.device),
+                         'largest': lambda: label(model, images[-1:], run.device)}, rounds=3)
+    run.row('an image of the mean size, 512x683', 'ms', usual['mean'])
+    run.row('the largest image', 'ms', usual['largest'])

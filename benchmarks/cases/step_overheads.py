@@ -101,7 +101,7 @@ def batch_copies(run: Context) -> None:
 
 
 @benchmark('What the host does in a step: training mode, optimizer over shards, batches',
-           minutes=1.5, order=45)
+           minutes=1.5, order=46)
 def case(run: Context) -> None:
     """Measures the parts one after the other."""
     training_modes(run)

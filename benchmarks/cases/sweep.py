@@ -234,7 +234,7 @@ def mmseg_loss(head: torch.nn.Module, maps: list[Tensor], labels: Tensor) -> Non
 
 
 @benchmark('An iteration and an evaluation with 8 and 32 linear heads, over those with one',
-           minutes=4, order=30)
+           minutes=4, order=16)
 def case(run: Context) -> None:
     """Measures iterations, then evaluations."""
     blocks = BLOCKS if run.on_gpu and not run.tiny else 1

@@ -9,6 +9,7 @@ import sysconfig
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -114,7 +115,9 @@ class CompiledBlocks:
     """
 
     def __init__(self, blocks: Sequence[nn.Module], backbone: nn.Module | None = None):
+        from torch._dynamo.exc import TorchDynamoException  # takes seconds to import
         self._first, self._backbone = blocks[0], backbone
+        self._failure = TorchDynamoException  # what the compiler raises, unlike what blocks do
         self._runs: Counter[tuple] = Counter()  # by shape
         self._compiled: set[tuple] = set()
         self._gave_up = False
@@ -131,9 +134,15 @@ class CompiledBlocks:
             self._runs[key] += 1
         if self._gave_up or not self._pays(key):
             return eager(*args, **kwargs)
-        if key in self._compiled:
-            return compiled(*args, **kwargs)
-        return self._compile(key, eager, compiled, args, kwargs)
+        try:
+            if key in self._compiled:
+                return compiled(*args, **kwargs)
+            return self._compile(key, compiled, args, kwargs)
+        except self._failure as error:
+            self._gave_up = True
+            get_root_logger().warning('compile: the blocks stay eager, since compiling failed: %s',
+                                      _first_line(error))
+            return eager(*args, **kwargs)
 
     def _pays(self, key: tuple) -> bool:
         if key in self._compiled:
@@ -144,22 +153,13 @@ class CompiledBlocks:
                                              and self._backbone.training)
         return trains or self._runs[key] > EAGER_RUNS
 
-    def _compile(self, key: tuple, eager: Callable, compiled: Callable, args: tuple,
-                 kwargs: dict):
+    def _compile(self, key: tuple, compiled: Callable, args: tuple, kwargs: dict):
         """Runs a shape of tokens for the first time, and logs how long that took."""
-        from torch._dynamo.exc import TorchDynamoException
         from torch._dynamo.utils import counters
         hits, misses = (counters['inductor'][f'fxgraph_cache_{name}'] for name in ('hit', 'miss'))
         start = time.perf_counter()
-        try:
-            # The backward pass as well: a failure in loss.backward() could not be caught here.
-            with torch._functorch.config.patch(force_non_lazy_backward_lowering=True):
-                out = compiled(*args, **kwargs)
-        except TorchDynamoException as error:
-            self._gave_up = True
-            get_root_logger().warning('compile: the blocks stay eager, since compiling failed: %s',
-                                      _first_line(error))
-            return eager(*args, **kwargs)
+        with _backward_too():
+            out = compiled(*args, **kwargs)
         self._compiled.add(key)
         found = counters['inductor']['fxgraph_cache_hit'] - hits
         new = counters['inductor']['fxgraph_cache_miss'] - misses
@@ -169,6 +169,16 @@ class CompiledBlocks:
                                ' with autograd' if key[1] else '', time.perf_counter() - start,
                                origin)
         return out
+
+
+def _backward_too() -> AbstractContextManager:
+    """Has backward passes compiled with their forward passes, where failures can be caught.
+
+    Older versions of PyTorch compile them in ``loss.backward()``.
+    """
+    config = torch._functorch.config
+    name = 'force_non_lazy_backward_lowering'
+    return config.patch(name, True) if hasattr(config, name) else nullcontext()
 
 
 def _shape_of(block: nn.Module, args: tuple) -> tuple:

@@ -8,7 +8,7 @@ from ..errors import InputError, refuse_unknown
 
 AUTOMATIC = 'auto'  # value of an option that the run's memory or hosts decide
 REDUCE_DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16)
-FOLLOWING_FAST = ('compile', 'cuda_graphs')  # where they are None
+FOLLOWING_FAST = ('compile', 'cuda_graphs', 'fused_optimizer')  # where they are None
 
 
 @dataclass(frozen=True)

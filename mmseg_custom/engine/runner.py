@@ -170,7 +170,7 @@ class SegRunner(IterBasedRunner):
             create_symlink: Whether to link ``latest.pth`` to the checkpoint.
             finished: Function that is called with the outcome once the checkpoint is there or could
                 not be written, which may be after this returns:
-                see :meth:`.CheckpointWriter.write`.
+                see :meth:`.checkpoint_writer.CheckpointWriter.write`.
 
         Returns:
             Path of the checkpoint.

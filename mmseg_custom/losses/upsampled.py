@@ -168,7 +168,7 @@ def _highest(logits: Tensor) -> Tensor:
     parts of the classes first.
     """
     size = logits.shape[2] // PARTS
-    if size < 2 or not logits.is_cpu:
+    if size < 2 or (_sized_for.get() or logits.device.type) != 'cpu':
         return logits.amax(2, keepdim=True)
     first, second, *others = logits.split(size, 2)
     highest = torch.maximum(first, second)

@@ -68,7 +68,9 @@ def test_a_case_that_fails_stops_no_other(front_of, tmp_path, capfd):
 def test_results_are_whole_after_each_case(front_of, tmp_path):
     see = ("import glob\nfound, = glob.glob(os.path.dirname(sys.argv[1]) + '/a-cpu_*.json')\n"
            "assert len(json.load(open(found))['cases']) == 1")
-    code, results = front_of(dict(one={}, two=dict(before=see)))
+    code, results = front_of(dict(one={}, two=dict(before=see)), '--device', 'cpu', '--against',
+                             str(tmp_path))
+    assert results.command == 'python -m benchmarks --device cpu --against CHECKOUT'
     assert code == 0 and [case.state for case in results.cases] == ['ok', 'ok']
     assert {path.suffix for path in (tmp_path / 'out').iterdir()} == {'.json', '.txt'}
 

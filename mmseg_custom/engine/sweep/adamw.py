@@ -12,7 +12,7 @@ from torch.optim import AdamW, Optimizer
 
 
 class AdamWSteps:
-    """Takes the steps of many :class:`torch.optim.AdamW`, whose states stay their own.
+    """Takes the steps of many ``torch.optim.AdamW``, whose states stay their own.
 
     An optimizer without a state takes its first step itself, which makes the state.
     """
