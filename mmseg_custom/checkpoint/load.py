@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, some_of
 from ..layers.pos_embed import resample_pos_embed
+from ..layers.quantized_linear import STORED, QuantizedLinear, weight_of
 from ..missing import look_around
 from .files import read_weights
 from .keys import (
@@ -139,7 +140,7 @@ def fill(module: nn.Module, weights: LazyStateDict, dtype: torch.dtype | None = 
         wanted = tensor.dtype if as_stored(name) else dtype or target.dtype
         placed = place(module, name, tensor, wanted)
         if check_finite:
-            refuse_nonfinite(placed, name, weights.path)
+            refuse_nonfinite(placed if placed.is_floating_point() else tensor, name, weights.path)
         if placed.data_ptr() != tensor.data_ptr() or tensor.shape != lazy.shape:
             lazy.release()
         elif lazy.is_shared:
@@ -184,12 +185,22 @@ def _check_architecture(weights: LazyStateDict, targets: Mapping[str, Tensor]) -
 def _check_names(weights: LazyStateDict, targets: Mapping[str, Tensor],
                  may_miss: Callable[[str], bool]) -> None:
     """Refuses names that are missing or left over."""
-    missing = [name for name in targets if name not in weights and not may_miss(name)]
+    for name in weights:
+        if weight_of(name) != name and name not in targets and weight_of(name) in weights:
+            check_float(weights, weight_of(name))
+    missing = [name for name in targets if name not in weights and not may_miss(weight_of(name))
+               and not _is_computed(name, weights)]
     unexpected = [name for name in weights if name not in targets] + weights.unknown
     if missing or unexpected:
         raise Mismatch(f'{weights.path} does not fit the model: '
                        f'{describe_mismatch(missing, unexpected)}', [
                            name.partition('.')[0] for name in missing + unexpected])
+
+
+def _is_computed(name: str, weights: LazyStateDict) -> bool:
+    """Whether a tensor is the scales of a weight that is rounded as it is placed."""
+    weight = weight_of(name)
+    return weight != name and weight in weights and weights[weight].dtype in FLOATS
 
 
 def _check_tensors(weights: LazyStateDict, targets: Mapping[str, Tensor]) -> None:
@@ -201,8 +212,13 @@ def _check_tensors(weights: LazyStateDict, targets: Mapping[str, Tensor]) -> Non
         raise Mismatch(f'{weights.path}: {name} has shape {tuple(weights[name].shape)}, the model '
                        f'expects {tuple(targets[name].shape)}{more}', map(_part_of, others))
     for name, tensor in weights.items():
-        if targets[name].is_floating_point() or tensor.dtype not in INTEGERS:
+        wanted = targets[name].dtype
+        if wanted.is_floating_point or tensor.dtype not in INTEGERS:
             check_float(weights, name)
+        elif wanted in STORED.values() and tensor.dtype != wanted:
+            raise InputError(f'{weights.path}: {name} was rounded to another format of 8 bits '
+                             f'({str(tensor.dtype).removeprefix("torch.")}): set '
+                             'model.backbone.frozen_dtype to that of the checkpoint')
 
 
 def _is_loadable(name: str, shape: Sequence[int], wanted: Sequence[int]) -> bool:
@@ -227,7 +243,8 @@ def check_float(weights: LazyStateDict, name: str) -> None:
     if dtype not in FLOATS:
         raise InputError(f'{weights.path}: {name} is {str(dtype).removeprefix("torch.")}: '
                          'quantised weights do not load, use a bfloat16, float16 or float32 '
-                         'release')
+                         'release; for a checkpoint of a run with model.backbone.frozen_dtype, '
+                         'set it to the same')
 
 
 def refuse_nonfinite(tensor: Tensor, name: str, path: str) -> Tensor:
@@ -253,10 +270,14 @@ def place(module: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype) -> T
     """Makes a tensor the value of a parameter or buffer, and returns the module's tensor.
 
     On the meta device, and where the dtype changes, the parameter becomes a new one on the tensor
-    (the tensor itself if its dtype fits); elsewhere its values are overwritten.
+    (the tensor itself if its dtype fits); elsewhere its values are overwritten. A layer with
+    weights of 8 bits rounds those that it gets in floating point.
     """
     owner_name, _, leaf = name.rpartition('.')
     owner = module.get_submodule(owner_name)
+    if isinstance(owner, QuantizedLinear) and leaf == 'weight' and tensor.is_floating_point():
+        owner.store(tensor)
+        return owner.weight
     old = getattr(owner, leaf)
     if not old.is_floating_point():
         dtype = old.dtype

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..layers.quantized_linear import weight_of
 from . import provenance
 from .keys import BACKBONE
 
@@ -28,7 +29,7 @@ def trained_state_dict(model: nn.Module) -> tuple[dict, dict | None]:
     if not frozen:
         return state_dict, None
     trained = {name: tensor for name, tensor in state_dict.items()
-               if name.removeprefix(BACKBONE) not in frozen}
+               if weight_of(name.removeprefix(BACKBONE)) not in frozen}
     return trained, provenance.record(model.backbone, source)
 
 

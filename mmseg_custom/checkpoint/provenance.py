@@ -74,11 +74,19 @@ def _replace_source(backbone: nn.Module, state_dict: dict, prefix: str, local_me
 
 def record(backbone: nn.Module, source: WeightsSource) -> dict:
     """Describes the file of a frozen backbone for the metadata of a checkpoint."""
-    tensors = backbone.state_dict()
-    dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
-    dtypes.update(getattr(backbone, 'dropped_dtypes', {}))
+    dtypes = {**dtypes_of(backbone), **getattr(backbone, 'dropped_dtypes', {})}
     return record_of(source, {name: dtypes[name] for name in source.names},
-                     tensors['pos_embed'].shape[1])
+                     backbone.pos_embed.shape[1])
+
+
+def dtypes_of(backbone: nn.Module) -> dict[str, torch.dtype]:
+    """Returns the dtypes of a backbone's tensors by name.
+
+    Of weights with 8 bits, it is the one that they were rounded to before, which other layers have:
+    the record of a file does not depend on ``frozen_dtype``.
+    """
+    return {name: tensor.dtype if tensor.is_floating_point() else backbone.dtype
+            for name, tensor in backbone.state_dict().items()}
 
 
 def record_of(source: WeightsSource, dtypes: dict[str, torch.dtype],
@@ -103,8 +111,8 @@ def drop_blocks(backbone: nn.Module) -> None:
 
     Checkpoints refer to the file for them as before.
     """
-    backbone.dropped_dtypes = {f'blocks.{name}': tensor.dtype
-                               for name, tensor in backbone.blocks.state_dict().items()}
+    backbone.dropped_dtypes = {name: dtype for name, dtype in dtypes_of(backbone).items()
+                               if name.startswith('blocks.')}
     backbone.blocks = nn.ModuleList()
 
 

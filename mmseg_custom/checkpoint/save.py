@@ -80,7 +80,9 @@ def prepare_save(model: nn.Module, path: str, optimizer: Optimizer | dict | None
     while isinstance(getattr(model, 'module', None), nn.Module):
         model = model.module
     state_dict, record = trained_state_dict(model)
-    meta = {**(meta or {}), **({'backbone': record} if record else {})}
+    rounded = getattr(getattr(model, 'backbone', None), 'frozen_record', None)
+    meta = {**(meta or {}), **({'backbone': record} if record else {}),
+            **({'frozen_dtype': rounded} if rounded else {})}
     checkpoint: dict[str, Any] = dict(meta=plain(meta),
                                       state_dict=OrderedDict({**state_dict, **(others or {})}))
     if isinstance(optimizer, dict):

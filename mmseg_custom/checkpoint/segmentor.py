@@ -174,8 +174,8 @@ def _holds(backbone: nn.Module, held: WeightsSource | None, source: WeightsSourc
     """Whether a backbone holds these tensors of this file already, frozen and in their dtype."""
     if held is None or held.path != source.path or not set(source.names).issubset(held.names):
         return False
-    parameters = dict(backbone.named_parameters())
-    return all(not parameters[name].requires_grad and parameters[name].dtype
+    parameters, dtypes = dict(backbone.named_parameters()), provenance.dtypes_of(backbone)
+    return all(not parameters[name].requires_grad and dtypes[name]
                == provenance.recorded_dtype(record, name) for name in source.names) and (
         'pos_embed' not in source.names
         or parameters['pos_embed'].shape[1] == record['pos_embed_tokens'])

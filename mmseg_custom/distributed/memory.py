@@ -72,8 +72,10 @@ def state_bytes(model: nn.Module, kind: str, ranks: int, engine: Engine = AUTO,
     backbone = list(model.backbone.parameters())
     in_heads = [p for head in heads(model) for p in head.parameters()]
     counts = [share((p for p in part if p.requires_grad), shared) for part in (backbone, in_heads)]
-    frozen = sum(size * share((p for p in part if not p.requires_grad), shared)
-                 for part, size in ((backbone, dtype.itemsize), (in_heads, FP32)))
+    rounded = [p for p in backbone if not p.is_floating_point()]  # to 8 bits
+    frozen = share(rounded, shared) + sum(
+        size * share((p for p in part if not p.requires_grad and p.is_floating_point()), shared)
+        for part, size in ((backbone, dtype.itemsize), (in_heads, FP32)))
 
     def both(name: str) -> int:
         return round(sum(n * getattr(s, name) for n, s in zip(counts, (storage, of_heads))))

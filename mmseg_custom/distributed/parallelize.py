@@ -103,6 +103,11 @@ def choose_engine(engine: Engine, model: nn.Module) -> str:
     kind, reason = engine_of(engine, model)
     if kind == 'fsdp2':
         require_sharding("engine 'fsdp2'")
+        frozen_dtype = getattr(model.backbone, 'frozen_dtype', None)
+        if frozen_dtype is not None:  # it gathers all weights in one dtype
+            raise InputError(f"engine 'fsdp2' with model.backbone.frozen_dtype={frozen_dtype!r}: "
+                             'weights of 8 bits are not sharded; use auto, single or ddp, or leave '
+                             'frozen_dtype out')
     ranks = dist.get_world_size() if _is_grouped() else 1
     get_root_logger().info('engine: %s (%s), %d process(es)', kind, reason, ranks)
     return kind

@@ -4,6 +4,7 @@
 part                                 stored in        computes in
 ===================================  ===============  ===============
 backbone, frozen                     bfloat16         bfloat16
+- its ``frozen_dtype``: products     8 bits, scales   bfloat16 (GPU: 8 bits)
 backbone, trained                    float32          bfloat16
 heads                                float32          float32
 with ``head_precision='bf16'``
@@ -80,6 +81,8 @@ def _apply_to_backbone(backbone: nn.Module, dtype: torch.dtype, arithmetic: torc
     for unit in _units(backbone):
         names = []
         for name, parameter in unit.named_parameters(recurse=unit is not backbone):
+            if not parameter.is_floating_point():  # 8 bits, see layers/quantized_linear.py
+                continue
             stored_in = master_dtype if parameter.requires_grad else dtype
             if parameter.dtype != stored_in and (store or not parameter.requires_grad):
                 parameter.data = parameter.data.to(stored_in)
@@ -248,11 +251,12 @@ def _log(model: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype,
     if master_dtype != torch.float32:
         stored += ' (heads in float32)'
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    rounded = sum(p.numel() for p in model.parameters() if not p.is_floating_point())
     name = str(dtype).removeprefix('torch.')
     get_root_logger().info(
         'precision: the backbone computes %s, the heads in float32; %s trained parameters stored '
         'in %s, %s frozen ones in %s', _in_words(dtype, arithmetic), f'{trained:,}', stored,
-        f'{frozen:,}', name)
+        f'{frozen:,}', name if not rounded else f'{name}, {rounded:,} of them in 8 bits')
 
 
 def _in_words(dtype: torch.dtype, arithmetic: torch.dtype) -> str:

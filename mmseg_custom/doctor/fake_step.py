@@ -172,7 +172,8 @@ def _count_bytes(model: nn.Module, cfg: Config, states: list[Tensor]) -> Counter
     for name, parameter in model.named_parameters():
         size = _local(parameter).nbytes
         counts['built'] += parameter.numel() * (
-            dtype.itemsize if name.startswith('backbone.') else parameter.itemsize)
+            dtype.itemsize if name.startswith('backbone.') and parameter.is_floating_point()
+            else parameter.itemsize)
         for kind in ('master weights',) if parameter.requires_grad else ('frozen', 'weights'):
             counts[kind] += size
         if parameter.grad is not None:

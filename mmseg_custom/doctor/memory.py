@@ -115,7 +115,11 @@ def predict(cfg: Config, shape: RunShape,
     unsharded = chosen if chosen != 'fsdp2' else 'single' if shape.ranks == 1 else 'ddp'
     with_cp = recomputes(cfg)
     estimates = []
-    for kind in (unsharded, 'fsdp2') if shape.cached is None else (unsharded,):
+    # Neither a cache nor weights of 8 bits go with shards.
+    unsharded_alone = shape.cached is not None or cfg.model.backbone.get('frozen_dtype')
+    if unsharded_alone and chosen == 'fsdp2':
+        chosen = unsharded
+    for kind in (unsharded,) if unsharded_alone else (unsharded, 'fsdp2'):
         resolved = resolve_engine(cfg, shape, replace(engine, type=kind))
         for checkpointing in (True, False) if trained else (False,):
             progress(f'{kind}, {"with" if checkpointing else "without"} checkpointing')

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from ..errors import InputError
+from ..layers.quantized_linear import quantized_layers
 from ..layers.rms_norm import RMSNorm
 from ..losses.upsampled import strips_sized_for
 
@@ -30,13 +31,24 @@ def simulate_kernels(model: nn.Module, device: str) -> None:
     Fake tensors of a GPU would choose its kernels themselves, but autograd runs their backward pass
     only where there is a GPU.
     """
-    if device != 'cuda' or not hasattr(torch.ops.aten, '_fused_rms_norm_backward'):
+    if device != 'cuda':
         return
+    for layer in quantized_layers(model):
+        layer.has_product = _has_product  # type: ignore[method-assign]
+    if hasattr(torch.ops.aten, '_fused_rms_norm_backward'):
+        _simulate_norms(model)
+
+
+def _has_product(kind: str, device: torch.device) -> bool:
+    return True
+
+
+def _simulate_norms(model: nn.Module) -> None:
     for name, child in model.named_children():
         if type(child) in (nn.RMSNorm, RMSNorm):
             setattr(model, name, _FusedRMSNorm(child))
         else:
-            simulate_kernels(child, device)
+            _simulate_norms(child)
 
 
 @contextmanager

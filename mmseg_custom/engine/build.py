@@ -29,6 +29,7 @@ from ..logs import saying
 from ..optim import low_memory
 from .blame import reading
 from .determinism import settle_determinism
+from .frozen_dtype import measure_frozen_dtype
 from .hooks import ToBFloat16Hook, ToFloat16Hook
 from .run import Run
 
@@ -117,6 +118,7 @@ def _build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None
                            leave_out=anew)
     if run.options.check_finite and not by_shards:
         check_finite(model)
+    measure_frozen_dtype(run, model.backbone)
     if before_wrapping is not None:
         before_wrapping(model)
     settle_determinism(model)

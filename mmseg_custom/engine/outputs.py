@@ -89,6 +89,12 @@ class Outputs:
         scale = 'multi' if self.run.options.aug_test else 'single'
         return osp.join(self.run.work_dir, f'eval_{scale}_scale_{self.run.timestamp}.json')
 
+    @property
+    def _frozen_dtype(self) -> dict[str, str]:
+        """Dtype that the weights of a frozen backbone were rounded to, for the record."""
+        kind = self.run.cfg.model.get('backbone', {}).get('frozen_dtype')
+        return dict(frozen_dtype=kind) if kind else {}
+
     def try_targets(self) -> None:
         """Tries to write in all places that are to be written; called on rank 0.
 
@@ -146,10 +152,14 @@ class Outputs:
             yield f'{len(results)} images: ' + summarize(
                 evaluation['metric'], self._dataset.CLASSES or (), evaluation.get('interval'),
                 [part['image_folder'] for part in evaluation.get('data_sets', ())])
+            for kind in self._frozen_dtype.values():
+                yield (f'frozen weights in {kind}: not the conditions of published figures, which '
+                       'are of bfloat16')
             written = self._write_file(self._results_path, partial(
                 write_results, evaluation=evaluation, records=results, dataset=self._dataset,
                 cfg=self.run.cfg, config=self.config, checkpoint=self.checkpoint,
                 device=self.run.device, seconds=found.seconds, memory=found.memory,
+                **self._frozen_dtype,
                 skipped=[name_of(self._dataset, index) for index in sorted(found.skipped)]))
             yield f'metrics: {written} (tools/report.py makes a page of them)'
             if written == self._results_path:

@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..logs import saying
 from .blame import reading
 from .build import build_network, check_finite, compute_dtype, head_dtype
+from .frozen_dtype import check_head_fits
 from .run import Run
 
 
@@ -38,6 +39,8 @@ def build_test_model(run: Run, backbone: str | None = None) -> nn.Module:
         check_finite(model)
     accelerate(model, read_blocks(model), run.engine, run.device)
     meta = run.checkpoint.meta if run.checkpoint else {}
+    if run.checkpoint:
+        check_head_fits(model, meta)
     model.CLASSES = meta.get('CLASSES', data.CLASSES)
     model.PALETTE = meta.get('PALETTE', data.PALETTE)
     return model

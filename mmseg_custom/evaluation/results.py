@@ -5,8 +5,8 @@
 
 The .json has mmseg's keys ``config`` and ``metric`` and, beside them, ``interval`` (of mIoU),
 ``images``, ``date``, ``checkpoint``, ``time``, ``peak_memory_bytes``, ``hardware``, ``versions``,
-``settings`` (the whole config), ``classes``, ``palette``, ``image_folder`` and ``per_image`` (the
-name of the .npz). A metric without a value, such as that of an absent class, is null.
+``settings`` (the whole config), ``frozen_dtype`` (if it is set), ``classes``, ``palette``,
+``image_folder`` and ``per_image`` (the name of the .npz). A metric without a value, such as that of an absent class, is null.
 """
 import glob
 import json
@@ -53,7 +53,7 @@ _RUN = record(
          date=text, per_image=path_text, image_folder=path_text,
          classes=array(text, 'the names of the classes', 1, 65_534),
          palette=array(array(number(0, 255), 'red, green and blue', 3, 3), 'colours', 1)),
-    dict(interval=_INTERVAL, skipped=array(path_text, 'names of images'),
+    dict(interval=_INTERVAL, frozen_dtype=text, skipped=array(path_text, 'names of images'),
          data_sets=array(record(dict(image_folder=path_text, images=integer(0)),
                                 dict(interval=_INTERVAL)), 'the data sets'),
          checkpoint=record({}, dict.fromkeys(('path', 'file', 'sha256'), text)),

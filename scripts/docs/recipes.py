@@ -68,6 +68,9 @@ def row(path: str, cfg: Config, published: bool) -> list[str]:
              str(model.decode_head.num_classes), str(cfg.crop_size[0]),
              batch(name, data.samples_per_gpu), str(cfg.runner.max_iters)]
     if published:
+        if model.backbone.get('frozen_dtype'):
+            raise ValueError(f'{path}: the published mIoU is of frozen weights in bfloat16, not in '
+                             f'{model.backbone.frozen_dtype}')
         cells.append(str(PUBLISHED[name.rpartition('_')[2] if folder == 'few_shot' else folder]))
     return [*cells, f'[`{path.partition("/")[2]}`](../configs/{path})']
 

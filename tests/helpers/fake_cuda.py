@@ -593,11 +593,12 @@ def simulate_ranks(monkeypatch: pytest.MonkeyPatch, seen: FakeCuda, ranks: int,
 def _apply(module: nn.Module, change: Callable[[Tensor], Tensor],
            recurse: bool = True) -> nn.Module:
     """Replaces the tensors of a module, which torch would swap if they are fake, and cannot."""
-    for part in module.modules() if recurse else (module,):
-        for name, parameter in part._parameters.items():
-            if parameter is not None and (new := change(parameter)) is not parameter:
-                part._parameters[name] = nn.Parameter(new.detach(), parameter.requires_grad)
-        for name, buffer in part._buffers.items():
-            if buffer is not None:
-                part._buffers[name] = change(buffer)
+    for child in module.children() if recurse else ():
+        child._apply(change)
+    for name, parameter in module._parameters.items():
+        if parameter is not None and (new := change(parameter)) is not parameter:
+            module._parameters[name] = nn.Parameter(new.detach(), parameter.requires_grad)
+    for name, buffer in module._buffers.items():
+        if buffer is not None:
+            module._buffers[name] = change(buffer)
     return module

@@ -109,7 +109,10 @@ def _settings(cfg: Config, backbone: nn.Module) -> Any:
     """Returns the settings of the backbone, including defaults that the config leaves out."""
     parameters = inspect.signature(type(backbone).__init__).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return _without({**defaults, **cfg.model.backbone}, AFTER | HARMLESS)
+    settings = {**defaults, **cfg.model.backbone}
+    # Caches from before this setting have no such entry.
+    plain = {'frozen_dtype'} if settings.get('frozen_dtype') is None else set()
+    return _without(settings, AFTER | HARMLESS | plain)
 
 
 def _without(value: Any, names: set[str]) -> Any:

@@ -17,6 +17,7 @@ from ...errors import InputError
 from ...feature_cache import FeatureCache, RecordLayout
 from ...feature_cache.manage import caches_in
 from ...feature_cache.shards import CorruptShard
+from ...layers.quantized_linear import weight_of
 from ...logs import saying
 from ...progress import progress_bar
 from ...units import format_bytes
@@ -101,7 +102,7 @@ def drop_unneeded_blocks(run: Run, model: nn.Module) -> None:
         key, layout = _describe(run, model, AugmentedViews(run.data['train'], settings.seed),
                                 settings)
         cache = FeatureCache.of(settings.dir, key, layout)
-        names = {f'blocks.{name}' for name in model.backbone.blocks.state_dict()}
+        names = {f'blocks.{weight_of(name)}' for name in model.backbone.blocks.state_dict()}
         enough = (names <= set(source.names) and not cache.unchecked()
                   and cache.is_complete(settings.views))
     if broadcast_from_rank0(enough):

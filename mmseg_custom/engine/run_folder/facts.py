@@ -20,6 +20,7 @@ from ...missing import ROOT
 from ...units import format_bytes
 from ..build import compute_dtype, head_dtype
 from ..config import kind_of
+from ..frozen_dtype import describe_record
 from ..run import Run
 
 GIT_SECONDS = 5
@@ -83,6 +84,8 @@ def network(run: Run, model: nn.Module) -> Facts:
                 'Precision': f'the backbone computes in {_name_of(dtype)}' + (
                     '' if of_heads == torch.float32
                     else f', convolutions of the heads in {_name_of(of_heads)}')}),
+            **({'Frozen weights': describe_record(rounded)} if (rounded := getattr(
+                getattr(segmentor, 'backbone', None), 'frozen_record', None)) else {}),
             'Trained parameters': f'{trained:,} of {total:,} ({parts})'}
 
 

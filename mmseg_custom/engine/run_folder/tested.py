@@ -46,6 +46,8 @@ def _page(run: Run, results: dict[str, Any]) -> str:
     conditions = {
         'Config': results['config'], 'Checkpoint': checkpoint.get('path'),
         'SHA-256 of the checkpoint': checkpoint.get('sha256'),
+        'Frozen weights': results.get('frozen_dtype') and (
+            f'{results["frozen_dtype"]}: not the conditions of published figures'),
         'Images': f'{results["images"]:,} in {results.get("image_folder") or "several folders"}',
         'Skipped images': ', '.join(results.get('skipped') or ()),
         'Time': f'{results["time"]["seconds"]:g} s, '

@@ -16,6 +16,7 @@ from ...distributed.precision import apply_precision
 from ...models import InternViT6B
 from ...models.frozen_features import frozen_features
 from ..build import check_finite, compute_dtype
+from ..frozen_dtype import measure_frozen_dtype
 from ..run import Run
 
 
@@ -40,6 +41,7 @@ class SharedBackbone:
         apply_precision(self.holder, compute_dtype(run.cfg, self.holder), run.device)
         if run.options.check_finite:
             check_finite(self.holder)
+        measure_frozen_dtype(run, self.network)
         accelerate(self.holder, read_blocks(self.holder), run.engine, run.device)
         self._windows: dict[tuple, list[Tensor]] = {}
 

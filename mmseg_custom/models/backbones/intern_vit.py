@@ -21,6 +21,7 @@ from ...layers.block import Block
 from ...layers.feature_pyramid import LEVELS, build_pyramid
 from ...layers.patch_embed import PatchEmbed
 from ...layers.pos_embed import PosEmbedCache, resample_pos_embed
+from ...layers.quantized_linear import DTYPES, quantize_linears
 
 
 @BACKBONES.register_module()
@@ -68,6 +69,8 @@ class InternViT6B(BaseModule):
         layerscale_no_force_fp32: Opposite of ``layerscale_force_fp32``, a key of the configs of
             2024.
         unfreeze_pos_embed: Whether the position embedding of a frozen network is trained.
+        frozen_dtype: 'int8' or 'fp8' for linear layers of frozen blocks with weights of 8 bits
+            (:mod:`...layers.quantized_linear`); None keeps them as they are.
 
     Raises:
         InputError: For an unknown argument, sizes that do not fit each other, ``out_indices`` that
@@ -85,7 +88,7 @@ class InternViT6B(BaseModule):
                  with_fpn: bool = False, with_final_norm: bool = False,
                  pretrained: 'str | InternViT6B | None' = None, norm_type: str = 'rms_norm',
                  layerscale_no_force_fp32: bool | None = None, unfreeze_pos_embed: bool = False,
-                 **unknown):
+                 frozen_dtype: str | None = None, **unknown):
         super().__init__()
         known = [name for name in inspect.signature(type(self)).parameters if name != 'unknown']
         refuse_unknown('model.backbone', unknown, known)
@@ -93,12 +96,15 @@ class InternViT6B(BaseModule):
         flash = (list(use_flash_attn) if isinstance(use_flash_attn, Sequence)
                  else [bool(use_flash_attn)] * depth)
         _check_sizes(embed_dim, num_heads, depth, img_size, patch_size, len(flash))
+        _check_frozen_dtype(frozen_dtype, freeze_vit, unfreeze_pos_embed)
         if layerscale_no_force_fp32 is not None:
             layerscale_force_fp32 = not layerscale_no_force_fp32
         self.embed_dim = self.num_features = embed_dim
         self.patch_size, self.img_size, self.pretrain_size = patch_size, img_size, pretrain_size
         self.out_indices = list(out_indices)
         self.with_cp, self.with_fpn, self.freeze_vit = with_cp, with_fpn, freeze_vit
+        self.frozen_dtype = frozen_dtype
+        self.frozen_record = dict(dtype=frozen_dtype) if frozen_dtype else None  # for checkpoints
         self.set_checkpointing(every_kth=1)
         self.wrap_blocks(None)
         self.set_map_format()
@@ -111,11 +117,14 @@ class InternViT6B(BaseModule):
             self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
             nn.init.trunc_normal_(self.cls_token, std=0.02)
-            self.blocks = nn.ModuleList(
+            blocks = (
                 Block(embed_dim, num_heads, mlp_ratio, qkv_bias, qk_normalization, norm_type,
                       init_values, layerscale_force_fp32,
                       drop_path=drop_path_rate * i / max(depth - 1, 1), use_flash_attn=flash[i])
-                for i in range(depth))
+                for i in range(depth))  # one by one, so that each is rounded before the next
+            self.blocks = nn.ModuleList(
+                quantize_linears(block, frozen_dtype) if frozen_dtype else block
+                for block in blocks)
         with _default_dtype(torch.bfloat16):
             if with_fpn:
                 for name, level in build_pyramid(embed_dim, with_final_norm).items():
@@ -139,6 +148,7 @@ class InternViT6B(BaseModule):
                 setattr(self, name, child)
         self.cls_token, self.pos_embed = other.cls_token, other.pos_embed
         set_weights_source(self, weights_source_of(other))
+        self.frozen_dtype, self.frozen_record = other.frozen_dtype, other.frozen_record
 
     @property
     def dtype(self) -> torch.dtype:
@@ -306,6 +316,22 @@ def _check_out_indices(out_indices: Sequence[int], depth: int, with_fpn: bool) -
     if with_fpn and len(out_indices) != 4:
         raise InputError(f'out_indices {list(out_indices)}: with_fpn=True makes a pyramid of '
                          f'exactly 4 feature maps, not {len(out_indices)}')
+
+
+def _check_frozen_dtype(frozen_dtype: str | None, freeze_vit: bool,
+                        unfreeze_pos_embed: bool) -> None:
+    if frozen_dtype is None:
+        return
+    if frozen_dtype not in DTYPES:
+        raise InputError(f'model.backbone.frozen_dtype={frozen_dtype!r}: expected one of '
+                         f'{", ".join(map(repr, DTYPES))}, or None')
+    trained = ('unfreeze_pos_embed=True' if unfreeze_pos_embed else '') if freeze_vit else (
+        'freeze_vit=False')
+    if trained:
+        raise InputError(f'model.backbone.frozen_dtype={frozen_dtype!r} with {trained}: weights of '
+                         '8 bits are not trained, and no gradient goes through them: set '
+                         'model.backbone.freeze_vit=True and unfreeze_pos_embed=False, or leave '
+                         'frozen_dtype out')
 
 
 def _check_sizes(embed_dim: int, num_heads: int, depth: int, img_size: int, patch_size: int,

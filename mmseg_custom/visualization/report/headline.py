@@ -151,6 +151,8 @@ def origin(results: Results) -> dict[str, str]:
     items = {
         'config': run['config'], 'checkpoint': checkpoint.get('path'),
         'SHA-256 of it': checkpoint.get('sha256'),
+        'frozen weights': run.get('frozen_dtype') and (
+            f'{run["frozen_dtype"]}: not the conditions of published figures'),
         'time per image': f'{time["seconds_per_image"]:.3g} s ({time["seconds"]:.4g} s in all)'
         if time else None,
         'peak memory': ', '.join(f'{format_bytes(value)} ({key})'

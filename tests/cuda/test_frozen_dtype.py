@@ -1,0 +1,39 @@
+"""Linear probing on weights of 8 bits on a simulated CUDA device, which multiplies 8 bits."""
+import pytest
+from helpers.device_memory import DeviceMemory, Kinds, assert_as_predicted, predicted_for
+from helpers.fake_cuda import on_cuda
+from helpers.fake_runs import prepared, recipe, train
+from mmcv.runner import Hook
+
+from mmseg_custom.distributed.parallelize import unwrap
+from mmseg_custom.layers.quantized_linear import STORED, quantized_layers
+
+PRODUCTS = {'int8': 'aten._int_mm.default', 'fp8': 'aten._scaled_mm.default'}
+
+
+class Steps(Hook):
+    """Counts host waits and products of 8 bits up to the end of each iteration."""
+
+    def __init__(self, seen, product):
+        self.seen, self.product, self.counts = seen, product, []
+
+    def after_train_iter(self, runner):
+        self.counts.append((len(self.seen.host_waits), self.seen.launches[self.product]))
+
+
+@pytest.mark.parametrize('kind', PRODUCTS)
+def test_blocks_multiply_8_bits_and_the_host_waits_for_nothing(cuda, tmp_path, kind):
+    cfg = recipe('linear probing', blocks=2, log_config__interval=10,
+                 model__backbone__frozen_dtype=kind)
+    run = prepared(cfg, tmp_path / 'run')
+    predicted, memory = predicted_for(run), DeviceMemory()
+    with on_cuda(memory) as seen:
+        steps = Steps(seen, PRODUCTS[kind])
+        runner = train(run, seen, [steps, Kinds(memory)])
+    layers = quantized_layers(unwrap(runner.model))
+    assert all(layer.weight.device.type == 'cuda' and layer.weight.dtype == STORED[kind]
+               for layer in layers)
+    (waits, products), (waits_before, products_before) = steps.counts[2], steps.counts[1]
+    assert waits == waits_before
+    assert products - products_before == 4 * (max(cfg.model.backbone.out_indices) + 1)
+    assert_as_predicted(memory, predicted)
