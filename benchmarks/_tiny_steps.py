@@ -1,7 +1,8 @@
 """Takes steps of the tiny recipes in the checkout that is the current folder, for tiny_steps.py.
 
-It uses what any checkout of the project has. Each line of its input is the name of a recipe and a
-number of steps; it answers with the CPU seconds and the wall-clock seconds of a step, as JSON.
+It uses what any checkout of the project has. Each line of its input is the name of a recipe, with a
++ behind it for ``engine.fast`` without compilation, and a number of steps; it answers with the CPU
+seconds and the wall-clock seconds of a step, as JSON.
 """
 import json
 import logging
@@ -19,13 +20,15 @@ from mmcv.runner import IterBasedRunner
 from mmseg.utils import get_root_logger
 
 import mmseg_custom
-from mmseg_custom.distributed.options import AUTO
+from mmseg_custom.distributed.options import Engine
 from mmseg_custom.engine.batch import Batch
 from mmseg_custom.engine.build import build_model
 from mmseg_custom.engine.config import load_config, resolve_config
 from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.engine.run import Run
 from mmseg_custom.engine.training_runner import build_training_runner
+
+FAST = {'engine.fast': True, 'engine.compile': False}  # compiling takes longer than a tiny run
 
 
 class Batches:
@@ -51,15 +54,17 @@ class Batches:
 
 def build(recipe: str, device: str, folder: str) -> tuple[IterBasedRunner, Batches]:
     """Builds the runner of a tiny recipe, and its batches."""
-    cfg: Config = resolve_config(load_config(f'configs/tiny/{recipe}_tiny.py', {}), RunOptions(
+    settings = FAST if recipe.endswith('+') else {}
+    path = f'configs/tiny/{recipe.rstrip("+")}_tiny.py'
+    cfg: Config = resolve_config(load_config(path, settings), RunOptions(
         device=device, work_dir=folder))[0]
     cfg.work_dir, cfg.runner.max_iters = folder, 10 ** 6
     cfg.log_config = dict(interval=50, hooks=[dict(type='TextLoggerHook', by_epoch=False)])
     classes, images = cfg.model.decode_head.num_classes, cfg.data.samples_per_gpu
     names = SimpleNamespace(CLASSES=('class',) * classes, PALETTE=[[0, 0, 0]] * classes)
     torch.manual_seed(0)
-    run = Run(cfg, RunOptions(device=device), AUTO, Batch(images), data=dict(train=names),
-              timestamp='benchmark')
+    run = Run(cfg, RunOptions(device=device), Engine.of(cfg.get('engine')), Batch(images),
+              data=dict(train=names), timestamp='benchmark')
     runner = build_training_runner(run, build_model(run), get_root_logger(),
                                    checkpoint_config=None)
     runner.call_hook('before_run')

@@ -1,9 +1,9 @@
 """An optimizer's step on this process's shards as plain tensors.
 
 Each operation of an optimizer on sharded tensors (DTensor) first works out how its result is
-sharded, on the host: a hundred milliseconds a step for the weights of InternViT-6B, in which a GPU
-waits. An optimizer that computes each element from that element alone needs none of it, and gets
-the same bits from the shards themselves.
+sharded, on the host, and a GPU may wait meanwhile (``python -m benchmarks step_overheads``). An
+optimizer that computes each element from that element alone needs none of it, and gets the same
+bits from the shards themselves.
 """
 from collections import defaultdict
 from collections.abc import Iterator

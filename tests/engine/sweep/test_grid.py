@@ -75,7 +75,8 @@ def test_which_blocks_upernet_reads():
     (dict(head=['mask2former']), 'expected one of linear, upernet'),
     (dict(head=['upernet'], models=dict(upernet='nothing.py')), 'nothing.py does not exist'),
     (dict(head=['upernet'], models=dict(upernet=LINEAR)), 'has no upernet head'),
-    (dict(lr=[1e-3], heads_at_once=0), 'heads_at_once=0: expected 1 or more')])
+    (dict(lr=[1e-3], heads_at_once=0), 'heads_at_once=0: expected 1 or more'),
+    (dict(lr=[1e-3], batched='yes'), "batched='yes': expected True, False, or None")])
 def test_what_cannot_be_is_refused(sweep, message):
     with pytest.raises(InputError) as error:
         found(**sweep)
