@@ -21,7 +21,7 @@ class Steps(Hook):
         self.counts.append((len(self.seen.host_waits), self.seen.launches[self.product]))
 
 
-@pytest.mark.parametrize('kind', PRODUCTS)
+@pytest.mark.parametrize('kind', ['int8', pytest.param('fp8', marks=pytest.mark.slow)])
 def test_blocks_multiply_8_bits_and_the_host_waits_for_nothing(cuda, tmp_path, kind):
     cfg = recipe('linear probing', blocks=2, log_config__interval=10,
                  model__backbone__frozen_dtype=kind)

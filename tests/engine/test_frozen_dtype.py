@@ -229,6 +229,7 @@ def test_a_head_on_other_feature_maps_is_warned_of(folder):
     assert "is 'int8', the checkpoint was trained with None" in lines[0]
 
 
+@pytest.mark.slow
 def test_training_and_test_say_it(folder, run_tool, tmp_path):
     code, out, _ = run_tool('train.py', folder / 'config.py', '--work-dir', tmp_path / 'work',
                             '--cfg-options', f'{KEY}=int8', '--device', 'cpu', '--seed', 1)
