@@ -34,7 +34,7 @@ def simulate_kernels(model: nn.Module, device: str) -> None:
     if device != 'cuda':
         return
     for layer in quantized_layers(model):
-        layer.has_product = _has_product  # type: ignore[method-assign]
+        layer.has_product = _has_product
     if hasattr(torch.ops.aten, '_fused_rms_norm_backward'):
         _simulate_norms(model)
 

@@ -6,7 +6,8 @@
 The .json has mmseg's keys ``config`` and ``metric`` and, beside them, ``interval`` (of mIoU),
 ``images``, ``date``, ``checkpoint``, ``time``, ``peak_memory_bytes``, ``hardware``, ``versions``,
 ``settings`` (the whole config), ``frozen_dtype`` (if it is set), ``classes``, ``palette``,
-``image_folder`` and ``per_image`` (the name of the .npz). A metric without a value, such as that of an absent class, is null.
+``image_folder`` and ``per_image`` (the name of the .npz). A metric without a value, such as that of
+an absent class, is null.
 """
 import glob
 import json
