@@ -8,7 +8,7 @@ from ..errors import InputError
 from ..models.fixed_batches import FixedBatches
 from .compiler import compile_blocks
 from .cuda_graphs import GraphedBlocks
-from .options import FOLLOWING_FAST, Engine
+from .options import Engine
 
 
 def accelerate(model: nn.Module, blocks: Sequence[nn.Module], engine: Engine, device: str,
@@ -31,11 +31,8 @@ def accelerate(model: nn.Module, blocks: Sequence[nn.Module], engine: Engine, de
     obstacle = _obstacle_to_graphs(blocks, device, sharded)
     if engine.cuda_graphs and obstacle and device == 'cuda':
         raise InputError(f'engine.cuda_graphs=True: {obstacle}: leave it out')
-    if engine.fast:
-        get_root_logger().info('engine.fast: %s', ', '.join(
-            f'{name}={engine.is_on(name)}' + (
-                f' (without effect: {obstacle})' if name == 'cuda_graphs' and obstacle else '')
-            for name in FOLLOWING_FAST))
+    if engine.is_on('cuda_graphs') and obstacle:
+        get_root_logger().info('engine.cuda_graphs: without effect: %s', obstacle)
     captures = engine.is_on('cuda_graphs') and not obstacle
     if engine.is_on('compile'):
         compile_blocks(blocks, device, model.backbone)

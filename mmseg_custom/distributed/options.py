@@ -8,7 +8,7 @@ from ..errors import InputError, refuse_unknown
 
 AUTOMATIC = 'auto'  # value of an option that the run's memory or hosts decide
 REDUCE_DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16)
-FOLLOWING_FAST = ('compile', 'cuda_graphs', 'fused_optimizer')  # where they are None
+FOLLOWING_FAST = ('compile', 'cuda_graphs', 'fused_optimizer')  # are `fast` where they are None
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Engine:
     @property
     def recomputes_on_demand(self) -> bool:
         """Whether the memory decides how many blocks are recomputed, and has not done so yet."""
-        asked = self.checkpoint_every == AUTOMATIC or self.checkpoint_every is None and self.fast
-        return asked and self.checkpoint_blocks is None
+        every = AUTOMATIC if self.checkpoint_every is None and self.fast else self.checkpoint_every
+        return every == AUTOMATIC and self.checkpoint_blocks is None
 
     def with_recomputed(self, blocks: int) -> 'Engine':
         """Returns the engine that recomputes so many of the first blocks."""
@@ -90,9 +90,17 @@ class Engine:
         engine = cls(**options)
         if engine.type not in ENGINES:
             raise InputError(f'engine.type={engine.type!r}: expected one of {", ".join(ENGINES)}')
+        engine._check_speed()
         engine._check_recomputation()
         engine._check_sharding()
         return engine
+
+    def _check_speed(self) -> None:
+        for name in FOLLOWING_FAST:
+            value = getattr(self, name)
+            if value not in (True, False, None):
+                raise InputError(f'engine.{name}={value!r}: expected True or False; None stands '
+                                 'for engine.fast')
 
     def _check_recomputation(self) -> None:
         every, blocks = self.checkpoint_every, self.checkpoint_blocks
@@ -107,9 +115,6 @@ class Engine:
             value = getattr(self, name)
             if not isinstance(value, bool) and value != AUTOMATIC:
                 raise InputError(f"engine.{name}={value!r}: expected 'auto', True or False")
-        if self.fused_optimizer not in (True, False, None):
-            raise InputError(f'engine.fused_optimizer={self.fused_optimizer!r}: expected True or '
-                             'False; None stands for engine.fast')
         if self.reduce_dtype not in REDUCE_DTYPES:
             raise InputError(f'engine.reduce_dtype={self.reduce_dtype!r}: expected one of '
                              f'{", ".join(REDUCE_DTYPES)}')
@@ -123,7 +128,7 @@ class Engine:
                        if name in ('fast', *FOLLOWING_FAST)})
 
     def is_on(self, name: str) -> bool:
-        """Returns whether one of the options that follow ``fast`` is on."""
+        """Returns whether one of the options of :data:`FOLLOWING_FAST` is on."""
         value = getattr(self, name)
         return self.fast if value is None else value
 

@@ -99,7 +99,8 @@ def _run(model: nn.Module, cfg: Config, shape: RunShape, engine: Engine, tracker
     if _keeps_gradients(engine, shape):
         _copy_gradients(model)
     optimizer = None if cfg.optimizer.type == LOW_MEMORY else build_optimizer(
-        model, with_fused(cfg.optimizer, engine.fused_optimizer, engine.fast, shape.device))
+        model, with_fused(cfg.optimizer, engine.is_on('fused_optimizer'),
+                          engine.fused_optimizer is True, shape.device))
     with track_sites(model, tracker, edge):
         loss = model.train_step(batches[0], None)['loss']
     tracker.enter_site('backward', REST)

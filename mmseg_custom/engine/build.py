@@ -216,7 +216,7 @@ def head_dtype(cfg: Config, model: nn.Module) -> torch.dtype:
     """
     name = cfg.get('head_precision')
     if name is None:
-        fast = (Engine.of(cfg.get('engine')).fast and all(map(can_cast, heads(model)))
+        fast = (Engine.of_test(cfg.get('engine')).fast and all(map(can_cast, heads(model)))
                 and compute_dtype(cfg, model) == torch.bfloat16)
         return torch.bfloat16 if fast else torch.float32
     if name not in HEAD_DTYPES:

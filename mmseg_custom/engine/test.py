@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..logs import saying
 from .blame import reading
 from .build import build_network, check_finite, compute_dtype, head_dtype
+from .fast import log_fast
 from .frozen_dtype import check_head_fits
 from .run import Run
 
@@ -37,6 +38,7 @@ def build_test_model(run: Run, backbone: str | None = None) -> nn.Module:
         model = load_model(run.cfg, run.checkpoint, run.device, len(data.CLASSES), backbone)
     if run.options.check_finite:
         check_finite(model)
+    log_fast(run.cfg, run.engine, model, trained=False)
     accelerate(model, read_blocks(model), run.engine, run.device)
     meta = run.checkpoint.meta if run.checkpoint else {}
     if run.checkpoint:

@@ -13,6 +13,7 @@ from .blame import first_iteration
 from .build import build_model, hash_ahead
 from .cached import drop_unneeded_blocks, open_cache
 from .copied_ahead import copied_ahead
+from .fast import log_fast
 from .first_sample import try_first_samples
 from .label_check import with_checked_labels
 from .last_save import LastSave
@@ -61,6 +62,7 @@ def _train(run: Run, preemption: Preemption, folder: RunFolder) -> None:
     model = build_model(run, spare)
     segmentor = unwrap(model)
     logger.info('%s', describe_network(segmentor))
+    log_fast(run.cfg, run.engine, segmentor)
     log_details('%s', model)
     segmentor.CLASSES, segmentor.PALETTE = run.data['train'].CLASSES, run.data['train'].PALETTE
     hash_ahead(segmentor.backbone)

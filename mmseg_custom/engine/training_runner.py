@@ -45,7 +45,8 @@ def build_training_runner(run: Run, model: nn.Module, logger: logging.Logger,
     _warn_of_unused_keys(cfg.optimizer, model, logger)
     with reading('optimizer'):
         optimizer = build_optimizer(model, with_fused(
-            cfg.optimizer, run.engine.fused_optimizer, run.engine.fast, run.device))
+            cfg.optimizer, run.engine.is_on('fused_optimizer'), run.engine.fused_optimizer is True,
+            run.device))
     defaults = dict(model=model, optimizer=optimizer, work_dir=run.work_dir, logger=logger,
                     meta=run.meta)
     if issubclass(RUNNERS.get(cfg.runner.type) or object, SegRunner):

@@ -12,6 +12,7 @@ from ...logs import saying
 from ..batch_norm import check_batch_norm
 from ..build import hash_ahead
 from ..cached import open_cache
+from ..fast import log_fast
 from ..identity import refuse_another
 from ..label_check import with_checked_labels
 from ..loaders import build_train_loader
@@ -62,10 +63,12 @@ def _sweep(run: Run, preemption: Preemption) -> list[dict]:
     folders = {name: head.work_dir for name, head in runs.items()}
     earlier = EarlierRun(list(folders.values()), (RESULT, SCORES)) if overwrites else None
     with SweepFolder(run, folders, lambda: preemption.signal) as folder:
+        batched = _is_batched(run)
         shared, samples = _build(run, found, runs, preemption)
+        log_fast(run.cfg, run.engine, shared.holder, **{'sweep.batched': batched})
         record_start(run.work_dir, run.seed, found)
-        _train(run, left, samples, HeadTrainer(runs, shared, preemption, folder, _is_batched(run),
-                                              earlier))
+        _train(run, left, samples,
+               HeadTrainer(runs, shared, preemption, folder, batched, earlier))
         results = report(run.work_dir, run.seed, found)
         if results and all(result['state'] == 'diverged' for result in results):
             raise InputError(f'all {len(results)} head(s) of the sweep diverged, '
