@@ -22,6 +22,7 @@ from .training import (
 )
 
 TITLE = 'step, two crops'
+FAST = 'step with engine.fast'
 DEFAULT = 'the default'
 DOCTOR = "the doctor's prediction"
 TOLERANCE = 0.1  # of the memory that is predicted
@@ -97,21 +98,21 @@ def row_of_determinism(run: Context, trained: Training, ours: list[float]) -> No
     run.row('step with --deterministic', 'ms', times['strict'], {DEFAULT: ours})
 
 
-def row_of_options(run: Context, name: str, ours: list[float], title: str,
-                   settings: Mapping[str, object], targets: tuple[Target, ...] = ()) -> None:
-    """Measures steps with options that are off by default, or says why that cannot be.
+def row_of_fast(run: Context, name: str, ours: list[float], targets: tuple[Target, ...],
+                **settings: object) -> None:
+    """Measures steps with ``engine.fast``, or says why that cannot be.
 
     Args:
         run: The case.
         name: Name of the recipe.
         ours: Seconds of a step by default.
-        title: Title of the row.
-        settings: Keys of the config and their values.
         targets: Expectations, of ``DEFAULT`` or the limit.
+        **settings: Other keys of the config and their values.
     """
     free_memory()
+    settings['engine.fast'] = True
     if run.tiny:  # A compilation takes minutes on a busy CPU; compiled_blocks.py tries it.
-        settings = {**settings, 'engine.compile': False}
+        settings['engine.compile'] = False
     try:
         cfg = config_of(name, run, **settings)
         with training(cfg, run, predict(cfg, run)[0]) as trained:
@@ -120,11 +121,11 @@ def row_of_options(run: Context, name: str, ours: list[float], title: str,
             times = run.measure({'ours': trained.step, 'product': product},
                                 rounds=5 if run.on_gpu else 3)
             rate = flops_of_product / statistics.median(times['product'])
-            run.row(title, 'ms', times['ours'], {DEFAULT: ours},
+            run.row(FAST, 'ms', times['ours'], {DEFAULT: ours},
                     limit=needed_flops(cfg, run) / rate, targets=targets)
-            run.profile(title, trained.step)
+            run.profile(FAST, trained.step)
     except InputError as error:
-        run.missing(title, str(error))
+        run.missing(FAST, str(error))
 
 
 def limit_of(share: float) -> Target:

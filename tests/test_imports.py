@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = 'mmseg_custom'
 # From the bottom up: a room may import itself and the floors below its own.
 FLOORS = [
-    ['errors', 'logs', 'units', 'version', 'peak_memory', 'host_memory', 'plugins', 'processes',
-     'choices', 'missing', 'progress'],
+    ['errors', 'logs', 'units', 'version', 'peak_memory', 'host_memory', 'shards', 'plugins',
+     'processes', 'choices', 'missing', 'progress'],
     ['files', 'schema', 'layers', 'losses'],
     ['targets'],
     ['datasets', 'checkpoint', 'feature_cache'],

@@ -4,7 +4,6 @@ Builds the backbone of the linear-probing recipe with random weights in bfloat16
 504x504 crop through it, and through backbone and head. The limit is the time of its operations at
 the rate of a matrix product of the MLP's shape in the same run.
 """
-import resource
 import statistics
 import time
 
@@ -14,36 +13,26 @@ from mmseg.models import build_segmentor
 from benchmarks.context import Context
 from benchmarks.networks import block_flops, crop_of, matmul, random_images, recipe
 from benchmarks.registry import benchmark
+from mmseg_custom.host_memory import free_host_memory
+from mmseg_custom.peak_memory import process_peak
 
 CPU_MEMORY = 16 * 2 ** 30  # bytes that must be free
-
-
-def peak_bytes() -> int:
-    """Returns the peak resident memory of the process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def free_bytes() -> int:
-    """Returns the memory that a process may take."""
-    with open('/proc/meminfo') as file:
-        return next(int(line.split()[1]) for line in file
-                    if line.startswith('MemAvailable')) * 1024
 
 
 @benchmark('The whole backbone: memory to build it, and a crop through its 45 blocks', minutes=12,
            suite=())
 def case(run: Context) -> None:
     """Builds, runs and measures."""
-    if not run.tiny and free_bytes() < CPU_MEMORY:
-        run.skip(f'it takes 13 GB of memory, and {free_bytes() / 1e9:.0f} are free')
+    if not run.tiny and (free := free_host_memory()) < CPU_MEMORY:
+        run.skip(f'it takes 13 GB of memory, and {free / 1e9:.0f} are free')
     cfg = recipe('linear_probing', run)
-    before, start = peak_bytes(), time.perf_counter()
+    before, start = process_peak('cpu'), time.perf_counter()
     with torch.device(run.device):
         model = build_segmentor(cfg.model).eval()
     run.fact(seconds_to_build=round(time.perf_counter() - start, 2))
     weights = sum(parameter.nbytes for parameter in model.parameters())
     if not run.on_gpu:
-        run.row('peak memory to build it', 'GB', peak_bytes() - before,
+        run.row('peak memory to build it', 'GB', process_peak('cpu') - before,
                 {'the bytes of the weights': weights})
     backbone, crop = model.backbone, crop_of(cfg)
     image = random_images(run.device, 1, 3, *crop)

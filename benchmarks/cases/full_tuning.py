@@ -10,7 +10,7 @@ from benchmarks.registry import benchmark
 from benchmarks.steps import (
     limit_of,
     row_of_determinism,
-    row_of_options,
+    row_of_fast,
     row_of_prediction,
     rows_of_step,
 )
@@ -21,8 +21,6 @@ from mmseg_custom.errors import InputError
 from mmseg_custom.optim import low_memory
 
 FORMS: list[dict] = [{}, {'optimizer.type': low_memory.NAME}, {'blocks': 24}, {'blocks': 12}]
-FAST = 'step with engine.fast'
-OPTIONS = {'engine.fast': True}
 
 
 def choose(run: Context) -> tuple[Config, dict, MemoryEstimate]:
@@ -63,5 +61,4 @@ def by_default(run: Context) -> tuple[dict, list[float]]:
 def case(run: Context) -> None:
     """Measures steps by default, whose memory is then free, and with the options of speed."""
     form, ours = by_default(run)
-    row_of_options(run, 'full_tuning', ours, FAST,
-                   {**form, **OPTIONS}, (limit_of(0.45),))
+    row_of_fast(run, 'full_tuning', ours, (limit_of(0.45),), **form)

@@ -4,14 +4,11 @@ from benchmarks.registry import benchmark
 from benchmarks.steps import (
     DEFAULT,
     row_of_determinism,
-    row_of_options,
+    row_of_fast,
     row_of_prediction,
     rows_of_step,
 )
 from benchmarks.training import config_of, predict, training
-
-FAST = 'step with engine.fast'
-OPTIONS = {'engine.fast': True}
 
 
 def by_default(run: Context) -> list[float]:
@@ -29,4 +26,4 @@ def by_default(run: Context) -> list[float]:
 def case(run: Context) -> None:
     """Measures steps by default, whose memory is then free, and with the options of speed."""
     ours = by_default(run)
-    row_of_options(run, 'head_tuning', ours, FAST, OPTIONS, (at_least(DEFAULT, 1.7),))
+    row_of_fast(run, 'head_tuning', ours, (at_least(DEFAULT, 1.7),))

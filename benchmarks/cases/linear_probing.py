@@ -12,7 +12,7 @@ from benchmarks.registry import benchmark
 from benchmarks.steps import (
     limit_of,
     row_of_determinism,
-    row_of_options,
+    row_of_fast,
     row_of_prediction,
     rows_of_step,
 )
@@ -41,5 +41,4 @@ def by_default(run: Context) -> list[float]:
 def case(run: Context) -> None:
     """Measures steps by default, whose memory is then free, and with the options of speed."""
     ours = by_default(run)
-    row_of_options(run, 'linear_probing', ours, 'step with engine.fast', {'engine.fast': True},
-                   (limit_of(0.80),))
+    row_of_fast(run, 'linear_probing', ours, (limit_of(0.80),))

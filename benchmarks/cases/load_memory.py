@@ -24,6 +24,7 @@ from benchmarks.registry import benchmark
 from mmseg_custom.checkpoint.export import write_pth
 from mmseg_custom.checkpoint.lazy import LazyTensor
 from mmseg_custom.checkpoint.load import load_backbone, resample
+from mmseg_custom.host_memory import free_host_memory
 from mmseg_custom.models.backbones.intern_vit import InternViT6B
 
 WAYS = ('ours', 'ours-fp32', 'classic')
@@ -99,13 +100,6 @@ def measure(way: str, path: str, depth: int) -> dict:
                 first_value=float(model.blocks[0].mlp.fc1.weight[0, 0]))
 
 
-def available_bytes() -> int:
-    """Memory that a new process may take."""
-    with open('/proc/meminfo') as file:
-        return next(int(line.split()[1]) for line in file
-                    if line.startswith('MemAvailable')) * 1024
-
-
 def needed_bytes(way: str, file_bytes: int) -> int:
     """About what a way needs at its peak; mapped pages can be dropped and count for little."""
     return {'ours': file_bytes // 10, 'ours-fp32': 2 * file_bytes, 'classic': 3 * file_bytes}[way]
@@ -117,7 +111,7 @@ def measure_ways(folder: str, gigabytes: float) -> dict[str, dict]:
     path = os.path.join(folder, f'{gigabytes:g}gb.pth')
     file_bytes = write_file(path, depth)
     found = {way: call_in_process(measure, way, path, depth) for way in WAYS
-             if needed_bytes(way, file_bytes) * 1.15 < available_bytes()}
+             if needed_bytes(way, file_bytes) * 1.15 < free_host_memory()}
     os.remove(path)
     return found
 

@@ -18,7 +18,7 @@ from benchmarks.registry import benchmark
 
 TO_END = 6  # seconds until an interrupted pytest is killed
 INTERRUPTED = 2  # pytest's exit code
-# In the order of what is missed most if the time is not enough.
+# The most important ones first, in case time runs out.
 ALL = [f'tests/gpu/test_{name}.py' for name in (
     'parity', 'resume', 'engines', 'tools', 'frozen', 'attention')] + [
     'tests/doctor/test_memory.py', 'tests/gpu/test_low_memory.py']

@@ -22,11 +22,11 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from ..errors import InputError
 from ..files import PART, SaveError, as_save_error, begin_folder, commit_folder, flush
+from ..shards import own_shard
 from .averages import leave_aside
 from .checkpoint import Checkpoint
 from .load import check_fit, refuse_nonfinite, resample
@@ -154,8 +154,7 @@ def load_shards(model: nn.Module, checkpoint: Checkpoint, *, check_finite: bool 
             whole = resample(weights[name].read(), target.shape[1])
             target.copy_(shard_like(whole.to(target.device), target))
         if check_finite:
-            local = target.to_local() if isinstance(target, DTensor) else target
-            refuse_nonfinite(local, name, checkpoint.path)
+            refuse_nonfinite(own_shard(target), name, checkpoint.path)
 
 
 def load_tensor(target: Tensor, checkpoint: Checkpoint, name: str) -> None:

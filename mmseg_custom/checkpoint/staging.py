@@ -1,7 +1,8 @@
-"""Copies of a checkpoint's tensors in the memory of the host, which training leaves alone.
+"""Copies of a checkpoint's tensors on the host, which are written while the training goes on.
 
-They are written while the training goes on. Their memory is kept from one save to the next: taking
-it anew, and above all pinning it, takes longer than the copies.
+Their memory is reused by the next save: allocating it, and above all pinning it, takes longer than
+copying. Tensors of results, which need no memory that stays, are copied by
+:class:`..engine.copies.HostCopy`.
 """
 import copy
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from ..shards import own_shard
 from .lazy import LazyTensor
 
 T = TypeVar('T')
@@ -29,23 +31,23 @@ class HostCopies:
         self._kept: dict[Key, Tensor] = {}
 
     def bytes_to_take(self, content: object, pinned: bool) -> int:
-        """Returns the bytes that copies of this process's tensors take beyond those that are kept.
+        """Returns the bytes to allocate for copies, in addition to the memory that is reused.
 
         Args:
-            content: What is to be copied.
-            pinned: Whether they are to be pinned.
+            content: Content to copy.
+            pinned: Whether the copies will be in pinned memory.
         """
         return sum(_taken(source, pinned) for key, source in _distinct(content)
                    if not self._fits(key, source))
 
     def copy(self, content: T) -> T:
-        """Returns a copy, which is valid until the next one; waits until the tensors are there.
+        """Returns a copy, which is valid until the next call; waits until it is complete.
 
         Args:
             content: Dicts, lists and tuples with tensors, sharded, lazy or plain ones.
 
         Raises:
-            RuntimeError: If there is no memory.
+            RuntimeError: If the memory cannot be allocated.
         """
         copies: dict[Key, Tensor] = {}
         by_source: dict[int, Any] = {}
@@ -57,7 +59,7 @@ class HostCopies:
                 copies[key].copy_(source.read())
                 source.release()
             else:
-                target, local = _local(copies[key]), _local(source.detach())
+                target, local = own_shard(copies[key]), own_shard(source.detach())
                 target.copy_(local, non_blocking=True)
                 devices.add(local.device)
         self._kept = copies
@@ -75,7 +77,7 @@ class HostCopies:
         kept = self._kept.get(key)
         return (kept is not None and tuple(kept.shape) == tuple(source.shape)
                 and kept.dtype == source.dtype and isinstance(kept, DTensor) == isinstance(
-                    source, DTensor) and _local(kept).shape == _local(source).shape)
+                    source, DTensor) and own_shard(kept).shape == own_shard(source).shape)
 
     def _memory_for(self, source: Tensor | LazyTensor) -> Tensor:
         if isinstance(source, LazyTensor):
@@ -86,7 +88,7 @@ class HostCopies:
 
 def bytes_of(content: object) -> int:
     """Returns the bytes of all tensors in dicts, lists and tuples; of sharded ones, the shards'."""
-    return sum(_local(source).nbytes for _, source in _distinct(content))
+    return sum(own_shard(source).nbytes for _, source in _distinct(content))
 
 
 def _distinct(content: object) -> Iterator[tuple[Key, Tensor | LazyTensor]]:
@@ -111,12 +113,7 @@ def _tensors(content: object, key: Key) -> Iterator[tuple[Key, Tensor | LazyTens
 
 def _taken(source: Tensor | LazyTensor, pinned: bool) -> int:
     """Returns the bytes of a copy; torch takes pinned memory in powers of two."""
-    nbytes = _local(source).nbytes
+    nbytes = own_shard(source).nbytes
     if not pinned or isinstance(source, LazyTensor) or not source.is_cuda or not nbytes:
         return nbytes
     return 1 << (nbytes - 1).bit_length()
-
-
-def _local(tensor: Any) -> Any:
-    """Returns this process's part of a tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

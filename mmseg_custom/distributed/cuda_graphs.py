@@ -6,13 +6,12 @@ takes the GPU. A graph is launched once for all of them, and waits for nothing o
 B batch, N tokens, D width.
 """
 from collections import Counter
-from collections.abc import Callable
 
 import torch
 from mmseg.utils import get_root_logger
 from torch import Tensor
 
-Blocks = Callable[[Tensor], list[Tensor]]  # tokens (B, N, D) -> tokens of the layers that are read
+from ..models.fixed_batches import Blocks
 
 EAGER_RUNS = 3  # of a shape before it is captured: kernels have been chosen, and compiled, by then
 MOST_SHAPES = 8  # that are captured; each graph keeps its inputs and outputs

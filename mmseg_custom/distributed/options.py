@@ -20,14 +20,15 @@ class Engine:
             shard of weights, gradients and optimizer state) or 'auto': one process alone is
             'single', several are 'ddp' where the backbone's blocks are frozen and 'fsdp2' where
             they are trained.
-        fast: Whether all options of speed are on that keep the tolerances of the fidelity tests,
-            those that say so below; each can be set by itself.
+        fast: Default of the options that follow it, here and in the rest of the config
+            (``head_precision``, ``sweep.batched``): all that make a run faster and keep its results
+            within the tolerances of the fidelity tests.
         checkpoint_every: Recompute the activations of every k-th block, in backbones with
             activation checkpointing (``with_cp=True``). 'auto' recomputes as many of the first
             blocks as the memory asks for: see :mod:`..doctor.recomputation`. None stands for
             'auto' with ``fast``, else for 1.
-        checkpoint_blocks: Number of blocks, from the first, that ``checkpoint_every`` concerns;
-            the activations of those behind are kept. None: all blocks. 'auto' fills it in.
+        checkpoint_blocks: Number of blocks, from the first, that ``checkpoint_every`` applies to;
+            the later ones keep their activations. None: all blocks. 'auto' fills it in.
         compile: Whether each block is compiled by torch.compile; default: ``fast``.
         cuda_graphs: Whether the frozen blocks are launched as one CUDA graph, on a GPU; default:
             ``fast``.
@@ -35,11 +36,10 @@ class Engine:
             see :mod:`..optim.fused`; default: ``fast``.
         prefetch: Blocks ahead whose weights FSDP2 gathers; 0 leaves the number to FSDP2.
         hybrid: Whether FSDP2 shards within a host and replicates over the hosts; 'auto' does
-            where a host's GPUs hold the states: see :mod:`.topology`.
+            where the GPUs of a host have memory for all states: see :mod:`.topology`.
         reshard_after_forward: Whether FSDP2 frees the gathered weights of a block after its
-            forward pass, and gathers them again for the backward pass. 'auto' does, but where a
-            row of the mesh spans several hosts and the memory holds all weights:
-            see :mod:`.topology`.
+            forward pass, and gathers them again for the backward pass. 'auto' does so unless the
+            weights are sharded over several hosts and fit into memory: see :mod:`.topology`.
         reduce_dtype: Dtype that FSDP2 reduces gradients in, 'fp32' or 'bf16'; the latter for those
             of the backbone alone.
         cpu_offload: Whether FSDP2 keeps weights, gradients and optimizer state in the CPU's
@@ -60,17 +60,17 @@ class Engine:
 
     @property
     def every_kth(self) -> int:
-        """Number k where every k-th block is recomputed; 1 where 'auto' was not decided."""
+        """Number k if every k-th block is recomputed; 1 as long as 'auto' is not resolved."""
         return self.checkpoint_every if isinstance(self.checkpoint_every, int) else 1
 
     @property
     def recomputes_on_demand(self) -> bool:
-        """Whether the memory decides how many blocks are recomputed, and has not done so yet."""
+        """Whether the number of recomputed blocks depends on the memory and is not known yet."""
         every = AUTOMATIC if self.checkpoint_every is None and self.fast else self.checkpoint_every
         return every == AUTOMATIC and self.checkpoint_blocks is None
 
     def with_recomputed(self, blocks: int) -> 'Engine':
-        """Returns the engine that recomputes so many of the first blocks."""
+        """Returns the engine that recomputes this number of blocks, from the first."""
         return replace(self, checkpoint_every=1, checkpoint_blocks=blocks)
 
     def recomputes(self, block: int) -> bool:

@@ -125,7 +125,7 @@ def _apply_to_heads(model: nn.Module, dtype: torch.dtype, arithmetic: torch.dtyp
 
 
 def _cast_convolutions(head: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype) -> bool:
-    """Lets the convolutions of a head compute on casts, channels last; returns if it has any.
+    """Lets the convolutions of a head compute on casts, channels last; returns whether it has any.
 
     The classifier is none of them: bfloat16 logits of two classes are often equal. Batch norm takes
     maps of any dtype, with statistics in float32; other layers get theirs in float32. Without

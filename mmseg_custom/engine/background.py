@@ -1,4 +1,4 @@
-"""Work of the host on what a GPU has computed, while that computes the next."""
+"""Work of the host on the results of a GPU, in a second thread, while the GPU goes on."""
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,15 +8,15 @@ import torch
 
 
 class Background:
-    """Calls functions in the order in which they are put, in a thread beside the calling one.
+    """Calls functions in a second thread, in the order in which they are put.
 
     On the CPU there is nothing to overlap with, since the network takes all cores: :meth:`put`
     calls the function itself.
 
     The first function that raises an error ends the work: none is called after it, and the error is
     raised in the calling thread, by :meth:`put` or at the end of the ``with`` block. If the block
-    ends by an error of its own, what was put before is finished first, and an error of that counts.
-    Only Ctrl-C waits for nothing.
+    raises an error of its own, the functions that were put before are finished first, and their
+    error is the one that is raised. Only Ctrl-C does not wait for them.
 
     Args:
         device: Device that computes, 'cuda' or 'cpu'.

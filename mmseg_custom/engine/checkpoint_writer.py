@@ -3,9 +3,9 @@
     training:  copy to the host | next iterations                     | poll: log, remove older ones
     thread:                     | iter_2000.pth.part ... flush, rename |
 
-The training waits for the copy alone. A copy is worth its memory where writing takes long, and is
-taken where the host has room for it. All that follows from a checkpoint, such as the line of the
-log and the removal of older ones, is done by the training's own thread once the file is there.
+The training waits only for the copy. Checkpoints are copied if they are large and the host has
+memory for a copy. What follows a save, such as the line of the log and the removal of older
+checkpoints, is done by the thread of the training once the file is written.
 """
 import logging
 import threading
@@ -28,8 +28,8 @@ from ..host_memory import free_host_memory
 from ..logs import saying
 from ..units import GIB, format_bytes
 
-LARGE = GIB  # bytes of a process from which a stall matters
-ROOM = 1.5  # bytes that must be free for each of a copy, beside RESERVE
+LARGE = GIB  # bytes of a process: smaller checkpoints are written at once
+ROOM = 1.5  # free bytes for each byte of a copy, in addition to RESERVE
 RESERVE = GIB
 Save = FileSave | FolderSave
 
@@ -60,7 +60,7 @@ Finished = Callable[[Outcome], object]
 class _Writing(threading.Thread):
     """Writes one checkpoint.
 
-    Its process ends only when it has ended, unless that is killed.
+    A process that exits waits for it, unless it is killed.
 
     Args:
         save: Checkpoint whose tensors are copies on the host.
@@ -74,10 +74,11 @@ class _Writing(threading.Thread):
         super().__init__(name=f'saving {save.path}')
         self._save, self._group = save, group
         self.path, self._finished, self._waited = save.path, finished, waited
-        self._wrote, self._error = 0.0, None  # type: float, Exception | None
+        self._wrote = 0.0
+        self._error: Exception | None = None
 
     def run(self) -> None:
-        """Writes it."""
+        """Writes the checkpoint."""
         began = time.monotonic()
         try:
             self._save.write(self._group)
@@ -86,7 +87,7 @@ class _Writing(threading.Thread):
         self._wrote = time.monotonic() - began
 
     def report(self) -> None:
-        """Tells how it ended; called once, by the training's thread."""
+        """Reports the outcome; called once, by the thread of the training."""
         if self._error is not None and not isinstance(self._error, SaveError):
             raise self._error
         self._finished(Outcome(self.path, self._error, self._waited, self._wrote))

@@ -1,4 +1,4 @@
-"""Copies between the host and a GPU for which neither waits.
+"""Copies between the host and a GPU that neither of them waits for.
 
 A copy overlaps with what the GPU computes if it comes from, or goes to, pinned memory, on a stream
 of its own. Before a copy from other memory CUDA waits until the stream is idle, `non_blocking` or
@@ -13,7 +13,7 @@ from ..compat.data_containers import change_tensors
 
 
 def copy_stream(device: str) -> 'torch.cuda.Stream | None':
-    """Returns a stream for copies beside what a GPU computes; None on 'cpu'."""
+    """Returns a stream for copies that overlap with what a GPU computes; None on 'cpu'."""
     return torch.cuda.Stream() if device == 'cuda' else None
 
 
@@ -61,7 +61,7 @@ class HostCopy:
         self._tensor = tensor
         self._arrived: torch.cuda.Event | None = None
         if tensor.device.type == 'cuda':
-            # Of others CUDA makes a second copy on the host, which does not wait for the first.
+            # Others would be copied once more on the host, which would not wait for the first copy.
             self._copy(tensor.contiguous(), stream, torch.cuda.current_stream())
 
     def _copy(self, tensor: Tensor, stream: 'torch.cuda.Stream | None',
@@ -74,8 +74,15 @@ class HostCopy:
             self._arrived = torch.cuda.Event(blocking=True)  # waits without taking a core
             self._arrived.record()
 
+    def has_arrived(self) -> bool:
+        """Returns whether :meth:`wait` returns at once."""
+        if self._arrived is not None and self._arrived.query():
+            self._arrived = None
+        return self._arrived is None
+
     def wait(self) -> Tensor:
         """Returns the tensor on the CPU once it has arrived; called in any thread."""
         if self._arrived is not None:
             self._arrived.synchronize()
+            self._arrived = None
         return self._tensor

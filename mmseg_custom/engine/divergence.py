@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import torch
 from mmcv.runner import BaseRunner, Hook
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
 from ..checkpoint.work_dir import checkpoints_in
 from ..distributed.collectives import gather_to_all
 from ..errors import InputError
+from ..shards import own_shard
 from .checkpoint_writer import settle
+from .copies import HostCopy
 
 WAY_OUT = ('Try a smaller optimizer.lr or optimizer_config.grad_clip=dict(max_norm=1.0), or go on '
            'with --allow-nonfinite')
@@ -63,18 +64,10 @@ class _PendingCopy:
     iteration: int
     lr: float
     names: tuple[str, ...]
-    values: Tensor  # (number of names,), on the host
-    copied: torch.cuda.Event | None
-
-    def has_arrived(self) -> bool:
-        return self.copied is None or self.copied.query()
-
-    def wait(self) -> None:
-        if self.copied is not None:
-            self.copied.synchronize()
+    values: HostCopy  # (number of names,)
 
     def fault(self) -> Fault | None:
-        for name, value in zip(self.names, self.values.tolist()):
+        for name, value in zip(self.names, self.values.wait().tolist()):
             if not math.isfinite(value):
                 return Fault(self.iteration, f'{name} is {value}', self.lr)
         return None
@@ -112,7 +105,7 @@ class DivergenceHook(Hook):
 
     def has_found(self) -> bool:
         """Returns whether this process has seen a fault, without waiting for the GPU."""
-        while self._unread and self._unread[0].has_arrived():
+        while self._unread and self._unread[0].values.has_arrived():
             fault = self._unread.popleft().fault()
             self._fault = self._fault or fault
         return self._fault is not None
@@ -128,7 +121,7 @@ class DivergenceHook(Hook):
             Diverged: On every rank, if one is not finite on any.
         """
         for numbers in self._unread:
-            numbers.wait()
+            numbers.values.wait()
         if not self.has_found():
             self._fault = _fault_of_weights(runner, runner.iter + 1 if done is None else done)
         found = [fault for fault in gather_to_all(self._fault) if fault is not None]
@@ -182,19 +175,15 @@ def _send(iteration: int, lr: float, numbers: Mapping[str, Tensor | float]) -> _
     """Starts the copy of numbers to the host."""
     tensors = [torch.as_tensor(value).detach().float().reshape(()) for value in numbers.values()]
     device = next((tensor.device for tensor in tensors if tensor.is_cuda), None)
-    if device is None:
-        return _PendingCopy(iteration, lr, tuple(numbers), torch.stack(tensors), None)
-    values = torch.stack([tensor.to(device, non_blocking=True) for tensor in tensors])
-    values = values.to('cpu', non_blocking=True)  # into pinned memory, behind the work so far
-    copied = torch.cuda.Event()
-    copied.record()
-    return _PendingCopy(iteration, lr, tuple(numbers), values, copied)
+    if device is not None:
+        tensors = [tensor.to(device, non_blocking=True) for tensor in tensors]
+    return _PendingCopy(iteration, lr, tuple(numbers), HostCopy(torch.stack(tensors)))
 
 
 def _fault_of_weights(runner: BaseRunner, iteration: int) -> Fault | None:
     """Looks for NaN and infinity in the trained weights of this process, or its shards of them."""
     trained = ((name, p) for name, p in runner.model.named_parameters() if p.requires_grad)
-    local = {name: (p.to_local() if isinstance(p, DTensor) else p).detach() for name, p in trained}
+    local = {name: own_shard(p).detach() for name, p in trained}
     local = {name: p for name, p in local.items() if p.numel()}
     if not local or math.isfinite(_largest(local.values())):
         return None

@@ -106,7 +106,7 @@ class SegCheckpointHook(CheckpointHook):
         last_save: How the checkpoint of the last iteration is insisted on.
         background: Whether checkpoints are written while the training goes on, those of the best
             scores too; None: those that are large. Where the host has no memory for a copy, the
-            training waits. The last one is always waited for.
+            training waits. It always waits for the last one.
         **kwargs: Arguments of mmcv's hook.
     """
 

@@ -2,8 +2,8 @@
 
     batch -> label maps of each segmentor -> results to keep -> gathered on rank 0
 
-A GPU is never waited for here: label maps are copied to the host while the next batch is computed,
-and become results, files and pictures in a thread beside.
+The loop does not wait for a GPU: label maps are copied to the host while the next batch is
+computed, and a second thread turns them into results, files and pictures.
 
 Letters: `N` images of a batch, `H W` pixels.
 """
@@ -161,7 +161,7 @@ class _Image:
     model: nn.Module
 
 
-@torch.no_grad()  # In each thread, it has to be said again.
+@torch.no_grad()  # The mode belongs to a thread, and this may run in another one.
 def _finish(found: Sequence[Predictions], skipped: list[tuple[int | None, str]],
             images: list[_Image], keep: Keep | None, paint: Painter | None, skips: bool) -> None:
     """Stores the results of a batch for each segmentor, and paints the pictures.

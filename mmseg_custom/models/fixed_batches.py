@@ -1,4 +1,4 @@
-"""Few batch sizes for blocks that are compiled, or captured, for each size of its own.
+"""Pads batches to few sizes, for blocks that are compiled or captured once for each size.
 
 B batch, N tokens, D width.
 """

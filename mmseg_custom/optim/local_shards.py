@@ -8,12 +8,13 @@ bits from the shards themselves.
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, optim
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
+
+from ..shards import own_shard
 
 # Those of torch whose update is elementwise. Others may look at a whole matrix or a norm.
 ELEMENTWISE = (optim.AdamW, optim.Adam, optim.SGD, optim.NAdam, optim.RAdam, optim.RMSprop,
@@ -37,8 +38,8 @@ def take_step(optimizer: Optimizer) -> None:
 def _on_shards(optimizer: Optimizer) -> Iterator[None]:
     """Gives an optimizer the shards in the place of its parameters, gradients and state."""
     whole = [group['params'] for group in optimizer.param_groups]
-    state, shards = optimizer.state, [[_shard_of(p) for p in params] for params in whole]
-    given = {shard: {name: _shard_of(value) for name, value in state[p].items()}
+    state, shards = optimizer.state, [[own_shard(p) for p in params] for params in whole]
+    given = {shard: {name: own_shard(value) for name, value in state[p].items()}
              for params, own in zip(whole, shards) for p, shard in zip(params, own) if p in state}
     optimizer.state = defaultdict(dict, {shard: dict(values) for shard, values in given.items()})
     try:
@@ -46,7 +47,7 @@ def _on_shards(optimizer: Optimizer) -> Iterator[None]:
             group['params'] = own
             for p, shard in zip(params, own):
                 if shard is not p:
-                    shard.grad = None if p.grad is None else _shard_of(p.grad)
+                    shard.grad = None if p.grad is None else own_shard(p.grad)
         yield
     finally:
         found, optimizer.state = optimizer.state, state
@@ -57,11 +58,6 @@ def _on_shards(optimizer: Optimizer) -> Iterator[None]:
                     shard.grad = None  # FSDP2 keeps the tensor itself
                 if shard in found:
                     _keep(state[p], given.get(shard, {}), found[shard], p)
-
-
-def _shard_of(value: Any) -> Any:
-    """Returns the local tensor of a sharded one, in the same memory; others as they are."""
-    return value.to_local() if isinstance(value, DTensor) else value
 
 
 def _keep(state: dict, given: dict, found: dict, parameter: Tensor) -> None:

@@ -34,6 +34,7 @@ from torch.optim import Optimizer
 
 from ..checkpoint.lazy import LazyTensor
 from ..errors import InputError
+from ..shards import own_shard
 
 NAME = 'LowMemoryAdamW'
 STATES = ('8bit', 'bf16')
@@ -132,7 +133,7 @@ class _TorchAOAdapter(Optimizer):
                     state[name] = torch.tensor(float(value))
                     continue
                 state[name] = self._new_buffer(parameter, signed=name == 'exp_avg')
-                _restore(_local(state[name]), _local(value))
+                _restore(own_shard(state[name]), own_shard(value))
             self.state[parameter] = state
 
 
@@ -160,17 +161,12 @@ def _restore(state: Any, values: Tensor) -> None:
 
 def _is_quantised(value: object) -> bool:
     from torchao.optim.subclass_8bit import OptimState8bit
-    return isinstance(value, Tensor) and isinstance(_local(value), OptimState8bit)
-
-
-def _local(tensor: Tensor) -> Any:
-    """Returns this process's part of a tensor: a plain one, or one of torchao's types."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return isinstance(value, Tensor) and isinstance(own_shard(value), OptimState8bit)
 
 
 def _dequantised(value: Tensor) -> Tensor:
     """Returns float32 values on the CPU; of a sharded tensor, this process's part is there."""
-    whole = _local(value).dequantize(torch.float32)
+    whole = own_shard(value).dequantize(torch.float32)
     if isinstance(value, DTensor):
         whole = DTensor.from_local(whole, value.device_mesh, value.placements, run_check=False,
                                    shape=value.shape, stride=value.stride())

@@ -99,11 +99,23 @@ def test_weights_are_checked_before_they_are_saved(tmp_path):
 
 def test_numbers_of_a_gpu_are_read_when_they_have_arrived(tmp_path, monkeypatch):
     """The host does not wait, and names the iteration that was the first."""
-    waits, done, event = [], [], SimpleNamespace
-    monkeypatch.setattr(divergence, '_send', lambda *args: divergence._PendingCopy(
-        args[0], args[1], tuple(args[2]), torch.tensor([float(x) for x in args[2].values()]),
-        event(query=lambda: args[0] in done, synchronize=lambda: (
-            waits.append(args[0]), done.append(args[0])))))
+    waits, done = [], []
+
+    class Copy:
+        def __init__(self, iteration: int, values):
+            self.iteration, self.values = iteration, torch.tensor([float(x) for x in values])
+
+        def has_arrived(self) -> bool:
+            return self.iteration in done
+
+        def wait(self) -> torch.Tensor:
+            if not self.has_arrived():
+                waits.append(self.iteration)
+                done.append(self.iteration)
+            return self.values
+
+    monkeypatch.setattr(divergence, '_send', lambda iteration, lr, numbers: divergence._PendingCopy(
+        iteration, lr, tuple(numbers), Copy(iteration, numbers.values())))
     run = Run(tmp_path)
     for loss in (1., NAN, NAN, INF):
         run.step(loss)

@@ -1,7 +1,7 @@
 """Computes and writes the missing shards of a cache; several processes share the work.
 
-A GPU is not waited for: the feature maps of a batch go to the host, into the memory of a shard,
-while the next batch is computed, and a shard is written meanwhile.
+The feature maps of a batch are copied to the host, and complete shards are written, while the next
+batch is computed.
 
 B crops, C channels, h w patch grid, H W pixels.
 """

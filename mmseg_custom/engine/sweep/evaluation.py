@@ -1,4 +1,4 @@
-"""Predicts images with all heads of a sweep: windows are cut, and pass the backbone, once."""
+"""Predicts images with all heads of a sweep: the backbone computes each window once for all."""
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,8 +32,8 @@ class SharedPrediction:
                 own.append(group := ([], []))
             group[0].append(i)
             group[1].append(model)
-        for places, segmentors in own:
-            self._groups.append((places, SeveralHeads(
+        for numbers, segmentors in own:
+            self._groups.append((numbers, SeveralHeads(
                 segmentors, shared.network.frozen_features,
                 [model.backbone.positions for model in segmentors])))
 
@@ -41,10 +41,10 @@ class SharedPrediction:
                  ) -> list[list[HostCopy | np.ndarray]]:
         """Predicts the labels of images with each head: see :func:`..predict.predict_labels`."""
         found: dict[int, list] = {}
-        for places, together in self._groups:
+        for numbers, together in self._groups:
             of_images = together.forward_test(images, metas, on_device=True)
-            for place, of_head in zip(places, zip(*of_images)):
-                found[place] = [HostCopy(own) for own in of_head]
+            for number, of_head in zip(numbers, zip(*of_images)):
+                found[number] = [HostCopy(own) for own in of_head]
         labels = [found[i] if i in found else predict_labels(model, images, metas)
                   for i, model in enumerate(self._models)]
         self._shared.clear()

@@ -17,7 +17,7 @@ class HeadSteps:
 
     Args:
         probes: Heads of the round, whose hooks before the first iteration have been called.
-        batched: Whether heads are trained together that can be.
+        batched: Whether heads are trained together where possible.
 
     Attributes:
         reader: Reader of their losses.

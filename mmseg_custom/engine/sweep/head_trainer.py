@@ -38,7 +38,7 @@ class HeadTrainer:
         shared: Backbone of all heads.
         preemption: Stop signals of this process.
         folder: Page of the sweep, which follows the heads.
-        batched: Whether heads are trained together that can be: see :mod:`.head_group`.
+        batched: Whether heads are trained together where possible: see :mod:`.head_group`.
         earlier: Sweep in the same work dir that this one replaces, or None.
     """
     runs: Mapping[str, Run]

@@ -19,7 +19,7 @@ class SweepSettings:
             default: the file in ``_base_/models`` with a backbone of the same width.
         heads_at_once: Largest number of heads in a round; default: as many as fit in memory.
         batched: Whether linear heads that read the same layers are trained and evaluated
-            together: see :mod:`.head_group`; None for GPUs with ``engine.fast``.
+            together: see :mod:`.head_group`; default: ``engine.fast`` on a GPU, else False.
     """
     lr: list = field(default_factory=list)
     weight_decay: list = field(default_factory=list)

@@ -122,10 +122,9 @@ def _check(run: Run) -> None:
 
 
 def _is_batched(run: Run) -> bool:
-    """Returns whether heads are trained together that can be, which changes the order of sums.
+    """Returns whether heads are trained together where possible: see :mod:`.head_group`.
 
-    By default, none are on the CPU, where results keep their bits, and on a GPU only where the run
-    asks for speed within tolerances.
+    Sums are then added up in another order. On the CPU, results keep their bits by default.
     """
     asked = SweepSettings.of(run.cfg.sweep).batched
     return run.engine.fast and run.device == 'cuda' if asked is None else asked
