@@ -118,12 +118,12 @@ class CheckpointWriter:
             save: Checkpoint, whose tensors may be those of the model.
             began: Time at which the training began to wait, by ``time.monotonic``.
             finished: Function that is called with the outcome, in the main thread: by this call, or
-                by a later one of :meth:`poll` or :meth:`settle`. None: what fails is raised.
+                by a later one of :meth:`poll` or :meth:`wait`. None: what fails is raised.
 
         Raises:
             SaveError: If it could not be written, and there is no function to tell.
         """
-        self.settle()
+        self.wait()
         if finished is not None and self._is_for_background(save):
             copied = self._copy(save)
             if copied is not None:
@@ -148,9 +148,9 @@ class CheckpointWriter:
     def poll(self) -> None:
         """Does what is left to do for a checkpoint that has been written meanwhile."""
         if self._writing is not None and not self._writing.is_alive():
-            self.settle()
+            self.wait()
 
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Waits for the checkpoint that is being written, and does what is left to do for it."""
         if self._writing is None:
             return
@@ -166,7 +166,7 @@ class CheckpointWriter:
     def close(self) -> None:
         """Waits for what is being written when a run ends by an error, which it leaves alone."""
         try:
-            self.settle()
+            self.wait()
         except Exception as error:  # The run ends by the other one.
             self._logger.error('the checkpoint that was being written is lost: %s', error)
 
@@ -226,11 +226,11 @@ def _lacking(save: Save, nbytes: int) -> str | None:
     return None
 
 
-def settle(runner: BaseRunner) -> None:
+def wait_for_checkpoint(runner: BaseRunner) -> None:
     """Waits for the checkpoint that a runner is writing; runners of mmcv write at once."""
     writer = getattr(runner, 'checkpoint_writer', None)
     if isinstance(writer, CheckpointWriter):
-        writer.settle()
+        writer.wait()
 
 
 def save_checkpoint(runner: BaseRunner, folder: str, finished: Finished, **options) -> None:

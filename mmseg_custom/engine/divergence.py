@@ -19,7 +19,7 @@ from ..checkpoint.work_dir import checkpoints_in
 from ..distributed.collectives import gather_to_all
 from ..errors import InputError
 from ..shards import own_shard
-from .checkpoint_writer import settle
+from .checkpoint_writer import wait_for_checkpoint
 from .copies import HostCopy
 
 WAY_OUT = ('Try a smaller optimizer.lr or optimizer_config.grad_clip=dict(max_norm=1.0), or go on '
@@ -127,7 +127,7 @@ class DivergenceHook(Hook):
         found = [fault for fault in gather_to_all(self._fault) if fault is not None]
         if not found:
             return
-        settle(runner)
+        wait_for_checkpoint(runner)
         kept = [path for _, path in checkpoints_in(runner.work_dir)]
         first = min(found, key=lambda fault: (fault.iteration, fault.of_weights))
         raise Diverged(

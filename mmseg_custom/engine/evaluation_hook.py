@@ -25,7 +25,7 @@ from ..files import SaveError
 from ..logs import saying
 from . import best
 from .blame import reading
-from .checkpoint_writer import Outcome, save_checkpoint, settle
+from .checkpoint_writer import Outcome, save_checkpoint, wait_for_checkpoint
 from .divergence import check_finite
 from .ema import averaged
 from .iteration_timer import TimedEvaluation, evaluating
@@ -222,7 +222,7 @@ class SegEvalHook(EvalHook, TimedEvaluation):
         mmcv removes it first, and has no best checkpoint if saving fails.
         """
         if self._saves_best:  # If that fails, the best score is an earlier one.
-            settle(runner)
+            wait_for_checkpoint(runner)
         record = runner.meta.setdefault('hook_msgs', {})
         if not self.compare_func(score, record.get('best_score', self.init_value_map[self.rule])):
             return

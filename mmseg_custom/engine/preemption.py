@@ -19,7 +19,7 @@ from mmseg.utils import get_root_logger
 
 from ..distributed.collectives import cpu_group
 from ..processes import INTERRUPTED, PREEMPTED
-from .checkpoint_writer import settle
+from .checkpoint_writer import wait_for_checkpoint
 from .divergence import check_finite, has_diverged
 from .last_save import LastSave, save_at_stop
 from .stop_signals import (
@@ -163,7 +163,7 @@ class PreemptionHook(Hook):
             SystemExit: With code 75 or 130, once the checkpoint is written.
             SaveError: If it could not be written.
         """
-        settle(runner)
+        wait_for_checkpoint(runner)
         if not _just_saved(runner):
             save_at_stop(runner, self._last_save)
         self.preemption.exit(number, runner.iter + 1, runner.logger)

@@ -92,7 +92,7 @@ class SegRunner(IterBasedRunner):
         except BaseException:
             self.checkpoint_writer.close()
             raise
-        self.checkpoint_writer.settle()
+        self.checkpoint_writer.wait()
 
     def train(self, data_loader: Any, **kwargs) -> None:
         """Runs one iteration; the optimizer hook runs the backward pass of its last batch."""
@@ -182,7 +182,7 @@ class SegRunner(IterBasedRunner):
         """
         began = time.monotonic()
         finish_checks()
-        self.checkpoint_writer.settle()  # which may change the runner's metadata
+        self.checkpoint_writer.wait()  # which may change the runner's metadata
         done = self.iter + 1
         meta = {**(meta or {}), **(self.meta or {}), 'epoch': self.epoch + 1, 'iter': done}
         name = osp.splitext(filename_tmpl.format(done))[0] + self.checkpoint_suffix

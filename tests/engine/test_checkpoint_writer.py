@@ -10,7 +10,12 @@ import torch
 from helpers.logs import logged
 
 from mmseg_custom.engine import checkpoint_writer
-from mmseg_custom.engine.checkpoint_writer import CheckpointWriter, Outcome, save_checkpoint, settle
+from mmseg_custom.engine.checkpoint_writer import (
+    CheckpointWriter,
+    Outcome,
+    save_checkpoint,
+    wait_for_checkpoint,
+)
 from mmseg_custom.files import SaveError
 from mmseg_custom.units import GIB
 
@@ -61,7 +66,7 @@ def test_the_copy_is_of_the_moment_and_the_next_save_waits(writer):
     with logged() as lines:
         writer.write(second, 0., outcomes.append)
         weights.add_(1)
-        writer.settle()
+        writer.wait()
     assert written == [('iter_2.pth', [0, 0]), ('iter_4.pth', [1, 1])]
     assert [outcome.path for outcome in outcomes] == ['iter_2.pth', 'iter_4.pth']
     assert 'waited 0.' in lines[0] and lines[0].endswith('until iter_2.pth was written')
@@ -74,7 +79,7 @@ def test_a_failed_write_is_told(writer):
     save = GatedSave('iter_2.pth', dict(x=torch.zeros(1)), [], error=no_space('iter_2.pth'))
     save.gate.set()
     writer.write(save, 0., outcomes.append)
-    writer.settle()
+    writer.wait()
     assert outcomes[0].error is save.error and outcomes[0].wrote is not None
 
 
@@ -85,7 +90,7 @@ def test_anything_else_is_raised_unless_the_run_ends_by_an_error(writer):
         writer.write(save, 0., lambda outcome: None)
     start()
     with pytest.raises(ValueError, match='a fault'):
-        writer.settle()
+        writer.wait()
     start()
     with logged() as lines:
         writer.close()
@@ -113,9 +118,9 @@ def test_large_ones_where_there_is_room(writer, monkeypatch, nbytes, background)
     save.gate.set()
     with logged() as lines:
         writer.write(save, 0., outcomes.append)
-        writer.settle()
+        writer.wait()
         writer.write(save, 0., outcomes.append)
-        writer.settle()
+        writer.wait()
     assert [outcome.wrote is not None for outcome in outcomes] == [background] * 2
     room = [line for line in lines if 'no room for a copy' in line]
     assert len(room) == (nbytes == 7 * GIB) and all('7 GiB on ' in line for line in room)
@@ -137,7 +142,7 @@ def test_memory_that_is_not_there_after_all(writer, monkeypatch):
 def test_other_runners_write_at_once():
     outcomes = []
     runner = SimpleNamespace(save_checkpoint=lambda folder, **options: f'{folder}/iter_2.pth')
-    settle(runner)
+    wait_for_checkpoint(runner)
     save_checkpoint(runner, 'run', outcomes.append, create_symlink=False)
     assert outcomes[0].path == 'run/iter_2.pth' and outcomes[0].error is None
 
