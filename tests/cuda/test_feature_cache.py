@@ -11,7 +11,7 @@ from mmseg_custom.engine.cached.fill import BATCH, Filler, store
 from mmseg_custom.feature_cache.shards import ShardData
 
 
-def test_a_thread_beside_waits_for_feature_maps_alone(cuda, tmp_path):
+def test_a_second_thread_waits_for_feature_maps_alone(cuda, tmp_path):
     run = prepared(recipe('head tuning'), tmp_path / 'run')
     batches = 3
     with on_cuda() as seen:
