@@ -36,9 +36,10 @@ SETTINGS = {'model', 'data', 'optimizer', 'optimizer_config', 'lr_config', 'runn
             'engine', 'precision', 'sweep', 'feature_cache', 'seed'}
 # Keys that are not compared: they differ between two runs of one checkout, or hold the config.
 # A resumed run does not know the checkpoint before the one that it was resumed from (last_ckpt).
+# torch puts a random number into the .metadata of each sharded checkpoint.
 UNSTABLE = {'time', 'data_time', 'eta', 'memory', 'seconds', 'date', 'timestamp', 'config',
             'settings', 'env_info', 'hardware', 'versions', 'mmseg_version', 'mmcv_version',
-            'peak_memory_bytes', 'last_ckpt'}
+            'peak_memory_bytes', 'last_ckpt', 'crc32 of .metadata'}
 UNSTABLE_FILES = re.compile(
     r'.*\.(log|txt|py)|\.lock|tf_logs|checked\.json|README\.md|run\.json')
 INTENDED = {'pretrain_size'}  # keys that may differ: nothing reads it in the recipes that lost it
@@ -111,6 +112,7 @@ def resume(it: Checkout, other: Checkout) -> dict:
         log = content['<time>.log.json']
         content['<time>.log.json'] = {key: line for key, line in log.items()
                                       if line['mode'] == 'val' or line['iter'] > MIDDLE}
+        content.pop('curves.png', None)  # those of a resumed run lack its first half here
     return found
 
 

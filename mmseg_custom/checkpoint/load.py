@@ -106,10 +106,22 @@ def open_backbone_weights(path: str, logger: logging.Logger | None = None) -> La
     sources.update((name, (name,)) for name in pyramid)
     check_dimensions({name: weights[prefix + source].shape for name, names in sources.items()
                       for source in names}, path)
+    _check_not_rounded([prefix + name for name in unknown], path)
     return LazyStateDict(
         path, {name: concatenate([weights[prefix + source] for source in names])
                for name, names in sources.items()},
         unknown=[name for name in unknown if name not in pyramid])
+
+
+def _check_not_rounded(unknown: Iterable[str], path: str) -> None:
+    """Refuses weights that were rounded to 8 bits, which the scales beside them show."""
+    scale = next((name for name in unknown if weight_of(name) != name), None)
+    if scale is not None:
+        raise InputError(
+            f'{path}: {weight_of(scale)} has scales beside it ({scale}): weights of 8 bits, as a '
+            'run with model.backbone.frozen_dtype saves them, are no pretrained file; name the one '
+            'that they were rounded from, or load the checkpoint as a whole (--load-from, '
+            '--resume-from, tools/test.py) with the same frozen_dtype')
 
 
 def fill(module: nn.Module, weights: LazyStateDict, dtype: torch.dtype | None = None,

@@ -155,6 +155,14 @@ def test_weights_of_8_bits_without_their_scales_are_refused(folder, tmp_path):
         load_segmentor(model, str(tmp_path / 'whole.pth'))
 
 
+@pytest.mark.parametrize('frozen_dtype', ['int8', None])
+def test_weights_of_8_bits_are_no_pretrained_file(frozen_dtype, tmp_path):
+    path = str(tmp_path / 'rounded.pth')
+    torch.save(InternViT6B(**TINY, frozen_dtype='int8').state_dict(), path)
+    with pytest.raises(InputError, match='are no pretrained file; name the one that'):
+        InternViT6B(**TINY, frozen_dtype=frozen_dtype, pretrained=path)
+
+
 def test_nan_in_a_file_is_found(folder, tmp_path):
     weights = torch.load(folder / 'backbone.pth')
     weights['blocks.1.mlp.fc1.weight'][3, 3] = float('nan')
