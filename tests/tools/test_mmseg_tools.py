@@ -40,6 +40,12 @@ def test_train(folder):
     assert (folder / 'run/best_mIoU_iter_4.pth').exists()
 
 
+def test_train_on_a_backbone_of_8_bits(folder, tool, tmp_path):
+    tool('train.py', folder / 'config.py', '--work-dir', tmp_path, '--seed', 0, '--no-validate',
+         '--cfg-options', 'model.backbone.frozen_dtype=int8', 'runner.max_iters=2')
+    assert torch.load(tmp_path / 'iter_2.pth', weights_only=True)['meta']['iter'] == 2
+
+
 def test_test(folder, tool, tmp_path):
     text = tool('test.py', folder / 'config.py', folder / 'run/latest.pth', '--eval', 'mIoU',
                 '--work-dir', tmp_path)

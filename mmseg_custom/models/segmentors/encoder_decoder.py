@@ -15,6 +15,7 @@ from mmseg.models.segmentors import EncoderDecoder
 from torch import Tensor
 
 from ...errors import InputError
+from ...layers.quantized_linear import quantized_layers
 from .batching import WindowBatch
 from .windows import Axis, View, boxes, labels_of, window_starts
 
@@ -71,6 +72,15 @@ class InternViTSegmentor(EncoderDecoder):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._batch = WindowBatch()
+
+    def init_weights(self) -> None:
+        """Initialises the heads; mmcv would take the mean of each weight, also of 8-bit ones."""
+        if not quantized_layers(self.backbone):
+            super().init_weights()
+            return
+        for child in self.children():
+            if hasattr(child, 'init_weights'):
+                child.init_weights()
 
     def forward(self, img: Tensor | list | None = None, img_metas: list | None = None,
                 return_loss: bool = True, feats: list[Tensor] | None = None, **kwargs):
