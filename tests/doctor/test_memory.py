@@ -232,7 +232,8 @@ def test_gathered_weights_are_kept_and_gradients_reduced_as_asked():
                                             dict(reduce_dtype='bf16')))
     model = build_segmentor(cfg.model)
     block = 2 * sum(p.numel() for p in model.backbone.blocks[0].parameters())  # bytes
-    assert 3 * block < kept.parts['weights'] - usual.parts['weights'] < 6 * block
+    # Six blocks and the head, which is less than a block, but for those that are in use anyhow.
+    assert 3 * block < kept.parts['weights'] - usual.parts['weights'] < 7 * block
     assert reduced.parts['workspace'] < usual.parts['workspace']
 
 
