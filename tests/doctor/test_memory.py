@@ -225,8 +225,8 @@ def test_the_doctor_decides_as_the_run():
 
 
 def test_gathered_weights_are_kept_and_gradients_reduced_as_asked():
-    cfg = config(segmentor(64, 'linear', depth=6), 2, 'fsdp2')
-    shape = RunShape('cuda', 4, 2, CROP)
+    cfg = config(segmentor(256, 'linear', depth=6), 1, 'fsdp2')  # peaks in the backward pass
+    shape = RunShape('cuda', 4, 1, CROP)
     usual, kept, reduced = (estimate(cfg, shape, Engine('fsdp2', **options), True)[0]
                             for options in (dict(), dict(reshard_after_forward=False),
                                             dict(reduce_dtype='bf16')))
@@ -234,7 +234,7 @@ def test_gathered_weights_are_kept_and_gradients_reduced_as_asked():
     block = 2 * sum(p.numel() for p in model.backbone.blocks[0].parameters())  # bytes
     # Six blocks and the head, which is less than a block, but for those that are in use anyhow.
     assert 3 * block < kept.parts['weights'] - usual.parts['weights'] < 7 * block
-    assert reduced.parts['workspace'] < usual.parts['workspace']
+    assert reduced.parts['workspace'] < usual.parts['workspace'] and reduced.peak < usual.peak
 
 
 def test_a_feature_cache_spares_the_backbone():
