@@ -116,9 +116,11 @@ def delete(root: str, name: str) -> None:
 
 
 def _of(key: dict) -> str:
-    """Summarizes a key.json: the backbone's size and blocks, the weights."""
+    """Summarizes a key.json: the backbone's size, blocks and dtypes, the weights."""
     of = key.get('of', {})
     backbone = of.get('backbone', {})
     weights = (key.get('about') or {}).get('weights') or of.get('weights', '?')
+    frozen = backbone.get('frozen_dtype')
     return (f'blocks {backbone.get("out_indices")} of {backbone.get("depth")}, width '
-            f'{backbone.get("embed_dim")}, {key["layout"]["dtype"]}; {weights}')
+            f'{backbone.get("embed_dim")}, {key["layout"]["dtype"]}'
+            f'{f" of {frozen} weights" if frozen else ""}; {weights}')

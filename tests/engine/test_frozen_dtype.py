@@ -1,5 +1,6 @@
 """Frozen backbones of 8 bits, from the file to checkpoints, sweeps, caches and tests."""
 import json
+import os
 
 import pytest
 import torch
@@ -25,6 +26,8 @@ from mmseg_custom.engine.cached.key import describe, differences
 from mmseg_custom.engine.frozen_dtype import check_head_fits, map_errors
 from mmseg_custom.engine.sweep.backbone import SharedBackbone
 from mmseg_custom.errors import InputError
+from mmseg_custom.feature_cache import FeatureCache, RecordLayout
+from mmseg_custom.feature_cache.manage import summarize
 from mmseg_custom.layers.quantized_linear import quantized_layers
 from mmseg_custom.models import InternViT6B
 
@@ -208,12 +211,17 @@ def test_sweeps_compute_the_same_feature_maps(folder):
     assert set(shared.network.frozen_record['map_errors']) == {0, 1}
 
 
-def test_caches_of_other_frozen_dtypes_are_others(folder):
+def test_caches_of_other_frozen_dtypes_are_others(folder, tmp_path):
     keys = [describe(prepared(folder, kind), built(folder, kind), seed=0)
             for kind in (None, *KINDS)]
     assert 'frozen_dtype' not in keys[0]['backbone']  # caches from before this setting
     for one, other in ((0, 1), (1, 2), (0, 2)):
         assert differences(keys[one], keys[other]) == ['backbone.frozen_dtype']
+    layout = RecordLayout(1, ((4, 2, 2),), (28, 28), 'bf16', 1)
+    for key, words in zip(keys, ('bf16; ', 'bf16 of ')):
+        cache = FeatureCache.of(str(tmp_path), key, layout)
+        cache.begin(key, {})
+        assert words in summarize(str(tmp_path), os.path.basename(cache.folder)).of
 
 
 @pytest.mark.parametrize('kind', KINDS)
