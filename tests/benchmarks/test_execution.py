@@ -120,6 +120,7 @@ def test_the_list_imports_no_torch():
     assert 'linear_probing' in text and '| torch' not in text
 
 
+@pytest.mark.slow
 def test_a_case_runs_on_the_cpu(tmp_path):
     """The smallest one: machine, worker, rows and the file, for real."""
     text = run('python', '-m', 'benchmarks', 'machine', '--device', 'cpu', '--tiny', '--out',

@@ -8,6 +8,7 @@ from helpers.commands import ROOT, run
 from benchmarks import pack
 
 
+@pytest.mark.slow
 def test_packages_are_pure_and_complete(tmp_path):
     """All that imports of the packed ones need is packed, or comes with PyTorch's image."""
     folder = tmp_path / 'packages'

@@ -33,7 +33,7 @@ def moments(optimizer):
             for name, value in values.items() if name != 'step']
 
 
-@pytest.mark.parametrize('ranks', [1, 8])
+@pytest.mark.parametrize('ranks', [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_step_waits_for_nothing(cuda, tmp_path, ranks):
     run = prepared(recipe('few-shot', optimizer__type='LowMemoryAdamW', optimizer__state='bf16',
                           log_config__interval=10), tmp_path / 'run', ranks)

@@ -19,6 +19,7 @@ LOG_LINE = {'mmseg_custom/engine/log_buffer.py:read_together (a copy to the host
 
 # Operators that reach the device in an iteration, without a line of the log, at seven blocks: those
 # of one process and of one of 8. More launches than these are a decision, not an accident.
+SLOW = [('few-shot', 1), ('few-shot', 8), ('head tuning', 8)]
 LAUNCHES = {'linear probing': (276, 283), 'head tuning': (593, 709), 'few-shot': (1047, 855),
             'full tuning': (1379, 1245)}
 
@@ -93,7 +94,7 @@ def assert_on_cuda(runner):
 
 
 @pytest.mark.parametrize('name, ranks', [
-    pytest.param(name, ranks, marks=pytest.mark.slow if (name, ranks) == ('few-shot', 8) else ())
+    pytest.param(name, ranks, marks=pytest.mark.slow if (name, ranks) in SLOW else ())
     for name in RECIPES for ranks in (1, 8)])
 def test_a_recipe_waits_for_a_line_of_the_log_and_takes_what_is_predicted(
         cuda, tmp_path, name, ranks):
@@ -114,8 +115,8 @@ def test_a_recipe_waits_for_a_line_of_the_log_and_takes_what_is_predicted(
 
 
 @pytest.mark.parametrize('name, ranks', [
-    ('head tuning', 1), pytest.param('head tuning', 8, marks=pytest.mark.slow),
-    pytest.param('full tuning', 8, marks=pytest.mark.slow)])
+    ('head tuning', 1), ('head tuning', 8), ('full tuning', 8)])
+@pytest.mark.slow
 def test_heads_in_bfloat16_wait_for_nothing_and_take_what_is_predicted(
         cuda, tmp_path, name, ranks):
     run = prepared(recipe(name, head_precision='bf16'), tmp_path / 'run', ranks)
@@ -129,7 +130,7 @@ def test_heads_in_bfloat16_wait_for_nothing_and_take_what_is_predicted(
     assert any('convolutions in bfloat16' == str(kernel) for kernel in predicted.flops)
 
 
-@pytest.mark.parametrize('ranks', [1, 8])
+@pytest.mark.parametrize('ranks', [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_accumulated_and_clipped_gradients_wait_for_nothing(cuda, tmp_path, ranks):
     _, done, _ = run_on_cuda(
         cuda, tmp_path, 'few-shot', ranks, total_batch=4 * ranks,
@@ -157,7 +158,8 @@ def test_class_weights_wait_for_nothing(cuda, tmp_path):
     assert not done.waits[2]
 
 
-@pytest.mark.parametrize('name', ['linear probing', 'full tuning'])
+@pytest.mark.parametrize('name', [
+    'linear probing', pytest.param('full tuning', marks=pytest.mark.slow)])
 def test_32_processes_of_4_hosts(cuda, tmp_path, name):
     cuda.setattr(mesh, 'gather_to_all', lambda _: [f'host {i // 8}' for i in range(32)])
     runner, done, _ = run_on_cuda(cuda, tmp_path, name, 32, engine__hybrid=True)

@@ -52,13 +52,26 @@ RUNS = dict(
 )
 
 
+class Traces(dict[str, dict]):
+    """What each of ``RUNS`` gave; they are run when a test asks for them."""
+
+    def __init__(self, zygote, folder):
+        self._zygote, self._folder = zygote, folder
+
+    def __missing__(self, name):
+        self._zygote.run('tests/helpers/traces.py', self._folder,
+                         f'{name}={json.dumps(RUNS[name])}')
+        self[name] = torch.load(self._folder / f'{name}.pth')
+        return self[name]
+
+
 @pytest.fixture(scope='module')
-def traces(zygote, tmp_path_factory) -> dict[str, dict]:
-    """What each of ``RUNS`` gave."""
-    folder = tmp_path_factory.mktemp('traces')
-    zygote.run('tests/helpers/traces.py', folder,
-               *(f'{name}={json.dumps(options)}' for name, options in RUNS.items()))
-    return {name: torch.load(folder / f'{name}.pth') for name in RUNS}
+def traces(zygote, tmp_path_factory) -> Traces:
+    return Traces(zygote, tmp_path_factory.mktemp('traces'))
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def assert_same(traces: dict, a: str, b: str, loss: float = 1e-5, weights: float = 1e-4,
@@ -80,16 +93,16 @@ def test_engines_train_alike(traces, engine):
     assert_same(traces, 'one', engine)
 
 
-@pytest.mark.parametrize('name', ['added_up', 'added_up_ddp', 'added_up_fsdp2', 'hybrid',
-                                  'hybrid_offloaded', 'hybrid_added_up', 'gathered_once',
-                                  'offloaded'])
+@pytest.mark.parametrize('name', [
+    'added_up', 'added_up_ddp', 'added_up_fsdp2', slow('hybrid'), slow('hybrid_offloaded'),
+    'hybrid_added_up', 'gathered_once', 'offloaded'])
 def test_the_way_to_the_batch_changes_nothing(traces, name):
     assert_same(traces, 'plain', name)
 
 
 @pytest.mark.parametrize('kind, other', [
     ('rounded', 'rounded_ddp'), ('rounded', 'rounded_fsdp2'), ('native', 'native_fsdp2'),
-    ('heads', 'heads_ddp'), ('heads', 'heads_fsdp2')])
+    slow('heads', 'heads_ddp'), ('heads', 'heads_fsdp2')])
 def test_bfloat16_trains_alike(traces, kind, other):
     """Rounded and cast again by modules (rounded), cast and computed with by FSDP2 (native).
 
@@ -106,6 +119,7 @@ def test_bfloat16_trains_alike(traces, kind, other):
             if 'num_batches' not in name} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_gradients_are_reduced_in_bfloat16(traces):
     a, b = traces['plain'], traces['reduced']
     whole, rounded = float(a['norms'][0]), float(b['norms'][0])

@@ -178,7 +178,7 @@ def test_parts_are_those_of_the_weights():
 @pytest.mark.parametrize('engine, with_cp, options', [
     ('ddp', True, dict(checkpoint_every=2)), ('ddp', False, dict(checkpoint_every=2)),
     ('fsdp2', True, dict(checkpoint_every=2)), ('fsdp2', False, dict(checkpoint_every=2)),
-    ('ddp', True, dict(checkpoint_blocks=4)),
+    pytest.param('ddp', True, dict(checkpoint_blocks=4), marks=pytest.mark.slow),
     pytest.param('fsdp2', True, dict(checkpoint_blocks=8, reshard_after_forward=False),
                  marks=pytest.mark.slow),
     pytest.param('fsdp2', True, dict(checkpoint_blocks=0, reduce_dtype='bf16'),
@@ -265,7 +265,7 @@ def test_low_memory_optimizer_halves_the_master_weights():
     assert low.parts['optimizer'] == pytest.approx(usual.parts['optimizer'] / 4, rel=0.05)
 
 
-@pytest.mark.parametrize('frozen', [True, False])
+@pytest.mark.parametrize('frozen', [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_states_are_those_of_the_recipes(frozen):
     kind = 'linear_probing' if frozen else 'full_tuning'
     path, = (ROOT / 'configs/intern_vit_300m' / kind).glob('*_504_80k_ade20k_*')

@@ -48,6 +48,7 @@ def state_of(path: Path) -> dict:
     return {**content['state_dict'], **content['optimizer']}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('ranks, engine', ENGINES)
 def test_what_is_written_is_that_of_the_iteration(zygote, config, whole, tmp_path, ranks, engine):
     """Averages, weights and moments, while the training changes its own."""

@@ -46,7 +46,8 @@ def without_the_end(whole_run: Path, work_dir: Path, last: int) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-@pytest.mark.parametrize('ranks, engine', [(1, 'single'), (2, 'ddp'), (2, 'fsdp2')])
+@pytest.mark.parametrize('ranks, engine', [
+    (1, 'single'), pytest.param(2, 'ddp', marks=pytest.mark.slow), (2, 'fsdp2')])
 def test_killed_in_an_evaluation(zygote, config, whole, tmp_path, ranks, engine):
     """The evaluation of iteration 4 is made again, and finds the same best score."""
     work_dir = tmp_path / 'run'

@@ -158,7 +158,8 @@ def linear(tmp_path_factory):
 TOGETHER = ['linear_l1_lr0.001', 'linear_l1_lr0.003']
 
 
-@pytest.mark.parametrize('ranks', [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('ranks', [1, 2])
 def test_heads_that_are_trained_together_end_where_they_end_alone(zygote, linear, tmp_path, ranks):
     """Up to rounding in float32; one that diverges stops in the same iteration."""
     options = ['--seed', 5, *spread(ranks)]
