@@ -32,6 +32,7 @@ def check(text: str, count: int) -> None:
     assert sum(map(int, last.replace(',', ' ').replace('}', ' ').split()[1:4:2])) == count
 
 
+@pytest.mark.slow
 def test_hundreds_of_mutations(zygote, whole):
     check(zygote.run('tests/helpers/mutated_weights.py', whole, 0, 30), 7 * 30)
 

@@ -40,8 +40,8 @@ def with_room_for(cfg: Config, images: int, ranks: int) -> int:
     return int((peak_of(cfg, images, ranks) + RESERVE) / (1 - FRAGMENTATION)) + MIB
 
 
-@pytest.mark.parametrize('ranks, least', [
-    pytest.param(1, 2, marks=pytest.mark.slow), (2, 1)])
+@pytest.mark.slow
+@pytest.mark.parametrize('ranks, least', [(1, 2), (2, 1)])
 def test_advises_no_fewer_images_than_batch_norm_needs(ranks, least):
     cfg = config()
     shape = RunShape('cuda', ranks, 8, CROP, memory=with_room_for(cfg, least, ranks))

@@ -112,6 +112,7 @@ def check(names: list[str]) -> None:
             f'{name}: predicted {expected / MIB:.0f}, measured {peak / MIB:.0f} MiB')
 
 
+@pytest.mark.slow
 def test_predicts_the_peak_of_a_real_step():
     check(QUICK)
 

@@ -106,7 +106,8 @@ def limited_zygote():
     process.close()
 
 
-@pytest.mark.parametrize('ranks, engine', [(1, 'single'), (2, 'fsdp2')])
+@pytest.mark.parametrize('ranks, engine', [
+    (1, 'single'), pytest.param(2, 'fsdp2', marks=pytest.mark.slow)])
 def test_a_run_without_its_last_checkpoint_has_failed(limited_zygote, tmp_path, ranks, engine):
     config, run = write_small_config(tmp_path), tmp_path / 'run'
     log = tmp_path / 'log.txt'

@@ -37,6 +37,7 @@ def verified(folder: Path) -> int:
     return len(cache.present())
 
 
+@pytest.mark.slow
 def test_resumed_and_on_two_ranks(zygote, config, tmp_path):
     whole, again = tmp_path / 'whole', tmp_path / 'again'
     first = zygote.train(config, '--work-dir', whole, '--seed', 5,

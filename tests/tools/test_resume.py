@@ -47,7 +47,8 @@ def without_the_end(whole_run: Path, work_dir: Path, last: int) -> None:
 
 
 @pytest.mark.parametrize('ranks, engine', [
-    (1, 'single'), pytest.param(2, 'ddp', marks=pytest.mark.slow), (2, 'fsdp2')])
+    (1, 'single'), pytest.param(2, 'ddp', marks=pytest.mark.slow),
+    pytest.param(2, 'fsdp2', marks=pytest.mark.slow)])
 def test_killed_in_an_evaluation(zygote, config, whole, tmp_path, ranks, engine):
     """The evaluation of iteration 4 is made again, and finds the same best score."""
     work_dir = tmp_path / 'run'
@@ -59,7 +60,8 @@ def test_killed_in_an_evaluation(zygote, config, whole, tmp_path, ranks, engine)
     assert_same_end(work_dir, whole(ranks, engine))
 
 
-@pytest.mark.parametrize('number, engine', [(signal.SIGUSR1, 'ddp'), (signal.SIGINT, 'fsdp2')])
+@pytest.mark.parametrize('number, engine', [
+    pytest.param(signal.SIGUSR1, 'ddp', marks=pytest.mark.slow), (signal.SIGINT, 'fsdp2')])
 def test_preempted(zygote, config, whole, tmp_path, number, engine):
     """Stopped after whatever iteration it is in; a rank of two and its workers get the signal."""
     code, name = (130, 'Ctrl-C') if number == signal.SIGINT else (75, number.name)
