@@ -12,6 +12,7 @@ def on_host(content):
     return tree_map(lambda x: x.cpu() if isinstance(x, torch.Tensor) else x, content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['linear probing', 'full tuning'])
 def test_one_process_resumes_from_what_it_saved(cuda, tmp_path, name):
     saved = {}

@@ -19,7 +19,8 @@ LOG_LINE = {'mmseg_custom/engine/log_buffer.py:read_together (a copy to the host
 
 # Operators that reach the device in an iteration, without a line of the log, at seven blocks: those
 # of one process and of one of 8. More launches than these are a decision, not an accident.
-SLOW = [('few-shot', 1), ('few-shot', 8), ('head tuning', 8)]
+SLOW = [('linear probing', 8), ('few-shot', 1), ('few-shot', 8), ('head tuning', 8),
+        ('full tuning', 1)]
 LAUNCHES = {'linear probing': (276, 283), 'head tuning': (593, 709), 'few-shot': (1047, 855),
             'full tuning': (1379, 1245)}
 
@@ -130,6 +131,7 @@ def test_heads_in_bfloat16_wait_for_nothing_and_take_what_is_predicted(
     assert any('convolutions in bfloat16' == str(kernel) for kernel in predicted.flops)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('ranks', [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_accumulated_and_clipped_gradients_wait_for_nothing(cuda, tmp_path, ranks):
     _, done, _ = run_on_cuda(
@@ -138,6 +140,7 @@ def test_accumulated_and_clipped_gradients_wait_for_nothing(cuda, tmp_path, rank
     assert not done.waits[2] and done.waits[1].keys() <= LOG_LINE
 
 
+@pytest.mark.slow
 def test_averages_of_weights_wait_for_nothing(cuda, tmp_path):
     run = prepared(recipe('few-shot'), tmp_path / 'run', 8)
     with on_cuda() as seen, simulate_ranks(cuda, seen, 8):
@@ -147,6 +150,7 @@ def test_averages_of_weights_wait_for_nothing(cuda, tmp_path):
     assert all(local(average).is_cuda for average in averages.averages.values())
 
 
+@pytest.mark.slow
 def test_nor_does_the_segmentor_of_mmseg(cuda, tmp_path):
     _, done, _ = run_on_cuda(cuda, tmp_path, 'few-shot', 8, model__type='EncoderDecoder')
     assert not done.waits[2] and done.waits[1].keys() <= LOG_LINE

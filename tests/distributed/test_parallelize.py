@@ -93,6 +93,7 @@ def test_engines_train_alike(traces, engine):
     assert_same(traces, 'one', engine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [
     'added_up', 'added_up_ddp', 'added_up_fsdp2', slow('hybrid'), slow('hybrid_offloaded'),
     'hybrid_added_up', 'gathered_once', 'offloaded'])
@@ -101,7 +102,8 @@ def test_the_way_to_the_batch_changes_nothing(traces, name):
 
 
 @pytest.mark.parametrize('kind, other', [
-    ('rounded', 'rounded_ddp'), ('rounded', 'rounded_fsdp2'), ('native', 'native_fsdp2'),
+    slow('rounded', 'rounded_ddp'), slow('rounded', 'rounded_fsdp2'),
+    slow('native', 'native_fsdp2'),
     slow('heads', 'heads_ddp'), ('heads', 'heads_fsdp2')])
 def test_bfloat16_trains_alike(traces, kind, other):
     """Rounded and cast again by modules (rounded), cast and computed with by FSDP2 (native).
@@ -127,6 +129,7 @@ def test_gradients_are_reduced_in_bfloat16(traces):
     assert b['losses'] == pytest.approx(a['losses'], rel=2e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['frozen', 'native_frozen'])
 def test_frozen_backbone_in_shards(traces, kind):
     assert_same(traces, kind, f'{kind}_fsdp2', loss=2e-2, weights=5e-3, norms=5e-2)
@@ -135,6 +138,7 @@ def test_frozen_backbone_in_shards(traces, kind):
     assert torch.equal(*kept) and kept[0].dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 def test_a_block_that_is_not_read_in_shards(traces):
     assert traces['unread']['losses'][-1] < traces['unread']['losses'][0]
     assert 'backbone.blocks.4.norm1.weight' in traces['unread']['state_dict']

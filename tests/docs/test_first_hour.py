@@ -70,6 +70,7 @@ def check_what_is_there(printed: str) -> None:
     assert {name.split('.')[0] for name in whole} == {'backbone', 'decode_head'}
 
 
+@pytest.mark.slow
 def test_with_fewer_iterations(checkout, run_tool):
     printed = ''
     for needs, command in COMMANDS:

@@ -176,6 +176,7 @@ def test_parts_are_those_of_the_weights():
     assert all(each.fits for each in estimates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('engine, with_cp, options', [
     ('ddp', True, dict(checkpoint_every=2)), ('ddp', False, dict(checkpoint_every=2)),
     ('fsdp2', True, dict(checkpoint_every=2)), ('fsdp2', False, dict(checkpoint_every=2)),

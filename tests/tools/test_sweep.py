@@ -124,6 +124,7 @@ def test_preempted_on_two_ranks(zygote, config, whole, tmp_path):
         assert_same(work_dir / name, whole(2) / name)
 
 
+@pytest.mark.slow
 def test_killed_while_heads_are_saved(zygote, config, whole, tmp_path):
     """One head has a checkpoint more than the other: both resume from the last that both have."""
     work_dir = tmp_path / 'run'

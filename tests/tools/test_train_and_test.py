@@ -133,6 +133,7 @@ def test_wrong_input_is_one_line(trained, tmp_path, run_tool, arguments, message
     assert 'Traceback' not in text
 
 
+@pytest.mark.slow
 def test_bad_file_in_a_worker_of_two_processes(trained, tmp_path):
     data = tmp_path / 'data'
     shutil.copytree(next(trained.glob('ADEC*')), data)
