@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from ..optim import low_memory
 from ..units import GIB
 from .options import AUTO, REDUCE_DTYPES, Engine
-from .parallelize import heads, read_blocks
+from .parallelize import read_blocks
+from .precision import heads
 
 FP32 = 4  # bytes
 RESERVE = GIB  # CUDA context, NCCL, and what a GPU named "80 GB" lacks of it

@@ -53,7 +53,7 @@ def least_memory() -> int:
     return min(gather_to_all(memory_for_run(torch.cuda.current_device())))
 
 
-def is_open(engine: Engine) -> bool:
+def is_unresolved(engine: Engine) -> bool:
     """Returns whether the hosts decide an option of the engine."""
     return AUTOMATIC in (engine.hybrid, engine.reshard_after_forward)
 

@@ -19,7 +19,7 @@ from mmseg.utils import get_root_logger
 
 from ..distributed.collectives import broadcast_from_rank0
 from ..distributed.options import Engine
-from ..distributed.topology import find_topology, is_open, least_memory, resolve_topology
+from ..distributed.topology import find_topology, is_unresolved, least_memory, resolve_topology
 from ..engine.build import build_network, compute_dtype
 from ..engine.run import Run
 from ..errors import InputError
@@ -48,7 +48,7 @@ def decide_recomputation(run: Run) -> Run:
         return replace(run, engine=replace(engine, checkpoint_every=1))
     shape = run_shape_of(run, least_memory())
     engine = replace(engine, type=type_of(cfg, shape, engine))
-    if engine.type == 'fsdp2' and is_open(engine):
+    if engine.type == 'fsdp2' and is_unresolved(engine):
         topology, model = find_topology(run.device), build_network(cfg, on_meta=True)
         engine = resolve_topology(engine, model, topology,
                                   compute_dtype(cfg, model) or torch.float32, cfg.optimizer)

@@ -16,8 +16,8 @@ from ..checkpoint.provenance import drop_blocks
 from ..compat.feature_batches import batch_for
 from ..distributed.memory import state_bytes, storage_of
 from ..distributed.options import Engine
-from ..distributed.parallelize import heads, set_checkpointing, shard
-from ..distributed.precision import apply_precision, move_casts_to_fsdp
+from ..distributed.parallelize import set_checkpointing, shard
+from ..distributed.precision import apply_precision, heads, move_casts_to_fsdp
 from ..engine.build import build_network, compute_dtype, head_dtype, master_dtype
 from ..layers.sync_batch_norm import CPUSyncBatchNorm, replace_sync_batch_norm
 from ..optim.fused import with_fused

@@ -25,7 +25,7 @@ import torch
 from mmcv import Config
 
 from ..distributed.options import Engine
-from ..distributed.topology import Topology, is_open, resolve_topology
+from ..distributed.topology import Topology, is_unresolved, resolve_topology
 from ..engine.build import build_network, compute_dtype
 from ..units import MIB
 from .depth import (
@@ -138,7 +138,7 @@ def predict(cfg: Config, shape: RunShape,
 
 def resolve_engine(cfg: Config, shape: RunShape, engine: Engine) -> Engine:
     """Returns an engine of a known type with what the hosts of the run decide decided."""
-    if engine.type != 'fsdp2' or not is_open(engine):
+    if engine.type != 'fsdp2' or not is_unresolved(engine):
         return engine
     model = build_network(cfg, on_meta=True)
     usable = shape.usable if shape.device == 'cuda' else None

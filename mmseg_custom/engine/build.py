@@ -23,7 +23,7 @@ from ..distributed.precision import (
     can_cast,
     heads,
 )
-from ..distributed.topology import find_topology, is_open, resolve_topology
+from ..distributed.topology import find_topology, is_unresolved, resolve_topology
 from ..errors import SHOWN, InputError
 from ..logs import saying
 from ..optim import low_memory
@@ -105,7 +105,7 @@ def _build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None
     sharded = kind == 'fsdp2'
     dtype = compute_dtype(cfg, model)
     engine = run.engine
-    if sharded and is_open(engine):
+    if sharded and is_unresolved(engine):
         engine = resolve_topology(engine, model, find_topology(run.device),
                                   dtype or torch.float32, cfg.optimizer)
     apply_precision(model, dtype, run.device, store=not sharded, master_dtype=master_dtype(cfg),

@@ -15,7 +15,7 @@ import torch.utils.deterministic
 from mmseg.utils import get_root_logger
 from torch import nn
 
-from ..distributed.parallelize import heads
+from ..distributed.precision import heads
 from ..models.backbones.intern_vit import InternViT6B
 from ..models.decode_heads.upsampled_loss import UpsampledLoss, in_strips
 

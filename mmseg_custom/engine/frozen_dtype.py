@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from ..checkpoint.lazy import LazyTensor
 from ..checkpoint.load import open_backbone_weights
 from ..checkpoint.provenance import weights_source_of
+from ..evaluation.results import UNPUBLISHED
 from ..layers.quantized_linear import QuantizedLinear, quantized_layers
 from .randomness import SeededSamples
 from .run import Run
@@ -98,7 +99,7 @@ def describe_record(record: Mapping[str, Any]) -> str:
         '; relative error of the feature maps, first training crop: '
         + ', '.join(f'block {index} {error:.2%}' for index, error in errors.items()))
     products = f', rounds {record["products"]}' if 'products' in record else ''
-    return (f'{record["dtype"]}{products}{measured}; not the conditions of published figures, '
+    return (f'{record["dtype"]}{products}{measured}; {UNPUBLISHED}, '
             'which are of bfloat16')
 
 

@@ -15,6 +15,7 @@ from ..datasets.nesting import innermost_datasets
 from ..errors import InputError
 from ..evaluation import evaluate, pre_eval, write_results
 from ..evaluation.metric_names import BOUNDARY, check_metrics, check_options
+from ..evaluation.results import UNPUBLISHED
 from ..evaluation.tables import summarize
 from ..files import as_save_error, atomic_path
 from ..logs import saying
@@ -153,8 +154,7 @@ class Outputs:
                 evaluation['metric'], self._dataset.CLASSES or (), evaluation.get('interval'),
                 [part['image_folder'] for part in evaluation.get('data_sets', ())])
             for kind in self._frozen_dtype.values():
-                yield (f'frozen weights in {kind}: not the conditions of published figures, which '
-                       'are of bfloat16')
+                yield f'frozen weights in {kind}: {UNPUBLISHED}, which are of bfloat16'
             written = self._write_file(self._results_path, partial(
                 write_results, evaluation=evaluation, records=results, dataset=self._dataset,
                 cfg=self.run.cfg, config=self.config, checkpoint=self.checkpoint,

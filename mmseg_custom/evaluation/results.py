@@ -61,6 +61,8 @@ _RUN = record(
          time=record(dict(seconds=number(0), seconds_per_image=number(0))),
          peak_memory_bytes=record({}, others=number(0)), versions=record({}, others=scalar),
          hardware=record({}, dict.fromkeys(('device', 'processes', 'cpu', 'cpus', 'gpu'), scalar))))
+# What is said of figures of a backbone whose weights were rounded to 8 bits.
+UNPUBLISHED = 'not the conditions of published figures'
 
 
 @dataclass(frozen=True)

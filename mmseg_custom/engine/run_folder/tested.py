@@ -5,6 +5,7 @@ from typing import Any
 
 from mmseg.utils import get_root_logger
 
+from ...evaluation.results import UNPUBLISHED
 from ...files import atomic_write
 from ..cli import explain
 from ..run import Run
@@ -47,7 +48,7 @@ def _page(run: Run, results: dict[str, Any]) -> str:
         'Config': results['config'], 'Checkpoint': checkpoint.get('path'),
         'SHA-256 of the checkpoint': checkpoint.get('sha256'),
         'Frozen weights': results.get('frozen_dtype') and (
-            f'{results["frozen_dtype"]}: not the conditions of published figures'),
+            f'{results["frozen_dtype"]}: {UNPUBLISHED}'),
         'Images': f'{results["images"]:,} in {results.get("image_folder") or "several folders"}',
         'Skipped images': ', '.join(results.get('skipped') or ()),
         'Time': f'{results["time"]["seconds"]:g} s, '

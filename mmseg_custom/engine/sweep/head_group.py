@@ -25,7 +25,7 @@ from ..log_buffer import read_together
 from .adamw import AdamWSteps, can_step_together
 from .linear_heads import LinearHeads, is_linear
 from .probe import IterationBatches, Probe
-from .probe_runner import LossHook, of_loss
+from .probe_runner import LossHook, divergence_of
 
 
 class HeadGroup:
@@ -77,8 +77,9 @@ class HeadGroup:
         name = heads.heads[0].loss_decode.loss_name
         for probe, loss, accuracy in zip(probes, losses, accuracies):
             probe.loss = loss
-            probe.runner.note({f'decode.{name}': loss, 'decode.acc_seg': accuracy, 'loss': loss},
-                              batches.samples)
+            probe.runner.log_values(
+                {f'decode.{name}': loss, 'decode.acc_seg': accuracy, 'loss': loss},
+                batches.samples)
         return {**faults, **_end(trained)}
 
 
@@ -118,7 +119,7 @@ def _gradients(heads: LinearHeads, batches: Sequence[dict]) -> tuple[Tensor, Ten
 
 def _faults(probes: Sequence[Probe], losses: Sequence[float]) -> dict[Probe, Diverged]:
     """Returns the heads whose loss is NaN or infinite."""
-    return {probe: of_loss(loss, probe.runner.iter + 1, largest_lr(probe.runner))
+    return {probe: divergence_of(loss, probe.runner.iter + 1, largest_lr(probe.runner))
             for probe, loss in zip(probes, losses)
             if probe.losses.stops and not math.isfinite(loss)}
 

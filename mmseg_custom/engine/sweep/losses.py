@@ -9,7 +9,7 @@ from torch import Tensor
 from ..copies import HostCopy
 from ..divergence import Diverged, largest_lr
 from .probe import Probe
-from .probe_runner import of_loss
+from .probe_runner import divergence_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class LossReader:
             known += values
             for probe, loss, rate in zip(before.probes, values, before.rates):
                 if probe.losses.stops and not math.isfinite(loss):
-                    faults[probe] = of_loss(loss, before.iteration, rate)
+                    faults[probe] = divergence_of(loss, before.iteration, rate)
         self.latest = known or self.latest
         return faults
 

@@ -38,7 +38,7 @@ class ProbeRunner(SegRunner):
         self._enter(data_loader)
         self.call_hook('before_train_iter')
 
-    def note(self, log_vars: Mapping[str, float | Tensor], samples: int) -> None:
+    def log_values(self, log_vars: Mapping[str, float | Tensor], samples: int) -> None:
         """Adds the values of such an iteration to the log.
 
         Args:
@@ -92,7 +92,7 @@ class LossHook(Hook):
         if isinstance(self.loss, Tensor):
             self.loss = mean_over_ranks(self.loss.detach())
         elif self.stops and not math.isfinite(self.loss):
-            raise of_loss(self.loss, runner.iter + 1, largest_lr(runner))
+            raise divergence_of(self.loss, runner.iter + 1, largest_lr(runner))
 
     def _drop_gradients(self, optimizer: torch.optim.Optimizer, *_) -> None:
         if isinstance(self.loss, Tensor):
@@ -103,6 +103,6 @@ class LossHook(Hook):
                         p.grad.masked_fill_(diverged, 0)
 
 
-def of_loss(loss: float, iteration: int, lr: float) -> Diverged:
+def divergence_of(loss: float, iteration: int, lr: float) -> Diverged:
     """Returns the error for a loss that is NaN or infinite."""
     return Diverged(str(Fault(iteration, f'the loss is {loss}', lr)), WAY_OUT)

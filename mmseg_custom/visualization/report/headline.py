@@ -7,7 +7,7 @@ import numpy as np
 
 from ...evaluation.bootstrap import Comparison, iou, mean_over_classes
 from ...evaluation.metric_names import means_of
-from ...evaluation.results import Results
+from ...evaluation.results import UNPUBLISHED, Results
 from ...units import format_bytes
 from .numbers import count_of, is_known, percent, points
 
@@ -152,7 +152,7 @@ def origin(results: Results) -> dict[str, str]:
         'config': run['config'], 'checkpoint': checkpoint.get('path'),
         'SHA-256 of it': checkpoint.get('sha256'),
         'frozen weights': run.get('frozen_dtype') and (
-            f'{run["frozen_dtype"]}: not the conditions of published figures'),
+            f'{run["frozen_dtype"]}: {UNPUBLISHED}'),
         'time per image': f'{time["seconds_per_image"]:.3g} s ({time["seconds"]:.4g} s in all)'
         if time else None,
         'peak memory': ', '.join(f'{format_bytes(value)} ({key})'
