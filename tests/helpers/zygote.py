@@ -5,6 +5,7 @@ file as a script); it forks a child for every rank that a test asks for. A fresh
 process that has computed with several threads cannot be forked safely.
 """
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from helpers.commands import ROOT, free_port
+from helpers.pauses import end_without_a_pause
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -135,11 +137,15 @@ def _become(job: dict) -> None:
 
 def _import_all() -> None:
     """Imports what the tools import at the start and during a run."""
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401 - draws the curves of a run
     import mmcv.utils.config
+    import torch._dynamo  # with the first optimizer
     import torch.distributed.checkpoint
     import torch.distributed.fsdp
     import torch.distributed.tensor
     import torch.utils.tensorboard
+    import torchvision  # noqa: F401 - logged with its version
 
     import mmseg_custom.doctor.checks
     import mmseg_custom.engine.sweep
@@ -148,6 +154,8 @@ def _import_all() -> None:
     torch.set_num_threads(1)
     # mmcv formats the text of a config with yapf, which takes longer than a tiny run's training.
     mmcv.utils.config.FormatCode = lambda text, **_: (text, False)
+    end_without_a_pause()
+    gc.freeze()  # a collection in a fork would write to, and so copy, all pages of these objects
 
 
 def _serve() -> None:
