@@ -6,6 +6,7 @@ process that has computed with several threads cannot be forked safely.
 """
 import ctypes
 import gc
+import importlib
 import json
 import os
 import signal
@@ -31,6 +32,10 @@ class Zygote:
                  # Asking for GPUs must not start CUDA here, which does not survive a fork.
                  'PYTORCH_NVML_BASED_CUDA_CHECK': '1'}, cwd=ROOT)
         self._ask(None)  # imported
+
+    def import_once(self, module: str) -> None:
+        """Imports a module that takes long, and that few forks need."""
+        self._ask({'import': module})
 
     def start(self, log: Path, script: Path | str, *arguments: object, ranks: int = 1,
               cwd: Path = ROOT, limit: int = 600) -> list[int]:
@@ -167,6 +172,8 @@ def _serve() -> None:
         question, answer = json.loads(line), 0
         if question and 'wait' in question:
             answer = os.waitstatus_to_exitcode(os.waitpid(question['wait'], 0)[1])
+        elif question and 'import' in question:
+            importlib.import_module(question['import'])
         elif question:
             answer = os.fork()
             if answer == 0:
