@@ -19,11 +19,13 @@ from helpers.runs import (
 
 @pytest.fixture(scope='module')
 def config_of(tmp_path_factory) -> Callable[[str], Path]:
-    """Config of a kind of tuning, on weights of a file."""
+    """Config of a kind of tuning; two of them are on weights of a file."""
     def config_of(kind: str) -> Path:
         folder = tmp_path_factory.mktemp(kind)
-        return write_small_config(folder, PARTLY[kind] + (
-            f"model['backbone'].update(pretrained='{write_backbone(folder)}')\n"))
+        extra = PARTLY[kind]
+        if kind in ('lora', 'last_blocks'):  # checkpoints hold what is trained alone
+            extra += f"model['backbone'].update(pretrained='{write_backbone(folder)}')\n"
+        return write_small_config(folder, extra)
     return config_of
 
 
@@ -57,8 +59,8 @@ def test_in_this_process(run_tool, config_of, tmp_path, kind):
     assert 'resumed after iteration 4' in train('run', '--auto-resume')
     assert_same_end(tmp_path / 'run', tmp_path / 'whole')
     saved = torch.load(tmp_path / 'run/iter_8.pth', weights_only=True)
-    assert saved['meta']['backbone'] and 'backbone.blocks.0.attn.qkv.weight' not in (
-        saved['state_dict'])
+    whole = 'backbone.blocks.0.attn.qkv.weight' in saved['state_dict']
+    assert whole == ('backbone' not in saved['meta']) == (kind == 'norms')
 
 
 @pytest.mark.slow
