@@ -63,7 +63,8 @@ def test_adapters_decay_by_their_depth():
     """Their matrices have weight decay; the norms of DoRA, which are vectors, have none."""
     adapt = dict(type='lora', r=2, targets=['qkv', 'fc2'], use_dora=True)
     groups = {g['group_name']: g for g in optimizer(segmentor(adapt=adapt)).param_groups}
-    names = {name: g['param_names'] for name, g in groups.items() if 'backbone' in str(g['param_names'])}
+    names = {name: g['param_names'] for name, g in groups.items()
+             if 'backbone' in str(g['param_names'])}
     assert names == {f'layer_{i + 1}_{decay}': [
         f'backbone.blocks.{i}.{layer}.lora_{part}.default.weight'
         for layer in ('attn.qkv', 'mlp.fc2') for part in parts]
