@@ -11,6 +11,7 @@ import torch.distributed as dist
 from helpers.commands import ROOT, free_port
 from helpers.data import draw_data
 from helpers.logs import reset_loggers
+from helpers.pauses import end_without_a_pause
 from helpers.zygote import Zygote
 from slurm.cluster import missing
 
@@ -18,6 +19,7 @@ import mmseg_custom  # noqa: F401 - registers, and lets mmseg import without com
 
 # The tensors are tiny: a second thread costs more than it brings, above all on busy machines.
 torch.set_num_threads(1)
+end_without_a_pause()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -23,6 +23,10 @@ SLOW = [('linear probing', 8), ('few-shot', 1), ('few-shot', 8), ('head tuning',
         ('full tuning', 1)]
 LAUNCHES = {'linear probing': (276, 283), 'head tuning': (593, 709), 'few-shot': (1047, 855),
             'full tuning': (1379, 1245)}
+LORA = dict(type='lora', r=16, blocks=[2, 5, 6])
+PARTS = {'lora': dict(adapt=LORA), 'dora': dict(adapt=dict(LORA, use_dora=True, dropout=0.1)),
+         'last blocks': dict(train_last=2), 'norms': dict(train_last=1, train_norms=True),
+         'int8': dict(adapt=LORA, frozen_dtype='int8')}
 
 
 class Iterations(Hook):
@@ -148,6 +152,22 @@ def test_averages_of_weights_wait_for_nothing(cuda, tmp_path):
         train(run, seen, [averages, iterations])
     assert not iterations.waits[2] and iterations.waits[1].keys() <= LOG_LINE
     assert all(local(average).is_cuda for average in averages.averages.values())
+
+
+@pytest.mark.parametrize('part, ranks, engine', [
+    ('lora', 1, 'single'),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in [
+        ('lora', 8, 'ddp'), ('lora', 8, 'fsdp2'), ('dora', 1, 'single'), ('dora', 8, 'fsdp2'),
+        ('last blocks', 1, 'single'), ('last blocks', 8, 'ddp'), ('last blocks', 8, 'fsdp2'),
+        ('norms', 8, 'ddp'), ('int8', 1, 'single'), ('int8', 8, 'ddp')])])
+def test_adapters_and_last_blocks_wait_for_nothing(peft, cuda, tmp_path, part, ranks, engine):
+    settings = {f'model__backbone__{name}': value for name, value in PARTS[part].items()}
+    runner, done, seen = run_on_cuda(cuda, tmp_path, 'few-shot', ranks, engine__type=engine,
+                                     **settings)
+    assert not done.waits[2] and done.waits[1].keys() <= LOG_LINE
+    assert_on_cuda(runner)
+    assert bool(seen.collectives) == (ranks > 1)
+    assert all(p.grad is None for p in runner.model.parameters() if not p.requires_grad)
 
 
 @pytest.mark.slow

@@ -19,8 +19,9 @@ from mmseg_custom.distributed.parallelize import parallelize
 from mmseg_custom.distributed.precision import apply_precision
 
 
-def segmentor(frozen: bool = False, depth: int = 3) -> nn.Module:
-    return build_segmentor(segmentor_config(kind='EncoderDecoder', depth=depth, freeze_vit=frozen))
+def segmentor(frozen: bool = False, depth: int = 3, **backbone) -> nn.Module:
+    return build_segmentor(segmentor_config(kind='EncoderDecoder', depth=depth, freeze_vit=frozen,
+                                            **backbone))
 
 
 @pytest.fixture
@@ -31,9 +32,11 @@ def four_ranks():
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize('frozen', [False, True])
-def test_shares_are_those_of_fsdp2(four_ranks, frozen):
-    model = segmentor(frozen)
+@pytest.mark.parametrize('options', [
+    dict(), dict(frozen=True), dict(train_last=1, train_norms=True),
+    dict(adapt=dict(type='lora', r=3, use_dora=True, blocks=[0, 2]))])
+def test_shares_are_those_of_fsdp2(four_ranks, options):
+    model = segmentor(**options)
     predicted = state_bytes(model, 'fsdp2', 4)
     apply_precision(model, torch.bfloat16)
     wrapped = parallelize(model, 'cpu', Engine('fsdp2'))

@@ -1,9 +1,8 @@
 """One process, DDP and FSDP2 are the same training: see helpers/traces.py."""
-import json
-
 import pytest
 import torch
 from helpers.tiny_networks import segmentor_config
+from helpers.trace_runs import Traces, assert_same
 from mmseg.models import build_segmentor
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
@@ -52,37 +51,13 @@ RUNS = dict(
 )
 
 
-class Traces(dict[str, dict]):
-    """What each of ``RUNS`` gave; they are run when a test asks for them."""
-
-    def __init__(self, zygote, folder):
-        self._zygote, self._folder = zygote, folder
-
-    def __missing__(self, name):
-        self._zygote.run('tests/helpers/traces.py', self._folder,
-                         f'{name}={json.dumps(RUNS[name])}')
-        self[name] = torch.load(self._folder / f'{name}.pth')
-        return self[name]
-
-
 @pytest.fixture(scope='module')
 def traces(zygote, tmp_path_factory) -> Traces:
-    return Traces(zygote, tmp_path_factory.mktemp('traces'))
+    return Traces(zygote, tmp_path_factory.mktemp('traces'), RUNS)
 
 
 def slow(*values):
     return pytest.param(*values, marks=pytest.mark.slow)
-
-
-def assert_same(traces: dict, a: str, b: str, loss: float = 1e-5, weights: float = 1e-4,
-                norms: float = 1e-3) -> None:
-    a, b = traces[a], traces[b]
-    assert torch.allclose(torch.tensor(a['losses']), torch.tensor(b['losses']), rtol=loss, atol=0)
-    assert torch.allclose(torch.tensor(a['norms']), torch.tensor(b['norms']), rtol=norms, atol=0)
-    for name in a['state_dict']:
-        torch.testing.assert_close(b['state_dict'][name], a['state_dict'][name], rtol=loss,
-                                   atol=weights, msg=lambda text, name=name: f'{name}: {text}')
-    assert (a['map'] == b['map']).float().mean() > 0.95
 
 
 @pytest.mark.parametrize('engine', ['ddp', 'fsdp2'])

@@ -14,7 +14,7 @@ import pytest
 import torch
 from helpers.data import draw_data, write_config
 from helpers.faults import FIGURES, run_guarded, start_guarded
-from helpers.runs import SMALL, assert_same_end, spread, write_small_config
+from helpers.runs import PARTLY, SMALL, assert_same_end, spread, write_small_config
 from helpers.zygote import Zygote
 
 from mmseg_custom.models.backbones.intern_vit import InternViT6B
@@ -70,11 +70,15 @@ def is_alive(process: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize('ranks, engine, background', [
-    (1, 'single', False), (2, 'ddp', False), (2, 'fsdp2', False), (2, 'fsdp2', True)])
-def test_training(zygote, config, tmp_path, ranks, engine, background):
+@pytest.mark.parametrize('ranks, engine, background, part', [
+    (1, 'single', False, None), (2, 'ddp', False, None), (2, 'fsdp2', False, None),
+    (2, 'fsdp2', True, None), (1, 'single', False, 'dora'), (2, 'ddp', False, 'lora'),
+    (2, 'fsdp2', True, 'last_blocks')])
+def test_training(zygote, tmp_path, ranks, engine, background, part):
     """At the start, while it trains, saves and evaluates; a rank alone, or all at once."""
     rng, kills, runs = random.Random(engine), 0, 0
+    zygote.import_once('peft')
+    config = write_small_config(tmp_path, PARTLY.get(part, ''))
     common = ['--seed', 5, *spread(ranks, engine), '--cfg-options',
               f'checkpoint_config.background={background}']
     zygote.train(config, '--work-dir', tmp_path / 'whole', *common, ranks=ranks)

@@ -4,6 +4,7 @@ Both start from the same weights and see the same crops. What is compared: featu
 losses of ten optimizer steps, the gradient of the first, weights after the last, and labels.
 """
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,26 +100,60 @@ def distance(found: Tensor, expected: Tensor) -> float:
 LIMITS = {
     'fp32': dict(maps=1e-4, logits=1e-4, losses=1e-4, gradient=3e-3, update=0.02, labels=0.998),
     'bf16': dict(maps=2e-2, logits=2e-2, losses=2e-2, gradient=0.07, update=0.5, labels=0.9),
+    'int8': dict(maps=0.05, logits=0.05, losses=3e-2, gradient=0.2, update=0.6, labels=0.85),
 }
 RECIPES = ['linear_probing', 'head_tuning', 'few_shot', 'full_tuning']
+# Of few-shot tuning: parts of the backbone that are trained.
+PARTS = {'lora': dict(adapt=dict(type='lora', r=8)),
+         'dora': dict(adapt=dict(type='lora', r=8, use_dora=True)),
+         'last blocks': dict(train_last=1), 'norms': dict(train_last=1, train_norms=True)}
 
 
 @pytest.mark.parametrize('recipe, precision, heads', [
-    *((recipe, precision, 'fp32') for recipe in RECIPES for precision in LIMITS),
+    *((recipe, precision, 'fp32') for recipe in RECIPES for precision in ('fp32', 'bf16')),
     ('head_tuning', 'bf16', 'bf16'), ('full_tuning', 'bf16', 'bf16')])
 def test_computes_what_the_cpu_computes(device, exact_float32, tmp_path, recipe, precision, heads):
-    config = write_config(tmp_path / 'config.py', draw_data(tmp_path, train=12, val=2),
-                          f'{recipe}_tiny', FIXED.replace('{recipe}', recipe))
-    settings = {'precision': precision, 'head_precision': heads, 'work_dir': str(tmp_path)}
+    compare(device, tmp_path, recipe, LIMITS[precision], precision=precision, head_precision=heads)
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+@pytest.mark.parametrize('part', PARTS)
+def test_a_part_is_trained_as_on_the_cpu(device, exact_float32, tmp_path, part, precision):
+    compare(device, tmp_path, 'few_shot', LIMITS[precision], PARTS[part], precision=precision)
+
+
+@pytest.mark.parametrize('part', ['lora', 'last blocks'])
+def test_a_part_is_trained_on_a_base_of_8_bits(device, tmp_path, part):
+    """Its products round tokens, too, on a GPU that has them."""
+    compare(device, tmp_path, 'few_shot', LIMITS['int8'], dict(PARTS[part], frozen_dtype='int8'),
+            precision='bf16')
+
+
+def compare(device: str, folder: Path, recipe: str, limits: dict[str, float],
+            backbone: dict | None = None, **settings: object) -> None:
+    """Compares the training of a tiny recipe on a device with that on the CPU.
+
+    Args:
+        device: 'cuda', or 'cpu' to try the test itself.
+        folder: Folder for config and data.
+        recipe: Beginning of the name of the config.
+        limits: Largest distances, and the smallest share of equal labels.
+        backbone: Options of the backbone that are added to the config's.
+        **settings: Top-level settings of the config.
+    """
+    extra = FIXED.replace('{recipe}', recipe)
+    extra += f"model['backbone'].update({backbone or {}})\n"
+    config = write_config(folder / 'config.py', draw_data(folder, train=12, val=2),
+                          f'{recipe}_tiny', extra)
+    settings = {**settings, 'work_dir': str(folder)}
     found, expected = (compute(prepare(config, settings=settings, device=where, seed=0))
                        for where in (device, 'cpu'))
-    limits = LIMITS[precision]
     distances = {name: distance(getattr(found, name), getattr(expected, name))
                  for name in ('logits', 'losses', 'gradient', 'update')}
     distances['maps'] = max(map(distance, found.maps, expected.maps))
     same = np.mean(np.concatenate([(a == b).ravel() for a, b in zip(
         found.labels, expected.labels, strict=True)]))
-    print(f'{recipe} {precision}, heads in {heads}: {distances}, labels {same:.4f}')
+    print(f'{recipe} {settings} {backbone or ""}: {distances}, labels {same:.4f}')
     assert all(distances[name] <= limits[name] for name in distances), distances
     assert same >= limits['labels']
     assert expected.losses[-1] < expected.losses[0] and expected.update.norm() > 0

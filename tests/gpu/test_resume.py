@@ -1,19 +1,8 @@
 """With --deterministic, a resumed run ends on a GPU as the uninterrupted one, bit for bit."""
-import shutil
-from pathlib import Path
-
 import pytest
-from helpers.runs import assert_same_end, spread
+from helpers.runs import assert_same_end, spread, without_the_end
 
 pytestmark = pytest.mark.gpu
-
-
-def without_the_end(whole: Path, work_dir: Path) -> Path:
-    """Copies a work dir as it was when the run was killed after the checkpoint of iteration 4."""
-    shutil.copytree(whole, work_dir, symlinks=True)
-    for path in [*work_dir.glob('iter_[68].*'), *work_dir.glob('best*')]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return work_dir
 
 
 def test_one_process(train, device, small_config, tmp_path):

@@ -1,6 +1,7 @@
 """Runs that are compared: their config, and what must be equal when they end."""
 import json
 import operator
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import torch
 from helpers.data import CROPS, draw_data, write_config
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+from mmseg_custom.models.backbones.intern_vit import InternViT6B
 
 ITERATIONS = 8
 # The smallest run with dropout, drop path, SyncBN, augmentation and layer decay. The window batch
@@ -26,12 +29,35 @@ runner = dict(max_iters=8)
 checkpoint_config = dict(interval=2, max_keep_ckpts=3)
 evaluation = dict(interval=4)
 """
+# What makes it a run that trains a part of the blocks.
+PARTLY = dict(
+    lora="model['backbone'].update(adapt=dict(type='lora', r=4, dropout=0.3))\n",
+    dora="model['backbone'].update(adapt=dict(type='lora', r=4, use_dora=True, blocks=[1, 3]))\n",
+    last_blocks="model['backbone'].update(train_last=2)\n",
+    norms="model['backbone'].update(train_last=1, train_norms=True)\n")
 
 
-def write_small_config(folder: Path) -> Path:
+def write_small_config(folder: Path, extra: str = '') -> Path:
     """A config of 8 iterations, with checkpoints every 2 and evaluations every 4, and its data."""
     return write_config(folder / 'config.py', draw_data(folder, train=5, val=2),
-                        'head_tuning_tiny', SMALL)
+                        'head_tuning_tiny', SMALL + extra)
+
+
+def write_backbone(folder: Path) -> Path:
+    """A file with weights of the backbone of ``SMALL``."""
+    torch.manual_seed(0)
+    torch.save(InternViT6B(embed_dim=32, depth=4, num_heads=2, img_size=56,
+                           out_indices=[3]).state_dict(), folder / 'backbone.pth')
+    return folder / 'backbone.pth'
+
+
+def without_the_end(whole: Path, work_dir: Path, last: int = 4) -> Path:
+    """Copies a work dir as it was when the run was killed after the checkpoint of ``last``."""
+    shutil.copytree(whole, work_dir, symlinks=True)
+    for path in [*work_dir.glob('iter_*'), *work_dir.glob('best*')]:
+        if path.stem.startswith('best') or int(path.stem.removeprefix('iter_')) > last:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return work_dir
 
 
 def spread(ranks: int, engine: str = 'ddp') -> list[str]:

@@ -4,9 +4,10 @@
 
 With ``save`` a run saves a checkpoint of that name in the folder after half of its iterations;
 with ``resume`` and ``start`` it resumes from one. With ``hosts`` its processes pretend to be on
-several, dealt out in turns. Each NAME.pth in the folder then holds ``losses`` (one an iteration,
-the mean over all processes), ``norms`` (of the gradients), ``state_dict`` (whole tensors) and
-``map`` (labels of a picture). Forked before autograd has threads, the processes share one import of
+several, dealt out in turns; ``backbone`` has options of the backbone. Each NAME.pth in the folder
+then holds ``losses`` (one an iteration, the mean over all processes), ``norms`` (of the gradients),
+``state_dict`` (whole tensors) and ``map`` (labels of a picture). Frozen weights must keep their
+bits, and get no gradients. Forked before autograd has threads, the processes share one import of
 the libraries.
 """
 import json
@@ -45,21 +46,24 @@ from mmseg_custom.distributed.parallelize import (
     parallelize,
 )
 from mmseg_custom.engine.hooks import clip_gradients
+from mmseg_custom.shards import own_shard
 
 DEFAULTS = dict(ranks=1, engine='auto', iters=10, dtype='float32', accumulation=1, norm=True,
                 clip=1.0, checkpoint_every=1, checkpoint_blocks=None, prefetch=1, depth=4, unread=0,
                 hybrid=False, reshard_after_forward='auto', reduce_dtype='fp32', cpu_offload=False,
                 compile=False, save=None, resume=None, start=0, native=False,
-                frozen=False, hosts=1, heads='float32')
+                frozen=False, hosts=1, heads='float32', backbone={})
 GLOBAL_BATCH, SIDE, CLASSES = 4, 28, 5
 
 
-def segmentor(norm: bool, depth: int, unread: int, frozen: bool) -> torch.nn.Module:
-    """Backbone, pyramid, a UPerNet and an auxiliary head; all of it is trained."""
+def segmentor(norm: bool, depth: int, unread: int, frozen: bool,
+              backbone: dict) -> torch.nn.Module:
+    """Backbone, pyramid, a UPerNet and an auxiliary head; all is trained by default."""
     config = segmentor_config(
         'upernet', heads=dict(norm_cfg=dict(type='SyncBN') if norm else None, dropout_ratio=0.0),
         test_cfg=dict(mode='slide', crop_size=(SIDE, SIDE), stride=(14, 14)), img_size=SIDE,
-        depth=depth + unread, out_indices=list(range(depth - 4, depth)), freeze_vit=frozen)
+        depth=depth + unread, out_indices=list(range(depth - 4, depth)), freeze_vit=frozen,
+        **backbone)
     config.decode_head.pool_scales = (1, 2)
     config.auxiliary_head.with_norm = norm
     return build_segmentor(config)
@@ -73,6 +77,13 @@ def batch_of(iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
     return images, labels
 
 
+def frozen_values(model: torch.nn.Module) -> list[torch.Tensor]:
+    """Copies the frozen weights, or this process's shards of them; none has a gradient."""
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    assert all(p.grad is None for p in frozen)
+    return [own_shard(p.detach()).clone() for p in frozen]
+
+
 def train(rank: int, options: dict, path: Path, port: str) -> None:
     """One process of one run."""
     torch.set_num_threads(1)
@@ -83,7 +94,8 @@ def train(rank: int, options: dict, path: Path, port: str) -> None:
     torch.manual_seed(0)
     resume = options['resume'] and str(path.with_name(options['resume']))
     with torch.device('meta') if resume else nullcontext():
-        model = segmentor(*(options[name] for name in ('norm', 'depth', 'unread', 'frozen')))
+        model = segmentor(*(options[name] for name in (
+            'norm', 'depth', 'unread', 'frozen', 'backbone')))
     if options['native']:  # as on hardware with instructions for bfloat16
         precision.is_fast_on_cpu = lambda dtype: True
     engine = Engine.of(dict(type=options['engine'], **{name: options[name] for name in (
@@ -99,6 +111,7 @@ def train(rank: int, options: dict, path: Path, port: str) -> None:
     model = parallelize(model, 'cpu', engine).train()
     if by_shards:
         load_shards(model.module, checkpoint)
+    frozen = frozen_values(model)
     optimizer = build_optimizer(model, dict(type='AdamW', lr=1e-3, eps=1e-6))
     if resume:
         load_optimizer(optimizer, checkpoint, model.module)
@@ -123,6 +136,7 @@ def train(rank: int, options: dict, path: Path, port: str) -> None:
             save = save_sharded if is_sharded(model) else save_checkpoint
             save(model.module, str(path.with_name(options['save'])), optimizer,
                  dict(iter=iteration + 1), link_latest=True)
+    assert all(map(torch.equal, frozen_values(model), frozen))
     model.eval()
     image = batch_of(0)[0][:1].repeat(1, 1, 1, 1 + rank)  # ranks have different numbers of windows
     meta = dict.fromkeys(('ori_shape', 'img_shape', 'pad_shape'), (*image.shape[2:], 3))

@@ -5,6 +5,8 @@ file as a script); it forks a child for every rank that a test asks for. A fresh
 process that has computed with several threads cannot be forked safely.
 """
 import ctypes
+import gc
+import importlib
 import json
 import os
 import signal
@@ -14,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from helpers.commands import ROOT, free_port
+from helpers.pauses import end_without_a_pause
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -29,6 +32,10 @@ class Zygote:
                  # Asking for GPUs must not start CUDA here, which does not survive a fork.
                  'PYTORCH_NVML_BASED_CUDA_CHECK': '1'}, cwd=ROOT)
         self._ask(None)  # imported
+
+    def import_once(self, module: str) -> None:
+        """Imports a module that takes long, and that few forks need."""
+        self._ask({'import': module})
 
     def start(self, log: Path, script: Path | str, *arguments: object, ranks: int = 1,
               cwd: Path = ROOT, limit: int = 600) -> list[int]:
@@ -135,11 +142,15 @@ def _become(job: dict) -> None:
 
 def _import_all() -> None:
     """Imports what the tools import at the start and during a run."""
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401 - draws the curves of a run
     import mmcv.utils.config
+    import torch._dynamo  # with the first optimizer
     import torch.distributed.checkpoint
     import torch.distributed.fsdp
     import torch.distributed.tensor
     import torch.utils.tensorboard
+    import torchvision  # noqa: F401 - logged with its version
 
     import mmseg_custom.doctor.checks
     import mmseg_custom.engine.sweep
@@ -148,6 +159,8 @@ def _import_all() -> None:
     torch.set_num_threads(1)
     # mmcv formats the text of a config with yapf, which takes longer than a tiny run's training.
     mmcv.utils.config.FormatCode = lambda text, **_: (text, False)
+    end_without_a_pause()
+    gc.freeze()  # a collection in a fork would write to, and so copy, all pages of these objects
 
 
 def _serve() -> None:
@@ -159,6 +172,8 @@ def _serve() -> None:
         question, answer = json.loads(line), 0
         if question and 'wait' in question:
             answer = os.waitstatus_to_exitcode(os.waitpid(question['wait'], 0)[1])
+        elif question and 'import' in question:
+            importlib.import_module(question['import'])
         elif question:
             answer = os.fork()
             if answer == 0:

@@ -57,3 +57,33 @@ def test_each_trained_parameter_is_in_one_group():
     model = segmentor()
     listed = [p for g in optimizer(model).param_groups for p in g['params']]
     assert len(listed) == len(set(map(id, listed))) == len(list(model.parameters()))
+
+
+def test_adapters_decay_by_their_depth():
+    """Their matrices have weight decay; the norms of DoRA, which are vectors, have none."""
+    adapt = dict(type='lora', r=2, targets=['qkv', 'fc2'], use_dora=True)
+    groups = {g['group_name']: g for g in optimizer(segmentor(adapt=adapt)).param_groups}
+    names = {name: g['param_names'] for name, g in groups.items()
+             if 'backbone' in str(g['param_names'])}
+    assert names == {f'layer_{i + 1}_{decay}': [
+        f'backbone.blocks.{i}.{layer}.lora_{part}.default.weight'
+        for layer in ('attn.qkv', 'mlp.fc2') for part in parts]
+        for i in (0, 1)
+        for decay, parts in (('decay', 'AB'), ('no_decay', ['magnitude_vector']))}
+    assert {name: (groups[name]['lr'], groups[name]['weight_decay']) for name in names} == {
+        'layer_1_decay': (0.25, 0.05), 'layer_1_no_decay': (0.25, 0.0),
+        'layer_2_decay': (0.5, 0.05), 'layer_2_no_decay': (0.5, 0.0)}
+
+
+def test_groups_hold_the_last_blocks_alone():
+    options = dict(depth=3, out_indices=[2])
+    groups = {g['group_name']: g['param_names']
+              for g in optimizer(segmentor(train_last=1, **options)).param_groups}
+    assert {name for name, names in groups.items() if 'backbone' in str(names)} == {
+        'layer_3_decay', 'layer_3_no_decay'}
+    groups = {g['group_name']: g['param_names'] for g in optimizer(
+        segmentor(train_last=1, train_norms=True, **options)).param_groups}
+    assert groups['layer_1_no_decay'] == [f'backbone.blocks.0.{name}' for name in (
+        'norm1.weight', 'attn.q_norm.weight', 'attn.k_norm.weight', 'ls1.gamma', 'norm2.weight',
+        'ls2.gamma')]
+    assert 'layer_1_decay' not in groups

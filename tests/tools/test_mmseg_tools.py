@@ -46,6 +46,21 @@ def test_train_on_a_backbone_of_8_bits(folder, tool, tmp_path):
     assert torch.load(tmp_path / 'iter_2.pth', weights_only=True)['meta']['iter'] == 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('part', ["adapt=dict(type='lora', r=4)", 'train_last=1'])
+def test_train_and_test_a_backbone_of_which_a_part_is_trained(zygote, tool, tmp_path, part):
+    zygote.import_once('peft')
+    config = write_config(tmp_path / 'config.py', draw_data(tmp_path), 'few_shot_tiny',
+                          f'model = dict(backbone=dict({part}))\n')
+    tool('train.py', config, '--work-dir', tmp_path / 'run', '--seed', 0)
+    saved = torch.load(tmp_path / 'run/latest.pth', weights_only=True)
+    assert saved['meta']['iter'] == 4
+    assert any('lora_B' in name for name in saved['state_dict']) == ('lora' in part)
+    text = tool('test.py', config, tmp_path / 'run/latest.pth', '--eval', 'mIoU',
+                '--work-dir', tmp_path / 'test')
+    assert 'mIoU' in text and list((tmp_path / 'test').glob('eval_*.json'))
+
+
 def test_test(folder, tool, tmp_path):
     text = tool('test.py', folder / 'config.py', folder / 'run/latest.pth', '--eval', 'mIoU',
                 '--work-dir', tmp_path)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.commands import ROOT, free_port
-from helpers.runs import assert_same_end, spread, wait_for, write_small_config
+from helpers.runs import assert_same_end, spread, wait_for, without_the_end, write_small_config
 
 from mmseg_custom.engine.lock import lock_work_dir
 from mmseg_custom.processes import state_of
@@ -38,21 +38,12 @@ def whole(zygote, config, tmp_path_factory):
     return get
 
 
-def without_the_end(whole_run: Path, work_dir: Path, last: int) -> None:
-    """Makes a work dir as it is when the run is killed after the checkpoint of ``last``."""
-    shutil.copytree(whole_run, work_dir, symlinks=True)
-    for path in [*work_dir.glob('iter_*'), *work_dir.glob('best*')]:
-        if path.stem.startswith('best') or int(path.stem.removeprefix('iter_')) > last:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
 @pytest.mark.parametrize('ranks, engine', [
     (1, 'single'), pytest.param(2, 'ddp', marks=pytest.mark.slow),
     pytest.param(2, 'fsdp2', marks=pytest.mark.slow)])
 def test_killed_in_an_evaluation(zygote, config, whole, tmp_path, ranks, engine):
     """The evaluation of iteration 4 is made again, and finds the same best score."""
-    work_dir = tmp_path / 'run'
-    without_the_end(whole(ranks, engine), work_dir, 4)
+    work_dir = without_the_end(whole(ranks, engine), tmp_path / 'run')
     text = zygote.train(config, '--work-dir', work_dir, '--auto-resume',
                         *spread(ranks, engine), ranks=ranks)
     assert 'resumed after iteration 4' in text and 'seed: 5' in text
