@@ -65,6 +65,18 @@ def recorded_adapters(meta: Mapping, names: Iterable[str], path: str) -> dict[st
     return adapt
 
 
+def refuse_adapters(names: Iterable[str], path: str) -> None:
+    """Refuses adapters where the weights of a backbone are expected.
+
+    Raises:
+        InputError: Naming the tool that merges them.
+    """
+    name = next(filter(is_adapter, names), None)
+    if name is not None:
+        raise InputError(f'{path} holds adapters ({name}), which are no backbone: merge them first '
+                         f'({MERGE} {path} merged.pth), and give merged.pth')
+
+
 def compare_adapters(saved: Mapping[str, Any] | None, here: Mapping[str, Any] | None,
                      path: str) -> bool:
     """Compares the adapters of a checkpoint with those of a model.
