@@ -79,7 +79,7 @@ class Tuning:
         if kind == LORA:
             blocks, options = _read_adapt(adapt, read)
             return cls(kind, blocks, blocks[0], lora=options,
-                       adapt_folder=_read_folder(adapt.get('pretrained')))
+                       adapt_folder=_read_folder(adapt))
         if kind == LAST_BLOCKS:
             return _last_blocks(read, train_last, train_norms, freeze_vit)
         if kind == FROZEN:
@@ -158,7 +158,8 @@ def _read_adapt(adapt: Any, read: int) -> tuple[list[int], LoraOptions]:
     return _read_blocks(adapt.get('blocks', 'all'), read), options
 
 
-def _read_folder(folder: Any) -> str | None:
+def _read_folder(adapt: Any) -> str | None:
+    folder = adapt.get('pretrained')
     if folder is not None and not isinstance(folder, str):
         raise InputError(f"{KEY}.adapt.pretrained={folder!r}: expected the path of a folder of "
                          "peft's")
