@@ -54,6 +54,9 @@ def merge(path: str, target: str, backbone: str | None = None, *,
     if adapt is not None and is_folder_name(target):
         write_folder_of(checkpoint, adapt, target, show_progress)
         return loss
+    if target.endswith('/'):
+        raise InputError(f'{path} holds no adapters, so that there is nothing to write into the '
+                         f'folder {target}: end the name in .pth or .safetensors')
     weights, source = complete(checkpoint, backbone)
     if adapt is not None:
         checkpoint, weights = merge_checkpoint(checkpoint, weights, adapt, loss)
