@@ -1,4 +1,4 @@
-"""Makes a small or sharded checkpoint whole: python tools/merge_checkpoint.py CKPT OUT."""
+"""Makes a checkpoint whole, and merges adapters: python tools/merge_checkpoint.py CKPT OUT."""
 import argparse
 
 from _arguments import add_debug
@@ -10,10 +10,13 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(
         description='Make one file that loads anywhere mmcv does: of a checkpoint that was trained '
         'on a frozen backbone and the file of that backbone, or of the folder (.dcp) that the '
-        'processes of sharded training wrote')
-    parser.add_argument('checkpoint', metavar='CKPT', help='.pth, or a folder .dcp')
+        'processes of sharded training wrote. Adapters (LoRA) are merged into their layers, or '
+        'become a folder that peft loads; such a folder is merged into a backbone')
+    parser.add_argument('checkpoint', metavar='CKPT', help='.pth, a folder .dcp, or a folder with '
+                        'adapter_config.json')
     parser.add_argument('target', metavar='OUT', help='.pth (classic, with metadata and '
-                        'optimizer) or .safetensors (weights alone)')
+                        'optimizer), .safetensors (weights alone) or, of a checkpoint with '
+                        'adapters, a name without an ending: a folder for peft')
     parser.add_argument('--backbone', metavar='FILE', help='the file of the backbone; default: '
                         'the one that the checkpoint names')
     parser.add_argument('--split', action='store_true', help='the other way round: leave out of '
@@ -30,8 +33,11 @@ def main(args: argparse.Namespace) -> None:
     from mmseg_custom.checkpoint.merge import merge, split
 
     if not args.split:
-        merge(args.checkpoint, args.target, args.backbone, show_progress=True)
+        loss = merge(args.checkpoint, args.target, args.backbone, show_progress=True)
         print(f'written: {args.target}')
+        if loss.share is not None:
+            print('layers with adapters are float32; rounded to bfloat16, they would lose '
+                  f'{loss.share:.1%} of what the adapters change')
         return
     left_out, kept = split(args.checkpoint, args.target, args.backbone)
     print(f'written: {args.target} ({kept} tensors; {left_out} are left to {args.backbone})')

@@ -2,7 +2,7 @@
 
     everything   plain values, arrays and tensors, no more than its bytes can describe
     weights      names of one line -> dense tensors that are not larger than the file
-    meta         classes and colours; complete record of a frozen backbone's file
+    meta         classes and colours; complete records of a frozen backbone's file, of adapters
     and of a run that is resumed:
     optimizer    {state: {number: {name: value}}, param_groups: [{params: [number], ...}]}
     meta         iteration, seed, identity
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..schema import shorten
+from .adapter_record import check_record
 
 DEPTH = 100  # most levels of dicts and lists in each other
 NAME_LENGTH = 1000
@@ -115,7 +116,8 @@ def check_meta(meta: object, path: str) -> dict:
         raise InputError(f'{path}: meta.PALETTE is {shorten(palette)}: expected colours of 3 '
                          'numbers')
     if is_record(meta.get('backbone')):
-        _check_record(meta['backbone'], path)
+        check_backbone_record(meta['backbone'], f'{path}: meta.backbone')
+    check_record(meta.get('adapt'), path)
     return meta
 
 
@@ -136,9 +138,18 @@ def is_record(record: object) -> bool:
     return isinstance(record, dict) and not record.keys().isdisjoint(RECORD)
 
 
-def _check_record(record: dict, path: str) -> None:
-    """Checks ``meta['backbone']``, by which the file of a frozen backbone is found."""
-    where = f'{path}: meta.backbone'
+def check_backbone_record(record: object, where: str) -> None:
+    """Checks the record by which the file of a frozen backbone is found.
+
+    Args:
+        record: Content of ``meta['backbone']``.
+        where: Name of the file, and of the place in it.
+
+    Raises:
+        InputError: If a value is missing, or of another kind than expected.
+    """
+    if not isinstance(record, dict):
+        raise InputError(f'{where} is {shorten(record)}: expected a dict')
     for name, kind in RECORD.items():
         if not isinstance(record.get(name), kind) or isinstance(record.get(name), bool):
             raise InputError(f'{where}.{name} is {shorten(record.get(name))}: expected '

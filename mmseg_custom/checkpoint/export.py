@@ -60,7 +60,8 @@ def write_pth(path: str, content: object, progress: Progress = lambda nbytes: No
 
 
 def write_safetensors(path: str, tensors: Mapping[str, LazyTensor],
-                      progress: Progress = lambda nbytes: None) -> None:
+                      progress: Progress = lambda nbytes: None,
+                      metadata: Mapping[str, str] | None = None) -> None:
     """Writes a safetensors file.
 
     Args:
@@ -68,6 +69,7 @@ def write_safetensors(path: str, tensors: Mapping[str, LazyTensor],
         tensors: Tensors by name. Wider dtypes come first in the file, which keeps each aligned,
             and then the given order. Their CRC-32 are in its ``__metadata__``.
         progress: Function that is called after each tensor with its bytes.
+        metadata: More entries of ``__metadata__``.
 
     Raises:
         InputError: If a tensor has a dtype that is not written; nothing is written then.
@@ -75,7 +77,8 @@ def write_safetensors(path: str, tensors: Mapping[str, LazyTensor],
     """
     names = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
     sums = dict.fromkeys(names, '0' * 8)
-    header: dict[str, dict] = {'__metadata__': {'format': 'pt', SUMS: json.dumps(sums)}}
+    header: dict[str, dict] = {'__metadata__': {**(metadata or {}), 'format': 'pt',
+                                              SUMS: json.dumps(sums)}}
     offset = 0
     for name in names:
         tensor = tensors[name]

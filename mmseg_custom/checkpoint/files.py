@@ -20,6 +20,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..missing import look_around
 from ..schema import load_json, record, shorten, validate
+from .adapter_record import MERGE
 from .archive import Archive, DamagedFile
 from .content import check_names, check_values
 from .integrity import check_archive, check_safetensors, check_sums, damaged_line
@@ -257,6 +258,10 @@ def weights_file_of(folder: str) -> str:
         path = os.path.join(folder, name)
         if os.path.exists(path):
             return path
+    if os.path.exists(os.path.join(folder, 'adapter_config.json')):
+        raise InputError(f'{folder} holds adapters of peft, and no weights of a network: give it '
+                         'as model.backbone.adapt.pretrained, or merge it into its backbone '
+                         f'({MERGE} {folder} merged.pth --backbone FILE)')
     raise InputError(f'{folder} holds no weights: expected one of {", ".join(FOLDER_FILES)}')
 
 

@@ -18,6 +18,7 @@ from ..errors import InputError, some_of
 from ..layers.pos_embed import resample_pos_embed
 from ..layers.quantized_linear import STORED, QuantizedLinear, weight_of
 from ..missing import look_around
+from .adapter_record import refuse_adapters
 from .files import read_weights
 from .keys import (
     BACKBONE,
@@ -93,6 +94,7 @@ def open_backbone_weights(path: str, logger: logging.Logger | None = None) -> La
     """
     logger = logger or logging.getLogger('mmseg')
     weights = read_weights(path)
+    refuse_adapters(weights, path)
     dialect, prefix = find_network(weights, path)
     inside = [name[len(prefix):] for name in weights if name.startswith(prefix)]
     around = [name for name in weights if not name.startswith(prefix)] + weights.not_opened

@@ -1,6 +1,6 @@
 """Small or sharded checkpoint -> one classic file, and classic checkpoint -> small one.
 
-See :mod:`.checkpoint` for the forms.
+See :mod:`.checkpoint` for the forms, and :mod:`.merge_adapters` for those with adapters.
 """
 import os
 
@@ -9,6 +9,8 @@ import torch
 from ..errors import InputError
 from ..targets import try_target
 from . import provenance
+from .adapter_record import recorded_adapters
+from .adapters import RoundingLoss
 from .checkpoint import open_checkpoint
 from .content import check_optimizer
 from .convert import progress_of, refuse_existing
@@ -17,19 +19,27 @@ from .integrity import finish_checks
 from .keys import BACKBONE
 from .lazy import LazyTensor
 from .load import open_backbone_weights, resample
+from .merge_adapters import is_folder_name, merge_checkpoint, merge_folder, write_folder_of
 from .metadata import plain
+from .peft_folder import is_adapter_folder
 from .segmentor import complete
 
 
 def merge(path: str, target: str, backbone: str | None = None, *,
-          show_progress: bool = False) -> None:
+          show_progress: bool = False) -> RoundingLoss:
     """Writes a checkpoint that holds everything: .pth for mmcv, .safetensors for the weights alone.
 
+    Adapters are merged into the weights that they are for. A folder of adapters is merged into a
+    backbone; and a target without an ending is such a folder.
+
     Args:
-        path: Small checkpoint, or the folder of a sharded one.
-        target: File to write; must not exist.
+        path: Small checkpoint, one with adapters, the folder of a sharded one, or one of peft's.
+        target: File or folder to write; must not exist.
         backbone: Its backbone's file; default: see :func:`.segmentor.find_backbone`.
         show_progress: Whether to draw a progress bar on the terminal.
+
+    Returns:
+        What rounding merged weights to bfloat16 would lose; nothing was changed without adapters.
 
     Raises:
         InputError: If the target exists, a file cannot be read, the checkpoint is classic already,
@@ -37,15 +47,26 @@ def merge(path: str, target: str, backbone: str | None = None, *,
         SaveError: If the target cannot be written.
     """
     refuse_existing(target)
-    checkpoint = open_checkpoint(path)
+    if is_adapter_folder(path):
+        return merge_folder(path, target, backbone, show_progress=show_progress)
+    checkpoint, loss = open_checkpoint(path), RoundingLoss()
+    adapt = recorded_adapters(checkpoint.meta, checkpoint.weights, path)
+    if adapt is not None and is_folder_name(target):
+        write_folder_of(checkpoint, adapt, target, show_progress)
+        return loss
+    if target.endswith('/'):
+        raise InputError(f'{path} holds no adapters, so that there is nothing to write into the '
+                         f'folder {target}: end the name in .pth or .safetensors')
     weights, source = complete(checkpoint, backbone)
+    if adapt is not None:
+        checkpoint, weights = merge_checkpoint(checkpoint, weights, adapt, loss)
     try_target(target, sum(tensor.nbytes for tensor in weights.values()), make_folder=False)
     finish_checks()
     if target.endswith('.safetensors'):
         with progress_of(weights.values(), show_progress) as bar:
             write_safetensors(target, weights, bar.update)
-        return
-    if source is None and not checkpoint.is_sharded:
+        return loss
+    if source is None and adapt is None and not checkpoint.is_sharded:
         raise InputError(f'{path} is a classic checkpoint already: nothing to merge')
     meta = {name: value for name, value in checkpoint.meta.items() if name != 'backbone'}
     state = (check_optimizer(checkpoint.optimizer, path) or {}).get('state', {})
@@ -53,6 +74,7 @@ def merge(path: str, target: str, backbone: str | None = None, *,
                if isinstance(value, (torch.Tensor, LazyTensor))]
     with progress_of([*weights.values(), *moments], show_progress) as bar:
         write_pth(target, checkpoint.to_dict(plain(meta), dict(weights)), bar.update)
+    return loss
 
 
 def split(path: str, target: str, backbone: str) -> tuple[int, int]:

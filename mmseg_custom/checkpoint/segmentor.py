@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import InputError, hint
 from ..layers.lora import is_adapter, native_name
-from . import provenance
+from . import adapter_loading, provenance
 from .averages import is_second, leave_aside
 from .checkpoint import Checkpoint, backbone_record_of, open_checkpoint
 from .files import safe_load
@@ -68,7 +68,7 @@ def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: 
         kept.update(BACKBONE + name for name in source.names)
         for name in source.names:
             del weights[BACKBONE + name]
-    adapted = any(map(is_adapter, weights))
+    anew = adapter_loading.compare_with(model, weights, checkpoint.meta, logger)
     stored = {native_name(name) for name, p in model.named_parameters()
               if as_stored and p.requires_grad and name.startswith(BACKBONE)}
     # Batch counters are missing in files of torch before 0.4.1.
@@ -76,10 +76,12 @@ def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: 
         fill(model, weights, None, check_finite, as_stored=stored.__contains__,
              may_miss=lambda name: is_part(name, kept) or name.endswith('num_batches_tracked')
              or is_second(name)  # mmcv's hook has one of each frozen weight, too
-             or not adapted and is_adapter(name))
-    _finish(model)
+             or anew and is_adapter(name))
     if hasattr(model, 'backbone'):
         provenance.set_weights_source(model.backbone, source)
+    if anew:
+        adapter_loading.start_adapters(model.backbone, model.backbone.adapt_folder, logger)
+    _finish(model)
     logger.info('loaded %d tensors from %s%s', len(weights), checkpoint.path,
                 f' and the backbone {source.path}' if source else '')
     return checkpoint
@@ -105,6 +107,7 @@ def read_checkpoint(path: str, *, backbone: str | None = None) -> dict:
         content, mapped = safe_load(path)
         finish_checks()  # the caller gets copies of everything at once
         if backbone_record_of(content.get('meta')) is None:
+            adapter_loading.note_adapters(content, path)
             return content
         checkpoint = Checkpoint.of(path, content, mapped)
     weights, source = complete(checkpoint, backbone)
@@ -113,7 +116,9 @@ def read_checkpoint(path: str, *, backbone: str | None = None) -> dict:
     setattr(state_dict, '_metadata', OrderedDict(metadata))  # noqa: B010 - as torch names it
     if checkpoint.is_sharded:
         checkpoint = replace(checkpoint, optimizer=None)  # mmcv has no use for its lazy tensors
-    return checkpoint.to_dict(checkpoint.meta, state_dict)
+    content = checkpoint.to_dict(checkpoint.meta, state_dict)
+    adapter_loading.note_adapters(content, path)
+    return content
 
 
 def complete(checkpoint: Checkpoint, backbone: str | None = None, verify: bool = True,

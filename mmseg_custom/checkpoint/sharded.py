@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 from ..errors import InputError
 from ..files import PART, SaveError, as_save_error, begin_folder, commit_folder, flush
 from ..shards import own_shard
+from .adapter_loading import compare_with
 from .averages import leave_aside
 from .checkpoint import Checkpoint
 from .load import check_fit, refuse_nonfinite, resample
@@ -144,6 +145,7 @@ def load_shards(model: nn.Module, checkpoint: Checkpoint, *, check_finite: bool 
     assert checkpoint.reader is not None
     weights, targets = checkpoint.weights.copy(), model.state_dict()
     leave_aside(weights, targets)
+    compare_with(model, weights, checkpoint.meta)
     with compared_with(checkpoint.meta, model):
         check_fit(weights, targets, lambda name: name.endswith('num_batches_tracked'))
     checkpoint.reader.load_into({MODEL + name: targets[name] for name, tensor in weights.items()

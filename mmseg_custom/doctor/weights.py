@@ -9,6 +9,7 @@ from mmcv import Config
 from torch import nn
 
 from ..checkpoint import provenance
+from ..checkpoint.adapter_loading import compare_with
 from ..checkpoint.checkpoint import open_checkpoint
 from ..checkpoint.integrity import finish_checks
 from ..checkpoint.keys import BACKBONE
@@ -18,6 +19,7 @@ from ..checkpoint.provenance import bytes_of
 from ..checkpoint.segmentor import find_backbone, is_part
 from ..engine.build import build_network, explained_parts
 from ..errors import InputError
+from ..layers.lora import is_adapter
 from .findings import Finding, fault, warning
 
 PART = 'weights'
@@ -85,9 +87,11 @@ def _open_checkpoint(model: nn.Module, path: str, anew: Sequence[str] = (),
     weights = checkpoint.weights.copy()
     for name in [name for name in weights if is_part(name, anew)]:
         del weights[name]
+    start = compare_with(model, weights, checkpoint.meta)  # of the model's adapters at zero
     with explained_parts(checkpoint, resumed):
         check_fit(weights, model.state_dict(keep_vars=True),
                   lambda name: name.endswith('num_batches_tracked') or is_part(name, anew) or (
+                      start if is_adapter(name) else
                       record is not None and name.startswith(BACKBONE)))
     return weights
 

@@ -19,6 +19,7 @@ from mmseg.models.builder import HEADS, MODELS
 from torch import nn
 
 from ..checkpoint.load import check_exists
+from ..checkpoint.peft_folder import is_adapter_folder
 from ..choices import UNTRAINED
 from ..datasets.class_names import class_names
 from ..datasets.described import DescribedDataset
@@ -93,6 +94,11 @@ def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
     if trains and not begins_elsewhere and backbone.get('type') == 'InternViT6B' and isinstance(
             pretrained, str) and pretrained:
         check_exists(pretrained)
+    folder = (backbone.get('adapt') or {}).get('pretrained')
+    if trains and folder and not is_adapter_folder(folder):
+        raise InputError(f'model.backbone.adapt.pretrained={folder!r} ' + (
+            'holds no adapter_config.json' if osp.isdir(folder) else 'does not exist')
+            + ": expected a folder of peft's adapters")
 
 
 def _check_schedules(cfg: Config) -> None:

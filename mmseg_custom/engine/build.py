@@ -25,6 +25,7 @@ from ..distributed.precision import (
 )
 from ..distributed.topology import find_topology, is_unresolved, resolve_topology
 from ..errors import SHOWN, InputError
+from ..layers.lora import is_adapter
 from ..logs import saying
 from ..optim import low_memory
 from .blame import reading
@@ -35,7 +36,7 @@ from .run import Run
 
 
 def build_network(cfg: Config, *, pretrained: bool = False, on_meta: bool = False,
-                  trained: bool = True) -> nn.Module:
+                  trained: bool = True, adapters: bool = False) -> nn.Module:
     """Builds the segmentor of a config.
 
     Args:
@@ -45,6 +46,7 @@ def build_network(cfg: Config, *, pretrained: bool = False, on_meta: bool = Fals
             the weights. This holds for backbones of this package; others may compute buffers when
             they are built.
         trained: Whether to build with ``train_cfg``.
+        adapters: Whether adapters start from the folder of the config, if it names one.
 
     Raises:
         InputError: If the config has no backbone, or a part of it cannot be built.
@@ -56,6 +58,8 @@ def build_network(cfg: Config, *, pretrained: bool = False, on_meta: bool = Fals
         for part in (options, options.backbone):  # some of mmseg's backbones know no such option
             if part.get('pretrained') is not None:
                 part.pretrained = None
+    if not adapters and isinstance(options.backbone.get('adapt'), dict):
+        options.backbone.adapt.pop('pretrained', None)
     if not trained:
         options.train_cfg = None
     on_meta = on_meta and options.backbone.type == 'InternViT6B'
@@ -96,7 +100,8 @@ def _build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None
     anew = () if run.resumed else cfg.get('load_from_without') or ()
     complete = checkpoint is not None and checkpoint.holds_backbone and not any(
         part.split('.')[0] == 'backbone' for part in anew)
-    model = build_network(cfg, pretrained=not complete, on_meta=complete)
+    without = checkpoint is None or not any(map(is_adapter, checkpoint.weights))
+    model = build_network(cfg, pretrained=not complete, on_meta=complete, adapters=without)
     if anew and complete:
         build_heads(model, cfg)
     if anew or not complete:
@@ -111,7 +116,7 @@ def _build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None
     apply_precision(model, dtype, run.device, store=not sharded, master_dtype=master_dtype(cfg),
                     head_dtype=head_dtype(cfg, model))
     by_shards = (checkpoint is not None and sharded and complete and checkpoint.is_sharded
-                 and not anew)
+                 and not anew and not (without and cfg.model.backbone.get('adapt')))
     if checkpoint is not None and not by_shards:
         with explained_parts(checkpoint, run.resumed, anew):
             load_segmentor(model, checkpoint, verify=is_first_of_node(), as_stored=sharded,

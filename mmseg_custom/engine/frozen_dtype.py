@@ -121,10 +121,17 @@ def describe_record(record: Mapping[str, Any]) -> str:
 
 
 def check_head_fits(model: nn.Module, meta: Mapping[str, Any]) -> None:
-    """Warns of a head that was trained on feature maps of another ``frozen_dtype``."""
+    """Warns of weights that are rounded otherwise than those that a checkpoint was trained on.
+
+    Its head gets other feature maps then. Merged adapters are rounded with their layers.
+    """
     trained, here = (found and found.get('dtype') for found in (
         meta.get('frozen_dtype'), getattr(getattr(model, 'backbone', None), 'frozen_record', None)))
-    if trained != here:
+    if here and meta.get('merged'):
+        get_root_logger().warning(
+            'model.backbone.frozen_dtype=%r rounds weights that adapters were merged into, and so '
+            'what the adapters change: leave frozen_dtype out', here)
+    elif trained != here:
         get_root_logger().warning(
             'model.backbone.frozen_dtype is %r, the checkpoint was trained with %r: its head gets '
             'other feature maps than it was trained on', here, trained)

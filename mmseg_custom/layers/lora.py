@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .quantized_linear import QuantizedLinear
 
@@ -100,19 +100,27 @@ def lora_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
             yield name, child
 
 
-@torch.no_grad()
 def reset_norms(layer: Any) -> None:
     """Sets the norms of a layer with DoRA to those of the rows that it has; else does nothing.
 
     They are float32, so that their rounding changes nothing.
     """
-    if NAME not in layer.lora_magnitude_vector:
-        return
-    weight = layer.base_layer.weight.float()
-    weight = weight + layer.scaling[NAME] * (
-        layer.lora_B[NAME].weight.float() @ layer.lora_A[NAME].weight.float())
-    norms = layer.lora_magnitude_vector[NAME]
-    norms.weight = nn.Parameter(torch.linalg.norm(weight, dim=1))
+    if NAME in layer.lora_magnitude_vector:
+        norms = row_norms(layer, layer.base_layer.weight)
+        layer.lora_magnitude_vector[NAME].weight = nn.Parameter(norms)
+
+
+@torch.no_grad()
+def row_norms(layer: Any, weight: Tensor) -> Tensor:
+    """Returns the norms (O,) of the rows of W + alpha / r * B A.
+
+    Args:
+        layer: Layer with adapters.
+        weight: W (O, I).
+    """
+    a, b = (part[NAME].weight.to(weight.device, torch.float32)
+            for part in (layer.lora_A, layer.lora_B))
+    return torch.linalg.vector_norm(weight.float() + layer.scaling[NAME] * (b @ a), dim=1)
 
 
 def native_name(name: str) -> str:

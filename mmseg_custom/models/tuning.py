@@ -46,6 +46,7 @@ class Tuning:
         read: Number of blocks that are read.
         norms: Whether norms and layer scales of the other ones of them are trained.
         lora: Options of the adapters, of 'lora'.
+        adapt_folder: Folder of peft's that has the values of the adapters at first.
     """
     kind: str
     blocks: Sequence[int]
@@ -53,6 +54,7 @@ class Tuning:
     read: int
     norms: bool = False
     lora: LoraOptions | None = None
+    adapt_folder: str | None = None
 
     @classmethod
     def of(cls, read: int, freeze_vit: bool = False, adapt: Mapping | None = None,
@@ -78,7 +80,8 @@ class Tuning:
                              'the number of blocks that are trained, 0 for norms alone')
         if kind == LORA:
             blocks, options = _read_adapt(adapt, read)
-            return cls(kind, blocks, blocks[0], read, lora=options)
+            return cls(kind, blocks, blocks[0], read, lora=options,
+                       adapt_folder=_read_folder(adapt))
         if kind == LAST_BLOCKS:
             return _last_blocks(read, train_last, train_norms, freeze_vit)
         if kind == FROZEN:
@@ -137,7 +140,7 @@ def _read_adapt(adapt: Any, read: int) -> tuple[list[int], LoraOptions]:
     if adapt.get('type') != 'lora':
         raise InputError(f"{KEY}.adapt.type={adapt.get('type')!r}: expected 'lora'")
     own = [field.name for field in fields(LoraOptions)]
-    refuse_unknown(f'{KEY}.adapt', adapt, ['type', *own, 'blocks'])
+    refuse_unknown(f'{KEY}.adapt', adapt, ['type', *own, 'blocks', 'pretrained'])
     given = {name: adapt[name] for name in own if name in adapt}
     if 'targets' in given:
         targets = given['targets']
@@ -156,6 +159,14 @@ def _read_adapt(adapt: Any, read: int) -> tuple[list[int], LoraOptions]:
         if not holds:
             raise InputError(f'{KEY}.adapt.{name}={getattr(options, name)!r}: expected {expected}')
     return _read_blocks(adapt.get('blocks', 'all'), read), options
+
+
+def _read_folder(adapt: Any) -> str | None:
+    folder = adapt.get('pretrained')
+    if folder is not None and not isinstance(folder, str):
+        raise InputError(f"{KEY}.adapt.pretrained={folder!r}: expected the path of a folder of "
+                         "peft's")
+    return folder or None
 
 
 def _read_blocks(blocks: Any, read: int) -> list[int]:

@@ -16,7 +16,9 @@ from ...checkpoint.provenance import known_sha256, weights_source_of
 from ...datasets.nesting import few_shot_lists, innermost_datasets
 from ...distributed.parallelize import engine_of, unwrap
 from ...evaluation.run_info import versions
+from ...layers.lora import LoraOptions
 from ...missing import ROOT
+from ...models.tuning import FROZEN, FULL, LAST_BLOCKS, tuning_of
 from ...units import format_bytes
 from ..build import compute_dtype, head_dtype
 from ..config import kind_of
@@ -60,13 +62,31 @@ def kind_of_run(run: Run) -> str:
     model, few = run.cfg.model, ''
     if chosen := few_shot_lists(run.data['train']):
         few = f', few-shot ({chosen[0].fraction or "a selection of images"})'
-    if model.get('backbone', {}).get('freeze_vit') is None or 'decode_head' not in model:
+    if 'decode_head' not in model or {'freeze_vit', 'adapt', 'train_last'}.isdisjoint(
+            model.get('backbone', {})):
         return f'training{few}'
     head = kind_of(model) if isinstance(model.decode_head, dict) else 'several heads'
-    if not model.backbone.freeze_vit:
-        return f'full tuning: backbone and {head} head are trained{few}'
-    name = 'linear probing' if head == 'linear' else 'head tuning'
-    return f'{name}: the backbone is frozen, the {head} head is trained{few}'
+    return f'{_kind_of_tuning(model.backbone, head)}{few}'
+
+
+def _kind_of_tuning(backbone: Mapping, head: str) -> str:
+    """Says what of a backbone of this package, and which head, are trained."""
+    kind = tuning_of(backbone)
+    if kind == FULL:
+        return f'full tuning: backbone and {head} head are trained'
+    if kind == FROZEN:
+        name = 'linear probing' if head == 'linear' else 'head tuning'
+        return f'{name}: the backbone is frozen, the {head} head is trained'
+    if kind == LAST_BLOCKS:
+        count, norms = backbone['train_last'], backbone.get('train_norms')
+        parts = [*([f'the last {count} block{"s" * (count > 1)}'] if count else []),
+                 *(['all norms and layer scales'] if norms else []), f'the {head} head']
+        return f'last blocks: {", ".join(parts[:-1])} and {parts[-1]} are trained'
+    adapt = {**vars(LoraOptions()), 'blocks': 'all', **backbone['adapt']}
+    blocks = adapt['blocks']
+    where = 'all blocks' if blocks == 'all' else f'blocks {", ".join(map(str, sorted(blocks)))}'
+    return (f'{"DoRA" if adapt["use_dora"] else "LoRA"}: adapters of rank {adapt["r"]} of '
+            f'{", ".join(adapt["targets"])} in {where}, and the {head} head are trained')
 
 
 def network(run: Run, model: nn.Module) -> Facts:

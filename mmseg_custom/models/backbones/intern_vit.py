@@ -14,6 +14,7 @@ from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ...checkpoint.adapter_loading import start_adapters, watch_state_dicts
 from ...checkpoint.load import load_backbone
 from ...checkpoint.provenance import set_weights_source, weights_source_of
 from ...errors import refuse_unknown
@@ -160,6 +161,8 @@ class InternViT6B(BaseModule):
             with _default_dtype(torch.bfloat16):
                 for i in self.tuning.blocks:
                     add_lora(self.blocks[i], self.tuning.lora)
+            start_adapters(self, self.adapt_folder)
+        watch_state_dicts(self)
         if self.tuning.kind != FULL:
             self.train()
 
@@ -203,6 +206,11 @@ class InternViT6B(BaseModule):
     def adapt_record(self) -> dict | None:
         """Plain values that checkpoints say their adapters are by; None without adapters."""
         return self.tuning.record
+
+    @property
+    def adapt_folder(self) -> str | None:
+        """Folder of peft's that the adapters start from; None if they start at zero."""
+        return self.tuning.adapt_folder
 
     @property
     def pyramid(self) -> dict[str, nn.Module]:
