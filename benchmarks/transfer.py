@@ -9,7 +9,7 @@ so are iterations, images, crops and, by seed, their order.
     rates = task.choose_rates(METHODS)
     scores = task.score([Job(METHODS['LoRA'], rates['LoRA'], seed) for seed in SEEDS])
 
-A run is one of tools/train.py, in a process of one thread, and there are as many at a time as cores.
+A run is one of tools/train.py, in a process of one thread; as many run at once as there are cores.
 The data and the pretrained backbone stay in the folder of the benchmarks' results.
 """
 import json
