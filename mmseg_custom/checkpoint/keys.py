@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from ..errors import SHOWN, InputError, some_of
+from ..layers.lora import is_adapter
 from ..layers.quantized_linear import weight_of
 
 BACKBONE = 'backbone.'  # prefix of the names of a segmentor's backbone
@@ -148,8 +149,8 @@ def check_dimensions(shapes: Mapping[str, tuple[int, ...]], path: str) -> None:
     for name, shape in shapes.items():
         if name.startswith(PYRAMID):
             continue
-        wanted = 2 if weight_of(name) != name else _DIMENSIONS.get(
-            _split_block(name, 'blocks.')[2], 1)
+        matrix = weight_of(name) != name or is_adapter(name) and 'lora_magnitude' not in name
+        wanted = 2 if matrix else _DIMENSIONS.get(_split_block(name, 'blocks.')[2], 1)
         if len(shape) != wanted or 0 in shape:
             raise InputError(f'{path}: {name} has shape {tuple(shape)}: expected {wanted} '
                              f'dimension{"s" * (wanted > 1)}')

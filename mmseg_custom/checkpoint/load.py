@@ -287,6 +287,7 @@ def place(module: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype) -> T
     """
     owner_name, _, leaf = name.rpartition('.')
     owner = module.get_submodule(owner_name)
+    owner = getattr(owner, 'base_layer', owner)  # of a layer with adapters
     if isinstance(owner, QuantizedLinear) and leaf == 'weight' and tensor.is_floating_point():
         owner.store(tensor)
         return owner.weight

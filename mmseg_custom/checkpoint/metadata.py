@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..layers.lora import native_name
 from ..layers.quantized_linear import weight_of
 from . import provenance
 from .keys import BACKBONE
@@ -24,13 +25,22 @@ def trained_state_dict(model: nn.Module) -> tuple[dict, dict | None]:
     source = provenance.weights_source_of(getattr(model, 'backbone', None))
     if source is None:
         return state_dict, None
-    frozen = {name for name, p in model.backbone.named_parameters() if not p.requires_grad}
+    frozen = {native_name(name) for name, p in model.backbone.named_parameters()
+              if not p.requires_grad}
     frozen.intersection_update(source.names)
     if not frozen:
         return state_dict, None
     trained = {name: tensor for name, tensor in state_dict.items()
                if weight_of(name.removeprefix(BACKBONE)) not in frozen}
     return trained, provenance.record(model.backbone, source)
+
+
+def own_records(model: nn.Module) -> dict[str, dict]:
+    """Returns what else a checkpoint says of a model's backbone: 8 bits, and adapters."""
+    backbone = getattr(model, 'backbone', None)
+    found = dict(frozen_dtype=getattr(backbone, 'frozen_record', None),
+                 adapt=getattr(backbone, 'adapt_record', None))
+    return {name: record for name, record in found.items() if record}
 
 
 def plain(value: Any) -> Any:

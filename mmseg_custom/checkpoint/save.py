@@ -17,7 +17,7 @@ from torch.distributed import ProcessGroup
 from torch.optim import Optimizer
 
 from .export import write_pth
-from .metadata import plain, trained_state_dict
+from .metadata import own_records, plain, trained_state_dict
 from .optimizer import with_names
 from .work_dir import point_latest_to
 
@@ -80,9 +80,7 @@ def prepare_save(model: nn.Module, path: str, optimizer: Optimizer | dict | None
     while isinstance(getattr(model, 'module', None), nn.Module):
         model = model.module
     state_dict, record = trained_state_dict(model)
-    rounded = getattr(getattr(model, 'backbone', None), 'frozen_record', None)
-    meta = {**(meta or {}), **({'backbone': record} if record else {}),
-            **({'frozen_dtype': rounded} if rounded else {})}
+    meta = {**(meta or {}), **({'backbone': record} if record else {}), **own_records(model)}
     checkpoint: dict[str, Any] = dict(meta=plain(meta),
                                       state_dict=OrderedDict({**state_dict, **(others or {})}))
     if isinstance(optimizer, dict):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError, hint
+from ..layers.lora import is_adapter, native_name
 from . import provenance
 from .averages import is_second, leave_aside
 from .checkpoint import Checkpoint, backbone_record_of, open_checkpoint
@@ -67,13 +68,15 @@ def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: 
         kept.update(BACKBONE + name for name in source.names)
         for name in source.names:
             del weights[BACKBONE + name]
-    stored = {name for name, p in model.named_parameters()
+    adapted = any(map(is_adapter, weights))
+    stored = {native_name(name) for name, p in model.named_parameters()
               if as_stored and p.requires_grad and name.startswith(BACKBONE)}
     # Batch counters are missing in files of torch before 0.4.1.
     with compared_with(checkpoint.meta, model):
         fill(model, weights, None, check_finite, as_stored=stored.__contains__,
              may_miss=lambda name: is_part(name, kept) or name.endswith('num_batches_tracked')
-             or is_second(name))  # mmcv's hook has one of each frozen weight, too
+             or is_second(name)  # mmcv's hook has one of each frozen weight, too
+             or not adapted and is_adapter(name))
     _finish(model)
     if hasattr(model, 'backbone'):
         provenance.set_weights_source(model.backbone, source)
@@ -174,7 +177,8 @@ def _holds(backbone: nn.Module, held: WeightsSource | None, source: WeightsSourc
     """Whether a backbone holds these tensors of this file already, frozen and in their dtype."""
     if held is None or held.path != source.path or not set(source.names).issubset(held.names):
         return False
-    parameters, dtypes = dict(backbone.named_parameters()), provenance.dtypes_of(backbone)
+    parameters = {native_name(name): p for name, p in backbone.named_parameters()}
+    dtypes = provenance.dtypes_of(backbone)
     return all(not parameters[name].requires_grad and dtypes[name]
                == provenance.recorded_dtype(record, name) for name in source.names) and (
         'pos_embed' not in source.names

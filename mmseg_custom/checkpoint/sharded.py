@@ -30,7 +30,7 @@ from ..shards import own_shard
 from .averages import leave_aside
 from .checkpoint import Checkpoint
 from .load import check_fit, refuse_nonfinite, resample
-from .metadata import plain, trained_state_dict
+from .metadata import own_records, plain, trained_state_dict
 from .optimizer import shard_like, with_names
 from .recorded import compared_with
 from .shard_metadata import METADATA_SUM, sum_of_metadata
@@ -125,7 +125,8 @@ def prepare_sharded_save(model: nn.Module, folder: str, optimizer: Optimizer | N
                {**state_dict, **(others or {})}.items()}
     state, header = _split(optimizer, model)
     tensors.update(state)
-    header['meta'] = plain({**(meta or {}), **({'backbone': record} if record else {})})
+    header['meta'] = plain({**(meta or {}), **({'backbone': record} if record else {}),
+                            **own_records(model)})
     return FolderSave(folder, (tensors, header), link_latest)
 
 

@@ -119,8 +119,14 @@ def engine_of(engine: Engine, model: nn.Module) -> tuple[str, str]:
         return engine.type, 'asked for'
     if not _is_grouped():
         return 'single', 'one process'
-    trained = any(p.requires_grad for block in _blocks(model) for p in block.parameters())
-    return ('fsdp2', 'the backbone is trained') if trained else ('ddp', 'the backbone is frozen')
+    counts = [0, 0]  # of frozen and trained weights
+    for block in _blocks(model):
+        for parameter in block.parameters():
+            counts[parameter.requires_grad] += parameter.numel()
+    frozen, trained = counts
+    if trained > frozen:
+        return 'fsdp2', 'the backbone is trained'
+    return 'ddp', 'most of the backbone is frozen' if trained else 'the backbone is frozen'
 
 
 def _is_grouped() -> bool:

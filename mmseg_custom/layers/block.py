@@ -88,8 +88,12 @@ class Block(nn.Module):
         return x
 
     def _add(self, x: Tensor, scale: nn.Module, branch: Tensor) -> Tensor:
-        """Computes x + drop_path(scale(branch)), in one pass over memory without autograd."""
+        """Computes x + drop_path(scale(branch)), in one pass over memory where the scale is frozen.
+
+        So a frozen block has the same bits with autograd, for adapters in it, as without.
+        """
         plain = isinstance(scale, LayerScale) and not scale.force_fp32
-        if plain and not self.training and not torch.is_grad_enabled():
+        drops = self.training and not isinstance(self.drop_path, nn.Identity)
+        if plain and not drops and not (torch.is_grad_enabled() and scale.gamma.requires_grad):
             return torch.addcmul(x, scale.gamma, branch)
         return x + self.drop_path(scale(branch))

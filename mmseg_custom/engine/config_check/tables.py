@@ -56,7 +56,8 @@ PARAMETERS: dict[str, dict[str, Kind]] = {
         in_chans=SIZE, patch_size=SIZE, img_size=SIZE, pretrain_size=SIZE,
         drop_path_rate=number(0, 0.999), embed_dim=SIZE, num_heads=SIZE, mlp_ratio=POSITIVE,
         depth=SIZE, out_indices=many(COUNT, least=1),
-        frozen_dtype=one_of(None, 'int8', 'fp8'),
+        frozen_dtype=one_of(None, 'int8', 'fp8'), adapt=SETTINGS | NONE,
+        train_last=COUNT | NONE, train_norms=FLAG,
         pretrained=Kind(PATH.words, lambda value: not isinstance(value, Real | Mapping | Sequence)
                         or isinstance(value, str))),
     'BaseDecodeHead': dict(

@@ -5,7 +5,7 @@ the patch tokens, and is left out of the feature maps.
 """
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -16,12 +16,15 @@ from torch.utils.checkpoint import checkpoint
 
 from ...checkpoint.load import load_backbone
 from ...checkpoint.provenance import set_weights_source, weights_source_of
-from ...errors import InputError, refuse_unknown
+from ...errors import refuse_unknown
 from ...layers.block import Block
 from ...layers.feature_pyramid import LEVELS, build_pyramid
+from ...layers.lora import add_lora
 from ...layers.patch_embed import PatchEmbed
 from ...layers.pos_embed import PosEmbedCache, resample_pos_embed
-from ...layers.quantized_linear import DTYPES, quantize_linears
+from ...layers.quantized_linear import quantize_linears
+from ..tuning import FROZEN, FULL, PARTLY, Tuning, check_adapters
+from .checks import check_frozen_dtype, check_out_indices, check_sizes
 
 
 @BACKBONES.register_module()
@@ -71,11 +74,23 @@ class InternViT6B(BaseModule):
         unfreeze_pos_embed: Whether the position embedding of a frozen network is trained.
         frozen_dtype: 'int8' or 'fp8' for linear layers of frozen blocks with weights of 8 bits
             (:mod:`...layers.quantized_linear`); None keeps them as they are.
+        adapt: Adapters that are trained in the place of the weights, which are frozen:
+            ``dict(type='lora', r=16, alpha=32, dropout=0.0, targets=['qkv', 'proj', 'fc1', 'fc2'],
+            blocks='all', use_dora=False)``, with the defaults of
+            :class:`...layers.lora.LoraOptions`. ``blocks`` is 'all' for those that are read, or a
+            list of their numbers. Needs the library peft.
+        train_last: Number of blocks, the last that are read, which are trained; everything before
+            them is frozen. 0 goes with ``train_norms`` alone.
+        train_norms: Whether the norms and layer scales of the blocks before ``train_last`` are
+            trained, too.
+
+    Attributes:
+        tuning: What of the blocks is trained.
 
     Raises:
-        InputError: For an unknown argument, sizes that do not fit each other, ``out_indices`` that
-            do not exist, a pyramid without four feature maps, or a pretrained file that does not
-            fit.
+        InputError: For an unknown argument, options that contradict each other, sizes that do not
+            fit, ``out_indices`` that do not exist, a pyramid without four feature maps, or a
+            pretrained file that does not fit.
     """
 
     def __init__(self, in_chans: int = 3, patch_size: int = 14, img_size: int = 224,
@@ -88,15 +103,17 @@ class InternViT6B(BaseModule):
                  with_fpn: bool = False, with_final_norm: bool = False,
                  pretrained: 'str | InternViT6B | None' = None, norm_type: str = 'rms_norm',
                  layerscale_no_force_fp32: bool | None = None, unfreeze_pos_embed: bool = False,
-                 frozen_dtype: str | None = None, **unknown):
+                 frozen_dtype: str | None = None, adapt: Mapping | None = None,
+                 train_last: int | None = None, train_norms: bool = False, **unknown):
         super().__init__()
         known = [name for name in inspect.signature(type(self)).parameters if name != 'unknown']
         refuse_unknown('model.backbone', unknown, known)
-        _check_out_indices(out_indices, depth, with_fpn)
+        check_out_indices(out_indices, depth, with_fpn)
         flash = (list(use_flash_attn) if isinstance(use_flash_attn, Sequence)
                  else [bool(use_flash_attn)] * depth)
-        _check_sizes(embed_dim, num_heads, depth, img_size, patch_size, len(flash))
-        _check_frozen_dtype(frozen_dtype, freeze_vit, unfreeze_pos_embed)
+        check_sizes(embed_dim, num_heads, depth, img_size, patch_size, len(flash))
+        self.tuning = Tuning.of(max(out_indices) + 1, freeze_vit, adapt, train_last, train_norms)
+        check_frozen_dtype(frozen_dtype, self.tuning.kind)
         if layerscale_no_force_fp32 is not None:
             layerscale_force_fp32 = not layerscale_no_force_fp32
         self.embed_dim = self.num_features = embed_dim
@@ -123,23 +140,41 @@ class InternViT6B(BaseModule):
                       drop_path=drop_path_rate * i / max(depth - 1, 1), use_flash_attn=flash[i])
                 for i in range(depth))  # one by one, so that each is rounded before the next
             self.blocks = nn.ModuleList(
-                quantize_linears(block, frozen_dtype) if frozen_dtype else block
-                for block in blocks)
+                quantize_linears(block, frozen_dtype)
+                if frozen_dtype and not self.tuning.trains(i, 'mlp.fc1.weight') else block
+                for i, block in enumerate(blocks))
         with _default_dtype(torch.bfloat16):
             if with_fpn:
                 for name, level in build_pyramid(embed_dim, with_final_norm).items():
                     self.add_module(name, level)
         self.positions = PosEmbedCache()
-        self._trains_positions = not freeze_vit or unfreeze_pos_embed
+        self._trains_positions = self.tuning.kind == FULL or unfreeze_pos_embed
 
         if isinstance(pretrained, InternViT6B):
             self._share(pretrained)
         elif pretrained:
             load_backbone(self, pretrained)
-        if freeze_vit:
-            for name, parameter in self.named_trunk_parameters():
-                parameter.requires_grad = name == 'pos_embed' and bool(unfreeze_pos_embed)
+        self._freeze()
+        if self.tuning.lora is not None:
+            check_adapters(self.blocks[0], self.tuning.lora, frozen_dtype)
+            with _default_dtype(torch.bfloat16):
+                for i in self.tuning.blocks:
+                    add_lora(self.blocks[i], self.tuning.lora)
+        if self.tuning.kind != FULL:
             self.train()
+
+    def _freeze(self) -> None:
+        """Freezes the parameters that are not trained."""
+        for name, parameter in self.named_trunk_parameters():
+            part, _, rest = name.partition('.')
+            if part == 'pos_embed':
+                parameter.requires_grad = bool(self._trains_positions)
+            elif part == 'blocks':
+                block, _, own = rest.partition('.')
+                parameter.requires_grad = parameter.is_floating_point() and (
+                    self.tuning.trains(int(block), own))
+            else:
+                parameter.requires_grad = self.tuning.kind == FULL
 
     def _share(self, other: 'InternViT6B') -> None:
         """Uses the modules and parameters of another network's trunk as this one's."""
@@ -156,6 +191,20 @@ class InternViT6B(BaseModule):
         return self.patch_embed.proj.weight.dtype
 
     @property
+    def first_trained(self) -> int:
+        """Index of the first block that is trained; number of blocks that are read if none is."""
+        return self._num_read if self.tuning.kind == FROZEN else self.tuning.first_trained
+
+    @property
+    def _num_read(self) -> int:
+        return max(self.out_indices) + 1
+
+    @property
+    def adapt_record(self) -> dict | None:
+        """Plain values that checkpoints say their adapters are by; None without adapters."""
+        return self.tuning.record
+
+    @property
     def pyramid(self) -> dict[str, nn.Module]:
         """Levels of the feature pyramid by name, in order of their strides; empty without one."""
         return {name: getattr(self, name) for name in LEVELS} if self.with_fpn else {}
@@ -168,6 +217,8 @@ class InternViT6B(BaseModule):
 
     def set_checkpointing(self, every_kth: int, first: int | None = None) -> None:
         """Sets which blocks recompute their activations in training, where ``with_cp`` is set.
+
+        Blocks are counted from the first that runs under autograd.
 
         Args:
             every_kth: 1 for all blocks, 2 for every second one, and so on.
@@ -205,20 +256,23 @@ class InternViT6B(BaseModule):
         # Positions that were trained since the last evaluation; casts and gathered shards are new
         # tensors each time, at addresses that may repeat.
         self.positions = PosEmbedCache()
-        if self.freeze_vit:
+        if self.tuning.kind != FULL:
             for name, child in self.named_children():
                 if name not in LEVELS:
                     child.eval()
+            for block in self.blocks[self.first_trained:self._num_read]:
+                block.train(mode)
         return self
 
-    def forward(self, images: Tensor | Sequence[Tensor],
-                before_pyramid: bool = False) -> list[Tensor]:
+    def forward(self, images: Tensor | Sequence[Tensor], before_pyramid: bool = False,
+                before_trained: bool = False) -> list[Tensor]:
         """Computes the feature maps of a batch.
 
         Args:
             images: (B, in_chans, H, W), normalised; H and W multiples of ``patch_size``. Or the
-                result of :meth:`frozen_features` for them, which only the pyramid is applied to.
+                result of :meth:`frozen_features` for them, from which it goes on.
             before_pyramid: Whether the inputs of the pyramid are returned.
+            before_trained: Whether what :meth:`frozen_features` returns is.
 
         Returns:
             One feature map (B, D, h, w) for each of ``out_indices``; with the pyramid, four at 4x,
@@ -228,7 +282,9 @@ class InternViT6B(BaseModule):
         Raises:
             ValueError: If a side is not a multiple of the patch.
         """
-        features = self._trunk(images) if isinstance(images, Tensor) else self._cast(images)
+        if before_trained:
+            return [x.contiguous().float() for x in self._frozen_part(images)]
+        features = self._trunk(images) if isinstance(images, Tensor) else self._go_on(images)
         if before_pyramid:
             return [x.contiguous().float() for x in features]
         if self.with_fpn:
@@ -238,33 +294,58 @@ class InternViT6B(BaseModule):
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> list[Tensor]:
-        """Computes the feature maps before the pyramid, which depend on frozen weights alone.
+        """Computes what depends on frozen weights alone.
 
         Args:
             images: (B, in_chans, H, W), as for :meth:`forward`.
 
         Returns:
-            One float32 feature map (B, D, h, w) for each of ``out_indices``.
+            One float32 feature map (B, D, h, w), before the pyramid, for each of ``out_indices``
+            before the first trained block. If there is one, also the tokens that it is given: the
+            class token (B, D, 1, 1), and the others (B, D, h, w).
         """
-        return self(images, before_pyramid=True)
+        partly = self.tuning.kind in PARTLY
+        return self(images, before_trained=partly, before_pyramid=not partly)
 
     def frozen_feature_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
         """Returns (D, h, w) of each of :meth:`frozen_features` for images of these pixels."""
         grid = (height // self.patch_size, width // self.patch_size)
-        return [(self.embed_dim, *grid)] * len(self.out_indices)
+        if self.tuning.kind not in PARTLY:
+            return [(self.embed_dim, *grid)] * len(self.out_indices)
+        maps = sum(index < self.first_trained for index in self.out_indices)
+        return [*[(self.embed_dim, *grid)] * maps, (self.embed_dim, 1, 1), (self.embed_dim, *grid)]
 
     def _trunk(self, images: Tensor) -> list[Tensor]:
         """(B, in_chans, H, W) -> a feature map (B, D, h, w) for each of ``out_indices``."""
-        frozen = self.freeze_vit and not self.pos_embed.requires_grad
-        with torch.no_grad() if frozen else nullcontext():
-            tokens, grid = self.patch_embed(images)  # (B, N, D)
-            tokens = self._add_positions(tokens, grid)  # (B, 1 + N, D)
-            if self._wrapper is None or torch.is_grad_enabled():
-                outs = self._run_blocks(tokens)
-            else:
-                outs = self._wrapper(self._run_blocks, tokens)
-            # (B, 1 + N, D) -> (B, D, h, w), without the class token
-            return [out[:, 1:].transpose(1, 2).unflatten(2, grid) for out in outs]
+        start = 0 if self._trains_positions else self.first_trained  # of autograd
+        if start == self._num_read or not torch.is_grad_enabled():
+            with torch.no_grad():
+                tokens, grid = self._embed(images)
+                run = self._wrapper or (lambda run, tokens: run(tokens))
+                return _maps(run(self._read_tokens, tokens), grid)
+        with nullcontext() if self._trains_positions else torch.no_grad():
+            tokens, grid = self._embed(images)
+            tokens, outs = self._run_blocks(tokens, 0, start)
+        _, more = self._run_blocks(tokens, start, self._num_read)
+        return _maps(outs + more, grid)
+
+    def _frozen_part(self, images: Tensor) -> list[Tensor]:
+        """(B, in_chans, H, W) -> see :meth:`frozen_features` for partly trained blocks."""
+        tokens, grid = self._embed(images)
+        tokens, outs = self._run_blocks(tokens, 0, self.first_trained)
+        return [*_maps(outs, grid), tokens[:, :1].transpose(1, 2).unsqueeze(-1),
+                *_maps([tokens], grid)]
+
+    def _go_on(self, features: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Goes on from the result of :meth:`frozen_features`, up to the feature maps."""
+        if self.tuning.kind not in PARTLY:
+            return self._cast(features)
+        *maps, cls_token, patches = features
+        tokens = torch.cat([cls_token.flatten(2), patches.flatten(2)], dim=2).transpose(1, 2)
+        dtype = self.blocks[self.first_trained].norm1.weight.dtype
+        _, outs = self._run_blocks(tokens.to(dtype).contiguous(), self.first_trained,
+                                   self._num_read)
+        return [*self._cast(maps), *_maps(outs, patches.shape[2:])]
 
     def _cast(self, features: Sequence[Tensor]) -> Sequence[Tensor]:
         """Casts given feature maps to the dtype that the pyramid's parameters are stored in."""
@@ -280,21 +361,41 @@ class InternViT6B(BaseModule):
         positions = positions.to(tokens.dtype)
         return torch.cat([cls_token, tokens], dim=1) + positions
 
-    def _run_blocks(self, tokens: Tensor) -> list[Tensor]:
-        """Runs the blocks up to the last one that is read; returns the tokens of those read."""
+    def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """(B, in_chans, H, W) -> tokens (B, 1 + N, D) and the patch grid (h, w)."""
+        tokens, grid = self.patch_embed(images)  # (B, N, D)
+        return self._add_positions(tokens, grid), grid
+
+    def _read_tokens(self, tokens: Tensor) -> list[Tensor]:
+        """Runs all blocks that are needed; returns the tokens of those that are read."""
+        return self._run_blocks(tokens, 0, self._num_read)[1]
+
+    def _run_blocks(self, tokens: Tensor, start: int, stop: int) -> tuple[Tensor, list[Tensor]]:
+        """Runs some of the blocks; returns the last tokens, and those of blocks that are read.
+
+        Args:
+            tokens: (B, 1 + N, D).
+            start: Index of the first block to run, from which on those to recompute are counted.
+            stop: Index after that of the last one.
+        """
         if not self.blocks:
             raise RuntimeError('the blocks of this backbone were dropped: it trains on a feature '
                                'cache; build it again for images')
         outs = []
         recompute = self.with_cp and self.training and torch.is_grad_enabled()
-        for i, block in enumerate(self.blocks[:max(self.out_indices) + 1]):
-            if recompute and i in self._recomputed:
-                tokens = checkpoint(block, tokens, use_reentrant=False)
+        for i in range(start, stop):
+            if recompute and i - start in self._recomputed:
+                tokens = checkpoint(self.blocks[i], tokens, use_reentrant=False)
             else:
-                tokens = block(tokens)
+                tokens = self.blocks[i](tokens)
             if i in self.out_indices:
                 outs.append(tokens)
-        return outs
+        return tokens, outs
+
+
+def _maps(tokens: Sequence[Tensor], grid: Sequence[int]) -> list[Tensor]:
+    """(B, 1 + N, D) -> (B, D, h, w), without the class token."""
+    return [each[:, 1:].transpose(1, 2).unflatten(2, tuple(grid)) for each in tokens]
 
 
 @contextmanager
@@ -306,43 +407,3 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-def _check_out_indices(out_indices: Sequence[int], depth: int, with_fpn: bool) -> None:
-    if not out_indices or list(out_indices) != sorted(set(out_indices)) or not (
-            0 <= out_indices[0] and out_indices[-1] < depth):
-        raise InputError(f'out_indices {list(out_indices)}: expected ascending block numbers '
-                         f'between 0 and depth - 1 = {depth - 1}')
-    if with_fpn and len(out_indices) != 4:
-        raise InputError(f'out_indices {list(out_indices)}: with_fpn=True makes a pyramid of '
-                         f'exactly 4 feature maps, not {len(out_indices)}')
-
-
-def _check_frozen_dtype(frozen_dtype: str | None, freeze_vit: bool,
-                        unfreeze_pos_embed: bool) -> None:
-    if frozen_dtype is None:
-        return
-    if frozen_dtype not in DTYPES:
-        raise InputError(f'model.backbone.frozen_dtype={frozen_dtype!r}: expected one of '
-                         f'{", ".join(map(repr, DTYPES))}, or None')
-    trained = ('unfreeze_pos_embed=True' if unfreeze_pos_embed else '') if freeze_vit else (
-        'freeze_vit=False')
-    if trained:
-        raise InputError(f'model.backbone.frozen_dtype={frozen_dtype!r} with {trained}: weights of '
-                         '8 bits are not trained, and no gradient goes through them: set '
-                         'model.backbone.freeze_vit=True and unfreeze_pos_embed=False, or leave '
-                         'frozen_dtype out')
-
-
-def _check_sizes(embed_dim: int, num_heads: int, depth: int, img_size: int, patch_size: int,
-                 kernels: int) -> None:
-    if embed_dim % num_heads:
-        near = [n for n in range(1, embed_dim + 1) if embed_dim % n == 0]
-        near = sorted(near, key=lambda n: abs(n - num_heads))[:2]
-        raise InputError(f'num_heads {num_heads}: expected a divisor of embed_dim {embed_dim}, '
-                         f'e.g. {" or ".join(map(str, sorted(near)))}')
-    if img_size < patch_size:
-        raise InputError(f'img_size {img_size}: expected patch_size {patch_size} or more pixels')
-    if kernels != depth:
-        raise InputError(f'use_flash_attn has {kernels} entries: expected one for each of the '
-                         f'{depth} blocks, or True or False')

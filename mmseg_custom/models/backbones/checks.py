@@ -1,0 +1,57 @@
+"""Options of a backbone that do not fit each other: refused before anything is built."""
+from collections.abc import Sequence
+
+from ...errors import InputError
+from ...layers.quantized_linear import DTYPES
+from ..tuning import FULL
+
+
+def check_out_indices(out_indices: Sequence[int], depth: int, with_fpn: bool) -> None:
+    """Refuses blocks that there are not, and a pyramid of another number of them than four.
+
+    Raises:
+        InputError: If there is such a fault.
+    """
+    if not out_indices or list(out_indices) != sorted(set(out_indices)) or not (
+            0 <= out_indices[0] and out_indices[-1] < depth):
+        raise InputError(f'out_indices {list(out_indices)}: expected ascending block numbers '
+                         f'between 0 and depth - 1 = {depth - 1}')
+    if with_fpn and len(out_indices) != 4:
+        raise InputError(f'out_indices {list(out_indices)}: with_fpn=True makes a pyramid of '
+                         f'exactly 4 feature maps, not {len(out_indices)}')
+
+
+def check_frozen_dtype(frozen_dtype: str | None, kind: str) -> None:
+    """Refuses a format that is unknown, or a network without frozen blocks (see :mod:`..tuning`).
+
+    Raises:
+        InputError: If it is one.
+    """
+    if frozen_dtype is None:
+        return
+    if frozen_dtype not in DTYPES:
+        raise InputError(f'model.backbone.frozen_dtype={frozen_dtype!r}: expected one of '
+                         f'{", ".join(map(repr, DTYPES))}, or None')
+    if kind == FULL:
+        raise InputError(f'model.backbone.frozen_dtype={frozen_dtype!r} with freeze_vit=False: '
+                         'weights of 8 bits are not trained: set model.backbone.freeze_vit=True, '
+                         'adapt or train_last, or leave frozen_dtype out')
+
+
+def check_sizes(embed_dim: int, num_heads: int, depth: int, img_size: int, patch_size: int,
+                kernels: int) -> None:
+    """Refuses sizes that do not fit each other.
+
+    Raises:
+        InputError: If there are such.
+    """
+    if embed_dim % num_heads:
+        near = [n for n in range(1, embed_dim + 1) if embed_dim % n == 0]
+        near = sorted(near, key=lambda n: abs(n - num_heads))[:2]
+        raise InputError(f'num_heads {num_heads}: expected a divisor of embed_dim {embed_dim}, '
+                         f'e.g. {" or ".join(map(str, sorted(near)))}')
+    if img_size < patch_size:
+        raise InputError(f'img_size {img_size}: expected patch_size {patch_size} or more pixels')
+    if kernels != depth:
+        raise InputError(f'use_flash_attn has {kernels} entries: expected one for each of the '
+                         f'{depth} blocks, or True or False')
