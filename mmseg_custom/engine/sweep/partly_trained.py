@@ -10,27 +10,9 @@ from mmcv import Config, ConfigDict
 from mmseg.utils import get_root_logger
 
 from ...errors import InputError, some_of
-from ...models.tuning import LAST_BLOCKS, LORA, PARTLY, Tuning, tuning_of
-from ..config import backbone_option
+from ...models.tuning import LAST_BLOCKS, LORA, PARTLY, Tuning
+from ..config import backbone_option, tuning_in, tuning_of_sweep
 from .settings import SweepSettings
-
-
-def tuning_of_sweep(cfg: Config) -> str:
-    """Returns what the runs of a sweep train of the backbone.
-
-    Args:
-        cfg: Config with ``sweep``.
-
-    Returns:
-        'frozen', 'full', 'lora' or 'last_blocks'.
-    """
-    tuning = tuning_of(cfg.model.backbone)
-    return LAST_BLOCKS if cfg.sweep.get('train_last') and tuning != LORA else tuning
-
-
-def shares_feature_maps(cfg: Config) -> bool:
-    """Returns whether the combinations of a sweep are heads on one pass of a frozen backbone."""
-    return tuning_of_sweep(cfg) not in PARTLY
 
 
 def set_tuning(backbone: ConfigDict, varied: Mapping[str, Any]) -> None:
@@ -70,20 +52,6 @@ def check_backbone(cfg: Config, settings: SweepSettings) -> None:
                          'train a part of it: model.backbone.adapt, train_last')
 
 
-def read_tuning(backbone: Mapping) -> tuple[Tuning, int]:
-    """Returns what is trained of a backbone, and the number of its blocks that are read.
-
-    Args:
-        backbone: Its options, as a config has them.
-
-    Raises:
-        InputError: If an option is invalid.
-    """
-    names = ('freeze_vit', 'adapt', 'train_last', 'train_norms')
-    read = max(backbone_option(backbone, 'out_indices')) + 1
-    return Tuning.of(read, **{name: backbone[name] for name in names if name in backbone}), read
-
-
 def log_passes(backbones: Sequence[Mapping], cached: bool) -> None:
     """Says before the runs of a sweep start what they share, and how much is computed in all.
 
@@ -91,13 +59,13 @@ def log_passes(backbones: Sequence[Mapping], cached: bool) -> None:
         backbones: Options of the backbone of each run.
         cached: Whether they train on feature caches.
     """
-    logger, tunings = get_root_logger(), [read_tuning(backbone) for backbone in backbones]
+    logger, tunings = get_root_logger(), [tuning_in(backbone) for backbone in backbones]
     first = sorted({tuning.first_trained for tuning, _ in tunings})
     work = sum(_work(*each, bool(backbone_option(backbone, 'with_cp')), cached)
                for each, backbone in zip(tunings, backbones))
     kind = 'LoRA runs' if tunings[0][0].kind == LORA else 'runs that train blocks'
     logger.info('sweep: %s share no feature maps: %d run(s) in all, one after another, which '
-                'compute about %.3g times what one pass of the frozen backbone does', kind,
+                'compute as much as about %.3g passes of the frozen backbone', kind,
                 len(tunings), work)
     frozen = [number for number in first if number]
     if cached:

@@ -1,4 +1,4 @@
-"""Records of a sweep and its heads, or runs, beside their checkpoints and logs; written on rank 0."""
+"""Records of a sweep, and of its heads or runs beside their checkpoints; written on rank 0."""
 import json
 import os
 import os.path as osp

@@ -1,5 +1,7 @@
 """Trains the combinations of a sweep one after another, each as tools/train.py would train it.
 
+The work dir of a run is that of any training; beside what that leaves, it has
+
     last2_lr0.001/          work dir of a run, and also
       config.py             its config, resolved
       evaluations.json      iteration -> mIoU, mAcc, aAcc
@@ -13,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from mmcv import Config
 from mmcv.runner import get_dist_info
 from mmseg.utils import get_root_logger
 
@@ -78,15 +81,17 @@ class SeparateRuns:
 
     def _prepare(self, one: Combination, timestamp: str) -> Run:
         """Prepares a run, and keeps its config."""
-        one.cfg.filename = osp.join(one.cfg.work_dir, HEAD_CONFIG)
+        path = osp.join(one.cfg.work_dir, HEAD_CONFIG)
+        # Named as what is kept of it; without a text, mmcv would read the file, which comes later.
+        cfg = Config(one.cfg._cfg_dict, cfg_text=one.cfg.text or path, filename=path)
         options = replace(self.sweep.options, seed=self.sweep.seed, work_dir=one.cfg.work_dir)
         with saying('reading the data sets and the checkpoint'):
-            run = prepare_run(one.cfg, options, [split for split in ('train', 'val')
+            run = prepare_run(cfg, options, [split for split in ('train', 'val')
                                                  if split in self.sweep.data], timestamp=timestamp)
         for line in describe_run(run):
             get_root_logger().info('%s', line)
         if get_dist_info()[0] == 0:
-            atomic_write(one.cfg.filename, run.record.dump())
+            atomic_write(path, run.record.dump())
         return run
 
     @staticmethod

@@ -11,6 +11,7 @@ from ...logs import saying
 from ..batch_norm import check_batch_norm
 from ..build import hash_ahead
 from ..cached import open_cache
+from ..config import shares_feature_maps
 from ..fast import log_fast
 from ..label_check import with_checked_labels
 from ..loaders import build_train_loader
@@ -23,7 +24,6 @@ from .finished import all_done, is_done
 from .folder import SweepFolder
 from .grid import Combination, combinations, union_of_layers
 from .head_trainer import HeadTrainer
-from .partly_trained import shares_feature_maps
 from .records import RESULT, SCORES
 from .report import record_start, report
 from .rounds import assign_rounds
