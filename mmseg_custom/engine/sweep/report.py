@@ -49,7 +49,7 @@ def report(work_dir: str, seed: int, found: Sequence[Combination],
     heads = [_describe(one) for one in found]
     scored = [head for head in heads if head['best_mIoU'] is not None]
     best = max(scored, key=lambda head: head['best_mIoU'], default=None)
-    summary = dict(seed=seed, best=best and best['name'], spread=_spread(scored),
+    summary = dict(kind=kind, seed=seed, best=best and best['name'], spread=_spread(scored),
                    by_setting=_by_setting(scored), heads=heads)
     write_json(osp.join(work_dir, SWEEP), summary)
     logger = get_root_logger()
@@ -57,7 +57,7 @@ def report(work_dir: str, seed: int, found: Sequence[Combination],
     if scored:
         with atomic_path(osp.join(work_dir, PLOT)) as part:
             draw(scored).savefig(part, format='png', dpi=120)
-        logger.info('%s', _in_words(summary, kind))
+        logger.info('%s', _in_words(summary))
     logger.info('sweep: %s', ', '.join(osp.join(work_dir, name)
                                        for name in (SWEEP, PLOT) if name == SWEEP or scored))
     return heads
@@ -166,11 +166,11 @@ def _value(head: dict, key: str) -> str:
     return label(head['settings'].get(key, ''))
 
 
-def _in_words(summary: dict, kind: str) -> str:
+def _in_words(summary: dict) -> str:
     spread = summary['spread']
-    return (f'best: {summary["best"]}, mIoU {100 * spread["most"]:.2f}; {spread["heads"]} {kind}s '
-            f'from {100 * spread["least"]:.2f} to {100 * spread["most"]:.2f}, standard deviation '
-            f'{100 * spread["deviation"]:.2f}')
+    return (f'best: {summary["best"]}, mIoU {100 * spread["most"]:.2f}; {spread["heads"]} '
+            f'{summary["kind"]}s from {100 * spread["least"]:.2f} to {100 * spread["most"]:.2f}, '
+            f'standard deviation {100 * spread["deviation"]:.2f}')
 
 
 def _percent(score: float | None) -> str:
