@@ -191,7 +191,7 @@ def _train(settings: Settings, iterations: int, seed: int, device: str,
             state = torch.load(f'{folder}/latest.pth', map_location='cpu')['state_dict']
             torch.save({name.removeprefix('backbone.'): tensor for name, tensor in state.items()
                         if name.startswith('backbone.')}, keep)
-        return 100 * _last_miou(Path(folder).glob('*.log.json'))
+        return round(100 * _last_miou(Path(folder).glob('*.log.json')), 2)
 
 
 def _last_miou(logs: Iterable[Path]) -> float:
