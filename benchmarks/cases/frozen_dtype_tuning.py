@@ -55,6 +55,9 @@ def case(run: Context) -> None:
                 scores[name, kind].append(score)
                 if kind is not None:
                     errors[name, kind].append(_error(task, jobs[name, kind], images))
+            run.fact(**{f'seed {seed}, mIoU of {name}, by dtype of what is frozen': {
+                kind or PLAIN: scores[name, kind][-1] for kind in (None, *DTYPES)}
+                for name in RATES})
     for name in RATES:
         for kind in DTYPES:
             _add_rows(run, f'{name}, over {kind}', scores[name, kind], scores[name, None])
