@@ -42,8 +42,6 @@ METHODS: dict[str, Settings] = {
 }
 SEEDS = range(5)
 SEED_OF_RATES = 100  # not one of SEEDS
-RATES = tuple(value * 10. ** power for power in (-4, -3, -2, -1) for value in (1, 3))
-FIRST_RATE = RATES.index(3e-3)
 
 
 @dataclass(frozen=True)
@@ -55,15 +53,18 @@ class Size:
         indoor: Images by part that it is tuned on: 'val' chooses learning rates, 'test' is scored.
         pretraining: Iterations of the pretraining.
         tuning: Iterations of each run.
+        rates: Learning rates that one is chosen of.
     """
     outdoor: Mapping[str, int]
     indoor: Mapping[str, int]
     pretraining: int
     tuning: int
+    rates: tuple[float, ...] = tuple(
+        value * 10. ** power for power in (-4, -3, -2, -1) for value in (1, 3))
 
 
 FULL = Size(dict(train=480, val=48), dict(train=96, val=48, test=96), 800, 150)
-TINY = Size(dict(train=8, val=2), dict(train=8, val=2, test=2), 2, 2)
+TINY = Size(dict(train=8, val=2), dict(train=8, val=2, test=2), 2, 2, (3e-3,))
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,13 @@ class Job:
         rate: Learning rate.
         seed: Seed of the head's first weights, of crops and of their order.
         part: Part of the rooms that it is scored on.
+        keep: File that what was trained of the backbone is written to.
     """
     settings: Settings
     rate: float
     seed: int
     part: str = 'test'
+    keep: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -107,34 +110,36 @@ class Transfer:
     def choose_rates(self, methods: Mapping[str, Settings]) -> dict[str, float]:
         """Chooses a learning rate for each method, on images and with a seed for that alone.
 
-        From the middle of ``RATES`` it goes on in the direction in which the mIoU grows, while it
-        grows.
+        From the middle of ``size.rates`` it goes on in the direction in which the mIoU grows, while
+        it grows.
         """
         with ThreadPoolExecutor(processes()) as pool:
             return dict(zip(methods, pool.map(self._choose_rate, methods.values())))
 
     def _choose_rate(self, settings: Settings) -> float:
+        rates = self.size.rates
         found: dict[int, float] = {}
 
         def score(position: int) -> float:
-            if not 0 <= position < len(RATES):
+            if not 0 <= position < len(rates):
                 return float('-inf')
             if position not in found:
-                found[position] = self._score(
-                    Job(settings, RATES[position], SEED_OF_RATES, 'val'))
+                job = Job(settings, rates[position], SEED_OF_RATES, 'val')
+                found[position] = self._score(job)
             return found[position]
 
-        best = FIRST_RATE
-        for step in (1, -1):
+        best = (len(rates) - 1) // 2
+        for step in (1, -1) if len(rates) > 1 else ():
             while score(best + step) > score(best):
                 best += step
-        return RATES[best]
+        return rates[best]
 
     def _score(self, job: Job) -> float:
         return _train({
             'data.train.description': self.rooms, 'data.val.description': self.rooms,
             'data.val.part': job.part, 'model.backbone.pretrained': self.backbone,
-            'optimizer.lr': job.rate, **job.settings}, self.size.tuning, job.seed, self.device)
+            'optimizer.lr': job.rate, **job.settings}, self.size.tuning, job.seed, self.device,
+            job.keep)
 
 
 def prepare(run: Context) -> Transfer:
@@ -186,7 +191,7 @@ def _train(settings: Settings, iterations: int, seed: int, device: str,
             state = torch.load(f'{folder}/latest.pth', map_location='cpu')['state_dict']
             torch.save({name.removeprefix('backbone.'): tensor for name, tensor in state.items()
                         if name.startswith('backbone.')}, keep)
-        return 100 * _last_miou(Path(folder).glob('*.log.json'))
+        return round(100 * _last_miou(Path(folder).glob('*.log.json')), 2)
 
 
 def _last_miou(logs: Iterable[Path]) -> float:

@@ -119,14 +119,14 @@ def engine_of(engine: Engine, model: nn.Module) -> tuple[str, str]:
         return engine.type, 'asked for'
     if not _is_grouped():
         return 'single', 'one process'
-    if getattr(model.backbone, 'frozen_dtype', None) is not None:
-        return 'ddp', 'weights of 8 bits are not sharded'
     counts = [0, 0]  # of frozen and trained weights
     for block in _blocks(model):
         for parameter in block.parameters():
             counts[parameter.requires_grad] += parameter.numel()
     frozen, trained = counts
     if trained > frozen:
+        if getattr(model.backbone, 'frozen_dtype', None) is not None:
+            return 'ddp', 'weights of 8 bits are not sharded'
         return 'fsdp2', 'the backbone is trained'
     return 'ddp', 'most of the backbone is frozen' if trained else 'the backbone is frozen'
 

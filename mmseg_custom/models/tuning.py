@@ -43,16 +43,14 @@ class Tuning:
         blocks: Indices of the blocks that are trained, or adapted, ascending.
         first_trained: Index of the first block with trained weights; without any, the number of
             blocks that are read.
-        read: Number of blocks that are read.
-        norms: Whether norms and layer scales of the other ones of them are trained.
+        norms: Indices of blocks whose norms and layer scales are trained, if the rest is or not.
         lora: Options of the adapters, of 'lora'.
         adapt_folder: Folder of peft's that has the values of the adapters at first.
     """
     kind: str
     blocks: Sequence[int]
     first_trained: int
-    read: int
-    norms: bool = False
+    norms: Sequence[int] = ()
     lora: LoraOptions | None = None
     adapt_folder: str | None = None
 
@@ -80,19 +78,18 @@ class Tuning:
                              'the number of blocks that are trained, 0 for norms alone')
         if kind == LORA:
             blocks, options = _read_adapt(adapt, read)
-            return cls(kind, blocks, blocks[0], read, lora=options,
-                       adapt_folder=_read_folder(adapt))
+            return cls(kind, blocks, blocks[0], lora=options, adapt_folder=_read_folder(adapt))
         if kind == LAST_BLOCKS:
             return _last_blocks(read, train_last, train_norms, freeze_vit)
         if kind == FROZEN:
-            return cls(kind, (), read, read)
-        return cls(kind, range(read), 0, read)
+            return cls(kind, (), read)
+        return cls(kind, range(read), 0)
 
     def trains(self, block: int, name: str) -> bool:
         """Returns whether a weight that a block has by itself, not of an adapter, is trained."""
         if self.kind != LAST_BLOCKS:
             return self.kind == FULL
-        return block in self.blocks or self.norms and block < self.read and (
+        return block in self.blocks or block in self.norms and (
             not set(NORMS).isdisjoint(name.split('.')))
 
     @property
@@ -190,7 +187,7 @@ def _last_blocks(read: int, count: Any, norms: bool, freeze_vit: bool) -> Tuning
         raise InputError(f'{KEY}.train_last={count!r}: expected a number of blocks from 1 to '
                          f'{read}, which are read (out_indices){more}')
     blocks = range(read - count, read)
-    return Tuning(LAST_BLOCKS, blocks, 0 if norms else blocks[0], read, norms)
+    return Tuning(LAST_BLOCKS, blocks, 0 if norms else blocks[0], range(read if norms else 0))
 
 
 def _is_count(value: object) -> bool:

@@ -14,12 +14,12 @@ from mmseg_custom.engine.build import build_model, build_network
 from mmseg_custom.engine.frozen_dtype import map_errors
 from mmseg_custom.errors import InputError
 from mmseg_custom.layers.lora import is_adapter, lora_layers, native_name
-from mmseg_custom.layers.quantized_linear import quantized_layers
+from mmseg_custom.layers.quantized_linear import DTYPES, quantized_layers
 from mmseg_custom.models import InternViT6B
 
 TINY = dict(embed_dim=64, depth=4, num_heads=2, img_size=56, out_indices=[0, 2])
 LORA = dict(type='lora', r=4)
-KINDS = ('int8', 'fp8')
+KINDS = ('int8', pytest.param('fp8', marks=pytest.mark.slow))
 WAYS = dict(lora=dict(adapt=LORA), lora_of_some_blocks=dict(adapt={**LORA, 'blocks': [1, 2]}),
             last_blocks=dict(train_last=1), norms=dict(train_last=1, train_norms=True),
             positions=dict(freeze_vit=True, unfreeze_pos_embed=True))
@@ -53,7 +53,7 @@ def change_adapters(backbone: nn.Module) -> None:
         nn.init.normal_(layer.lora_B['default'].weight, std=0.1)
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', DTYPES)
 def test_new_adapters_leave_the_feature_maps_bit_for_bit(kind, weights):
     frozen = InternViT6B(**TINY, freeze_vit=True, frozen_dtype=kind, pretrained=weights)
     adapted = InternViT6B(**TINY, adapt=LORA, frozen_dtype=kind, pretrained=weights)
@@ -64,7 +64,7 @@ def test_new_adapters_leave_the_feature_maps_bit_for_bit(kind, weights):
     assert not equal(maps(adapted), maps(frozen))
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', DTYPES)
 @pytest.mark.parametrize('way', WAYS)
 def test_a_step_changes_what_is_trained_and_nothing_else(kind, way, weights):
     backbone = InternViT6B(**TINY, **WAYS[way], frozen_dtype=kind, pretrained=weights)
