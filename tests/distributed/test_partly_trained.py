@@ -187,6 +187,7 @@ def test_what_fsdp2_stores_and_gathers(process_group, monkeypatch):
             name for name, p in block.named_parameters() if p.requires_grad}
         assert any('lora_' in name for name in stored) == (i in (2, 4))
         group = block._get_fsdp_state()._fsdp_param_group
+        assert group.unshard_in_backward == (i >= 2)  # the backward pass ends there
         group.lazy_init()
         group.unshard()
         group.wait_for_unshard()
