@@ -79,6 +79,8 @@ def network(recipe: str, **backbone: object) -> torch.nn.Module:
 @pytest.mark.parametrize('recipe, backbone', [
     *((recipe, {}) for recipe in RECIPES),
     ('few_shot', dict(img_size=56)),  # the position embedding is resampled
+    ('few_shot', dict(adapt=dict(type='lora', use_dora=True, dropout=0.1))),
+    ('few_shot', dict(train_last=1, train_norms=True)),
 ])
 def test_a_step_has_no_operation_without_a_deterministic_kernel(recipe, backbone):
     model = network(recipe, **backbone)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.runs import ITERATIONS, final_state, losses
+from helpers.runs import ITERATIONS, PARTLY, final_state, losses, write_small_config
 
 pytestmark = pytest.mark.gpu
 
@@ -25,24 +25,31 @@ def single(zygote, device, small_config, tmp_path_factory) -> Path:
     return work_dir
 
 
-def assert_same_training(work_dir: Path, expected: Path) -> None:
-    """Compares losses and trained weights up to the order of sums, and up to TF32."""
+def assert_same_training(work_dir: Path, expected: Path, part: str = '') -> None:
+    """Compares losses and trained weights up to the order of sums, and up to TF32.
+
+    Args:
+        work_dir: Work dir of the run.
+        expected: That of the run it is compared with.
+        part: Regular expression for the names of weights that are compared.
+    """
     found, logged = losses(work_dir), losses(expected)
     assert [found[i]['loss'] for i in range(1, ITERATIONS + 1)] == pytest.approx(
         [logged[i]['loss'] for i in range(1, ITERATIONS + 1)], rel=5e-3)
-    end, expected_end = trained(work_dir), trained(expected)
-    assert end.keys() == expected_end.keys() and len(end) > 50
+    end, expected_end = trained(work_dir, part), trained(expected, part)
+    assert end.keys() == expected_end.keys() and len(end) > (10 if part else 50)
     difference = sum((end[name] - value).square().sum() for name, value in expected_end.items())
     norm = sum(value.square().sum() for value in expected_end.values())
     assert (difference / norm).sqrt() < 2e-2
 
 
-def trained(work_dir: Path) -> dict[str, torch.Tensor]:
-    """Weights after the last iteration."""
+def trained(work_dir: Path, part: str) -> dict[str, torch.Tensor]:
+    """Weights after the last iteration, of names that hold a part."""
     state = {name.removeprefix('state_dict.'): value  # of a sharded checkpoint
              for name, value in final_state(work_dir).items()}
+    weights = re.compile(r'(backbone|decode_head|auxiliary_head)\..*(weight|bias|gamma)')
     return {name: value for name, value in state.items()
-            if re.fullmatch(r'(backbone|decode_head|auxiliary_head)\..*(weight|bias|gamma)', name)}
+            if re.search(part, name) and weights.fullmatch(name)}
 
 
 @pytest.mark.parametrize('engine', ['ddp', 'fsdp2'])
@@ -51,6 +58,19 @@ def test_one_rank(zygote, device, small_config, single, tmp_path, engine):
                         '--launcher', 'pytorch', '--engine', engine, *SETTINGS)
     assert f'engine: {engine} (asked for), 1 process(es)' in text
     assert_same_training(tmp_path, single)
+
+
+@pytest.mark.parametrize('kind, part', [
+    ('lora', 'lora_'), ('dora', 'lora_'), ('last_blocks', r'blocks\.[23]\.')])
+def test_one_rank_of_a_part(zygote, device, tmp_path, kind, part):
+    """Adapters and last blocks, which are replicated or sharded beside frozen weights."""
+    config = write_small_config(tmp_path, PARTLY[kind].replace(', dropout=0.3', ''))
+    for engine in ('single', 'ddp', 'fsdp2'):
+        group = ['--launcher', 'pytorch', '--engine', engine] if engine != 'single' else []
+        zygote.train(config, '--work-dir', tmp_path / engine, '--device', device, *EXACT, *group,
+                     *SETTINGS)
+    for engine in ('ddp', 'fsdp2'):
+        assert_same_training(tmp_path / engine, tmp_path / 'single', part)
 
 
 @pytest.mark.parametrize('engine', ['ddp', 'fsdp2'])

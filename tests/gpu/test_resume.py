@@ -1,12 +1,14 @@
 """With --deterministic, a resumed run ends on a GPU as the uninterrupted one, bit for bit."""
 import pytest
-from helpers.runs import assert_same_end, spread, without_the_end
+from helpers.runs import PARTLY, assert_same_end, spread, without_the_end, write_small_config
 
 pytestmark = pytest.mark.gpu
 
 
-def test_one_process(train, device, small_config, tmp_path):
-    options = [small_config, '--deterministic', *spread(1)]
+@pytest.mark.parametrize('part', ['', *PARTLY])
+def test_one_process(train, device, tmp_path, part):
+    config = write_small_config(tmp_path, PARTLY.get(part, ''))
+    options = [config, '--deterministic', *spread(1)]
     text = train(*options, '--work-dir', tmp_path / 'whole', '--seed', 5)
     if device == 'cuda':
         assert '--deterministic: all kernels of a training step are' in text
