@@ -2,7 +2,8 @@ from functools import partial
 
 import pytest
 import torch
-from helpers.tiny_networks import SIZE
+from helpers.adapters import adapted, save
+from helpers.tiny_networks import SIZE, write_flat
 from torch import nn
 
 from mmseg_custom.checkpoint import save_checkpoint
@@ -46,6 +47,21 @@ def test_and_back(trained, call, tmp_path):
 def test_safetensors(trained, call, tmp_path):
     code, output, _ = call(tmp_path / 'iter_1.pth', tmp_path / 'full.safetensors')
     assert code == 0 and 'full.safetensors' in output
+
+
+def test_adapters(call, tmp_path, monkeypatch):
+    """Into one file, into a folder of peft, and from there into a backbone."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    path = save(adapted(write_flat(tmp_path)), tmp_path)
+    code, output, _ = call(path, tmp_path / 'full.pth')
+    assert code == 0 and f'written: {tmp_path}/full.pth' in output
+    assert 'rounded to bfloat16, they would lose ' in output
+    code, output, _ = call(path, tmp_path / 'adapters')
+    assert code == 0 and output.splitlines()[-1] == f'written: {tmp_path}/adapters'
+    assert call(tmp_path / 'adapters', tmp_path / 'backbone.pth')[0] == 0
+    merged, backbone = (torch.load(tmp_path / name) for name in ('full.pth', 'backbone.pth'))
+    assert all(torch.equal(merged['state_dict'][f'backbone.{name}'], tensor)
+               for name, tensor in backbone.items())
 
 
 @pytest.mark.parametrize('arguments, says', [
