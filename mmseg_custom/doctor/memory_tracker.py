@@ -20,7 +20,7 @@ from ..layers.resize import is_channels_last
 from .kernels import FLOP_FORMULAS, Kernel, KernelCall, describe_call
 
 aten = torch.ops.aten
-AllocationSite = tuple[str, int]  # a phase of the step, and the number of a block or part in it
+AllocationSite = tuple[str, str]  # a phase of the step, and a block or another part in it
 STATES = ('master weights', 'gradients', 'optimizer')  # of trained weights; FSDP2 shards them
 KINDS = ('weights', *STATES, 'activations', 'head', 'workspace')
 
@@ -75,10 +75,10 @@ class MemoryTracker(TorchDispatchMode):
         """Returns the number of a tensor's storage."""
         return self._record(tensor, self.kind).number
 
-    def enter_site(self, phase: str, number: int = 0) -> None:
-        """Begins an allocation site: 'forward', 'backward' or 'optimizer', and a number in it."""
+    def enter_site(self, phase: str, part: str = '') -> None:
+        """Begins an allocation site: 'forward', 'backward' or 'optimizer', and a part in it."""
         self._record_resizes()
-        self.sites.append((len(self.events), (phase, number)))
+        self.sites.append((len(self.events), (phase, part)))
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.prim.device.default:
