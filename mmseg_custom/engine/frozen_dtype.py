@@ -23,6 +23,7 @@ from ..checkpoint.lazy import LazyTensor
 from ..checkpoint.load import open_backbone_weights
 from ..checkpoint.provenance import weights_source_of
 from ..evaluation.results import UNPUBLISHED
+from ..layers.lora import native_name
 from ..layers.quantized_linear import QuantizedLinear, quantized_layers
 from .randomness import SeededSamples
 from .run import Run
@@ -54,17 +55,32 @@ def measure_frozen_dtype(run: Run, backbone: nn.Module) -> None:
     get_root_logger().warning('model.backbone.frozen_dtype: %s', describe_record(record))
 
 
+@torch.no_grad()
 def map_errors(backbone: nn.Module, images: Tensor) -> list[float]:
     """Returns the relative error of each feature map that 8 bits make: |found - exact| / |exact|.
+
+    Adapters and trained blocks are the same in both, and in evaluation mode.
 
     Args:
         backbone: Backbone with weights of 8 bits from a file.
         images: (B, 3, H, W), normalised.
     """
-    found = backbone.frozen_features(images)
-    with _original_weights(backbone):
-        exact = backbone.frozen_features(images)
+    with _evaluation_mode(backbone):
+        found = backbone(images, before_pyramid=True)
+        with _original_weights(backbone):
+            exact = backbone(images, before_pyramid=True)
     return [float((x - y).norm() / y.norm()) for x, y in zip(found, exact)]
+
+
+@contextmanager
+def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Turns off dropout and drop path, which trained parts of a backbone have."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
 
 
 @contextmanager
@@ -76,7 +92,8 @@ def _original_weights(backbone: nn.Module) -> Iterator[None]:
     layers = {name: layer for name, layer in backbone.named_modules()
               if isinstance(layer, QuantizedLinear)}
     for name, layer in layers.items():
-        multiply = partial(_multiply, layer, weights[f'{name}.weight'], backbone.dtype)
+        weight = weights[native_name(f'{name}.weight')]
+        multiply = partial(_multiply, layer, weight, backbone.dtype)
         layer.forward = multiply  # type: ignore[method-assign]
     try:
         yield

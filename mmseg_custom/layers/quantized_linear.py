@@ -7,6 +7,14 @@ The second form is the GPU's product in int8 or fp8 (e4m3), with a scale for eac
 Elsewhere only memory is saved. Rows share a scale as in Dettmers et al., "LLM.int8()", 2022; e4m3
 is that of Micikevicius et al., "FP8 formats for deep learning", 2022.
 
+Gradients go to the input alone, for trained parts before a layer and beside it (LoRA):
+
+    dx = dy W      with W dequantized again, so that autograd keeps the 8 bits and the scales
+
+Where tokens are rounded, that is the gradient of the first form. It takes their rounding for the
+identity, a straight-through estimator (Bengio et al., "Estimating or propagating gradients through
+stochastic neurons for conditional computation", 2013).
+
 N tokens, I inputs, O outputs.
 """
 import torch
@@ -45,6 +53,19 @@ def quantize_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     if dtype == torch.int8:
         values = values.round_()
     return values.clamp_(-largest, largest).to(dtype), scales
+
+
+def dequantize(weight: Tensor, scales: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
+    """Returns weights in a dtype of floating point.
+
+    Args:
+        weight: (O, I), as :class:`QuantizedLinear` stores them.
+        scales: (O, 1), float32.
+        kind: 'int8' or 'fp8'.
+        dtype: Dtype of the result.
+    """
+    exact = torch.float32 if dtype == torch.float16 else dtype  # whose range scales exceed
+    return weight.view(DTYPES[kind]).to(exact).mul_(scales.to(exact)).to(dtype)
 
 
 def has_product(kind: str, device: torch.device) -> bool:
@@ -117,32 +138,16 @@ class QuantizedLinear(nn.Module):
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:
         """Returns the weights (O, I) in a dtype of floating point."""
-        exact = torch.float32 if dtype == torch.float16 else dtype  # whose range scales exceed
-        return self._values().to(exact).mul_(self.weight_scale.to(exact)).to(dtype)
+        return dequantize(self.weight, self.weight_scale, self.kind, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O), in the dtype of the input."""
         rows = x.reshape(-1, self.in_features)
-        if self.rounds_tokens and len(rows) >= LEAST_TOKENS:
-            out = self._in_8_bits(rows)
-        else:
-            bias = None if self.bias is None else self.bias.to(x.dtype)
-            out = F.linear(rows, self.dequantized(x.dtype), bias)
+        in_8_bits = self.rounds_tokens and len(rows) >= LEAST_TOKENS
+        multiply = (_TokenGradient.apply if rows.requires_grad and torch.is_grad_enabled()
+                    else _multiply)
+        out = multiply(rows, self.weight, self.weight_scale, self.bias, self.kind, in_8_bits)
         return out.view(*x.shape[:-1], self.out_features)
-
-    def _in_8_bits(self, rows: Tensor) -> Tensor:
-        """(N, I) -> (N, O), by a product in 8 bits."""
-        values, scales = quantize_rows(rows, DTYPES[self.kind])
-        if self.kind == 'int8':
-            out = torch._int_mm(values, self.weight.T) * scales * self.weight_scale.T
-        else:
-            out = torch._scaled_mm(values, self._values().T, scale_a=scales,
-                                   scale_b=self.weight_scale.T, out_dtype=torch.bfloat16,
-                                   use_fast_accum=True)
-        return (out if self.bias is None else out + self.bias).to(rows.dtype)
-
-    def _values(self) -> Tensor:
-        return self.weight.view(DTYPES[self.kind])
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         """Rounds weights of floating point in a state dict, whose file has no scales."""
@@ -163,6 +168,55 @@ class QuantizedLinear(nn.Module):
     def _choose_product(self) -> None:
         fits = self.in_features % MULTIPLE == self.out_features % MULTIPLE == 0
         self.rounds_tokens = fits and self.has_product(self.kind, self.weight.device)
+
+
+def _multiply(rows: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None, kind: str,
+              in_8_bits: bool) -> Tensor:
+    """(N, I) -> (N, O), in the dtype of the rows.
+
+    Args:
+        rows: Tokens.
+        weight: (O, I), as stored.
+        scales: (O, 1), of the weight.
+        bias: (O,), or None.
+        kind: 'int8' or 'fp8'.
+        in_8_bits: Whether the rows are rounded too, for a product in 8 bits.
+    """
+    if in_8_bits:
+        out = _product_in_8_bits(rows, weight, scales, kind)
+        return (out if bias is None else out + bias).to(rows.dtype)
+    bias = None if bias is None else bias.to(rows.dtype)
+    return F.linear(rows, dequantize(weight, scales, kind, rows.dtype), bias)
+
+
+def _product_in_8_bits(rows: Tensor, weight: Tensor, scales: Tensor, kind: str) -> Tensor:
+    """(N, I) -> (N, O), in float32 for int8 and in bfloat16 for fp8; see :func:`_multiply`."""
+    values, token_scales = quantize_rows(rows, DTYPES[kind])
+    if kind == 'int8':
+        return torch._int_mm(values, weight.T) * token_scales * scales.T
+    return torch._scaled_mm(values, weight.view(DTYPES[kind]).T, scale_a=token_scales,
+                            scale_b=scales.T, out_dtype=torch.bfloat16, use_fast_accum=True)
+
+
+class _TokenGradient(torch.autograd.Function):
+    """:func:`_multiply` with a gradient of the rows, as the module's docstring has it.
+
+    Autograd would keep the dequantized weight for it.
+    """
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, weight: Tensor, scales: Tensor, bias: Tensor | None, kind: str,
+                in_8_bits: bool) -> Tensor:
+        """(N, I) -> (N, O)."""
+        ctx.save_for_backward(weight, scales)
+        ctx.kind = kind
+        return _multiply(rows, weight, scales, bias, kind, in_8_bits)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """(N, O) -> (N, I), and None for what is no token."""
+        weight, scales = ctx.saved_tensors
+        return (gradient @ dequantize(weight, scales, ctx.kind, gradient.dtype), *[None] * 5)
 
 
 def quantize_linears(module: nn.Module, kind: str) -> nn.Module:
