@@ -129,7 +129,7 @@ def with_stretches(cfg: Config, stretches: Sequence[Stretch]) -> Config:
     kind = trained_part(cfg).kind
     cfg = with_depth(cfg, [*indices, first - 1])
     if kind == LORA:
-        cfg.model.backbone.adapt.blocks = adapted
+        cfg.model.backbone.adapt = dict(cfg.model.backbone.adapt, blocks=adapted)
     elif kind == LAST_BLOCKS:
         cfg.model.backbone.train_last = len(adapted)
     return cfg

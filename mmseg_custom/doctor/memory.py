@@ -114,14 +114,10 @@ def predict(cfg: Config, shape: RunShape,
     engine = Engine.of(cfg.get('engine'))
     recomputing = (True, False) if num_under_autograd(cfg) else (False,)
     chosen = type_of(cfg, shape, engine)
-    unsharded = chosen if chosen != 'fsdp2' else 'single' if shape.ranks == 1 else 'ddp'
+    unsharded = chosen if chosen != 'fsdp2' else unsharded_type(shape)
     with_cp = recomputes(cfg)
     estimates = []
-    # Neither a cache nor weights of 8 bits go with shards.
-    unsharded_alone = shape.cached is not None or cfg.model.backbone.get('frozen_dtype')
-    if unsharded_alone and chosen == 'fsdp2':
-        chosen = unsharded
-    for kind in (unsharded,) if unsharded_alone else (unsharded, 'fsdp2'):
+    for kind in (unsharded, 'fsdp2') if can_shard(cfg, shape) else (unsharded,):
         resolved = resolve_engine(cfg, shape, replace(engine, type=kind))
         for checkpointing in recomputing:
             progress(f'{kind}, {"with" if checkpointing else "without"} checkpointing')
@@ -131,11 +127,16 @@ def predict(cfg: Config, shape: RunShape,
     for each in estimates:
         each.chosen = (each.engine, each.checkpointing, each.offload) == (
             chosen, with_cp, chosen == 'fsdp2' and engine.cpu_offload)
-        # On the CPU all processes share the memory.
-        needed = each.peak * shape.ranks if shape.device == 'cpu' else each.peak
-        each.fits = None if shape.usable is None else needed <= shape.usable
+        each.fits = fits(each, shape)
     return sorted(estimates, key=lambda each: (each.offload, each.engine == 'fsdp2',
                                                not each.checkpointing))
+
+
+def fits(estimate: MemoryEstimate, shape: RunShape) -> bool | None:
+    """Returns whether the memory of a run's devices suffices; None if that is not known."""
+    # On the CPU all processes share the memory.
+    needed = estimate.peak * (shape.ranks if shape.device == 'cpu' else 1)
+    return None if shape.usable is None else needed <= shape.usable
 
 
 def resolve_engine(cfg: Config, shape: RunShape, engine: Engine) -> Engine:
@@ -239,11 +240,21 @@ def _estimates(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool
 
 def type_of(cfg: Config, shape: RunShape, engine: Engine) -> str:
     """Returns the type of the engine of a run, 'auto' resolved."""
-    if engine.type != 'auto':
-        return engine.type
-    if shape.ranks == 1:
-        return 'single'
-    return automatic_type(build_network(cfg, on_meta=True))[0]
+    found = engine.type
+    if found == 'auto':
+        found = 'single' if shape.ranks == 1 else automatic_type(
+            build_network(cfg, on_meta=True))[0]
+    return unsharded_type(shape) if found == 'fsdp2' and not can_shard(cfg, shape) else found
+
+
+def unsharded_type(shape: RunShape) -> str:
+    """Returns the type of an engine in which each process has all weights."""
+    return 'single' if shape.ranks == 1 else 'ddp'
+
+
+def can_shard(cfg: Config, shape: RunShape) -> bool:
+    """Returns whether a run can be sharded: neither a cache nor weights of 8 bits go with that."""
+    return shape.cached is None and not cfg.model.backbone.get('frozen_dtype')
 
 
 def recomputes(cfg: Config) -> bool:

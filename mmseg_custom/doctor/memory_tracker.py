@@ -49,7 +49,7 @@ class MemoryTracker(TorchDispatchMode):
         sites: (number of events before it, allocation site), in order.
         flops: Floating-point operations by kernel.
         calls: Largest call of each kernel.
-        moved_bytes: Bytes that all other operations read and write.
+        moved_bytes: Bytes that all other operations read and write, and products with adapters.
     """
 
     def __init__(self, copying_collectives: bool = False, copying_convolutions: bool = False):
@@ -191,7 +191,8 @@ class MemoryTracker(TorchDispatchMode):
             if call is not None and (
                     kernel not in self.calls or flops > self.calls[kernel].flops):
                 self.calls[kernel] = call
-        elif not func.is_view:
+            is_thin = call is not None and call.is_thin
+        if not func.is_view and (formula is None or is_thin):
             self.moved_bytes += sum(t.nbytes for t in tree_leaves((args, kwargs, out))
                                     if _has_memory(t))
 
