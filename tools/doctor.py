@@ -1,12 +1,21 @@
-"""Checks a run before it starts: python tools/doctor.py CONFIG [--gpus 8 --gpu-memory 80]."""
+"""Checks a run before it starts: python tools/doctor.py CONFIG [--gpus 8 --gpu-memory 80].
+
+With --compare it says which ways of tuning the backbone fit instead.
+"""
 import argparse
 import logging
 import os
 import sys
 import warnings
+from typing import TYPE_CHECKING
 
 from _arguments import add_cfg_options, add_debug
 from _command_line import Parser, existing, fail, start
+
+if TYPE_CHECKING:
+    from mmcv import Config
+
+    from mmseg_custom.engine.options import RunOptions
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,6 +34,10 @@ def parse_args() -> argparse.Namespace:
                         'bfloat16, to predict the time where there is none to measure')
     parser.add_argument('--no-validate', action='store_true', help='the run has no evaluations; '
                         'from a complete feature cache it then needs no backbone on the GPU')
+    parser.add_argument('--compare', action='store_true', help='predict memory and time of the '
+                        'ways of tuning the backbone (frozen, LoRA, last blocks, full) with the '
+                        'heads, data and batch of the config, and say which fit; the exit code '
+                        'is 1 if none does')
     parser.add_argument('--json', action='store_true', help='print everything as JSON')
     add_cfg_options(parser)
     add_debug(parser)
@@ -41,11 +54,8 @@ def main(args: argparse.Namespace) -> None:
     from mmseg.utils import get_root_logger
 
     from mmseg_custom.distributed.devices import gpu_problem
-    from mmseg_custom.doctor.checks import run_checks
-    from mmseg_custom.doctor.report import as_json, page
     from mmseg_custom.engine.config import load_config, resolve_config
     from mmseg_custom.engine.options import RunOptions
-    from mmseg_custom.progress import Steps
 
     warnings.simplefilter('ignore')
     get_root_logger().setLevel(logging.ERROR)
@@ -57,11 +67,36 @@ def main(args: argparse.Namespace) -> None:
     ranks = args.gpus or (torch.cuda.device_count() if device == 'cuda' and here else 1)
     options = RunOptions(device=device, no_validate=args.no_validate)
     cfg, _ = resolve_config(load_config(args.config, args.cfg_options), options)
+    work = compare_ways if args.compare else check
+    sys.exit(0 if work(args, cfg, options, ranks, memory_of(args, device)) else 1)
+
+
+def check(args: argparse.Namespace, cfg: 'Config', options: 'RunOptions', ranks: int,
+          memory: int | None) -> bool:
+    """Prints the report of all checks; returns whether no fault was found."""
+    from mmseg_custom.doctor.checks import run_checks
+    from mmseg_custom.doctor.report import as_json, page
+    from mmseg_custom.progress import Steps
+
     progress = Steps('checking')
-    report = run_checks(cfg, options, ranks, memory_of(args, device), args.tflops, progress)
+    report = run_checks(cfg, options, ranks, memory, args.tflops, progress)
     progress('')
     print((as_json if args.json else page)(report, args.config))
-    sys.exit(0 if report.healthy else 1)
+    return report.healthy
+
+
+def compare_ways(args: argparse.Namespace, cfg: 'Config', options: 'RunOptions', ranks: int,
+                 memory: int | None) -> bool:
+    """Prints which ways of tuning fit; returns whether any does, or no memory is known."""
+    from mmseg_custom.doctor.comparison import compare
+    from mmseg_custom.doctor.comparison_report import as_json, table
+    from mmseg_custom.progress import Steps
+
+    progress = Steps('predicting')
+    found = compare(cfg, options, ranks, memory, args.tflops, progress)
+    progress('')
+    print((as_json if args.json else table)(found, args.config))
+    return not found.advice
 
 
 def memory_of(args: argparse.Namespace, device: str) -> int | None:

@@ -11,7 +11,7 @@ tensor; the figures are those of the GPU with the largest shards.
 """
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 from typing import NamedTuple
 
 import torch
@@ -43,6 +43,11 @@ class Storage:
 def usable_bytes(memory: int) -> int:
     """Returns the bytes that tensors may fill of a GPU's memory."""
     return int(memory * (1 - FRAGMENTATION)) - RESERVE
+
+
+def memory_for(count: int) -> int:
+    """Returns the memory of a GPU of which tensors may fill so many bytes."""
+    return ceil((count + RESERVE) / (1 - FRAGMENTATION))
 
 
 class StateBytes(NamedTuple):

@@ -117,8 +117,11 @@ def engine_of(engine: Engine, model: nn.Module) -> tuple[str, str]:
     """Returns the type of an engine, 'auto' resolved, and the reason for it."""
     if engine.type != 'auto':
         return engine.type, 'asked for'
-    if not _is_grouped():
-        return 'single', 'one process'
+    return automatic_type(model) if _is_grouped() else ('single', 'one process')
+
+
+def automatic_type(model: nn.Module) -> tuple[str, str]:
+    """Returns the type of engine that 'auto' is in several processes, and the reason for it."""
     counts = [0, 0]  # of frozen and trained weights
     for block in _blocks(model):
         for parameter in block.parameters():

@@ -2,7 +2,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
 from mmcv import Config
 
 from ..distributed.failures import explain_failure
@@ -21,7 +20,7 @@ from .environment import check_environment
 from .findings import FAULT, Finding, fault, warning
 from .memory import MemoryEstimate, predict
 from .run_shape import RunShape, run_shape_of
-from .timing import assume_rates, measure_rates, seconds_of
+from .timing import rates_of_run, seconds_of
 from .weights import check_weights
 
 
@@ -92,7 +91,7 @@ def run_checks(cfg: Config, options: RunOptions, ranks: int, memory: int | None,
     findings, report.environment = check_environment(cfg, shape)
     report.findings += findings
     progress('rates')
-    _predict_time(report, cfg, options, shape, tflops)
+    _predict_time(report, cfg, options, tflops)
     findings, report.advice = advise(cfg, report.estimates, shape,
                                      lambda text: progress(f'memory: {text}'))
     report.findings += findings
@@ -164,22 +163,18 @@ def _loss_of_values(cfg: Config) -> str | None:
     return None
 
 
-def _predict_time(report: Report, cfg: Config, options: RunOptions, shape: RunShape,
+def _predict_time(report: Report, cfg: Config, options: RunOptions,
                   tflops: float | None) -> None:
     calls = {kernel: call for each in report.estimates for kernel, call in each.calls.items()}
-    if shape.device == 'cpu' or torch.cuda.is_available():
-        try:
-            rates, bandwidth = measure_rates(
-                shape.device, calls.values(), deterministic=options.deterministic,
-                benchmark=cfg.get('cudnn_benchmark', False) and not options.deterministic)
-        except RuntimeError as error:  # of a GPU that others fill, or that has no such kernel
-            reason = explain_failure(error) or str(error).splitlines()[0]
-            report.findings.append(warning('environment', f'no time is predicted: {reason}',
-                                           'run this where the GPU is free'))
-            return
-    elif tflops is None:
+    try:
+        found = rates_of_run(cfg, options, calls, tflops)
+    except RuntimeError as error:
+        reason = explain_failure(error) or str(error).splitlines()[0]
+        report.findings.append(warning('environment', f'no time is predicted: {reason}',
+                                       'run this where the GPU is free'))
         return
-    else:
-        rates, bandwidth = assume_rates(tflops, calls)
+    if found is None:
+        return
+    rates, bandwidth = found
     report.rates = {str(kernel): rate for kernel, rate in rates.items()}
     report.seconds = {each.name: seconds_of(each, rates, bandwidth) for each in report.estimates}

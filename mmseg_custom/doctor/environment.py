@@ -11,12 +11,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from mmcv import Config
+from torch import nn
 
 from ..distributed.compiler import missing_for
 from ..distributed.devices import gpu_problem, missing_kernels, taken_by_others
 from ..distributed.memory import FP32, moments_of
 from ..distributed.options import Engine
-from ..engine.build import build_network
+from ..distributed.precision import heads
+from ..engine.build import build_network, master_dtype
 from ..engine.config import loader_options
 from ..layers.attention import select_kernel
 from ..layers.norm import rms_norm_class
@@ -142,18 +144,25 @@ def _check_disk(cfg: Config) -> tuple[list[Finding], dict]:
     return findings, figures
 
 
-def checkpoint_bytes(cfg: Config) -> int:
-    """Returns the size of a checkpoint: trained weights and the optimizer's state, in float32.
+def checkpoint_bytes(cfg: Config, model: nn.Module | None = None) -> int:
+    """Returns the size of a checkpoint: trained weights, and moments of the optimizer in float32.
 
-    A frozen backbone is not part of it where it was loaded from a file.
+    Frozen weights are not part of it where they were loaded from a file.
+
+    Args:
+        cfg: Config of the run.
+        model: Its segmentor, where that was built already.
     """
-    model = build_network(cfg, on_meta=True)
-    backbone_file = cfg.model.backbone.get('pretrained')
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    frozen = sum(p.nbytes for p in model.parameters() if not p.requires_grad)
-    moments = moments_of(cfg.optimizer)
-    return FP32 * trained * (1 + moments) + (0 if backbone_file else frozen) + sum(
-        b.nbytes for b in model.buffers())
+    model = model or build_network(cfg, on_meta=True)
+    trained = {part: sum(p.numel() for p in each.parameters() if p.requires_grad)
+               for part, each in model.named_children()}
+    weights = FP32 * sum(trained.values()) - (FP32 - master_dtype(cfg).itemsize) * (
+        trained['backbone'])
+    tensors = [*model.buffers(), *(p for p in model.parameters() if not p.requires_grad)]
+    if cfg.model.backbone.get('pretrained'):
+        tensors = [b for part in heads(model) for b in part.buffers()]
+    return weights + FP32 * moments_of(cfg.optimizer) * sum(trained.values()) + sum(
+        tensor.nbytes for tensor in tensors)
 
 
 def _check_shared_memory(cfg: Config, shape: RunShape) -> tuple[list[Finding], dict]:

@@ -22,7 +22,7 @@ from ..engine.build import build_network, compute_dtype, head_dtype, master_dtyp
 from ..layers.sync_batch_norm import CPUSyncBatchNorm, replace_sync_batch_norm
 from ..optim.fused import with_fused
 from ..optim.low_memory import NAME as LOW_MEMORY
-from .depth import REST, StepTrace, track_sites
+from .depth import stretches_of
 from .memory_tracker import STATES, MemoryTracker, peaks
 from .run_shape import RunShape
 from .simulation import (
@@ -31,6 +31,8 @@ from .simulation import (
     simulate_kernels,
     simulate_processes,
 )
+from .sites import REST, block_sites, track_sites
+from .step_trace import StepTrace
 
 
 def trace_step(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool,
@@ -42,11 +44,13 @@ def trace_step(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool
         shape: Sizes of the run.
         engine: Engine, 'auto' resolved.
         checkpointing: Whether the backbone's activations are recomputed.
-        edge: Blocks at either end that are allocation sites of their own.
+        edge: Blocks at either end of a stretch that are allocation sites of their own.
     """
     cfg = copy.deepcopy(cfg)  # Config.copy shares what is inside
     on_gpu = shape.device == 'cuda'
     tracker = MemoryTracker(copying_collectives=not on_gpu, copying_convolutions=on_gpu)
+    sites = block_sites([each.length for each in stretches_of(cfg, engine, checkpointing)], edge) \
+        if cfg.model.backbone.type == 'InternViT6B' else []
     processes = nullcontext() if engine.type == 'single' else simulate_processes(
         shape.ranks, shape.per_node if engine.hybrid is True else None)
     with processes as mesh, simulate_device(shape.device):
@@ -55,7 +59,7 @@ def trace_step(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool
             model.to_empty(device='cpu')
             with tracker:
                 _shard(model, cfg, engine, tracker, mesh)
-                states = _run(model, cfg, shape, engine, tracker, edge)
+                states = _run(model, cfg, shape, engine, tracker, sites)
                 counts = _count_bytes(model, cfg, states)
                 frozen = {tracker.number(_local(p)) for p in model.parameters()
                           if not p.requires_grad}
@@ -92,7 +96,7 @@ def _shard(model: nn.Module, cfg: Config, engine: Engine, tracker: MemoryTracker
 
 
 def _run(model: nn.Module, cfg: Config, shape: RunShape, engine: Engine, tracker: MemoryTracker,
-         edge: int) -> list[Tensor]:
+         sites: list[str]) -> list[Tensor]:
     """Runs forward pass, backward pass and optimizer; returns the optimizer's state."""
     # On a GPU the next batch is on its way (engine/copied_ahead.py).
     batches = [_batch(model, shape, tracker) for _ in range(1 + (shape.device == 'cuda'))]
@@ -101,7 +105,7 @@ def _run(model: nn.Module, cfg: Config, shape: RunShape, engine: Engine, tracker
     optimizer = None if cfg.optimizer.type == LOW_MEMORY else build_optimizer(
         model, with_fused(cfg.optimizer, engine.is_on('fused_optimizer'),
                           engine.fused_optimizer is True, shape.device))
-    with track_sites(model, tracker, edge):
+    with track_sites(model, tracker, sites):
         loss = model.train_step(batches[0], None)['loss']
     tracker.enter_site('backward', REST)
     loss.backward()

@@ -16,13 +16,17 @@ from torch.utils.flop_counter import flop_registry
 from ..layers.resize import is_channels_last
 
 aten = torch.ops.aten
-FLOP_FORMULAS = {  # torch has none for the CPU's attention, whose arguments are the same
+FLOP_FORMULAS = {  # torch has none for these, whose arguments are the same
     **flop_registry,
+    aten._int_mm: flop_registry[aten.mm],
     aten._scaled_dot_product_flash_attention_for_cpu:
         flop_registry[aten._scaled_dot_product_flash_attention],
     aten._scaled_dot_product_flash_attention_for_cpu_backward:
         flop_registry[aten._scaled_dot_product_flash_attention_backward]}
 PRODUCT, CONVOLUTION, ATTENTION = 'matrix products', 'convolutions', 'attention'
+# Side of a matrix below which a product is limited by the bytes that it moves: an H100 does some
+# 300 operations in bfloat16 for each byte, and a product with side r does r for each.
+THIN = 128
 
 
 class Kernel(NamedTuple):
@@ -52,6 +56,11 @@ class KernelCall:
     options: tuple = ()
     channels_last: bool = False
 
+    @property
+    def is_thin(self) -> bool:
+        """Whether it is a product with a matrix of a few rows or columns, as those of adapters."""
+        return self.kernel.kind == PRODUCT and min(*self.shapes[0], *self.shapes[1]) < THIN
+
     def shrunk(self, flops: float) -> 'KernelCall':
         """Returns a call of fewer rows, images or heads, of about as many operations at most."""
         shapes = [list(shape) for shape in self.shapes]
@@ -79,8 +88,14 @@ class KernelCall:
             q, k, v = tensors
             return F.scaled_dot_product_attention(q, k, v)
         x, weight = tensors
-        return (F.linear(x, weight) if self.kernel.kind == PRODUCT
-                else torch.convolution(x, weight, None, *self.options))
+        if self.kernel.kind == CONVOLUTION:
+            return torch.convolution(x, weight, None, *self.options)
+        if x.dtype == torch.int8:
+            return torch._int_mm(x, weight.T)
+        if x.dtype == torch.float8_e4m3fn:  # with a scale for each row, as in QuantizedLinear
+            scales = [torch.ones(len(each), 1, device=each.device) for each in tensors]
+            return torch._scaled_mm(x, weight.T, scales[0], scales[1].T, out_dtype=torch.bfloat16)
+        return F.linear(x, weight)
 
 
 def describe_call(func, args: tuple, flops: int) -> tuple[Kernel, KernelCall | None]:

@@ -3,7 +3,7 @@
 The segmentor of the config takes its whole step (forward, backward, optimizer) on fake tensors of
 the real size (:mod:`.fake_step`), unsharded and again sharded by FSDP2 over simulated processes.
 So whatever autograd keeps and whatever FSDP2 gathers ahead is counted where it is allocated. A
-deep backbone is traced at two smaller depths (:mod:`.depth`). The kinds, at the moment of the peak:
+deep backbone is traced at smaller depths (:mod:`.depth`). The kinds, at the moment of the peak:
 
     weights         frozen weights, buffers, casts and gathered copies of trained weights
     master weights  trained weights as they are stored
@@ -25,25 +25,27 @@ import torch
 from mmcv import Config
 
 from ..distributed.options import Engine
+from ..distributed.parallelize import automatic_type
 from ..distributed.topology import Topology, is_unresolved, resolve_topology
 from ..engine.build import build_network, compute_dtype
 from ..units import MIB
 from .depth import (
     EDGE,
-    Depth,
-    StepTrace,
-    depth_of,
-    extrapolate,
+    Stretch,
     factors,
+    first_under_autograd,
     num_read,
-    traced_depths,
-    with_depth,
+    recomputed_blocks,
+    stretches_of,
+    traced_networks,
+    with_stretches,
 )
 from .fake_step import trace_step
 from .kernels import Kernel, KernelCall
 from .memory_tracker import KINDS, STATES, AllocationSite
 from .recomputation import Recomputation, choose_blocks, limit_of
 from .run_shape import RunShape
+from .step_trace import StepTrace, extrapolate
 
 CUBLAS = 32 * MIB  # workspace that PyTorch gives cuBLAS on Hopper; 8 MiB elsewhere
 # Code of libraries that a first step loads, and what oneDNN and the allocator keep, of a frozen
@@ -110,18 +112,14 @@ def predict(cfg: Config, shape: RunShape,
         InputError: If the network cannot be built, or does not run on what the pipeline returns.
     """
     engine = Engine.of(cfg.get('engine'))
-    trained = trains_blocks(cfg)
+    recomputing = (True, False) if num_under_autograd(cfg) else (False,)
     chosen = type_of(cfg, shape, engine)
-    unsharded = chosen if chosen != 'fsdp2' else 'single' if shape.ranks == 1 else 'ddp'
+    unsharded = chosen if chosen != 'fsdp2' else unsharded_type(shape)
     with_cp = recomputes(cfg)
     estimates = []
-    # Neither a cache nor weights of 8 bits go with shards.
-    unsharded_alone = shape.cached is not None or cfg.model.backbone.get('frozen_dtype')
-    if unsharded_alone and chosen == 'fsdp2':
-        chosen = unsharded
-    for kind in (unsharded,) if unsharded_alone else (unsharded, 'fsdp2'):
+    for kind in (unsharded, 'fsdp2') if can_shard(cfg, shape) else (unsharded,):
         resolved = resolve_engine(cfg, shape, replace(engine, type=kind))
-        for checkpointing in (True, False) if trained else (False,):
+        for checkpointing in recomputing:
             progress(f'{kind}, {"with" if checkpointing else "without"} checkpointing')
             estimates += (estimate_on_demand(cfg, shape, resolved)
                           if checkpointing and resolved.recomputes_on_demand
@@ -129,11 +127,16 @@ def predict(cfg: Config, shape: RunShape,
     for each in estimates:
         each.chosen = (each.engine, each.checkpointing, each.offload) == (
             chosen, with_cp, chosen == 'fsdp2' and engine.cpu_offload)
-        # On the CPU all processes share the memory.
-        needed = each.peak * shape.ranks if shape.device == 'cpu' else each.peak
-        each.fits = None if shape.usable is None else needed <= shape.usable
+        each.fits = fits(each, shape)
     return sorted(estimates, key=lambda each: (each.offload, each.engine == 'fsdp2',
                                                not each.checkpointing))
+
+
+def fits(estimate: MemoryEstimate, shape: RunShape) -> bool | None:
+    """Returns whether the memory of a run's devices suffices; None if that is not known."""
+    # On the CPU all processes share the memory.
+    needed = estimate.peak * (shape.ranks if shape.device == 'cpu' else 1)
+    return None if shape.usable is None else needed <= shape.usable
 
 
 def resolve_engine(cfg: Config, shape: RunShape, engine: Engine) -> Engine:
@@ -172,8 +175,8 @@ class Traces:
 
     def choose(self, engine: Engine) -> Recomputation:
         """Chooses the number of blocks to be recomputed."""
-        return choose_blocks(partial(self.peak, engine), num_read(self._cfg), self.edge(engine),
-                             limit_of(self._shape))
+        return choose_blocks(partial(self.peak, engine), num_under_autograd(self._cfg),
+                             self.edge(engine), limit_of(self._shape))
 
     def peak(self, engine: Engine, blocks: int) -> int:
         """Predicts the bytes of a GPU where so many of the first blocks are recomputed."""
@@ -189,26 +192,28 @@ class Traces:
 
     @staticmethod
     def edge(engine: Engine) -> int:
-        """Returns the number of blocks at either end that are sites of their own."""
+        """Returns the number of blocks at either end of a stretch that are sites of their own."""
         return max(EDGE, engine.prefetch + 1)
 
     def _trace(self, engine: Engine, checkpointing: bool) -> StepTrace:
         """Traces the step of the network, or those of shallower ones."""
         cfg, edge = self._cfg, self.edge(engine)
-        depths = (traced_depths(cfg, engine, edge) if cfg.model.backbone.type == 'InternViT6B'
-                  else None)
-        if depths is None:
+        if not is_ours(cfg):
             return trace_step(cfg, self._shape, engine, checkpointing, edge)
-        least, *deeper = (self._trace_shallow(depth, engine, checkpointing) for depth in depths)
-        return extrapolate(least, deeper, factors(depths, depth_of(cfg, engine)))
+        stretches = stretches_of(cfg, engine, checkpointing)
+        networks = traced_networks(stretches, engine.every_kth, edge)
+        if networks is None:
+            return self._trace_network(stretches, engine, checkpointing)
+        least, *deeper = (self._trace_network(each, engine, checkpointing) for each in networks)
+        return extrapolate(least, deeper, factors(networks, stretches))
 
-    def _trace_shallow(self, depth: Depth, engine: Engine, checkpointing: bool) -> StepTrace:
-        blocks = depth.first if depth.behind else None
-        engine, edge = replace(engine, checkpoint_blocks=blocks), self.edge(engine)
-        key = depth, engine, checkpointing
+    def _trace_network(self, stretches: list[Stretch], engine: Engine,
+                       checkpointing: bool) -> StepTrace:
+        engine = replace(engine, checkpoint_blocks=recomputed_blocks(stretches, engine))
+        key = tuple(stretches), engine, checkpointing
         if key not in self._found:
-            self._found[key] = trace_step(with_depth(self._cfg, sum(depth), edge), self._shape,
-                                          engine, checkpointing, edge)
+            self._found[key] = trace_step(with_stretches(self._cfg, stretches), self._shape,
+                                          engine, checkpointing, self.edge(engine))
         return self._found[key]
 
 
@@ -219,8 +224,8 @@ def _estimates(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool
         engine.type, checkpointing, False, {}, moved_bytes=trace.moved_bytes * shape.accumulation,
         flops={kernel: count * shape.accumulation for kernel, count in trace.flops.items()},
         calls=trace.calls, blocks=engine.checkpoint_blocks)
-    libraries = CUBLAS if shape.device == 'cuda' else ON_CPU[trains_blocks(cfg)]
-    plain = _at_peak(base, {**trace.peaks, ('start', 0): at_start}, libraries)
+    libraries = CUBLAS if shape.device == 'cuda' else ON_CPU[num_under_autograd(cfg) > 0]
+    plain = _at_peak(base, {**trace.peaks, ('start', ''): at_start}, libraries)
     if engine.type != 'fsdp2':
         return [plain]
     if shape.device == 'cpu':  # the shards are in the host's memory already
@@ -235,22 +240,36 @@ def _estimates(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool
 
 def type_of(cfg: Config, shape: RunShape, engine: Engine) -> str:
     """Returns the type of the engine of a run, 'auto' resolved."""
-    if engine.type != 'auto':
-        return engine.type
-    if shape.ranks == 1:
-        return 'single'
-    return 'fsdp2' if trains_blocks(cfg) else 'ddp'
+    found = engine.type
+    if found == 'auto':
+        found = 'single' if shape.ranks == 1 else automatic_type(
+            build_network(cfg, on_meta=True))[0]
+    return unsharded_type(shape) if found == 'fsdp2' and not can_shard(cfg, shape) else found
+
+
+def unsharded_type(shape: RunShape) -> str:
+    """Returns the type of an engine in which each process has all weights."""
+    return 'single' if shape.ranks == 1 else 'ddp'
+
+
+def can_shard(cfg: Config, shape: RunShape) -> bool:
+    """Returns whether a run can be sharded: neither a cache nor weights of 8 bits go with that."""
+    return shape.cached is None and not cfg.model.backbone.get('frozen_dtype')
 
 
 def recomputes(cfg: Config) -> bool:
-    """Returns whether a run trains blocks with activation checkpointing."""
-    return trains_blocks(cfg) and bool(cfg.model.backbone.get('with_cp', True))
+    """Returns whether blocks of a run are under autograd, with activation checkpointing."""
+    return num_under_autograd(cfg) > 0 and bool(cfg.model.backbone.get('with_cp', True))
 
 
-def trains_blocks(cfg: Config) -> bool:
-    """Returns whether blocks of this package's backbone are trained."""
-    backbone = cfg.model.backbone
-    return backbone.type == 'InternViT6B' and not backbone.get('freeze_vit', False)
+def num_under_autograd(cfg: Config) -> int:
+    """Returns the number of blocks of this package's backbone that run under autograd."""
+    return num_read(cfg) - first_under_autograd(cfg) if is_ours(cfg) else 0
+
+
+def is_ours(cfg: Config) -> bool:
+    """Returns whether the backbone of a config is this package's."""
+    return cfg.model.backbone.type == 'InternViT6B'
 
 
 def _at_start(counts: Counter, shape: RunShape, engine: Engine) -> dict[str, int]:

@@ -20,7 +20,7 @@ from ..layers.resize import is_channels_last
 from .kernels import FLOP_FORMULAS, Kernel, KernelCall, describe_call
 
 aten = torch.ops.aten
-AllocationSite = tuple[str, int]  # a phase of the step, and the number of a block or part in it
+AllocationSite = tuple[str, str]  # a phase of the step, and a block or another part in it
 STATES = ('master weights', 'gradients', 'optimizer')  # of trained weights; FSDP2 shards them
 KINDS = ('weights', *STATES, 'activations', 'head', 'workspace')
 
@@ -49,7 +49,7 @@ class MemoryTracker(TorchDispatchMode):
         sites: (number of events before it, allocation site), in order.
         flops: Floating-point operations by kernel.
         calls: Largest call of each kernel.
-        moved_bytes: Bytes that all other operations read and write.
+        moved_bytes: Bytes that all other operations read and write, and products with adapters.
     """
 
     def __init__(self, copying_collectives: bool = False, copying_convolutions: bool = False):
@@ -75,10 +75,10 @@ class MemoryTracker(TorchDispatchMode):
         """Returns the number of a tensor's storage."""
         return self._record(tensor, self.kind).number
 
-    def enter_site(self, phase: str, number: int = 0) -> None:
-        """Begins an allocation site: 'forward', 'backward' or 'optimizer', and a number in it."""
+    def enter_site(self, phase: str, part: str = '') -> None:
+        """Begins an allocation site: 'forward', 'backward' or 'optimizer', and a part in it."""
         self._record_resizes()
-        self.sites.append((len(self.events), (phase, number)))
+        self.sites.append((len(self.events), (phase, part)))
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.prim.device.default:
@@ -191,7 +191,8 @@ class MemoryTracker(TorchDispatchMode):
             if call is not None and (
                     kernel not in self.calls or flops > self.calls[kernel].flops):
                 self.calls[kernel] = call
-        elif not func.is_view:
+            is_thin = call is not None and call.is_thin
+        if not func.is_view and (formula is None or is_thin):
             self.moved_bytes += sum(t.nbytes for t in tree_leaves((args, kwargs, out))
                                     if _has_memory(t))
 

@@ -13,6 +13,7 @@ from .findings import FAULT
 from .kernels import Kernel
 from .memory import MemoryEstimate
 from .memory_tracker import KINDS
+from .run_shape import RunShape
 
 SHOWN = 12  # findings on the page
 WIDTH = 80  # columns of the page, but for findings and paths
@@ -69,12 +70,12 @@ def _by_dtype(flops: dict[Kernel, int]) -> Counter[str]:
 def _data(report: Report) -> list[str]:
     splits = [f'{split} {n["images"]} images ({n["decoded"]} decoded)'
               for split, n in report.data.items()]
-    return _part('data', ', '.join(splits)) if splits else []
+    return part('data', ', '.join(splits)) if splits else []
 
 
 def _weights(report: Report) -> list[str]:
     return [line for path, figures in report.weights.items()
-            for line in _part('weights', f'{path}: {figures["values_read"]:.0%} of the values '
+            for line in part('weights', f'{path}: {figures["values_read"]:.0%} of the values '
                               'read')]
 
 
@@ -85,12 +86,12 @@ def _environment(report: Report) -> list[str]:
     gpus = [f'{count} x {name}' if count > 1 else name
             for name, count in Counter(env['gpus']).items()]
     return [
-        *_part('environment', f'Python {env["python"]}, PyTorch {env["torch"]}, mmcv '
+        *part('environment', f'Python {env["python"]}, PyTorch {env["torch"]}, mmcv '
                f'{env["mmcv"]}, mmseg {env["mmseg"]}; {env["cpus"]} CPUs, '
                f'{", ".join(gpus) or "no GPU"}'),
-        *_part('', f'attention: {env["attention"]}; RMSNorm: {env["rms_norm"]}; nccl: '
+        *part('', f'attention: {env["attention"]}; RMSNorm: {env["rms_norm"]}; nccl: '
                f'{"yes" if env["nccl"] else "no"}, gloo: {"yes" if env["gloo"] else "no"}'),
-        *_part('disk', f'{env["checkpoints"]} checkpoints of '
+        *part('disk', f'{env["checkpoints"]} checkpoints of '
                f'{format_bytes(env["checkpoint_bytes"])}; {format_bytes(env["disk_free"])} free '
                f'for {env["work_dir"]}')]
 
@@ -99,17 +100,13 @@ def _memory(report: Report) -> list[str]:
     shape, estimates = report.shape, report.estimates
     if shape is None or not estimates:
         return []
-    unit, unit_name = (GIB, 'GiB') if max(e.peak for e in estimates) > 4 * GIB else (MIB, 'MiB')
-    devices = f'{shape.ranks} GPU(s)' if shape.device == 'cuda' else (
-        f'{shape.ranks} process(es) on the CPU')
-    available = f'; {format_bytes(shape.usable)} are available' if shape.usable else ''
-    over, under, *rows = _columns([
+    unit, unit_name = unit_for(estimates)
+    over, under, *rows = columns([
         ['', *(kind.rpartition(' ')[0] for kind in KINDS)],
         ['peak', *(kind.rpartition(' ')[2] for kind in KINDS)],
         *([f'{count / unit:.1f}' for count in (each.peak, *(each.parts[kind] for kind in KINDS))]
           for each in estimates)])
-    lines = ['', *_part('memory', f'predicted peak of each of {devices}, {shape.images} images of '
-                        f'{shape.crop[0]}x{shape.crop[1]}, in {unit_name}{available}'), over, under]
+    lines = ['', *part('memory', f'predicted peak of {sizes_of(shape, unit_name)}'), over, under]
     for each, row in zip(estimates, rows):
         fits = '' if each.fits is None else ': fits' if each.fits else ': too large'
         host = f', and {each.host / GIB:.1f} GiB of the host' if each.host else ''
@@ -117,34 +114,48 @@ def _memory(report: Report) -> list[str]:
     return [*lines, '  * is what the config runs']
 
 
+def unit_for(estimates: Sequence[MemoryEstimate]) -> tuple[int, str]:
+    """Returns the bytes of the unit that fits all estimates, and its name."""
+    return (GIB, 'GiB') if max(each.peak for each in estimates) > 4 * GIB else (MIB, 'MiB')
+
+
+def sizes_of(shape: RunShape, unit_name: str) -> str:
+    """Describes the sizes of a run, and the memory that there is."""
+    devices = f'{shape.ranks} GPU(s)' if shape.device == 'cuda' else (
+        f'{shape.ranks} process(es) on the CPU')
+    available = f'; {format_bytes(shape.usable)} are available' if shape.usable else ''
+    return (f'each of {devices}, {shape.images} images of {shape.crop[0]}x{shape.crop[1]}, in '
+            f'{unit_name}{available}')
+
+
 def _time(report: Report) -> list[str]:
     shape, chosen = report.shape, report.chosen
     if shape is None or chosen is None:
         return []
-    text = f'{_figure(sum(chosen.flops.values()) / 1e12)} TFLOP per iteration and process'
+    text = f'{figure(sum(chosen.flops.values()) / 1e12)} TFLOP per iteration and process'
     if not report.seconds:
-        return _part('time', text + '; no GPU here to measure a rate on (--tflops gives one)')
+        return part('time', text + '; no GPU here to measure a rate on (--tflops gives one)')
     given = not torch.cuda.is_available() and shape.device == 'cuda'
-    rates = ', '.join(f'{_figure(rate / 1e12)} for {kernel}'
+    rates = ', '.join(f'{figure(rate / 1e12)} for {kernel}'
                       for kernel, rate in report.rates.items())
-    return [*_part('time', text),
-            *_part('', f'about {_figure(report.seconds[chosen.name])} s, without communication and '
+    return [*part('time', text),
+            *part('', f'about {figure(report.seconds[chosen.name])} s, without communication and '
                    'loading'),
-            *_part('', f'TFLOP/s {"assumed" if given else "measured here"}: {rates}')]
+            *part('', f'TFLOP/s {"assumed" if given else "measured here"}: {rates}')]
 
 
-def _part(name: str, text: str) -> list[str]:
+def part(name: str, text: str) -> list[str]:
     """Formats a part of the page, in lines that fit a terminal."""
     return textwrap.wrap(text, WIDTH, initial_indent=f'{name:<13}', subsequent_indent=' ' * 13,
                          break_long_words=False, break_on_hyphens=False)
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
     """Formats a number with three digits, or all those before the point."""
     return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Formats rows of numbers under their headings, in columns as wide as they need."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ['  ' + '  '.join(cell.rjust(width) for cell, width in zip(row, widths)).rstrip()

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import InputError
 from ..layers.quantized_linear import quantized_layers
-from ..layers.rms_norm import RMSNorm
+from ..layers.rms_norm import STRIP, RMSNorm
 from ..losses.upsampled import strips_sized_for
 
 
@@ -31,24 +31,23 @@ def simulate_kernels(model: nn.Module, device: str) -> None:
     Fake tensors of a GPU would choose its kernels themselves, but autograd runs their backward pass
     only where there is a GPU.
     """
-    if device != 'cuda':
-        return
-    for layer in quantized_layers(model):
+    on_gpu = device == 'cuda'
+    for layer in quantized_layers(model) if on_gpu else ():
         layer.has_product = _has_product
-    if hasattr(torch.ops.aten, '_fused_rms_norm_backward'):
-        _simulate_norms(model)
+    if not on_gpu or hasattr(torch.ops.aten, '_fused_rms_norm_backward'):
+        _simulate_norms(model, on_gpu)
 
 
 def _has_product(kind: str, device: torch.device) -> bool:
     return True
 
 
-def _simulate_norms(model: nn.Module) -> None:
+def _simulate_norms(model: nn.Module, on_gpu: bool) -> None:
     for name, child in model.named_children():
-        if type(child) in (nn.RMSNorm, RMSNorm):
-            setattr(model, name, _FusedRMSNorm(child))
+        if type(child) is RMSNorm or on_gpu and type(child) is nn.RMSNorm:
+            setattr(model, name, _SimulatedRMSNorm(child, on_gpu))
         else:
-            _simulate_norms(child)
+            _simulate_norms(child, on_gpu)
 
 
 @contextmanager
@@ -103,32 +102,42 @@ class SimulatedSyncBatchNorm(_BatchNorm):
         return torch.batch_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps, False)
 
 
-class _FusedRMSNorm(nn.Module):
-    """Allocates what PyTorch's CUDA kernel for RMSNorm allocates (2.9 and newer).
+class _SimulatedRMSNorm(nn.Module):
+    """Allocates what RMSNorm allocates in one kernel, or a strip of rows at a time.
 
-    On the CPU RMSNorm consists of plain operations, which keep five float32 tensors.
+    The first is PyTorch's on CUDA (2.9 and newer), the second that of :mod:`..layers.rms_norm` on
+    the CPU, which leaves fake tensors to PyTorch's. That consists of plain operations there, which
+    keep five float32 tensors.
     """
 
-    def __init__(self, norm: nn.RMSNorm):
+    def __init__(self, norm: nn.RMSNorm, on_gpu: bool):
         super().__init__()
-        self.weight = norm.weight
+        self.weight, self.eps, self.on_gpu = norm.weight, norm.eps, on_gpu
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
-        return _FusedRMSNormKernel.apply(x, self.weight)
+        if self.on_gpu or x.numel() > STRIP:
+            return _RMSNormKernel.apply(x, self.weight, self.on_gpu)
+        return nn.functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
-class _FusedRMSNormKernel(torch.autograd.Function):
+class _RMSNormKernel(torch.autograd.Function):
     """(..., D), (D,) -> (..., D)."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, on_gpu: bool) -> Tensor:
         y = torch.empty_like(x.contiguous())  # the kernel copies strided tokens
         rstd = x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
         ctx.save_for_backward(x, weight, rstd)
+        ctx.on_gpu = on_gpu
         return y
 
     @staticmethod
-    def backward(ctx, of_y: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx, of_y: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, weight, _ = ctx.saved_tensors
-        return torch.empty_like(x.contiguous()), torch.empty_like(weight)
+        of_x, of_weight = torch.empty_like(x.contiguous()), None
+        if ctx.on_gpu:
+            of_weight = torch.empty_like(weight)
+        elif ctx.needs_input_grad[1]:  # it is summed up over the rows at the end
+            of_weight = x.new_empty(x.shape, dtype=torch.float32).sum_to_size(weight.shape)
+        return of_x, None if of_weight is None else of_weight.to(weight.dtype), None

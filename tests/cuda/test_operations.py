@@ -15,10 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmseg_custom.distributed.parallelize import unwrap
-from mmseg_custom.doctor.depth import track_sites
+from mmseg_custom.doctor.sites import block_sites, track_sites
 
 aten = torch.ops.aten
 EDGE, INNER = 2, 1  # block 1 is one of the first two, whose sites are told apart
+FIRST = [f'block {number}' for number in range(EDGE)]
 KINDS = {'cast': ['_to_copy'], 'product': ['mm', 'addmm', 'bmm'], 'attention': ['attention'],
          'norm': ['norm'], 'convolution': ['convolution'],
          'copy': ['clone', 'copy_', 'cat', 'slice_backward', 'select_backward']}
@@ -31,18 +32,19 @@ class Operations(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.kind, self._site = '', ('', 0)
+        self.kind, self._site = '', ('', '')
         self.calls, self.moved = Counter(), Counter()
 
-    def enter_site(self, phase: str, number: int = 0) -> None:
-        self._site = phase, number
+    def enter_site(self, phase: str, part: str = '') -> None:
+        self._site = phase, part
 
     def part(self) -> str:
-        phase, number = self._site
+        phase, part = self._site
         in_backward = torch._C._current_graph_task_id() != -1
         if not in_backward and phase == 'backward':
             return 'optimizer'
-        where = f'block {number}' if 0 <= number < EDGE else 'other blocks and heads'
+        where = part.partition(', ')[2]
+        where = where if where in FIRST else 'other blocks and heads'
         if not in_backward:
             return f'forward, {where}'
         if phase == 'forward':  # the backward pass of the heads, up to the last block's
@@ -102,7 +104,8 @@ def test_a_block_casts_each_weight_once_a_pass(cuda, tmp_path):
 
     def track(runner):
         model = unwrap(runner.model)
-        sites.append(track_sites(model, operations, EDGE))
+        blocks = max(model.backbone.out_indices) + 1
+        sites.append(track_sites(model, operations, block_sites([blocks], EDGE)))
         sites[0].__enter__()
         sites.append(sum(p.requires_grad for p in model.backbone.blocks[INNER].parameters()))
 

@@ -33,7 +33,7 @@ OPTIMIZER = dict(type='AdamW', lr=1e-4)
 
 
 def segmentor(width: int, head: str, frozen: bool = False, with_cp: bool = True,
-              depth: int = 6) -> dict:
+              depth: int = 6, **backbone) -> dict:
     """A backbone of ``depth`` blocks with a linear head, or with UPerNet and an auxiliary head."""
     upernet = head == 'upernet'
     heads = dict(num_classes=150, **(dict(channels=64, norm_cfg=NORM) if upernet
@@ -41,7 +41,7 @@ def segmentor(width: int, head: str, frozen: bool = False, with_cp: bool = True,
     return segmentor_config(
         head, 'EncoderDecoder', heads, embed_dim=width, depth=depth, num_heads=width // 64,
         img_size=CROP[0], pretrain_size=CROP[0], with_cp=with_cp, freeze_vit=frozen,
-        out_indices=[1, 2, 3, 5] if upernet else [depth - 1])
+        **dict(dict(out_indices=[1, 2, 3, 5] if upernet else [depth - 1]), **backbone))
 
 
 def config(model: dict, images: int, engine: str) -> Config:
@@ -55,6 +55,8 @@ def config(model: dict, images: int, engine: str) -> Config:
 FULL, DEEP = dict(width=512, head='linear'), dict(width=384, head='linear', with_cp=False)
 LINEAR, HEAD = (dict(width=1024, head='linear', frozen=True),
                 dict(width=256, head='upernet', frozen=True))
+LORA = dict(width=768, head='linear', adapt=dict(type='lora'))
+LAST = dict(width=768, head='linear', train_last=2)
 CASES = {  # name -> (model, images, engine, processes)
     'full tuning, one process': (FULL, 8, 'single', 1),
     'full tuning, sharded': (FULL, 8, 'fsdp2', 2),
@@ -68,6 +70,21 @@ CASES = {  # name -> (model, images, engine, processes)
     'head tuning': (HEAD, 16, 'single', 1),
     'head tuning, ddp': (HEAD, 16, 'ddp', 2),
     'head tuning, sharded': (HEAD, 16, 'fsdp2', 2),
+    'LoRA': (LORA, 24, 'single', 1),
+    'LoRA, ddp': (LORA, 24, 'ddp', 2),
+    'LoRA, sharded': (LORA, 24, 'fsdp2', 2),
+    'LoRA in two blocks, without checkpointing': (
+        dict(LORA, with_cp=False, adapt=dict(type='lora', blocks=[2, 4])), 16, 'single', 1),
+    'LoRA over int8': (dict(LORA, frozen_dtype='int8'), 24, 'single', 1),
+    'LoRA over int8, without checkpointing': (
+        dict(LORA, frozen_dtype='int8', with_cp=False), 8, 'single', 1),
+    'DoRA': (dict(LORA, adapt=dict(type='lora', use_dora=True)), 24, 'single', 1),
+    'last blocks': (LAST, 24, 'single', 1),
+    'last blocks, ddp': (LAST, 24, 'ddp', 2),
+    'last blocks, sharded': (LAST, 24, 'fsdp2', 2),
+    'last blocks and norms': (dict(LAST, train_norms=True), 24, 'single', 1),
+    'last blocks over int8, without checkpointing': (
+        dict(LAST, frozen_dtype='int8', with_cp=False), 16, 'single', 1),
 }
 QUICK = ['head tuning']
 ON_GPU = 8  # times as many images

@@ -86,10 +86,9 @@ def test_a_full_gpu_costs_the_time_alone(monkeypatch):
         raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 1.00 GiB. GPU 0 has a '
                                      'total capacity of 79.10 GiB of which 0.20 GiB is free.')
 
-    monkeypatch.setattr(checks, 'measure_rates', measure)
+    monkeypatch.setattr(timing, 'measure_rates', measure)
     report = checks.Report()
-    checks._predict_time(report, Config(), RunOptions(device='cpu'),
-                         RunShape('cpu', 1, 2, (112, 112)), None)
+    checks._predict_time(report, Config(), RunOptions(device='cpu'), None)
     found, = report.findings
     assert found.level == 'warning' and '1 GiB were asked for' in found.line()
     assert '\n' not in found.line() and not report.seconds

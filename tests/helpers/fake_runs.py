@@ -53,7 +53,8 @@ def recipe(name: str, blocks: int = 7, **settings) -> Config:
         **settings: Settings that replace the recipe's, with ``__`` for dots.
     """
     cfg = load_config(str(ROOT / 'configs/intern_vit_6b' / RECIPES[name]))
-    cfg = with_depth(cfg, blocks, EDGE)
+    inner = len(cfg.model.backbone.out_indices) - 1
+    cfg = with_depth(cfg, [*range(EDGE, EDGE + inner), blocks - 1])
     cfg.merge_from_dict({'runner.max_iters': 3, 'log_config.interval': 2,
                          **{key.replace('__', '.'): value for key, value in settings.items()}})
     return cfg

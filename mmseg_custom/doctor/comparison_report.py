@@ -1,0 +1,69 @@
+"""The comparison of ways of tuning as a table, and as JSON for programs."""
+import json
+
+from ..units import format_bytes
+from .comparison import Comparison, Way
+from .report import columns, figure, part, sizes_of, unit_for
+
+NO_TIME = '-'
+
+
+def table(found: Comparison, name: str) -> str:
+    """Formats the comparison as one table.
+
+    Args:
+        found: The comparison.
+        name: Name of the config.
+    """
+    shape = found.shape
+    unit, unit_name = unit_for([way.estimate for way in found.ways])
+    names = [f'{"*" if way.own else " "} {way.name}' for way in found.ways]
+    width = max(map(len, names))
+    over, under, *rows = columns([
+        ['peak', '', 'trained,', '', 'seconds', '', ''],
+        [unit_name, 'fits', 'millions', 'checkpoint', 'a step', 'engine', 'recomputed'],
+        *([f'{way.estimate.peak / unit:.1f}', _fits(way), f'{way.trained / 1e6:,.1f}',
+           format_bytes(way.checkpoint, decimal=True),
+           NO_TIME if way.seconds is None else figure(way.seconds), way.estimate.engine,
+           _recomputed(way)] for way in found.ways)])
+    accumulated = f'; {shape.accumulation} batches an iteration' if shape.accumulation > 1 else ''
+    lines = [name, *part('ways to tune', f'predicted for {sizes_of(found.shape, unit_name)}'
+                         f'{accumulated}'), '']
+    lines += [f'{name:<{width}}{row}' for name, row in zip(['', '', *names], [over, under, *rows])]
+    lines += [f'  {name}: {problem}' for name, problem in found.refused.items()]
+    return '\n'.join([*lines, '* is what the config trains', *_conclusion(found)])
+
+
+def as_json(found: Comparison, name: str) -> str:
+    """Formats the comparison for programs."""
+    shape = found.shape
+    return json.dumps(dict(
+        config=name, device=shape.device, ranks=shape.ranks, images=shape.images, crop=shape.crop,
+        accumulation=shape.accumulation, memory_bytes=shape.memory, usable_bytes=shape.usable,
+        ways=[_as_dict(way) for way in found.ways], refused=found.refused,
+        advice=found.advice), indent=1)
+
+
+def _as_dict(way: Way) -> dict:
+    estimate = way.estimate
+    return dict(
+        name=way.name, own=way.own, fits=estimate.fits, peak_bytes=estimate.peak,
+        parts=estimate.parts, trained_parameters=way.trained, checkpoint_bytes=way.checkpoint,
+        seconds=way.seconds, engine=estimate.engine, offload=estimate.offload,
+        checkpointing=estimate.checkpointing, checkpoint_blocks=estimate.blocks)
+
+
+def _fits(way: Way) -> str:
+    return {True: 'yes', False: 'no', None: '?'}[way.estimate.fits]
+
+
+def _recomputed(way: Way) -> str:
+    """Says of how many blocks the activations are recomputed."""
+    if not way.estimate.checkpointing:
+        return 'nothing'
+    return 'all' if way.estimate.blocks is None else f'{way.estimate.blocks}'
+
+
+def _conclusion(found: Comparison) -> list[str]:
+    """Says what would fit where nothing does."""
+    return [f'nothing fits; what would: {found.advice}'] if found.advice else []
