@@ -8,7 +8,6 @@ from mmseg_custom.distributed import precision
 from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.models.frozen_features import frozen_features
 
-
 LAST, LATE = dict(train_last=2), dict(adapt=dict(type='lora', r=2, blocks=[2, 3]))
 
 

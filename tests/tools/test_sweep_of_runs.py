@@ -46,7 +46,7 @@ def test_a_run_that_diverges_is_reported_and_the_next_one_trained(zygote, config
                         '--cfg-options', 'runner.max_iters=4', 'data.workers_per_gpu=0')
     found = json.loads((tmp_path / 'run' / 'sweep.json').read_text())
     diverged, good = found['heads']
-    reason = 'the loss is nan in iteration 2, at a learning rate of 8.75e+29'
+    reason = 'the loss is nan in iteration 2, at a learning rate of 7.5e+29'
     assert (diverged['name'], diverged['state'], diverged['reason']) == (
         'lr1e+30', 'diverged', reason)
     assert (good['name'], good['state'], good['iterations']) == ('lr0.001', 'finished', 4)
