@@ -63,7 +63,7 @@ class Size:
         value * 10. ** power for power in (-4, -3, -2, -1) for value in (1, 3))
 
 
-FULL = Size(dict(train=480, val=48), dict(train=96, val=48, test=96), 800, 150)
+FULL = Size(dict(train=480, val=48), dict(train=96, val=48, test=96), 800, 100)
 TINY = Size(dict(train=8, val=2), dict(train=8, val=2, test=2), 2, 2, (3e-3,))
 
 
@@ -210,6 +210,8 @@ def _run_tool(words: Sequence[str], log: str) -> None:
         os.dup2(output, number)
     os.chdir(ROOT)
     torch.set_num_threads(1)
+    # The context of this process is not for its own children: loaders, which are forked elsewhere.
+    multiprocessing.set_start_method('fork', force=True)
     sys.argv = list(words)
     sys.path.insert(0, str(ROOT / 'tools'))
     runpy.run_path(words[0], run_name='__main__')

@@ -66,8 +66,10 @@ def add_lora(module: nn.Module, options: LoraOptions) -> None:
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import Linear
 
-    config = LoraConfig(r=options.r, lora_alpha=options.alpha, lora_dropout=options.dropout,
-                        target_modules=list(options.targets), use_dora=options.use_dora)
+    config = LoraConfig(
+        r=options.r, lora_alpha=options.alpha,  # type: ignore[arg-type]  # any number will do
+        lora_dropout=options.dropout, target_modules=list(options.targets),
+        use_dora=options.use_dora)
     config._register_custom_module({QuantizedLinear: Linear})  # peft's way to add a kind of layer
     inject_adapter_in_model(config, module, NAME)
     for _, layer in lora_layers(module):

@@ -59,7 +59,7 @@ class Tuning:
 
         Args:
             read: Number of its blocks that are read.
-            freeze_vit: See :class:`..backbones.intern_vit.InternViT6B`, as for the others.
+            freeze_vit: See :class:`.backbones.intern_vit.InternViT6B`, as for the others.
             adapt: Options of adapters.
             train_last: Number of blocks.
             train_norms: Whether norms are trained.

@@ -188,10 +188,9 @@ def test_a_load_never_holds_the_network_in_bfloat16(kind, tmp_path):
     assert peak - base < 0.75 * in_bfloat16
 
 
-@pytest.mark.parametrize('trained', [dict(freeze_vit=False), dict(unfreeze_pos_embed=True)])
-def test_trained_backbones_are_refused(trained):
-    name, value = next(iter(trained.items()))
-    with pytest.raises(InputError, match=f'{name}={value}.*freeze_vit=True'):
+def test_trained_backbones_are_refused():
+    trained = dict(freeze_vit=False)
+    with pytest.raises(InputError, match='freeze_vit=False.*freeze_vit=True'):
         InternViT6B(**{**TINY, **trained}, frozen_dtype='int8')
     with pytest.raises(InputError, match="expected one of 'int8', 'fp8'"):
         InternViT6B(**TINY, frozen_dtype='int4')

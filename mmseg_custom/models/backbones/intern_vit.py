@@ -282,7 +282,7 @@ class InternViT6B(BaseModule):
         Raises:
             ValueError: If a side is not a multiple of the patch.
         """
-        if before_trained:
+        if before_trained and isinstance(images, Tensor):
             return [x.contiguous().float() for x in self._frozen_part(images)]
         features = self._trunk(images) if isinstance(images, Tensor) else self._go_on(images)
         if before_pyramid:
