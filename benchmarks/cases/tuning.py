@@ -1,6 +1,6 @@
 """Linear probe, last blocks, LoRA and full tuning on the tiny transfer task, over five seeds.
 
-The task is that of benchmarks/transfer.py. All have the linear head, 100 iterations and the same
+The task is that of benchmarks/transfer.py. All have the linear head, 150 iterations and the same
 images; the learning rate is chosen for each, with a seed and on images that are used for that
 alone. An interval is the mean's 95 % over seeds (Student's t); differences are of the same seed.
 
