@@ -17,6 +17,7 @@ RECIPES = {
     'full_tuning': 'full_tuning/upernet_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5.py',
 }
 TINY_BLOCKS = {'linear_probing': [4], 'head_tuning': [0, 1, 2, 4], 'full_tuning': [0, 1, 2, 5]}
+SCALE_8_BITS = 5e-4  # for weights of about 0.02
 IMAGES = 2  # crops of a process's step in the published recipes
 
 
@@ -50,12 +51,15 @@ def fill(model: nn.Module, device: str) -> nn.Module:
     model.to_empty(device=device)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.dim() > 1:
+            if not parameter.is_floating_point():  # 8 bits; also those of finite numbers in e4m3
+                parameter.random_(1, 64, generator=generator)
+            elif parameter.dim() > 1:
                 parameter.normal_(0, 0.02, generator=generator)
             else:
                 parameter.uniform_(0.05, 0.15, generator=generator)
         for name, buffer in model.named_buffers():
-            buffer.fill_(float(name.endswith('running_var')))
+            buffer.fill_(SCALE_8_BITS if name.endswith('weight_scale') else
+                         float(name.endswith('running_var')))
     return model
 
 

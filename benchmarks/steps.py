@@ -8,7 +8,7 @@ import torch
 from mmseg_custom.doctor.timing import measure_rates, seconds_of
 from mmseg_custom.errors import InputError
 
-from .context import Context, at_least, within
+from .context import Context, at_least, at_most, within
 from .networks import matmul
 from .results import LIMIT, Target
 from .training import (
@@ -25,6 +25,7 @@ TITLE = 'step, two crops'
 FAST = 'step with engine.fast'
 DEFAULT = 'the default'
 DOCTOR = "the doctor's prediction"
+CARD = 'what it is to stay below'
 TOLERANCE = 0.1  # of the memory that is predicted
 # Of head tuning's 25.8 GiB on an H200, the workspace of one convolution is 3.9, of which 1.5 are
 # predicted.
@@ -44,7 +45,7 @@ def rows_of_step(run: Context, trained: Training, others: Mapping[str, Callable[
     """
     take_first_steps(run, trained)
     if run.on_gpu:
-        _row_of_memory(run, trained)
+        row_of_memory(run, trained)
     product, flops_of_product = matmul(run)
     rounds = 5 if run.on_gpu else 3
     times = run.measure({'ours': trained.step, **others, 'product': product}, rounds=rounds)
@@ -71,11 +72,20 @@ def _notes(trained: Training) -> str:
     return '' if depth == 48 else f'{depth} blocks'
 
 
-def _row_of_memory(run: Context, trained: Training) -> None:
-    """Compares the peak memory of steps after the first ones with the prediction."""
+def row_of_memory(run: Context, trained: Training, title: str = 'peak memory of a step',
+                  most: float | None = None) -> None:
+    """Compares the peak memory of steps after the first ones with the prediction.
+
+    Args:
+        run: The case.
+        trained: The training.
+        title: Title of the row.
+        most: Bytes that a step is expected to stay below.
+    """
     peak, predicted = run.peak_memory(trained.step), trained.predicted.peak
-    run.row('peak memory of a step', 'GiB', peak, {DOCTOR: predicted},
-            targets=[within(DOCTOR, TOLERANCE)])
+    limits = {} if most is None else {CARD: most}
+    run.row(title, 'GiB', peak, {DOCTOR: predicted, **limits},
+            targets=[within(DOCTOR, TOLERANCE), *(at_most(CARD, 1) for _ in limits)])
     above = SEARCHED if torch.backends.cudnn.benchmark else TOLERANCE
     if not 1 - TOLERANCE < peak / predicted < 1 + above and not run.tiny:
         run.wrong(f'memory: {peak / 2 ** 30:.2f} GiB, predicted {predicted / 2 ** 30:.2f} GiB')

@@ -95,29 +95,29 @@ def config_of(name: str, run: Context, blocks: int | None = None, **settings: ob
     return cfg
 
 
-def engine_of(cfg: Config, run: Context) -> Engine:
+def engine_of(cfg: Config, run: Context, images: int = IMAGES) -> Engine:
     """Returns the engine of one process, which recomputes as tools/train.py would."""
     engine = replace(Engine.of(cfg.get('engine')), type='single')
     if not (run.on_gpu and engine.recomputes_on_demand and recomputes(cfg)):
         return engine
     memory = torch.cuda.get_device_properties(0).total_memory
-    shape = RunShape(run.device, 1, IMAGES, crop_of(cfg), memory=memory)
+    shape = RunShape(run.device, 1, images, crop_of(cfg), memory=memory)
     return engine.with_recomputed(Traces(cfg, shape).choose(engine).blocks)
 
 
-def predict(cfg: Config, run: Context, recomputing: bool = True) -> tuple[MemoryEstimate, RunShape]:
+def predict(cfg: Config, run: Context, recomputing: bool = True,
+            images: int = IMAGES) -> tuple[MemoryEstimate, RunShape]:
     """Predicts memory and operations of a step, as the doctor does."""
     memory = torch.cuda.get_device_properties(0).total_memory if run.on_gpu else None
-    shape = RunShape(run.device, 1, IMAGES, crop_of(cfg), memory=memory)
-    trains_blocks = not cfg.model.backbone.get('freeze_vit', False)
-    engine = engine_of(cfg, run) if recomputing else Engine(type='single')
-    found, = estimate(cfg, shape, engine, recomputing and trains_blocks)
+    shape = RunShape(run.device, 1, images, crop_of(cfg), memory=memory)
+    engine = engine_of(cfg, run, images) if recomputing else Engine(type='single')
+    found, = estimate(cfg, shape, engine, recomputing and recomputes(cfg))
     return found, shape
 
 
-def needed_flops(cfg: Config, run: Context) -> float:
+def needed_flops(cfg: Config, run: Context, images: int = IMAGES) -> float:
     """Counts the operations that a step cannot do without: nothing is computed a second time."""
-    return float(sum(predict(cfg, run, recomputing=False)[0].flops.values()))
+    return float(sum(predict(cfg, run, False, images)[0].flops.values()))
 
 
 def build(settings: Run) -> nn.Module:
@@ -132,21 +132,23 @@ def build(settings: Run) -> nn.Module:
 
 
 @contextmanager
-def training(cfg: Config, run: Context, predicted: MemoryEstimate) -> Iterator[Training]:
+def training(cfg: Config, run: Context, predicted: MemoryEstimate,
+             images: int = IMAGES) -> Iterator[Training]:
     """Builds a training with random weights, on the device from the start; frees it afterwards."""
     classes = cfg.model.decode_head.num_classes
     with tempfile.TemporaryDirectory() as folder:
         cfg.update(work_dir=folder, log_config=dict(
             interval=50, hooks=[dict(type='TextLoggerHook', by_epoch=False)]))
         names = SimpleNamespace(CLASSES=('class',) * classes, PALETTE=[[0, 0, 0]] * classes)
-        settings = Run(cfg, RunOptions(device=run.device), engine_of(cfg, run), Batch(IMAGES),
+        settings = Run(cfg, RunOptions(device=run.device), engine_of(cfg, run, images),
+                       Batch(images),
                        data=dict(train=names), timestamp='benchmark')
         model = build(settings)
         torch.backends.cudnn.benchmark = cfg.get('cudnn_benchmark', False)
         runner = build_training_runner(settings, model, get_root_logger(), checkpoint_config=None)
         runner.call_hook('before_run')
         runner.call_hook('before_epoch')
-        ours, unpinned = (LoadedBatches(IMAGES, crop_of(cfg), classes, pinned)
+        ours, unpinned = (LoadedBatches(images, crop_of(cfg), classes, pinned)
                           for pinned in (run.on_gpu, False))
         yield Training(cfg, runner, IterLoader(copied_ahead(ours, run.device)),
                        IterLoader(unpinned), predicted)

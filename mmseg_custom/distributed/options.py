@@ -27,8 +27,9 @@ class Engine:
             activation checkpointing (``with_cp=True``). 'auto' recomputes as many of the first
             blocks as the memory asks for: see :mod:`..doctor.recomputation`. None stands for
             'auto' with ``fast``, else for 1.
-        checkpoint_blocks: Number of blocks, from the first, that ``checkpoint_every`` applies to;
-            the later ones keep their activations. None: all blocks. 'auto' fills it in.
+        checkpoint_blocks: Number of blocks, from the first that is trained, that
+            ``checkpoint_every`` applies to; the later ones keep their activations. None: all
+            blocks. 'auto' fills it in.
         compile: Whether each block is compiled by torch.compile; default: ``fast``.
         cuda_graphs: Whether the frozen blocks are launched as one CUDA graph, on a GPU; default:
             ``fast``.
@@ -74,7 +75,11 @@ class Engine:
         return replace(self, checkpoint_every=1, checkpoint_blocks=blocks)
 
     def recomputes(self, block: int) -> bool:
-        """Returns whether the activations of a block, counted from 0, are recomputed."""
+        """Returns whether the activations of a block are recomputed.
+
+        Args:
+            block: Its position, from 0, among the blocks from the first that is trained.
+        """
         return block % self.every_kth == 0 and (
             self.checkpoint_blocks is None or block < self.checkpoint_blocks)
 

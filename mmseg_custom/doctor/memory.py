@@ -63,7 +63,8 @@ class MemoryEstimate:
         engine: 'single', 'ddp' or 'fsdp2'.
         checkpointing: Whether the backbone's activations are recomputed.
         offload: Whether FSDP2 keeps its shards in the host's memory.
-        blocks: Number of blocks, from the first, that are recomputed, where those behind are not.
+        blocks: Number of blocks, from the first under autograd, that are recomputed, where those
+            behind are not.
         parts: Bytes on the GPU by kind, at the peak.
         host: Bytes in the host's memory for this process, with ``offload``.
         when: Phase of the peak: 'start', 'forward', 'backward' or 'optimizer'.
@@ -176,10 +177,10 @@ class Traces:
     def choose(self, engine: Engine) -> Recomputation:
         """Chooses the number of blocks to be recomputed."""
         return choose_blocks(partial(self.peak, engine), num_under_autograd(self._cfg),
-                             self.edge(engine), limit_of(self._shape))
+                             limit_of(self._shape))
 
     def peak(self, engine: Engine, blocks: int) -> int:
-        """Predicts the bytes of a GPU where so many of the first blocks are recomputed."""
+        """Predicts the bytes of a GPU where so many blocks under autograd are recomputed."""
         plain, *offloaded = self.estimate(engine.with_recomputed(blocks), True)
         return (offloaded[0] if engine.cpu_offload and offloaded else plain).peak
 

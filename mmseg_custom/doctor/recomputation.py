@@ -1,8 +1,9 @@
 """Chooses how many blocks are recomputed, so that a step just fits into memory.
 
-The first blocks are recomputed, and those behind keep their activations: the backward pass frees
-what these have kept before the first ones are recomputed. A number of blocks is the finest choice
-that there is; every k-th block would leave gaps between all, half and a third of them.
+The first of the blocks that run under autograd are recomputed, and those behind keep their
+activations: the backward pass frees what these have kept before the first ones are recomputed. A
+number of blocks is the finest choice that there is; every k-th block would leave gaps between all,
+half and a third of them.
 """
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,23 +22,23 @@ class Recomputation:
 
     Attributes:
         blocks: Number that was chosen.
-        read: Number of blocks whose output is read.
+        blocks_in_all: Number of blocks that run under autograd.
         limit: Bytes that the step may take; None if not known.
         peaks: Peak by number: of the chosen one, and of its neighbours.
     """
     blocks: int
-    read: int
+    blocks_in_all: int
     limit: int | None
     peaks: dict[int, int]
 
     def __str__(self) -> str:
         if self.limit is None:
-            return f'all {self.read} blocks are recomputed: no memory of a GPU is known'
+            return f'all {self.blocks_in_all} blocks are recomputed: no memory of a GPU is known'
         peak = self.peaks[self.blocks]
         others = [f'{count / GIB:.1f} with {blocks}' for blocks, count in self.peaks.items()
                   if blocks != self.blocks]
         fits = '' if peak <= self.limit else ', which is more: tools/doctor.py has ways out'
-        return (f'{self.blocks} of {self.read} blocks are recomputed: predicted peak '
+        return (f'{self.blocks} of {self.blocks_in_all} blocks are recomputed: predicted peak '
                 f'{peak / GIB:.1f} GiB of {self.limit / GIB:.1f} GiB{fits} '
                 f'({", ".join(others)})')
 
@@ -49,26 +50,23 @@ def limit_of(shape: RunShape) -> int | None:
     return shape.usable - MARGIN
 
 
-def choose_blocks(peak: Callable[[int], int], read: int, edge: int,
-                  limit: int | None) -> Recomputation:
+def choose_blocks(peak: Callable[[int], int], blocks: int, limit: int | None) -> Recomputation:
     """Chooses the least number of blocks whose recomputation lets a step fit.
 
     Args:
         peak: Predicts the peak, in bytes, for a number of recomputed blocks; it does not rise with
             that number.
-        read: Number of blocks whose output is read.
-        edge: Blocks at either end that the prediction takes together.
+        blocks: Number of blocks that run under autograd.
         limit: Bytes that the step may take; None recomputes all blocks.
     """
     if limit is None:
-        return Recomputation(read, read, None, {})
-    numbers = [0, *range(edge, read - edge + 1), read]
-    low, high = 0, len(numbers) - 1
+        return Recomputation(blocks, blocks, None, {})
+    low, high = 0, blocks
     while low < high:
         middle = (low + high) // 2 if low else 0
-        if peak(numbers[middle]) <= limit:
+        if peak(middle) <= limit:
             high = middle
         else:
             low = middle + 1
-    around = numbers[max(low - 1, 0):low + 2]
-    return Recomputation(numbers[low], read, limit, {blocks: peak(blocks) for blocks in around})
+    around = range(max(low - 1, 0), min(low + 1, blocks) + 1)
+    return Recomputation(low, blocks, limit, {number: peak(number) for number in around})

@@ -3,13 +3,15 @@ import os
 import pytest
 import torch
 from helpers.adapters import adapted, features, save
-from helpers.tiny_networks import Segmentor, write_flat
+from helpers.tiny_networks import Segmentor, same, write_flat
 from safetensors.torch import load_file
 
-from mmseg_custom.checkpoint import save_sharded
-from mmseg_custom.checkpoint.merge import merge
+from mmseg_custom.checkpoint import load_segmentor, save_sharded
+from mmseg_custom.checkpoint.merge import merge, split
+from mmseg_custom.checkpoint.peft_folder import read_adapter_folder
 from mmseg_custom.errors import InputError
 from mmseg_custom.files import SaveError
+from mmseg_custom.layers.lora import is_adapter
 
 
 @pytest.fixture(params=[False, True], ids=['lora', 'dora'])
@@ -111,3 +113,30 @@ def test_checkpoints_without_adapters_are_no_folder(tmp_path):
     path = save(model, tmp_path)
     with pytest.raises(InputError, match='holds no adapters'):
         merge(path, str(tmp_path / 'adapters') + '/')
+
+
+@pytest.mark.parametrize('frozen_dtype', [None, 'int8'])
+def test_a_checkpoint_that_holds_its_backbone(frozen_dtype, tmp_path):
+    """Of a run on random weights, in 8 bits too."""
+    model = adapted(None, backbone=dict(frozen_dtype=frozen_dtype))
+    merge(save(model, tmp_path), str(tmp_path / 'full.pth'))
+    plain = Segmentor().float()
+    plain.load_state_dict(torch.load(tmp_path / 'full.pth')['state_dict'])
+    torch.testing.assert_close(features(plain), features(model), rtol=1e-5, atol=1e-5)
+    merge(str(tmp_path / 'iter_1.pth'), str(tmp_path / 'adapters'))
+    assert read_adapter_folder(str(tmp_path / 'adapters')).base is None
+
+
+def test_split_keeps_the_adapters(tmp_path):
+    model = adapted(None)
+    path = save(model, tmp_path)
+    base = {name.removeprefix('backbone.'): tensor for name, tensor in model.state_dict().items()
+            if name.startswith('backbone.') and not is_adapter(name)}
+    torch.save(base, tmp_path / 'base.pth')
+    split(path, str(tmp_path / 'small.pth'), str(tmp_path / 'base.pth'))
+    small = torch.load(tmp_path / 'small.pth')
+    assert len(small['state_dict']) == len(model.state_dict()) - len(base)
+    again = Segmentor(pretrained=str(tmp_path / 'base.pth'),
+                      adapt=dict(type='lora', r=4, alpha=6)).float()
+    load_segmentor(again, str(tmp_path / 'small.pth'))
+    assert same(again.state_dict(), model.state_dict())

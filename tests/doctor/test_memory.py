@@ -16,6 +16,7 @@ from mmseg_custom.distributed.memory import FRAGMENTATION, RESERVE, state_bytes
 from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.doctor import memory
+from mmseg_custom.doctor.depth import EDGE, stretches_of, traced_networks
 from mmseg_custom.doctor.kernels import PRODUCT, Kernel
 from mmseg_custom.doctor.memory import estimate, estimate_on_demand, predict
 from mmseg_custom.doctor.recomputation import MARGIN
@@ -194,22 +195,33 @@ def test_parts_are_those_of_the_weights():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('engine, with_cp, options', [
-    ('ddp', True, dict(checkpoint_every=2)), ('ddp', False, dict(checkpoint_every=2)),
-    ('fsdp2', True, dict(checkpoint_every=2)), ('fsdp2', False, dict(checkpoint_every=2)),
-    pytest.param('ddp', True, dict(checkpoint_blocks=4), marks=pytest.mark.slow),
-    pytest.param('fsdp2', True, dict(checkpoint_blocks=8, reshard_after_forward=False),
-                 marks=pytest.mark.slow),
-    pytest.param('fsdp2', True, dict(checkpoint_blocks=0, reduce_dtype='bf16'),
-                 marks=pytest.mark.slow)])
-def test_few_shallow_networks_tell_what_a_deep_one_takes(engine, with_cp, options, monkeypatch):
-    model = segmentor(64, 'upernet', depth=12)
-    model['backbone']['out_indices'] = [2, 5, 8, 10]  # the last block is not read
-    cfg = config(model, 2, engine)
+@pytest.mark.parametrize('engine, with_cp, options, backbone', [
+    ('ddp', True, dict(checkpoint_every=2), {}),
+    ('ddp', False, dict(checkpoint_every=2), {}),
+    ('fsdp2', True, dict(checkpoint_every=2), {}),
+    ('fsdp2', False, {}, {}),
+    ('ddp', True, dict(checkpoint_blocks=20), {}),
+    ('fsdp2', True, dict(checkpoint_blocks=20, reshard_after_forward=False), {}),
+    ('fsdp2', True, dict(checkpoint_blocks=0, reduce_dtype='bf16'), {}),
+    ('single', True, {}, dict(adapt=dict(type='lora', r=4))),
+    ('single', False, {}, dict(adapt=dict(type='lora', r=4), frozen_dtype='int8')),
+    ('fsdp2', True, dict(checkpoint_blocks=20), dict(adapt=dict(type='lora', use_dora=True))),
+    ('ddp', True, {}, dict(adapt=dict(type='lora', blocks=[*range(16), 38]))),
+    ('single', True, {}, dict(train_last=4)),
+    ('single', False, {}, dict(train_last=4, frozen_dtype='int8')),
+    ('fsdp2', True, dict(checkpoint_blocks=1), dict(train_last=20)),
+    ('ddp', True, {}, dict(train_last=3, train_norms=True)),
+    ('single', True, {}, dict(freeze_vit=True, unfreeze_pos_embed=True))])
+def test_few_shallow_networks_tell_what_a_deep_one_takes(engine, with_cp, options, backbone,
+                                                         monkeypatch):
+    model = segmentor(64, 'upernet', depth=40, out_indices=[2, 15, 28, 38], **backbone)
+    cfg = config(model, 2, engine)  # the last block is not read
     cfg.engine.update(options)
-    shape, kind = RunShape('cuda', 4, 2, CROP), Engine(**cfg.engine)
+    shape, kind = RunShape('cuda', 4 if engine != 'single' else 1, 2, CROP), Engine(**cfg.engine)
+    networks = traced_networks(stretches_of(cfg, kind, with_cp), kind.every_kth, EDGE)
+    assert networks is not None
     extrapolated = estimate(cfg, shape, kind, with_cp)
-    monkeypatch.setattr(memory, 'traced_depths', lambda *_: None)
+    monkeypatch.setattr(memory, 'traced_networks', lambda *_: None)
     traced = estimate(cfg, shape, kind, with_cp)
     for a, b in zip(extrapolated, traced, strict=True):
         assert a.when == b.when and a.host == b.host

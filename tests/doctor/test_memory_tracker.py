@@ -28,12 +28,12 @@ def test_peaks_are_those_of_each_site(tracker):
     tracker.kind = 'head'
     heads = [x.to(torch.float32), x.view(10, -1)]  # a view has no memory of its own
     found = peaks(tracker)
-    assert sum(found['forward', 0].values()) == 2 * MB
-    assert found['backward', 0]['gradients'] == MB and found['backward', 0]['head'] == 4 * MB
+    assert sum(found['forward', ''].values()) == 2 * MB
+    assert found['backward', '']['gradients'] == MB and found['backward', '']['head'] == 4 * MB
     number = tracker.number(x)
-    assert sum(peaks(tracker, offloaded={number})['forward', 0].values()) == MB
+    assert sum(peaks(tracker, offloaded={number})['forward', ''].values()) == MB
     assert len(heads) == 2 and sum(
-        peaks(tracker, permanent={tracker.number(z)})['forward', 0].values()) == 3 * MB
+        peaks(tracker, permanent={tracker.number(z)})['forward', ''].values()) == 3 * MB
 
 
 def test_storages_that_are_resized_are_counted_as_they_are(tracker):

@@ -45,6 +45,8 @@ def check(loaded: Config, changes: dict, splits: tuple[str, ...] = ('train', 'va
     ('load_from', 'none.pth', "load_from='none.pth' does not exist"),
     ('load_from', 'https://x/a.pth', 'is an address: download the file first'),
     ('model.backbone.pretrained', 'none.pth', 'pretrained file none.pth does not exist'),
+    ('model.backbone.adapt', dict(type='lora', pretrained='none'),
+     "adapt.pretrained='none' does not exist: expected a folder of peft's adapters"),
     ('model.backbone.num_heads', 3, 'num_heads 3: expected a divisor'),
     ('model.decode_head.norm_cfg', dict(type='GN'), 'model does not work: .*num_groups'),
     ('model.decode_head.num_classes', 21, r'has 150 classes \(wall, building, sky and 147 more\)'),

@@ -1,10 +1,12 @@
 """What a page says of a run: kind, data, and the checkout that it was run from."""
 import subprocess
 
+import pytest
 import torch
 from helpers.data import SMALL_LINEAR, prepare, write_config
 
 from mmseg_custom.checkpoint.provenance import WeightsSource, set_weights_source, sha256_of
+from mmseg_custom.engine.config import load_config
 from mmseg_custom.engine.run_folder import facts
 
 
@@ -50,3 +52,19 @@ def test_commit_of_the_checkout(tmp_path, monkeypatch):
     assert facts.git_commit() == f'commit {git("rev-parse", "HEAD")}'
     (tmp_path / 'x').write_text('2')
     assert facts.git_commit().endswith(' with changes of its files')
+
+
+@pytest.mark.parametrize('backbone, said', [
+    (dict(freeze_vit=True, adapt=dict(type='lora', r=8)),
+     'LoRA: adapters of rank 8 of qkv, proj, fc1, fc2 in all blocks, and the linear head are '
+     'trained'),
+    (dict(freeze_vit=False, adapt=dict(type='lora', targets=['qkv'], blocks=[1], use_dora=True)),
+     'DoRA: adapters of rank 16 of qkv in blocks 1, and the linear head are trained'),
+    (dict(freeze_vit=False, train_last=1),
+     'last blocks: the last 1 block and the linear head are trained'),
+    (dict(freeze_vit=False, train_last=2, train_norms=True),
+     'last blocks: the last 2 blocks, all norms and layer scales and the linear head are trained')])
+def test_what_of_a_backbone_is_trained(backbone, said, tmp_path, shared_data):
+    cfg = load_config(str(write_config(tmp_path / 'config.py', shared_data, extra=SMALL_LINEAR)))
+    cfg.model.backbone.update(backbone)
+    assert facts.kind_of_run(prepare(cfg)) == said
