@@ -25,8 +25,6 @@ from .user_cache import identity_of, read_cache, write_cache
 
 CHUNK_BYTES = 8 << 20
 CACHE = 'sha256.json'
-DROPPED = ('the blocks of this backbone were dropped: it trains on a feature cache; build it again '
-           'for images')
 _LOCK = threading.Lock()
 _HASHES: dict[str, str] = {}  # identity of a file -> SHA-256
 
@@ -113,7 +111,8 @@ class DroppedBlock(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Raises RuntimeError."""
-        raise RuntimeError(DROPPED)
+        raise RuntimeError('the blocks of this backbone were dropped: it trains on a feature '
+                           'cache; build it again for images')
 
 
 def droppable_blocks(backbone: nn.Module) -> list[int]:
@@ -134,9 +133,7 @@ def drop_blocks(backbone: nn.Module) -> None:
     prefixes = tuple(f'blocks.{i}.' for i in dropped)
     backbone.dropped_dtypes = {name: dtype for name, dtype in dtypes_of(backbone).items()
                                if name.startswith(prefixes)}
-    if len(dropped) == len(backbone.blocks):
-        backbone.blocks = nn.ModuleList()
-    for i in dropped if backbone.blocks else ():
+    for i in dropped:
         backbone.blocks[i] = DroppedBlock()
 
 

@@ -27,7 +27,7 @@ class Engine:
             activation checkpointing (``with_cp=True``). 'auto' recomputes as many of the first
             blocks as the memory asks for: see :mod:`..doctor.recomputation`. None stands for
             'auto' with ``fast``, else for 1.
-        checkpoint_blocks: Number of blocks, from the first that is trained, that
+        checkpoint_blocks: Number of blocks, from the first under autograd, that
             ``checkpoint_every`` applies to; the later ones keep their activations. None: all
             blocks. 'auto' fills it in.
         compile: Whether each block is compiled by torch.compile; default: ``fast``.
@@ -78,7 +78,7 @@ class Engine:
         """Returns whether the activations of a block are recomputed.
 
         Args:
-            block: Its position, from 0, among the blocks from the first that is trained.
+            block: Its position, from 0, among the blocks under autograd.
         """
         return block % self.every_kth == 0 and (
             self.checkpoint_blocks is None or block < self.checkpoint_blocks)

@@ -16,7 +16,7 @@ from itertools import groupby
 from mmcv import Config
 
 from ..distributed.options import Engine
-from ..engine.config import backbone_option
+from ..engine.config import backbone_option, tuning_in
 from ..models.tuning import LAST_BLOCKS, LORA, Tuning
 
 EDGE = 2  # blocks at either end of a stretch that are told apart; more where FSDP2 prefetches more
@@ -46,10 +46,7 @@ def num_read(cfg: Config) -> int:
 
 def trained_part(cfg: Config) -> Tuning:
     """Returns what is trained of the blocks of an InternViT."""
-    backbone = cfg.model.backbone
-    given = {name: backbone[name] for name in ('freeze_vit', 'adapt', 'train_last', 'train_norms')
-             if backbone.get(name) is not None}
-    return Tuning.of(num_read(cfg), **given)
+    return tuning_in(cfg.model.backbone)[0]
 
 
 def first_under_autograd(cfg: Config) -> int:

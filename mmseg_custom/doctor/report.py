@@ -76,7 +76,7 @@ def _data(report: Report) -> list[str]:
 def _weights(report: Report) -> list[str]:
     return [line for path, figures in report.weights.items()
             for line in part('weights', f'{path}: {figures["values_read"]:.0%} of the values '
-                              'read')]
+                             'read')]
 
 
 def _environment(report: Report) -> list[str]:
@@ -87,13 +87,13 @@ def _environment(report: Report) -> list[str]:
             for name, count in Counter(env['gpus']).items()]
     return [
         *part('environment', f'Python {env["python"]}, PyTorch {env["torch"]}, mmcv '
-               f'{env["mmcv"]}, mmseg {env["mmseg"]}; {env["cpus"]} CPUs, '
-               f'{", ".join(gpus) or "no GPU"}'),
+              f'{env["mmcv"]}, mmseg {env["mmseg"]}; {env["cpus"]} CPUs, '
+              f'{", ".join(gpus) or "no GPU"}'),
         *part('', f'attention: {env["attention"]}; RMSNorm: {env["rms_norm"]}; nccl: '
-               f'{"yes" if env["nccl"] else "no"}, gloo: {"yes" if env["gloo"] else "no"}'),
+              f'{"yes" if env["nccl"] else "no"}, gloo: {"yes" if env["gloo"] else "no"}'),
         *part('disk', f'{env["checkpoints"]} checkpoints of '
-               f'{format_bytes(env["checkpoint_bytes"])}; {format_bytes(env["disk_free"])} free '
-               f'for {env["work_dir"]}')]
+              f'{format_bytes(env["checkpoint_bytes"])}; {format_bytes(env["disk_free"])} free '
+              f'for {env["work_dir"]}')]
 
 
 def _memory(report: Report) -> list[str]:
@@ -140,7 +140,7 @@ def _time(report: Report) -> list[str]:
                       for kernel, rate in report.rates.items())
     return [*part('time', text),
             *part('', f'about {figure(report.seconds[chosen.name])} s, without communication and '
-                   'loading'),
+                  'loading'),
             *part('', f'TFLOP/s {"assumed" if given else "measured here"}: {rates}')]
 
 

@@ -103,7 +103,7 @@ def lora_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
 def reset_norms(layer: Any) -> None:
     """Sets the norms of a layer with DoRA to those of the rows that it has; else does nothing.
 
-    They are float32, so that their rounding changes nothing.
+    They are float32, as rounded ones would change what a float32 network computes.
     """
     if NAME in layer.lora_magnitude_vector:
         norms = row_norms(layer, layer.base_layer.weight)

@@ -43,7 +43,7 @@ class Tuning:
         blocks: Indices of the blocks that are trained, or adapted, ascending.
         first_trained: Index of the first block with trained weights; without any, the number of
             blocks that are read.
-        norms: Indices of blocks whose norms and layer scales are trained, if the rest is or not.
+        norms: Indices of blocks whose norms and layer scales are trained, with or without the rest.
         lora: Options of the adapters, of 'lora'.
         adapt_folder: Folder of peft's that has the values of the adapters at first.
     """
@@ -73,9 +73,13 @@ class Tuning:
         if kind == LORA and train_last is not None:
             raise InputError(f'{KEY}.adapt and {KEY}.train_last={train_last!r}: adapters are for '
                              'blocks that are frozen; leave one of them out')
+        if train_norms and kind == LORA:
+            raise InputError(f'{KEY}.train_norms={train_norms!r} with {KEY}.adapt: adapters are '
+                             'for blocks that are frozen; leave one of them out')
         if train_norms and kind != LAST_BLOCKS:
-            raise InputError(f'{KEY}.train_norms=True without train_last: set {KEY}.train_last to '
-                             'the number of blocks that are trained, 0 for norms alone')
+            raise InputError(f'{KEY}.train_norms={train_norms!r} without train_last: set '
+                             f'{KEY}.train_last to the number of blocks that are trained, 0 for '
+                             'norms alone')
         if kind == LORA:
             blocks, options = _read_adapt(adapt, read)
             return cls(kind, blocks, blocks[0], lora=options, adapt_folder=_read_folder(adapt))
@@ -180,8 +184,8 @@ def _read_blocks(blocks: Any, read: int) -> list[int]:
 def _last_blocks(read: int, count: Any, norms: bool, freeze_vit: bool) -> Tuning:
     if freeze_vit:
         raise InputError(f'{KEY}.train_last={count!r} with freeze_vit=True, which freezes all '
-                         'blocks: leave freeze_vit out; what stands before the last blocks is '
-                         'frozen by itself')
+                         'blocks: set freeze_vit=False; what stands before the last blocks is '
+                         'frozen all the same')
     if not _is_count(count) or count > read or count == 0 and not norms:
         more = '' if count != 0 else ' (0 goes with train_norms=True, for norms alone)'
         raise InputError(f'{KEY}.train_last={count!r}: expected a number of blocks from 1 to '

@@ -47,8 +47,9 @@ def test_record_has_plain_values():
 
 
 @pytest.mark.parametrize('options, message', [
-    (dict(train_last=2, freeze_vit=True), 'train_last=2 with freeze_vit=True.*leave freeze_vit'),
+    (dict(train_last=2, freeze_vit=True), 'train_last=2 with freeze_vit=True.*freeze_vit=False'),
     (dict(train_last=2, adapt=LORA), 'adapt and .*train_last=2.*leave one of them out'),
+    (dict(train_norms=True, adapt=LORA), 'train_norms=True with .*adapt.*leave one of'),
     (dict(train_norms=True), 'train_norms=True without train_last.*0 for norms alone'),
     (dict(train_last=0), 'train_last=0.*from 1 to 8'),
     (dict(train_last=9), 'train_last=9.*from 1 to 8, which are read'),

@@ -19,6 +19,7 @@ from ...feature_cache.manage import caches_in, content_of
 from ...feature_cache.shards import CorruptShard
 from ...layers.quantized_linear import weight_of
 from ...logs import saying
+from ...models.tuning import FROZEN
 from ...progress import progress_bar
 from ...units import format_bytes
 from ..blame import reading
@@ -109,7 +110,7 @@ def drop_unneeded_blocks(run: Run, model: nn.Module) -> None:
                   and cache.is_complete(settings.views))
     if broadcast_from_rank0(enough):
         drop_blocks(model.backbone)
-        trained = 'its trained ones stay' if model.backbone.blocks else 'all of them'
+        trained = 'all of them' if model.backbone.tuning.kind == FROZEN else 'trained ones stay'
         get_root_logger().info('feature cache: it is complete, and the run has no validation: the '
                                'frozen blocks of the backbone are freed (%s)', trained)
 

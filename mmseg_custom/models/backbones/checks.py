@@ -10,7 +10,7 @@ def check_out_indices(out_indices: Sequence[int], depth: int, with_fpn: bool) ->
     """Refuses blocks that there are not, and a pyramid of another number of them than four.
 
     Raises:
-        InputError: If there is such a fault.
+        InputError: Naming ``out_indices``.
     """
     if not out_indices or list(out_indices) != sorted(set(out_indices)) or not (
             0 <= out_indices[0] and out_indices[-1] < depth):
@@ -22,10 +22,14 @@ def check_out_indices(out_indices: Sequence[int], depth: int, with_fpn: bool) ->
 
 
 def check_frozen_dtype(frozen_dtype: str | None, kind: str) -> None:
-    """Refuses a format that is unknown, or a network without frozen blocks (see :mod:`..tuning`).
+    """Refuses a format that is unknown, or a network of which nothing is frozen.
+
+    Args:
+        frozen_dtype: Option of the backbone.
+        kind: What is trained of it: see :mod:`..tuning`.
 
     Raises:
-        InputError: If it is one.
+        InputError: Naming ``frozen_dtype``.
     """
     if frozen_dtype is None:
         return
@@ -43,7 +47,7 @@ def check_sizes(embed_dim: int, num_heads: int, depth: int, img_size: int, patch
     """Refuses sizes that do not fit each other.
 
     Raises:
-        InputError: If there are such.
+        InputError: Naming the option.
     """
     if embed_dim % num_heads:
         near = [n for n in range(1, embed_dim + 1) if embed_dim % n == 0]

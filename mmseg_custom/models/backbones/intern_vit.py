@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...checkpoint.adapter_loading import start_adapters, watch_state_dicts
 from ...checkpoint.load import load_backbone
-from ...checkpoint.provenance import DROPPED, set_weights_source, weights_source_of
+from ...checkpoint.provenance import set_weights_source, weights_source_of
 from ...errors import refuse_unknown
 from ...layers.block import Block
 from ...layers.feature_pyramid import LEVELS, build_pyramid
@@ -252,7 +252,7 @@ class InternViT6B(BaseModule):
         self._map_dtype, self._map_memory_format = dtype, memory_format
 
     def wrap_blocks(self, wrapper: Callable[[Callable, Tensor], list[Tensor]] | None) -> None:
-        """Sets what runs the blocks where autograd is off; None for the blocks themselves.
+        """Sets what runs the blocks where none is under autograd; None for the blocks themselves.
 
         Args:
             wrapper: Function of a function that runs the blocks, and of the tokens (B, N, D) before
@@ -334,8 +334,9 @@ class InternViT6B(BaseModule):
         if start == self._num_read or not torch.is_grad_enabled():
             with torch.no_grad():
                 tokens, grid = self._embed(images)
-                run = self._wrapper or (lambda run, tokens: run(tokens))
-                return _maps(run(self._read_tokens, tokens), grid)
+                outs = (self._read_tokens(tokens) if self._wrapper is None
+                        else self._wrapper(self._read_tokens, tokens))
+                return _maps(outs, grid)
         with nullcontext() if self._trains_positions else torch.no_grad():
             tokens, grid = self._embed(images)
             tokens, outs = self._run_blocks(tokens, 0, start)
@@ -393,8 +394,6 @@ class InternViT6B(BaseModule):
             start: Index of the first block to run, from which on those to recompute are counted.
             stop: Index after that of the last one.
         """
-        if not self.blocks:
-            raise RuntimeError(DROPPED)
         outs = []
         recompute = self.with_cp and self.training and torch.is_grad_enabled()
         for i in range(start, stop):
