@@ -33,7 +33,7 @@ PLAIN = 'bfloat16'
 KEY = 'model.backbone.frozen_dtype'
 IMAGES = 16  # whose feature maps are compared
 _, LAST, LORA, _ = METHODS
-RATES = {LAST: 3e-3, LORA: 1e-2}  # those that `python -m benchmarks tuning` chose over bfloat16
+RATES = {LAST: 3e-3, LORA: 1e-2}  # near those that tuning.py chooses over bfloat16
 HEADER = ('| trained | frozen blocks | mIoU over bfloat16 | mIoU | difference | error of the map '
           'before | after |', '|---|---|---|---|---|---|---|')
 
