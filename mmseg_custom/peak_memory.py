@@ -7,6 +7,7 @@ whoever reports the peak of the process asks :func:`process_peak`.
 import resource
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -25,16 +26,21 @@ def process_peak(device: str | torch.device) -> int:
     return max(_earlier[_key(device)], _peak(device))
 
 
+def start_anew() -> None:
+    """Forgets the peaks so far, where a process begins another run."""
+    _earlier.clear()
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    _reset_resident()
+
+
 def begin_measurement(device: torch.device) -> int:
     """Begins to measure what follows; returns the bytes that are in use now."""
     _earlier[_key(device)] = process_peak(device)
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
-    try:
-        _REFS.write_text('5')  # resets VmHWM
-    except OSError:  # then the peak is at least that of the process so far
-        pass
+    _reset_resident()
     return _status('VmRSS')
 
 
@@ -53,6 +59,12 @@ def _peak(device: torch.device) -> int:
         return _status('VmHWM')
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _reset_resident() -> None:
+    """Resets the peak of the resident memory, where the system lets it be reset."""
+    with suppress(OSError):  # then the peak is at least that of the process so far
+        _REFS.write_text('5')  # resets VmHWM
 
 
 def _status(name: str) -> int:

@@ -64,6 +64,17 @@ def test_the_peak_of_the_process_is_reported(gpu):
     assert measured_peak(GPU) == reported_peak('cuda')['gpu'] == 7 * GIB
 
 
+def test_a_run_that_follows_another_has_a_peak_of_its_own(gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_initialized', lambda: True)
+    gpu.use(5 * GIB)
+    begin_measurement(GPU)
+    gpu.use(GIB)
+    peak_memory.start_anew()
+    assert process_peak(GPU) == 0
+    gpu.use(2 * GIB)
+    assert process_peak(GPU) == 2 * GIB
+
+
 def test_the_log_reports_it_too(gpu, monkeypatch):
     gpu.use(5 * GIB)
     begin_measurement(GPU)

@@ -1,7 +1,8 @@
 """Writes a page on test results: python tools/report.py RESULTS [RESULTS_B ...] [--out PAGE.html].
 
 RESULTS is the eval_*.json that `tools/test.py CONFIG CHECKPOINT --eval mIoU` writes, or the work
-dir that it lies in. Two are compared, more become a leaderboard: tools/report.py work_dirs/*.
+dir that it lies in. Two are compared, more become a leaderboard: tools/report.py work_dirs/*. So
+do the tested heads or runs of a sweep: tools/report.py work_dirs/SWEEP.
 """
 import argparse
 import os.path as osp
@@ -19,9 +20,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('results', nargs='+',
                         help='eval_*.json of tools/test.py --eval, or its work dir (the newest in '
                         'it); of two on the same images, the second is compared with the first; '
-                        'more become a leaderboard')
+                        'more, and those of a sweep, become a leaderboard')
     parser.add_argument('--out', help='the page; default: beside the (last) results, with .html; '
-                        'of a leaderboard, leaderboard.html in the folder that has all')
+                        'of a leaderboard, leaderboard.html in the folder of the sweep, or in that '
+                        'which has all')
     parser.add_argument('--images', type=number_of_images, default=100, metavar='N',
                         help='number of the worst and of the best images to show (default 100), '
                         'or all')
@@ -37,10 +39,11 @@ def main(args: argparse.Namespace) -> None:
     from mmseg_custom.evaluation import read_results
     from mmseg_custom.progress import with_progress
     from mmseg_custom.targets import try_target
-    from mmseg_custom.visualization.report import write_leaderboard, write_report
+    from mmseg_custom.visualization.report import is_sweep, write_leaderboard, write_report
 
-    if len(args.results) > 2:
-        folder = osp.commonpath([osp.dirname(osp.abspath(path)) for path in args.results])
+    if len(args.results) > 2 or any(map(is_sweep, args.results)):
+        folder = args.results[0] if len(args.results) == 1 else osp.commonpath(
+            [osp.dirname(osp.abspath(path)) for path in args.results])
         out = args.out or osp.join(folder, 'leaderboard.html')
         try_target(out)
         lines = write_leaderboard(out, args.results, partial(with_progress, unit='run'))

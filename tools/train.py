@@ -33,7 +33,7 @@ def main(args: argparse.Namespace) -> None:
 
     run = start_run(args)
     if run.cfg.get('sweep'):
-        sweep(run)
+        sweep(run, decide_recomputation)
     else:
         train(decide_recomputation(run))
 

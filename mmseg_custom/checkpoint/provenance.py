@@ -17,7 +17,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import InputError
 from .files import shards_of, weights_file_of
@@ -25,6 +25,8 @@ from .user_cache import identity_of, read_cache, write_cache
 
 CHUNK_BYTES = 8 << 20
 CACHE = 'sha256.json'
+DROPPED = ('the blocks of this backbone were dropped: it trains on a feature cache; build it again '
+           'for images')
 _LOCK = threading.Lock()
 _HASHES: dict[str, str] = {}  # identity of a file -> SHA-256
 
@@ -106,14 +108,36 @@ def record_of(source: WeightsSource, dtypes: dict[str, torch.dtype],
         other_dtypes={name: dtype for name, dtype in names.items() if dtype != common})
 
 
-def drop_blocks(backbone: nn.Module) -> None:
-    """Frees the memory of a backbone's blocks, which are frozen and in its weights' file.
+class DroppedBlock(nn.Module):
+    """Stands in the place of a frozen block whose memory was freed."""
 
-    Checkpoints refer to the file for them as before.
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Raises RuntimeError."""
+        raise RuntimeError(DROPPED)
+
+
+def droppable_blocks(backbone: nn.Module) -> list[int]:
+    """Lists the blocks that training needs no more, where features are given for the frozen part.
+
+    These are the blocks before the first trained one, and those that are not read.
     """
+    needed = range(backbone.first_trained, max(backbone.out_indices) + 1)
+    return [i for i in range(len(backbone.blocks)) if i not in needed]
+
+
+def drop_blocks(backbone: nn.Module) -> None:
+    """Frees the memory of a backbone's frozen blocks, which are in its weights' file.
+
+    Checkpoints refer to the file for them as before. Trained blocks stay.
+    """
+    dropped = droppable_blocks(backbone)
+    prefixes = tuple(f'blocks.{i}.' for i in dropped)
     backbone.dropped_dtypes = {name: dtype for name, dtype in dtypes_of(backbone).items()
-                               if name.startswith('blocks.')}
-    backbone.blocks = nn.ModuleList()
+                               if name.startswith(prefixes)}
+    if len(dropped) == len(backbone.blocks):
+        backbone.blocks = nn.ModuleList()
+    for i in dropped if backbone.blocks else ():
+        backbone.blocks[i] = DroppedBlock()
 
 
 def recorded_dtype(record: dict, name: str) -> torch.dtype:

@@ -34,8 +34,9 @@ from ..plugins import is_known
 from . import classes, preflight
 from .blame import reading
 from .build import build_network
+from .cached.key import check_tuning
 from .cached.settings import CacheSettings
-from .config import backbone_option, heads_of
+from .config import backbone_option, heads_of, shares_feature_maps, tuning_in
 from .epochs import check_length
 from .foreign_settings import read_workflow
 from .options import RunOptions
@@ -59,6 +60,7 @@ def check_before_start(cfg: Config, options: RunOptions, splits: Collection[str]
     _check_files(cfg, options, trains)
     if not tests and cfg.get('feature_cache'):
         CacheSettings.of(cfg.feature_cache)
+        _check_cached(cfg)
     if trains:
         preflight.check_settings(cfg)
         Engine.of(cfg.get('engine'))
@@ -74,7 +76,8 @@ def check_before_start(cfg: Config, options: RunOptions, splits: Collection[str]
     if tests or evaluates:
         _check_windows(cfg)
     check_inputs(cfg)
-    _check_network(cfg, trains)
+    for each in _networks(cfg, trains):
+        _check_network(each, trains)
 
 
 def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
@@ -93,6 +96,16 @@ def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
     if trains and not begins_elsewhere and backbone.get('type') == 'InternViT6B' and isinstance(
             pretrained, str) and pretrained:
         check_exists(pretrained)
+
+
+def _check_cached(cfg: Config) -> None:
+    """Checks that runs leave something of an InternViT frozen, which a feature cache can hold."""
+    backbone = cfg.model.get('backbone') or {}
+    if backbone.get('type') != 'InternViT6B':
+        return
+    swept = [one.cfg.model.backbone for one in combinations(cfg)] if cfg.get('sweep') else []
+    for options in swept or [backbone]:
+        check_tuning(tuning_in(options)[0])
 
 
 def _check_schedules(cfg: Config) -> None:
@@ -209,6 +222,17 @@ def check_inputs(cfg: Config) -> None:
             if channels != width:
                 raise InputError(f'{key}.in_channels={widths}: the backbone gives feature maps of '
                                  f'{width} channels (model.backbone.embed_dim)')
+
+
+def _networks(cfg: Config, trains: bool) -> list[Config]:
+    """Returns configs with all the networks that a run builds, each of other weights once.
+
+    A sweep of a partly trained backbone builds several; heads share a single one.
+    """
+    found = {'': cfg}
+    if trains and cfg.get('sweep') and not shares_feature_maps(cfg):
+        found.update((str(one.cfg.model), one.cfg) for one in combinations(cfg))
+    return list(found.values())
 
 
 def _check_network(cfg: Config, trains: bool) -> None:

@@ -1,5 +1,6 @@
 """Logs on a full disk: lines are lost, with one warning, and the run goes on."""
 import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -15,6 +16,21 @@ class LogFile(logging.FileHandler):
     def __init__(self, path: str):
         super().__init__(path, encoding='utf-8')
         self._told = False
+
+    def switch(self, path: str) -> str:
+        """Goes on in another file, at its end; returns the path of the one before.
+
+        Raises:
+            OSError: If it cannot be opened.
+        """
+        self.acquire()
+        try:
+            self.close()
+            before, self.baseFilename = self.baseFilename, os.path.abspath(path)
+            self.stream = self._open()
+        finally:
+            self.release()
+        return before
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - Python's name
         """Warns when the disk does not take a line; a bug in a message still shows as one."""

@@ -101,6 +101,20 @@ class Preemption:
         """
         logger.warning('stopped by %s after iteration %d, the checkpoint is written; resume with '
                        '--auto-resume', _name(number), iteration)
+        self._leave(number)
+
+    def exit_between_runs(self) -> None:
+        """Ends this process if any rank was asked to stop; called on all ranks, between runs.
+
+        Raises:
+            SystemExit: With code 75, or 130 after Ctrl-C.
+        """
+        number, _ = self.agree()
+        if number is not None:
+            get_root_logger().warning('stopped by %s; resume with --auto-resume', _name(number))
+            self._leave(number)
+
+    def _leave(self, number: int) -> NoReturn:
         # As soon as one process has ended, the launcher ends the others with a signal, which must
         # not change their exit code. Python's own handlers do not run while it shuts down.
         ignore_signals()

@@ -7,6 +7,8 @@ in the config, the screen shows everything.
 import logging
 import os.path as osp
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from mmap import mmap
 
@@ -97,6 +99,19 @@ def show_and_keep(level: str | int, path: str | None, needed: bool = True) -> st
         logger.setLevel(level if rank == 0 else logging.ERROR)
         logger.propagate = False
     return None if file is None else path
+
+
+@contextmanager
+def kept_in(path: str) -> Iterator[None]:
+    """Keeps what is logged in the block in another file, where a log is kept."""
+    files = [handler for handler in logging.getLogger(MAIN).handlers
+             if isinstance(handler, LogFile)]
+    before = [file.switch(path) for file in files]
+    try:
+        yield
+    finally:
+        for file, earlier in zip(files, before):
+            file.switch(earlier)
 
 
 class _Once(logging.Filter):

@@ -40,18 +40,31 @@ def train(run: Run) -> None:
         SystemExit: With code 75 if it is stopped by a signal, 130 after Ctrl-C.
         KeyboardInterrupt: After Ctrl-C before the end of the first iteration.
     """
+    earlier = EarlierRun([run.work_dir]) if run.options.overwrite else None
     with closing(Preemption()) as preemption:
         preemption.listen()
-        if (line := finished(run)) is not None:
-            get_root_logger().info('%s', line)
-            return
-        check_batch_norm(run.cfg, run.batch)
-        try_first_samples(run, trained=not run.cfg.get('feature_cache'))
-        with RunFolder(run, lambda: preemption.signal) as folder:
-            _train(run, preemption, folder)
+        train_with(run, preemption, earlier)
 
 
-def _train(run: Run, preemption: Preemption, folder: RunFolder) -> None:
+def train_with(run: Run, preemption: Preemption, earlier: EarlierRun | None) -> None:
+    """Trains a segmentor as :func:`train` does, which may be one of several in this process.
+
+    Args:
+        run: The run.
+        preemption: Stop signals of this process, which it listens to.
+        earlier: What is removed once an iteration is done, or None.
+    """
+    if (line := finished(run)) is not None:
+        get_root_logger().info('%s', line)
+        return
+    check_batch_norm(run.cfg, run.batch)
+    try_first_samples(run, trained=not run.cfg.get('feature_cache'))
+    with RunFolder(run, lambda: preemption.signal) as folder:
+        _train(run, preemption, folder, earlier)
+
+
+def _train(run: Run, preemption: Preemption, folder: RunFolder,
+           earlier: EarlierRun | None) -> None:
     """Builds model, data and runner, and trains."""
     logger = get_root_logger()
     if not (run.resumed or run.options.overwrite) and get_dist_info()[0] == 0:
@@ -71,8 +84,8 @@ def _train(run: Run, preemption: Preemption, folder: RunFolder) -> None:
     samples = with_checked_labels(samples, run.cfg.model)
     last_save = LastSave(run.options.spare_dir, run.options.wait_for_disk)
     runner = build_training_runner(run, model, logger, last_save)
-    if run.options.overwrite:  # after the optimizer's step, before checkpoints
-        runner.register_hook(OverwriteHook(EarlierRun([run.work_dir])), priority='ABOVE_NORMAL')
+    if earlier is not None:  # after the optimizer's step, before checkpoints
+        runner.register_hook(OverwriteHook(earlier), priority='ABOVE_NORMAL')
     stopping = PreemptionHook(preemption, last_save)
     runner.register_hook(stopping, priority='LOW')
     if 'val' in run.data:

@@ -115,12 +115,20 @@ def delete(root: str, name: str) -> None:
                          'runs that train on it or fill it')
 
 
+def content_of(backbone: dict) -> str:
+    """Says in words what a cache holds of a backbone, by the settings in its key."""
+    maps, before = backbone.get('out_indices'), backbone.get('tokens_before')
+    if before is None:
+        return f'blocks {maps}'
+    return f'tokens before block {before}' + (f' and maps of blocks {maps}' if maps else '')
+
+
 def _of(key: dict) -> str:
     """Summarizes a key.json: the backbone's size, blocks and dtypes, the weights."""
     of = key.get('of', {})
     backbone = of.get('backbone', {})
     weights = (key.get('about') or {}).get('weights') or of.get('weights', '?')
     frozen = backbone.get('frozen_dtype')
-    return (f'blocks {backbone.get("out_indices")} of {backbone.get("depth")}, width '
+    return (f'{content_of(backbone)} of {backbone.get("depth")}, width '
             f'{backbone.get("embed_dim")}, {key["layout"]["dtype"]}'
             f'{f" of {frozen} weights" if frozen else ""}; {weights}')

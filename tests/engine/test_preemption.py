@@ -59,6 +59,16 @@ def _signals_kept():
         signal.signal(number, handler)
 
 
+def test_a_signal_between_runs_ends_the_process_before_the_next_one(_signals_kept):
+    preemption = Preemption()
+    preemption.exit_between_runs()
+    for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
+        preemption.signal = number
+        with pytest.raises(SystemExit) as end:
+            preemption.exit_between_runs()
+        assert end.value.code == code
+
+
 @pytest.mark.parametrize(('last', 'with_optimizer', 'saved_again'), [
     ('iter_4.pth', True, False), ('iter_4.pth', False, True), ('iter_2.pth', True, True)])
 def test_what_was_just_saved_is_not_saved_again(_signals_kept, tmp_path, last, with_optimizer,

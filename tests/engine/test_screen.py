@@ -10,7 +10,7 @@ from helpers.logs import reset_loggers
 from helpers.terminal import Terminal
 from mmcv.utils import print_log
 
-from mmseg_custom.engine.screen import show_and_keep
+from mmseg_custom.engine.screen import kept_in, show_and_keep
 from mmseg_custom.logs import log_details, saying
 from mmseg_custom.progress import progress_bar
 
@@ -50,6 +50,19 @@ def test_the_screen_has_what_a_person_reads_and_the_file_everything(tmp_path, ca
     for text in ('network: a', 'a doubt', *FILE_ALONE):
         assert file.count(text) == 1 and (text in screen) == (text not in FILE_ALONE)
     assert file.count('of a plugin') == 1
+
+
+def test_a_run_among_several_has_a_log_file_of_its_own(tmp_path, capsys):
+    paths = [tmp_path / name for name in ('sweep.log', 'run.log')]
+    show_and_keep('INFO', str(paths[0]))
+    logging.getLogger('mmseg').info('before')
+    with pytest.raises(ValueError), kept_in(str(paths[1])):
+        logging.getLogger('mmcv').info('within')
+        raise ValueError
+    logging.getLogger('mmseg').info('after')
+    sweep, run = ([line.split(' - ')[-1] for line in path.read_text().splitlines()]
+                  for path in paths)
+    assert (sweep, run) == (['before', 'after'], ['within'])
 
 
 def test_at_log_level_debug_the_screen_has_everything(capsys):

@@ -71,6 +71,15 @@ def test_runs_on_the_same_data_have_one_table(work_dirs, run_tool, tmp_path):
     assert 'Group' not in Page(text).words
 
 
+def test_a_sweep_alone_is_a_leaderboard_of_its_runs(work_dirs, run_tool):
+    code, output, error = run_tool('report.py', work_dirs / 'tested_sweep')
+    page = work_dirs / 'tested_sweep' / 'leaderboard.html'
+    assert (code, output) == (0, f'{page}\n') and 'l4_lr1' in Page(page.read_text()).words
+    assert 'sweep of 2 heads, 1 of them not tested' in error
+    code, _, error = run_tool('report.py', work_dirs / 'sweep')
+    assert code == 1 and 'none of them tested; the best in its own evaluations is l4_lr1' in error
+
+
 def test_no_results_at_all_and_a_path_that_is_not_there_are_errors(work_dirs, run_tool, tmp_path):
     names = ('one', 'two', 'three')
     for name in names:

@@ -19,13 +19,15 @@ from torch.utils.data import Dataset
 from ...checkpoint.provenance import sha256_of, weights_source_of
 from ...datasets.nesting import file_paths, image_names, renumbered_labels
 from ...errors import InputError
+from ...models.tuning import FROZEN, LAST_BLOCKS, LORA, Tuning
 from ..build import compute_dtype
 from ..identity import HARMLESS
 from ..run import Run
 
 # Settings of the backbone that act after the frozen feature maps, or that have no effect on them.
+# What is trained of the blocks decides up to which of them a cache reaches: see _frozen_part.
 AFTER = {'with_fpn', 'with_final_norm', 'freeze_vit', 'drop_path_rate', 'pretrain_size',
-         'unfreeze_pos_embed'}
+         'unfreeze_pos_embed', 'adapt', 'train_last', 'train_norms'}
 # Settings that the key leaves out, because it holds the names of the images that they lead to.
 LOCATIONS = {'data_root', 'img_dir', 'ann_dir', 'split', 'max_image_num', 'few_shot'}
 
@@ -47,6 +49,7 @@ def describe(run: Run, model: nn.Module, seed: int) -> dict:
         format=1, weights=weights_of(model.backbone), backbone=_settings(cfg, model.backbone),
         computed_in=str(dtype).removeprefix('torch.'), data=_without(cfg.data.train, LOCATIONS),
         images=images_of(dataset), seed=seed)
+    of['backbone'].update(_frozen_part(model.backbone))
     renumbered = renumbered_labels(dataset)
     if renumbered is not None:
         of['labels'] = renumbered
@@ -63,16 +66,40 @@ def check_frozen(model: nn.Module) -> None:
     if not hasattr(backbone, 'frozen_features'):
         raise InputError(f'feature_cache: the backbone {type(backbone).__name__} has no frozen '
                          'feature maps: expected InternViT6B; leave feature_cache out')
-    if any(p.requires_grad for _, p in backbone.named_trunk_parameters()):
-        raise InputError('feature_cache: the backbone is trained, its feature maps change with '
-                         'every step: set model.backbone.freeze_vit=True (and '
-                         'unfreeze_pos_embed=False), or leave feature_cache out')
+    check_tuning(backbone.tuning)
+    if backbone.pos_embed.requires_grad:
+        raise InputError('feature_cache: model.backbone.unfreeze_pos_embed=True trains the '
+                         'position embedding, and all feature maps change with every step: set it '
+                         'to False, or leave feature_cache out')
+
+
+def check_tuning(tuning: Tuning) -> None:
+    """Refuses a backbone that has no frozen block before its first trained one.
+
+    Raises:
+        InputError: If it is one; the message names the setting.
+    """
+    if tuning.kind == FROZEN or tuning.first_trained > 0:
+        return
+    if tuning.kind == LORA:
+        raise InputError('feature_cache: model.backbone.adapt puts adapters into block 0, and no '
+                         'block before the first adapted one is left to be cached: name later '
+                         'ones, model.backbone.adapt.blocks=[...], or leave feature_cache out')
+    if tuning.kind == LAST_BLOCKS:
+        setting = ('train_norms=True trains norms from block 0 on' if tuning.norms else
+                   f'train_last={len(tuning.blocks)} trains all blocks that are read')
+        raise InputError(f'feature_cache: model.backbone.{setting}, and no frozen block is left to '
+                         'be cached: change it, or leave feature_cache out')
+    raise InputError('feature_cache: the backbone is trained, its feature maps change with every '
+                     'step: set model.backbone.freeze_vit=True, or train a part of it '
+                     '(model.backbone.train_last), or leave feature_cache out')
 
 
 def weights_of(backbone: nn.Module) -> str:
     """Returns the SHA-256 of the file with the frozen weights of a backbone, or of the weights."""
     source = weights_source_of(backbone)
-    frozen = dict(backbone.named_trunk_parameters())
+    frozen = {name: p for name, p in backbone.named_trunk_parameters()
+              if backbone.tuning.kind == FROZEN or _is_before(name, backbone.first_trained)}
     if source is not None and frozen.keys() <= set(source.names):
         return f'file, SHA-256 {sha256_of(source.path)}'
     digest = hashlib.sha256()
@@ -103,6 +130,20 @@ def differences(of: dict, other: dict) -> list[str]:
         elif ours != theirs:
             found.append(name)
     return found
+
+
+def _frozen_part(backbone: nn.Module) -> dict[str, Any]:
+    """Returns which tokens of a partly trained backbone are cached; nothing of a frozen one."""
+    if backbone.tuning.kind == FROZEN:
+        return {}
+    first = backbone.first_trained
+    return dict(out_indices=[i for i in backbone.out_indices if i < first], tokens_before=first)
+
+
+def _is_before(name: str, block: int) -> bool:
+    """Returns whether a parameter of the trunk acts before a block."""
+    part, _, rest = name.partition('.')
+    return part != 'blocks' or int(rest.partition('.')[0]) < block
 
 
 def _settings(cfg: Config, backbone: nn.Module) -> Any:

@@ -10,12 +10,12 @@ from mmcv.runner import get_dist_info
 from mmseg.utils import get_root_logger
 from torch import nn
 
-from ...checkpoint.provenance import drop_blocks, weights_source_of
+from ...checkpoint.provenance import drop_blocks, droppable_blocks, weights_source_of
 from ...distributed.collectives import broadcast_from_rank0
 from ...distributed.parallelize import is_sharded, unwrap
 from ...errors import InputError
 from ...feature_cache import FeatureCache, RecordLayout
-from ...feature_cache.manage import caches_in
+from ...feature_cache.manage import caches_in, content_of
 from ...feature_cache.shards import CorruptShard
 from ...layers.quantized_linear import weight_of
 from ...logs import saying
@@ -51,8 +51,8 @@ def open_cache(run: Run, model: nn.Module,
     rank, world_size = get_dist_info()
     settings = CacheSettings.of(run.cfg.feature_cache)
     if is_sharded(model):
-        raise InputError("feature_cache with engine 'fsdp2': the feature maps are read from the "
-                         "cache, the backbone needs no sharding; use engine 'ddp' or 'auto'")
+        raise InputError("feature_cache with engine 'fsdp2': the frozen part of the backbone is "
+                         "read from the cache, and needs no sharding; use engine 'ddp'")
     model = unwrap(model)
     crops = AugmentedViews(run.data['train'], settings.seed)
     with saying('reading the weights, which a feature cache is named by'):
@@ -85,7 +85,7 @@ def open_cache(run: Run, model: nn.Module,
 
 
 def drop_unneeded_blocks(run: Run, model: nn.Module) -> None:
-    """Frees the blocks of a backbone if the cache holds all of its feature maps.
+    """Frees the frozen blocks of a backbone if the cache holds all that they compute.
 
     Called in runs without validation, before the model moves to its device. The blocks are kept if
     records are missing or unchecked, or if no file holds the blocks for checkpoints and tests.
@@ -102,13 +102,16 @@ def drop_unneeded_blocks(run: Run, model: nn.Module) -> None:
         key, layout = _describe(run, model, AugmentedViews(run.data['train'], settings.seed),
                                 settings)
         cache = FeatureCache.of(settings.dir, key, layout)
-        names = {f'blocks.{weight_of(name)}' for name in model.backbone.blocks.state_dict()}
+        prefixes = tuple(f'{i}.' for i in droppable_blocks(model.backbone))
+        names = {f'blocks.{weight_of(name)}' for name in model.backbone.blocks.state_dict()
+                 if name.startswith(prefixes)}
         enough = (names <= set(source.names) and not cache.unchecked()
                   and cache.is_complete(settings.views))
     if broadcast_from_rank0(enough):
         drop_blocks(model.backbone)
+        trained = 'its trained ones stay' if model.backbone.blocks else 'all of them'
         get_root_logger().info('feature cache: it is complete, and the run has no validation: the '
-                               'blocks of the backbone are freed')
+                               'frozen blocks of the backbone are freed (%s)', trained)
 
 
 def _describe(run: Run, model: nn.Module, crops: AugmentedViews,
@@ -149,8 +152,9 @@ def _announce(cache: FeatureCache, settings: CacheSettings, key: dict) -> None:
     free = shutil.disk_usage(_existing(settings.dir)).free
     each, every, new, room = (format_bytes(count, decimal=True) for count in
                               (layout.record_bytes, total, needed, free))
-    text = (f'{layout.images} images x {views} views x {each} = {every}, of which {new} are still '
-            f'to be written; {room} are free on the disk of {settings.dir}')
+    held = f'{content_of(key["backbone"])}: ' if 'tokens_before' in key['backbone'] else ''
+    text = (f'{held}{layout.images} images x {views} views x {each} = {every}, of which {new} are '
+            f'still to be written; {room} are free on the disk of {settings.dir}')
     if needed > free:
         fit = (free + total - needed) // (layout.images * layout.record_bytes)
         way_out = f'feature_cache.views={fit}, which fits' if fit else 'fewer images'

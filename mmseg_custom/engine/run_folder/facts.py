@@ -19,7 +19,7 @@ from ...evaluation.run_info import versions
 from ...missing import ROOT
 from ...units import format_bytes
 from ..build import compute_dtype, head_dtype
-from ..config import kind_of
+from ..config import kind_of, shares_feature_maps
 from ..frozen_dtype import describe_record
 from ..run import Run
 
@@ -56,7 +56,8 @@ def recipe(run: Run, config_file: str) -> Facts:
 def kind_of_run(run: Run) -> str:
     """Names the kind of a training, as the recipes' folders do."""
     if run.cfg.get('sweep'):
-        return 'sweep: many heads on one frozen backbone'
+        return ('sweep: many heads on one frozen backbone' if shares_feature_maps(run.cfg) else
+                'sweep: runs one after another that train a part of the backbone')
     model, few = run.cfg.model, ''
     if chosen := few_shot_lists(run.data['train']):
         few = f', few-shot ({chosen[0].fraction or "a selection of images"})'

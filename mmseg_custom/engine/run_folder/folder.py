@@ -216,6 +216,8 @@ class RunFolder(Hook):
     @property
     def _title(self) -> str:
         name, folder = facts.config_name(self.run.cfg), osp.basename(osp.abspath(self.folder))
+        if osp.dirname(osp.abspath(self.run.cfg.filename or '')) == osp.abspath(self.folder):
+            return folder  # the config is the run's own, as in a sweep
         return name if folder == name else f'{name}: {folder}'
 
     def _image(self) -> str | None:

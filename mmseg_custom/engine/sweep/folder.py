@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ...checkpoint.work_dir import checkpoints_in
 from ...evaluation.training_log import read_training_log
 from ...visualization.curves import write_curves
 from ..run import Run
@@ -58,8 +59,46 @@ class SweepFolder(RunFolder):
             checkpoint = Checkpoints.of(folder).chosen
             if checkpoint is not None:
                 test = test_commands(osp.join(folder, HEAD_CONFIG), checkpoint, folder)
-        return dict(self.common(), heads=heads, test=test,
+        return dict(self.common(), heads=heads, test=test, separate=False,
                     plot=osp.exists(osp.join(self.folder, 'sweep.png')))
+
+
+class SeparateRunsFolder(SweepFolder):
+    """Describes a sweep whose combinations are runs of their own, by the records that those leave.
+
+    Its iterations are those of all runs together.
+    """
+
+    def __enter__(self) -> 'SeparateRunsFolder':
+        """Writes the page of a sweep that starts."""
+        super().__enter__()
+        if self.reads_logs:
+            self.starts_after(self._iterations())
+        return self
+
+    def run_ended(self) -> None:
+        """Notes that a run has ended."""
+        self.reads_logs = True
+        self.refresh()
+
+    def _write(self, state: str, reason: str) -> None:
+        if self.reads_logs:
+            self.done(self._iterations())
+        super()._write(state, reason)
+
+    def _iterations(self) -> int:
+        """Returns the number of iterations that are recorded, or saved, in the runs' folders."""
+        done = 0
+        for folder in self._heads.values():
+            saved = [number for number, _ in checkpoints_in(folder)]
+            result = read_result(folder) or {}
+            done += result.get('iterations') or max(saved, default=0)
+        return done
+
+    def context(self) -> dict[str, object]:
+        """Returns what the page says."""
+        return dict(super().context(), separate=True,
+                    end=len(self._heads) * self.run.cfg.runner.max_iters)
 
 
 def _head(name: str, folder: str, recorded: bool) -> dict[str, Any]:

@@ -11,19 +11,20 @@ from mmcv import Config, ConfigDict
 from ...errors import InputError
 from ...missing import look_around
 from ..config import backbone_option, heads_of, kind_of
-from .settings import SweepSettings
+from .partly_trained import check_backbone, set_tuning
+from .settings import VARIED, SweepSettings
 
 OUR_MODELS = osp.join(osp.dirname(__file__), '..', '..', '..', 'configs', '_base_', 'models')
 
 
 @dataclass(frozen=True)
 class Combination:
-    """One head of a sweep.
+    """One head or run of a sweep.
 
     Attributes:
         name: Name of its folder, made from its settings.
         settings: Name of a varied setting -> its value.
-        cfg: Config with which tools/train.py would train this head alone.
+        cfg: Config with which tools/train.py would train it alone.
     """
     name: str
     settings: dict[str, object]
@@ -38,19 +39,18 @@ def combinations(cfg: Config) -> list[Combination]:
             the nearest ``_base_`` folder above its file.
 
     Raises:
-        InputError: If a setting is invalid, the backbone is trained, or there is no model with one
-            of the heads.
+        InputError: If a setting is invalid, all of the backbone is trained, or there is no model
+            with one of the heads.
     """
     settings = SweepSettings.of(cfg.sweep)
-    _check_frozen(cfg)
+    check_backbone(cfg, settings)
     found = []
     for head in settings.head or [None]:
         model = cfg.model if head in (None, kind_of(cfg.model)) else _with_head(
             cfg, _model_file(head, cfg, settings))
-        for layers, lr, decay in product(_layers(settings, model), settings.lr or [None],
-                                         settings.weight_decay or [None]):
-            varied = dict(head=head, layers=layers, lr=lr, weight_decay=decay)
-            varied = {name: value for name, value in varied.items() if value is not None}
+        others = [getattr(settings, name) or [None] for name in VARIED[2:]]
+        for values in product([head], _layers(settings, model), *others):
+            varied = {name: value for name, value in zip(VARIED, values) if value is not None}
             found.append(_combination(cfg, model, varied))
     return found
 
@@ -68,7 +68,8 @@ def label(value: object) -> str:
 
 
 def _combination(cfg: Config, model: dict, varied: dict) -> Combination:
-    short = dict(head='', layers='l', lr='lr', weight_decay='wd')
+    short = dict(head='', layers='l', train_last='last', r='r', alpha='alpha', lr='lr',
+                 weight_decay='wd')
     name = '_'.join(short[key] + label(value) for key, value in varied.items())
     own = copy.deepcopy(cfg)
     own.pop('sweep')
@@ -79,6 +80,7 @@ def _combination(cfg: Config, model: dict, varied: dict) -> Combination:
         own.model.backbone.out_indices = [layers] if isinstance(layers, int) else list(layers)
         if isinstance(layers, int) and 'in_index' in own.model.decode_head:
             own.model.decode_head.in_index = -1
+    set_tuning(own.model.backbone, varied)
     for key in ('lr', 'weight_decay'):
         if key in varied:
             own.optimizer[key] = varied[key]
@@ -112,16 +114,6 @@ def _layers(settings: SweepSettings, model: dict) -> list:
         raise InputError(f'sweep.layers: {given!r} has no single block for the '
                          f'{kind_of(model)} head: expected e.g. --layers 23 47')
     return single
-
-
-def _check_frozen(cfg: Config) -> None:
-    backbone = cfg.model.backbone
-    if backbone.get('type') != 'InternViT6B':
-        raise InputError(f'sweep: model.backbone.type={backbone.get("type")!r}: expected '
-                         'InternViT6B, whose frozen feature maps heads can share')
-    if not backbone.get('freeze_vit') or backbone.get('unfreeze_pos_embed'):
-        raise InputError('sweep: the backbone is trained, and heads cannot share its feature maps: '
-                         'set model.backbone.freeze_vit=True (and unfreeze_pos_embed=False)')
 
 
 def _model_file(head: str, cfg: Config, settings: SweepSettings) -> Config:

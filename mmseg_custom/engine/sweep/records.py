@@ -1,4 +1,4 @@
-"""Records of a sweep and its heads, beside their checkpoints and logs; written on rank 0."""
+"""Records of a sweep, and of its heads or runs beside their checkpoints; written on rank 0."""
 import json
 import os
 import os.path as osp
@@ -6,6 +6,7 @@ import os.path as osp
 from mmcv.runner import get_dist_info
 
 from ...checkpoint.metadata import plain
+from ...evaluation.training_log import LOSS, read_training_log
 from ...files import atomic_write
 from ...schema import integer, nullable, read_json, record, scalar, text
 
@@ -43,6 +44,26 @@ def record_scores(folder: str, iteration: int, metrics: dict) -> None:
     scores = read_scores(folder)
     scores[iteration] = plain({key: metrics[key] for key in METRICS if key in metrics})
     write_json(osp.join(folder, SCORES), scores)
+
+
+def record_log(folder: str) -> tuple[int, float | None]:
+    """Records what the log of a run holds of its evaluations; on rank 0.
+
+    Returns:
+        Number of its iterations, and its last loss, as far as they were logged.
+    """
+    if get_dist_info()[0] > 0:
+        return 0, None
+    log = read_training_log(folder)
+    scores: dict[int, dict[str, float]] = {}
+    for name in (name for name in METRICS if name in log.metrics):
+        curve = log.metrics[name]
+        for iteration, value in zip(curve.iterations.tolist(), curve.values.tolist()):
+            scores.setdefault(iteration, {})[name] = value
+    write_json(osp.join(folder, SCORES), plain(scores))
+    losses = log.losses.get(LOSS)
+    return (int(max(log.iterations, default=0)),
+            None if losses is None else float(losses[-1]))
 
 
 def read_scores(folder: str) -> dict[int, dict[str, float]]:

@@ -4,14 +4,13 @@ Results are read from the heads' own logs and folders, so that a resumed sweep r
 """
 import os.path as osp
 from collections.abc import Sequence
-from glob import glob
 from statistics import mean, pstdev
 from typing import TYPE_CHECKING
 
 from mmcv.runner import get_dist_info
 from mmseg.utils import get_root_logger
 
-from ...checkpoint.work_dir import newest_whole
+from ...checkpoint.work_dir import best_checkpoints_in, newest_whole
 from ...evaluation.training_log import read_training_log
 from ...files import atomic_path
 from ..used_folder import HEAD_CONFIG
@@ -22,16 +21,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLOT = 'sweep.png'
-COLUMNS = dict(head='head', layers='layers', lr='lr', weight_decay='decay')
+COLUMNS = dict(head='head', layers='layers', train_last='last', r='r', alpha='alpha', lr='lr',
+               weight_decay='decay')
 
 
-def report(work_dir: str, seed: int, found: Sequence[Combination]) -> list[dict]:
+def report(work_dir: str, seed: int, found: Sequence[Combination],
+           kind: str = 'head') -> list[dict]:
     """Writes the table, the plot and the JSON file, on rank 0.
 
     Args:
         work_dir: Folder of the sweep.
         seed: Seed of the sweep.
         found: Heads of the sweep.
+        kind: What they are, 'head' or 'run'.
 
     Returns:
         For each head: ``name``, ``settings``, ``state`` ('finished', 'diverged' or 'started'),
@@ -47,7 +49,7 @@ def report(work_dir: str, seed: int, found: Sequence[Combination]) -> list[dict]
     heads = [_describe(one) for one in found]
     scored = [head for head in heads if head['best_mIoU'] is not None]
     best = max(scored, key=lambda head: head['best_mIoU'], default=None)
-    summary = dict(seed=seed, best=best and best['name'], spread=_spread(scored),
+    summary = dict(kind=kind, seed=seed, best=best and best['name'], spread=_spread(scored),
                    by_setting=_by_setting(scored), heads=heads)
     write_json(osp.join(work_dir, SWEEP), summary)
     logger = get_root_logger()
@@ -122,7 +124,7 @@ def _describe(combination: Combination) -> dict:
     scores = {step: figures['mIoU'] for step, figures in read_scores(folder).items()
               if 'mIoU' in figures}
     best = max(scores, key=lambda step: scores[step], default=None)
-    kept = sorted(glob(osp.join(folder, 'best_*.pth')))
+    kept = best_checkpoints_in(folder)
     return dict(
         name=combination.name, settings=combination.settings,
         state=result.get('state', 'started'), reason=result.get('reason'),
@@ -131,7 +133,7 @@ def _describe(combination: Combination) -> dict:
         mIoU=scores[max(scores)] if scores else None,
         best_mIoU=None if best is None else scores[best], best_iteration=best,
         config=osp.join(folder, HEAD_CONFIG),
-        checkpoint=kept[-1] if kept else newest_whole(folder))
+        checkpoint=kept[-1][1] if kept else newest_whole(folder))
 
 
 def _last_loss(folder: str) -> float | None:
@@ -166,9 +168,9 @@ def _value(head: dict, key: str) -> str:
 
 def _in_words(summary: dict) -> str:
     spread = summary['spread']
-    return (f'best: {summary["best"]}, mIoU {100 * spread["most"]:.2f}; {spread["heads"]} heads '
-            f'from {100 * spread["least"]:.2f} to {100 * spread["most"]:.2f}, standard deviation '
-            f'{100 * spread["deviation"]:.2f}')
+    return (f'best: {summary["best"]}, mIoU {100 * spread["most"]:.2f}; {spread["heads"]} '
+            f'{summary["kind"]}s from {100 * spread["least"]:.2f} to {100 * spread["most"]:.2f}, '
+            f'standard deviation {100 * spread["deviation"]:.2f}')
 
 
 def _percent(score: float | None) -> str:

@@ -1,8 +1,11 @@
-"""``sweep=dict(lr=[...], weight_decay=[...], layers=[...], head=[...])`` of a config."""
+"""``sweep=dict(lr=[...], weight_decay=[...], layers=[...], train_last=[...])`` of a config."""
 from dataclasses import dataclass, field, fields
 
 from ...choices import SWEPT_HEADS
 from ...errors import InputError, refuse_unknown
+
+# The last of them varies fastest.
+VARIED = ('head', 'layers', 'train_last', 'r', 'alpha', 'lr', 'weight_decay')
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,9 @@ class SweepSettings:
         layers: Indices of the blocks that heads read: one number for linear heads, four for
             UPerNet.
         head: 'linear' (batch norm and a 1x1 classifier), 'upernet' (feature pyramid and UPerNet).
+        train_last: Numbers of last blocks that are trained.
+        r: Ranks of the adapters of a backbone with LoRA.
+        alpha: Their scales.
         models: Head -> config file with its model, for heads that are not the config's own;
             default: the file in ``_base_/models`` with a backbone of the same width.
         heads_at_once: Largest number of heads in a round; default: as many as fit in memory.
@@ -25,6 +31,9 @@ class SweepSettings:
     weight_decay: list = field(default_factory=list)
     layers: list = field(default_factory=list)
     head: list = field(default_factory=list)
+    train_last: list = field(default_factory=list)
+    r: list = field(default_factory=list)
+    alpha: list = field(default_factory=list)
     models: dict = field(default_factory=dict)
     heads_at_once: int | None = None
     batched: bool | None = None
@@ -38,7 +47,7 @@ class SweepSettings:
         """
         known = [field.name for field in fields(cls)]
         refuse_unknown('sweep', options, known)
-        lists = {name: _as_list(options.get(name)) for name in known[:4]}
+        lists = {name: _as_list(options.get(name)) for name in VARIED}
         lists['layers'] = [tuple(value) if isinstance(value, (list, tuple)) else value
                            for value in lists['layers']]
         if not isinstance(options.get('models') or {}, dict):
@@ -49,26 +58,20 @@ class SweepSettings:
         return settings
 
     def _check(self) -> None:
-        if not (self.lr or self.weight_decay or self.layers or self.head):
-            raise InputError('sweep: nothing to vary: give lr, weight_decay, layers or head a list '
-                             'of values, e.g. --lr 1e-5 4e-5 1e-4')
-        for name, least in (('lr', 'more than 0'), ('weight_decay', '0 or more')):
-            for value in getattr(self, name):
-                if isinstance(value, bool) or not isinstance(value, (int, float)) or not (
-                        0 < value < float('inf') or value == 0 and name == 'weight_decay'):
-                    raise InputError(f'sweep.{name}: {value!r}: expected a number, {least}')
+        if not any(getattr(self, name) for name in VARIED):
+            raise InputError(f'sweep: nothing to vary: give {", ".join(VARIED[:-1])} or '
+                             f'{VARIED[-1]} a list of values, e.g. --lr 1e-5 4e-5 1e-4')
+        self._check_numbers()
         for value in self.layers:
             for block in value if isinstance(value, tuple) else (value,):
                 if isinstance(block, bool) or not isinstance(block, int):
                     raise InputError(f'sweep.layers: {value!r}: expected numbers of blocks')
-        for value in self.head:
-            if value not in SWEPT_HEADS:
-                raise InputError(f'sweep.head: {value!r}: expected one of {", ".join(SWEPT_HEADS)}')
-        for name in self.models:
-            if name not in SWEPT_HEADS:
-                raise InputError(f'sweep.models: {name!r}: expected one of '
-                                 f'{", ".join(SWEPT_HEADS)}')
-        for name in ('lr', 'weight_decay', 'layers', 'head'):
+        for name in ('head', 'models'):
+            for value in getattr(self, name):
+                if value not in SWEPT_HEADS:
+                    raise InputError(f'sweep.{name}: {value!r}: expected one of '
+                                     f'{", ".join(SWEPT_HEADS)}')
+        for name in VARIED:
             values = getattr(self, name)
             twice = [value for i, value in enumerate(values) if value in values[:i]]
             if twice:
@@ -79,6 +82,19 @@ class SweepSettings:
         if self.batched not in (None, True, False):
             raise InputError(f'sweep.batched={self.batched!r}: expected True, False, or None for '
                              'what engine.fast says on a GPU')
+
+    def _check_numbers(self) -> None:
+        for name, least in (('lr', 'more than 0'), ('weight_decay', '0 or more'),
+                            ('alpha', 'more than 0')):
+            for value in getattr(self, name):
+                if isinstance(value, bool) or not isinstance(value, (int, float)) or not (
+                        0 < value < float('inf') or value == 0 and name == 'weight_decay'):
+                    raise InputError(f'sweep.{name}: {value!r}: expected a number, {least}')
+        for name in ('train_last', 'r'):
+            for value in getattr(self, name):
+                if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                    raise InputError(f'sweep.{name}: {value!r}: expected a whole number of 1 or '
+                                     'more')
 
 
 def _as_list(value: object) -> list:

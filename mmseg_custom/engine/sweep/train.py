@@ -1,19 +1,18 @@
-"""Trains the heads of a sweep, round by round."""
+"""Trains a sweep: heads that share feature maps round by round, other runs one by one."""
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
 from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
 
-from ...distributed.collectives import broadcast_from_rank0
 from ...errors import InputError
 from ...logs import saying
 from ..batch_norm import check_batch_norm
 from ..build import hash_ahead
 from ..cached import open_cache
+from ..config import shares_feature_maps
 from ..fast import log_fast
-from ..identity import refuse_another
 from ..label_check import with_checked_labels
 from ..loaders import build_train_loader
 from ..preemption import Preemption
@@ -21,44 +20,50 @@ from ..randomness import SeededSamples
 from ..run import Run
 from ..used_folder import EarlierRun
 from .backbone import SharedBackbone
+from .finished import all_done, is_done
 from .folder import SweepFolder
 from .grid import Combination, combinations, union_of_layers
 from .head_trainer import HeadTrainer
-from .records import RESULT, SCORES, read_result, remove_records
+from .records import RESULT, SCORES
 from .report import record_start, report
 from .rounds import assign_rounds
+from .separate_runs import train_separately
 from .settings import SweepSettings
 
 
-def sweep(run: Run) -> list[dict]:
+def sweep(run: Run, before_training: Callable[[Run], Run] = lambda run: run) -> list[dict]:
     """Trains all combinations of a sweep; the process group and the log are set up already.
 
     Args:
         run: Run with ``sweep`` in its config.
+        before_training: Function that gets each prepared run where combinations are runs of their
+            own, and returns the one that is trained.
 
     Returns:
-        Results, one dict per head: see :mod:`.report`.
+        Results, one dict per head or run: see :mod:`.report`.
 
     Raises:
         InputError: If something in the config is wrong, a checkpoint belongs to another run, or
             all heads have diverged.
     """
+    _check(run)
     with closing(Preemption()) as preemption:
         preemption.listen()
-        return _sweep(run, preemption)
+        if shares_feature_maps(run.cfg):
+            return _sweep(run, preemption)
+        return train_separately(run, preemption, before_training)
 
 
 def _sweep(run: Run, preemption: Preemption) -> list[dict]:
-    """See :func:`sweep`."""
-    _check(run)
+    """Trains heads on a frozen backbone: see :func:`sweep`."""
     found = combinations(run.cfg)
     runs = {one.name: run.with_config(one.cfg) for one in found}
     for head in runs.values():
         check_batch_norm(head.cfg, run.batch)
     resume, overwrites = run.options.auto_resume, run.options.overwrite
-    left = [one for one in found if overwrites or not _is_done(runs[one.name], resume)]
+    left = [one for one in found if overwrites or not is_done(runs[one.name], resume)]
     if not left:
-        get_root_logger().info('%s', _all_done(run, len(found)))
+        get_root_logger().info('%s', all_done(run, f'{len(found)} head(s)'))
         return report(run.work_dir, run.seed, found)
     folders = {name: head.work_dir for name, head in runs.items()}
     earlier = EarlierRun(list(folders.values()), (RESULT, SCORES)) if overwrites else None
@@ -107,13 +112,17 @@ def _check(run: Run) -> None:
     Raises:
         InputError: If there is such a setting; the message names it.
     """
-    if run.engine.type == 'fsdp2':
+    shares = shares_feature_maps(run.cfg)
+    if shares and run.engine.type == 'fsdp2':
         raise InputError("engine 'fsdp2': the backbone of a sweep is frozen, and each process "
                          'holds all of it: use auto, single or ddp')
-    if run.cfg.get('load_from') or run.cfg.get('resume_from'):
+    if shares and run.cfg.get('load_from') or run.cfg.get('resume_from'):
         raise InputError('a sweep does not start its heads from a checkpoint: leave load_from and '
-                         'resume_from out; --auto-resume resumes the sweep in the work dir')
-    if 'val_loss' in run.data:
+                         'resume_from out; --auto-resume resumes the sweep in the work dir'
+                         if shares else 'a sweep has several runs, which are not resumed from one '
+                         'checkpoint: leave resume_from out; --auto-resume resumes the sweep in '
+                         'the work dir')
+    if shares and 'val_loss' in run.data:
         get_root_logger().warning('workflow=%s: a sweep computes no loss of validation images',
                                   run.cfg.workflow)
     if run.cfg.runner.type != 'IterBasedRunner':
@@ -135,25 +144,3 @@ def _reading_all(run: Run, shared: SharedBackbone) -> Run:
     cfg = copy.deepcopy(run.cfg)
     cfg.model.backbone.update(out_indices=shared.layers, with_fpn=False)
     return run.with_config(cfg)
-
-
-def _all_done(run: Run, heads: int) -> str:
-    return (f'{run.work_dir} is finished, all {heads} head(s): --cfg-options runner.max_iters=N '
-            'trains on up to N, --overwrite in the place of --auto-resume starts anew')
-
-
-def _is_done(run: Run, auto_resume: bool) -> bool:
-    """Returns whether the training of a head is done.
-
-    Raises:
-        InputError: If its folder belongs to another run.
-    """
-    if not auto_resume:
-        remove_records(run.work_dir)
-        return False
-    result = broadcast_from_rank0(read_result(run.work_dir))
-    if result is None:
-        return False
-    refuse_another(result.get('run'), run.identity, run.work_dir)
-    longer = run.cfg.runner.max_iters > result['iterations']
-    return not (result['state'] == 'finished' and longer)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...checkpoint.load import load_backbone
-from ...checkpoint.provenance import set_weights_source, weights_source_of
+from ...checkpoint.provenance import DROPPED, set_weights_source, weights_source_of
 from ...errors import refuse_unknown
 from ...layers.block import Block
 from ...layers.feature_pyramid import LEVELS, build_pyramid
@@ -342,7 +342,9 @@ class InternViT6B(BaseModule):
             return self._cast(features)
         *maps, cls_token, patches = features
         tokens = torch.cat([cls_token.flatten(2), patches.flatten(2)], dim=2).transpose(1, 2)
-        dtype = self.blocks[self.first_trained].norm1.weight.dtype
+        # That of master weights, where casts follow, else the one that the block computes in.
+        dtype = next(p.dtype for p in self.blocks[self.first_trained].parameters()
+                     if p.requires_grad)
         _, outs = self._run_blocks(tokens.to(dtype).contiguous(), self.first_trained,
                                    self._num_read)
         return [*self._cast(maps), *_maps(outs, patches.shape[2:])]
@@ -379,8 +381,7 @@ class InternViT6B(BaseModule):
             stop: Index after that of the last one.
         """
         if not self.blocks:
-            raise RuntimeError('the blocks of this backbone were dropped: it trains on a feature '
-                               'cache; build it again for images')
+            raise RuntimeError(DROPPED)
         outs = []
         recompute = self.with_cp and self.training and torch.is_grad_enabled()
         for i in range(start, stop):

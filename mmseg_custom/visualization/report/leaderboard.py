@@ -35,6 +35,8 @@ def write_leaderboard(path: str, folders: Sequence[str],
         SaveError: If the page could not be written; an earlier one is unchanged.
     """
     runs, without = find_runs(folders, path, progress)
+    if not runs and len(folders) == 1:
+        raise InputError(f'no results: {folders[0]}: {without.get(folders[0], "not tested")}')
     if not runs:
         raise InputError(f'none of {len(folders)} folders holds results (eval_*.json), such as '
                          f'{next(iter(without), folders[0])}: write them with `tools/test.py '

@@ -22,7 +22,7 @@ from .numbers import count_of, is_known, percent
 _SWEEP = 'sweep.json'
 _HEADS = record({}, dict(heads=array(record(dict(name=text), dict(
     best_mIoU=nullable(number()), config=nullable(text), checkpoint=nullable(text))),
-    'the heads of a sweep')))
+    'the heads of a sweep'), kind=text))
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def find_runs(folders: Sequence[str], page: str,
         if osp.isfile(folder) and not folder.endswith('.json'):
             without[folder] = 'is a file: expected a work dir or an eval_*.json'
             continue
-        heads = _heads(folder)
+        heads, kind = _heads(folder)
         if not osp.isdir(folder):
             tested = [folder]
         else:
@@ -110,10 +110,10 @@ def find_runs(folders: Sequence[str], page: str,
                       if glob.glob(osp.join(glob.escape(one), 'eval_*.json'))]
         untested = len(heads) - sum(osp.join(folder, name) in tested for name in heads)
         if tested and untested:
-            without[folder] = (f'sweep of {count_of(len(heads), "head")}, {untested} of them not '
+            without[folder] = (f'sweep of {count_of(len(heads), kind)}, {untested} of them not '
                                'tested')
         if not tested:
-            without[folder] = (_say_heads(folder, heads) if heads else
+            without[folder] = (_say_heads(folder, heads, kind) if heads else
                                'holds no eval_*.json: not tested yet')
         for one in tested:
             try:
@@ -125,11 +125,20 @@ def find_runs(folders: Sequence[str], page: str,
     return runs, without
 
 
-def _heads(folder: str) -> dict[str, dict]:
-    """Returns name -> record of the heads of a sweep; empty for another folder."""
+def is_sweep(folder: str) -> bool:
+    """Returns whether a folder is that of a sweep, whose results are those of several runs."""
+    return osp.isfile(osp.join(folder, _SWEEP)) and not glob.glob(
+        osp.join(glob.escape(folder), 'eval_*.json'))
+
+
+def _heads(folder: str) -> tuple[dict[str, dict], str]:
+    """Returns name -> record of the heads of a sweep, and what they are, 'head' or 'run'.
+
+    There are none in another folder.
+    """
     path = osp.join(folder, _SWEEP)
     if not osp.isfile(path):
-        return {}
+        return {}, ''
     try:
         content = read_json(path, _HEADS) or {}
     except InputError:  # Heads are found by their folders in any case.
@@ -138,14 +147,14 @@ def _heads(folder: str) -> dict[str, dict]:
              if osp.basename(head['name']) == head['name']}
     found = [osp.basename(osp.dirname(one))
              for one in sorted(glob.glob(osp.join(glob.escape(folder), '*', 'eval_*.json')))]
-    return {**{name: {} for name in found}, **heads}
+    return {**{name: {} for name in found}, **heads}, content.get('kind', 'head')
 
 
-def _say_heads(folder: str, heads: dict[str, dict]) -> str:
-    """Says what is known of a sweep no head of which is tested."""
+def _say_heads(folder: str, heads: dict[str, dict], kind: str) -> str:
+    """Says what is known of a sweep no head, or run, of which is tested."""
     scored = {name: head['best_mIoU'] for name, head in heads.items()
               if is_known(head.get('best_mIoU'))}
-    said = f'sweep of {count_of(len(heads), "head")}, none of them tested'
+    said = f'sweep of {count_of(len(heads), kind)}, none of them tested'
     if not scored:
         return said
     best = max(scored, key=lambda name: scored[name])

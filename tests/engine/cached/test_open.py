@@ -291,7 +291,7 @@ def test_what_cannot_be_kept_is_refused(run, model, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="collects .'img', 'img_metas'.: expected"):
         open_in(tmp_path, run, model, build_dataset(dict(run.cfg.data.train, pipeline=pipeline)))
     monkeypatch.setattr(model.backbone.pos_embed, 'requires_grad', True)
-    with pytest.raises(InputError, match='set model.backbone.freeze_vit=True'):
+    with pytest.raises(InputError, match='unfreeze_pos_embed=True trains the position'):
         open_in(tmp_path, run, model)
 
 
