@@ -87,7 +87,7 @@ class SeparateRuns:
         options = replace(self.sweep.options, seed=self.sweep.seed, work_dir=one.cfg.work_dir)
         with saying('reading the data sets and the checkpoint'):
             run = prepare_run(cfg, options, [split for split in ('train', 'val')
-                                                 if split in self.sweep.data], timestamp=timestamp)
+                                             if split in self.sweep.data], timestamp=timestamp)
         for line in describe_run(run):
             get_root_logger().info('%s', line)
         if get_dist_info()[0] == 0:
