@@ -21,7 +21,8 @@ from mmseg_custom.compat.data_containers import change_tensors
 from mmseg_custom.distributed.options import Engine
 from mmseg_custom.distributed.parallelize import parallelize, unwrap
 from mmseg_custom.distributed.precision import apply_precision
-from mmseg_custom.doctor.memory import MemoryEstimate, Traces, estimate, recomputes
+from mmseg_custom.doctor.memory import MemoryEstimate, Traces, estimate
+from mmseg_custom.doctor.run_kind import recomputes
 from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.engine.batch import Batch
 from mmseg_custom.engine.build import build_network, compute_dtype, head_dtype, master_dtype

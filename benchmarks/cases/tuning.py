@@ -35,9 +35,9 @@ def case(run: Context) -> None:
     run.fact(**{'mIoU of the pretraining, outdoors': round(task.pretrained_miou, 2)})
     rates = task.choose_rates(METHODS)
     seeds = SEEDS[:2] if run.tiny else SEEDS
-    found = iter(task.score([Job(METHODS[name], rates[name], seed)
-                             for name in METHODS for seed in seeds]))
-    scores = {name: [next(found) for _ in seeds] for name in METHODS}
+    found = task.score([Job(METHODS[name], rates[name], seed)
+                        for name in METHODS for seed in seeds])
+    scores = {name: found[i * len(seeds):(i + 1) * len(seeds)] for i, name in enumerate(METHODS)}
     for name, target in ((PROBE, ()), (LAST, [at_least(PROBE, 1)]), (LORA, [at_least(PROBE, 1)]),
                          (FULL, [at_least(LAST, 1), at_least(LORA, 1)])):
         others = {other: scores[other] for other in METHODS if other != name}

@@ -147,14 +147,17 @@ def compare_with(model: nn.Module, weights: LazyStateDict, meta: Mapping[str, An
         logger: Logger; default: 'mmseg'.
 
     Returns:
-        Whether the segmentor has adapters that the checkpoint has no values for.
+        Whether the segmentor has adapters that the checkpoint has no values for; False if its
+        backbone is not of this package.
 
     Raises:
         InputError: If the checkpoint has others, or the segmentor has none.
     """
+    backbone: Any = getattr(model, 'backbone', None)
+    if not hasattr(backbone, 'adapt_record'):
+        return False
     saved = recorded_adapters(meta, weights, weights.path)
-    here = getattr(getattr(model, 'backbone', None), 'adapt_record', None)
-    missing = compare_adapters(saved, here, weights.path)
+    missing = compare_adapters(saved, backbone.adapt_record, weights.path)
     if missing:
         _log_start(weights.path, logger)
     return missing
@@ -171,9 +174,12 @@ def note_adapters(content: dict[str, Any], path: str) -> None:
     if not isinstance(meta, dict) or not isinstance(state_dict, dict) or not any(
             name.removeprefix('module.').startswith(BACKBONE) for name in state_dict):
         return
+    try:
+        saved = recorded_adapters(meta, state_dict, path)
+    except InputError:
+        return  # adapters of a network that is not of this package
     metadata = OrderedDict(getattr(state_dict, '_metadata', {}))
-    metadata['backbone'] = {**metadata.get('backbone', {}), 'adapt_path': path,
-                            'adapt': recorded_adapters(meta, state_dict, path)}
+    metadata['backbone'] = {**metadata.get('backbone', {}), 'adapt_path': path, 'adapt': saved}
     content['state_dict'] = OrderedDict(state_dict)
     content['state_dict']._metadata = metadata
 

@@ -74,13 +74,17 @@ class RoundingLoss:
         """Counts a layer, a strip of rows at a time."""
         for start in range(0, len(weight), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            self.changed += float((merged[rows] - weight[rows]).square().sum())
-            self.lost += float((merged[rows].bfloat16() - merged[rows]).square().sum())
+            self.changed += _squared_distance(weight[rows], merged[rows])
+            self.lost += _squared_distance(merged[rows].bfloat16(), merged[rows])
 
     @property
     def share(self) -> float | None:
         """Root of the ratio of the two sums; None if nothing changes."""
         return (self.lost / self.changed) ** 0.5 if self.changed else None
+
+
+def _squared_distance(given: Tensor, exact: Tensor) -> float:
+    return float(torch.linalg.vector_norm(given.float() - exact)) ** 2
 
 
 def adapters_in(weights: Mapping[str, LazyTensor], factor: float) -> dict[str, Adapter]:

@@ -15,9 +15,12 @@ from dataclasses import asdict, dataclass
 from ..errors import SHOWN, InputError, some_of
 from ..layers.lora import is_adapter
 from ..layers.quantized_linear import weight_of
+from .adapter_record import MERGE
 
 BACKBONE = 'backbone.'  # prefix of the names of a segmentor's backbone
 PYRAMID = ('up1.', 'up2.', 'up3.', 'up4.')
+# What a checkpoint may hold of a backbone that is frozen in part.
+TRAINED = tuple(BACKBONE + part for part in ('blocks.', 'pos_embed', *PYRAMID))
 _NUMBER = '[0-9]{1,6}'  # of a block
 
 # Trained beside the network for image-text contrast; the released .pth holds them.
@@ -105,6 +108,11 @@ def find_network(names: Iterable[str], path: str) -> tuple[Dialect, str]:
         where = ', '.join(repr(prefix) for _, prefix in found)
         raise InputError(f'{path} holds more than one vision transformer (under {where}): keep '
                          'one of them in the file')
+    if any(name.startswith('decode_head.') for name in names) and not any(
+            name.startswith(BACKBONE) and not name.startswith(TRAINED) for name in names):
+        raise InputError(f'{path} is the checkpoint of a segmentor without its backbone, '
+                         f'which was frozen, all or in part: merge the two first ({MERGE} {path} '
+                         'merged.pth), and give merged.pth')
     anchors = ', '.join(dialect.anchor for dialect in DIALECTS)
     raise InputError(f'{path} is not an InternViT: none of its {len(names)} tensors is a patch '
                      f'embedding ({anchors}); it holds {summarize(names)}')

@@ -8,12 +8,15 @@ from mmcv import Config
 from ..distributed.options import Engine
 from ..engine.batch import split_batch
 from ..engine.batch_norm import find_single_value
+from ..models.tuning import PARTLY
 from ..optim import low_memory
 from ..units import GIB
 from .findings import Finding, fault
-from .memory import MemoryEstimate, predict, type_of
+from .memory import MemoryEstimate, predict
 from .memory_tracker import STATES
+from .run_kind import num_under_autograd, type_of
 from .run_shape import RunShape
+from .ways import fastest, ways_of
 
 
 def advise(cfg: Config, estimates: list[MemoryEstimate], shape: RunShape,
@@ -67,6 +70,32 @@ def _other_settings(cfg: Config, shape: RunShape,
         fitting = [each for each in _fitting(predict(changed, its_shape)) if not each.offload]
         if fitting:
             yield f'{words} with {_describe(fitting[0])}'
+    yield from _other_ways(cfg, shape, progress)
+
+
+def _other_ways(cfg: Config, shape: RunShape, progress: Callable[[str], None]) -> Iterator[str]:
+    """Yields ways of training a part of the backbone, in the place of all or another part of it."""
+    if not num_under_autograd(cfg):
+        return
+    for way in ways_of(cfg):
+        if way.kind not in PARTLY or way.own:
+            continue
+        progress(way.name)
+        found = fastest(way.cfg, replace(shape, cached=None, has_blocks=True))
+        if found.fits:
+            yield (f'{way.name} in the place of what is trained now: {found.peak / GIB:.1f} GiB '
+                   f'({", ".join(_settings(way.cfg))}, model.backbone.with_cp='
+                   f'{found.checkpointing})')
+
+
+def _settings(cfg: Config) -> Iterator[str]:
+    """Yields the options of a config whose backbone is trained in part, for --cfg-options."""
+    backbone = cfg.model.backbone
+    if backbone.get('adapt'):
+        yield f'model.backbone.adapt.type={backbone["adapt"]["type"]}'
+    for name in ('train_last', 'frozen_dtype'):
+        if backbone.get(name) is not None:
+            yield f'model.backbone.{name}={backbone[name]}'
 
 
 def _changes(cfg: Config, shape: RunShape) -> Iterator[tuple[str, Config, RunShape]]:

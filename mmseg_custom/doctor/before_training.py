@@ -25,8 +25,9 @@ from ..engine.run import Run
 from ..errors import InputError
 from ..logs import saying
 from ..processes import end_with_parent
-from .memory import Traces, recomputes, type_of
+from .memory import Traces
 from .recomputation import Recomputation
+from .run_kind import recomputes, type_of
 from .run_shape import RunShape, run_shape_of
 
 

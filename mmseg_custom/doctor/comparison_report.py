@@ -2,7 +2,7 @@
 import json
 
 from ..units import format_bytes
-from .comparison import Comparison, Way
+from .comparison import Comparison, Prediction
 from .report import columns, figure, part, sizes_of, unit_for
 
 NO_TIME = '-'
@@ -16,16 +16,16 @@ def table(found: Comparison, name: str) -> str:
         name: Name of the config.
     """
     shape = found.shape
-    unit, unit_name = unit_for([way.estimate for way in found.ways])
-    names = [f'{"*" if way.own else " "} {way.name}' for way in found.ways]
+    unit, unit_name = unit_for([each.estimate for each in found.predictions])
+    names = [f'{"*" if each.way.own else " "} {each.way.name}' for each in found.predictions]
     width = max(map(len, names))
     over, under, *rows = columns([
         ['peak', '', 'trained,', '', 'seconds', '', ''],
         [unit_name, 'fits', 'millions', 'checkpoint', 'a step', 'engine', 'recomputed'],
-        *([f'{way.estimate.peak / unit:.1f}', _fits(way), f'{way.trained / 1e6:,.1f}',
-           format_bytes(way.checkpoint, decimal=True),
-           NO_TIME if way.seconds is None else figure(way.seconds), way.estimate.engine,
-           _recomputed(way)] for way in found.ways)])
+        *([f'{each.estimate.peak / unit:.1f}', _fits(each), f'{each.trained / 1e6:,.1f}',
+           format_bytes(each.checkpoint, decimal=True),
+           NO_TIME if each.seconds is None else figure(each.seconds), each.estimate.engine,
+           _recomputed(each)] for each in found.predictions)])
     accumulated = f'; {shape.accumulation} batches an iteration' if shape.accumulation > 1 else ''
     lines = [name, *part('ways to tune', f'predicted for {sizes_of(found.shape, unit_name)}'
                          f'{accumulated}'), '']
@@ -40,28 +40,28 @@ def as_json(found: Comparison, name: str) -> str:
     return json.dumps(dict(
         config=name, device=shape.device, ranks=shape.ranks, images=shape.images, crop=shape.crop,
         accumulation=shape.accumulation, memory_bytes=shape.memory, usable_bytes=shape.usable,
-        ways=[_as_dict(way) for way in found.ways], refused=found.refused,
+        ways=[_as_dict(each) for each in found.predictions], refused=found.refused,
         advice=found.advice), indent=1)
 
 
-def _as_dict(way: Way) -> dict:
-    estimate = way.estimate
+def _as_dict(found: Prediction) -> dict:
+    estimate = found.estimate
     return dict(
-        name=way.name, own=way.own, fits=estimate.fits, peak_bytes=estimate.peak,
-        parts=estimate.parts, trained_parameters=way.trained, checkpoint_bytes=way.checkpoint,
-        seconds=way.seconds, engine=estimate.engine, offload=estimate.offload,
+        name=found.way.name, own=found.way.own, fits=estimate.fits, peak_bytes=estimate.peak,
+        parts=estimate.parts, trained_parameters=found.trained, checkpoint_bytes=found.checkpoint,
+        seconds=found.seconds, engine=estimate.engine, offload=estimate.offload,
         checkpointing=estimate.checkpointing, checkpoint_blocks=estimate.blocks)
 
 
-def _fits(way: Way) -> str:
-    return {True: 'yes', False: 'no', None: '?'}[way.estimate.fits]
+def _fits(found: Prediction) -> str:
+    return {True: 'yes', False: 'no', None: '?'}[found.estimate.fits]
 
 
-def _recomputed(way: Way) -> str:
+def _recomputed(found: Prediction) -> str:
     """Says of how many blocks the activations are recomputed."""
-    if not way.estimate.checkpointing:
+    if not found.estimate.checkpointing:
         return 'nothing'
-    return 'all' if way.estimate.blocks is None else f'{way.estimate.blocks}'
+    return 'all' if found.estimate.blocks is None else f'{found.estimate.blocks}'
 
 
 def _conclusion(found: Comparison) -> list[str]:

@@ -25,7 +25,6 @@ import torch
 from mmcv import Config
 
 from ..distributed.options import Engine
-from ..distributed.parallelize import automatic_type
 from ..distributed.topology import Topology, is_unresolved, resolve_topology
 from ..engine.build import build_network, compute_dtype
 from ..units import MIB
@@ -33,8 +32,6 @@ from .depth import (
     EDGE,
     Stretch,
     factors,
-    first_under_autograd,
-    num_read,
     recomputed_blocks,
     stretches_of,
     traced_networks,
@@ -44,6 +41,7 @@ from .fake_step import trace_step
 from .kernels import Kernel, KernelCall
 from .memory_tracker import KINDS, STATES, AllocationSite
 from .recomputation import Recomputation, choose_blocks, limit_of
+from .run_kind import can_shard, is_ours, num_under_autograd, recomputes, type_of, unsharded_type
 from .run_shape import RunShape
 from .step_trace import StepTrace, extrapolate
 
@@ -237,40 +235,6 @@ def _estimates(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool
     host = sum(trace.counts[kind] for kind in ('frozen', *STATES))
     return [plain, _at_peak(replace(base, offload=True, host=host), on_gpu,
                             libraries + 2 * trace.counts['largest shard'])]
-
-
-def type_of(cfg: Config, shape: RunShape, engine: Engine) -> str:
-    """Returns the type of the engine of a run, 'auto' resolved."""
-    found = engine.type
-    if found == 'auto':
-        found = 'single' if shape.ranks == 1 else automatic_type(
-            build_network(cfg, on_meta=True))[0]
-    return unsharded_type(shape) if found == 'fsdp2' and not can_shard(cfg, shape) else found
-
-
-def unsharded_type(shape: RunShape) -> str:
-    """Returns the type of an engine in which each process has all weights."""
-    return 'single' if shape.ranks == 1 else 'ddp'
-
-
-def can_shard(cfg: Config, shape: RunShape) -> bool:
-    """Returns whether a run can be sharded: neither a cache nor weights of 8 bits go with that."""
-    return shape.cached is None and not cfg.model.backbone.get('frozen_dtype')
-
-
-def recomputes(cfg: Config) -> bool:
-    """Returns whether blocks of a run are under autograd, with activation checkpointing."""
-    return num_under_autograd(cfg) > 0 and bool(cfg.model.backbone.get('with_cp', True))
-
-
-def num_under_autograd(cfg: Config) -> int:
-    """Returns the number of blocks of this package's backbone that run under autograd."""
-    return num_read(cfg) - first_under_autograd(cfg) if is_ours(cfg) else 0
-
-
-def is_ours(cfg: Config) -> bool:
-    """Returns whether the backbone of a config is this package's."""
-    return cfg.model.backbone.type == 'InternViT6B'
 
 
 def _at_start(counts: Counter, shape: RunShape, engine: Engine) -> dict[str, int]:

@@ -94,10 +94,10 @@ def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
     backbone = cfg.model.get('backbone') or {}
     pretrained = backbone.get('pretrained')
     begins_elsewhere = cfg.get('load_from') or cfg.get('resume_from') or options.auto_resume
-    if trains and not begins_elsewhere and backbone.get('type') == 'InternViT6B' and isinstance(
-            pretrained, str) and pretrained:
+    ours = backbone.get('type') == 'InternViT6B'
+    if trains and not begins_elsewhere and ours and isinstance(pretrained, str) and pretrained:
         check_exists(pretrained)
-    folder = (backbone.get('adapt') or {}).get('pretrained')
+    folder = (backbone.get('adapt') or {}).get('pretrained') if ours else None
     if trains and folder and not is_adapter_folder(folder):
         raise InputError(f'model.backbone.adapt.pretrained={folder!r} ' + (
             'holds no adapter_config.json' if osp.isdir(folder) else 'does not exist')

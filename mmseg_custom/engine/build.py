@@ -58,11 +58,12 @@ def build_network(cfg: Config, *, pretrained: bool = False, on_meta: bool = Fals
         for part in (options, options.backbone):  # some of mmseg's backbones know no such option
             if part.get('pretrained') is not None:
                 part.pretrained = None
-    if not adapters and isinstance(options.backbone.get('adapt'), dict):
-        options.backbone.adapt.pop('pretrained', None)
+    ours = options.backbone.type == 'InternViT6B'
+    if ours and not adapters and isinstance(options.backbone.get('adapt'), dict):
+        options.backbone['adapt'].pop('pretrained', None)
     if not trained:
         options.train_cfg = None
-    on_meta = on_meta and options.backbone.type == 'InternViT6B'
+    on_meta = on_meta and ours
     with reading('model'), torch.device('meta') if on_meta else nullcontext():
         return build_segmentor(options, train_cfg=cfg.get('train_cfg') if trained else None,
                                test_cfg=cfg.get('test_cfg'))

@@ -97,6 +97,17 @@ def test_another_backbone_is_refused(tmp_path):
         load_segmentor(Segmentor(pretrained=other, adapt=LORA), path)
 
 
+def test_other_networks_may_have_adapters_of_their_own(tmp_path):
+    """Checkpoints of other backbones are read and loaded as they were, without a record."""
+    model = torch.nn.ModuleDict(dict(backbone=torch.nn.ModuleDict(dict(
+        lora_A=torch.nn.Linear(2, 2))), decode_head=torch.nn.Linear(2, 2)))
+    path = str(tmp_path / 'other.pth')
+    torch.save(dict(meta={}, state_dict=model.state_dict()), path)
+    assert '.lora_' in ' '.join(torch.load(path)['state_dict'])
+    load_checkpoint(model, path, strict=True)
+    load_segmentor(model, path)
+
+
 def test_adapters_are_no_pretrained_backbone(tmp_path):
     path = save(adapted(write_flat(tmp_path)), tmp_path)
     with pytest.raises(InputError, match='iter_1.pth holds adapters .*: merge them first .*tools/'):

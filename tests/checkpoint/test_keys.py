@@ -93,6 +93,15 @@ def test_two_networks_are_refused_by_their_prefixes():
 def test_a_file_of_another_model_is_named():
     with pytest.raises(InputError, match=r'r50.pth is not an InternViT.*1 x conv1\.\*'):
         find_network(['conv1.weight', 'layer1.0.bn1.weight'], 'r50.pth')
+    with pytest.raises(InputError, match='fcn.pth is not an InternViT'):
+        find_network(['backbone.conv1.weight', 'decode_head.conv_seg.weight'], 'fcn.pth')
+
+
+@pytest.mark.parametrize('names', [[], ['backbone.blocks.47.norm1.weight', 'backbone.pos_embed']])
+def test_a_checkpoint_without_its_backbone_is_to_be_merged(names):
+    with pytest.raises(InputError, match=r'iter_1.pth is the checkpoint of a segmentor without its '
+                       r'backbone.*merge_checkpoint.py iter_1.pth merged.pth'):
+        find_network(['decode_head.conv_seg.weight', *names], 'iter_1.pth')
 
 
 @pytest.mark.parametrize('family', FAMILIES)

@@ -39,6 +39,7 @@ def check(loaded: Config, changes: dict, splits: tuple[str, ...] = ('train', 'va
     ('workflow', [('trian', 1)], r"expected \[\('train', N\)\]"),
     ('engine', dict(type='fdsp2'), "engine.type='fdsp2': expected one of"),
     ('sweep', dict(head=['x']), "sweep.head: 'x'"),
+    ('sweep', dict(train_last=[1, 99]), 'train_last=99: expected a number of blocks from 1 to'),
     ('feature_cache', dict(direc='x'), "did you mean 'dir'"),
     ('evaluation.metric', 'mIou', "expected some of .*did you mean 'mIoU'"),
     ('evaluation.save_best', 'acc', "did you mean 'aAcc'"),

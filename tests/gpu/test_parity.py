@@ -97,10 +97,11 @@ def distance(found: Tensor, expected: Tensor) -> float:
 # oneDNN is turned off: in float32 by 7e-7 in the maps, 3e-7 in the losses, 3e-4 in the gradient and
 # 1.4e-3 in the update; in bfloat16 by 0.007 in the maps, and of full tuning by 8e-4 in the losses,
 # 0.02 in the gradient, 0.26 in the update and 0.02 of the labels. (TF32 would be 1e-3 in the maps.)
+# Tokens that are rounded to 8 bits, too, as on a GPU, give 0.014 in the maps and logits of int8.
 LIMITS = {
     'fp32': dict(maps=1e-4, logits=1e-4, losses=1e-4, gradient=3e-3, update=0.02, labels=0.998),
     'bf16': dict(maps=2e-2, logits=2e-2, losses=2e-2, gradient=0.07, update=0.5, labels=0.9),
-    'int8': dict(maps=0.05, logits=0.05, losses=3e-2, gradient=0.2, update=0.6, labels=0.85),
+    'int8': dict(maps=5e-2, logits=5e-2, losses=2e-2, gradient=0.07, update=0.5, labels=0.9),
 }
 RECIPES = ['linear_probing', 'head_tuning', 'few_shot', 'full_tuning']
 # Of few-shot tuning: parts of the backbone that are trained.

@@ -18,8 +18,11 @@ from helpers.runs import (
 )
 
 pytestmark = pytest.mark.slow
-EXACT = ['precision=fp32', 'model.backbone.drop_path_rate=0.0', 'model.decode_head.dropout_ratio=0',
-         'model.auxiliary_head.dropout_ratio=0']
+# Without what each rank draws for itself, and what turns rounding into differences: batch norm of
+# four values in UPerNet's pooling, and whole steps of AdamW along gradients near zero.
+EXACT = ['precision=fp32', 'model.backbone.drop_path_rate=0.0', 'optimizer.eps=1e-3',
+         *(f'model.{head}.{setting}' for head in ('decode_head', 'auxiliary_head')
+           for setting in ('dropout_ratio=0.0', 'norm_cfg=None'))]
 SETTINGS = dict(
     averages="custom_hooks = [dict(type='EMAHook', momentum=0.3, warm_up=2)]\n",
     clipped='optimizer_config = dict(grad_clip=dict(max_norm=0.1))\n',
@@ -85,8 +88,8 @@ def content(path: Path) -> dict:
     return torch.load(path, weights_only=True)['state_dict']
 
 
-@pytest.mark.parametrize('pretrained', [False, True])
-@pytest.mark.parametrize('kind', PARTLY)
+@pytest.mark.parametrize('kind, pretrained', [
+    ('lora', True), ('dora', False), ('last_blocks', False), ('norms', True)])
 def test_shards_of_two_processes_are_read_by_one(zygote, train, tmp_path, kind, pretrained):
     """To test, to merge, and to train on; and a file of one process by two with shards."""
     extra = PARTLY[kind]

@@ -63,11 +63,13 @@ def kind_of_run(run: Run) -> str:
     model, few = run.cfg.model, ''
     if chosen := few_shot_lists(run.data['train']):
         few = f', few-shot ({chosen[0].fraction or "a selection of images"})'
-    if 'decode_head' not in model or {'freeze_vit', 'adapt', 'train_last'}.isdisjoint(
-            model.get('backbone', {})):
+    backbone = dict(model.get('backbone', {}))
+    if backbone.get('type') != 'InternViT6B':  # whose options have these names, and maybe others
+        backbone = {name: backbone[name] for name in ('freeze_vit',) if name in backbone}
+    if 'decode_head' not in model or {'freeze_vit', 'adapt', 'train_last'}.isdisjoint(backbone):
         return f'training{few}'
     head = kind_of(model) if isinstance(model.decode_head, dict) else 'several heads'
-    return f'{_kind_of_tuning(model.backbone, head)}{few}'
+    return f'{_kind_of_tuning(backbone, head)}{few}'
 
 
 def _kind_of_tuning(backbone: Mapping, head: str) -> str:

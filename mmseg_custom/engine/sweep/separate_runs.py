@@ -1,8 +1,8 @@
 """Trains the combinations of a sweep one after another, each as tools/train.py would train it.
 
-The work dir of a run is that of any training; beside what that leaves, it has
+What a sweep adds to the work dir of a run:
 
-    last2_lr0.001/          work dir of a run, and also
+    last2_lr0.001/
       config.py             its config, resolved
       evaluations.json      iteration -> mIoU, mAcc, aAcc
       result.json           outcome, once the run is finished or has diverged
@@ -54,8 +54,8 @@ class SeparateRuns:
     before_training: Callable[[Run], Run]
     earlier: EarlierRun | None = None
 
-    def train(self, one: Combination) -> str:
-        """Trains a run to its end; returns 'finished' or 'diverged'.
+    def train(self, one: Combination) -> None:
+        """Trains a run until it is finished or diverges, and records how it ended.
 
         Raises:
             SystemExit: If a rank was signalled, once its checkpoint is written.
@@ -71,13 +71,11 @@ class SeparateRuns:
                 get_root_logger().error('%s', error)
                 fault = error.fault
         iterations, loss = record_log(folder)
-        state = 'finished' if fault is None else 'diverged'
-        write_result(folder, state=state, iterations=iterations, loss=loss, reason=fault,
-                     run=dict(run.identity))
+        write_result(folder, state='finished' if fault is None else 'diverged', reason=fault,
+                     iterations=iterations, loss=loss, run=dict(run.identity))
         if fault is not None:
             get_root_logger().error('%s is stopped, the sweep goes on: %s', one.name, fault)
         _release_memory()
-        return state
 
     def _prepare(self, one: Combination, timestamp: str) -> Run:
         """Prepares a run, and keeps its config."""
@@ -86,8 +84,7 @@ class SeparateRuns:
         cfg = Config(one.cfg._cfg_dict, cfg_text=one.cfg.text or path, filename=path)
         options = replace(self.sweep.options, seed=self.sweep.seed, work_dir=one.cfg.work_dir)
         with saying('reading the data sets and the checkpoint'):
-            run = prepare_run(cfg, options, [split for split in ('train', 'val')
-                                             if split in self.sweep.data], timestamp=timestamp)
+            run = prepare_run(cfg, options, timestamp=timestamp)
         for line in describe_run(run):
             get_root_logger().info('%s', line)
         if get_dist_info()[0] == 0:

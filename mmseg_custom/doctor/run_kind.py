@@ -1,0 +1,42 @@
+"""What the config of a run decides of its engine, and of what runs under autograd."""
+from mmcv import Config
+
+from ..distributed.options import Engine
+from ..distributed.parallelize import automatic_type
+from ..engine.build import build_network
+from .depth import first_under_autograd, num_read
+from .run_shape import RunShape
+
+
+def type_of(cfg: Config, shape: RunShape, engine: Engine) -> str:
+    """Returns the type of the engine of a run, 'auto' resolved."""
+    found = engine.type
+    if found == 'auto':
+        found = 'single' if shape.ranks == 1 else automatic_type(
+            build_network(cfg, on_meta=True))[0]
+    return unsharded_type(shape) if found == 'fsdp2' and not can_shard(cfg, shape) else found
+
+
+def unsharded_type(shape: RunShape) -> str:
+    """Returns the type of an engine in which each process has all weights."""
+    return 'single' if shape.ranks == 1 else 'ddp'
+
+
+def can_shard(cfg: Config, shape: RunShape) -> bool:
+    """Returns whether a run can be sharded: neither a cache nor weights of 8 bits go with that."""
+    return shape.cached is None and not cfg.model.backbone.get('frozen_dtype')
+
+
+def recomputes(cfg: Config) -> bool:
+    """Returns whether blocks of a run are under autograd, with activation checkpointing."""
+    return num_under_autograd(cfg) > 0 and bool(cfg.model.backbone.get('with_cp', True))
+
+
+def num_under_autograd(cfg: Config) -> int:
+    """Returns the number of blocks of this package's backbone that run under autograd."""
+    return num_read(cfg) - first_under_autograd(cfg) if is_ours(cfg) else 0
+
+
+def is_ours(cfg: Config) -> bool:
+    """Returns whether the backbone of a config is this package's."""
+    return cfg.model.backbone.type == 'InternViT6B'
