@@ -94,10 +94,11 @@ def tuning_settings(cfg: Config, other: Config) -> Iterator[str]:
     """Yields the values of --cfg-options by which a config trains what another one does."""
     before, after = cfg.model.backbone, other.model.backbone
     for name in ('freeze_vit', *OF_TUNING):
-        default = False if name in FLAGS else None
-        old, new = (backbone.get(name) or default for backbone in (before, after))
-        if name == 'adapt' and old is None and new is not None:
-            yield f'model.backbone.adapt.type={new["type"]}'
+        unset = False if name in FLAGS else None
+        old, new = (unset if backbone.get(name) is None else backbone[name]
+                    for backbone in (before, after))
+        if name == 'adapt' and new and not old:
+            yield f'model.backbone.adapt.type={after.adapt["type"]}'
         elif old != new:
             yield f'model.backbone.{name}={new}'
     if cfg.optimizer.type != other.optimizer.type:

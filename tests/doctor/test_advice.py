@@ -105,6 +105,7 @@ def test_advises_to_recompute_no_more_than_needed():
 @pytest.mark.parametrize('backbone', [
     dict(freeze_vit=False), dict(adapt=dict(type='lora', r=16), freeze_vit=True),
     dict(train_last=2, train_norms=True, frozen_dtype='int8'),
+    dict(train_last=0, train_norms=True),
     dict(freeze_vit=True, unfreeze_pos_embed=True)], ids=str)
 def test_names_the_options_that_train_another_part(backbone):
     """They do not contradict what the config has."""
