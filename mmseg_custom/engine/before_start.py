@@ -37,11 +37,12 @@ from .blame import reading
 from .build import build_network
 from .cached.key import check_tuning
 from .cached.settings import CacheSettings
-from .config import backbone_option, heads_of, shares_feature_maps, tuning_in
+from .config import backbone_option, heads_of
 from .epochs import check_length
 from .foreign_settings import read_workflow
 from .options import RunOptions
 from .sweep.grid import combinations
+from .tuning import shares_feature_maps, tuning_in
 
 
 def check_before_start(cfg: Config, options: RunOptions, splits: Collection[str]) -> None:

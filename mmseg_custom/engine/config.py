@@ -12,7 +12,6 @@ from ..datasets.nesting import innermost_options, named_pipelines
 from ..errors import InputError, words_of
 from ..missing import look_around
 from ..models.backbones.intern_vit import InternViT6B
-from ..models.tuning import LAST_BLOCKS, LORA, PARTLY, Tuning, tuning_of
 from .config_check import check_config
 from .config_file import read_config
 from .foreign_settings import replace_foreign_settings
@@ -206,38 +205,6 @@ def heads_of(model: dict) -> list[tuple[str, dict]]:
 def backbone_option(backbone: Mapping[str, Any], name: str) -> Any:
     """Returns an option of the config of an InternViT, or the default of its constructor."""
     return backbone.get(name, inspect.signature(InternViT6B).parameters[name].default)
-
-
-def tuning_in(backbone: Mapping[str, Any]) -> tuple[Tuning, int]:
-    """Returns what is trained of an InternViT, and the number of its blocks that are read.
-
-    Args:
-        backbone: Its options, as a config has them.
-
-    Raises:
-        InputError: If an option is invalid.
-    """
-    read = max(backbone_option(backbone, 'out_indices')) + 1
-    return Tuning.of(read, **{name: backbone_option(backbone, name) for name in (
-        'freeze_vit', 'adapt', 'train_last', 'train_norms')}), read
-
-
-def tuning_of_sweep(cfg: Config) -> str:
-    """Returns what the runs of a sweep train of the backbone.
-
-    Args:
-        cfg: Config with ``sweep``.
-
-    Returns:
-        'frozen', 'full', 'lora' or 'last_blocks'.
-    """
-    tuning = tuning_of(cfg.model.backbone)
-    return LAST_BLOCKS if cfg.sweep.get('train_last') and tuning != LORA else tuning
-
-
-def shares_feature_maps(cfg: Config) -> bool:
-    """Returns whether the combinations of a sweep are heads on one pass of a frozen backbone."""
-    return tuning_of_sweep(cfg) not in PARTLY
 
 
 def losses_of(head: dict) -> list[tuple[str, dict]]:

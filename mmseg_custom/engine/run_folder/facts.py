@@ -21,9 +21,10 @@ from ...missing import ROOT
 from ...models.tuning import FROZEN, FULL, LAST_BLOCKS, tuning_of
 from ...units import format_bytes
 from ..build import compute_dtype, head_dtype
-from ..config import kind_of, shares_feature_maps
+from ..config import kind_of
 from ..frozen_dtype import describe_record
 from ..run import Run
+from ..tuning import shares_feature_maps
 
 GIT_SECONDS = 5
 Facts = dict[str, str]

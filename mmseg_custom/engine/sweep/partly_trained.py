@@ -11,7 +11,8 @@ from mmseg.utils import get_root_logger
 
 from ...errors import InputError, some_of
 from ...models.tuning import LAST_BLOCKS, LORA, PARTLY, Tuning
-from ..config import backbone_option, tuning_in, tuning_of_sweep
+from ..config import backbone_option
+from ..tuning import tuning_in, tuning_of_sweep
 from .settings import SweepSettings
 
 

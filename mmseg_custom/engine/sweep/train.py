@@ -11,13 +11,13 @@ from ...logs import saying
 from ..batch_norm import check_batch_norm
 from ..build import hash_ahead
 from ..cached import open_cache
-from ..config import shares_feature_maps
 from ..fast import log_fast
 from ..label_check import with_checked_labels
 from ..loaders import build_train_loader
 from ..preemption import Preemption
 from ..randomness import SeededSamples
 from ..run import Run
+from ..tuning import shares_feature_maps
 from ..used_folder import EarlierRun
 from .backbone import SharedBackbone
 from .finished import all_done, is_done

@@ -3,9 +3,9 @@ import pytest
 from helpers.logs import logged
 from mmcv import Config
 
-from mmseg_custom.engine.config import shares_feature_maps
 from mmseg_custom.engine.sweep.grid import combinations
 from mmseg_custom.engine.sweep.partly_trained import log_passes
+from mmseg_custom.engine.tuning import shares_feature_maps
 from mmseg_custom.errors import InputError
 
 FROZEN = 'configs/tiny/linear_probing_tiny.py'

@@ -1,0 +1,40 @@
+"""What the run of a config, or the runs of its sweep, train of the backbone."""
+from collections.abc import Mapping
+from typing import Any
+
+from mmcv import Config
+
+from ..models.tuning import LAST_BLOCKS, LORA, PARTLY, Tuning, tuning_of
+from .config import backbone_option
+
+
+def tuning_in(backbone: Mapping[str, Any]) -> tuple[Tuning, int]:
+    """Returns what is trained of an InternViT, and the number of its blocks that are read.
+
+    Args:
+        backbone: Its options, as a config has them.
+
+    Raises:
+        InputError: If an option is invalid.
+    """
+    read = max(backbone_option(backbone, 'out_indices')) + 1
+    return Tuning.of(read, **{name: backbone_option(backbone, name) for name in (
+        'freeze_vit', 'adapt', 'train_last', 'train_norms')}), read
+
+
+def tuning_of_sweep(cfg: Config) -> str:
+    """Returns what the runs of a sweep train of the backbone.
+
+    Args:
+        cfg: Config with ``sweep``.
+
+    Returns:
+        'frozen', 'full', 'lora' or 'last_blocks'.
+    """
+    tuning = tuning_of(cfg.model.backbone)
+    return LAST_BLOCKS if cfg.sweep.get('train_last') and tuning != LORA else tuning
+
+
+def shares_feature_maps(cfg: Config) -> bool:
+    """Returns whether the combinations of a sweep are heads on one pass of a frozen backbone."""
+    return tuning_of_sweep(cfg) not in PARTLY
