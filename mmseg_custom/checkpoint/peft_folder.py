@@ -7,41 +7,31 @@ Written ones have the names of transformers' InternVLVisionModel, where q, k and
 their own: A of our fused layer is shared by them, B and the norms of DoRA are split. The metadata
 of the safetensors file says which file the adapters were trained on (``base``), and in what
 (``frozen_dtype``). Read are these, and what peft saved of a model with the names of any dialect
-(:mod:`.keys`): adapters of q, k and v, each of its own rank, become one of the fused layer.
-
-        A_q            B_q s_q   0         0
-    A = A_k    s B =   0         B_k s_k   0          s = alpha / r
-        A_v            0         0         B_v s_v
-
-peft itself is not needed.
+(:mod:`.peft_tensors`). peft itself is not needed.
 """
 import json
 import os
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from safetensors import safe_open
-from torch import Tensor
 
-from ..errors import InputError, some_of
+from ..errors import InputError
 from ..files import atomic_folder, atomic_write
-from ..schema import anything, integer, load_json, number, record, validate
+from ..layers.quantized_linear import DTYPES
+from ..schema import anything, integer, load_json, number, record, shorten, validate
 from .adapters import Adapter
 from .content import check_backbone_record
 from .export import Progress, write_safetensors
 from .files import read_weights
-from .keys import DIALECTS, TRANSFORMERS, Dialect, natural_key
-from .lazy import LazyStateDict, LazyTensor, compute, concatenate
+from .keys import TRANSFORMERS
+from .lazy import LazyTensor
+from .peft_tensors import PARTS, adapters_of
 
 CONFIG, WEIGHTS = 'adapter_config.json', 'adapter_model.safetensors'
 OLD_WEIGHTS = 'adapter_model.bin'
 BASE, FROZEN_DTYPE = 'base', 'frozen_dtype'  # in the metadata of the safetensors file
 PREFIX = 'base_model.model.'
-ADAPTED = ('attn.qkv', 'attn.proj', 'mlp.fc1', 'mlp.fc2')
-PARTS = dict(lora_A='a', lora_B='b', lora_magnitude_vector='norms')
 # Settings of peft that change nothing of what trained adapters compute, or are read here; others
 # must be unset.
 HARMLESS = frozenset([
@@ -132,14 +122,10 @@ def read_adapter_folder(folder: str) -> AdapterFolder:
     if path is None:
         raise InputError(f'{folder} lacks {WEIGHTS}: copy the whole folder')
     weights = read_weights(path)
-    found = _find_parts(weights, path)
-    adapters = {}
-    for layer in sorted(found, key=natural_key):
-        parts = [_adapter(layer, part, config, path) if part else None for part in found[layer]]
-        adapters[layer] = _fuse(layer, parts, path)
+    use_dora = bool(config.get('use_dora'))
+    adapters = adapters_of(weights, config['lora_alpha'], use_dora, bool(config.get('use_rslora')))
     about = _metadata_of(path) if path.endswith(WEIGHTS) else {}
-    return AdapterFolder(folder, adapters, config['use_dora'], about.get(BASE),
-                         about.get(FROZEN_DTYPE))
+    return AdapterFolder(folder, adapters, use_dora, about.get(BASE), about.get(FROZEN_DTYPE))
 
 
 def _read_config(path: str) -> dict[str, Any]:
@@ -149,7 +135,6 @@ def _read_config(path: str) -> dict[str, Any]:
     if config['peft_type'] != 'LORA':
         raise InputError(f'{path}: peft_type is {config["peft_type"]!r}: adapters here are LORA')
     start, bias = config.pop('init_lora_weights', True), config.pop('bias', 'none')
-    config.setdefault('use_dora', False)
     used = {name: value for name, value in config.items() if value and name not in HARMLESS}
     if start not in PLAIN_STARTS:
         used['init_lora_weights'] = start  # the layers' weights were changed by it
@@ -157,116 +142,9 @@ def _read_config(path: str) -> dict[str, Any]:
         used['bias'] = bias
     if used:
         name, value = next(iter(used.items()))
-        raise InputError(f'{path}: {name} is {value!r}, which is not supported here: train without '
-                         'it, or merge the adapters with peft (merge_and_unload)')
+        raise InputError(f'{path}: {name} is {shorten(value)}, which is not supported here: train '
+                         'without it, or merge the adapters with peft (merge_and_unload)')
     return config
-
-
-def _find_parts(weights: LazyStateDict, path: str) -> dict[str, list[dict[str, LazyTensor]]]:
-    """Finds the adapters of InternViT's layers among the tensors of a file.
-
-    Returns:
-        Native name of a layer -> tensors by kind of each of the layers that it is joined of.
-    """
-    found: dict[str, list[dict[str, LazyTensor]]] = {}
-    unknown = []
-    for name, tensor in weights.items():
-        place = _place_of(name)
-        if place is None:
-            unknown.append(name)
-            continue
-        layer, position, count, kind = place
-        parts = found.setdefault(layer, [{} for _ in range(count)])
-        if len(parts) != count or kind in parts[position]:
-            raise InputError(f'{path} holds adapters of more than one network: {name}, and others '
-                             f'of {layer}')
-        parts[position][kind] = tensor
-    if unknown or not found:
-        raise InputError(f'{path}: expected adapters of linear layers in blocks of an InternViT '
-                         f'({", ".join(ADAPTED)}), found {some_of(unknown) or "none"}')
-    return found
-
-
-def _place_of(name: str) -> tuple[str, int, int, str] | None:
-    """Finds what a tensor is of: (native layer, position and count of its parts, kind)."""
-    ending = re.search(r'\.(' + '|'.join(PARTS) + r')(\.default)?(\.weight)?$', name)
-    if ending is None:
-        return None
-    module, kind = name[:ending.start()], PARTS[ending.group(1)]
-    for dialect in DIALECTS:
-        for native in ADAPTED:
-            stems = _stems(dialect, native)
-            for position, stem in enumerate(stems):
-                match = re.search(rf'(?:^|\.){re.escape(dialect.blocks)}([0-9]{{1,6}})\.'
-                                  rf'{re.escape(stem)}$', module)
-                if match:
-                    return f'blocks.{int(match.group(1))}.{native}', position, len(stems), kind
-    return None
-
-
-def _stems(dialect: Dialect, native: str) -> Sequence[str]:
-    stem = dialect.stem[native]
-    return (stem,) if isinstance(stem, str) else stem
-
-
-def _adapter(name: str, part: Mapping[str, LazyTensor], config: Mapping, path: str) -> Adapter:
-    """Makes the adapter of a layer of its own of tensors by kind."""
-    a, b, norms = (part.get(kind) for kind in PARTS.values())
-    if a is None or b is None or (norms is not None) != config['use_dora']:
-        missing = 'lora_A' if a is None else 'lora_B' if b is None else 'lora_magnitude_vector'
-        raise InputError(f'{path}: {missing} of {name} is '
-                         + ('missing' if config['use_dora'] or norms is None else
-                            'there without use_dora') + ': save the adapters again')
-    if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1] or (
-            norms is not None and norms.shape != b.shape[:1]):
-        raise InputError(f'{path}: tensors of {name} have shapes {a.shape}, {b.shape}'
-                         + (f', {norms.shape}' if norms else '') + ': expected (r, I), (O, r)'
-                         + (', (O,)' if norms else ''))
-    rank = a.shape[0]
-    return Adapter(a, b, config['lora_alpha'] / (rank ** 0.5 if config.get('use_rslora') else rank),
-                   norms)
-
-
-def _fuse(layer: str, parts: Sequence[Adapter | None], path: str) -> Adapter:
-    """Joins adapters of q, k and v to one of the fused layer; exact."""
-    there = [part for part in parts if part is not None]
-    if len(parts) == 1:
-        return there[0]
-    first = there[0]
-    rows, inputs = first.b.shape[0], first.a.shape[1]
-    if any(part.b.shape[0] != rows or part.a.shape[1] != inputs for part in there):
-        raise InputError(f'{path}: adapters of q, k and v of {layer} have different sizes')
-    norms = None if first.norms is None else concatenate([
-        _no_norms(rows) if part is None or part.norms is None else part.norms for part in parts])
-    if len(there) == len(parts) and all(_is_same(first, part) for part in there):
-        return replace(first, b=concatenate([part.b for part in there]), norms=norms)
-    return Adapter(concatenate([part.a for part in there]), _block_diagonal(parts, first),
-                   first.factor, norms)
-
-
-def _is_same(first: Adapter, other: Adapter) -> bool:
-    """Whether an adapter has the A and the factor of another."""
-    return first.factor == other.factor and first.a.shape == other.a.shape and torch.equal(
-        first.a.read(), other.a.read())
-
-
-def _block_diagonal(parts: Sequence[Adapter | None], first: Adapter) -> LazyTensor:
-    """Returns B (3 O, sum of the ranks), in the factor of the first part."""
-    rows = first.b.shape[0]
-    there = [part for part in parts if part is not None]
-
-    def build(*matrices: Tensor) -> Tensor:
-        given = iter(matrices)
-        blocks = [torch.zeros(rows, 0) if part is None
-                  else next(given).float() * (part.factor / first.factor) for part in parts]
-        return torch.block_diag(*blocks)
-
-    return compute(build, [part.b for part in there],
-                   (rows * len(parts), sum(part.rank for part in there)), torch.float32)
-
-
-def _no_norms(rows: int) -> LazyTensor:
-    return LazyTensor.of(torch.full((rows,), float('nan')))
 
 
 def _metadata_of(path: str) -> dict[str, Any]:
@@ -279,4 +157,7 @@ def _metadata_of(path: str) -> dict[str, Any]:
         raise InputError(f'{path}: its metadata is damaged: {error}') from error
     if BASE in about:
         check_backbone_record(about[BASE], f'{path}: {BASE} in its metadata')
+    if about.get(FROZEN_DTYPE) not in (None, *DTYPES):
+        raise InputError(f'{path}: {FROZEN_DTYPE} in its metadata is '
+                         f'{shorten(about[FROZEN_DTYPE])}: expected one of {", ".join(DTYPES)}')
     return about

@@ -129,10 +129,24 @@ def test_settings_that_are_not_supported(settings, says, tmp_path):
     ({**ONE, **fc1('B.bias', 32)}, 'found .*fc1.lora_B.bias'),
     ({**ONE, **fc1('magnitude_vector', 32)}, 'lora_magnitude_vector .* is there without use_dora'),
     ({**fc1('A.weight', 2, 8), **fc1('B.weight', 32, 3)}, r'have shapes \(2, 8\), \(32, 3\)'),
+    ({**fc1('A.weight', 0, 8), **fc1('B.weight', 32, 0)}, r'have shapes \(0, 8\), \(32, 0\)'),
+    ({name: tensor.to(torch.int8) for name, tensor in ONE.items()}, 'of floating point'),
+    ({**ONE, 'blocks.0.mlp.fc1.lora_A.weight': torch.zeros(2, 8)}, 'more than one network'),
     ({'base_model.model.layers.0.self_attn.o_proj.lora_A.weight': torch.zeros(2, 8)},
      'expected adapters of linear layers in blocks of an InternViT .* found .*o_proj')])
 def test_tensors_that_are_not_understood(weights, says, tmp_path):
     write_folder(tmp_path, weights)
+    with pytest.raises(InputError, match=says):
+        read_adapter_folder(str(tmp_path))
+
+
+@pytest.mark.parametrize('key, value, says', [
+    ('base', '{', 'its metadata is damaged'), ('base', '[]', 'base in its metadata is .*a dict'),
+    ('base', '{"path": 1}', 'base in its metadata.path is 1: expected text'),
+    ('frozen_dtype', '"int4"', "frozen_dtype in its metadata is 'int4': expected one of int8")])
+def test_damaged_metadata(key, value, says, tmp_path):
+    write_folder(tmp_path, ONE)
+    save_file(ONE, tmp_path / 'adapter_model.safetensors', metadata={key: value})
     with pytest.raises(InputError, match=says):
         read_adapter_folder(str(tmp_path))
 
