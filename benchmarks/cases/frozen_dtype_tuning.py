@@ -33,7 +33,9 @@ PLAIN = 'bfloat16'
 KEY = 'model.backbone.frozen_dtype'
 IMAGES = 16  # whose feature maps are compared
 _, LAST, LORA, _ = METHODS
-RATES = {LAST: 3e-3, LORA: 1e-2}  # those that `python -m benchmarks tuning` chose over bfloat16
+RATES = {LAST: 3e-3, LORA: 1e-2}  # near those that tuning.py chooses over bfloat16
+HEADER = ('| trained | frozen blocks | mIoU over bfloat16 | mIoU | difference | error of the map '
+          'before | after |', '|---|---|---|---|---|---|---|')
 
 
 @benchmark('LoRA and last blocks over int8 and fp8: error of the maps, mIoU, bytes of the states',
@@ -46,7 +48,7 @@ def case(run: Context) -> None:
     scores, errors = defaultdict(list), defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(2) if run.tiny else SEEDS:
-            if seed and run.time_left() < 1.2 * (time.monotonic() - start) / seed:
+            if seed > 1 and run.time_left() < 1.2 * (time.monotonic() - start) / seed:
                 break
             jobs = {(name, kind): Job({**METHODS[name], KEY: kind}, RATES[name], seed,
                                       keep=Path(folder, f'{name} {kind}.pth'))
@@ -58,21 +60,22 @@ def case(run: Context) -> None:
             run.fact(**{f'seed {seed}, mIoU of {name}, by dtype of what is frozen': {
                 kind or PLAIN: scores[name, kind][-1] for kind in (None, *DTYPES)}
                 for name in RATES})
+    table = [*HEADER]
     for name in RATES:
         for kind in DTYPES:
-            _add_rows(run, f'{name}, over {kind}', scores[name, kind], scores[name, None])
-            before = _error(task, Job({**METHODS[name], KEY: kind}, RATES[name], 0), images)
-            after = Mean.of(errors[name, kind])
-            run.fact(**{f'{name}, over {kind}: error of the feature map':
-                        f'{before:.2%} before tuning, {after:.2%} after it'})
+            job = Job({**METHODS[name], KEY: kind}, RATES[name], 0)
+            before, after = _error(task, job, images), Mean.of(errors[name, kind])
+            table.append(_add_row(run, name, kind, scores[name, kind], scores[name, None])
+                         + f' {before:.2%} | {after:.2%} |')
+    print('\n'.join(table), flush=True)
 
 
-def _add_rows(run: Context, title: str, found: list[float], plain: list[float]) -> None:
-    """Adds the mIoU, and what it has more than that of the same seeds over bfloat16."""
-    more = Mean.of(differences(found, plain))
-    run.row(f'mIoU of {title}', '%', found, {PLAIN: plain}, higher_is_better=True,
-            notes=f'{len(found)} seeds; mean and 95 %: {Mean.of(found):.2f}, over {PLAIN} '
-                  f'{Mean.of(plain):.2f}, difference of pairs {more:+.2f}')
+def _add_row(run: Context, name: str, kind: str, found: list[float], plain: list[float]) -> str:
+    """Adds the mIoU; returns the start of its line in docs/frozen_dtype.md."""
+    more = f'{Mean.of(differences(found, plain)):+.2f}'
+    run.row(f'mIoU of {name}, over {kind}', '%', found, {PLAIN: plain}, higher_is_better=True,
+            notes=f'{len(found)} seeds; mean and 95 % of the differences of pairs: {more}')
+    return f'| {name} | `{kind}` | {Mean.of(plain):.2f} | {Mean.of(found):.2f} | {more} |'
 
 
 def _add_bytes(run: Context) -> None:
