@@ -30,7 +30,8 @@ def start_adapters(backbone: nn.Module, folder: str | None = None,
                    logger: logging.Logger | None = None) -> None:
     """Gives adapters the values that they start with, once the backbone has its weights.
 
-    Where weights are on the meta device yet, norms of DoRA wait for another call.
+    Where weights are on the meta device yet, norms of DoRA wait for another call, and so does the
+    comparison of the backbone with the folder's.
 
     Args:
         backbone: Backbone with adapters that were not trained.
@@ -44,7 +45,8 @@ def start_adapters(backbone: nn.Module, folder: str | None = None,
     if folder is not None:
         given = read_adapter_folder(folder)
         _check_fit(given, layers, backbone)
-        check_base(given, provenance.weights_source_of(backbone), logger)
+        if not any(layer.base_layer.weight.is_meta for layer in layers.values()):
+            check_base(given, provenance.weights_source_of(backbone), logger)
         for name, adapter in given.adapters.items():
             _fill(layers[name], adapter)
     for name, layer in layers.items():

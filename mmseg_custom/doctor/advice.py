@@ -16,7 +16,9 @@ from .memory import MemoryEstimate, predict
 from .memory_tracker import STATES
 from .run_kind import num_under_autograd, type_of
 from .run_shape import RunShape
-from .ways import fastest, ways_of
+from .ways import OF_TUNING, fastest, ways_of
+
+FLAGS = ('freeze_vit', 'train_norms', 'unfreeze_pos_embed')  # what is trained; off by default
 
 
 def advise(cfg: Config, estimates: list[MemoryEstimate], shape: RunShape,
@@ -84,18 +86,23 @@ def _other_ways(cfg: Config, shape: RunShape, progress: Callable[[str], None]) -
         found = fastest(way.cfg, replace(shape, cached=None, has_blocks=True))
         if found.fits:
             yield (f'{way.name} in the place of what is trained now: {found.peak / GIB:.1f} GiB '
-                   f'({", ".join(_settings(way.cfg))}, model.backbone.with_cp='
+                   f'({", ".join(tuning_settings(cfg, way.cfg))}, model.backbone.with_cp='
                    f'{found.checkpointing})')
 
 
-def _settings(cfg: Config) -> Iterator[str]:
-    """Yields the options of a config whose backbone is trained in part, for --cfg-options."""
-    backbone = cfg.model.backbone
-    if backbone.get('adapt'):
-        yield f'model.backbone.adapt.type={backbone["adapt"]["type"]}'
-    for name in ('train_last', 'frozen_dtype'):
-        if backbone.get(name) is not None:
-            yield f'model.backbone.{name}={backbone[name]}'
+def tuning_settings(cfg: Config, other: Config) -> Iterator[str]:
+    """Yields the values of --cfg-options by which a config trains what another one does."""
+    before, after = cfg.model.backbone, other.model.backbone
+    for name in ('freeze_vit', *OF_TUNING):
+        unset = False if name in FLAGS else None
+        old, new = (unset if backbone.get(name) is None else backbone[name]
+                    for backbone in (before, after))
+        if name == 'adapt' and new and not old:
+            yield f'model.backbone.adapt.type={after.adapt["type"]}'
+        elif old != new:
+            yield f'model.backbone.{name}={new}'
+    if cfg.optimizer.type != other.optimizer.type:
+        yield f'optimizer.type={other.optimizer.type}'
 
 
 def _changes(cfg: Config, shape: RunShape) -> Iterator[tuple[str, Config, RunShape]]:

@@ -16,7 +16,8 @@ from itertools import groupby
 from mmcv import Config
 
 from ..distributed.options import Engine
-from ..engine.config import backbone_option, tuning_in
+from ..engine.config import backbone_option
+from ..engine.tuning import tuning_in
 from ..models.tuning import LAST_BLOCKS, LORA, Tuning
 
 EDGE = 2  # blocks at either end of a stretch that are told apart; more where FSDP2 prefetches more

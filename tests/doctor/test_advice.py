@@ -9,10 +9,13 @@ from mmcv import Config
 
 from mmseg_custom.distributed.memory import FRAGMENTATION, RESERVE
 from mmseg_custom.doctor import advice
-from mmseg_custom.doctor.advice import _changes, advise
+from mmseg_custom.doctor.advice import _changes, advise, tuning_settings
+from mmseg_custom.doctor.depth import trained_part
 from mmseg_custom.doctor.memory import MemoryEstimate, predict
 from mmseg_custom.doctor.run_shape import RunShape
+from mmseg_custom.doctor.ways import ways_of
 from mmseg_custom.engine.batch_norm import find_single_value
+from mmseg_custom.engine.key_values import read_value
 from mmseg_custom.units import GIB, MIB
 
 CROP = (112, 112)
@@ -123,3 +126,23 @@ def test_advises_to_recompute_no_more_than_needed():
     assert faults[0].way_out == (
         'single + checkpointing: 60.0 GiB (--engine single, model.backbone.with_cp=True); '
         'engine.checkpoint_every=auto recomputes no more blocks than have to be')
+
+
+@pytest.mark.parametrize('backbone', [
+    dict(freeze_vit=False), dict(adapt=dict(type='lora', r=16), freeze_vit=True),
+    dict(train_last=2, train_norms=True, frozen_dtype='int8'),
+    dict(train_last=0, train_norms=True),
+    dict(freeze_vit=True, unfreeze_pos_embed=True)], ids=str)
+def test_names_the_options_that_train_another_part(backbone):
+    """They do not contradict what the config has."""
+    cfg = config()
+    cfg.model.backbone.update({'freeze_vit': False, **backbone})
+    for way in ways_of(cfg):
+        changed = copy.deepcopy(cfg)
+        changed.merge_from_dict({key: read_value(value) for key, _, value in (
+            setting.partition('=') for setting in tuning_settings(cfg, way.cfg))})
+        assert trained_part(changed) == trained_part(way.cfg), way.name
+        assert changed.optimizer.type == way.cfg.optimizer.type
+        for name in ('frozen_dtype', 'unfreeze_pos_embed'):
+            there, expected = (each.model.backbone.get(name) for each in (changed, way.cfg))
+            assert there == expected or not there and not expected

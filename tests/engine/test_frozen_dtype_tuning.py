@@ -1,8 +1,9 @@
 """Adapters, last blocks and position embeddings that are trained on frozen weights of 8 bits."""
 import pytest
 import torch
-from helpers.data import SMALL_LINEAR, draw_data, prepare, write_config
+from helpers.data import prepare
 from helpers.logs import logged
+from helpers.runs import write_small_linear
 from torch import Tensor, nn
 
 from mmseg_custom.checkpoint import load_segmentor, save_checkpoint
@@ -118,11 +119,7 @@ def test_errors_are_measured_with_what_is_trained_in_evaluation_mode(way, weight
 def folder(tmp_path_factory):
     """A folder with data, a config and the weights of its backbone."""
     folder = tmp_path_factory.mktemp('frozen_dtype')
-    torch.manual_seed(0)
-    backbone = InternViT6B(embed_dim=32, depth=2, num_heads=2, img_size=56, out_indices=[1])
-    torch.save(backbone.state_dict(), folder / 'backbone.pth')
-    write_config(folder / 'config.py', draw_data(folder, train=4, val=1), extra=SMALL_LINEAR
-                 + f"model['backbone']['pretrained'] = '{folder}/backbone.pth'\n")
+    write_small_linear(folder)
     return folder
 
 

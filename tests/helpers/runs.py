@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import torch
-from helpers.data import CROPS, draw_data, write_config
+from helpers.data import CROPS, SMALL_LINEAR, draw_data, write_config
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from mmseg_custom.models.backbones.intern_vit import InternViT6B
@@ -43,11 +43,18 @@ def write_small_config(folder: Path, extra: str = '') -> Path:
                         'head_tuning_tiny', SMALL + extra)
 
 
-def write_backbone(folder: Path) -> Path:
-    """A file with weights of the backbone of ``SMALL``."""
+def write_small_linear(folder: Path) -> Path:
+    """A config of a linear head on a backbone of 2 blocks, whose weights are in a file."""
+    backbone = write_backbone(folder, depth=2)
+    return write_config(folder / 'config.py', draw_data(folder, train=4, val=1), extra=SMALL_LINEAR
+                        + f"model['backbone']['pretrained'] = '{backbone}'\n")
+
+
+def write_backbone(folder: Path, depth: int = 4) -> Path:
+    """A file with weights of the backbone of ``SMALL``, or of one of other depth."""
     torch.manual_seed(0)
-    torch.save(InternViT6B(embed_dim=32, depth=4, num_heads=2, img_size=56,
-                           out_indices=[3]).state_dict(), folder / 'backbone.pth')
+    torch.save(InternViT6B(embed_dim=32, depth=depth, num_heads=2, img_size=56,
+                           out_indices=[depth - 1]).state_dict(), folder / 'backbone.pth')
     return folder / 'backbone.pth'
 
 
