@@ -20,8 +20,8 @@ def table(found: Comparison, name: str) -> str:
     names = [f'{"*" if each.way.own else " "} {each.way.name}' for each in found.predictions]
     width = max(map(len, names))
     over, under, *rows = columns([
-        ['peak', '', 'trained,', '', 'seconds', '', ''],
-        [unit_name, 'fits', 'millions', 'checkpoint', 'a step', 'engine', 'recomputed'],
+        ['peak', '', 'trained', 'check-', 'seconds', '', 're-'],
+        [unit_name, 'fits', 'million', 'point', 'a step', 'engine', 'computed'],
         *([f'{each.estimate.peak / unit:.1f}', _fits(each), f'{each.trained / 1e6:,.1f}',
            format_bytes(each.checkpoint, decimal=True),
            NO_TIME if each.seconds is None else figure(each.seconds), each.estimate.engine,
@@ -29,7 +29,8 @@ def table(found: Comparison, name: str) -> str:
     accumulated = f'; {shape.accumulation} batches an iteration' if shape.accumulation > 1 else ''
     lines = [name, *part('ways to tune', f'predicted for {sizes_of(found.shape, unit_name)}'
                          f'{accumulated}'), '']
-    lines += [f'{name:<{width}}{row}' for name, row in zip(['', '', *names], [over, under, *rows])]
+    lines += [f'{label:<{width}}{row}' for label, row in zip(
+        ['', '  backbone', *names], [over, under, *rows])]
     lines += [f'  {name}: {problem}' for name, problem in found.refused.items()]
     return '\n'.join([*lines, '* is what the config trains', *_conclusion(found)])
 

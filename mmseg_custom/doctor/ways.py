@@ -99,7 +99,7 @@ def _name_of(cfg: Config) -> str:
     """Names the way in which a config tunes its backbone."""
     tuning, rounded = trained_part(cfg), cfg.model.backbone.get('frozen_dtype')
     if tuning.kind == FULL:
-        return f'full tuning, {cfg.optimizer.type}'
+        return f'full, {cfg.optimizer.type}'
     if tuning.kind == FROZEN:
         return f'frozen, {rounded}' if rounded else 'frozen'
     if tuning.lora is not None:

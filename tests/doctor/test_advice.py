@@ -8,6 +8,7 @@ from helpers.tiny_networks import segmentor_config
 from mmcv import Config
 
 from mmseg_custom.distributed.memory import FRAGMENTATION, RESERVE
+from mmseg_custom.doctor import advice
 from mmseg_custom.doctor.advice import _changes, advise, tuning_settings
 from mmseg_custom.doctor.depth import trained_part
 from mmseg_custom.doctor.memory import MemoryEstimate, predict
@@ -64,8 +65,33 @@ def test_advises_the_low_memory_optimizer_before_offloading():
     low = copy.deepcopy(cfg)
     low.optimizer.type = 'LowMemoryAdamW'
     shape = RunShape('cuda', 1, 2, CROP, memory=with_room_for(low, 2, 1))
-    _, advice = advise(cfg, predict(cfg, shape), shape)
-    assert advice[0].startswith('optimizer.type=LowMemoryAdamW (pip install torchao) with single')
+    _, found = advise(cfg, predict(cfg, shape), shape)
+    assert found[0].startswith('optimizer.type=LowMemoryAdamW (pip install torchao) with single')
+
+
+def test_advises_to_train_a_part_of_the_backbone(monkeypatch):
+    """Of what is predicted to fit, where a run that trains all of it does not."""
+    cfg = config()
+    cfg.model.backbone.freeze_vit = False
+    names = []
+
+    def predicted(changed: Config, shape: RunShape) -> MemoryEstimate:
+        backbone = changed.model.backbone
+        names.append({name: backbone[name] for name in ('adapt', 'train_last', 'frozen_dtype')
+                      if name in backbone})
+        return MemoryEstimate('single', True, False, {'weights': 5 * GIB},
+                              fits='frozen_dtype' in backbone or 'train_last' in backbone)
+
+    monkeypatch.setattr(advice, 'fastest', predicted)
+    shape = RunShape('cuda', 1, 2, CROP, memory=9 * GIB)
+    assert list(advice._other_ways(cfg, shape, lambda text: None)) == [
+        'LoRA r=16, int8 base in the place of what is trained now: 5.0 GiB (model.backbone.adapt.'
+        'type=lora, model.backbone.frozen_dtype=int8, model.backbone.with_cp=True)',
+        'last 4 blocks in the place of what is trained now: 5.0 GiB (model.backbone.train_last=4, '
+        'model.backbone.with_cp=True)']
+    assert len(names) == 3
+    cfg.model.backbone.freeze_vit = True
+    assert not list(advice._other_ways(cfg, shape, lambda text: None))
 
 
 def test_advises_nothing_where_it_fits():

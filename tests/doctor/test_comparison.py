@@ -16,7 +16,7 @@ from mmseg_custom.doctor.kernels import PRODUCT, Kernel, KernelCall
 from mmseg_custom.doctor.memory import MemoryEstimate, fits
 from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.doctor.ways import fastest, ways_of
-from mmseg_custom.engine.config import load_config
+from mmseg_custom.engine.config import load_config, resolve_config
 from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.errors import InputError
 from mmseg_custom.models.tuning import FROZEN
@@ -25,7 +25,7 @@ from mmseg_custom.units import GIB
 CROP = (112, 112)
 PRODUCTS = Kernel(PRODUCT, torch.bfloat16)
 NAMES = ['frozen', 'LoRA r=16, bf16 base', 'LoRA r=16, int8 base', 'last 4 blocks',
-         'full tuning, LowMemoryAdamW', 'full tuning, AdamW']
+         'full, LowMemoryAdamW', 'full, AdamW']
 PROBE = 'linear_probing/linear_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5_frozen.py'
 FULL = 'full_tuning/upernet_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5.py'
 
@@ -52,7 +52,7 @@ def compared(cfg: Config, memory: float | None = 24 * GIB, ranks: int = 1) -> Co
     (config(train_last=2, train_norms=True), 'last 2 blocks and norms',
      [*NAMES[:3], 'last 2 blocks and norms', *NAMES[4:]]),
     (config('LowMemoryAdamW'), NAMES[4], NAMES),
-    (config('SGD'), 'full tuning, SGD', [*NAMES[:5], 'full tuning, SGD'])])
+    (config('SGD'), 'full, SGD', [*NAMES[:5], 'full, SGD'])])
 def test_the_way_of_the_config_has_its_own_settings(cfg, own, names):
     ways = list(ways_of(cfg))
     assert [way.name for way in ways] == names
@@ -86,8 +86,8 @@ def test_a_table_says_what_fits_and_what_each_trains(peaks):
     lines = table(found, 'configs/x.py').splitlines()
     assert max(map(len, lines)) <= 80 and lines[0] == 'configs/x.py'
     rows = [line.split() for line in lines if line[2:].startswith(tuple(NAMES))]
-    assert [row[-6] for row in rows] == ['yes', 'yes', 'yes', 'yes', 'no', 'no']
-    assert [row[-7] for row in rows] == ['10.0', '14.0', '6.0', '18.0', '32.0', '80.0']
+    assert [row[-7] for row in rows] == ['yes', 'yes', 'yes', 'yes', 'no', 'no']
+    assert [row[-8] for row in rows] == ['10.0', '14.0', '6.0', '18.0', '32.0', '80.0']
     assert [row[0] == '*' for row in rows] == [False, False, True, False, False, False]
     assert {row[-2] for row in rows} == {'single'} and rows[0][-1] == 'nothing'
     content = json.loads(as_json(found, 'configs/x.py'))
@@ -128,6 +128,18 @@ def test_several_gpus_shard_what_is_trained_for_the_most_part():
     engines = {each.way.name: each.estimate.engine for each in found.predictions}
     assert engines == {**dict.fromkeys(engines, 'ddp'), NAMES[3]: 'ddp', NAMES[4]: 'fsdp2',
                        NAMES[5]: 'fsdp2'}
+
+
+@pytest.mark.slow
+def test_the_page_of_the_docs_is_what_is_printed():
+    text = (ROOT / 'docs/doctor.md').read_text()
+    shown = next(block for block in text.split('```none\n') if block.startswith('configs/'))
+    shown = shown.partition('\n```')[0]
+    name = shown.partition('\n')[0]
+    assert f'python tools/doctor.py {name} --gpu-memory 24 --tflops 150 --compare\n' in text
+    options = RunOptions(device='cuda')
+    cfg, _ = resolve_config(load_config(str(ROOT / name)), options)
+    assert table(compare(cfg, options, 1, 24 * GIB, tflops=150), name) == shown
 
 
 @pytest.mark.slow

@@ -286,6 +286,42 @@ def test_a_feature_cache_spares_the_backbone():
     assert validating.parts['weights'] == usual.parts['weights']
 
 
+@pytest.mark.slow
+def test_a_feature_cache_leaves_the_trained_blocks():
+    cfg = config(segmentor(64, 'upernet', train_last=2, with_cp=False), 2, 'single')
+    usual, = estimate(cfg, RunShape('cuda', 1, 2, CROP), Engine('single'), False)
+    cfg.feature_cache = dict(dir='/there')
+    shape = run_shape_of(prepare_run(cfg, RunOptions(device='cuda', no_validate=True), (), 1), None)
+    cached, = estimate(cfg, shape, Engine('single'), False)
+    frozen = sum(p.numel() for p in build_segmentor(cfg.model).backbone.blocks[:4].parameters())
+    assert usual.parts['weights'] - cached.parts['weights'] == 2 * frozen
+    assert usual.parts['master weights'] == cached.parts['master weights']
+    products = Kernel(PRODUCT, torch.bfloat16)  # two of six blocks, forward and backward
+    assert 0.6 < cached.flops[products] / usual.flops[products] < 0.7
+    validating, = estimate(cfg, replace(shape, has_blocks=True), Engine('single'), False)
+    assert validating.parts['weights'] == usual.parts['weights']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('backbone', [
+    dict(adapt=dict(type='lora', r=4)), dict(adapt=dict(type='lora', blocks=[1, 3], use_dora=True)),
+    dict(adapt=dict(type='lora', r=4), frozen_dtype='int8'),
+    dict(train_last=2), dict(train_last=2, train_norms=True)], ids=str)
+def test_states_are_those_of_partly_trained_backbones(backbone):
+    cfg = config(segmentor(64, 'linear', **backbone), 2, 'single')
+    model = build_network(cfg, on_meta=True)
+    for engine, ranks in (('single', 1), ('fsdp2', 2)):
+        if engine == 'fsdp2' and 'frozen_dtype' in backbone:
+            continue
+        found = estimate(cfg, RunShape('cuda', ranks, 2, CROP), Engine(engine), True)[0]
+        states = state_bytes(model, engine, ranks)
+        assert found.parts['master weights'] == pytest.approx(states.master_weights, rel=0.02)
+        assert found.parts['optimizer'] in (0, pytest.approx(states.optimizer, rel=0.02))
+        if engine == 'single':
+            assert found.parts['weights'] == pytest.approx(
+                states.frozen, abs=states.working + MIB / 100)
+
+
 def test_low_memory_optimizer_halves_the_master_weights():
     cfg = config(segmentor(64, 'linear', depth=2), 2, 'ddp')
     shape = RunShape('cuda', 2, 2, CROP)
