@@ -47,6 +47,7 @@ def start_adapters(backbone: nn.Module, folder: str | None = None,
         _check_fit(given, layers, backbone)
         if not any(layer.base_layer.weight.is_meta for layer in layers.values()):
             check_base(given, provenance.weights_source_of(backbone), logger)
+            _compare_rounding(given, backbone.frozen_dtype, logger)
         for name, adapter in given.adapters.items():
             _fill(layers[name], adapter)
     for name, layer in layers.items():
@@ -79,6 +80,15 @@ def check_base(given: AdapterFolder, source: provenance.WeightsSource | None,
     (logger or logging.getLogger('mmseg')).warning(
         'adapters of %s: the folder %s; they are right on the same weights alone', given.path,
         unknown)
+
+
+def _compare_rounding(given: AdapterFolder, frozen_dtype: str | None,
+                      logger: logging.Logger | None) -> None:
+    """Warns of adapters that were trained over weights of another rounding."""
+    if given.base is not None and given.frozen_dtype != frozen_dtype:
+        (logger or logging.getLogger('mmseg')).warning(
+            'adapters of %s were trained with model.backbone.frozen_dtype=%r, here it is %r',
+            given.path, given.frozen_dtype, frozen_dtype)
 
 
 def _log_start(path: str, logger: logging.Logger | None = None) -> None:

@@ -99,7 +99,7 @@ def adapters_in(weights: Mapping[str, LazyTensor], factor: float) -> dict[str, A
                            weights.get(layer + NORMS)) for layer in layers if layer + B in weights}
 
 
-def merge_adapters(weights: LazyStateDict, adapters: Mapping[str, Adapter],
+def merged_weights(weights: LazyStateDict, adapters: Mapping[str, Adapter],
                    frozen_dtype: str | None = None, loss: RoundingLoss | None = None
                    ) -> LazyStateDict:
     """Merges adapters into their layers.

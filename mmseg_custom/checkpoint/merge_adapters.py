@@ -12,7 +12,7 @@ from ..layers.lora import is_adapter
 from ..targets import try_target
 from . import provenance
 from .adapter_loading import check_base
-from .adapters import Adapter, RoundingLoss, adapters_in, merge_adapters
+from .adapters import Adapter, RoundingLoss, adapters_in, merged_weights
 from .averages import leave_aside
 from .checkpoint import Checkpoint
 from .convert import progress_of
@@ -50,7 +50,7 @@ def merge_checkpoint(checkpoint: Checkpoint, weights: LazyStateDict, adapt: Mapp
     rounded = checkpoint.meta.get('frozen_dtype')
     weights = weights.copy()
     leave_aside(weights, ())
-    merged = merge_adapters(weights, adapters_in(weights, adapt['alpha'] / adapt['r']),
+    merged = merged_weights(weights, adapters_in(weights, adapt['alpha'] / adapt['r']),
                             rounded and rounded['dtype'], loss)
     about = {name: checkpoint.meta[name] for name in OWN if name in checkpoint.meta}
     meta = {name: value for name, value in checkpoint.meta.items() if name not in OWN}
@@ -113,7 +113,7 @@ def merge_folder(folder: str, target: str, backbone: str | None = None, *,
         for name, tensor in weights.items():
             weights[name] = tensor.to(provenance.recorded_dtype(given.base, name))
     loss = RoundingLoss()
-    merged = merge_adapters(weights, given.adapters, given.frozen_dtype, loss)
+    merged = merged_weights(weights, given.adapters, given.frozen_dtype, loss)
     try_target(target, sum(tensor.nbytes for tensor in merged.values()), make_folder=False)
     finish_checks()
     with progress_of(merged.values(), show_progress) as bar:

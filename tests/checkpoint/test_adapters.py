@@ -4,7 +4,7 @@ import torch
 from helpers.adapters import adapted
 from helpers.tiny_networks import write_flat
 
-from mmseg_custom.checkpoint.adapters import RoundingLoss, adapters_in, merge_adapters
+from mmseg_custom.checkpoint.adapters import RoundingLoss, adapters_in, merged_weights
 from mmseg_custom.checkpoint.lazy import LazyStateDict, LazyTensor
 from mmseg_custom.layers.lora import is_adapter, lora_layers
 from mmseg_custom.layers.quantized_linear import weight_of
@@ -20,7 +20,7 @@ def lazy(model: torch.nn.Module) -> LazyStateDict:
 def test_merged_weights_are_those_of_peft(options, tmp_path):
     model = adapted(write_flat(tmp_path), **options)
     weights = lazy(model)
-    merged = merge_adapters(weights, adapters_in(weights, 6 / 4))
+    merged = merged_weights(weights, adapters_in(weights, 6 / 4))
     assert list(merged) == [name for name in weights if not is_adapter(name)]
     layers = list(lora_layers(model))
     for name, layer in layers:
@@ -48,7 +48,7 @@ def test_weights_of_8_bits_are_those_that_the_run_computed_with(kind, from_file,
             LazyTensor.of(base[name.removeprefix('backbone.')])
             for name, tensor in weights.items() if weight_of(name) == name})
     adapters = adapters_in(weights, 6 / 4)
-    merged = merge_adapters(weights, adapters, kind if from_file else None)
+    merged = merged_weights(weights, adapters, kind if from_file else None)
     block = model.backbone.blocks[1]
     assert torch.equal(merged['backbone.blocks.1.mlp.fc1.weight'].read(),
                        block.mlp.fc1.dequantized(torch.float32))

@@ -20,7 +20,7 @@ from ...checkpoint.provenance import set_weights_source, weights_source_of
 from ...errors import refuse_unknown
 from ...layers.block import Block
 from ...layers.feature_pyramid import LEVELS, build_pyramid
-from ...layers.lora import add_lora
+from ...layers.lora import LoraOptions, add_lora
 from ...layers.patch_embed import PatchEmbed
 from ...layers.pos_embed import PosEmbedCache, resample_pos_embed
 from ...layers.quantized_linear import quantize_linears
@@ -157,11 +157,7 @@ class InternViT6B(BaseModule):
             load_backbone(self, pretrained)
         self._freeze()
         if self.tuning.lora is not None:
-            check_adapters(self.blocks[0], self.tuning.lora, frozen_dtype)
-            with _default_dtype(torch.bfloat16):
-                for i in self.tuning.blocks:
-                    add_lora(self.blocks[i], self.tuning.lora)
-            start_adapters(self, self.adapt_folder)
+            self._add_adapters(self.tuning.lora)
         watch_state_dicts(self)
         if self.tuning.kind != FULL:
             self.train()
@@ -178,6 +174,14 @@ class InternViT6B(BaseModule):
                     self.tuning.trains(int(block), own))
             else:
                 parameter.requires_grad = self.tuning.kind == FULL
+
+    def _add_adapters(self, options: LoraOptions) -> None:
+        """Puts adapters into blocks, which have their weights."""
+        check_adapters(self.blocks[0], options, self.frozen_dtype)
+        with _default_dtype(torch.bfloat16):
+            for i in self.tuning.blocks:
+                add_lora(self.blocks[i], options)
+        start_adapters(self, self.adapt_folder)
 
     def _share(self, other: 'InternViT6B') -> None:
         """Uses the modules and parameters of another network's trunk as this one's."""
