@@ -128,6 +128,8 @@ def automatic_type(model: nn.Module) -> tuple[str, str]:
             counts[parameter.requires_grad] += parameter.numel()
     frozen, trained = counts
     if trained > frozen:
+        if getattr(model.backbone, 'frozen_dtype', None) is not None:
+            return 'ddp', 'weights of 8 bits are not sharded'
         return 'fsdp2', 'the backbone is trained'
     return 'ddp', 'most of the backbone is frozen' if trained else 'the backbone is frozen'
 

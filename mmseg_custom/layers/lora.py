@@ -17,6 +17,7 @@ while ``named_parameters()`` has ``attn.qkv.base_layer.weight``.
 
 I inputs, O outputs.
 """
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +72,10 @@ def add_lora(module: nn.Module, options: LoraOptions) -> None:
         lora_dropout=options.dropout, target_modules=list(options.targets),
         use_dora=options.use_dora)
     config._register_custom_module({QuantizedLinear: Linear})  # peft's way to add a kind of layer
-    inject_adapter_in_model(config, module, NAME)
+    with warnings.catch_warnings():
+        # peft says so of every kind of layer that is registered; it reads the two sizes alone.
+        warnings.filterwarnings('ignore', 'Unsupported layer type')
+        inject_adapter_in_model(config, module, NAME)
     for _, layer in lora_layers(module):
         layer.register_state_dict_post_hook(_without_base_layer)
         layer.register_load_state_dict_pre_hook(_with_base_layer)

@@ -43,13 +43,13 @@ class Tuning:
         blocks: Indices of the blocks that are trained, or adapted, ascending.
         first_trained: Index of the first block with trained weights; without any, the number of
             blocks that are read.
-        norms: Whether norms and layer scales of the other blocks are trained.
+        norms: Indices of blocks whose norms and layer scales are trained, if the rest is or not.
         lora: Options of the adapters, of 'lora'.
     """
     kind: str
     blocks: Sequence[int]
     first_trained: int
-    norms: bool = False
+    norms: Sequence[int] = ()
     lora: LoraOptions | None = None
 
     @classmethod
@@ -87,7 +87,8 @@ class Tuning:
         """Returns whether a weight that a block has by itself, not of an adapter, is trained."""
         if self.kind != LAST_BLOCKS:
             return self.kind == FULL
-        return block in self.blocks or self.norms and not set(NORMS).isdisjoint(name.split('.'))
+        return block in self.blocks or block in self.norms and (
+            not set(NORMS).isdisjoint(name.split('.')))
 
     @property
     def record(self) -> dict[str, Any] | None:
@@ -176,7 +177,7 @@ def _last_blocks(read: int, count: Any, norms: bool, freeze_vit: bool) -> Tuning
         raise InputError(f'{KEY}.train_last={count!r}: expected a number of blocks from 1 to '
                          f'{read}, which are read (out_indices){more}')
     blocks = range(read - count, read)
-    return Tuning(LAST_BLOCKS, blocks, 0 if norms else blocks[0], norms)
+    return Tuning(LAST_BLOCKS, blocks, 0 if norms else blocks[0], range(read if norms else 0))
 
 
 def _is_count(value: object) -> bool:

@@ -39,12 +39,13 @@ def table(name: str, configs: Mapping[str, Config]) -> str:
 
     Args:
         name: Folder in `configs`, then in brackets the data: `intern_vit_6b (ADE20K)`, `(other)`
-            or `(all)`.
+            or `(all)`. `(in part)` stands for recipes with adapters or last blocks, which the
+            first two leave out.
         configs: Configs by their paths in `configs`.
     """
     folder, data = re.fullmatch(r'(\S+) \((.+)\)', name).groups()
-    chosen = {path: cfg for path, cfg in configs.items() if path.startswith(f'{folder}/') and (
-        data == 'all' or (data == 'ADE20K') == (cfg.data.train.type == 'ADE20KDataset'))}
+    chosen = {path: cfg for path, cfg in configs.items()
+              if path.startswith(f'{folder}/') and data in ('all', group(cfg))}
     published = folder == 'intern_vit_6b' and data == 'ADE20K'
     head = ['what is trained', 'head', 'data: training images', 'classes', 'crop', 'batch',
             'iterations', *['published mIoU'] * published, 'config']
@@ -53,10 +54,17 @@ def table(name: str, configs: Mapping[str, Config]) -> str:
     return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
 
 
+def group(cfg: Config) -> str:
+    """Returns the table that a config belongs to: 'ADE20K', 'other' (data) or 'in part'."""
+    if cfg.model.backbone.get('adapt') or cfg.model.backbone.get('train_last'):
+        return 'in part'
+    return 'ADE20K' if cfg.data.train.type == 'ADE20KDataset' else 'other'
+
+
 def order(cells: list[str]) -> tuple:
     """Sorts configs by what is trained, then by iterations, then by name."""
-    kinds = ('few_shot', 'linear_probing', 'head_tuning', 'full_tuning')
-    kind = next(i for i, kind in enumerate(kinds) if kind in cells[-1])
+    kinds = ('few_shot', 'linear_probing', 'head_tuning', 'full_tuning', 'lora', 'last_blocks')
+    kind = next(i for i, kind in enumerate(kinds) if f'`{kind}' in cells[-1])
     return kind, int(cells[6]), cells[-1]
 
 
@@ -66,7 +74,7 @@ def row(path: str, cfg: Config, published: bool) -> list[str]:
     folder, name = PurePosixPath(path).parent.name, PurePosixPath(path).stem
     cells = [trained(model.backbone), HEADS[model.decode_head.type], images(data.train),
              str(model.decode_head.num_classes), str(cfg.crop_size[0]),
-             batch(name, data.samples_per_gpu), str(cfg.runner.max_iters)]
+             batch(name, cfg), str(cfg.runner.max_iters)]
     if published:
         if model.backbone.get('frozen_dtype'):
             raise ValueError(f'{path}: the published mIoU is of frozen weights in bfloat16, not in '
@@ -77,7 +85,12 @@ def row(path: str, cfg: Config, published: bool) -> list[str]:
 
 def trained(backbone: dict) -> str:
     """Returns what of the network is trained."""
-    parts = [] if backbone.freeze_vit else ['backbone']
+    if backbone.get('adapt'):
+        parts = ['adapters']
+    elif backbone.get('train_last'):
+        parts = [f'last {backbone.train_last} blocks']
+    else:
+        parts = [] if backbone.freeze_vit else ['backbone']
     parts += ['pyramid'] if backbone.get('with_fpn') else []
     return ', '.join([*parts, 'head'])
 
@@ -90,8 +103,11 @@ def images(train: dict) -> str:
     return f'{name}: {train.get("max_image_num") or count}'
 
 
-def batch(name: str, per_gpu: int) -> str:
-    """Returns images a GPU times GPUs, for the batch that the name of a recipe has."""
+def batch(name: str, cfg: Config) -> str:
+    """Returns images a GPU times GPUs, or the whole batch where it is the same on any number."""
+    if cfg.get('total_batch') and cfg.total_batch != cfg.data.samples_per_gpu:
+        return f'{cfg.total_batch} in all'
+    per_gpu = cfg.data.samples_per_gpu
     found = re.search(r'_bs(\d+)_', name)
     return f'{per_gpu} x {int(found[1]) // per_gpu}' if found else f'{per_gpu} x 1'
 

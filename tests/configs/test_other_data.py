@@ -11,7 +11,9 @@ from mmseg_custom.datasets.prepare import LAYOUTS
 from mmseg_custom.errors import InputError
 
 CONFIGS = ROOT / 'configs'
-OTHER = sorted(path for path in CONFIGS.glob('intern_vit_*/*/*.py') if 'ade20k' not in path.name)
+KINDS = ('linear_probing', 'head_tuning', 'full_tuning')  # others: test_in_part.py
+OTHER = sorted(path for path in CONFIGS.glob('intern_vit_*/*/*.py')
+               if 'ade20k' not in path.name and path.parent.name in KINDS)
 # Part of a name -> data set, its classes, thousands of iterations, layout of prepare_data.py
 SETS = {
     'cityscapes': ('CityscapesDataset', 19, 80, 'cityscapes'),
@@ -29,7 +31,7 @@ def test_there_is_one_for_each_data_set_size_and_kind():
     assert len(OTHER) == 4 * 2 * 3
     assert {(path.parents[1].name, path.parent.name, set_of(path)) for path in OTHER} == {
         (size, kind, name) for size in ('intern_vit_6b', 'intern_vit_300m')
-        for kind in ('linear_probing', 'head_tuning', 'full_tuning') for name in SETS}
+        for kind in KINDS for name in SETS}
 
 
 @pytest.mark.parametrize('path', OTHER, ids=lambda path: path.stem)
@@ -78,6 +80,7 @@ def test_paths_are_those_that_prepare_data_fills(name):
 
 def test_every_config_is_looked_at_by_a_test():
     found = {path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts}
-    known = set(OTHER) | set(CONFIGS.glob('intern_vit_*/*/*ade20k*.py')) | set(
-        CONFIGS.glob('tiny/*.py'))
+    known = {path for pattern in ('intern_vit_*/*/*ade20k*.py', 'intern_vit_*/lora/*.py',
+                                  'intern_vit_*/last_blocks/*.py', 'tiny/*.py')
+             for path in CONFIGS.glob(pattern)} | set(OTHER)
     assert found == known

@@ -62,6 +62,7 @@ TABLE = {
 }
 TINY = {name: f'tiny/{name}_tiny.py'
         for name in ('linear_probing', 'head_tuning', 'few_shot', 'full_tuning')}
+IN_PART = {kind: f'tiny/{kind}_tiny.py' for kind in ('lora', 'last_blocks')}  # test_in_part.py
 SHIPPED = [f'intern_vit_6b/{name}.py' for name in TABLE] + list(TINY.values())
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
@@ -97,8 +98,8 @@ def published(request):
 def test_the_published_names_are_the_files_that_are_there():
     found = {str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob('*.py')
              if path.parent.parent.name == 'intern_vit_6b' and 'ade20k' in path.name
-             or path.parent.name == 'tiny'}
-    assert found == set(SHIPPED)
+             and path.parent.name not in IN_PART or path.parent.name == 'tiny'}
+    assert found == {*SHIPPED, *IN_PART.values()}
 
 
 def test_published_row(published):
@@ -217,7 +218,7 @@ def test_builds_on_the_meta_device(name):
         assert sum(p.numel() for p in model.backbone.parameters()) > 5.8e9
 
 
-@pytest.mark.parametrize('name', SHIPPED)
+@pytest.mark.parametrize('name', [*SHIPPED, *IN_PART.values()])
 def test_every_name_is_registered(name):
     cfg = load(name)
     assert cfg.data.train.type in DATASETS
@@ -227,17 +228,18 @@ def test_every_name_is_registered(name):
     assert [hook.type for hook in cfg.custom_hooks if hook.type not in HOOKS] == []
 
 
-@pytest.mark.parametrize('folder', TINY)
+@pytest.mark.parametrize('folder', [*TINY, *IN_PART])
 def test_a_tiny_recipe_is_its_published_namesake_in_small(folder):
-    """Beside the sizes, a tiny recipe may differ from the published one in nothing."""
-    tiny = load(TINY[folder])
-    name = next(name for name in reversed(TABLE) if name.startswith(folder))
-    full = load(f'intern_vit_6b/{name}.py')
+    """Beside the sizes, a tiny recipe may differ from the one of InternViT-6B in nothing."""
+    tiny = load({**TINY, **IN_PART}[folder])
+    name = next((name for name in reversed(TABLE) if name.startswith(folder)), None)
+    full = load(f'intern_vit_6b/{name}.py' if name else next(
+        CONFIGS.glob(f'intern_vit_6b/{folder}/linear*1of1_*.py')))
     sizes = {'pretrained', 'pretrain_size', 'img_size', 'embed_dim', 'depth', 'num_heads',
              'init_values', 'drop_path_rate', 'with_cp', 'out_indices', 'in_channels', 'channels',
              'crop_size', 'stride', 'img_scale', 'size', 'data_root', 'samples_per_gpu',
              'workers_per_gpu', 'max_image_num', 'lr', 'num_layers', 'warmup_iters', 'max_iters',
-             'interval'}
+             'interval', 'r', 'alpha', 'train_last'}
     for section in ('model', 'data', 'optimizer', 'lr_config', 'runner', 'checkpoint_config',
                     'evaluation', 'custom_hooks'):
         assert without(tiny[section], sizes) == without(full[section], sizes), section

@@ -10,6 +10,13 @@ from mmseg_custom.layers.attention import select_kernel
 CHOSEN_ONCE = (select_kernel, _copy_stream)  # for a process, by what the machine has
 
 
+@pytest.fixture(scope='session')
+def peft():
+    """Imports peft before a GPU is simulated, whose properties its imports would ask for."""
+    import peft
+    return peft
+
+
 @pytest.fixture(autouse=True)
 def cuda(monkeypatch):
     """Lets torch find GPUs."""

@@ -37,3 +37,22 @@ def test_blocks_multiply_8_bits_and_the_host_waits_for_nothing(cuda, tmp_path, k
     assert waits == waits_before
     assert products - products_before == 4 * (max(cfg.model.backbone.out_indices) + 1)
     assert_as_predicted(memory, predicted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', PRODUCTS)
+@pytest.mark.parametrize('trained, products', [
+    (dict(adapt=dict(type='lora')), 2 * 8), (dict(train_last=1), 4)], ids=['lora', 'last_blocks'])
+def test_what_is_trained_over_8_bits_waits_for_nothing(peft, cuda, tmp_path, kind, trained,
+                                                       products):
+    """Blocks with adapters are recomputed; the backward pass multiplies in bfloat16."""
+    cfg = recipe('linear probing', blocks=2, log_config__interval=10, **{
+        f'model__backbone__{name}': value
+        for name, value in dict(freeze_vit=False, frozen_dtype=kind, **trained).items()})
+    run = prepared(cfg, tmp_path / 'run')
+    with on_cuda(DeviceMemory()) as seen:
+        steps = Steps(seen, PRODUCTS[kind])
+        train(run, seen, [steps])
+    (waits, found), (waits_before, found_before) = steps.counts[2], steps.counts[1]
+    assert waits == waits_before
+    assert found - found_before == products

@@ -29,6 +29,17 @@ def test_a_product_is_that_of_the_rounded_tokens_and_weights(device, kind, token
 
 
 @pytest.mark.parametrize('kind', DTYPES)
+def test_the_gradient_of_tokens_is_that_of_the_weights(device, kind):
+    layer = QuantizedLinear.of(nn.Linear(3200, 6400, dtype=torch.bfloat16), kind).to(device)
+    x = torch.randn(1, 65, 3200, device=device, dtype=torch.bfloat16, requires_grad=True)
+    towards = torch.randn(1, 65, 6400, device=device, dtype=torch.bfloat16)
+    (layer(x) * towards).sum().backward()
+    expected = (towards.double() @ layer.dequantized(torch.float32).double()).float()
+    assert x.grad.dtype == torch.bfloat16
+    assert (x.grad.float() - expected).norm() / expected.norm() < 0.01
+
+
+@pytest.mark.parametrize('kind', DTYPES)
 def test_feature_maps_stay_near_those_of_bfloat16(device, kind, tmp_path):
     plain, path = InternViT6B(**TINY), str(tmp_path / 'backbone.pth')
     torch.save(plain.state_dict(), path)

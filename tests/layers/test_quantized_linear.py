@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmseg_custom.layers.block import Block
+from mmseg_custom.layers.lora import LoraOptions, add_lora
 from mmseg_custom.layers.quantized_linear import (
     DTYPES,
     QuantizedLinear,
@@ -173,8 +174,9 @@ def test_gradients_are_simulated(kind, device, mode):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', DTYPES)
-def test_compiled_blocks_have_the_same_gradient(kind):
+def test_compiled_blocks_with_adapters_have_the_same_gradient(kind):
     block = small_block(kind).eval()
+    add_lora(block, LoraOptions(r=4))
     compiled = torch.compile(block.forward, dynamic=False, fullgraph=True)
     with torch._inductor.config.patch(compile_threads=1):
         torch.testing.assert_close(gradient(compiled, 2, 5, 64), gradient(block, 2, 5, 64))

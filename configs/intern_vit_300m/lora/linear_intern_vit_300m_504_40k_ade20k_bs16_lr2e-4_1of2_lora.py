@@ -1,0 +1,9 @@
+# LoRA of InternViT-300M with the linear head on 1/2 of ADE20K.
+_base_ = [
+    '../../_base_/recipes/lora_few_shot_300m.py',
+    '../../_base_/datasets/ade20k_504x504_1of2.py',
+]
+
+data = dict(samples_per_gpu=8)  # the rest of the batch is accumulated
+runner = dict(max_iters=40000)
+lr_config = dict(warmup_iters=800)

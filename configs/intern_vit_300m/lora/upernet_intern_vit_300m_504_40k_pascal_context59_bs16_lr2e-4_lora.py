@@ -1,0 +1,9 @@
+# LoRA of InternViT-300M with UPerNet on Pascal Context 59.
+_base_ = [
+    '../../_base_/recipes/lora_upernet_300m.py',
+    '../../_base_/datasets/pascal_context59_504x504.py',
+]
+
+data = dict(samples_per_gpu=8)  # the rest of the batch is accumulated
+model = dict(decode_head=dict(num_classes=59), auxiliary_head=dict(num_classes=59))
+runner = dict(max_iters=40000)

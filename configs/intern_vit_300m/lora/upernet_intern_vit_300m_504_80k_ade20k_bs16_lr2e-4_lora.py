@@ -1,0 +1,7 @@
+# LoRA of InternViT-300M with UPerNet on ADE20K.
+_base_ = [
+    '../../_base_/recipes/lora_upernet_300m.py',
+    '../../_base_/datasets/ade20k_504x504.py',
+]
+
+data = dict(samples_per_gpu=8)  # the rest of the batch is accumulated

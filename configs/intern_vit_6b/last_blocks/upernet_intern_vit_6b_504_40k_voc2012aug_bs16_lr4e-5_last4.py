@@ -1,0 +1,9 @@
+# Last blocks of InternViT-6B with UPerNet on VOC 2012 aug.
+_base_ = [
+    '../../_base_/recipes/last_blocks_upernet_6b.py',
+    '../../_base_/datasets/voc2012_aug_504x504.py',
+]
+
+data = dict(samples_per_gpu=2)  # the rest of the batch is accumulated
+model = dict(decode_head=dict(num_classes=21), auxiliary_head=dict(num_classes=21))
+runner = dict(max_iters=40000)

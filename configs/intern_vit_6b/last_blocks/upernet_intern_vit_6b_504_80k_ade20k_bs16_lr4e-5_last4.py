@@ -1,0 +1,7 @@
+# Last blocks of InternViT-6B with UPerNet on ADE20K.
+_base_ = [
+    '../../_base_/recipes/last_blocks_upernet_6b.py',
+    '../../_base_/datasets/ade20k_504x504.py',
+]
+
+data = dict(samples_per_gpu=2)  # the rest of the batch is accumulated

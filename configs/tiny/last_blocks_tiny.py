@@ -1,0 +1,10 @@
+# Last blocks in small: two of six blocks, of random weights, and the linear head learn.
+_base_ = [
+    '../_base_/models/linear_intern_vit_tiny.py',
+    '../_base_/datasets/ade_demo_112x112.py',
+    '../_base_/schedules/adamw_tiny.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(backbone=dict(train_last=2))
+total_batch = 4  # images of an iteration, on any number of processes up to 4
