@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmseg_custom.doctor import checks, timing
 from mmseg_custom.doctor.kernels import ATTENTION, CONVOLUTION, PRODUCT, Kernel, KernelCall
 from mmseg_custom.doctor.memory import predict
+from mmseg_custom.doctor.memory_tracker import MemoryTracker
 from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.doctor.timing import assume_rates, measure_rates, seconds_of
 from mmseg_custom.engine.options import RunOptions
@@ -15,6 +16,7 @@ from mmseg_custom.engine.options import RunOptions
 TFLOP = 1e12
 CALLS = [
     KernelCall(Kernel(PRODUCT, torch.bfloat16), 2 * 4096 * 32 * 64, ((4096, 32), (64, 32))),
+    KernelCall(Kernel(PRODUCT, torch.int8), 2 * 4096 * 32 * 64, ((4096, 32), (64, 32))),
     KernelCall(Kernel(CONVOLUTION, torch.float32), 2 * 4 * 64 * 96 * 8 * 27,
                ((4, 3, 64, 96), (8, 3, 3, 3)), ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)),
     KernelCall(Kernel(ATTENTION, torch.float32), 4 * 2 * 8 * 32 * 32 * 16, ((2, 8, 32, 16),) * 3)]
@@ -39,7 +41,7 @@ def test_the_head_is_convolutions_and_the_backbone_products_and_attention(uperne
     assert weight == (64, 4 * 64, 3, 3)  # of the convolution that fuses the four levels
 
 
-@pytest.mark.parametrize('call', CALLS, ids=lambda call: call.kernel.kind)
+@pytest.mark.parametrize('call', CALLS, ids=lambda call: str(call.kernel))
 def test_a_call_is_repeated_with_fewer_rows(call):
     small = call.shrunk(call.flops / 4)
     for each in (call, call.shrunk(10**15), small):
@@ -48,6 +50,16 @@ def test_a_call_is_repeated_with_fewer_rows(call):
         counted = counter.get_total_flops()
         assert counted in (0, each.flops)  # torch counts no attention on the CPU
     assert call.shrunk(10**15) == call and small.flops == pytest.approx(call.flops / 4, rel=0.1)
+
+
+def test_products_with_adapters_are_limited_by_memory():
+    tracker = MemoryTracker()
+    x, narrow, wide = torch.ones(256, 512), torch.ones(16, 512), torch.ones(512, 512)
+    with tracker:
+        x @ wide
+        assert tracker.moved_bytes == 0
+        x @ narrow.T
+    assert tracker.moved_bytes == 4 * (256 * 512 + 16 * 512 + 256 * 16)
 
 
 def test_kernels_are_measured_under_the_settings_of_the_run(monkeypatch):
@@ -75,6 +87,8 @@ def test_assumed_rates_are_those_of_tf32_and_float32(upernet):
     assert rates[Kernel(PRODUCT, torch.bfloat16)] == 600 * TFLOP
     assert rates[Kernel(CONVOLUTION, torch.float32)] == 300 * TFLOP
     assert rates[Kernel(PRODUCT, torch.float32)] == 40 * TFLOP
+    of_8_bits = Kernel(PRODUCT, torch.int8)
+    assert assume_rates(600, [of_8_bits])[0] == {of_8_bits: 1200 * TFLOP}
     expected = sum(n / rates[kernel] for kernel, n in upernet.flops.items())
     assert seconds_of(upernet, rates, bandwidth) == pytest.approx(
         expected + upernet.moved_bytes / bandwidth)
