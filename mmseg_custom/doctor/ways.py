@@ -106,5 +106,8 @@ def _name_of(cfg: Config) -> str:
         name = f'{"DoRA" if tuning.lora.use_dora else "LoRA"} r={tuning.lora.r}'
         few = len(tuning.blocks) < num_read(cfg)
         return f'{name}{f", {len(tuning.blocks)} blocks" if few else ""}, {rounded or "bf16"} base'
-    name = f'last {len(tuning.blocks)} blocks{" and norms" if tuning.norms else ""}'
+    count = len(tuning.blocks)
+    name = 'last block' if count == 1 else f'last {count} blocks'
+    if tuning.norms:
+        name = f'{name} and norms' if count else 'norms'
     return f'{name}, {rounded} base' if rounded else name
