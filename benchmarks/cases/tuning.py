@@ -6,8 +6,7 @@ alone. An interval is the mean's 95 % over seeds (Student's t); differences are 
 
     python -m benchmarks tuning --minutes 90
 
-On two idle cores it computes for about 12 minutes. The data and the pretrained backbone stay in the
-folder of the results, which a second run goes on from.
+The data and the pretrained backbone stay in the folder of the results, for a second run.
 """
 import mmseg_custom  # noqa: F401 - registers what the config names
 
@@ -38,13 +37,15 @@ def case(run: Context) -> None:
     found = task.score([Job(METHODS[name], rates[name], seed)
                         for name in METHODS for seed in seeds])
     scores = {name: found[i * len(seeds):(i + 1) * len(seeds)] for i, name in enumerate(METHODS)}
-    for name, target in ((PROBE, ()), (LAST, [at_least(PROBE, 1)]), (LORA, [at_least(PROBE, 1)]),
-                         (FULL, [at_least(LAST, 1), at_least(LORA, 1)])):
-        others = {other: scores[other] for other in METHODS if other != name}
-        run.row(f'mIoU, {name}', '%', scores[name], others, targets=target, higher_is_better=True,
-                notes=f'mean and 95 %: {Mean.of(scores[name]):.2f}, learning rate {rates[name]:g}')
-    gains = {name: differences(scores[name], scores[PROBE]) for name in (LORA, FULL)}
-    run.row(f'mIoU over the {PROBE}, {LORA}', '%', gains[LORA], {FULL: gains[FULL]},
+    means = {name: Mean.of(values) for name, values in scores.items()}
+    for name, targets in ((PROBE, ()), (LAST, [at_least(PROBE, 1)]), (LORA, [at_least(PROBE, 1)]),
+                          (FULL, [at_least(LAST, 1), at_least(LORA, 1)])):
+        others = {other: mean.value for other, mean in means.items() if other != name}
+        run.row(f'mean mIoU, {name}', '%', means[name].value, others, targets=targets,
+                higher_is_better=True,
+                notes=f'{means[name]:.2f} at 95 %, learning rate {rates[name]:g}')
+    gains = {name: means[name].value - means[PROBE].value for name in (LORA, FULL)}
+    run.row(f'mean mIoU over the {PROBE}, {LORA}', '%', gains[LORA], {FULL: gains[FULL]},
             targets=[at_least(FULL, 0.5)], higher_is_better=True)
     weights = {name: trained_weights(settings) for name, settings in METHODS.items()}
     run.fact(rates=rates, scores=scores, weights=weights)
