@@ -41,14 +41,17 @@ STATES = ('8bit', 'bf16')
 
 
 @OPTIMIZERS.register_module(NAME)
-def low_memory_adamw(params: list, state: str = '8bit', **options) -> Optimizer:
+def low_memory_adamw(params: list, state: str = '8bit', lr: float = 1e-3,
+                     betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                     weight_decay: float = 0.01, **options) -> Optimizer:
     """Builds the optimizer; the backbone's weights are stored in bfloat16 where a config names it.
 
     Args:
         params: Parameters or groups of them.
         state: Format of the moments of bfloat16 weights, '8bit' or 'bf16'; those of float32 weights
             (heads) are then in 8 bits or in float32.
-        **options: Options of AdamW: ``lr``, ``betas``, ``eps``, ``weight_decay``.
+        lr, betas, eps, weight_decay: Options of AdamW; by name, so that a config's are known ones.
+        **options: Further ones of torchao's AdamW.
 
     Raises:
         InputError: If torchao is not installed, or ``state`` is neither.
@@ -61,7 +64,8 @@ def low_memory_adamw(params: list, state: str = '8bit', **options) -> Optimizer:
         raise InputError(f'optimizer.type={NAME!r} needs torchao, which is not installed: pip '
                          "install torchao, or use optimizer.type='AdamW'") from error
     base = optim.AdamW8bit if state == '8bit' else optim._AdamW
-    return type(NAME, (_TorchAOAdapter, base), {})(params, bf16_stochastic_round=True, **options)
+    return type(NAME, (_TorchAOAdapter, base), {})(
+        params, lr, betas, eps, weight_decay, bf16_stochastic_round=True, **options)
 
 
 class _TorchAOAdapter(Optimizer):

@@ -243,6 +243,13 @@ def test_options_of_optimizers_schedules_and_hooks(resolved, change, message):
         check_config(cfg)
 
 
+def test_options_of_the_optimizer_in_low_memory_are_known(resolved):
+    cfg = copy.deepcopy(resolved)
+    cfg.optimizer = dict(type='LowMemoryAdamW', state='bf16', lr=1e-3, betas=(0.9, 0.95), eps=1e-7,
+                         weight_decay=0.1)
+    assert check_config(cfg) == []
+
+
 def test_what_layer_decay_does_not_read_is_reported(resolved):
     cfg = copy.deepcopy(resolved)
     cfg.merge_from_dict({'optimizer.paramwise_cfg.custom_keys': dict(head=dict(lr_mult=10))})
