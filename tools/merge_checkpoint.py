@@ -36,8 +36,9 @@ def main(args: argparse.Namespace) -> None:
         loss = merge(args.checkpoint, args.target, args.backbone, show_progress=True)
         print(f'written: {args.target}')
         if loss.share is not None:
-            print('layers with adapters are float32; rounded to bfloat16, they would lose '
-                  f'{loss.share:.1%} of what the adapters change')
+            print('layers with adapters are float32; rounding them to bfloat16 would change them '
+                  + (f'{loss.share:.1f} times as much as the adapters do' if loss.share > 1 else
+                     f'by {loss.share:.1%} of what the adapters do'))
         return
     left_out, kept = split(args.checkpoint, args.target, args.backbone)
     print(f'written: {args.target} ({kept} tensors; {left_out} are left to {args.backbone})')

@@ -134,8 +134,9 @@ def hub_config(weights: LazyStateDict, num_heads: int | None,
     """
     it = Architecture.of({name: tensor.shape for name, tensor in weights.items()})
     if num_heads is None or it.embed_dim % num_heads:
-        raise InputError(f'{weights.path}: weights do not show the number of attention heads, and '
-                         f'{num_heads} does not divide a width of {it.embed_dim}: give --num-heads')
+        raise InputError(f'{weights.path}: weights do not show the number of attention heads' + (
+            '' if num_heads is None else f', and {num_heads} does not divide a width of '
+            f'{it.embed_dim}') + ': give --num-heads')
     if not it.layer_scale or 'blocks.0.attn.q_norm.bias' in weights:
         raise InputError(f'{weights.path}: transformers has no InternVLVisionModel without layer '
                          'scale or with biases in the q and k norms: convert to .pth or '

@@ -55,7 +55,7 @@ def test_adapters(call, tmp_path, monkeypatch):
     path = save(adapted(write_flat(tmp_path)), tmp_path)
     code, output, _ = call(path, tmp_path / 'full.pth')
     assert code == 0 and f'written: {tmp_path}/full.pth' in output
-    assert 'rounded to bfloat16, they would lose ' in output
+    assert 'rounding them to bfloat16 would change them ' in output
     code, output, _ = call(path, tmp_path / 'adapters')
     assert code == 0 and output.splitlines()[-1] == f'written: {tmp_path}/adapters'
     assert call(tmp_path / 'adapters', tmp_path / 'backbone.pth')[0] == 0
