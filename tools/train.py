@@ -18,7 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--resume-from', help='checkpoint to resume from')
     parser.add_argument('--engine', choices=CHOICES.ENGINES, help='how the run is spread over '
                         'processes; default: engine.type of the config, else auto (one process '
-                        'alone, DDP where the backbone is frozen, FSDP2 where it is trained)')
+                        'alone, DDP where less than half of the backbone is trained, else FSDP2)')
     args = parser.parse_args()
     resumes = args.auto_resume or args.resume_from  # The file of the first start may be gone then.
     return existing(args, 'config', '--resume-from', *([] if resumes else ['--load-from']))

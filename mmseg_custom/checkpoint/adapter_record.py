@@ -77,6 +77,19 @@ def refuse_adapters(names: Iterable[str], path: str) -> None:
                          f'({MERGE} {path} merged.pth), and give merged.pth')
 
 
+def refuse_merged(meta: Mapping[str, Any], path: str) -> None:
+    """Refuses to resume a run from a file that its adapters were merged into.
+
+    Raises:
+        InputError: If it is one; new adapters would go on in the middle of the training.
+    """
+    if 'merged' in meta:
+        raise InputError(
+            f'{path} was merged, and holds neither adapters nor the state of their optimizer: '
+            'resume from the checkpoint that it was made of, or start a new run from its weights '
+            'with --load-from and another --work-dir')
+
+
 def compare_adapters(saved: Mapping[str, Any] | None, here: Mapping[str, Any] | None,
                      path: str) -> bool:
     """Compares the adapters of a checkpoint with those of a model.

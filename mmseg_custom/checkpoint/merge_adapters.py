@@ -25,6 +25,7 @@ from .peft_folder import AdapterFolder, read_adapter_folder, write_adapter_folde
 from .provenance import WeightsSource
 from .segmentor import find_backbone
 
+TRUNK = tuple(BACKBONE + part for part in ('pos_embed', 'cls_token', 'patch_embed.', 'blocks.'))
 OWN = ('backbone', 'adapt', 'frozen_dtype')  # metadata of what a merged checkpoint is without
 
 
@@ -68,18 +69,35 @@ def write_folder_of(checkpoint: Checkpoint, adapt: Mapping[str, Any], target: st
         show_progress: Whether to draw a progress bar on the terminal.
 
     Raises:
+        InputError: If they are for other weights than those of their backbone's file.
         SaveError: If the folder cannot be written.
     """
     adapters = {name.removeprefix(BACKBONE): adapter for name, adapter in adapters_in(
         checkpoint.weights, adapt['alpha'] / adapt['r']).items()}
     rounded = checkpoint.meta.get('frozen_dtype')
-    tensors = [tensor for name, tensor in checkpoint.weights.items() if is_adapter(name)]
+    _check_base_is_the_file(checkpoint)
+    tensors = [tensor for name, tensor in checkpoint.weights.items() if is_adapter(name)
+               for _ in range(3 if '.qkv.lora_A' in name else 1)]  # A of q, of k, and of v
     try_target(target.rstrip('/'), sum(tensor.nbytes for tensor in tensors), make_folder=False)
     finish_checks()
     given = AdapterFolder(checkpoint.path, adapters, bool(adapt['use_dora']),
                           checkpoint.backbone_record, rounded and rounded['dtype'])
     with progress_of(tensors, show_progress) as bar:
         write_adapter_folder(target.rstrip('/'), given, adapt['alpha'], bar.update)
+
+
+def _check_base_is_the_file(checkpoint: Checkpoint) -> None:
+    """Refuses a checkpoint whose network differs from its backbone's file in more than adapters.
+
+    A folder has adapters alone: on the file they would give other maps, and nothing would say so.
+    """
+    others = [name.removeprefix(BACKBONE) for name in checkpoint.weights
+              if name.startswith(TRUNK) and not is_adapter(name)]
+    if checkpoint.backbone_record is not None and others:
+        raise InputError(
+            f'{checkpoint.path} also holds {some_of(others)}, which differ from those of '
+            f'{checkpoint.backbone_record["path"]}: a folder has adapters alone, which would give '
+            'other feature maps there: merge everything into one file, with OUT ending in .pth')
 
 
 def merge_folder(folder: str, target: str, backbone: str | None = None, *,

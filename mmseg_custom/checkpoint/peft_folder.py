@@ -25,7 +25,7 @@ from .content import check_backbone_record
 from .export import Progress, write_safetensors
 from .files import read_weights
 from .keys import TRANSFORMERS
-from .lazy import LazyTensor
+from .lazy import LazyStateDict, LazyTensor
 from .peft_tensors import PARTS, adapters_of
 
 CONFIG, WEIGHTS = 'adapter_config.json', 'adapter_model.safetensors'
@@ -122,6 +122,8 @@ def read_adapter_folder(folder: str) -> AdapterFolder:
     if path is None:
         raise InputError(f'{folder} lacks {WEIGHTS}: copy the whole folder')
     weights = read_weights(path)
+    if not config.get('rank_pattern'):
+        _check_rank(weights, config['r'])
     use_dora = bool(config.get('use_dora'))
     adapters = adapters_of(weights, config['lora_alpha'], use_dora, bool(config.get('use_rslora')))
     about = _metadata_of(path) if path.endswith(WEIGHTS) else {}
@@ -145,6 +147,14 @@ def _read_config(path: str) -> dict[str, Any]:
         raise InputError(f'{path}: {name} is {shorten(value)}, which is not supported here: train '
                          'without it, or merge the adapters with peft (merge_and_unload)')
     return config
+
+
+def _check_rank(weights: LazyStateDict, rank: int) -> None:
+    """Refuses tensors of another rank than the settings say: the two are not of one training."""
+    for name, tensor in weights.items():
+        if '.lora_A.' in name and tensor.shape[:1] not in ((), (0,), (rank,)):
+            raise InputError(f'{weights.path}: {name} has rank {tensor.shape[0]}, but {CONFIG} '
+                             f'says r={rank}: copy both files of one folder')
 
 
 def _metadata_of(path: str) -> dict[str, Any]:

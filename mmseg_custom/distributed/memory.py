@@ -42,7 +42,7 @@ class Storage:
 
 def usable_bytes(memory: int) -> int:
     """Returns the bytes that tensors may fill of a GPU's memory."""
-    return int(memory * (1 - FRAGMENTATION)) - RESERVE
+    return max(0, int(memory * (1 - FRAGMENTATION)) - RESERVE)
 
 
 def memory_for(count: int) -> int:

@@ -123,7 +123,8 @@ def sizes_of(shape: RunShape, unit_name: str) -> str:
     """Describes the sizes of a run, and the memory that there is."""
     devices = f'{shape.ranks} GPU(s)' if shape.device == 'cuda' else (
         f'{shape.ranks} process(es) on the CPU')
-    available = f'; {format_bytes(shape.usable)} are available' if shape.usable else ''
+    available = f'; {format_bytes(shape.usable)} are available' if (
+        shape.usable is not None) else ''
     return (f'each of {devices}, {shape.images} images of {shape.crop[0]}x{shape.crop[1]}, in '
             f'{unit_name}{available}')
 

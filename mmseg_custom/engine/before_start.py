@@ -99,9 +99,10 @@ def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
     if trains and not begins_elsewhere and ours and isinstance(pretrained, str) and pretrained:
         check_exists(pretrained)
     folder = (backbone.get('adapt') or {}).get('pretrained') if ours else None
-    if trains and folder and not is_adapter_folder(folder):
+    if trains and not begins_elsewhere and folder and not is_adapter_folder(str(folder)):
         raise InputError(f'model.backbone.adapt.pretrained={folder!r} ' + (
-            'holds no adapter_config.json' if osp.isdir(folder) else 'does not exist')
+            'holds no adapter_config.json' if osp.isdir(str(folder)) else
+            'is no folder' if osp.exists(str(folder)) else 'does not exist')
             + ": expected a folder of peft's adapters")
 
 

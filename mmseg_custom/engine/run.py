@@ -17,6 +17,7 @@ from mmseg import __version__ as mmseg_version
 from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
 
+from ..checkpoint.adapter_record import refuse_merged
 from ..checkpoint.checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint.content import check_progress
 from ..checkpoint.work_dir import open_newest, remove_leftovers
@@ -129,6 +130,7 @@ def prepare_run(cfg: Config, options: RunOptions, splits: Collection[str] = ('tr
     checkpoint, resumed = _open_checkpoint(cfg, options) if splits else (None, False)
     if checkpoint is not None and resumed:
         check_progress(checkpoint.meta, checkpoint.path)
+        refuse_merged(checkpoint.meta, checkpoint.path)
     run = Run(cfg, options,
               engine=(Engine.of_test if tests else Engine.of)(cfg.get('engine')),
               batch=resolve_batch(cfg, ranks) if trains else Batch(1, ranks),

@@ -127,6 +127,19 @@ def test_a_checkpoint_that_holds_its_backbone(frozen_dtype, tmp_path):
     assert read_adapter_folder(str(tmp_path / 'adapters')).base is None
 
 
+def test_a_folder_is_for_the_file_alone(tmp_path):
+    """Weights that differ from it would be missing in the folder: in one file they are not."""
+    model = adapted(write_flat(tmp_path), backbone=dict(unfreeze_pos_embed=True))
+    model.backbone.pos_embed.data.add_(1)
+    path = save(model, tmp_path)
+    with pytest.raises(InputError, match='also holds pos_embed, which differ from .*flat.pth'):
+        merge(path, str(tmp_path / 'adapters'))
+    merge(path, str(tmp_path / 'full.pth'))
+    plain = Segmentor().float()
+    plain.load_state_dict(torch.load(tmp_path / 'full.pth')['state_dict'])
+    torch.testing.assert_close(features(plain), features(model), rtol=1e-5, atol=1e-5)
+
+
 def test_split_keeps_the_adapters(tmp_path):
     model = adapted(None)
     path = save(model, tmp_path)

@@ -115,6 +115,7 @@ ONE = {**fc1('A.weight', 2, 8), **fc1('B.weight', 32, 2)}
     (dict(alpha_pattern=dict(fc1=3)), 'alpha_pattern is'),
     (dict(init_lora_weights='pissa'), "init_lora_weights is 'pissa'"),
     (dict(a_setting_to_come=dict(x=1)), 'a_setting_to_come is'),
+    (dict(r=3), 'lora_A.weight has rank 2, but adapter_config.json says r=3'),
     (dict(r=0), 'r: 0, expected a whole number of 1 or more'),
     (dict(lora_alpha=None), 'lora_alpha: None'),
     (dict(use_dora=True), 'lora_magnitude_vector of blocks.0.mlp.fc1 is missing')])

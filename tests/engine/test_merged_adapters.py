@@ -13,6 +13,9 @@ from mmseg_custom.checkpoint.merge import merge
 from mmseg_custom.engine.build import build_network, init_heads
 from mmseg_custom.engine.frozen_dtype import check_head_fits
 from mmseg_custom.engine.inference import Predictor
+from mmseg_custom.engine.options import RunOptions
+from mmseg_custom.engine.run import prepare_run
+from mmseg_custom.errors import InputError
 from mmseg_custom.layers.lora import is_adapter
 
 ADAPT = dict(type='lora', r=4, alpha=8)
@@ -50,6 +53,12 @@ def test_labels_stay_in_float32(configs, merged, shared_data):
                     for cfg, path in zip(configs, merged))
     equal = np.concatenate([(a == b).ravel() for a, b in zip(ours, theirs)])
     assert equal.mean() >= 0.9999 and len(np.unique(ours[0])) > 1
+
+
+def test_merged_files_are_no_resume(merged, configs, tmp_path):
+    configs[0].work_dir, configs[0].resume_from = str(tmp_path), merged[1]
+    with pytest.raises(InputError, match='full.pth was merged, and holds neither adapters nor'):
+        prepare_run(configs[0], RunOptions(device='cpu'))
 
 
 def test_rounding_what_is_merged_is_a_warning(configs, merged, caplog):

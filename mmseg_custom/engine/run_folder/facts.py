@@ -70,7 +70,10 @@ def kind_of_run(run: Run) -> str:
     if 'decode_head' not in model or {'freeze_vit', 'adapt', 'train_last'}.isdisjoint(backbone):
         return f'training{few}'
     head = kind_of(model) if isinstance(model.decode_head, dict) else 'several heads'
-    return f'{_kind_of_tuning(backbone, head)}{few}'
+    kind = _kind_of_tuning(backbone, head)
+    if backbone.get('unfreeze_pos_embed') and tuning_of(backbone) != FULL:
+        kind += ', and so is the position embedding'
+    return f'{kind}{few}'
 
 
 def _kind_of_tuning(backbone: Mapping, head: str) -> str:

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 from ...errors import InputError
 from ...layers.quantized_linear import DTYPES
-from ..tuning import FULL
+from ..tuning import FULL, LAST_BLOCKS, Tuning
 
 
 def check_out_indices(out_indices: Sequence[int], depth: int, with_fpn: bool) -> None:
@@ -21,12 +21,13 @@ def check_out_indices(out_indices: Sequence[int], depth: int, with_fpn: bool) ->
                          f'exactly 4 feature maps, not {len(out_indices)}')
 
 
-def check_frozen_dtype(frozen_dtype: str | None, kind: str) -> None:
-    """Refuses a format that is unknown, or a network of which nothing is frozen.
+def check_frozen_dtype(frozen_dtype: str | None, tuning: Tuning, read: int) -> None:
+    """Refuses a format that is unknown, or a network of which no block is frozen.
 
     Args:
         frozen_dtype: Option of the backbone.
-        kind: What is trained of it: see :mod:`..tuning`.
+        tuning: What is trained of it.
+        read: Number of its blocks that are read.
 
     Raises:
         InputError: Naming ``frozen_dtype``.
@@ -36,7 +37,11 @@ def check_frozen_dtype(frozen_dtype: str | None, kind: str) -> None:
     if frozen_dtype not in DTYPES:
         raise InputError(f'model.backbone.frozen_dtype={frozen_dtype!r}: expected one of '
                          f'{", ".join(map(repr, DTYPES))}, or None')
-    if kind == FULL:
+    if tuning.kind == LAST_BLOCKS and len(tuning.blocks) == read:
+        raise InputError(f'model.backbone.frozen_dtype={frozen_dtype!r} with train_last={read}, '
+                         'which trains all blocks that are read: weights of 8 bits are not '
+                         'trained: train fewer blocks, or leave frozen_dtype out')
+    if tuning.kind == FULL:
         raise InputError(f'model.backbone.frozen_dtype={frozen_dtype!r} with freeze_vit=False: '
                          'weights of 8 bits are not trained: set model.backbone.freeze_vit=True, '
                          'adapt or train_last, or leave frozen_dtype out')

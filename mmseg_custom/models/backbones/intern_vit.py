@@ -114,7 +114,7 @@ class InternViT6B(BaseModule):
                  else [bool(use_flash_attn)] * depth)
         check_sizes(embed_dim, num_heads, depth, img_size, patch_size, len(flash))
         self.tuning = Tuning.of(max(out_indices) + 1, freeze_vit, adapt, train_last, train_norms)
-        check_frozen_dtype(frozen_dtype, self.tuning.kind)
+        check_frozen_dtype(frozen_dtype, self.tuning, max(out_indices) + 1)
         if layerscale_no_force_fp32 is not None:
             layerscale_force_fp32 = not layerscale_no_force_fp32
         self.embed_dim = self.num_features = embed_dim

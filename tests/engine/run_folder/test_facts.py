@@ -60,6 +60,9 @@ def test_commit_of_the_checkout(tmp_path, monkeypatch):
      'trained'),
     (dict(freeze_vit=False, adapt=dict(type='lora', targets=['qkv'], blocks=[1], use_dora=True)),
      'DoRA: adapters of rank 16 of qkv in blocks 1, and the linear head are trained'),
+    (dict(freeze_vit=True, adapt=dict(type='lora'), unfreeze_pos_embed=True),
+     'LoRA: adapters of rank 16 of qkv, proj, fc1, fc2 in all blocks, and the linear head are '
+     'trained, and so is the position embedding'),
     (dict(freeze_vit=False, train_last=1),
      'last blocks: the last 1 block and the linear head are trained'),
     (dict(freeze_vit=False, train_last=2, train_norms=True),

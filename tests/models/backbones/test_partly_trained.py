@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from mmseg_custom.errors import InputError
 from mmseg_custom.models import InternViT6B
 
 TINY = dict(embed_dim=96, depth=4, num_heads=3, img_size=56, out_indices=[1, 3])
@@ -84,3 +85,5 @@ def test_frozen_linear_layers_have_8_bits(options, eight, images):
     network = build(**options, frozen_dtype='int8')
     assert [p.dtype for p in network.parameters()].count(torch.int8) == 4 * eight
     assert network(images.bfloat16())[1].isfinite().all()
+    with pytest.raises(InputError, match='train_last=4, which trains all blocks that are read'):
+        build(train_last=4, frozen_dtype='int8')
