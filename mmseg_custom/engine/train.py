@@ -24,6 +24,7 @@ from .progress_hook import progress_of
 from .randomness import SeededSamples
 from .run import Run
 from .run_folder import RunFolder
+from .run_folder.facts import kind_of_run
 from .training_runner import build_evaluation, build_training_runner, register_custom_hooks
 from .used_folder import EarlierRun, OverwriteHook, finished
 from .validation_loss import ValidationLossHook
@@ -74,7 +75,7 @@ def _train(run: Run, preemption: Preemption, folder: RunFolder,
     spare = partial(drop_unneeded_blocks, run) if cached and only_trained else None
     model = build_model(run, spare)
     segmentor = unwrap(model)
-    logger.info('%s', describe_network(segmentor))
+    logger.info('%s; %s', describe_network(segmentor), kind_of_run(run))
     log_fast(run.cfg, run.engine, segmentor)
     log_details('%s', model)
     segmentor.CLASSES, segmentor.PALETTE = run.data['train'].CLASSES, run.data['train'].PALETTE

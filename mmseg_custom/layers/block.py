@@ -60,7 +60,12 @@ class Block(nn.Module):
         layerscale_force_fp32: See :class:`LayerScale`.
         drop_path: Stochastic depth rate: probability that a branch of a sample is dropped.
         use_flash_attn: See :func:`.attention.select_kernel`.
+
+    Attributes:
+        adds_as_frozen: Whether branches are added as in a frozen block under autograd, too, so that
+            adapters start from its bits.
     """
+    adds_as_frozen = False
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False,
                  qk_normalization: bool = True, norm_type: str = 'rms_norm',
@@ -88,12 +93,10 @@ class Block(nn.Module):
         return x
 
     def _add(self, x: Tensor, scale: nn.Module, branch: Tensor) -> Tensor:
-        """Computes x + drop_path(scale(branch)), in one pass over memory where the scale is frozen.
-
-        So a frozen block has the same bits with autograd, for adapters in it, as without.
-        """
+        """Computes x + drop_path(scale(branch)), in one pass over memory without autograd."""
         plain = isinstance(scale, LayerScale) and not scale.force_fp32
         drops = self.training and not isinstance(self.drop_path, nn.Identity)
-        if plain and not drops and not (torch.is_grad_enabled() and scale.gamma.requires_grad):
+        frozen = self.adds_as_frozen or not (self.training or torch.is_grad_enabled())
+        if plain and frozen and not drops:
             return torch.addcmul(x, scale.gamma, branch)
         return x + self.drop_path(scale(branch))

@@ -178,6 +178,8 @@ class InternViT6B(BaseModule):
     def _add_adapters(self, options: LoraOptions) -> None:
         """Puts adapters into blocks, which have their weights."""
         check_adapters(self.blocks[0], options, self.frozen_dtype)
+        for block in self.blocks:
+            block.adds_as_frozen = True
         with _default_dtype(torch.bfloat16):
             for i in self.tuning.blocks:
                 add_lora(self.blocks[i], options)
