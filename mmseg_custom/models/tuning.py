@@ -11,6 +11,7 @@ Blocks before the first one with trained weights stay in eval mode and run witho
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
+from math import inf
 from numbers import Real
 from typing import Any
 
@@ -153,7 +154,7 @@ def _read_adapt(adapt: Any, read: int) -> tuple[list[int], LoraOptions]:
     options = LoraOptions(**given)
     for name, holds, expected in (
             ('r', _is_count(options.r) and options.r > 0, 'a whole number of 1 or more'),
-            ('alpha', _is_real(options.alpha) and options.alpha > 0, 'a number above 0'),
+            ('alpha', _is_real(options.alpha) and 0 < options.alpha < inf, 'a number above 0'),
             ('dropout', _is_real(options.dropout) and 0 <= options.dropout < 1,
              'a probability, from 0 to below 1'),
             ('use_dora', isinstance(options.use_dora, bool), 'True or False')):
@@ -176,8 +177,9 @@ def _read_blocks(blocks: Any, read: int) -> list[int]:
     if isinstance(blocks, str) or not isinstance(blocks, Sequence) or not blocks or (
             not all(_is_count(each) and each < read for each in blocks)) or (
             len(set(blocks)) < len(blocks)):
-        raise InputError(f"{KEY}.adapt.blocks={blocks!r}: expected 'all', or numbers of blocks "
-                         f'between 0 and {read - 1}, the last one that is read (out_indices)')
+        raise InputError(f"{KEY}.adapt.blocks={blocks!r}: expected 'all', or numbers of blocks, "
+                         f'each once, between 0 and {read - 1}, the last one that is read '
+                         '(out_indices)')
     return sorted(blocks)
 
 

@@ -65,7 +65,8 @@ def test_record_has_plain_values():
     (dict(adapt=dict(LORA, targets='qkv')), r"adapt.targets='qkv': expected a list"),
     (dict(adapt=dict(LORA, targets=[])), 'adapt.targets=.*expected a list'),
     (dict(adapt=dict(LORA, blocks=[8])), r'adapt.blocks=\[8\].*between 0 and 7'),
-    (dict(adapt=dict(LORA, blocks=[1, 1])), r'adapt.blocks=\[1, 1\]'),
+    (dict(adapt=dict(LORA, blocks=[1, 1])), r'adapt.blocks=\[1, 1\].*each once'),
+    (dict(adapt=dict(LORA, alpha=float('inf'))), 'adapt.alpha=inf: expected a number above 0'),
     (dict(adapt=dict(LORA, blocks='last')), "adapt.blocks='last': expected 'all'"),
 ])
 def test_contradictions_are_refused_in_a_line(options, message):
