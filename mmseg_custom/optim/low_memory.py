@@ -50,8 +50,11 @@ def low_memory_adamw(params: list, state: str = '8bit', lr: float = 1e-3,
         params: Parameters or groups of them.
         state: Format of the moments of bfloat16 weights, '8bit' or 'bf16'; those of float32 weights
             (heads) are then in 8 bits or in float32.
-        lr, betas, eps, weight_decay: Options of AdamW; by name, so that a config's are known ones.
-        **options: Further ones of torchao's AdamW.
+        lr: Learning rate.
+        betas: Decay rates of the two moments.
+        eps: Number that is added to the root of the second moment.
+        weight_decay: Decoupled weight decay.
+        **options: Further options of torchao's AdamW.
 
     Raises:
         InputError: If torchao is not installed, or ``state`` is neither.
@@ -65,7 +68,8 @@ def low_memory_adamw(params: list, state: str = '8bit', lr: float = 1e-3,
                          "install torchao, or use optimizer.type='AdamW'") from error
     base = optim.AdamW8bit if state == '8bit' else optim._AdamW
     return type(NAME, (_TorchAOAdapter, base), {})(
-        params, lr, betas, eps, weight_decay, bf16_stochastic_round=True, **options)
+        params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, bf16_stochastic_round=True,
+        **options)
 
 
 class _TorchAOAdapter(Optimizer):
