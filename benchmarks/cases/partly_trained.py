@@ -5,6 +5,7 @@ The limit of the time is that of all products that a step needs at the rate of a
 MLP's shape; recomputed blocks are not among them. On the CPU the network has two blocks.
 """
 import statistics
+from importlib.util import find_spec
 
 from benchmarks.context import Context
 from benchmarks.networks import matmul
@@ -29,6 +30,9 @@ FORMS = {  # name -> (GiB that a step is to stay below, settings)
 def case(run: Context) -> None:
     """Measures the steps of each form, whose memory is then free."""
     for name, (most, settings) in FORMS.items():
+        if settings.keys() >= LORA.keys() and find_spec('peft') is None:
+            run.missing(f'{name}: step', 'peft is not installed')
+            continue
         cfg = config_of('linear_probing', run, **settings)
         if 'train_last' in cfg.model.backbone:
             cfg.model.backbone.train_last = min(LAST, num_read(cfg))

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.runs import ITERATIONS, PARTLY, final_state, losses, write_small_config
+from helpers.runs import (
+    ITERATIONS,
+    PARTLY,
+    final_state,
+    losses,
+    skip_without_peft,
+    write_small_config,
+)
 
 pytestmark = pytest.mark.gpu
 
@@ -64,6 +71,7 @@ def test_one_rank(zygote, device, small_config, single, tmp_path, engine):
     ('lora', 'lora_'), ('dora', 'lora_'), ('last_blocks', r'blocks\.[23]\.')])
 def test_one_rank_of_a_part(zygote, device, tmp_path, kind, part):
     """Adapters and last blocks, which are replicated or sharded beside frozen weights."""
+    skip_without_peft(kind)
     config = write_small_config(tmp_path, PARTLY[kind].replace(', dropout=0.3', ''))
     for engine in ('single', 'ddp', 'fsdp2'):
         group = ['--launcher', 'pytorch', '--engine', engine] if engine != 'single' else []

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.data import CROPS, draw_data, prepare, write_config
+from helpers.runs import skip_without_peft
 from mmcv.runner.iter_based_runner import IterLoader
 from mmseg.utils import get_root_logger
 from torch import Tensor, nn
@@ -120,12 +121,14 @@ def test_computes_what_the_cpu_computes(device, exact_float32, tmp_path, recipe,
 @pytest.mark.parametrize('precision', ['fp32', 'bf16'])
 @pytest.mark.parametrize('part', PARTS)
 def test_a_part_is_trained_as_on_the_cpu(device, exact_float32, tmp_path, part, precision):
+    skip_without_peft(part)
     compare(device, tmp_path, 'few_shot', LIMITS[precision], PARTS[part], precision=precision)
 
 
 @pytest.mark.parametrize('part', ['lora', 'last blocks'])
 def test_a_part_is_trained_on_a_base_of_8_bits(device, tmp_path, part):
     """Its products round tokens, too, on a GPU that has them."""
+    skip_without_peft(part)
     compare(device, tmp_path, 'few_shot', LIMITS['int8'], dict(PARTS[part], frozen_dtype='int8'),
             precision='bf16')
 

@@ -1,12 +1,20 @@
 """With --deterministic, a resumed run ends on a GPU as the uninterrupted one, bit for bit."""
 import pytest
-from helpers.runs import PARTLY, assert_same_end, spread, without_the_end, write_small_config
+from helpers.runs import (
+    PARTLY,
+    assert_same_end,
+    skip_without_peft,
+    spread,
+    without_the_end,
+    write_small_config,
+)
 
 pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.parametrize('part', ['', *PARTLY])
 def test_one_process(train, device, tmp_path, part):
+    skip_without_peft(part)
     config = write_small_config(tmp_path, PARTLY.get(part, ''))
     options = [config, '--deterministic', *spread(1)]
     text = train(*options, '--work-dir', tmp_path / 'whole', '--seed', 5)

@@ -4,8 +4,10 @@ import operator
 import shutil
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 import torch
 from helpers.data import CROPS, SMALL_LINEAR, draw_data, write_config
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
@@ -35,6 +37,18 @@ PARTLY = dict(
     dora="model['backbone'].update(adapt=dict(type='lora', r=4, use_dora=True, blocks=[1, 3]))\n",
     last_blocks="model['backbone'].update(train_last=2)\n",
     norms="model['backbone'].update(train_last=1, train_norms=True)\n")
+
+
+def skip_without_peft(part: str) -> None:
+    """Skips a test of adapters where there is no peft, which no GPU machine has by itself.
+
+    It is not imported: that would ask for GPUs, in a process that is to be forked.
+
+    Args:
+        part: Key of ``PARTLY``, or a similar name.
+    """
+    if part in ('lora', 'dora') and find_spec('peft') is None:
+        pytest.skip('peft is not installed')
 
 
 def write_small_config(folder: Path, extra: str = '') -> Path:
