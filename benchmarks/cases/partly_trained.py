@@ -12,8 +12,8 @@ from benchmarks.networks import matmul
 from benchmarks.registry import benchmark
 from benchmarks.steps import DOCTOR, row_of_memory, take_first_steps
 from benchmarks.training import config_of, needed_flops, predict, training
-from mmseg_custom.doctor.depth import num_read
 from mmseg_custom.doctor.timing import measure_rates, seconds_of
+from mmseg_custom.engine.tuning import num_read
 from mmseg_custom.units import GIB
 
 LAST = 4
@@ -35,7 +35,7 @@ def case(run: Context) -> None:
             continue
         cfg = config_of('linear_probing', run, **settings)
         if 'train_last' in cfg.model.backbone:
-            cfg.model.backbone.train_last = min(LAST, num_read(cfg))
+            cfg.model.backbone.train_last = min(LAST, num_read(cfg.model.backbone))
         predicted, _ = predict(cfg, run, images=1)
         with training(cfg, run, predicted, images=1) as trained:
             take_first_steps(run, trained)

@@ -216,4 +216,3 @@ def _compare_state_dict(backbone: Any, state_dict: dict, prefix: str, local_meta
         if weight is not None and NAME in layer.lora_magnitude_vector:
             place = f'{prefix}{name}.lora_magnitude_vector.{NAME}.weight'
             state_dict[place] = row_norms(layer, weight)
-

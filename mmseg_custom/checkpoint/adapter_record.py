@@ -123,7 +123,7 @@ def compare_adapters(saved: Mapping[str, Any] | None, here: Mapping[str, Any] | 
 
 
 def as_option(saved: Mapping[str, Any]) -> str:
-    """Returns the option of a config that a record is of, without its default values."""
+    """Returns the option of a config by which a model has the adapters of a record."""
     dora = ', use_dora=True' if saved['use_dora'] else ''
     return (f"dict(type='lora', r={saved['r']}, alpha={saved['alpha']:g}, "
             f"targets={list(saved['targets'])}, blocks={_shown('blocks', saved['blocks'])}{dora})")

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from ..layers.lora import NAME, is_adapter
 from ..layers.quantized_linear import (
-    DTYPES,
     ROWS_AT_ONCE,
     SCALE,
     STORED,
     QuantizedLinear,
+    dequantize,
     weight_of,
 )
 from .lazy import FLOATS, LazyStateDict, LazyTensor, compute
@@ -158,5 +158,5 @@ def _rounded(tensor: LazyTensor, kind: str) -> LazyTensor:
 def _dequantized(tensor: LazyTensor, scale: LazyTensor) -> LazyTensor:
     """Returns weights that a checkpoint holds in 8 bits."""
     kind = next(kind for kind, stored in STORED.items() if stored == tensor.dtype)
-    return compute(lambda values, scales: values.view(DTYPES[kind]).float().mul_(scales),
+    return compute(lambda values, scales: dequantize(values, scales, kind, torch.float32),
                    [tensor, scale], tensor.shape, torch.float32)

@@ -30,6 +30,7 @@ from .pickles import check_pickle
 
 FOLDER_FILES = ('model.safetensors.index.json', 'model.safetensors',
                 'pytorch_model.bin.index.json', 'pytorch_model.bin')
+ADAPTER_CONFIG = 'adapter_config.json'  # in a folder of peft's adapters
 LEGACY_PICKLES = ('magic number', 'protocol', 'system', 'content', 'keys of storages')
 LEGACY_BYTES = 64 << 20  # most bytes of these
 WRAPPERS = ('state_dict', 'module', 'model')  # the keys under which files keep their weights
@@ -248,6 +249,11 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
     return tensors
 
 
+def is_adapter_folder(path: str) -> bool:
+    """Returns whether a folder is one of peft's adapters, whole or not."""
+    return os.path.exists(os.path.join(path, ADAPTER_CONFIG))
+
+
 def weights_file_of(folder: str) -> str:
     """Finds the file of weights, or the index of several, in a Hugging Face folder.
 
@@ -258,7 +264,7 @@ def weights_file_of(folder: str) -> str:
         path = os.path.join(folder, name)
         if os.path.exists(path):
             return path
-    if os.path.exists(os.path.join(folder, 'adapter_config.json')):
+    if is_adapter_folder(folder):
         raise InputError(f'{folder} holds adapters of peft, and no weights of a network: give it '
                          'as model.backbone.adapt.pretrained, or merge it into its backbone '
                          f'({MERGE} {folder} merged.pth --backbone FILE)')

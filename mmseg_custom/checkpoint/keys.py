@@ -49,17 +49,21 @@ class Dialect:
     @property
     def anchor(self) -> str:
         """Name by which a file in this dialect is recognised."""
-        return _as_tuple(self.stem['patch_embed.proj'])[0] + '.weight'
+        return self.stems('patch_embed.proj')[0] + '.weight'
+
+    def stems(self, native: str) -> tuple[str, ...]:
+        """Returns the names here of a native module or parameter: one, or three for q, k and v."""
+        names = self.stem[native]
+        return (names,) if isinstance(names, str) else names
 
     def translate(self, native: str) -> tuple[str, ...]:
         """Returns the names here of a native name: one, or three that are to be joined."""
         head, block, rest = _split_block(native, 'blocks.')
         stem, kind = _split_kind(rest)
-        names = self.stem.get(stem)
-        if names is None:
+        if stem not in self.stem:
             raise KeyError(native)
         head = f'{self.blocks}{block}.' if block is not None else head
-        return tuple(head + name + kind for name in _as_tuple(names))
+        return tuple(head + name + kind for name in self.stems(stem))
 
 
 NATIVE = Dialect('native', 'blocks.', {name: name for name in (
@@ -127,8 +131,8 @@ def to_native(dialect: Dialect, names: Iterable[str]) -> tuple[dict[str, tuple[s
         tensors are joined along their first axis; and names that are none of the dialect's.
     """
     names = set(names)
-    back = {part: (native, _as_tuple(parts)) for native, parts in dialect.stem.items()
-            for part in _as_tuple(parts)}
+    back = {part: (native, dialect.stems(native)) for native in dialect.stem
+            for part in dialect.stems(native)}
     sources, unknown = {}, []
     for name in sorted(names, key=natural_key):
         head, block, rest = _split_block(name, dialect.blocks)
@@ -261,7 +265,3 @@ def _split_kind(name: str) -> tuple[str, str]:
         if name.endswith(kind):
             return name[:-len(kind)], kind
     return name, ''
-
-
-def _as_tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else names

@@ -15,13 +15,13 @@ from .checkpoint import open_checkpoint
 from .content import check_optimizer
 from .convert import progress_of, refuse_existing
 from .export import write_pth, write_safetensors
+from .files import is_adapter_folder
 from .integrity import finish_checks
 from .keys import BACKBONE
 from .lazy import LazyTensor
 from .load import open_backbone_weights, resample
 from .merge_adapters import is_folder_name, merge_checkpoint, merge_folder, write_folder_of
 from .metadata import plain
-from .peft_folder import is_adapter_folder
 from .segmentor import complete
 
 

@@ -18,14 +18,13 @@ from .checkpoint import Checkpoint
 from .convert import progress_of
 from .export import write_pth, write_safetensors
 from .integrity import finish_checks
-from .keys import BACKBONE
+from .keys import BACKBONE, PYRAMID
 from .lazy import LazyStateDict
 from .load import check_exists, open_backbone_weights
 from .peft_folder import AdapterFolder, read_adapter_folder, write_adapter_folder
 from .provenance import WeightsSource
 from .segmentor import find_backbone
 
-TRUNK = tuple(BACKBONE + part for part in ('pos_embed', 'cls_token', 'patch_embed.', 'blocks.'))
 OWN = ('backbone', 'adapt', 'frozen_dtype')  # metadata of what a merged checkpoint is without
 
 
@@ -92,7 +91,8 @@ def _check_base_is_the_file(checkpoint: Checkpoint) -> None:
     A folder has adapters alone: on the file they would give other maps, and nothing would say so.
     """
     others = [name.removeprefix(BACKBONE) for name in checkpoint.weights
-              if name.startswith(TRUNK) and not is_adapter(name)]
+              if name.startswith(BACKBONE) and not is_adapter(name)]
+    others = [name for name in others if not name.startswith(PYRAMID)]
     if checkpoint.backbone_record is not None and others:
         raise InputError(
             f'{checkpoint.path} also holds {some_of(others)}, which differ from those of '

@@ -23,13 +23,12 @@ from ..schema import anything, integer, load_json, number, record, shorten, vali
 from .adapters import Adapter
 from .content import check_backbone_record
 from .export import Progress, write_safetensors
-from .files import read_weights
+from .files import ADAPTER_CONFIG, read_weights
 from .keys import TRANSFORMERS
 from .lazy import LazyStateDict, LazyTensor
 from .peft_tensors import PARTS, adapters_of
 
-CONFIG, WEIGHTS = 'adapter_config.json', 'adapter_model.safetensors'
-OLD_WEIGHTS = 'adapter_model.bin'
+WEIGHTS, OLD_WEIGHTS = 'adapter_model.safetensors', 'adapter_model.bin'
 BASE, FROZEN_DTYPE = 'base', 'frozen_dtype'  # in the metadata of the safetensors file
 PREFIX = 'base_model.model.'
 # Settings of peft that change nothing of what trained adapters compute, or are read here; others
@@ -61,11 +60,6 @@ class AdapterFolder:
     use_dora: bool
     base: dict[str, Any] | None = None
     frozen_dtype: str | None = None
-
-
-def is_adapter_folder(path: str) -> bool:
-    """Whether a path is a folder of this kind, whole or not."""
-    return os.path.exists(os.path.join(path, CONFIG))
 
 
 def write_adapter_folder(folder: str, given: AdapterFolder, alpha: float,
@@ -106,7 +100,7 @@ def write_adapter_folder(folder: str, given: AdapterFolder, alpha: float,
         (BASE, given.base), (FROZEN_DTYPE, given.frozen_dtype)) if value is not None}
     with atomic_folder(folder) as part_folder:
         write_safetensors(os.path.join(part_folder, WEIGHTS), tensors, progress, about)
-        atomic_write(os.path.join(part_folder, CONFIG), json.dumps(config, indent=2) + '\n')
+        atomic_write(os.path.join(part_folder, ADAPTER_CONFIG), json.dumps(config, indent=2) + '\n')
 
 
 def read_adapter_folder(folder: str) -> AdapterFolder:
@@ -116,7 +110,7 @@ def read_adapter_folder(folder: str) -> AdapterFolder:
         InputError: If a file is missing or damaged, a setting of peft is not supported, or a layer
             is none that has adapters here.
     """
-    config = _read_config(os.path.join(folder, CONFIG))
+    config = _read_config(os.path.join(folder, ADAPTER_CONFIG))
     path = next((path for name in (WEIGHTS, OLD_WEIGHTS) if os.path.exists(
         path := os.path.join(folder, name))), None)
     if path is None:
@@ -153,8 +147,8 @@ def _check_rank(weights: LazyStateDict, rank: int) -> None:
     """Refuses tensors of another rank than the settings say: the two are not of one training."""
     for name, tensor in weights.items():
         if '.lora_A.' in name and tensor.shape[:1] not in ((), (0,), (rank,)):
-            raise InputError(f'{weights.path}: {name} has rank {tensor.shape[0]}, but {CONFIG} '
-                             f'says r={rank}: copy both files of one folder')
+            raise InputError(f'{weights.path}: {name} has rank {tensor.shape[0]}, but '
+                             f'{ADAPTER_CONFIG} says r={rank}: copy both files of one folder')
 
 
 def _metadata_of(path: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import InputError, some_of
 from .adapters import Adapter
-from .keys import DIALECTS, Dialect, natural_key
+from .keys import DIALECTS, natural_key
 from .lazy import FLOATS, LazyStateDict, LazyTensor, compute, concatenate
 
 ADAPTED = ('attn.qkv', 'attn.proj', 'mlp.fc1', 'mlp.fc2')
@@ -80,18 +80,13 @@ def _place_of(name: str) -> tuple[str, int, int, str] | None:
     module, kind = name[:ending.start()], PARTS[ending.group(1)]
     for dialect in DIALECTS:
         for native in ADAPTED:
-            stems = _stems(dialect, native)
+            stems = dialect.stems(native)
             for position, stem in enumerate(stems):
                 match = re.search(rf'(?:^|\.){re.escape(dialect.blocks)}([0-9]{{1,6}})\.'
                                   rf'{re.escape(stem)}$', module)
                 if match:
                     return f'blocks.{int(match.group(1))}.{native}', position, len(stems), kind
     return None
-
-
-def _stems(dialect: Dialect, native: str) -> Sequence[str]:
-    stem = dialect.stem[native]
-    return (stem,) if isinstance(stem, str) else stem
 
 
 def _adapter(name: str, part: Mapping[str, LazyTensor], path: str, alpha: float, use_dora: bool,

@@ -160,7 +160,7 @@ def _casts(model: nn.Module, engine: Engine, dtype: torch.dtype) -> int:
     sizes = [_count(p for p in block.parameters() if p.requires_grad)
              for block in read_blocks(model)]
     recomputed = getattr(model.backbone, 'with_cp', False)
-    first = getattr(model.backbone, 'first_differentiated', 0)
+    first = getattr(model.backbone, 'first_under_autograd', 0)
     kept = [size for i, size in enumerate(sizes[first:])
             if not (recomputed and engine.recomputes(i))]
     rest = _count(p for p in _outside_blocks(model.backbone) if p.requires_grad)

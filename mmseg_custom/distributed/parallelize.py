@@ -180,7 +180,7 @@ def shard(model: nn.Module, device: str, engine: Engine, param_dtype: torch.dtyp
         _divide_sums(model)
     if engine.prefetch:
         _prefetch(read_blocks(model), engine.prefetch)
-    for block in _blocks(model)[:getattr(model.backbone, 'first_differentiated', 0)]:
+    for block in _blocks(model)[:getattr(model.backbone, 'first_under_autograd', 0)]:
         block.set_unshard_in_backward(False)  # which ends before them, and would gather one ahead
     return SegmentorFSDP(model, device, reshards=reshard,
                          reduces_late=mesh.ndim > 1 and engine.reduce_dtype == 'fp32',

@@ -13,10 +13,10 @@ from ..engine.build import build_network
 from ..engine.options import RunOptions
 from ..engine.run import prepare_run
 from ..errors import InputError
+from ..models.tuning import is_internvit
 from ..units import GIB
 from .environment import checkpoint_bytes
 from .memory import MemoryEstimate
-from .run_kind import is_ours
 from .run_shape import RunShape, run_shape_of
 from .timing import rates_of_run, seconds_of
 from .ways import Way, fastest, ways_of
@@ -65,7 +65,7 @@ def compare(cfg: Config, options: RunOptions, ranks: int, memory: int | None,
         InputError: If the backbone is not one of this package, or the config's own way of training
             it does not work.
     """
-    if not is_ours(cfg):
+    if not is_internvit(cfg.model.backbone):
         raise InputError(f'--compare with model.backbone.type={cfg.model.backbone.type!r}: only '
                          'InternViT6B is known to be tuned in several ways')
     shape = run_shape_of(prepare_run(cfg, options, splits=(), ranks=ranks), memory)

@@ -17,8 +17,8 @@ from mmcv import Config
 
 from ..distributed.options import Engine
 from ..engine.config import backbone_option
-from ..engine.tuning import tuning_in
-from ..models.tuning import LAST_BLOCKS, LORA, Tuning
+from ..engine.tuning import num_read, tuning_in
+from ..models.tuning import LAST_BLOCKS, LORA
 
 EDGE = 2  # blocks at either end of a stretch that are told apart; more where FSDP2 prefetches more
 
@@ -40,19 +40,10 @@ class Stretch:
     read: tuple[int, ...] = ()
 
 
-def num_read(cfg: Config) -> int:
-    """Returns the number of blocks up to the last whose output is read."""
-    return max(_out_indices(cfg)) + 1
-
-
-def trained_part(cfg: Config) -> Tuning:
-    """Returns what is trained of the blocks of an InternViT."""
-    return tuning_in(cfg.model.backbone)[0]
-
-
 def first_under_autograd(cfg: Config) -> int:
     """Returns the index of the first block that runs under autograd; the number read if none."""
-    return 0 if cfg.model.backbone.get('unfreeze_pos_embed') else trained_part(cfg).first_trained
+    backbone = cfg.model.backbone
+    return 0 if backbone.get('unfreeze_pos_embed') else tuning_in(backbone).first_trained
 
 
 def stretches_of(cfg: Config, engine: Engine, checkpointing: bool) -> list[Stretch]:
@@ -63,7 +54,8 @@ def stretches_of(cfg: Config, engine: Engine, checkpointing: bool) -> list[Stret
         engine: Engine, which says how many blocks are recomputed.
         checkpointing: Whether the backbone's activations are recomputed.
     """
-    tuning, start, inner = trained_part(cfg), first_under_autograd(cfg), _out_indices(cfg)[:-1]
+    tuning, start = tuning_in(cfg.model.backbone), first_under_autograd(cfg)
+    inner = _out_indices(cfg)[:-1]
 
     def kind(i: int) -> tuple[str, bool]:
         recomputed = checkpointing and i >= start and (
@@ -73,7 +65,7 @@ def stretches_of(cfg: Config, engine: Engine, checkpointing: bool) -> list[Stret
         return 'frozen' if i < start else 'norms' if tuning.norms else 'passed', recomputed
 
     found, first = [], 0
-    for (name, recomputed), blocks in groupby(range(num_read(cfg)), kind):
+    for (name, recomputed), blocks in groupby(range(num_read(cfg.model.backbone)), kind):
         length = len(list(blocks))
         read = tuple(i - first for i in inner if first <= i < first + length)
         found.append(Stretch(name, recomputed, length, read))
@@ -124,7 +116,7 @@ def with_stretches(cfg: Config, stretches: Sequence[Stretch]) -> Config:
         if stretch.kind == 'trained':
             adapted += range(first, first + stretch.length)
         first += stretch.length
-    kind = trained_part(cfg).kind
+    kind = tuning_in(cfg.model.backbone).kind
     cfg = with_depth(cfg, [*indices, first - 1])
     if kind == LORA:
         cfg.model.backbone.adapt = dict(cfg.model.backbone.adapt, blocks=adapted)
@@ -137,7 +129,8 @@ def with_depth(cfg: Config, out_indices: Sequence[int]) -> Config:
     """Returns a config that reads other blocks, and has as many unread ones as before."""
     cfg = copy.deepcopy(cfg)  # Config.copy shares what is inside
     backbone = cfg.model.backbone
-    backbone.depth = backbone_option(backbone, 'depth') - num_read(cfg) + out_indices[-1] + 1
+    unread = backbone_option(backbone, 'depth') - num_read(backbone)
+    backbone.depth = out_indices[-1] + 1 + unread
     backbone.out_indices = list(out_indices)
     if not isinstance(backbone.get('use_flash_attn', True), bool):
         backbone.use_flash_attn = backbone.use_flash_attn[:backbone.depth]

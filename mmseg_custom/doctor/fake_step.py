@@ -20,6 +20,7 @@ from ..distributed.parallelize import set_checkpointing, shard
 from ..distributed.precision import apply_precision, heads, move_casts_to_fsdp
 from ..engine.build import build_network, compute_dtype, head_dtype, master_dtype
 from ..layers.sync_batch_norm import CPUSyncBatchNorm, replace_sync_batch_norm
+from ..models.tuning import is_internvit
 from ..optim.fused import with_fused
 from ..optim.low_memory import NAME as LOW_MEMORY
 from .depth import stretches_of
@@ -49,8 +50,9 @@ def trace_step(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool
     cfg = copy.deepcopy(cfg)  # Config.copy shares what is inside
     on_gpu = shape.device == 'cuda'
     tracker = MemoryTracker(copying_collectives=not on_gpu, copying_convolutions=on_gpu)
-    sites = block_sites([each.length for each in stretches_of(cfg, engine, checkpointing)], edge) \
-        if cfg.model.backbone.type == 'InternViT6B' else []
+    stretches = (stretches_of(cfg, engine, checkpointing)
+                 if is_internvit(cfg.model.backbone) else [])
+    sites = block_sites([each.length for each in stretches], edge)
     processes = nullcontext() if engine.type == 'single' else simulate_processes(
         shape.ranks, shape.per_node if engine.hybrid is True else None)
     with processes as mesh, simulate_device(shape.device):
@@ -68,7 +70,7 @@ def trace_step(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool
 
 def _build(cfg: Config, shape: RunShape, checkpointing: bool, engine: Engine) -> nn.Module:
     """Builds the segmentor on the meta device, with the dtypes that it trains in."""
-    if cfg.model.backbone.type == 'InternViT6B':
+    if is_internvit(cfg.model.backbone):
         cfg.model.backbone.with_cp = checkpointing
     model = build_network(cfg, on_meta=True)
     if not shape.has_blocks:

@@ -27,6 +27,7 @@ from mmcv import Config
 from ..distributed.options import Engine
 from ..distributed.topology import Topology, is_unresolved, resolve_topology
 from ..engine.build import build_network, compute_dtype
+from ..models.tuning import is_internvit
 from ..units import MIB
 from .depth import (
     EDGE,
@@ -41,7 +42,7 @@ from .fake_step import trace_step
 from .kernels import Kernel, KernelCall
 from .memory_tracker import KINDS, STATES, AllocationSite
 from .recomputation import Recomputation, choose_blocks, limit_of
-from .run_kind import can_shard, is_ours, num_under_autograd, recomputes, type_of, unsharded_type
+from .run_kind import can_shard, num_under_autograd, recomputes, type_of, unsharded_type
 from .run_shape import RunShape
 from .step_trace import StepTrace, extrapolate
 
@@ -197,7 +198,7 @@ class Traces:
     def _trace(self, engine: Engine, checkpointing: bool) -> StepTrace:
         """Traces the step of the network, or those of shallower ones."""
         cfg, edge = self._cfg, self.edge(engine)
-        if not is_ours(cfg):
+        if not is_internvit(cfg.model.backbone):
             return trace_step(cfg, self._shape, engine, checkpointing, edge)
         stretches = stretches_of(cfg, engine, checkpointing)
         networks = traced_networks(stretches, engine.every_kth, edge)

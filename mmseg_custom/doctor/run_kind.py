@@ -4,7 +4,9 @@ from mmcv import Config
 from ..distributed.options import Engine
 from ..distributed.parallelize import automatic_type
 from ..engine.build import build_network
-from .depth import first_under_autograd, num_read
+from ..engine.tuning import num_read
+from ..models.tuning import is_internvit
+from .depth import first_under_autograd
 from .run_shape import RunShape
 
 
@@ -34,9 +36,5 @@ def recomputes(cfg: Config) -> bool:
 
 def num_under_autograd(cfg: Config) -> int:
     """Returns the number of blocks of this package's backbone that run under autograd."""
-    return num_read(cfg) - first_under_autograd(cfg) if is_ours(cfg) else 0
-
-
-def is_ours(cfg: Config) -> bool:
-    """Returns whether the backbone of a config is this package's."""
-    return cfg.model.backbone.type == 'InternViT6B'
+    backbone = cfg.model.backbone
+    return num_read(backbone) - first_under_autograd(cfg) if is_internvit(backbone) else 0

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from mmcv import Config
 
 from ..distributed.options import Engine
+from ..engine.tuning import num_read, tuning_in
 from ..models.tuning import FROZEN, FULL, LAST_BLOCKS, LORA, tuning_of
 from ..optim import low_memory
-from .depth import num_read, trained_part
 from .memory import MemoryEstimate, Traces, fits, resolve_engine
 from .run_kind import num_under_autograd, type_of
 from .run_shape import RunShape
@@ -51,7 +51,7 @@ def ways_of(cfg: Config) -> Iterator[Way]:
             (FROZEN, True, 'AdamW', dict(freeze_vit=True)),
             (LORA, not rounded, 'AdamW', dict(adapt=adapt)),
             (LORA, rounded, 'AdamW', dict(adapt=adapt, frozen_dtype=EIGHT_BITS)),
-            (LAST_BLOCKS, True, 'AdamW', dict(train_last=min(LAST, num_read(cfg)))),
+            (LAST_BLOCKS, True, 'AdamW', dict(train_last=min(LAST, num_read(cfg.model.backbone)))),
             (FULL, is_low, low_memory.NAME, {}),
             (FULL, not is_low, 'AdamW', {})):
         own = kind == other and is_own
@@ -87,7 +87,7 @@ def _tuned(cfg: Config, optimizer: str, options: dict) -> Config:
     backbone = cfg.model.backbone
     for name in OF_TUNING:
         backbone.pop(name, None)
-    backbone.update(dict(dict(freeze_vit=False), **options))
+    backbone.update({'freeze_vit': False, **options})
     cfg.pop('feature_cache', None)
     if cfg.optimizer.type != optimizer:
         cfg.optimizer = {'type': optimizer, **{
@@ -97,14 +97,14 @@ def _tuned(cfg: Config, optimizer: str, options: dict) -> Config:
 
 def _name_of(cfg: Config) -> str:
     """Names the way in which a config tunes its backbone."""
-    tuning, rounded = trained_part(cfg), cfg.model.backbone.get('frozen_dtype')
+    tuning, rounded = tuning_in(cfg.model.backbone), cfg.model.backbone.get('frozen_dtype')
     if tuning.kind == FULL:
         return f'full, {cfg.optimizer.type}'
     if tuning.kind == FROZEN:
         return f'frozen, {rounded}' if rounded else 'frozen'
     if tuning.lora is not None:
         name = f'{"DoRA" if tuning.lora.use_dora else "LoRA"} r={tuning.lora.r}'
-        few = len(tuning.blocks) < num_read(cfg)
+        few = len(tuning.blocks) < num_read(cfg.model.backbone)
         return f'{name}{f", {len(tuning.blocks)} blocks" if few else ""}, {rounded or "bf16"} base'
     count = len(tuning.blocks)
     name = 'last block' if count == 1 else f'last {count} blocks'

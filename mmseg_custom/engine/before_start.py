@@ -18,8 +18,8 @@ from mmseg.core import build_optimizer
 from mmseg.models.builder import HEADS, MODELS
 from torch import nn
 
+from ..checkpoint.files import is_adapter_folder
 from ..checkpoint.load import check_exists
-from ..checkpoint.peft_folder import is_adapter_folder
 from ..choices import UNTRAINED
 from ..datasets.class_names import class_names
 from ..datasets.described import DescribedDataset
@@ -30,6 +30,7 @@ from ..distributed.options import Engine
 from ..errors import InputError
 from ..evaluation.metric_names import check_kind_gives, check_kind_measures, metrics_of
 from ..models.segmentors.encoder_decoder import InternViTSegmentor, check_test_cfg
+from ..models.tuning import is_internvit
 from ..optim import low_memory
 from ..plugins import is_known
 from . import classes, preflight
@@ -95,7 +96,7 @@ def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
     backbone = cfg.model.get('backbone') or {}
     pretrained = backbone.get('pretrained')
     begins_elsewhere = cfg.get('load_from') or cfg.get('resume_from') or options.auto_resume
-    ours = backbone.get('type') == 'InternViT6B'
+    ours = is_internvit(backbone)
     if trains and not begins_elsewhere and ours and isinstance(pretrained, str) and pretrained:
         check_exists(pretrained)
     folder = (backbone.get('adapt') or {}).get('pretrained') if ours else None
@@ -109,11 +110,11 @@ def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
 def _check_cached(cfg: Config) -> None:
     """Checks that runs leave something of an InternViT frozen, which a feature cache can hold."""
     backbone = cfg.model.get('backbone') or {}
-    if backbone.get('type') != 'InternViT6B':
+    if not is_internvit(backbone):
         return
     swept = [one.cfg.model.backbone for one in combinations(cfg)] if cfg.get('sweep') else []
     for options in swept or [backbone]:
-        check_tuning(tuning_in(options)[0])
+        check_tuning(tuning_in(options))
 
 
 def _check_schedules(cfg: Config) -> None:
@@ -209,7 +210,7 @@ def check_inputs(cfg: Config) -> None:
         InputError: If a head reads one that there is not, or takes another width.
     """
     backbone = cfg.model.get('backbone') or {}
-    if backbone.get('type') != 'InternViT6B' or cfg.model.get('neck'):
+    if not is_internvit(backbone) or cfg.model.get('neck'):
         return
     width = backbone_option(backbone, 'embed_dim')
     blocks = backbone_option(backbone, 'out_indices')
@@ -250,7 +251,7 @@ def _check_network(cfg: Config, trains: bool) -> None:
     would raise anywhere is an error here.
     """
     backbone = cfg.model.get('backbone') or {}
-    if backbone.get('type') != 'InternViT6B':
+    if not is_internvit(backbone):
         return
     cfg = copy.deepcopy(cfg)
     flash = cfg.model.backbone.get('use_flash_attn')  # the choice of a kernel asks the GPU

@@ -27,6 +27,7 @@ from ..distributed.topology import find_topology, is_unresolved, resolve_topolog
 from ..errors import SHOWN, InputError
 from ..layers.lora import is_adapter
 from ..logs import saying
+from ..models.tuning import is_internvit
 from ..optim import low_memory
 from .blame import reading
 from .determinism import settle_determinism
@@ -58,7 +59,7 @@ def build_network(cfg: Config, *, pretrained: bool = False, on_meta: bool = Fals
         for part in (options, options.backbone):  # some of mmseg's backbones know no such option
             if part.get('pretrained') is not None:
                 part.pretrained = None
-    ours = options.backbone.type == 'InternViT6B'
+    ours = is_internvit(options.backbone)
     if ours and not adapters and isinstance(options.backbone.get('adapt'), dict):
         options.backbone['adapt'].pop('pretrained', None)
     if not trained:
@@ -101,8 +102,8 @@ def _build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None
     anew = () if run.resumed else cfg.get('load_from_without') or ()
     complete = checkpoint is not None and checkpoint.holds_backbone and not any(
         part.split('.')[0] == 'backbone' for part in anew)
-    without = checkpoint is None or not any(map(is_adapter, checkpoint.weights))
-    model = build_network(cfg, pretrained=not complete, on_meta=complete, adapters=without)
+    new_adapters = checkpoint is None or not any(map(is_adapter, checkpoint.weights))
+    model = build_network(cfg, pretrained=not complete, on_meta=complete, adapters=new_adapters)
     if anew and complete:
         build_heads(model, cfg)
     if anew or not complete:
@@ -117,7 +118,7 @@ def _build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None
     apply_precision(model, dtype, run.device, store=not sharded, master_dtype=master_dtype(cfg),
                     head_dtype=head_dtype(cfg, model))
     by_shards = (checkpoint is not None and sharded and complete and checkpoint.is_sharded
-                 and not anew and not (without and cfg.model.backbone.get('adapt')))
+                 and not anew and not (new_adapters and cfg.model.backbone.get('adapt')))
     if checkpoint is not None and not by_shards:
         with explained_parts(checkpoint, run.resumed, anew):
             load_segmentor(model, checkpoint, verify=is_first_of_node(), as_stored=sharded,

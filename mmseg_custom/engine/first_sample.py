@@ -5,6 +5,7 @@ from mmcv.runner import get_dist_info
 from torch import Tensor
 
 from ..errors import InputError
+from ..models.tuning import is_internvit
 from .blame import reading
 from .config import backbone_option
 from .label_check import with_checked_labels
@@ -47,7 +48,7 @@ def try_first_samples(run: Run, trained: bool = True) -> None:
 def _check_patches(cfg: Config, height: int, width: int) -> None:
     backbone = cfg.model.backbone
     patch = backbone_option(backbone, 'patch_size')
-    if backbone.type == 'InternViT6B' and (height % patch or width % patch):
+    if is_internvit(backbone) and (height % patch or width % patch):
         raise InputError(
             f'the pipeline of data.train makes images of {height}x{width} pixels: expected '
             f'multiples of the {patch}-pixel patch; set its crop_size, and the size of Pad, to '

@@ -8,8 +8,17 @@ from ..models.tuning import LAST_BLOCKS, LORA, PARTLY, Tuning, tuning_of
 from .config import backbone_option
 
 
-def tuning_in(backbone: Mapping[str, Any]) -> tuple[Tuning, int]:
-    """Returns what is trained of an InternViT, and the number of its blocks that are read.
+def num_read(backbone: Mapping[str, Any]) -> int:
+    """Returns the number of blocks of an InternViT up to the last whose output is read.
+
+    Args:
+        backbone: Its options, as a config has them.
+    """
+    return max(backbone_option(backbone, 'out_indices')) + 1
+
+
+def tuning_in(backbone: Mapping[str, Any]) -> Tuning:
+    """Returns what is trained of an InternViT.
 
     Args:
         backbone: Its options, as a config has them.
@@ -17,9 +26,8 @@ def tuning_in(backbone: Mapping[str, Any]) -> tuple[Tuning, int]:
     Raises:
         InputError: If an option is invalid.
     """
-    read = max(backbone_option(backbone, 'out_indices')) + 1
-    return Tuning.of(read, **{name: backbone_option(backbone, name) for name in (
-        'freeze_vit', 'adapt', 'train_last', 'train_norms')}), read
+    return Tuning.of(num_read(backbone), **{name: backbone_option(backbone, name) for name in (
+        'freeze_vit', 'adapt', 'train_last', 'train_norms')})
 
 
 def tuning_of_sweep(cfg: Config) -> str:

@@ -54,8 +54,8 @@ def add_lora(module: nn.Module, options: LoraOptions) -> None:
     """Puts adapters around linear layers of a module, and freezes everything else in it.
 
     Adapters have the dtype of their layers, that of 8-bit ones the default dtype. They have values
-    of their own also where the layers are on the meta device, except for the norms of DoRA, which
-    :func:`reset_norms` computes once the layers have theirs.
+    of their own also where the layers are on the meta device, except for the norms of DoRA:
+    :func:`reset_norms` computes them, exactly, once the layers have their weights.
 
     Args:
         module: Block, or another module with linear layers.
@@ -83,8 +83,6 @@ def add_lora(module: nn.Module, options: LoraOptions) -> None:
             layer.lora_A.to_empty(device='cpu')
             layer.lora_B.to_empty(device='cpu')
             layer.reset_lora_parameters(NAME, True)
-        else:
-            reset_norms(layer)
 
 
 def linear_names(module: nn.Module) -> list[str]:

@@ -10,12 +10,12 @@ from mmcv import Config
 from mmseg_custom.distributed.memory import FRAGMENTATION, RESERVE
 from mmseg_custom.doctor import advice
 from mmseg_custom.doctor.advice import _changes, advise, tuning_settings
-from mmseg_custom.doctor.depth import trained_part
 from mmseg_custom.doctor.memory import MemoryEstimate, predict
 from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.doctor.ways import ways_of
 from mmseg_custom.engine.batch_norm import find_single_value
 from mmseg_custom.engine.key_values import read_value
+from mmseg_custom.engine.tuning import tuning_in
 from mmseg_custom.units import GIB, MIB
 
 CROP = (112, 112)
@@ -141,7 +141,7 @@ def test_names_the_options_that_train_another_part(backbone):
         changed = copy.deepcopy(cfg)
         changed.merge_from_dict({key: read_value(value) for key, _, value in (
             setting.partition('=') for setting in tuning_settings(cfg, way.cfg))})
-        assert trained_part(changed) == trained_part(way.cfg), way.name
+        assert tuning_in(changed.model.backbone) == tuning_in(way.cfg.model.backbone), way.name
         assert changed.optimizer.type == way.cfg.optimizer.type
         for name in ('frozen_dtype', 'unfreeze_pos_embed'):
             there, expected = (each.model.backbone.get(name) for each in (changed, way.cfg))

@@ -18,7 +18,7 @@ from ...distributed.parallelize import engine_of, unwrap
 from ...evaluation.run_info import versions
 from ...layers.lora import LoraOptions
 from ...missing import ROOT
-from ...models.tuning import FROZEN, FULL, LAST_BLOCKS, tuning_of
+from ...models.tuning import FROZEN, FULL, LAST_BLOCKS, is_internvit, tuning_of
 from ...units import format_bytes
 from ..build import compute_dtype, head_dtype
 from ..config import kind_of
@@ -65,7 +65,7 @@ def kind_of_run(run: Run) -> str:
     if chosen := few_shot_lists(run.data['train']):
         few = f', few-shot ({chosen[0].fraction or "a selection of images"})'
     backbone = dict(model.get('backbone', {}))
-    if backbone.get('type') != 'InternViT6B':  # whose options have these names, and maybe others
+    if not is_internvit(backbone):  # whose options have these names, and maybe others
         backbone = {name: backbone[name] for name in ('freeze_vit',) if name in backbone}
     if 'decode_head' not in model or {'freeze_vit', 'adapt', 'train_last'}.isdisjoint(backbone):
         return f'training{few}'

@@ -10,9 +10,9 @@ from mmcv import Config, ConfigDict
 from mmseg.utils import get_root_logger
 
 from ...errors import InputError, some_of
-from ...models.tuning import LAST_BLOCKS, LORA, PARTLY, Tuning
+from ...models.tuning import LAST_BLOCKS, LORA, PARTLY, is_internvit
 from ..config import backbone_option
-from ..tuning import tuning_in, tuning_of_sweep
+from ..tuning import num_read, tuning_in, tuning_of_sweep
 from .settings import SweepSettings
 
 
@@ -32,7 +32,7 @@ def check_backbone(cfg: Config, settings: SweepSettings) -> None:
         InputError: If not.
     """
     backbone = cfg.model.backbone
-    if backbone.get('type') != 'InternViT6B':
+    if not is_internvit(backbone):
         raise InputError(f'sweep: model.backbone.type={backbone.get("type")!r}: expected '
                          'InternViT6B, whose frozen feature maps heads can share')
     tuning = tuning_of_sweep(cfg)
@@ -61,10 +61,9 @@ def log_passes(backbones: Sequence[Mapping], cached: bool) -> None:
         cached: Whether they train on feature caches.
     """
     logger, tunings = get_root_logger(), [tuning_in(backbone) for backbone in backbones]
-    first = sorted({tuning.first_trained for tuning, _ in tunings})
-    work = sum(_work(*each, bool(backbone_option(backbone, 'with_cp')), cached)
-               for each, backbone in zip(tunings, backbones))
-    kind = 'LoRA runs' if tunings[0][0].kind == LORA else 'runs that train blocks'
+    first = sorted({tuning.first_trained for tuning in tunings})
+    work = sum(_work(backbone, cached) for backbone in backbones)
+    kind = 'LoRA runs' if tunings[0].kind == LORA else 'runs that train blocks'
     logger.info('sweep: %s share no feature maps: %d run(s) in all, one after another, which '
                 'compute as much as about %.3g passes of the frozen backbone', kind,
                 len(tunings), work)
@@ -73,19 +72,19 @@ def log_passes(backbones: Sequence[Mapping], cached: bool) -> None:
         logger.info('sweep: the blocks before the first trained one are computed once, for %d '
                     'feature cache(s): before block %s', len(first), some_of(first))
     elif frozen:
-        alone = sum(_work(*each, bool(backbone_option(backbone, 'with_cp')), True)
-                    for each, backbone in zip(tunings, backbones))
+        alone = sum(_work(backbone, cached=True) for backbone in backbones)
         logger.info('sweep: %.0f %% of this are frozen blocks, which a feature_cache would compute '
                     'once for all runs (docs/feature_cache.md)', 100 * (1 - alone / work))
 
 
-def _work(tuning: Tuning, read: int, recomputes: bool, cached: bool) -> float:
+def _work(backbone: Mapping, cached: bool) -> float:
     """Estimates the work of an iteration of a run, in passes of the frozen backbone.
 
     A block's backward pass takes as long as a forward pass for the gradients of its inputs, and
     as long again for those of its weights, which adapters spare.
     """
-    trained = read - tuning.first_trained
+    tuning, read = tuning_in(backbone), num_read(backbone)
+    trained, recomputes = read - tuning.first_trained, bool(backbone_option(backbone, 'with_cp'))
     passes = 1 + recomputes + (1 if tuning.kind == LORA else 2)
     return ((0 if cached else tuning.first_trained) + trained * passes) / read
 

@@ -6,7 +6,7 @@ import os.path as osp
 from mmcv.runner import get_dist_info
 
 from ...checkpoint.metadata import plain
-from ...evaluation.training_log import LOSS, read_training_log
+from ...evaluation.training_log import LOSS, TrainingLog, read_training_log
 from ...files import atomic_write
 from ...schema import integer, nullable, read_json, record, scalar, text
 
@@ -61,9 +61,13 @@ def record_log(folder: str) -> tuple[int, float | None]:
         for iteration, value in zip(curve.iterations.tolist(), curve.values.tolist()):
             scores.setdefault(iteration, {})[name] = value
     write_json(osp.join(folder, SCORES), plain(scores))
+    return int(max(log.iterations, default=0)), last_loss(log)
+
+
+def last_loss(log: TrainingLog) -> float | None:
+    """Returns the last loss of a log; None if there is none."""
     losses = log.losses.get(LOSS)
-    return (int(max(log.iterations, default=0)),
-            None if losses is None else float(losses[-1]))
+    return None if losses is None else float(losses[-1])
 
 
 def read_scores(folder: str) -> dict[int, dict[str, float]]:

@@ -15,7 +15,7 @@ from ...evaluation.training_log import read_training_log
 from ...files import atomic_path
 from ..used_folder import HEAD_CONFIG
 from .grid import Combination, label
-from .records import SWEEP, read_result, read_scores, write_json
+from .records import SWEEP, last_loss, read_result, read_scores, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -129,17 +129,11 @@ def _describe(combination: Combination) -> dict:
         name=combination.name, settings=combination.settings,
         state=result.get('state', 'started'), reason=result.get('reason'),
         iterations=result.get('iterations'),
-        loss=_last_loss(folder),
+        loss=last_loss(read_training_log(folder)),
         mIoU=scores[max(scores)] if scores else None,
         best_mIoU=None if best is None else scores[best], best_iteration=best,
         config=osp.join(folder, HEAD_CONFIG),
         checkpoint=kept[-1][1] if kept else newest_whole(folder))
-
-
-def _last_loss(folder: str) -> float | None:
-    """Returns the last logged loss of a head."""
-    losses = read_training_log(folder).losses.get('loss')
-    return None if losses is None else float(losses[-1])
 
 
 def _spread(scored: Sequence[dict]) -> dict | None:

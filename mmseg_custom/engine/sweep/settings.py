@@ -20,7 +20,7 @@ class SweepSettings:
         head: 'linear' (batch norm and a 1x1 classifier), 'upernet' (feature pyramid and UPerNet).
         train_last: Numbers of last blocks that are trained.
         r: Ranks of the adapters of a backbone with LoRA.
-        alpha: Their scales.
+        alpha: Numerators of their factor ``alpha / r``.
         models: Head -> config file with its model, for heads that are not the config's own;
             default: the file in ``_base_/models`` with a backbone of the same width.
         heads_at_once: Largest number of heads in a round; default: as many as fit in memory.

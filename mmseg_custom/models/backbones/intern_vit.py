@@ -205,7 +205,7 @@ class InternViT6B(BaseModule):
         return self._num_read if self.tuning.kind == FROZEN else self.tuning.first_trained
 
     @property
-    def first_differentiated(self) -> int:
+    def first_under_autograd(self) -> int:
         """Index of the first block that runs under autograd in training."""
         return 0 if self._trains_positions else self.first_trained
 
@@ -336,7 +336,7 @@ class InternViT6B(BaseModule):
 
     def _trunk(self, images: Tensor) -> list[Tensor]:
         """(B, in_chans, H, W) -> a feature map (B, D, h, w) for each of ``out_indices``."""
-        start = self.first_differentiated
+        start = self.first_under_autograd
         if start == self._num_read or not torch.is_grad_enabled():
             with torch.no_grad():
                 tokens, grid = self._embed(images)
