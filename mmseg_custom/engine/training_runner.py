@@ -17,6 +17,7 @@ from .evaluation_hook import SegEvalHook
 from .hooks import ToBFloat16Hook, ToFloat16Hook
 from .last_save import LastSave
 from .loaders import build_test_loader
+from .mask_annealing import MaskAnnealingHook, annealed_heads
 from .preemption import PreemptionHook
 from .randomness import SeedHook
 from .run import Run
@@ -127,3 +128,6 @@ def register_custom_hooks(runner: IterBasedRunner, run: Run) -> None:
             continue  # The model was built in the precision of these hooks, or of the config.
         with reading('custom_hooks'):
             runner.register_hook(hook, priority=priority)
+    if annealed_heads(unwrap(runner.model)) and not any(
+            isinstance(hook, MaskAnnealingHook) for hook in runner.hooks):
+        runner.register_hook(MaskAnnealingHook())

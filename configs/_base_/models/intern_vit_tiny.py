@@ -19,3 +19,13 @@ upernet_tiny = dict(
     decode_head=dict(in_channels=[192, 192, 192, 192], channels=64),
     auxiliary_head=dict(in_channels=192, channels=64),
     test_cfg=test_cfg_tiny)
+plain_mask_tiny = dict(
+    backbone=dict(backbone_tiny, out_indices=[1, 2, 3, 5]),
+    decode_head=dict(
+        in_channels=[192, 192, 192, 192],
+        channels=64,
+        num_blocks=2,
+        num_heads=4,
+        mlp_ratio=4.0,
+        num_points=1024),
+    test_cfg=test_cfg_tiny)

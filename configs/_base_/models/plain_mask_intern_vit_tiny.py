@@ -1,0 +1,4 @@
+# plain_mask_intern_vit_6b.py at the sizes of intern_vit_tiny.py.
+_base_ = ['./plain_mask_intern_vit_6b.py', './intern_vit_tiny.py']
+
+model = {{_base_.plain_mask_tiny}}

@@ -1,0 +1,190 @@
+"""A mask decoder of plain transformer blocks on the features of several layers of a backbone.
+
+B batch, C channels, Q queries, N patches, D width, h w patch grid, K classes, H W pixels.
+"""
+from collections.abc import Sequence
+
+import torch
+from mmseg.models.builder import HEADS
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.utils import get_root_logger
+from torch import Tensor, nn
+
+from ...errors import InputError
+from ...layers.plain_mask import (
+    LateralProjection,
+    MaskedBlock,
+    MaskPredictor,
+    attention_mask,
+    pixel_scores,
+)
+from ...layers.rotary import patch_angles
+from ...losses.mask_matching import (
+    MaskLossOptions,
+    MaskTargets,
+    Prediction,
+    mask_losses,
+    mask_targets,
+)
+from ...losses.upsampled import upsampled_cross_entropy
+
+POWER = 0.9  # of the annealing
+
+
+@HEADS.register_module()
+class PlainMaskHead(BaseDecodeHead):
+    """Queries and patches in plain transformer blocks, which predict masks with their classes.
+
+    Cavagnero et al., "Plain Mask Transformer", 2026, after Kerssies et al., "Your ViT is Secretly
+    an Image Segmentation Model" (EoMT), 2025, and Cheng et al., "Masked-attention Mask
+    Transformer", 2022. Features of several layers are projected to ``channels`` and summed, queries
+    are put in front of them, and both pass the blocks. In training a prediction is read before each
+    block as well, and queries attend to the patches of their mask alone: those of a block with the
+    probability ``attn_mask_probs``, which goes from 1 to 0 in the course of the training, for one
+    block after the other. A trained head predicts once, without masked attention.
+
+    Training needs the libraries of the extra ``masks``. Pixels with the ignored label belong to no
+    mask, and count as background of all: see :func:`...losses.mask_matching.mask_targets`.
+
+    Args:
+        in_channels: Width C of each layer's map, or of the only one.
+        num_classes: K.
+        channels: D.
+        in_index: Positions of the maps among those of the backbone.
+        input_transform: ``'multiple_select'`` for several maps, None for one.
+        num_queries: Q: the most classes that an image may have in training.
+        num_blocks: Number of blocks.
+        num_heads: Number of attention heads; must divide D into multiples of 4.
+        mlp_ratio: Width of the MLP of a block over D.
+        num_upscalings: Number of times that masks have twice the resolution of the patches: 2 for
+            masks at a stride of 4 pixels with patches of 16.
+        class_weight: Weight of the cross-entropy of the classes.
+        mask_weight: Weight of the binary cross-entropy of the masks.
+        dice_weight: Weight of the Dice loss of the masks.
+        no_object_weight: Weight of queries without a mask in the cross-entropy.
+        num_points: Number of points of a mask at which it is compared.
+        oversample_ratio: Number of points drawn for each that is chosen for its uncertainty.
+        importance_sample_ratio: Share of the points that are chosen so.
+        ignore_index: Label of pixels without a class.
+        align_corners: Option of resizing scores to pixels.
+
+    Attributes:
+        attn_mask_probs: (number of blocks), probability of masked attention in each block.
+        gives_probabilities: Whether scores are averaged over views as they are.
+    """
+    gives_probabilities = True
+
+    def __init__(self, in_channels: int | Sequence[int], num_classes: int, channels: int = 1024,
+                 in_index: int | Sequence[int] = (0, 1, 2, 3),
+                 input_transform: str | None = 'multiple_select', num_queries: int = 100,
+                 num_blocks: int = 6, num_heads: int = 16, mlp_ratio: float = 4.0,
+                 num_upscalings: int = 2, class_weight: float = 2.0, mask_weight: float = 5.0,
+                 dice_weight: float = 5.0, no_object_weight: float = 0.1, num_points: int = 12544,
+                 oversample_ratio: float = 3.0, importance_sample_ratio: float = 0.75,
+                 ignore_index: int | None = 255, align_corners: bool = False):
+        # out_channels spares mmseg's advice to use one channel for two classes.
+        super().__init__(in_channels, channels, num_classes=num_classes, out_channels=num_classes,
+                         dropout_ratio=0.0, in_index=in_index, input_transform=input_transform,
+                         ignore_index=ignore_index, align_corners=align_corners, init_cfg=None)
+        del self.conv_seg, self.loss_decode  # which no mask needs
+        self.loss_options = MaskLossOptions(
+            num_classes, class_weight, mask_weight, dice_weight, no_object_weight, num_points,
+            oversample_ratio, importance_sample_ratio)
+        widths = [in_channels] if isinstance(in_channels, int) else in_channels
+        self.head_dim = channels // num_heads
+        self.laterals = nn.ModuleList(LateralProjection(width, channels) for width in widths)
+        self.queries = nn.Parameter(torch.randn(num_queries, channels))
+        self.blocks = nn.ModuleList(MaskedBlock(channels, num_heads, mlp_ratio)
+                                    for _ in range(num_blocks))
+        self.predictor = MaskPredictor(channels, num_classes, num_upscalings)
+        self.register_buffer('attn_mask_probs', torch.ones(num_blocks))
+        self._has_told_unlabelled = False
+
+    def anneal(self, progress: float) -> None:
+        """Sets the probability of masked attention of each block.
+
+        Each block has its share of the training, in which its probability goes to 0.
+
+        Args:
+            progress: Share of the training that is done, 0..1.
+        """
+        shares = len(self.blocks) + 2
+        values = [(1 - min(max(progress * shares - 1 - i, 0), 1)) ** POWER
+                  for i in range(len(self.blocks))]
+        self.attn_mask_probs.copy_(torch.tensor(values))
+
+    def forward(self, inputs: list[Tensor]) -> Tensor:
+        """Feature maps [(B, C_i, h, w)] -> scores (B, K, s*h, s*w), see :func:`pixel_scores`."""
+        return pixel_scores(*self.predictions(inputs, of_all_blocks=False)[-1])
+
+    def predictions(self, inputs: list[Tensor], of_all_blocks: bool) -> list[Prediction]:
+        """Computes the predictions of the queries.
+
+        Args:
+            inputs: Feature maps [(B, C_i, h, w)] of the backbone.
+            of_all_blocks: Whether there is one before each block, by which its queries are masked,
+                as in training; else there is one after the last.
+
+        Returns:
+            Logits of masks (B, Q, s*h, s*w) and of classes (B, Q, K + 1) of each prediction.
+        """
+        patches, grid = self._patches(inputs)
+        angles = patch_angles(grid, self.head_dim, patches.device)
+        tokens = torch.cat([self.queries.expand(len(patches), -1, -1), patches], dim=1)
+        found: list[Prediction] = []
+        for block, probability in zip(self.blocks, self.attn_mask_probs):
+            mask = None
+            if of_all_blocks:
+                found.append(self.predictor(tokens, grid))
+                mask = attention_mask(found[-1][0], grid, probability)
+            tokens = block(tokens, angles, mask)
+        return [*found, self.predictor(tokens, grid)]
+
+    def _patches(self, inputs: list[Tensor]) -> tuple[Tensor, tuple[int, int]]:
+        """Feature maps [(B, C_i, h, w)] -> sum of their projections (B, N, D), and (h, w)."""
+        maps = self._transform_inputs(inputs)
+        maps = [maps] if torch.is_tensor(maps) else maps
+        grids = {tuple(x.shape[2:]) for x in maps}
+        if len(grids) > 1:
+            raise InputError(f'PlainMaskHead: feature maps of {len(grids)} sizes, {sorted(grids)}: '
+                             'expected one; set model.backbone.with_fpn=False')
+        patches = torch.stack([lateral(x) for lateral, x in zip(self.laterals, maps)]).sum(0)
+        return patches, grids.pop()
+
+    def forward_train(self, inputs: list[Tensor], img_metas: list[dict], gt_semantic_seg: Tensor,
+                      train_cfg: dict | None) -> dict[str, Tensor]:
+        """Computes the losses, summed over all predictions, and the accuracy of the last one.
+
+        Args:
+            inputs: Feature maps [(B, C_i, h, w)].
+            img_metas: Metas of the images, which name their files.
+            gt_semantic_seg: Labels (B, 1, H, W).
+            train_cfg: Not used.
+
+        Raises:
+            InputError: If an image has more classes than there are queries.
+        """
+        labels = gt_semantic_seg.squeeze(1)
+        targets = mask_targets(labels, self.num_classes, self.ignore_index)
+        self._check(targets, img_metas)
+        predictions = self.predictions(inputs, of_all_blocks=True)
+        losses = mask_losses(predictions, targets, self.loss_options, over_ranks=self.training)
+        with torch.no_grad():
+            losses['acc_seg'] = upsampled_cross_entropy(
+                pixel_scores(*predictions[-1]), labels, align_corners=self.align_corners,
+                ignore_index=-100 if self.ignore_index is None else self.ignore_index)[1]
+        return losses
+
+    def _check(self, targets: MaskTargets, metas: list[dict]) -> None:
+        """Refuses images with more classes than queries, and tells of the first without any."""
+        for number, meta in zip(targets.counts, metas):
+            if number > len(self.queries):
+                raise InputError(
+                    f'{meta.get("filename")}: {number} classes in a crop, but num_queries='
+                    f'{len(self.queries)}: expected a query for each; set model.decode_head.'
+                    f'num_queries={number} or more')
+            if number == 0 and not self._has_told_unlabelled:
+                self._has_told_unlabelled = True
+                get_root_logger().info(
+                    '%s: no pixel of this crop is labelled: its queries learn that there is no '
+                    'object (further such crops are not told of)', meta.get('filename'))
