@@ -27,6 +27,7 @@ from ..distributed.topology import find_topology, is_unresolved, resolve_topolog
 from ..errors import SHOWN, InputError
 from ..layers.lora import is_adapter
 from ..logs import saying
+from ..models.segmentors.encoder_decoder import InternViTSegmentor
 from ..models.tuning import is_internvit
 from ..optim import low_memory
 from .blame import reading
@@ -176,6 +177,8 @@ def build_heads(model: nn.Module, cfg: Config) -> None:
             setattr(model, name, nn.ModuleList(build_head(part) for part in options))
         elif options is not None:
             setattr(model, name, build_head(options))
+    if isinstance(model, InternViTSegmentor):
+        model.join_backbone()
 
 
 def init_heads(model: nn.Module) -> None:

@@ -22,10 +22,10 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Runs PyTorch's scaled dot product attention, on every device and in every dtype.
 
     Args:
-        q: (B, N, heads, d), as flash-attn wants it.
-        k: Like q.
-        v: Like q.
-        mask: Boolean, broadcastable to (B, heads, N, N): True where a token (row) attends to
+        q: (B, R, heads, d), as flash-attn wants it; R may be less than N.
+        k: (B, N, heads, d).
+        v: Like k.
+        mask: Boolean, broadcastable to (B, heads, R, N): True where a token (row) attends to
             another (column). None: everywhere.
     """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
@@ -152,10 +152,19 @@ class Attention(nn.Module):
 
         Args:
             x: Tokens.
-            mask: See :func:`sdpa`, which takes it: flash-attn's kernels know no masks.
+            mask: Boolean, broadcastable to (B, heads, R, N): True where one of the first R tokens
+                (rows) attends to another (column). The others attend to all. None: all do.
         """
         q, k, v = self.qkv(x).chunk(3, dim=-1)  # (B, N, 3*D) -> 3 x (B, N, D)
         q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (y.unflatten(-1, (self.num_heads, -1)) for y in (q, k, v))  # (B, N, heads, d)
-        out = self.kernel(q, k, v) if mask is None else sdpa(q, k, v, mask)
+        out = self.kernel(q, k, v) if mask is None else self._masked(q, k, v, mask)
         return self.proj(out.flatten(2))
+
+    def _masked(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """Runs SDPA on the rows of a mask, and the fast kernels, which know none, on the others."""
+        rows = mask.shape[-2]
+        parts = [sdpa(q[:, :rows], k, v, mask)]
+        if rows < q.shape[1]:
+            parts.append(self.kernel(q[:, rows:], k, v))
+        return torch.cat(parts, dim=1)

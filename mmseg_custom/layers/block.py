@@ -91,7 +91,7 @@ class Block(nn.Module):
 
         Args:
             x: Tokens.
-            mask: Which tokens attend to which others: see :func:`.attention.sdpa`.
+            mask: Which tokens attend to which others: see :class:`.attention.Attention`.
         """
         x = self._add(x, self.ls1, self.attn(self.norm1(x), mask))
         x = self._add(x, self.ls2, self.mlp(self.norm2(x)))

@@ -26,12 +26,16 @@ class BlockSequence(BaseModule):
         out_indices: Indices of the blocks whose tokens are read.
         tuning: What of the blocks is trained.
         with_cp: Whether activations are recomputed in training (activation checkpointing).
+        embed_dim: Width D.
+        with_fpn: Whether the maps become a feature pyramid.
         num_left: Number of blocks, the last that are read, which :meth:`leave_blocks` leaves out.
     """
     blocks: nn.ModuleList
     out_indices: list[int]
     tuning: Tuning
     with_cp: bool
+    with_fpn: bool
+    embed_dim: int
     _trains_positions: bool
 
     def __init__(self) -> None:
@@ -98,8 +102,8 @@ class BlockSequence(BaseModule):
         Args:
             index: Index of the block, from ``first_left`` on.
             tokens: (B, M, D), those of the image and of the head in any order.
-            mask: Boolean, broadcastable to (B, heads, M, M): see
-                :func:`...layers.attention.sdpa`.
+            mask: Boolean, broadcastable to (B, heads, R, M), for the first R tokens: see
+                :class:`...layers.attention.Attention`.
 
         Returns:
             (B, M, D).
