@@ -67,10 +67,11 @@ setup(
         'jinja2>=3.0',
     ],
     extras_require={
-        'test': ['pytest>=8', 'ruff', 'mypy', 'transformers>=4.52', 'torchao', 'peft>=0.21',
-                 'axe-core-python'],
+        'test': ['pytest>=8', 'ruff', 'mypy', 'transformers>=4.52', 'scipy', 'torchao',
+                 'peft>=0.21', 'axe-core-python'],
         'low-memory': ['torchao'],  # optimizer=dict(type='LowMemoryAdamW')
         'lora': ['peft>=0.21'],  # model.backbone.adapt
+        'masks': ['transformers>=4.52', 'scipy'],  # training a PlainMaskHead
         'web': ['gradio>=6.0,<7'],  # tools/demo_web.py
         'docs': ['mkdocs-material>=9.5', 'mkdocstrings-python>=2.0'],  # make docs
     },

@@ -5,5 +5,6 @@ from .mask_annealing import MaskAnnealingHook
 from .runner import SegRunner
 from .text_log import SegTextLoggerHook
 
-__all__ = ['MaskAnnealingHook', 'SegCheckpointHook', 'SegMMSegWandbHook', 'SegOptimizerHook', 'SegRunner',
-           'SegTextLoggerHook', 'SegWandbLoggerHook', 'ToBFloat16Hook', 'ToFloat16Hook']
+__all__ = ['MaskAnnealingHook', 'SegCheckpointHook', 'SegMMSegWandbHook', 'SegOptimizerHook',
+           'SegRunner', 'SegTextLoggerHook', 'SegWandbLoggerHook', 'ToBFloat16Hook',
+           'ToFloat16Hook']

@@ -251,7 +251,8 @@ class InternViTSegmentor(EncoderDecoder):
         """Computes the label map of an image from its views, on their device."""
         with _exact_products():
             return labels_of([job.view(self.align_corners) for job in jobs],
-                             self.decode_head.threshold if self.out_channels == 1 else None)
+                             self.decode_head.threshold if self.out_channels == 1 else None,
+                             getattr(self.decode_head, 'gives_probabilities', False))
 
 
 def _most_of_ranks(numbers: Sequence[int], device: torch.device) -> list[int]:

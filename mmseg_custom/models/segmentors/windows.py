@@ -98,7 +98,8 @@ class View:
     pitch: float
 
 
-def labels_of(views: Sequence[View], threshold: float | None = None) -> Tensor:
+def labels_of(views: Sequence[View], threshold: float | None = None,
+              are_probabilities: bool = False) -> Tensor:
     """Computes the labels (H, W) of an image from all its views: uint8, or int16 for many classes.
 
     One view: the class of the largest logit. Several: the class of the largest mean probability.
@@ -107,6 +108,8 @@ def labels_of(views: Sequence[View], threshold: float | None = None) -> Tensor:
         views: Views of the same output size.
         threshold: Least probability of class 1 in a network with one output channel (K = 1); None
             in one with several.
+        are_probabilities: Whether the logits are probabilities or sums of them, which are averaged
+            over several views as they are.
     """
     classes = len(views[0].logits)
     height, width = len(views[0].rows), len(views[0].columns)
@@ -117,6 +120,7 @@ def labels_of(views: Sequence[View], threshold: float | None = None) -> Tensor:
     on_cpu = labels.device.type == 'cpu'
     quick = on_cpu and all(bool(view.logits.isfinite().all()) for view in views)
     argmax = first_argmax_ if quick else partial(torch.argmax, dim=0)
+    probability = _unchanged if are_probabilities else partial(torch.softmax, dim=0)
 
     def label_strip(y: slice) -> None:
         bands = []
@@ -128,7 +132,7 @@ def labels_of(views: Sequence[View], threshold: float | None = None) -> Tensor:
             if threshold is not None:
                 found = _mean(tile, torch.sigmoid)[0] > threshold
             elif len(views) > 1:
-                found = argmax(_mean(tile, partial(torch.softmax, dim=0)))
+                found = argmax(_mean(tile, probability))
             elif quick:
                 found = _label_pruned(*tile[0])
             else:
@@ -204,6 +208,10 @@ def _mean(tile: list, probability) -> Tensor:
     for band, block in tile[1:]:
         total += probability(_logits(band, block))
     return total / len(tile)
+
+
+def _unchanged(probabilities: Tensor) -> Tensor:
+    return probabilities
 
 
 def _label_pruned(band: tuple[Tensor, Tensor], block: tuple[Tensor, Tensor]) -> Tensor:
