@@ -49,15 +49,9 @@ class BackboneBlocks(nn.Module):
         Raises:
             InputError: If it cannot leave them.
         """
-        self._joined = (_checked(backbone, self.dim, self.num_blocks),)
-        self._backbone.leave_blocks(self.num_blocks)
-
-    @property
-    def _backbone(self) -> BlockSequence:
-        if not self._joined:
-            raise InputError(f"{HEAD}.blocks='backbone': the head has not joined a backbone: "
-                             "expected it as the decode_head of model.type='InternViTSegmentor'")
-        return self._joined[0]
+        checked = _checked(backbone, self.dim, self.num_blocks)
+        checked.leave_blocks(self.num_blocks)
+        self._joined = (checked,)
 
     def tokens(self, inputs: Sequence[Tensor], queries: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Puts queries between the class token and the patches.
@@ -68,7 +62,13 @@ class BackboneBlocks(nn.Module):
 
         Returns:
             Tokens (B, 1 + Q + N, D) in the dtype of the patches, and (h, w).
+
+        Raises:
+            InputError: If there is no backbone that left its blocks.
         """
+        if not self._joined:
+            raise InputError(f"{HEAD}.blocks='backbone': the head has not joined a backbone: "
+                             "expected it as the decode_head of model.type='InternViTSegmentor'")
         cls_token, patches = inputs
         own = queries.to(patches.dtype).expand(len(patches), -1, -1)
         tokens = torch.cat([cls_token.flatten(2).transpose(1, 2), own,
@@ -90,7 +90,8 @@ class BackboneBlocks(nn.Module):
         if mask is not None:
             in_front = 1 + mask.shape[1]
             mask = F.pad(mask, (in_front, 0, 1, 0), value=True).unsqueeze(1)
-        return self._backbone.run_left_block(self._backbone.first_left + i, tokens, mask)
+        backbone, = self._joined
+        return backbone.run_left_block(backbone.first_left + i, tokens, mask)
 
     def read(self, tokens: Tensor) -> Tensor:
         """Tokens (B, 1 + Q + N, D) -> queries and patches (B, Q + N, C), float32."""
