@@ -20,6 +20,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..schema import shorten
 from .adapter_record import check_record
+from .deepspeed import refuse_resuming
 
 DEPTH = 100  # most levels of dicts and lists in each other
 NAME_LENGTH = 1000
@@ -125,8 +126,10 @@ def check_progress(meta: dict, path: str) -> None:
     """Checks what a run that is resumed reads of a checkpoint's metadata.
 
     Raises:
-        InputError: If the iteration is missing, or an entry is of another kind than expected.
+        InputError: If the iteration is missing, an entry is of another kind than expected, or the
+            checkpoint is one of DeepSpeed.
     """
+    refuse_resuming(meta, path)
     _check_kinds(meta, _PROGRESS, path)
     if meta.get('iter') is None:
         raise InputError(f'{path} does not say after which iteration it was saved (meta.iter): '

@@ -33,7 +33,8 @@ def merge(path: str, target: str, backbone: str | None = None, *,
     backbone; and a target without an ending is such a folder.
 
     Args:
-        path: Small checkpoint, one with adapters, the folder of a sharded one, or one of peft's.
+        path: Small checkpoint, one with adapters, one of DeepSpeed, or a folder: of a sharded
+            checkpoint, of weights, or of peft's adapters.
         target: File or folder to write; must not exist.
         backbone: Its backbone's file; default: see :func:`.segmentor.find_backbone`.
         show_progress: Whether to draw a progress bar on the terminal.
@@ -66,7 +67,8 @@ def merge(path: str, target: str, backbone: str | None = None, *,
         with progress_of(weights.values(), show_progress) as bar:
             write_safetensors(target, weights, bar.update)
         return loss
-    if source is None and adapt is None and not checkpoint.is_sharded:
+    if source is None and adapt is None and not (
+            checkpoint.is_sharded or checkpoint.note or os.path.isdir(path)):
         raise InputError(f'{path} is a classic checkpoint already: nothing to merge')
     meta = {name: value for name, value in checkpoint.meta.items() if name != 'backbone'}
     state = (check_optimizer(checkpoint.optimizer, path) or {}).get('state', {})

@@ -13,6 +13,7 @@ from ..layers.lora import is_adapter, native_name
 from . import adapter_loading, provenance
 from .averages import is_second, leave_aside
 from .checkpoint import Checkpoint, backbone_record_of, open_checkpoint
+from .deepspeed import is_deepspeed
 from .files import safe_load
 from .integrity import finish_checks
 from .keys import BACKBONE, summarize
@@ -20,7 +21,6 @@ from .lazy import LazyStateDict, compute
 from .load import fill, open_backbone_weights, resample
 from .provenance import WeightsSource
 from .recorded import compared_with
-from .shard_reader import is_sharded_checkpoint
 
 
 def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: str | None = None,
@@ -82,7 +82,7 @@ def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: 
     if anew:
         adapter_loading.start_adapters(model.backbone, model.backbone.adapt_folder, logger)
     _finish(model)
-    logger.info('loaded %d tensors from %s%s', len(weights), checkpoint.path,
+    logger.info('loaded %d tensors from %s%s%s', len(weights), checkpoint.path, checkpoint.note,
                 f' and the backbone {source.path}' if source else '')
     return checkpoint
 
@@ -101,12 +101,12 @@ def read_checkpoint(path: str, *, backbone: str | None = None) -> dict:
     Raises:
         InputError: As :func:`load_segmentor`, but for what depends on a model.
     """
-    if is_sharded_checkpoint(path):
+    if os.path.isdir(path):
         checkpoint = open_checkpoint(path)
     else:
         content, mapped = safe_load(path)
         finish_checks()  # the caller gets copies of everything at once
-        if backbone_record_of(content.get('meta')) is None:
+        if backbone_record_of(content.get('meta')) is None and not is_deepspeed(content):
             adapter_loading.note_adapters(content, path)
             return content
         checkpoint = Checkpoint.of(path, content, mapped)

@@ -115,7 +115,7 @@ PARAMETERS: dict[str, dict[str, Kind]] = {
 }
 # Parameters of what a class passes its ``**kwargs`` on to, which takes no others.
 FURTHER_PARAMETERS: dict[str, dict[str, Kind]] = {
-    'CheckpointHook': dict(filename_tmpl=TEXT, meta=SETTINGS, create_symlink=FLAG, deepspeed=ANY),
+    'CheckpointHook': dict(filename_tmpl=TEXT, meta=SETTINGS, create_symlink=FLAG, deepspeed=FLAG),
 }
 LOADER = dict(
     samples_per_gpu=SIZE, workers_per_gpu=COUNT, persistent_workers=FLAG, pin_memory=FLAG,
@@ -163,6 +163,7 @@ SETTINGS_OF_RUNS: dict[str, Kind] = dict(
     accumulation=SIZE, checkpoint_config=SETTINGS | NONE, crop_size=PAIR | SIZE,
     cudnn_benchmark=FLAG,
     custom_hooks=many(TYPED) | NONE, custom_imports=SETTINGS | NONE, data=SETTINGS,
+    deepspeed=FLAG, deepspeed_config=TEXT | SETTINGS | NONE,
     dist_params=SETTINGS | NONE, engine=SETTINGS | NONE, evaluation=SETTINGS | NONE,
     feature_cache=SETTINGS | NONE, find_unused_parameters=FLAG,
     head_precision=one_of(None, 'fp32', 'bf16'), load_from=PATH,
@@ -176,13 +177,12 @@ SETTINGS_OF_RUNS: dict[str, Kind] = dict(
     total_iters=steps(1) | NONE,
     train_cfg=SETTINGS | NONE, work_dir=PATH, workflow=many(ANY))
 # Those that a test reads.
-TESTED = ('cudnn_benchmark', 'custom_imports', 'data', 'dist_params', 'engine', 'head_precision',
-          'log_level', 'model', 'mp_start_method', 'opencv_num_threads', 'precision', 'test_cfg',
-          'work_dir')
+TESTED = ('cudnn_benchmark', 'custom_imports', 'data', 'deepspeed', 'deepspeed_config',
+          'dist_params', 'engine', 'head_precision', 'log_level', 'model', 'mp_start_method',
+          'opencv_num_threads', 'precision', 'test_cfg', 'work_dir')
 # Keys that mmseg's tools write into the configs they save, or that the original's configs have;
 # the command line sets what they stand for.
 WITHOUT_EFFECT: dict[str, str] = dict(
-    auto_resume='--auto-resume', deepspeed='--engine', deepspeed_config='--engine',
-    device='--device', gpu_ids='--gpu-id', gpus='--gpu-id', launcher='--launcher',
-    local_rank='--launcher', seed='--seed', deterministic='--deterministic', fp16='precision',
-    auto_scale_lr='optimizer.lr')
+    auto_resume='--auto-resume', device='--device', gpu_ids='--gpu-id', gpus='--gpu-id',
+    launcher='--launcher', local_rank='--launcher', seed='--seed',
+    deterministic='--deterministic', fp16='precision', auto_scale_lr='optimizer.lr')
