@@ -158,6 +158,9 @@ def check_backbone_record(record: object, where: str) -> None:
             raise InputError(f'{where}.{name} is {shorten(record.get(name))}: expected '
                              f'{_named(kind)}; save the checkpoint again, or give one that holds '
                              'its backbone')
+    blocks = record.get('blocks', 1)  # only of a file with more blocks than the network
+    if type(blocks) is not int or blocks < 1:
+        raise InputError(f'{where}.blocks is {shorten(blocks)}: expected a number of 1 or more')
     if not re.fullmatch('[0-9a-f]{64}', record['sha256']):
         raise InputError(f'{where}.sha256 is {shorten(record["sha256"])}: expected 64 hex digits')
     if round((record['pos_embed_tokens'] - 1) ** 0.5) ** 2 != record['pos_embed_tokens'] - 1 or (

@@ -227,6 +227,12 @@ def summarize(names: Iterable[str]) -> str:
     return ', '.join(shown + ['...'] * (len(counts) > 8))
 
 
+def block_of(name: str) -> int | None:
+    """Returns the number of the block that a native name belongs to; None for other names."""
+    number = _split_block(name, 'blocks.')[1]
+    return None if number is None else int(number)
+
+
 def natural_key(name: str) -> list:
     """Returns a key that sorts blocks.10 after blocks.9."""
     return [(1, int(part), '') if re.fullmatch(_NUMBER, part) else (0, 0, part)

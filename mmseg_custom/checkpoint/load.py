@@ -19,6 +19,7 @@ from ..layers.pos_embed import resample_pos_embed
 from ..layers.quantized_linear import STORED, QuantizedLinear, weight_of
 from ..missing import look_around
 from .adapter_record import refuse_adapters
+from .depth import blocks_to_take, first_blocks, left_aside_line
 from .files import read_weights
 from .keys import (
     BACKBONE,
@@ -33,6 +34,7 @@ from .keys import (
 )
 from .lazy import FLOATS, INTEGERS, LazyStateDict, concatenate
 from .provenance import WeightsSource, set_weights_source
+from .releases import describe_releases, download_advice
 
 
 class Mismatch(InputError):
@@ -55,8 +57,8 @@ def load_backbone(backbone: nn.Module, path: str, *, dtype: torch.dtype | None =
 
     A position embedding of another grid is resampled to the backbone's. Names and shapes must match
     exactly; only a pyramid (``up1`` to ``up4``) may be missing as a whole, and then keeps its own
-    initialisation. The file becomes the backbone's ``weights_source``, to which checkpoints of a
-    frozen backbone refer.
+    initialisation. Whole blocks behind the backbone's last one are left aside, with a warning. The
+    file becomes the backbone's ``weights_source``, to which checkpoints of a frozen backbone refer.
 
     Args:
         backbone: Backbone, wholly or partly on the meta device, or not at all.
@@ -72,8 +74,12 @@ def load_backbone(backbone: nn.Module, path: str, *, dtype: torch.dtype | None =
     logger = logger or logging.getLogger('mmseg')
     check_exists(path)
     weights = open_backbone_weights(path, logger)
+    blocks = blocks_to_take(weights, backbone.state_dict(keep_vars=True))
+    if blocks is not None:
+        logger.warning(left_aside_line(weights, blocks))
+        weights = first_blocks(weights, blocks)
     fill(backbone, weights, dtype, check_finite, may_miss=may_miss_pyramid(weights))
-    set_weights_source(backbone, WeightsSource(os.path.abspath(path), tuple(weights)))
+    set_weights_source(backbone, WeightsSource(os.path.abspath(path), tuple(weights), blocks))
     logger.info('loaded %d tensors of %s from %s', len(weights), type(backbone).__name__, path)
 
 
@@ -182,18 +188,22 @@ def check_fit(weights: LazyStateDict, targets: Mapping[str, Tensor],
 def _check_architecture(weights: LazyStateDict, targets: Mapping[str, Tensor]) -> None:
     """Refuses a network of other proportions."""
     prefix = '' if NATIVE.anchor in targets else BACKBONE
-    here, there = ({name.removeprefix(prefix): tuple(tensor.shape)
-                    for name, tensor in tensors.items() if name.startswith(prefix)}
-                   for tensors in (targets, weights))
-    if not all(NATIVE.anchor in shapes for shapes in (here, there)):
+    shapes = [{name.removeprefix(prefix): tuple(tensor.shape)
+               for name, tensor in tensors.items() if name.startswith(prefix)}
+              for tensors in (targets, weights)]
+    if not all(NATIVE.anchor in each for each in shapes):
         return  # other networks have no such proportions
-    check_dimensions({name: shape for name, shape in there.items() if name in here}, weights.path)
-    differing = Architecture.of(here).differences(Architecture.of(there))
+    check_dimensions({name: shape for name, shape in shapes[1].items() if name in shapes[0]},
+                     weights.path)
+    here, there = map(Architecture.of, shapes)
+    differing = here.differences(there)
     if differing:
         model = ', '.join(f'{name}={mine!r}' for name, (mine, _) in differing.items())
         file = ', '.join(f'{name}={theirs!r}' for name, (_, theirs) in differing.items())
+        recipes = describe_releases(weights.path, there.embed_dim, there.depth)
         raise InputError(f'{weights.path} holds an InternViT with {file}, the model has {model}: '
-                         f'set {file} in model.backbone, or use the file of this model')
+                         + (f'take a recipe of {recipes}, ' if recipes else '')
+                         + f'set {file} in model.backbone, or use the file of this model')
 
 
 def _check_names(weights: LazyStateDict, targets: Mapping[str, Tensor],
@@ -322,7 +332,6 @@ def check_exists(path: str) -> None:
     if not os.path.exists(path):
         raise InputError(
             f'pretrained file {path} does not exist' + look_around(
-                str(path), 'download it (for InternViT-6B-224px, intern_vit_6b_224px.pth of '
-                'OpenGVLab/InternVL on the Hugging Face hub), give its path as '
+                str(path), f'{download_advice(str(path))}, give its path as '
                 'model.backbone.pretrained, or set model.backbone.pretrained=None to start from '
                 'random weights'))

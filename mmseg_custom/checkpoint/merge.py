@@ -14,6 +14,7 @@ from .adapters import RoundingLoss
 from .checkpoint import open_checkpoint
 from .content import check_optimizer
 from .convert import progress_of, refuse_existing
+from .depth import count_blocks
 from .export import write_pth, write_safetensors
 from .files import is_adapter_folder
 from .integrity import finish_checks
@@ -107,8 +108,10 @@ def split(path: str, target: str, backbone: str) -> tuple[int, int]:
         raise InputError(f'{path} shares no tensor with {backbone}: its backbone was '
                          'trained, or loaded from another file')
     left_out = {BACKBONE + name for name in same}
+    blocks = count_blocks(name.removeprefix(BACKBONE) for name in weights)
     record = provenance.record_of(
-        provenance.WeightsSource(os.path.abspath(backbone), tuple(same)),
+        provenance.WeightsSource(os.path.abspath(backbone), tuple(same),
+                                 blocks if blocks < count_blocks(base) else None),
         {name: weights[BACKBONE + name].dtype for name in same},
         weights[BACKBONE + 'pos_embed'].shape[1])
     kept = {name: tensor for name, tensor in weights.items() if name not in left_out}

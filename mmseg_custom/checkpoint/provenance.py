@@ -7,6 +7,7 @@ A checkpoint of a frozen backbone holds no copy of it, only ``meta['backbone']``
     pos_embed_tokens   1 + N tokens of the position embedding in the model
     dtype              dtype of the backbone's tensors in the model
     other_dtypes       name -> dtype, where a tensor has another one
+    blocks             number of blocks of the model, where the file holds more
 
 which is enough to rebuild every tensor bit by bit from the file.
 """
@@ -36,9 +37,11 @@ class WeightsSource:
     Attributes:
         path: File or folder, absolute.
         names: The backbone's tensors that were in it.
+        blocks: Number of blocks that were taken of a file that holds more; None for all.
     """
     path: str
     names: tuple[str, ...]
+    blocks: int | None = None
 
 
 def set_weights_source(backbone: nn.Module, source: WeightsSource | None) -> None:
@@ -63,13 +66,15 @@ def metadata_of(source: WeightsSource) -> dict:
 
     Plain values, so that such a state dict can be saved and read again.
     """
-    return dict(version=1, weights_path=source.path, weights_names=list(source.names))
+    return dict(version=1, weights_path=source.path, weights_names=list(source.names),
+                weights_blocks=source.blocks)
 
 
 def _replace_source(backbone: nn.Module, state_dict: dict, prefix: str, local_metadata: dict,
                     *_: object) -> None:
     path = local_metadata.get('weights_path')
-    backbone.weights_source = path and WeightsSource(path, tuple(local_metadata['weights_names']))
+    backbone.weights_source = path and WeightsSource(
+        path, tuple(local_metadata['weights_names']), local_metadata.get('weights_blocks'))
 
 
 def record(backbone: nn.Module, source: WeightsSource) -> dict:
@@ -103,7 +108,8 @@ def record_of(source: WeightsSource, dtypes: dict[str, torch.dtype],
     return dict(
         path=source.path, sha256=sha256_of(source.path), bytes=bytes_of(source.path),
         pos_embed_tokens=pos_embed_tokens, dtype=common,
-        other_dtypes={name: dtype for name, dtype in names.items() if dtype != common})
+        other_dtypes={name: dtype for name, dtype in names.items() if dtype != common},
+        **({} if source.blocks is None else dict(blocks=source.blocks)))
 
 
 class DroppedBlock(nn.Module):

@@ -14,6 +14,7 @@ from . import adapter_loading, provenance
 from .averages import is_second, leave_aside
 from .checkpoint import Checkpoint, backbone_record_of, open_checkpoint
 from .deepspeed import is_deepspeed
+from .depth import first_blocks
 from .files import safe_load
 from .integrity import finish_checks
 from .keys import BACKBONE, summarize
@@ -144,6 +145,9 @@ def complete(checkpoint: Checkpoint, backbone: str | None = None, verify: bool =
     if verify:
         provenance.verify(record, path, checkpoint.path)
     base, tokens = open_backbone_weights(path, logger), record['pos_embed_tokens']
+    blocks = record.get('blocks')
+    if blocks is not None:
+        base = first_blocks(base, blocks)
     taken = [name for name in base if BACKBONE + name not in weights]
     for name in taken:
         tensor = base[name]
@@ -152,7 +156,7 @@ def complete(checkpoint: Checkpoint, backbone: str | None = None, verify: bool =
                              (1, tokens, tensor.shape[2]), torch.float32)
         weights[BACKBONE + name] = tensor.to(provenance.recorded_dtype(record, name))
     weights.unknown += [BACKBONE + name for name in base.unknown]
-    return weights, WeightsSource(os.path.abspath(path), tuple(taken))
+    return weights, WeightsSource(os.path.abspath(path), tuple(taken), blocks)
 
 
 def find_backbone(record: dict, checkpoint: str) -> str:
