@@ -20,6 +20,7 @@ from ..checkpoint.segmentor import find_backbone, is_part
 from ..engine.build import build_network, explained_parts
 from ..errors import InputError
 from ..layers.lora import is_adapter
+from ..models.backbone_options import backbone_option
 from .findings import Finding, fault, warning
 
 PART = 'weights'
@@ -36,7 +37,7 @@ def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict
     Returns:
         (findings, figures: bytes of each file, and the share of its values that was read).
     """
-    pretrained = cfg.model.backbone.get('pretrained')
+    pretrained = backbone_option(cfg.model.backbone, 'pretrained')
     start = cfg.get('resume_from') or cfg.get('load_from')
     findings, figures = [], {}
     model = build_network(cfg, on_meta=True)
@@ -55,7 +56,8 @@ def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict
         findings += wrong
         figures[path] = dict(bytes=bytes_of(path) if path == pretrained else None,
                              values_read=round(share, 3))
-    if pretrained is None and start is None and cfg.model.backbone.get('freeze_vit'):
+    if pretrained is None and start is None and backbone_option(
+            cfg.model.backbone, 'freeze_vit'):
         findings.append(warning(
             PART, 'the backbone is frozen with random weights', 'set it, unless that is meant',
             'model.backbone.pretrained'))
@@ -63,7 +65,7 @@ def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict
 
 
 def _open_backbone(model: nn.Module, path: str) -> LazyStateDict:
-    weights = open_backbone_weights(path)
+    weights = getattr(model.backbone, 'open_weights', open_backbone_weights)(path)
     check_fit(weights, model.backbone.state_dict(keep_vars=True), may_miss_pyramid(weights))
     return weights
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
-from mmcv.runner import BaseModule
 from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -26,10 +25,11 @@ from ...layers.pos_embed import PosEmbedCache, resample_pos_embed
 from ...layers.quantized_linear import quantize_linears
 from ..tuning import FROZEN, FULL, PARTLY, Tuning, check_adapters
 from .checks import check_frozen_dtype, check_out_indices, check_sizes
+from .pyramid_backbone import PyramidBackbone
 
 
 @BACKBONES.register_module()
-class InternViT6B(BaseModule):
+class InternViT6B(PyramidBackbone):
     """The vision transformer of InternVL (Chen et al., "InternVL", 2023), and its family.
 
     The defaults are InternViT-6B at 224 pixels. InternViT-300M is ``embed_dim=1024, num_heads=16,
@@ -223,17 +223,6 @@ class InternViT6B(BaseModule):
         """Folder of peft's that the adapters start from; None if they start at zero."""
         return self.tuning.adapt_folder
 
-    @property
-    def pyramid(self) -> dict[str, nn.Module]:
-        """Levels of the feature pyramid by name, in order of their strides; empty without one."""
-        return {name: getattr(self, name) for name in LEVELS} if self.with_fpn else {}
-
-    def named_trunk_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yields names and parameters before the pyramid: the part that ``freeze_vit`` freezes."""
-        for name, parameter in self.named_parameters():
-            if name.partition('.')[0] not in LEVELS:
-                yield name, parameter
-
     def set_checkpointing(self, every_kth: int, first: int | None = None) -> None:
         """Sets which blocks recompute their activations in training, where ``with_cp`` is set.
 
@@ -246,17 +235,6 @@ class InternViT6B(BaseModule):
         """
         self._recomputed = range(0, sys.maxsize if first is None else first, every_kth)
 
-    def set_map_format(self, dtype: torch.dtype = torch.float32,
-                       memory_format: torch.memory_format = torch.contiguous_format) -> None:
-        """Sets how :meth:`forward` returns feature maps.
-
-        Args:
-            dtype: Their dtype.
-            memory_format: ``torch.channels_last`` for a head that computes so: tokens (B, N, D) are
-                stored like that.
-        """
-        self._map_dtype, self._map_memory_format = dtype, memory_format
-
     def wrap_blocks(self, wrapper: Callable[[Callable, Tensor], list[Tensor]] | None) -> None:
         """Sets what runs the blocks where none is under autograd; None for the blocks themselves.
 
@@ -265,9 +243,6 @@ class InternViT6B(BaseModule):
                 the first one; returns the tokens of the blocks that are read.
         """
         self._wrapper = wrapper
-
-    def init_weights(self) -> None:
-        """Does nothing: the constructor initialised or loaded every parameter."""
 
     def train(self, mode: bool = True) -> 'InternViT6B':
         """Sets the training mode; frozen parts stay in eval mode."""
@@ -304,12 +279,7 @@ class InternViT6B(BaseModule):
         if before_trained and isinstance(images, Tensor):
             return [x.contiguous().float() for x in self._frozen_part(images)]
         features = self._trunk(images) if isinstance(images, Tensor) else self._go_on(images)
-        if before_pyramid:
-            return [x.contiguous().float() for x in features]
-        if self.with_fpn:
-            features = [level(x) for level, x in zip(self.pyramid.values(), features)]
-        return [x.contiguous(memory_format=self._map_memory_format).to(self._map_dtype)
-                for x in features]
+        return self._hand_on(features, before_pyramid)
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> list[Tensor]:
@@ -368,10 +338,6 @@ class InternViT6B(BaseModule):
         _, outs = self._run_blocks(tokens.to(dtype).contiguous(), self.first_trained,
                                    self._num_read)
         return [*self._cast(maps), *_maps(outs, patches.shape[2:])]
-
-    def _cast(self, features: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Casts given feature maps to the dtype that the pyramid's parameters are stored in."""
-        return [x.to(self.up1[0].weight.dtype) for x in features] if self.with_fpn else features
 
     def _add_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, D) -> (B, 1 + N, D): puts the class token in front and adds the positions."""
