@@ -26,7 +26,7 @@ from .adapter_record import MERGE
 from .archive import Archive, DamagedFile
 from .content import check_names, check_values
 from .integrity import check_archive, check_safetensors, check_sums, damaged_line
-from .keys import find_network
+from .keys import DIALECTS, find_network
 from .lazy import LazyStateDict, LazyTensor
 from .pickles import check_pickle
 
@@ -163,9 +163,13 @@ def sniff(path: str) -> str:
 
 
 def shards_of(index: str, everything: bool = False) -> list[str]:
-    """Returns the paths of the shards in an index that the network is in, or of all."""
+    """Returns the paths of the shards in an index that the network is in, or of all.
+
+    Where no name is that of a patch embedding of InternViT, they are all shards.
+    """
     weight_map = _weight_map(index)
-    prefix = '' if everything else find_network(weight_map, index)[1]
+    known = any(name.endswith(dialect.anchor) for name in weight_map for dialect in DIALECTS)
+    prefix = find_network(weight_map, index)[1] if known and not everything else ''
     shards = {file for name, file in weight_map.items() if name.startswith(prefix)}
     return [os.path.join(os.path.dirname(index), shard) for shard in sorted(shards)]
 

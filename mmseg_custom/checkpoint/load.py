@@ -33,7 +33,7 @@ from .keys import (
     to_native,
 )
 from .lazy import FLOATS, INTEGERS, LazyStateDict, concatenate
-from .provenance import WeightsSource, set_weights_source
+from .provenance import Place, WeightsSource, set_weights_source
 from .releases import describe_releases, download_advice
 
 
@@ -119,6 +119,26 @@ def open_backbone_weights(path: str, logger: logging.Logger | None = None) -> La
         path, {name: concatenate([weights[prefix + source] for source in names])
                for name, names in sources.items()},
         unknown=[name for name in unknown if name not in pyramid])
+
+
+def open_places(path: str, places: Mapping[str, Place]) -> LazyStateDict:
+    """Opens the tensors of a network that is no InternViT.
+
+    Args:
+        path: File or folder.
+        places: Places of the tensors, by the names that they get.
+
+    Raises:
+        InputError: If the file cannot be read, or lacks one of them.
+    """
+    weights = read_weights(path)
+    lacking = [source for source, _, _ in places.values() if source not in weights]
+    if lacking:
+        raise InputError(f'{path} lacks {some_of(lacking)}: expected the file that the backbone '
+                         f'was loaded from; it holds {summarize(weights)}')
+    return LazyStateDict(path, {
+        name: weights[source] if count == 1 else weights[source].chunk(count)[part]
+        for name, (source, part, count) in places.items()})
 
 
 def _check_not_rounded(unknown: Iterable[str], path: str) -> None:

@@ -19,7 +19,7 @@ from .files import safe_load
 from .integrity import finish_checks
 from .keys import BACKBONE, summarize
 from .lazy import LazyStateDict, compute
-from .load import fill, open_backbone_weights, resample
+from .load import fill, open_backbone_weights, open_places, resample
 from .provenance import WeightsSource
 from .recorded import compared_with
 
@@ -144,19 +144,21 @@ def complete(checkpoint: Checkpoint, backbone: str | None = None, verify: bool =
     path = backbone or find_backbone(record, checkpoint.path)
     if verify:
         provenance.verify(record, path, checkpoint.path)
-    base, tokens = open_backbone_weights(path, logger), record['pos_embed_tokens']
+    places, tokens = record.get('places'), record.get('pos_embed_tokens')
     blocks = record.get('blocks')
+    base = (open_backbone_weights(path, logger) if places is None else
+            open_places(path, {name: tuple(place) for name, place in places.items()}))
     if blocks is not None:
         base = first_blocks(base, blocks)
     taken = [name for name in base if BACKBONE + name not in weights]
     for name in taken:
         tensor = base[name]
-        if name == 'pos_embed' and tensor.shape[1] != tokens:
+        if name == 'pos_embed' and tokens not in (None, tensor.shape[1]):
             tensor = compute(lambda whole: resample(whole, tokens), [tensor],
                              (1, tokens, tensor.shape[2]), torch.float32)
         weights[BACKBONE + name] = tensor.to(provenance.recorded_dtype(record, name))
     weights.unknown += [BACKBONE + name for name in base.unknown]
-    return weights, WeightsSource(os.path.abspath(path), tuple(taken), blocks)
+    return weights, WeightsSource(os.path.abspath(path), tuple(taken), blocks, places)
 
 
 def find_backbone(record: dict, checkpoint: str) -> str:

@@ -34,7 +34,10 @@ def accelerate(model: nn.Module, blocks: Sequence[nn.Module], engine: Engine, de
     if engine.is_on('cuda_graphs') and obstacle:
         get_root_logger().info('engine.cuda_graphs: without effect: %s', obstacle)
     captures = engine.is_on('cuda_graphs') and not obstacle
-    if engine.is_on('compile'):
+    if engine.is_on('compile') and not blocks:
+        get_root_logger().info('engine.compile: without effect: the backbone has no blocks that '
+                               'can be compiled one by one')
+    elif engine.is_on('compile'):
         compile_blocks(blocks, device, model.backbone)
     if (engine.is_on('compile') or captures) and hasattr(model.backbone, 'wrap_blocks'):
         model.backbone.wrap_blocks(FixedBatches(GraphedBlocks() if captures else None))

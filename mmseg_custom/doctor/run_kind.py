@@ -5,6 +5,7 @@ from ..distributed.options import Engine
 from ..distributed.parallelize import automatic_type
 from ..engine.build import build_network
 from ..engine.tuning import num_read
+from ..models.backbone_options import backbone_class
 from ..models.tuning import is_internvit
 from .depth import first_under_autograd
 from .run_shape import RunShape
@@ -25,8 +26,13 @@ def unsharded_type(shape: RunShape) -> str:
 
 
 def can_shard(cfg: Config, shape: RunShape) -> bool:
-    """Returns whether a run can be sharded: neither a cache nor weights of 8 bits go with that."""
-    return shape.cached is None and not cfg.model.backbone.get('frozen_dtype')
+    """Returns whether a run can be sharded.
+
+    Neither a cache nor weights of 8 bits go with that, nor a backbone that is not shardable.
+    """
+    backbone = cfg.model.backbone
+    return shape.cached is None and not backbone.get('frozen_dtype') and (
+        getattr(backbone_class(backbone), 'is_shardable', True))
 
 
 def recomputes(cfg: Config) -> bool:

@@ -21,6 +21,7 @@ from ..checkpoint.segmentor import find_backbone, is_part
 from ..engine.build import build_network, explained_parts
 from ..errors import InputError
 from ..layers.lora import is_adapter
+from ..models.backbone_options import backbone_option
 from .findings import Finding, fault, warning
 
 PART = 'weights'
@@ -37,7 +38,7 @@ def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict
     Returns:
         (findings, figures: bytes of each file, and the share of its values that was read).
     """
-    pretrained = cfg.model.backbone.get('pretrained')
+    pretrained = backbone_option(cfg.model.backbone, 'pretrained')
     start = cfg.get('resume_from') or cfg.get('load_from')
     findings, figures = [], {}
     model = build_network(cfg, on_meta=True)
@@ -57,7 +58,8 @@ def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict
         findings += [*wrong, *broken]
         figures[path] = dict(bytes=bytes_of(path) if path == pretrained else None,
                              values_read=round(share, 3))
-    if pretrained is None and start is None and cfg.model.backbone.get('freeze_vit'):
+    if pretrained is None and start is None and backbone_option(
+            cfg.model.backbone, 'freeze_vit'):
         findings.append(warning(
             PART, 'the backbone is frozen with random weights', 'set it, unless that is meant',
             'model.backbone.pretrained'))
@@ -67,7 +69,8 @@ def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict
 def _open_backbone(model: nn.Module, path: str) -> tuple[LazyStateDict, list[Finding]]:
     """Checks a pretrained file; it is a warning where it holds more blocks than the network."""
     check_exists(path)
-    weights, targets = open_backbone_weights(path), model.backbone.state_dict(keep_vars=True)
+    weights = getattr(model.backbone, 'open_weights', open_backbone_weights)(path)
+    targets = model.backbone.state_dict(keep_vars=True)
     blocks, findings = blocks_to_take(weights, targets), []
     if blocks is not None:
         findings = [warning(PART, left_aside_line(weights, blocks), 'set it to that of the file, '

@@ -1,17 +1,15 @@
 """Loads the config of a run and resolves it, once; after that it is read and never written."""
 import copy
 import importlib.util
-import inspect
 import os.path as osp
 from collections.abc import Mapping
-from typing import Any
 
 from mmcv import Config
 
 from ..datasets.nesting import innermost_options, named_pipelines
 from ..errors import InputError, words_of
 from ..missing import look_around
-from ..models.backbones.intern_vit import InternViT6B
+from ..models.backbone_options import backbone_option
 from .config_check import check_config
 from .config_file import read_config
 from .deepspeed import replace_deepspeed
@@ -194,11 +192,6 @@ def heads_of(model: dict) -> list[tuple[str, dict]]:
         else:
             found.append((f'model.{name}', heads))
     return found
-
-
-def backbone_option(backbone: Mapping[str, Any], name: str) -> Any:
-    """Returns an option of the config of an InternViT, or the default of its constructor."""
-    return backbone.get(name, inspect.signature(InternViT6B).parameters[name].default)
 
 
 def losses_of(head: dict) -> list[tuple[str, dict]]:

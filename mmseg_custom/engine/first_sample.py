@@ -5,9 +5,8 @@ from mmcv.runner import get_dist_info
 from torch import Tensor
 
 from ..errors import InputError
-from ..models.tuning import is_internvit
+from ..models.backbone_options import backbone_option, has_frozen_features
 from .blame import reading
-from .config import backbone_option
 from .label_check import with_checked_labels
 from .predict import check_keys
 from .randomness import SeededSamples
@@ -47,8 +46,10 @@ def try_first_samples(run: Run, trained: bool = True) -> None:
 
 def _check_patches(cfg: Config, height: int, width: int) -> None:
     backbone = cfg.model.backbone
+    if not has_frozen_features(backbone):
+        return
     patch = backbone_option(backbone, 'patch_size')
-    if is_internvit(backbone) and (height % patch or width % patch):
+    if height % patch or width % patch:
         raise InputError(
             f'the pipeline of data.train makes images of {height}x{width} pixels: expected '
             f'multiples of the {patch}-pixel patch; set its crop_size, and the size of Pad, to '

@@ -19,6 +19,7 @@ from torch import nn
 
 from ..errors import InputError, hint, refuse_unknown
 from ..layers.lora import LoraOptions, linear_names
+from .backbone_options import backbone_option
 
 FULL, LAST_BLOCKS, LORA, FROZEN = 'full', 'last_blocks', 'lora', 'frozen'
 PARTLY = (LAST_BLOCKS, LORA)
@@ -37,7 +38,7 @@ def tuning_of(backbone: Mapping) -> str:
         return LORA
     if backbone.get('train_last') is not None:
         return LAST_BLOCKS
-    return FROZEN if backbone.get('freeze_vit') else FULL
+    return FROZEN if backbone_option(backbone, 'freeze_vit') else FULL
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,13 @@ PARAMETERS: dict[str, dict[str, Kind]] = {
         train_last=COUNT | NONE, train_norms=FLAG,
         pretrained=Kind(PATH.words, lambda value: not isinstance(value, Real | Mapping | Sequence)
                         or isinstance(value, str))),
+    'FrozenViT': dict(
+        name=TEXT, out_indices=many(COUNT, least=1) | NONE, final_norm=FLAG, with_fpn=FLAG,
+        with_final_norm=FLAG, mean=many(NUMBER, 3), std=many(POSITIVE, 3),
+        own_mean=many(NUMBER, 3) | NONE, own_std=many(POSITIVE, 3) | NONE,
+        overrides=SETTINGS | NONE, freeze_vit=FLAG,
+        pretrained=Kind(PATH.words, lambda value: not isinstance(value, Real | Mapping | Sequence)
+                        or isinstance(value, str))),
     'BaseDecodeHead': dict(
         in_channels=SIZE | many(SIZE), channels=SIZE, num_classes=SIZE, out_channels=SIZE | NONE,
         threshold=NUMBER | NONE, dropout_ratio=number(most=1), conv_cfg=TYPED | NONE,

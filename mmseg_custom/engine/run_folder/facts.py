@@ -18,6 +18,7 @@ from ...distributed.parallelize import engine_of, unwrap
 from ...evaluation.run_info import versions
 from ...layers.lora import LoraOptions
 from ...missing import ROOT
+from ...models.backbone_options import backbone_option, has_frozen_features
 from ...models.tuning import FROZEN, FULL, LAST_BLOCKS, is_internvit, tuning_of
 from ...units import format_bytes
 from ..build import compute_dtype, head_dtype
@@ -42,8 +43,8 @@ def recipe(run: Run, config_file: str) -> Facts:
     found = {'Kind': kind_of_run(run), 'Config': cfg.filename or '',
              'SHA-256 of its copy here': _hash_of(config_file),
              'Varied': _settings(cfg.get('sweep') or {}, cfg.get('sweep') or {}),
-             'Backbone': _module(cfg.model.get('backbone'), 'embed_dim', 'depth', 'num_heads',
-                                 'img_size', 'patch_size', 'out_indices'),
+             'Backbone': _module(cfg.model.get('backbone'), 'name', 'embed_dim', 'depth',
+                                 'num_heads', 'img_size', 'patch_size', 'out_indices'),
              'Head': _module(cfg.model.get('decode_head'), 'num_classes', 'channels'),
              'Auxiliary head': _module(cfg.model.get('auxiliary_head'), 'channels'),
              'Optimizer': _module(cfg.get('optimizer'), 'lr', 'weight_decay', 'betas', 'momentum'),
@@ -66,7 +67,9 @@ def kind_of_run(run: Run) -> str:
         few = f', few-shot ({chosen[0].fraction or "a selection of images"})'
     backbone = dict(model.get('backbone', {}))
     if not is_internvit(backbone):  # whose options have these names, and maybe others
-        backbone = {name: backbone[name] for name in ('freeze_vit',) if name in backbone}
+        known = has_frozen_features(backbone)
+        backbone = {'freeze_vit': backbone_option(backbone, 'freeze_vit')} if (
+            known or 'freeze_vit' in backbone) else {}
     if 'decode_head' not in model or {'freeze_vit', 'adapt', 'train_last'}.isdisjoint(backbone):
         return f'training{few}'
     head = kind_of(model) if isinstance(model.decode_head, dict) else 'several heads'
@@ -191,8 +194,8 @@ def _batch(run: Run) -> str:
 def _start_weights(run: Run) -> str:
     checkpoint = run.checkpoint
     if checkpoint is None:
-        pretrained = (run.cfg.model.get('backbone') or {}).get('pretrained') or run.cfg.model.get(
-            'pretrained')
+        pretrained = backbone_option(run.cfg.model.get('backbone') or {}, 'pretrained') or (
+            run.cfg.model.get('pretrained'))
         return str(pretrained or 'none: random values')
     size = '' if osp.isdir(checkpoint.path) or not osp.exists(checkpoint.path) else (
         f' ({format_bytes(osp.getsize(checkpoint.path))})')

@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
-from mmcv.runner import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..tuning import FROZEN, Tuning
+from .pyramid_backbone import PyramidBackbone
 
 
-class BlockSequence(BaseModule):
+class BlockSequence(PyramidBackbone):
     """Base of a backbone with ``blocks``: image -> tokens -> blocks -> tokens that are read.
 
     Attributes:

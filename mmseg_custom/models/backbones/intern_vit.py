@@ -205,30 +205,6 @@ class InternViT6B(BlockSequence):
         """Folder of peft's that the adapters start from; None if they start at zero."""
         return self.tuning.adapt_folder
 
-    @property
-    def pyramid(self) -> dict[str, nn.Module]:
-        """Levels of the feature pyramid by name, in order of their strides; empty without one."""
-        return {name: getattr(self, name) for name in LEVELS} if self.with_fpn else {}
-
-    def named_trunk_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yields names and parameters before the pyramid: the part that ``freeze_vit`` freezes."""
-        for name, parameter in self.named_parameters():
-            if name.partition('.')[0] not in LEVELS:
-                yield name, parameter
-
-    def set_map_format(self, dtype: torch.dtype = torch.float32,
-                       memory_format: torch.memory_format = torch.contiguous_format) -> None:
-        """Sets how :meth:`forward` returns feature maps.
-
-        Args:
-            dtype: Their dtype.
-            memory_format: ``torch.channels_last`` for a head that computes so: tokens (B, N, D) are
-                stored like that.
-        """
-        self._map_dtype, self._map_memory_format = dtype, memory_format
-
-    def init_weights(self) -> None:
-        """Does nothing: the constructor initialised or loaded every parameter."""
 
     def train(self, mode: bool = True) -> 'InternViT6B':
         """Sets the training mode; frozen parts stay in eval mode."""
@@ -268,12 +244,7 @@ class InternViT6B(BlockSequence):
         features = self._trunk(images) if isinstance(images, Tensor) else self._go_on(images)
         if self.num_left:
             return list(features)
-        if before_pyramid:
-            return [x.contiguous().float() for x in features]
-        if self.with_fpn:
-            features = [level(x) for level, x in zip(self.pyramid.values(), features)]
-        return [x.contiguous(memory_format=self._map_memory_format).to(self._map_dtype)
-                for x in features]
+        return self._hand_on(features, before_pyramid)
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> list[Tensor]:
@@ -305,10 +276,6 @@ class InternViT6B(BlockSequence):
         *maps, cls_token, patches = features
         found = self._trained_part(cls_token, patches)
         return found if self.num_left else [*self._cast(maps), *found]
-
-    def _cast(self, features: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Casts given feature maps to the dtype that the pyramid's parameters are stored in."""
-        return [x.to(self.up1[0].weight.dtype) for x in features] if self.with_fpn else features
 
     def _add_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, D) -> (B, 1 + N, D): puts the class token in front and adds the positions."""
