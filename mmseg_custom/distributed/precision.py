@@ -234,12 +234,16 @@ def move_casts_to_fsdp(backbone: nn.Module) -> tuple[torch.dtype | None, bool]:
     return dtype, dtype == arithmetic
 
 
-def _units(backbone: nn.Module) -> Iterator[nn.Module]:
-    """Yields the backbone, for its own parameters, each of its blocks and each other child."""
-    yield backbone
-    for child in backbone.children():
-        if isinstance(child, nn.ModuleList):
-            yield from child
+def _units(module: nn.Module) -> Iterator[nn.Module]:
+    """Yields the backbone, for its own parameters, each of its blocks and each other child.
+
+    Lists and dicts of modules are not called; what they hold is.
+    """
+    if not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+        yield module
+    for child in module.children():
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+            yield from _units(child)
         else:
             yield child
 

@@ -87,12 +87,18 @@ class InternViT6B(BaseModule):
 
     Attributes:
         tuning: What of the blocks is trained.
+        changes_tokens: Whether trained parts change the tokens between frozen blocks, so that
+            gradients pass these.
+        beside_trunk: Names of the parts that ``freeze_vit`` does not freeze.
 
     Raises:
         InputError: For an unknown argument, options that contradict each other, sizes that do not
             fit, ``out_indices`` that do not exist, a pyramid without four feature maps, or a
             pretrained file that does not fit.
     """
+    changes_tokens = False
+    beside_trunk: tuple[str, ...] = LEVELS
+    _has_cls_token = True
 
     def __init__(self, in_chans: int = 3, patch_size: int = 14, img_size: int = 224,
                  pretrain_size: int = 224, qkv_bias: bool = False, drop_path_rate: float = 0.0,
@@ -107,8 +113,7 @@ class InternViT6B(BaseModule):
                  frozen_dtype: str | None = None, adapt: Mapping | None = None,
                  train_last: int | None = None, train_norms: bool = False, **unknown):
         super().__init__()
-        known = [name for name in inspect.signature(type(self)).parameters if name != 'unknown']
-        refuse_unknown('model.backbone', unknown, known)
+        self._refuse(unknown)
         check_out_indices(out_indices, depth, with_fpn)
         flash = (list(use_flash_attn) if isinstance(use_flash_attn, Sequence)
                  else [bool(use_flash_attn)] * depth)
@@ -128,13 +133,15 @@ class InternViT6B(BaseModule):
         self.set_map_format()
 
         # A file brings all these parameters: on the meta device they cost nothing until it does.
-        with _default_dtype(torch.bfloat16), torch.device('meta') if pretrained else nullcontext():
+        with default_dtype(torch.bfloat16), torch.device('meta') if pretrained else nullcontext():
             self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
             num_tokens = 1 + (img_size // patch_size) ** 2
             self.pos_embed = nn.Parameter(torch.empty(1, num_tokens, embed_dim))
-            self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
+            self.cls_token = (nn.Parameter(torch.empty(1, 1, embed_dim)) if self._has_cls_token
+                              else None)
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
-            nn.init.trunc_normal_(self.cls_token, std=0.02)
+            if self.cls_token is not None:
+                nn.init.trunc_normal_(self.cls_token, std=0.02)
             blocks = (
                 Block(embed_dim, num_heads, mlp_ratio, qkv_bias, qk_normalization, norm_type,
                       init_values, layerscale_force_fp32,
@@ -144,7 +151,7 @@ class InternViT6B(BaseModule):
                 quantize_linears(block, frozen_dtype)
                 if frozen_dtype and not self.tuning.trains(i, 'mlp.fc1.weight') else block
                 for i, block in enumerate(blocks))
-        with _default_dtype(torch.bfloat16):
+        with default_dtype(torch.bfloat16):
             if with_fpn:
                 for name, level in build_pyramid(embed_dim, with_final_norm).items():
                     self.add_module(name, level)
@@ -161,6 +168,11 @@ class InternViT6B(BaseModule):
         watch_state_dicts(self)
         if self.tuning.kind != FULL:
             self.train()
+
+    def _refuse(self, unknown: Mapping) -> None:
+        """Refuses arguments that the constructor does not have."""
+        known = [name for name in inspect.signature(type(self)).parameters if name != 'unknown']
+        refuse_unknown('model.backbone', unknown, known)
 
     def _freeze(self) -> None:
         """Freezes the parameters that are not trained."""
@@ -180,7 +192,7 @@ class InternViT6B(BaseModule):
         check_adapters(self.blocks[0], options, self.frozen_dtype)
         for block in self.blocks:
             block.adds_as_frozen = True
-        with _default_dtype(torch.bfloat16):
+        with default_dtype(torch.bfloat16):
             for i in self.tuning.blocks:
                 add_lora(self.blocks[i], options)
         start_adapters(self, self.adapt_folder)
@@ -229,9 +241,9 @@ class InternViT6B(BaseModule):
         return {name: getattr(self, name) for name in LEVELS} if self.with_fpn else {}
 
     def named_trunk_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yields names and parameters before the pyramid: the part that ``freeze_vit`` freezes."""
+        """Yields names and parameters of the part that ``freeze_vit`` freezes."""
         for name, parameter in self.named_parameters():
-            if name.partition('.')[0] not in LEVELS:
+            if name.partition('.')[0] not in self.beside_trunk:
                 yield name, parameter
 
     def set_checkpointing(self, every_kth: int, first: int | None = None) -> None:
@@ -277,7 +289,7 @@ class InternViT6B(BaseModule):
         self.positions = PosEmbedCache()
         if self.tuning.kind != FULL:
             for name, child in self.named_children():
-                if name not in LEVELS:
+                if name not in self.beside_trunk:
                     child.eval()
             for block in self.blocks[self.first_trained:self._num_read]:
                 block.train(mode)
@@ -375,12 +387,14 @@ class InternViT6B(BaseModule):
 
     def _add_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, D) -> (B, 1 + N, D): puts the class token in front and adds the positions."""
-        cls_token = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
         # While it learns, its casts and gathered shards change at addresses that may repeat: the
         # cache could not tell.
         fresh = self.training and self._trains_positions
         positions = (resample_pos_embed if fresh else self.positions)(self.pos_embed, grid)
         positions = positions.to(tokens.dtype)
+        if self.cls_token is None:
+            return tokens + positions[:, 1:]
+        cls_token = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
         return torch.cat([cls_token, tokens], dim=1) + positions
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -392,18 +406,21 @@ class InternViT6B(BaseModule):
         """Runs all blocks that are needed; returns the tokens of those that are read."""
         return self._run_blocks(tokens, 0, self._num_read)[1]
 
-    def _run_blocks(self, tokens: Tensor, start: int, stop: int) -> tuple[Tensor, list[Tensor]]:
+    def _run_blocks(self, tokens: Tensor, start: int, stop: int,
+                    counted_from: int | None = None) -> tuple[Tensor, list[Tensor]]:
         """Runs some of the blocks; returns the last tokens, and those of blocks that are read.
 
         Args:
             tokens: (B, 1 + N, D).
-            start: Index of the first block to run, from which on those to recompute are counted.
+            start: Index of the first block to run.
             stop: Index after that of the last one.
+            counted_from: Index from which on blocks to recompute are counted; default: ``start``.
         """
         outs = []
+        counted_from = start if counted_from is None else counted_from
         recompute = self.with_cp and self.training and torch.is_grad_enabled()
         for i in range(start, stop):
-            if recompute and i - start in self._recomputed:
+            if recompute and i - counted_from in self._recomputed:
                 tokens = checkpoint(self.blocks[i], tokens, use_reentrant=False)
             else:
                 tokens = self.blocks[i](tokens)
@@ -418,7 +435,7 @@ def _maps(tokens: Sequence[Tensor], grid: Sequence[int]) -> list[Tensor]:
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     """Builds parameters in ``dtype`` from the start; a cast afterwards would hold both copies."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
