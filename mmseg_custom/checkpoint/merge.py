@@ -105,10 +105,12 @@ def split(path: str, target: str, backbone: str) -> tuple[int, int]:
         raise InputError(f'{path} shares no tensor with {backbone}: its backbone was '
                          'trained, or loaded from another file')
     left_out = {BACKBONE + name for name in same}
+    unread = [name for name in base if BACKBONE + name not in weights]  # by a ViT-Adapter
     record = provenance.record_of(
         provenance.WeightsSource(os.path.abspath(backbone), tuple(same)),
         {name: weights[BACKBONE + name].dtype for name in same},
         weights[BACKBONE + 'pos_embed'].shape[1])
+    record.update(dict(left_out=unread) if unread else {})
     kept = {name: tensor for name, tensor in weights.items() if name not in left_out}
     write_pth(target, checkpoint.to_dict(plain({**checkpoint.meta, 'backbone': record}), kept))
     return len(same), len(kept)

@@ -7,6 +7,7 @@ A checkpoint of a frozen backbone holds no copy of it, only ``meta['backbone']``
     pos_embed_tokens   1 + N tokens of the position embedding in the model
     dtype              dtype of the backbone's tensors in the model
     other_dtypes       name -> dtype, where a tensor has another one
+    patch_size         and left_out: what a ViT-Adapter changes, see :mod:`.changes`
 
 which is enough to rebuild every tensor bit by bit from the file.
 """
@@ -75,8 +76,9 @@ def _replace_source(backbone: nn.Module, state_dict: dict, prefix: str, local_me
 def record(backbone: nn.Module, source: WeightsSource) -> dict:
     """Describes the file of a frozen backbone for the metadata of a checkpoint."""
     dtypes = {**dtypes_of(backbone), **getattr(backbone, 'dropped_dtypes', {})}
-    return record_of(source, {name: dtypes[name] for name in source.names},
-                     backbone.pos_embed.shape[1])
+    found = record_of(source, {name: dtypes[name] for name in source.names},
+                      backbone.pos_embed.shape[1])
+    return {**found, **(getattr(backbone, 'weights_changes', None) or {})}
 
 
 def dtypes_of(backbone: nn.Module) -> dict[str, torch.dtype]:

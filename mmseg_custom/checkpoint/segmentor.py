@@ -12,6 +12,7 @@ from ..errors import InputError, hint
 from ..layers.lora import is_adapter, native_name
 from . import adapter_loading, provenance
 from .averages import is_second, leave_aside
+from .changes import changed
 from .checkpoint import Checkpoint, backbone_record_of, open_checkpoint
 from .files import safe_load
 from .integrity import finish_checks
@@ -143,7 +144,7 @@ def complete(checkpoint: Checkpoint, backbone: str | None = None, verify: bool =
     path = backbone or find_backbone(record, checkpoint.path)
     if verify:
         provenance.verify(record, path, checkpoint.path)
-    base, tokens = open_backbone_weights(path, logger), record['pos_embed_tokens']
+    base, tokens = changed(open_backbone_weights(path, logger), record), record['pos_embed_tokens']
     taken = [name for name in base if BACKBONE + name not in weights]
     for name in taken:
         tensor = base[name]

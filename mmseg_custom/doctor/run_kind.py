@@ -4,8 +4,9 @@ from mmcv import Config
 from ..distributed.options import Engine
 from ..distributed.parallelize import automatic_type
 from ..engine.build import build_network
+from ..engine.config import backbone_option
 from ..engine.tuning import num_read
-from ..models.tuning import is_internvit
+from ..models.tuning import has_vit_adapter, is_internvit
 from .depth import first_under_autograd
 from .run_shape import RunShape
 
@@ -37,4 +38,6 @@ def recomputes(cfg: Config) -> bool:
 def num_under_autograd(cfg: Config) -> int:
     """Returns the number of blocks of this package's backbone that run under autograd."""
     backbone = cfg.model.backbone
+    if has_vit_adapter(backbone):  # whose tokens change before the first block
+        return backbone_option(backbone, 'depth')
     return num_read(backbone) - first_under_autograd(cfg) if is_internvit(backbone) else 0

@@ -39,7 +39,7 @@ def track_sites(model: nn.Module, tracker: MemoryTracker, sites: Sequence[str]) 
     Args:
         model: Segmentor.
         tracker: Tracker of the step.
-        sites: Name of each block that is read.
+        sites: Name of each block that is read; none where blocks are not told apart.
     """
     def enter(phase: str, site: str, kind: str) -> None:
         tracker.kind = kind
@@ -54,7 +54,7 @@ def track_sites(model: nn.Module, tracker: MemoryTracker, sites: Sequence[str]) 
             tokens.register_hook(lambda _: tracker.enter_site('backward', previous))
 
     backbone = model.backbone
-    blocks = read_blocks(model) if isinstance(backbone, InternViT6B) else []
+    blocks = read_blocks(model) if isinstance(backbone, InternViT6B) and sites else []
     hooks = [backbone.register_forward_pre_hook(
                  lambda *_: enter('forward', EMBEDDING, 'activations'), prepend=True),
              backbone.register_forward_hook(lambda *_: enter('forward', REST, 'head'))]

@@ -30,13 +30,13 @@ from ..distributed.options import Engine
 from ..errors import InputError
 from ..evaluation.metric_names import check_kind_gives, check_kind_measures, metrics_of
 from ..models.segmentors.encoder_decoder import InternViTSegmentor, check_test_cfg
-from ..models.tuning import is_internvit
+from ..models.tuning import has_vit_adapter, is_internvit
 from ..optim import low_memory
 from ..plugins import is_known
 from . import classes, preflight
 from .blame import reading
 from .build import build_network
-from .cached.key import check_tuning
+from .cached.key import WITH_ADAPTER, check_tuning
 from .cached.settings import CacheSettings
 from .config import backbone_option, heads_of
 from .epochs import check_length
@@ -96,7 +96,7 @@ def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
     backbone = cfg.model.get('backbone') or {}
     pretrained = backbone.get('pretrained')
     begins_elsewhere = cfg.get('load_from') or cfg.get('resume_from') or options.auto_resume
-    ours = is_internvit(backbone)
+    ours = is_internvit(backbone) or has_vit_adapter(backbone)
     if trains and not begins_elsewhere and ours and isinstance(pretrained, str) and pretrained:
         check_exists(pretrained)
     folder = (backbone.get('adapt') or {}).get('pretrained') if ours else None
@@ -110,6 +110,8 @@ def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
 def _check_cached(cfg: Config) -> None:
     """Checks that runs leave something of an InternViT frozen, which a feature cache can hold."""
     backbone = cfg.model.get('backbone') or {}
+    if has_vit_adapter(backbone):
+        raise InputError(WITH_ADAPTER)
     if not is_internvit(backbone):
         return
     swept = [one.cfg.model.backbone for one in combinations(cfg)] if cfg.get('sweep') else []
@@ -210,10 +212,12 @@ def check_inputs(cfg: Config) -> None:
         InputError: If a head reads one that there is not, or takes another width.
     """
     backbone = cfg.model.get('backbone') or {}
-    if not is_internvit(backbone) or cfg.model.get('neck'):
+    adapter = has_vit_adapter(backbone)
+    if not (is_internvit(backbone) or adapter) or cfg.model.get('neck'):
         return
     width = backbone_option(backbone, 'embed_dim')
-    blocks = backbone_option(backbone, 'out_indices')
+    blocks = (backbone.get('out_indices', range(4)) if adapter
+              else backbone_option(backbone, 'out_indices'))
     for key, head in heads_of(cfg.model):
         if not is_known(HEADS.get(head.get('type', ''))) or 'in_channels' not in head:
             continue
@@ -251,7 +255,7 @@ def _check_network(cfg: Config, trains: bool) -> None:
     would raise anywhere is an error here.
     """
     backbone = cfg.model.get('backbone') or {}
-    if not is_internvit(backbone):
+    if not (is_internvit(backbone) or has_vit_adapter(backbone)):
         return
     cfg = copy.deepcopy(cfg)
     flash = cfg.model.backbone.get('use_flash_attn')  # the choice of a kernel asks the GPU

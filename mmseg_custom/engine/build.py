@@ -7,6 +7,7 @@ import torch
 from mmcv import Config
 from mmcv.runner import get_dist_info
 from mmseg.models import build_head, build_segmentor
+from mmseg.utils import get_root_logger
 from torch import nn
 
 from ..checkpoint import load_segmentor, load_shards, sha256_in_background
@@ -22,12 +23,13 @@ from ..distributed.precision import (
     apply_precision,
     can_cast,
     heads,
+    training_dtype,
 )
 from ..distributed.topology import find_topology, is_unresolved, resolve_topology
 from ..errors import SHOWN, InputError
 from ..layers.lora import is_adapter
 from ..logs import saying
-from ..models.tuning import is_internvit
+from ..models.tuning import has_vit_adapter, is_internvit
 from ..optim import low_memory
 from .blame import reading
 from .determinism import settle_determinism
@@ -59,7 +61,7 @@ def build_network(cfg: Config, *, pretrained: bool = False, on_meta: bool = Fals
         for part in (options, options.backbone):  # some of mmseg's backbones know no such option
             if part.get('pretrained') is not None:
                 part.pretrained = None
-    ours = is_internvit(options.backbone)
+    ours = is_internvit(options.backbone) or has_vit_adapter(options.backbone)
     if ours and not adapters and isinstance(options.backbone.get('adapt'), dict):
         options.backbone['adapt'].pop('pretrained', None)
     if not trained:
@@ -110,7 +112,11 @@ def _build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None
         init_heads(model)
     kind = choose_engine(run.engine, model)
     sharded = kind == 'fsdp2'
-    dtype = compute_dtype(cfg, model)
+    asked = compute_dtype(cfg, model)
+    dtype = training_dtype(asked, model.backbone)
+    if dtype != asked:
+        get_root_logger().info('precision: the config asks for float16; the adapter is trained in '
+                               'bfloat16, since gradients are not scaled here')
     engine = run.engine
     if sharded and is_unresolved(engine):
         engine = resolve_topology(engine, model, find_topology(run.device),

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..distributed.precision import heads
 from ..models.backbones.intern_vit import InternViT6B
+from ..models.backbones.intern_vit_adapter import InternViTAdapter
 from ..models.decode_heads.upsampled_loss import UpsampledLoss, in_strips
 
 NO_KERNEL = 'does not have a deterministic implementation'  # words of PyTorch's error
@@ -65,7 +66,10 @@ def settle_determinism(model: nn.Module) -> None:
 
 def _unknown_parts(model: nn.Module) -> list[str]:
     """Returns the names of parts that may use operations without a deterministic kernel."""
-    parts = [] if isinstance(model.backbone, InternViT6B) else [type(model.backbone).__name__]
+    backbone = model.backbone
+    # The backward pass of grid_sample, and of compiled deformable attention, is not.
+    known = isinstance(backbone, InternViT6B) and not isinstance(backbone, InternViTAdapter)
+    parts = [] if known else [type(backbone).__name__]
     return parts + [type(head).__name__ for head in heads(model)
                     if not (isinstance(head, UpsampledLoss) and in_strips(head))]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 Grid = tuple[int, int]  # (h, w)
-# Values (B, N, heads, d), the grids of the L levels, locations (B, Q, heads, L, P, 2) as (x, y) from
-# 0 to 1, weights (B, Q, heads, L, P), all float32 -> (B, Q, heads*d).
+# Values (B, N, heads, d), the grids of the L levels, locations (B, Q, heads, L, P, 2) as (x, y)
+# from 0 to 1, weights (B, Q, heads, L, P), all float32 -> (B, Q, heads*d).
 Kernel = Callable[[Tensor, Sequence[Grid], Tensor, Tensor], Tensor]
 
 

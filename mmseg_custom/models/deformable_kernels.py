@@ -35,7 +35,8 @@ def select_kernel() -> Kernel:
     resumed, choose the same: mmcv's where mmcv was built with its operators for CUDA, then that of
     Deformable DETR, then plain PyTorch. All of them add up gradients in an order that varies.
     """
-    kernel, name = plain, "mmcv's function of PyTorch's grid_sample"
+    kernel: Kernel = plain
+    name = "mmcv's function of PyTorch's grid_sample"
     if not torch.cuda.is_available():
         reason = 'no GPU'
     elif _mmcv_is_compiled():

@@ -60,7 +60,8 @@ class InternViTAdapter(InternViT6B):
 
     Raises:
         InputError: For an unknown argument, options that contradict each other, stretches that do
-            not cover the blocks, or a pretrained file that does not fit.
+            not cover the blocks, a pretrained file that does not fit, or, in ``forward``, an image
+            with a side that is not a multiple of 32 pixels.
     """
     changes_tokens = True
     beside_trunk = ('level_embed', 'spm', 'interactions', 'up', 'norm1', 'norm2', 'norm3', 'norm4')
@@ -95,7 +96,7 @@ class InternViTAdapter(InternViT6B):
         self.add_vit_feature, self.use_final_norm = add_vit_feature, use_final_norm
         attention = dict(num_heads=deform_num_heads, num_points=n_points, ratio=deform_ratio,
                          kernel=select_kernel())
-        extractor = dict(attention, ffn_ratio=cffn_ratio if with_cffn else None,
+        extractor: dict[str, Any] = dict(attention, ffn_ratio=cffn_ratio if with_cffn else None,
                          drop_path=drop_path_rate)
         with default_dtype(torch.bfloat16):
             self.level_embed = nn.Parameter(torch.empty(LEVELS, embed_dim))
@@ -124,23 +125,17 @@ class InternViTAdapter(InternViT6B):
                 getattr(self, name).apply(init_interaction)
 
     @property
+    def weights_changes(self) -> dict[str, Any]:
+        """Changes of the weights of a file: see :mod:`mmseg_custom.checkpoint.changes`."""
+        return dict(patch_size=self.patch_size, left_out=['cls_token'])
+
+    @property
     def first_under_autograd(self) -> int:
         """Index of the first block that runs under autograd in training."""
         return 0
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Computes the feature maps of a batch.
-
-        Args:
-            images: (B, in_chans, H, W), normalised; H and W multiples of 32.
-
-        Returns:
-            One feature map (B, D, H/s, W/s) for each of the strides s = 4 (if asked for), 8, 16 and
-            32, of the dtype and memory format of :meth:`set_map_format`.
-
-        Raises:
-            InputError: If a side is not a multiple of 32.
-        """
+    def _trunk(self, images: Tensor) -> list[Tensor]:
+        """(B, in_chans, H, W) -> a feature map (B, D, H/s, W/s) for each stride s of the levels."""
         check_sides(*images.shape[-2:])
         first, priors = self._look(images)
         with torch.no_grad():
@@ -155,8 +150,7 @@ class InternViTAdapter(InternViT6B):
         if self.use_final_norm:
             maps = [getattr(self, f'norm{level + 1}')(each)
                     for level, each in zip(self.levels, maps)]
-        return [each.contiguous(memory_format=self._map_memory_format).to(self._map_dtype)
-                for each in maps]
+        return maps
 
     def _look(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
         """(B, in_chans, H, W) -> the prior's map (B, D, H/4, W/4), if any, and its tokens."""
