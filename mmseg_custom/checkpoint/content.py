@@ -20,6 +20,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..schema import shorten
 from .adapter_record import check_record
+from .changes import CHANGES
 from .deepspeed import refuse_resuming
 
 DEPTH = 100  # most levels of dicts and lists in each other
@@ -175,6 +176,12 @@ def check_backbone_record(record: object, where: str) -> None:
     blocks = record.get('blocks', 1)  # only of a file with more blocks than the network
     if type(blocks) is not int or blocks < 1:
         raise InputError(f'{where}.blocks is {shorten(blocks)}: expected a number of 1 or more')
+    for name, kind in CHANGES.items():
+        value: Any = record.get(name)
+        if value is None:
+            continue
+        if type(value) is not kind or isinstance(value, int) and not 0 < value < 1000:
+            raise InputError(f'{where}.{name} is {shorten(value)}: expected {_named(kind)}')
     if not re.fullmatch('[0-9a-f]{64}', record['sha256']):
         raise InputError(f'{where}.sha256 is {shorten(record["sha256"])}: expected 64 hex digits')
     if placed:

@@ -19,6 +19,7 @@ from ..layers.pos_embed import resample_pos_embed
 from ..layers.quantized_linear import STORED, QuantizedLinear, weight_of
 from ..missing import look_around
 from .adapter_record import refuse_adapters
+from .changes import changed, describe_changes
 from .depth import blocks_to_take, first_blocks, left_aside_line
 from .files import read_weights
 from .keys import (
@@ -55,7 +56,8 @@ def load_backbone(backbone: nn.Module, path: str, *, dtype: torch.dtype | None =
                   check_finite: bool = False, logger: logging.Logger | None = None) -> None:
     """Loads pretrained weights of any form into a backbone.
 
-    A position embedding of another grid is resampled to the backbone's. Names and shapes must match
+    A position embedding of another grid is resampled to the backbone's, and a patch embedding where
+    the backbone has it among its ``weights_changes`` (:mod:`.changes`). Names and shapes must match
     exactly; only a pyramid (``up1`` to ``up4``) may be missing as a whole, and then keeps its own
     initialisation. Whole blocks behind the backbone's last one are left aside, with a warning. The
     file becomes the backbone's ``weights_source``, to which checkpoints of a frozen backbone refer.
@@ -78,6 +80,11 @@ def load_backbone(backbone: nn.Module, path: str, *, dtype: torch.dtype | None =
     if blocks is not None:
         logger.warning(left_aside_line(weights, blocks))
         weights = first_blocks(weights, blocks)
+    changes = getattr(backbone, 'weights_changes', None)
+    if changes:
+        found = describe_changes(weights, backbone.patch_size, backbone.pos_embed.shape[1])
+        weights = changed(weights, changes)
+        logger.info('%s: resampled bicubically: %s', path, found or 'nothing')
     fill(backbone, weights, dtype, check_finite, may_miss=may_miss_pyramid(weights))
     set_weights_source(backbone, WeightsSource(os.path.abspath(path), tuple(weights), blocks))
     logger.info('loaded %d tensors of %s from %s', len(weights), type(backbone).__name__, path)

@@ -109,11 +109,13 @@ def split(path: str, target: str, backbone: str) -> tuple[int, int]:
                          'trained, or loaded from another file')
     left_out = {BACKBONE + name for name in same}
     blocks = count_blocks(name.removeprefix(BACKBONE) for name in weights)
+    unread = [name for name in base if BACKBONE + name not in weights]  # by a ViT-Adapter
     record = provenance.record_of(
         provenance.WeightsSource(os.path.abspath(backbone), tuple(same),
                                  blocks if blocks < count_blocks(base) else None),
         {name: weights[BACKBONE + name].dtype for name in same},
         weights[BACKBONE + 'pos_embed'].shape[1])
+    record.update(dict(left_out=unread) if unread else {})
     kept = {name: tensor for name, tensor in weights.items() if name not in left_out}
     write_pth(target, checkpoint.to_dict(plain({**checkpoint.meta, 'backbone': record}), kept))
     return len(same), len(kept)

@@ -10,6 +10,7 @@ A checkpoint of a frozen backbone holds no copy of it, only ``meta['backbone']``
     blocks             number of blocks of the model, where the file holds more
     places             name -> place in the file, of networks that are no InternViT, whose names
                        keys.py translates; without pos_embed_tokens
+    patch_size         and left_out: what a ViT-Adapter changes, see :mod:`.changes`
 
 which is enough to rebuild every tensor bit by bit from the file.
 """
@@ -89,8 +90,9 @@ def _replace_source(backbone: nn.Module, state_dict: dict, prefix: str, local_me
 def record(backbone: nn.Module, source: WeightsSource) -> dict:
     """Describes the file of a frozen backbone for the metadata of a checkpoint."""
     dtypes = {**dtypes_of(backbone), **getattr(backbone, 'dropped_dtypes', {})}
-    return record_of(source, {name: dtypes[name] for name in source.names},
-                     None if source.places is not None else backbone.pos_embed.shape[1])
+    found = record_of(source, {name: dtypes[name] for name in source.names},
+                      None if source.places is not None else backbone.pos_embed.shape[1])
+    return {**found, **(getattr(backbone, 'weights_changes', None) or {})}
 
 
 def dtypes_of(backbone: nn.Module) -> dict[str, torch.dtype]:

@@ -12,6 +12,7 @@ from ..errors import InputError, hint
 from ..layers.lora import is_adapter, native_name
 from . import adapter_loading, provenance
 from .averages import is_second, leave_aside
+from .changes import changed
 from .checkpoint import Checkpoint, backbone_record_of, open_checkpoint
 from .deepspeed import is_deepspeed
 from .depth import first_blocks
@@ -150,6 +151,7 @@ def complete(checkpoint: Checkpoint, backbone: str | None = None, verify: bool =
             open_places(path, {name: tuple(place) for name, place in places.items()}))
     if blocks is not None:
         base = first_blocks(base, blocks)
+    base = changed(base, record)
     taken = [name for name in base if BACKBONE + name not in weights]
     for name in taken:
         tensor = base[name]

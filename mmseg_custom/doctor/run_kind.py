@@ -5,8 +5,8 @@ from ..distributed.options import Engine
 from ..distributed.parallelize import automatic_type
 from ..engine.build import build_network
 from ..engine.tuning import num_read
-from ..models.backbone_options import backbone_class
-from ..models.tuning import is_internvit
+from ..models.backbone_options import backbone_class, backbone_option
+from ..models.tuning import has_vit_adapter, is_internvit
 from .depth import first_under_autograd
 from .run_shape import RunShape
 
@@ -43,4 +43,6 @@ def recomputes(cfg: Config) -> bool:
 def num_under_autograd(cfg: Config) -> int:
     """Returns the number of blocks of this package's backbone that run under autograd."""
     backbone = cfg.model.backbone
+    if has_vit_adapter(backbone):  # whose tokens change before the first block
+        return backbone_option(backbone, 'depth')
     return num_read(backbone) - first_under_autograd(cfg) if is_internvit(backbone) else 0

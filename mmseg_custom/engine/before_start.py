@@ -33,16 +33,17 @@ from ..models.backbone_options import (
     backbone_class,
     backbone_option,
     has_frozen_features,
+    is_ours,
 )
 from ..models.backbones.frozen_vit import FrozenViT
 from ..models.segmentors.encoder_decoder import InternViTSegmentor, check_test_cfg
-from ..models.tuning import is_internvit
+from ..models.tuning import has_vit_adapter, is_internvit
 from ..optim import low_memory
 from ..plugins import is_known
 from . import classes, preflight
 from .blame import reading
 from .build import build_network
-from .cached.key import check_tuning
+from .cached.key import WITH_ADAPTER, check_tuning
 from .cached.settings import CacheSettings
 from .config import heads_of
 from .epochs import check_length
@@ -101,7 +102,7 @@ def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
     if options.checkpoint not in (None, UNTRAINED) and not osp.exists(options.checkpoint):
         raise InputError(f'checkpoint {options.checkpoint} does not exist')
     backbone = cfg.model.get('backbone') or {}
-    ours = has_frozen_features(backbone)
+    ours = is_ours(backbone)
     pretrained = backbone_option(backbone, 'pretrained') if ours else None
     begins_elsewhere = cfg.get('load_from') or cfg.get('resume_from') or options.auto_resume
     if trains and not begins_elsewhere and isinstance(pretrained, str) and pretrained:
@@ -117,6 +118,8 @@ def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
 def _check_cached(cfg: Config) -> None:
     """Checks that runs leave something of a backbone frozen, which a feature cache can hold."""
     backbone = cfg.model.get('backbone') or {}
+    if has_vit_adapter(backbone):
+        raise InputError(WITH_ADAPTER)
     if not has_frozen_features(backbone):
         return
     swept = [one.cfg.model.backbone for one in combinations(cfg)] if cfg.get('sweep') else []
@@ -217,7 +220,7 @@ def check_inputs(cfg: Config) -> None:
         InputError: If a head reads one that there is not, or takes another width.
     """
     backbone = cfg.model.get('backbone') or {}
-    if not has_frozen_features(backbone) or cfg.model.get('neck'):
+    if not is_ours(backbone) or cfg.model.get('neck'):
         return
     width = backbone_option(backbone, 'embed_dim')
     blocks = backbone_option(backbone, 'out_indices')
@@ -286,7 +289,7 @@ def _check_network(cfg: Config, trains: bool) -> None:
     would raise anywhere is an error here.
     """
     backbone = cfg.model.get('backbone') or {}
-    if not has_frozen_features(backbone):
+    if not is_ours(backbone):
         return
     cfg = copy.deepcopy(cfg)
     if is_internvit(backbone):

@@ -7,6 +7,7 @@ import torch
 from mmcv import Config
 from mmcv.runner import get_dist_info
 from mmseg.models import build_head, build_segmentor
+from mmseg.utils import get_root_logger
 from torch import nn
 
 from ..checkpoint import load_segmentor, load_shards, sha256_in_background
@@ -22,6 +23,7 @@ from ..distributed.precision import (
     apply_precision,
     can_cast,
     heads,
+    training_dtype,
 )
 from ..distributed.topology import find_topology, is_unresolved, resolve_topology
 from ..errors import SHOWN, InputError
@@ -115,7 +117,11 @@ def _build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None
         init_heads(model)
     kind = choose_engine(run.engine, model)
     sharded = kind == 'fsdp2'
-    dtype = compute_dtype(cfg, model)
+    asked = compute_dtype(cfg, model)
+    dtype = training_dtype(asked, model.backbone)
+    if dtype != asked:
+        get_root_logger().info('precision: the config asks for float16; the adapter is trained in '
+                               'bfloat16, since gradients are not scaled here')
     engine = run.engine
     if sharded and is_unresolved(engine):
         engine = resolve_topology(engine, model, find_topology(run.device),

@@ -10,6 +10,8 @@ from typing import Any
 
 from mmseg.models.builder import BACKBONES
 
+from .backbones.pyramid_backbone import PyramidBackbone
+
 DEFAULT = 'InternViT6B'  # whose defaults hold for backbones that say nothing
 
 
@@ -20,6 +22,12 @@ def backbone_class(backbone: Mapping[str, Any]) -> Any:
     return kind if isinstance(kind, type) else None
 
 
+def is_ours(backbone: Mapping[str, Any]) -> bool:
+    """Returns whether a backbone is one of this package, by its options, as a config has them."""
+    kind = backbone_class(backbone)
+    return kind is not None and issubclass(kind, PyramidBackbone)
+
+
 def has_frozen_features(backbone: Mapping[str, Any]) -> bool:
     """Returns whether a backbone computes frozen feature maps that heads and caches can share.
 
@@ -28,7 +36,8 @@ def has_frozen_features(backbone: Mapping[str, Any]) -> bool:
     Args:
         backbone: Its options, as a config has them.
     """
-    return hasattr(backbone_class(backbone), 'frozen_features')
+    kind = backbone_class(backbone)
+    return hasattr(kind, 'frozen_features') and not getattr(kind, 'changes_tokens', False)
 
 
 def backbone_option(backbone: Mapping[str, Any], name: str) -> Any:
@@ -44,11 +53,9 @@ def backbone_option(backbone: Mapping[str, Any], name: str) -> Any:
     if name in backbone:
         return backbone[name]
     kind = backbone_class(backbone)
-    if hasattr(kind, 'options_of'):
-        told = kind.options_of(backbone)
-        if name in told:
-            return told[name]
-        parameters = inspect.signature(kind).parameters
-        if name in parameters:
-            return parameters[name].default
+    told = kind.options_of(backbone) if hasattr(kind, 'options_of') else {}
+    if name in told:
+        return told[name]
+    if is_ours(backbone) and name in inspect.signature(kind).parameters:
+        return inspect.signature(kind).parameters[name].default
     return inspect.signature(BACKBONES.get(DEFAULT)).parameters[name].default

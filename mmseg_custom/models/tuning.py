@@ -32,6 +32,11 @@ def is_internvit(backbone: Mapping) -> bool:
     return backbone.get('type') == 'InternViT6B'
 
 
+def has_vit_adapter(backbone: Mapping) -> bool:
+    """Returns whether the options of a backbone are of an InternViT with a ViT-Adapter."""
+    return backbone.get('type') == 'InternViTAdapter'
+
+
 def tuning_of(backbone: Mapping) -> str:
     """Returns which of the four the options of a backbone, as a config has them, ask for."""
     if backbone.get('adapt') is not None:

@@ -31,6 +31,9 @@ AFTER = {'with_fpn', 'with_final_norm', 'freeze_vit', 'drop_path_rate', 'pretrai
 # Settings that the key leaves out, because it holds the names of the images that they lead to.
 LOCATIONS = {'data_root', 'img_dir', 'ann_dir', 'split', 'max_image_num', 'few_shot'}
 
+WITH_ADAPTER = ('feature_cache: the tokens of InternViTAdapter change in training, from the first '
+                'block on, so that no feature maps can be kept; leave feature_cache out')
+
 
 def describe(run: Run, model: nn.Module, seed: int) -> dict:
     """Returns the key of a run's cache, as plain values.
@@ -64,6 +67,8 @@ def check_frozen(model: nn.Module) -> None:
         InputError: If it is such a backbone; the message names the setting.
     """
     backbone = model.backbone
+    if getattr(backbone, 'changes_tokens', False):
+        raise InputError(WITH_ADAPTER)
     if not hasattr(backbone, 'frozen_features'):
         raise InputError(f'feature_cache: the backbone {type(backbone).__name__} has no frozen '
                          'feature maps: expected InternViT6B or FrozenViT; leave feature_cache out')

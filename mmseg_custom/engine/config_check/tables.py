@@ -67,6 +67,10 @@ PARAMETERS: dict[str, dict[str, Kind]] = {
         overrides=SETTINGS | NONE, freeze_vit=FLAG,
         pretrained=Kind(PATH.words, lambda value: not isinstance(value, Real | Mapping | Sequence)
                         or isinstance(value, str))),
+    'InternViTAdapter': dict(
+        init_values=NUMBER, conv_inplane=SIZE, n_points=SIZE, deform_num_heads=SIZE,
+        interaction_indexes=many(many(COUNT, least=1), least=1), cffn_ratio=POSITIVE,
+        deform_ratio=POSITIVE, pretrained=PATH),
     'BaseDecodeHead': dict(
         in_channels=SIZE | many(SIZE), channels=SIZE, num_classes=SIZE, out_channels=SIZE | NONE,
         threshold=NUMBER | NONE, dropout_ratio=number(most=1), conv_cfg=TYPED | NONE,

@@ -157,17 +157,19 @@ class BlockSequence(PyramidBackbone):
         tokens, outs = self._run_blocks(tokens, start, self.first_left)
         return [tokens] if self.num_left else outs
 
-    def _run_blocks(self, tokens: Tensor, start: int, stop: int) -> tuple[Tensor, list[Tensor]]:
+    def _run_blocks(self, tokens: Tensor, start: int, stop: int,
+                    counted_from: int | None = None) -> tuple[Tensor, list[Tensor]]:
         """Runs some of the blocks; returns the last tokens, and those of blocks that are read.
 
         Args:
             tokens: (B, 1 + N, D).
-            start: Index of the first block to run, from which on those to recompute are counted.
+            start: Index of the first block to run.
             stop: Index after that of the last one.
+            counted_from: Index from which on blocks to recompute are counted; default: ``start``.
         """
         outs = []
         for i in range(start, stop):
-            tokens = self._run_block(i, tokens, start)
+            tokens = self._run_block(i, tokens, start if counted_from is None else counted_from)
             if i in self.out_indices:
                 outs.append(tokens)
         return tokens, outs

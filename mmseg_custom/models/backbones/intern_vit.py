@@ -91,6 +91,7 @@ class InternViT6B(BlockSequence):
             fit, ``out_indices`` that do not exist, a pyramid without four feature maps, or a
             pretrained file that does not fit.
     """
+    _has_cls_token = True
 
     def __init__(self, in_chans: int = 3, patch_size: int = 14, img_size: int = 224,
                  pretrain_size: int = 224, qkv_bias: bool = False, drop_path_rate: float = 0.0,
@@ -105,8 +106,7 @@ class InternViT6B(BlockSequence):
                  frozen_dtype: str | None = None, adapt: Mapping | None = None,
                  train_last: int | None = None, train_norms: bool = False, **unknown):
         super().__init__()
-        known = [name for name in inspect.signature(type(self)).parameters if name != 'unknown']
-        refuse_unknown('model.backbone', unknown, known)
+        self._refuse(unknown)
         check_out_indices(out_indices, depth, with_fpn)
         flash = (list(use_flash_attn) if isinstance(use_flash_attn, Sequence)
                  else [bool(use_flash_attn)] * depth)
@@ -124,13 +124,15 @@ class InternViT6B(BlockSequence):
         self.set_map_format()
 
         # A file brings all these parameters: on the meta device they cost nothing until it does.
-        with _default_dtype(torch.bfloat16), torch.device('meta') if pretrained else nullcontext():
+        with default_dtype(torch.bfloat16), torch.device('meta') if pretrained else nullcontext():
             self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
             num_tokens = 1 + (img_size // patch_size) ** 2
             self.pos_embed = nn.Parameter(torch.empty(1, num_tokens, embed_dim))
-            self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
+            self.cls_token = (nn.Parameter(torch.empty(1, 1, embed_dim)) if self._has_cls_token
+                              else None)
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
-            nn.init.trunc_normal_(self.cls_token, std=0.02)
+            if self.cls_token is not None:
+                nn.init.trunc_normal_(self.cls_token, std=0.02)
             blocks = (
                 Block(embed_dim, num_heads, mlp_ratio, qkv_bias, qk_normalization, norm_type,
                       init_values, layerscale_force_fp32,
@@ -140,7 +142,7 @@ class InternViT6B(BlockSequence):
                 quantize_linears(block, frozen_dtype)
                 if frozen_dtype and not self.tuning.trains(i, 'mlp.fc1.weight') else block
                 for i, block in enumerate(blocks))
-        with _default_dtype(torch.bfloat16):
+        with default_dtype(torch.bfloat16):
             if with_fpn:
                 for name, level in build_pyramid(embed_dim, with_final_norm).items():
                     self.add_module(name, level)
@@ -157,6 +159,11 @@ class InternViT6B(BlockSequence):
         watch_state_dicts(self)
         if self.tuning.kind != FULL:
             self.train()
+
+    def _refuse(self, unknown: Mapping) -> None:
+        """Refuses arguments that the constructor does not have."""
+        known = [name for name in inspect.signature(type(self)).parameters if name != 'unknown']
+        refuse_unknown('model.backbone', unknown, known)
 
     def _freeze(self) -> None:
         """Freezes the parameters that are not trained."""
@@ -176,7 +183,7 @@ class InternViT6B(BlockSequence):
         check_adapters(self.blocks[0], options, self.frozen_dtype)
         for block in self.blocks:
             block.adds_as_frozen = True
-        with _default_dtype(torch.bfloat16):
+        with default_dtype(torch.bfloat16):
             for i in self.tuning.blocks:
                 add_lora(self.blocks[i], options)
         start_adapters(self, self.adapt_folder)
@@ -214,7 +221,7 @@ class InternViT6B(BlockSequence):
         self.positions = PosEmbedCache()
         if self.tuning.kind != FULL:
             for name, child in self.named_children():
-                if name not in LEVELS:
+                if name not in self.beside_trunk:
                     child.eval()
             for block in self.blocks[self.first_trained:self._num_read]:
                 block.train(mode)
@@ -279,12 +286,14 @@ class InternViT6B(BlockSequence):
 
     def _add_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, D) -> (B, 1 + N, D): puts the class token in front and adds the positions."""
-        cls_token = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
         # While it learns, its casts and gathered shards change at addresses that may repeat: the
         # cache could not tell.
         fresh = self.training and self._trains_positions
         positions = (resample_pos_embed if fresh else self.positions)(self.pos_embed, grid)
         positions = positions.to(tokens.dtype)
+        if self.cls_token is None:
+            return tokens + positions[:, 1:]
+        cls_token = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
         return torch.cat([cls_token, tokens], dim=1) + positions
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -294,7 +303,7 @@ class InternViT6B(BlockSequence):
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     """Builds parameters in ``dtype`` from the start; a cast afterwards would hold both copies."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

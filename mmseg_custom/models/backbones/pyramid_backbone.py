@@ -16,8 +16,13 @@ class PyramidBackbone(BaseModule):
 
     Attributes:
         with_fpn: Whether there is a pyramid, with the levels ``up1`` to ``up4``.
+        beside_trunk: Names of the parts that are trained beside a frozen trunk.
+        changes_tokens: Whether trained parts change the tokens between frozen blocks, so that
+            gradients pass these, and there are no frozen feature maps.
     """
     with_fpn = False
+    beside_trunk: tuple[str, ...] = LEVELS
+    changes_tokens = False
 
     @property
     def pyramid(self) -> dict[str, nn.Module]:
@@ -25,9 +30,9 @@ class PyramidBackbone(BaseModule):
         return {name: getattr(self, name) for name in LEVELS} if self.with_fpn else {}
 
     def named_trunk_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yields names and parameters before the pyramid: the part that can be frozen."""
+        """Yields names and parameters of the part that can be frozen."""
         for name, parameter in self.named_parameters():
-            if name.partition('.')[0] not in LEVELS:
+            if name.partition('.')[0] not in self.beside_trunk:
                 yield name, parameter
 
     def set_map_format(self, dtype: torch.dtype = torch.float32,

@@ -98,7 +98,7 @@ def open_network_weights(network: UpstreamViT, path: str, prefix: str
         tensors[name] = tensor if count == 1 else tensor.chunk(count)[part]
     opened = LazyStateDict(path, tensors)
     _check_shapes(network, opened, prefix)
-    return opened, WeightsSource(osp.abspath(path), tuple(found), found)
+    return opened, WeightsSource(osp.abspath(path), tuple(found), places=found)
 
 
 def _check_shapes(network: UpstreamViT, weights: LazyStateDict, prefix: str) -> None:
