@@ -97,7 +97,7 @@ def predictions_by_hand(model: InternViTSegmentor, images: Tensor, masked: bool
 def test_the_same_as_a_direct_computation(images, family, channels, masked):
     model = build(dict(channels=channels), **FAMILIES[family]).eval()
     expected = predictions_by_hand(model, images, masked)
-    found = model.decode_head.predictions(model.extract_feat(images), of_all_blocks=masked)
+    found = model.decode_head._predictions(model.extract_feat(images), of_all_blocks=masked)
     assert len(found) == len(expected) == (3 if masked else 1)
     for (masks, classes), (of_masks, of_classes) in zip(found, expected):
         assert masks.shape == (2, QUERIES, 8, 10) and classes.shape == (2, QUERIES, 6)
@@ -116,8 +116,8 @@ def test_masks_are_annealed_away(images):
     last = {}
     for progress in (0, 1):
         head.anneal(progress)
-        last[progress] = head.predictions(inputs, of_all_blocks=True)[-1][0]
-    assert torch.equal(last[1], head.predictions(inputs, of_all_blocks=False)[0][0])
+        last[progress] = head._predictions(inputs, of_all_blocks=True)[-1][0]
+    assert torch.equal(last[1], head._predictions(inputs, of_all_blocks=False)[0][0])
     assert not torch.allclose(last[0], last[1])
 
 
