@@ -8,3 +8,4 @@ _base_ = [
 
 model = dict(backbone=dict(freeze_vit=True, drop_path_rate=0.0))
 optimizer = dict(paramwise_cfg=dict(layer_decay_rate=1.0))
+lr_config = dict(power=0.9)

@@ -20,6 +20,7 @@ from ..distributed.parallelize import set_checkpointing, shard
 from ..distributed.precision import apply_precision, heads, move_casts_to_fsdp
 from ..engine.build import build_network, compute_dtype, head_dtype, master_dtype
 from ..layers.sync_batch_norm import CPUSyncBatchNorm, replace_sync_batch_norm
+from ..losses.mask_matching import assumed_masks
 from ..models.tuning import is_internvit
 from ..optim.fused import with_fused
 from ..optim.low_memory import NAME as LOW_MEMORY
@@ -34,6 +35,8 @@ from .simulation import (
 )
 from .sites import REST, block_sites, track_sites
 from .step_trace import StepTrace
+
+MASKS = 16  # of an image, whose labels are not known; those of ADE20K have 10 classes on average
 
 
 def trace_step(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool,
@@ -107,7 +110,7 @@ def _run(model: nn.Module, cfg: Config, shape: RunShape, engine: Engine, tracker
     optimizer = None if cfg.optimizer.type == LOW_MEMORY else build_optimizer(
         model, with_fused(cfg.optimizer, engine.is_on('fused_optimizer'),
                           engine.fused_optimizer is True, shape.device))
-    with track_sites(model, tracker, sites):
+    with track_sites(model, tracker, sites), assumed_masks(MASKS):
         loss = model.train_step(batches[0], None)['loss']
     tracker.enter_site('backward', REST)
     loss.backward()

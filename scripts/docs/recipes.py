@@ -23,7 +23,7 @@ DEMO_IMAGES = 160
 # ADE20K val, single scale, as the authors of InternVL published it.
 PUBLISHED = {'1of16': 46.5, '1of8': 50.0, '1of4': 53.3, '1of2': 55.8, '1of1': 57.2,
              'linear_probing': 47.2, 'head_tuning': 54.9, 'full_tuning': 58.9}
-HEADS = {'FCNHead': 'linear', 'UPerHead': 'UperNet'}
+HEADS = {'FCNHead': 'linear', 'UPerHead': 'UperNet', 'PlainMaskHead': 'masks'}
 TABLE = re.compile(r'(?P<begin><!-- recipes: (?P<name>.+?) -->\n).*?(?P<end>\n<!-- end -->)',
                    re.DOTALL)
 
@@ -63,7 +63,8 @@ def group(cfg: Config) -> str:
 
 def order(cells: list[str]) -> tuple:
     """Sorts configs by what is trained, then by iterations, then by name."""
-    kinds = ('few_shot', 'linear_probing', 'head_tuning', 'full_tuning', 'lora', 'last_blocks')
+    kinds = ('few_shot', 'linear_probing', 'head_tuning', 'full_tuning', 'lora', 'last_blocks',
+             'plain_mask')
     kind = next(i for i, kind in enumerate(kinds) if f'`{kind}' in cells[-1])
     return kind, int(cells[6]), cells[-1]
 
@@ -79,7 +80,8 @@ def row(path: str, cfg: Config, published: bool) -> list[str]:
         if model.backbone.get('frozen_dtype'):
             raise ValueError(f'{path}: the published mIoU is of frozen weights in bfloat16, not in '
                              f'{model.backbone.frozen_dtype}')
-        cells.append(str(PUBLISHED[name.rpartition('_')[2] if folder == 'few_shot' else folder]))
+        key = name.rpartition('_')[2] if folder == 'few_shot' else folder
+        cells.append(str(PUBLISHED.get(key, '')))
     return [*cells, f'[`{path.partition("/")[2]}`](../configs/{path})']
 
 

@@ -62,7 +62,8 @@ TABLE = {
 }
 TINY = {name: f'tiny/{name}_tiny.py'
         for name in ('linear_probing', 'head_tuning', 'few_shot', 'full_tuning')}
-IN_PART = {kind: f'tiny/{kind}_tiny.py' for kind in ('lora', 'last_blocks')}  # test_in_part.py
+# Not published; see test_in_part.py and tests/models/test_plain_mask_head.py.
+IN_PART = {kind: f'tiny/{kind}_tiny.py' for kind in ('lora', 'last_blocks', 'plain_mask')}
 SHIPPED = [f'intern_vit_6b/{name}.py' for name in TABLE] + list(TINY.values())
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
@@ -234,12 +235,13 @@ def test_a_tiny_recipe_is_its_published_namesake_in_small(folder):
     tiny = load({**TINY, **IN_PART}[folder])
     name = next((name for name in reversed(TABLE) if name.startswith(folder)), None)
     full = load(f'intern_vit_6b/{name}.py' if name else next(
-        CONFIGS.glob(f'intern_vit_6b/{folder}/linear*1of1_*.py')))
+        path for path in CONFIGS.glob(f'intern_vit_6b/{folder}/*_80k_ade20k_*.py')
+        if not path.stem.startswith('upernet')))
     sizes = {'pretrained', 'pretrain_size', 'img_size', 'embed_dim', 'depth', 'num_heads',
              'init_values', 'drop_path_rate', 'with_cp', 'out_indices', 'in_channels', 'channels',
              'crop_size', 'stride', 'img_scale', 'size', 'data_root', 'samples_per_gpu',
              'workers_per_gpu', 'max_image_num', 'lr', 'num_layers', 'warmup_iters', 'max_iters',
-             'interval', 'r', 'alpha', 'train_last'}
+             'interval', 'r', 'alpha', 'train_last', 'num_blocks', 'num_points'}
     for section in ('model', 'data', 'optimizer', 'lr_config', 'runner', 'checkpoint_config',
                     'evaluation', 'custom_hooks'):
         assert without(tiny[section], sizes) == without(full[section], sizes), section

@@ -26,6 +26,5 @@ plain_mask_tiny = dict(
         channels=64,
         num_blocks=2,
         num_heads=4,
-        mlp_ratio=4.0,
         num_points=1024),
     test_cfg=test_cfg_tiny)

@@ -113,21 +113,25 @@ class PlainMaskHead(BaseDecodeHead):
                   for i in range(len(self.blocks))]
         self.attn_mask_probs.copy_(torch.tensor(values))
 
-    def forward(self, inputs: list[Tensor]) -> Tensor:
-        """Feature maps [(B, C_i, h, w)] -> scores (B, K, s*h, s*w), see :func:`pixel_scores`."""
-        return pixel_scores(*self.predictions(inputs, of_all_blocks=False)[-1])
-
-    def predictions(self, inputs: list[Tensor], of_all_blocks: bool) -> list[Prediction]:
-        """Computes the predictions of the queries.
+    def forward(self, inputs: list[Tensor],
+                of_all_blocks: bool = False) -> Tensor | list[Prediction]:
+        """Computes scores, or the predictions of the queries that losses are computed of.
 
         Args:
             inputs: Feature maps [(B, C_i, h, w)] of the backbone.
-            of_all_blocks: Whether there is one before each block, by which its queries are masked,
-                as in training; else there is one after the last.
+            of_all_blocks: Whether there is a prediction before each block, by which its queries
+                are masked, as in training; else there is the one after the last.
 
         Returns:
-            Logits of masks (B, Q, s*h, s*w) and of classes (B, Q, K + 1) of each prediction.
+            Scores (B, K, s*h, s*w), see :func:`...layers.plain_mask.pixel_scores`. With
+            ``of_all_blocks``, the predictions: logits of masks (B, Q, s*h, s*w) and of classes
+            (B, Q, K + 1).
         """
+        predictions = self._predictions(inputs, of_all_blocks)
+        return predictions if of_all_blocks else pixel_scores(*predictions[-1])
+
+    def _predictions(self, inputs: list[Tensor], of_all_blocks: bool) -> list[Prediction]:
+        """See :meth:`forward`."""
         patches, grid = self._patches(inputs)
         angles = patch_angles(grid, self.head_dim, patches.device)
         tokens = torch.cat([self.queries.expand(len(patches), -1, -1), patches], dim=1)
@@ -167,7 +171,7 @@ class PlainMaskHead(BaseDecodeHead):
         labels = gt_semantic_seg.squeeze(1)
         targets = mask_targets(labels, self.num_classes, self.ignore_index)
         self._check(targets, img_metas)
-        predictions = self.predictions(inputs, of_all_blocks=True)
+        predictions = self(inputs, of_all_blocks=True)  # wrappers gather weights for calls alone
         losses = mask_losses(predictions, targets, self.loss_options, over_ranks=self.training)
         with torch.no_grad():
             losses['acc_seg'] = upsampled_cross_entropy(
