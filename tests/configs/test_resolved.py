@@ -107,8 +107,9 @@ def test_pretrain_size_stands_where_the_original_has_it(record):
     """The backbone accepts the key and reads it nowhere."""
     having = {name for name, settings in record.items()
               if 'pretrain_size' in settings.get('model.backbone', {})}
-    assert having == {name for name in record if name.startswith('intern_vit_6b/') or
-                      name.startswith('_base_/recipes/') and name.endswith('_6b.py')}
+    assert having == {name for name in record if name.startswith('intern_vit_6b') or
+                      name.startswith('_base_/recipes/')
+                      and name.endswith(('_6b.py', '_6b_448px.py'))}
 
 
 def main():

@@ -5,4 +5,4 @@ _base_ = [
 ]
 
 model = dict(backbone=dict(pretrained='./pretrained/InternViT-300M-448px-V2_5'))
-data = dict(samples_per_gpu=16)  # on one GPU: a batch of 16
+data = dict(samples_per_gpu=8)  # on two GPUs: a batch of 16

@@ -8,4 +8,4 @@ model = dict(
     backbone=dict(pretrained='./pretrained/InternViT-300M-448px-V2_5'),
     decode_head=dict(num_classes=171),
     auxiliary_head=dict(num_classes=171))
-data = dict(samples_per_gpu=16)  # on one GPU: a batch of 16
+data = dict(samples_per_gpu=8)  # on two GPUs: a batch of 16
