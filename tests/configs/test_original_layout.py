@@ -10,10 +10,6 @@ import pytest
 from helpers.commands import ROOT
 from mmcv import Config
 
-from mmseg_custom.engine.build import build_network
-from mmseg_custom.engine.config import load_config, resolve_config
-from mmseg_custom.engine.options import RunOptions
-
 CONFIGS = ROOT / 'configs'
 
 # What runs read. `evaluation` is compared apart, because the original leaves its save_best to
@@ -113,29 +109,6 @@ def test_a_recipe_in_the_original_s_layout_is_ours(name, values, tree):
     for section in SECTIONS:
         assert theirs[section] == ours[section], section
     assert dict(theirs.evaluation, save_best='mIoU') == ours.evaluation
-
-
-@pytest.mark.parametrize(('name', 'values'), [RECIPES[0], RECIPES[-2], RECIPES[-1]],
-                         ids=['few-shot', 'head tuning', 'full tuning'])
-@pytest.mark.parametrize('with_json', [True, False])
-def test_a_recipe_with_deepspeed_is_ours_too(name, values, with_json, tree, tmp_path):
-    if with_json:
-        (tmp_path / 'zero_configs').mkdir()
-        (tmp_path / 'zero_configs/some_file.json').write_text(
-            '{"train_batch_size": 16, "gradient_accumulation_steps": 1, "bf16": {"enabled": true},'
-            ' "zero_optimization": {"stage": 1, "overlap_comm": true}}')
-    path = tree / 'recipe.py'
-    path.write_text(TEMPLATE.format(**values).replace('deepspeed = False', 'deepspeed = True'))
-    options = RunOptions(launcher='pytorch')
-    theirs, notes = resolve_config(load_config(str(path)), options)
-    ours, _ = resolve_config(load_config(f'{CONFIGS}/intern_vit_6b/{name}.py'), options)
-    build_network(theirs, on_meta=True)
-    assert sum('deepspeed' in note for note in notes) == 1
-    for section in ('data', 'optimizer', 'optimizer_config', 'lr_config', 'runner', 'evaluation',
-                    'checkpoint_config', 'custom_hooks'):
-        assert theirs[section] == ours[section], section
-    assert theirs.get('engine') == (dict(type='auto') if with_json else None)
-    assert 'precision' not in theirs
 
 
 def test_a_dataset_base_keeps_the_original_s_batch_size(tree):
