@@ -18,8 +18,10 @@ from mmseg.core import build_optimizer
 from mmseg.models.builder import HEADS, MODELS
 from torch import nn
 
+from ..checkpoint.deepspeed import find_states
 from ..checkpoint.files import is_adapter_folder
 from ..checkpoint.load import check_exists
+from ..checkpoint.work_dir import checkpoints_in
 from ..choices import UNTRAINED
 from ..datasets.class_names import class_names
 from ..datasets.described import DescribedDataset
@@ -99,6 +101,8 @@ def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
             raise InputError(f'{name}={path!r} ' + (
                 'is an address: download the file first, and give its path' if '://' in path
                 else 'does not exist: correct the path'))
+    if trains and options.auto_resume and osp.isdir(cfg.work_dir):
+        _refuse_work_dir_of_deepspeed(cfg.work_dir)
     if options.checkpoint not in (None, UNTRAINED) and not osp.exists(options.checkpoint):
         raise InputError(f'checkpoint {options.checkpoint} does not exist')
     backbone = cfg.model.get('backbone') or {}
@@ -113,6 +117,16 @@ def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
             'holds no adapter_config.json' if osp.isdir(str(folder)) else
             'is no folder' if osp.exists(str(folder)) else 'does not exist')
             + ": expected a folder of peft's adapters")
+
+
+def _refuse_work_dir_of_deepspeed(work_dir: str) -> None:
+    """Refuses to begin anew beside a run of DeepSpeed that was to be resumed."""
+    held = [*checkpoints_in(work_dir), *checkpoints_in(work_dir, 'epoch')]
+    states = None if held else find_states(work_dir)
+    if states is not None:
+        raise InputError(f'--auto-resume: work dir {work_dir} holds checkpoints of DeepSpeed '
+                         'alone, whose optimizer is not read: start a new run from the weights '
+                         f'with --load-from {states} and another --work-dir')
 
 
 def _check_cached(cfg: Config) -> None:

@@ -11,8 +11,18 @@ from typing import Any
 
 from mmcv import Config
 
-from ..errors import InputError, hint, nearest, some_of
-from ..schema import Check, load_json, mismatch, nullable, number, record, text, validate
+from ..errors import InputError, hint, nearest, one_line, some_of
+from ..schema import (
+    Check,
+    integer,
+    load_json,
+    mismatch,
+    nullable,
+    number,
+    record,
+    text,
+    validate,
+)
 from .options import RunOptions
 
 ENGINES = {0: 'ddp', 1: 'auto', 2: 'auto', 3: 'fsdp2'}  # by ZeRO's stage, of several processes
@@ -52,8 +62,8 @@ def replace_deepspeed(cfg: Config, options: RunOptions, filename: str | None = N
     line = "deepspeed=True: PyTorch's own engines are used"
     path = _find(source, filename) if isinstance(source, str) else None
     if path is None and not isinstance(source, Mapping):
-        return [f'{line}; ' + (f'{source} does not exist, so that the config alone decides'
-                               if source else 'the config alone decides')]
+        missing = f'deepspeed_config={source!r} does not exist, so that ' if source else ''
+        return [f'{line}; {missing}the config alone decides']
     name = path or 'deepspeed_config'
     settings = source if path is None else load_json(path, EXPECTED)
     _check(settings, name)
@@ -61,7 +71,7 @@ def replace_deepspeed(cfg: Config, options: RunOptions, filename: str | None = N
     if options.owns_work_dir and options.checkpoint is None:
         replaced += [*_engine(cfg, settings['zero_optimization'], options.launcher != 'none'),
                      *_batch(cfg, settings), *_clipping(cfg, settings)]
-    unread = [*_without_effect(settings)]
+    unread = [one_line(key) for key in _without_effect(settings)]
     return [f'{line}. {name}: {"; ".join(replaced)}'
             + (f'; without effect: {some_of(unread, SHOWN)}' if unread else '')]
 
@@ -90,7 +100,7 @@ def _stage(value: Any, place: str) -> None:
         raise mismatch(place, value, 'a stage of 0 to 3')
 
 
-_COUNT, _SWITCH = _or_auto(number(1)), dict(enabled=_or_auto(_flag))
+_COUNT, _SWITCH = _or_auto(integer(1)), dict(enabled=_or_auto(_flag))
 _OFFLOAD = nullable(record({}, dict(device=text)))
 _OFFLOADED = dict(offload_optimizer=_OFFLOAD, offload_param=_OFFLOAD, cpu_offload=_flag)
 _READ: dict[str, dict[str, Check]] = dict(
@@ -103,7 +113,7 @@ _PLAIN = {TOTAL: _COUNT, SAMPLES: _COUNT, STEPS: _COUNT, CLIPPING: _or_auto(numb
 def _check(settings: Any, path: str) -> None:
     """Checks the settings that are read, and fills in those that may be left out."""
     validate(settings, record({}), path, f'expected {EXPECTED}')
-    if isinstance(settings.get('zero_optimization'), bool):  # as DeepSpeed before 0.3 has it
+    if isinstance(settings.get('zero_optimization'), bool):  # an older form of stage 1
         settings['zero_optimization'] = dict(stage=int(settings['zero_optimization']))
     sections = {name: record({}, keys) for name, keys in _READ.items()}
     validate(settings, record({}, {**_PLAIN, **sections}), path)
@@ -162,7 +172,7 @@ def _batch(cfg: Config, settings: Mapping[str, Any]) -> Iterator[str]:
     """Takes the accumulated batches, and compares the images of a batch."""
     data = cfg.get('data') or {}
     own = {**data, **(data.get('train_dataloader') or {})}.get('samples_per_gpu')
-    steps = int(settings.get(STEPS, 1))
+    steps = settings.get(STEPS, 1)
     if steps > 1:
         yield _accumulation(cfg, steps)
     samples, total = settings.get(SAMPLES), settings.get(TOTAL)

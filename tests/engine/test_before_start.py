@@ -79,6 +79,19 @@ def test_what_a_run_does_not_read_is_not_checked(loaded):
           owns_work_dir=False)
 
 
+def test_a_run_of_deepspeed_is_not_begun_anew_where_it_was_to_be_resumed(loaded, tmp_path):
+    states = tmp_path / 'iter_8/global_step8/mp_rank_00_model_states.pt'
+    states.parent.mkdir(parents=True)
+    states.touch()
+    check(loaded, {'work_dir': str(tmp_path)}, auto_resume=True)  # Nothing says which one.
+    (tmp_path / 'latest').symlink_to('iter_8')
+    check(loaded, {'work_dir': str(tmp_path)})
+    with pytest.raises(InputError, match='--auto-resume: .*DeepSpeed alone.*--load-from .*latest/'):
+        check(loaded, {'work_dir': str(tmp_path)}, auto_resume=True)
+    (tmp_path / 'iter_4.pth').touch()
+    check(loaded, {'work_dir': str(tmp_path)}, auto_resume=True)
+
+
 def test_a_test_is_refused(loaded):
     for key, value, message in (('model.decode_head.num_classes', 21, 'config has 21 classes'),
                                 ('model.backbone.num_heads', 3, 'divisor'),

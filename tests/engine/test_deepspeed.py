@@ -1,10 +1,14 @@
 """Configs of the fork with DeepSpeed: each setting has a counterpart, or is named."""
+import copy
 import json
 
 import pytest
 from helpers.data import SMALL_LINEAR, write_config
+from helpers.mutations import mutations
+from mmcv import Config
 
 from mmseg_custom.engine.config import load_config, resolve_config
+from mmseg_custom.engine.deepspeed import replace_deepspeed
 from mmseg_custom.engine.options import RunOptions
 from mmseg_custom.errors import InputError
 
@@ -57,8 +61,8 @@ def test_a_config_of_the_fork_with_its_json(fork, tmp_path):
 def test_without_its_json_the_config_alone_decides(fork):
     cfg, notes = fork()
     assert 'engine' not in cfg and notes == [
-        "deepspeed=True: PyTorch's own engines are used; zero_configs/zero.json does not exist, so "
-        'that the config alone decides']
+        "deepspeed=True: PyTorch's own engines are used; deepspeed_config='zero_configs/zero.json' "
+        'does not exist, so that the config alone decides']
 
 
 def test_nothing_is_said_where_it_is_off(fork):
@@ -162,6 +166,18 @@ def test_settings_within_the_config(fork):
 def test_a_json_that_is_wrong(fork, settings, message):
     with pytest.raises(InputError, match=message):
         fork(settings)
+
+
+def test_settings_that_are_wrong_anywhere_end_in_one_line():
+    settings = dict(ZERO, fp16={}, train_micro_batch_size_per_gpu=2, gradient_clipping=1.0)
+    settings['zero_optimization'] = dict(stage=2, offload_param=dict(device='cpu'))
+    for name, mutated in mutations(settings):
+        cfg = Config(dict(deepspeed=True, data=dict(samples_per_gpu=2)))
+        cfg._cfg_dict['deepspeed_config'] = copy.deepcopy(mutated)
+        try:
+            assert all(note.isprintable() for note in replace_deepspeed(cfg, EIGHT)), name
+        except InputError as error:
+            assert str(error).isprintable(), name
 
 
 @pytest.mark.parametrize('extra, message', [
