@@ -145,7 +145,7 @@ class FrozenViT(PyramidBackbone):
     @property
     def cache_record(self) -> dict[str, Any]:
         """What a key of feature maps says of the network, wherever its files are."""
-        return dict(name=self.facts.architecture, embed_dim=self.embed_dim, depth=self.facts.depth,
+        return dict(name=self.facts.record, embed_dim=self.embed_dim, depth=self.facts.depth,
                     normalization=[self._scale.flatten().tolist(), self._shift.flatten().tolist()])
 
     def open_weights(self, path: str) -> LazyStateDict:

@@ -53,9 +53,11 @@ class TimmViT(UpstreamViT):
         own = self.vit.pretrained_cfg
         size = overrides.get('img_size', own['input_size'][-2:])
         size = (size, size) if isinstance(size, int) else tuple(size)
+        architecture = name.partition('.')[0]
         others = ''.join(f', {key}={value!r}' for key, value in sorted(overrides.items()))
         self.facts = NetworkFacts(
-            'timm', f'{name.partition(".")[0]}{others} of timm', width, patch_size, depth, size[0],
+            'timm', f'{architecture} of timm', f'{architecture}{others} of timm', width,
+            patch_size, depth, size[0],
             as_triple(own.get('mean')) or IMAGENET_MEAN, as_triple(own.get('std')) or IMAGENET_STD,
             not isinstance(getattr(self.vit, 'norm', nn.Identity()), nn.Identity),
             None if dynamic or not own.get('fixed_input_size') else size)

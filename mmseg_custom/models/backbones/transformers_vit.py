@@ -72,8 +72,9 @@ class TransformersViT(UpstreamViT):
         size = getattr(config, 'image_size', None) or patch_size
         size = (size, size) if isinstance(size, int) else tuple(size)
         self.facts = NetworkFacts(
-            'transformers', f'{config.model_type} of transformers, config {_hash_of(config)}',
-            config.hidden_size, patch_size, config.num_hidden_layers,
+            'transformers', f'{config.model_type} of transformers',
+            f'{config.model_type} of transformers, config {_hash_of(config)}', config.hidden_size,
+            patch_size, config.num_hidden_layers,
             size[0], mean, std, self._norm is not None,
             size if _keeps_positions(config) else None)
         self._options = _options_of(self.vit)
@@ -111,8 +112,8 @@ class TransformersViT(UpstreamViT):
         prefixes = [*PREFIXES, f'{self.vit.base_model_prefix}.'] if (
             self.vit.base_model_prefix) else PREFIXES
         targets = self.vit.state_dict().keys()
-        best = max(prefixes, key=lambda prefix: len(
-            self._translated(names, prefix).keys() & targets))
+        best = max(prefixes, key=lambda prefix: (
+            len(self._translated(names, prefix).keys() & targets), len(prefix)))
         found = self._translated(names, best)
         beside = [name for name in names if not name.startswith(best)]
         unneeded = [name for name in names if name.startswith(best)
@@ -198,10 +199,9 @@ def read_config(folder: str, overrides: Mapping[str, Any] | None = None) -> Any:
                          'vision transformer that is part of the library, e.g. dinov2, '
                          'dinov3_vit, siglip or internvl')
     try:
-        config = CONFIG_MAPPING[kind].from_dict(content)
+        config = _vision_config(CONFIG_MAPPING, kind, content)
     except Exception as error:  # strict configs raise errors of their own kinds
         raise InputError(f'{path}: transformers does not take it: {words_of(error)}') from error
-    config = getattr(config, 'vision_config', None) or config
     if config.model_type in REFUSED:
         raise InputError(f'{path}: model_type {config.model_type!r} does not give feature maps of '
                          f'images: {REFUSED[config.model_type]}')
@@ -210,6 +210,16 @@ def read_config(folder: str, overrides: Mapping[str, Any] | None = None) -> Any:
             raise InputError(f'{KEY}.overrides: a config of {config.model_type} has no {name!r}')
         setattr(config, name, value)
     return config
+
+
+def _vision_config(known: Mapping[str, Any], kind: str, content: Mapping[str, Any]) -> Any:
+    """Returns the config of a vision model, or of that within a larger one."""
+    vision = content.get('vision_config')
+    if not isinstance(vision, Mapping):
+        return known[kind].from_dict(content)
+    own = str(vision.get('model_type'))
+    config_class = known[own] if own in known else known[kind].sub_configs['vision_config']
+    return config_class.from_dict(vision)
 
 
 def normalization_of(folder: str, model_type: str

@@ -25,8 +25,9 @@ class NetworkFacts:
 
     Attributes:
         library: Library that it is of, 'timm' or 'transformers'.
-        architecture: What its results depend on beside its weights, in plain words: the same for
-            the same network in another folder.
+        architecture: What it is, in a few words for messages.
+        record: What its results depend on beside its weights, for keys of feature caches: the same
+            for the same network in another folder.
         embed_dim: Width D.
         patch_size: Side of a patch in pixels.
         depth: Number of layers.
@@ -39,6 +40,7 @@ class NetworkFacts:
     """
     library: str
     architecture: str
+    record: str
     embed_dim: int
     patch_size: int
     depth: int
