@@ -29,6 +29,7 @@ DEMO_IMAGES = 160
 # README of InternVL's segmentation folder, the others in Table 15 of the report on InternVL 2.5
 # (Chen et al., arXiv 2412.05271), whose values of InternViT-6B-224px are those of that README.
 FEW_SHOT = {'1of16': 46.5, '1of8': 50.0, '1of4': 53.3, '1of2': 55.8, '1of1': 57.2}
+VIT_ADAPTER = 58.1  # of InternViT-6B-224px on ADE20K, in the README of InternVL-MMDetSeg
 KINDS = ('linear_probing', 'head_tuning', 'full_tuning')
 PUBLISHED = {
     'intern_vit_6b': {'ADE20K': (47.2, 54.9, 58.9), 'COCO-Stuff 164k': (42.8, 48.9, 51.6)},
@@ -41,7 +42,7 @@ PUBLISHED = {
     'intern_vit_6b_448px_v2_5': {
         'ADE20K': (39.4, 55.4, 58.6), 'COCO-Stuff 164k': (35.6, 49.7, 51.8)},
 }
-HEADS = {'FCNHead': 'linear', 'UPerHead': 'UperNet', 'PlainMaskHead': 'masks'}
+HEADS = {'FCNHead': 'linear', 'UPerHead': 'UperNet', 'PlainMaskHead': 'plain masks'}
 RELEASES_HEAD = ['release', 'weights', 'blocks', *(f'{data}: {kind}' for data in (
     'ADE20K', 'COCO-Stuff') for kind in ('linear', 'head', 'full'))]
 TABLE = re.compile(r'(?P<begin><!-- recipes: (?P<name>.+?) -->\n).*?(?P<end>\n<!-- end -->)',
@@ -112,6 +113,8 @@ def published_miou(path: str, data: str) -> str:
     folder, kind, name = PurePosixPath(path).with_suffix('').parts
     if kind == 'few_shot':
         return str(FEW_SHOT[name.rpartition('_')[2]])
+    if kind == 'vit_adapter':
+        return str(VIT_ADAPTER)
     values = PUBLISHED.get(folder, {}).get(data)
     return str(values[KINDS.index(kind)]) if values and kind in KINDS else ''
 
@@ -126,7 +129,7 @@ def group(cfg: Config) -> str:
 def order(cells: list[str]) -> tuple:
     """Sorts configs by what is trained, then by iterations, then by name."""
     kinds = ('few_shot', 'linear_probing', 'head_tuning', 'full_tuning', 'lora', 'last_blocks',
-             'plain_mask')
+             'plain_mask', 'eomt', 'vit_adapter', 'frozen_vit')
     kind = next(i for i, kind in enumerate(kinds) if f'`{kind}' in cells[-1])
     return kind, int(cells[6]), cells[-1]
 
@@ -152,8 +155,11 @@ def trained(backbone: dict) -> str:
         parts = ['adapters']
     elif backbone.get('train_last'):
         parts = [f'last {backbone.train_last} blocks']
+    elif backbone.type == 'InternViTAdapter':
+        parts = ['adapter']
     else:
-        parts = [] if backbone.freeze_vit else ['backbone']
+        frozen = backbone.type == 'FrozenViT' or backbone.get('freeze_vit')
+        parts = [] if frozen else ['backbone']
     parts += ['pyramid'] if backbone.get('with_fpn') else []
     return ', '.join([*parts, 'head'])
 
