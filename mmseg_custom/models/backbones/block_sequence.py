@@ -87,8 +87,8 @@ class BlockSequence(PyramidBackbone):
     def leave_blocks(self, count: int) -> None:
         """Leaves the last blocks that are read to a head, which calls :meth:`run_left_block`.
 
-        :meth:`forward` then returns what the first of them is given, in the dtype that tokens have
-        between blocks: the class token (B, D, 1, 1), and the others (B, D, h, w).
+        The backbone's ``forward`` then returns what the first of them is given, in the dtype that
+        tokens have between blocks: the class token (B, D, 1, 1), and the others (B, D, h, w).
 
         Args:
             count: Number of blocks; 0 for none. Block ``first_left`` must not come before the
@@ -130,7 +130,7 @@ class BlockSequence(PyramidBackbone):
         return self._outputs(outs + self._read_from(tokens, start), grid)
 
     def _frozen_part(self, images: Tensor) -> list[Tensor]:
-        """(B, in_chans, H, W) -> see :meth:`frozen_features` for partly trained blocks."""
+        """(B, in_chans, H, W) -> maps and tokens: see the backbone's ``frozen_features``."""
         tokens, grid = self._embed(images)
         tokens, outs = self._run_blocks(tokens, 0, self.first_trained)
         return [*_maps(outs, grid), *_split(tokens, grid)]
