@@ -156,12 +156,14 @@ def check_backbone_record(record: object, where: str) -> None:
             raise InputError(f'{where}.{name} is {shorten(record.get(name))}: expected '
                              f'{_named(kind)}; save the checkpoint again, or give one that holds '
                              'its backbone')
-    for name, kind in CHANGES.items():
+    for name, (kind, words) in CHANGES.items():
         value: Any = record.get(name)
         if value is None:
             continue
-        if type(value) is not kind or isinstance(value, int) and not 0 < value < 1000:
-            raise InputError(f'{where}.{name} is {shorten(value)}: expected {_named(kind)}')
+        wrong = (not 0 < value < 1000 if type(value) is int is kind else
+                 type(value) is not kind or not all(isinstance(each, str) for each in value))
+        if wrong:
+            raise InputError(f'{where}.{name} is {shorten(value)}: expected {words}')
     if not re.fullmatch('[0-9a-f]{64}', record['sha256']):
         raise InputError(f'{where}.sha256 is {shorten(record["sha256"])}: expected 64 hex digits')
     if round((record['pos_embed_tokens'] - 1) ** 0.5) ** 2 != record['pos_embed_tokens'] - 1 or (

@@ -63,6 +63,7 @@ TABLE = {
 TINY = {name: f'tiny/{name}_tiny.py'
         for name in ('linear_probing', 'head_tuning', 'few_shot', 'full_tuning')}
 IN_PART = {kind: f'tiny/{kind}_tiny.py' for kind in ('lora', 'last_blocks')}  # test_in_part.py
+ADAPTER = 'tiny/vit_adapter_tiny.py'  # test_vit_adapter.py
 SHIPPED = [f'intern_vit_6b/{name}.py' for name in TABLE] + list(TINY.values())
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
@@ -98,8 +99,8 @@ def published(request):
 def test_the_published_names_are_the_files_that_are_there():
     found = {str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob('*.py')
              if path.parent.parent.name == 'intern_vit_6b' and 'ade20k' in path.name
-             and path.parent.name not in IN_PART or path.parent.name == 'tiny'}
-    assert found == {*SHIPPED, *IN_PART.values()}
+             and path.parent.name not in (*IN_PART, 'vit_adapter') or path.parent.name == 'tiny'}
+    assert found == {*SHIPPED, *IN_PART.values(), ADAPTER}
 
 
 def test_published_row(published):
@@ -218,7 +219,7 @@ def test_builds_on_the_meta_device(name):
         assert sum(p.numel() for p in model.backbone.parameters()) > 5.8e9
 
 
-@pytest.mark.parametrize('name', [*SHIPPED, *IN_PART.values()])
+@pytest.mark.parametrize('name', [*SHIPPED, *IN_PART.values(), ADAPTER])
 def test_every_name_is_registered(name):
     cfg = load(name)
     assert cfg.data.train.type in DATASETS

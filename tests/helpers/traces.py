@@ -52,16 +52,16 @@ DEFAULTS = dict(ranks=1, engine='auto', iters=10, dtype='float32', accumulation=
                 clip=1.0, checkpoint_every=1, checkpoint_blocks=None, prefetch=1, depth=4, unread=0,
                 hybrid=False, reshard_after_forward='auto', reduce_dtype='fp32', cpu_offload=False,
                 compile=False, save=None, resume=None, start=0, native=False,
-                frozen=False, hosts=1, heads='float32', backbone={})
-GLOBAL_BATCH, SIDE, CLASSES = 4, 28, 5
+                frozen=False, hosts=1, heads='float32', backbone={}, side=28)
+GLOBAL_BATCH, CLASSES = 4, 5
 
 
-def segmentor(norm: bool, depth: int, unread: int, frozen: bool,
-              backbone: dict) -> torch.nn.Module:
+def segmentor(norm: bool, depth: int, unread: int, frozen: bool, backbone: dict,
+              side: int) -> torch.nn.Module:
     """Backbone, pyramid, a UPerNet and an auxiliary head; all is trained by default."""
     config = segmentor_config(
         'upernet', heads=dict(norm_cfg=dict(type='SyncBN') if norm else None, dropout_ratio=0.0),
-        test_cfg=dict(mode='slide', crop_size=(SIDE, SIDE), stride=(14, 14)), img_size=SIDE,
+        test_cfg=dict(mode='slide', crop_size=(side, side), stride=(14, 14)), img_size=side,
         depth=depth + unread, out_indices=list(range(depth - 4, depth)), freeze_vit=frozen,
         **backbone)
     config.decode_head.pool_scales = (1, 2)
@@ -69,10 +69,10 @@ def segmentor(norm: bool, depth: int, unread: int, frozen: bool,
     return build_segmentor(config)
 
 
-def batch_of(iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The global batch: images (4, 3, 28, 28) and labels (4, 1, 28, 28)."""
+def batch_of(iteration: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The global batch: images (4, 3, side, side) and labels (4, 1, side, side)."""
     generator = torch.Generator().manual_seed(iteration)
-    images = torch.randn(GLOBAL_BATCH, 3, SIDE, SIDE, generator=generator)
+    images = torch.randn(GLOBAL_BATCH, 3, side, side, generator=generator)
     labels = (images.sum(1, keepdim=True) * 1.5).round().long() % CLASSES
     return images, labels
 
@@ -95,7 +95,7 @@ def train(rank: int, options: dict, path: Path, port: str) -> None:
     resume = options['resume'] and str(path.with_name(options['resume']))
     with torch.device('meta') if resume else nullcontext():
         model = segmentor(*(options[name] for name in (
-            'norm', 'depth', 'unread', 'frozen', 'backbone')))
+            'norm', 'depth', 'unread', 'frozen', 'backbone', 'side')))
     if options['native']:  # as on hardware with instructions for bfloat16
         precision.is_fast_on_cpu = lambda dtype: True
     engine = Engine.of(dict(type=options['engine'], **{name: options[name] for name in (
@@ -117,7 +117,7 @@ def train(rank: int, options: dict, path: Path, port: str) -> None:
         load_optimizer(optimizer, checkpoint, model.module)
     losses, norms = [], []
     for iteration in range(options['start'], options['iters']):
-        images, labels = batch_of(iteration)
+        images, labels = batch_of(iteration, options['side'])
         steps = options['accumulation']
         optimizer.zero_grad()
         losses.append(0.0)
@@ -138,7 +138,8 @@ def train(rank: int, options: dict, path: Path, port: str) -> None:
                  dict(iter=iteration + 1), link_latest=True)
     assert all(map(torch.equal, frozen_values(model), frozen))
     model.eval()
-    image = batch_of(0)[0][:1].repeat(1, 1, 1, 1 + rank)  # ranks have different numbers of windows
+    # Ranks have different numbers of windows.
+    image = batch_of(0, options['side'])[0][:1].repeat(1, 1, 1, 1 + rank)
     meta = dict.fromkeys(('ori_shape', 'img_shape', 'pad_shape'), (*image.shape[2:], 3))
     meta['flip'] = False
     labels = []
