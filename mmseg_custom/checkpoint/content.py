@@ -20,7 +20,6 @@ from torch import Tensor
 from ..errors import InputError
 from ..schema import shorten
 from .adapter_record import check_record
-from .changes import CHANGES
 
 DEPTH = 100  # most levels of dicts and lists in each other
 NAME_LENGTH = 1000
@@ -156,14 +155,7 @@ def check_backbone_record(record: object, where: str) -> None:
             raise InputError(f'{where}.{name} is {shorten(record.get(name))}: expected '
                              f'{_named(kind)}; save the checkpoint again, or give one that holds '
                              'its backbone')
-    for name, (kind, words) in CHANGES.items():
-        value: Any = record.get(name)
-        if value is None:
-            continue
-        wrong = (not 0 < value < 1000 if type(value) is int is kind else
-                 type(value) is not kind or not all(isinstance(each, str) for each in value))
-        if wrong:
-            raise InputError(f'{where}.{name} is {shorten(value)}: expected {words}')
+    _check_changes(record, where)
     if not re.fullmatch('[0-9a-f]{64}', record['sha256']):
         raise InputError(f'{where}.sha256 is {shorten(record["sha256"])}: expected 64 hex digits')
     if round((record['pos_embed_tokens'] - 1) ** 0.5) ** 2 != record['pos_embed_tokens'] - 1 or (
@@ -173,6 +165,16 @@ def check_backbone_record(record: object, where: str) -> None:
     for dtype in (record['dtype'], *record['other_dtypes'].values()):
         if not isinstance(dtype, str) or not isinstance(getattr(torch, dtype, None), torch.dtype):
             raise InputError(f'{where}: {shorten(dtype)} is no dtype of torch')
+
+
+def _check_changes(record: dict, where: str) -> None:
+    """Checks what a backbone changes in the weights of its file: see :mod:`.changes`."""
+    patch, names = record.get('patch_size'), record.get('left_out')
+    if patch is not None and not (type(patch) is int and 0 < patch < 1000):
+        raise InputError(f'{where}.patch_size is {shorten(patch)}: expected a number of pixels')
+    if names is not None and not (isinstance(names, list)
+                                  and all(isinstance(name, str) for name in names)):
+        raise InputError(f'{where}.left_out is {shorten(names)}: expected a list of names')
 
 
 def _check_kinds(meta: dict, kinds: Mapping, path: str) -> None:

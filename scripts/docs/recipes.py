@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from mmcv import Config
+from mmcv import Config, ConfigDict
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / 'docs' / 'recipes.md'
@@ -22,7 +22,7 @@ DATA = {
 DEMO_IMAGES = 160
 # ADE20K val, single scale, as the authors of InternVL published it.
 PUBLISHED = {'1of16': 46.5, '1of8': 50.0, '1of4': 53.3, '1of2': 55.8, '1of1': 57.2,
-             'linear_probing': 47.2, 'head_tuning': 54.9, 'full_tuning': 58.9}
+             'linear_probing': 47.2, 'head_tuning': 54.9, 'full_tuning': 58.9, 'vit_adapter': 58.1}
 HEADS = {'FCNHead': 'linear', 'UPerHead': 'UperNet'}
 TABLE = re.compile(r'(?P<begin><!-- recipes: (?P<name>.+?) -->\n).*?(?P<end>\n<!-- end -->)',
                    re.DOTALL)
@@ -63,7 +63,8 @@ def group(cfg: Config) -> str:
 
 def order(cells: list[str]) -> tuple:
     """Sorts configs by what is trained, then by iterations, then by name."""
-    kinds = ('few_shot', 'linear_probing', 'head_tuning', 'full_tuning', 'lora', 'last_blocks')
+    kinds = ('few_shot', 'linear_probing', 'head_tuning', 'vit_adapter', 'full_tuning', 'lora',
+             'last_blocks')
     kind = next(i for i, kind in enumerate(kinds) if f'`{kind}' in cells[-1])
     return kind, int(cells[6]), cells[-1]
 
@@ -83,7 +84,7 @@ def row(path: str, cfg: Config, published: bool) -> list[str]:
     return [*cells, f'[`{path.partition("/")[2]}`](../configs/{path})']
 
 
-def trained(backbone: dict) -> str:
+def trained(backbone: ConfigDict) -> str:
     """Returns what of the network is trained."""
     if backbone.get('adapt'):
         parts = ['adapters']
@@ -91,6 +92,7 @@ def trained(backbone: dict) -> str:
         parts = [f'last {backbone.train_last} blocks']
     else:
         parts = [] if backbone.freeze_vit else ['backbone']
+    parts += ['ViT-Adapter'] if backbone.type == 'InternViTAdapter' else []
     parts += ['pyramid'] if backbone.get('with_fpn') else []
     return ', '.join([*parts, 'head'])
 
