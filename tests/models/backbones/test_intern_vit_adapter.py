@@ -233,7 +233,7 @@ def test_only_the_adapter_is_in_training_mode():
 
 @pytest.mark.parametrize('options, count', [
     (dict(out_indices=[1, 2, 3]), 3), (dict(add_vit_feature=False, use_final_norm=False), 4),
-    (dict(with_cffn=False, use_extra_extractor=False), 4), (dict(frozen_dtype='int8'), 4)])
+    (dict(with_cffn=False, use_extra_extractor=False), 4)])
 def test_other_options_train_all_that_they_have(options, count):
     model = InternViTAdapter(**{**TINY, **options}).float().train()
     maps = model(torch.randn(1, 3, 64, 32))
