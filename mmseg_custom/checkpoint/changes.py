@@ -16,7 +16,6 @@ from ..layers.resize import resize_bicubic
 from .lazy import LazyStateDict, compute
 
 PATCHES = 'patch_embed.proj.weight'
-CHANGES = {'patch_size': int, 'left_out': list}  # and the kinds of their values
 
 
 def changed(weights: LazyStateDict, changes: Mapping[str, Any]) -> LazyStateDict:

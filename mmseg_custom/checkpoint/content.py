@@ -20,7 +20,6 @@ from torch import Tensor
 from ..errors import InputError
 from ..schema import shorten
 from .adapter_record import check_record
-from .changes import CHANGES
 from .deepspeed import refuse_resuming
 
 DEPTH = 100  # most levels of dicts and lists in each other
@@ -176,12 +175,7 @@ def check_backbone_record(record: object, where: str) -> None:
     blocks = record.get('blocks', 1)  # only of a file with more blocks than the network
     if type(blocks) is not int or blocks < 1:
         raise InputError(f'{where}.blocks is {shorten(blocks)}: expected a number of 1 or more')
-    for name, kind in CHANGES.items():
-        value: Any = record.get(name)
-        if value is None:
-            continue
-        if type(value) is not kind or isinstance(value, int) and not 0 < value < 1000:
-            raise InputError(f'{where}.{name} is {shorten(value)}: expected {_named(kind)}')
+    _check_changes(record, where)
     if not re.fullmatch('[0-9a-f]{64}', record['sha256']):
         raise InputError(f'{where}.sha256 is {shorten(record["sha256"])}: expected 64 hex digits')
     if placed:
@@ -193,6 +187,16 @@ def check_backbone_record(record: object, where: str) -> None:
     for dtype in (record['dtype'], *record['other_dtypes'].values()):
         if not isinstance(dtype, str) or not isinstance(getattr(torch, dtype, None), torch.dtype):
             raise InputError(f'{where}: {shorten(dtype)} is no dtype of torch')
+
+
+def _check_changes(record: dict, where: str) -> None:
+    """Checks what a backbone changes in the weights of its file: see :mod:`.changes`."""
+    patch, names = record.get('patch_size'), record.get('left_out')
+    if patch is not None and not (type(patch) is int and 0 < patch < 1000):
+        raise InputError(f'{where}.patch_size is {shorten(patch)}: expected a number of pixels')
+    if names is not None and not (isinstance(names, list)
+                                  and all(isinstance(name, str) for name in names)):
+        raise InputError(f'{where}.left_out is {shorten(names)}: expected a list of names')
 
 
 def _check_kinds(meta: dict, kinds: Mapping, path: str) -> None:

@@ -44,10 +44,10 @@ class Mismatch(InputError):
     Args:
         message: What does not fit.
         parts: Parts of the model that everything that does not fit belongs to; one may be there
-            several times.
+            several times. mmcv's registry makes an error anew from its message alone.
     """
 
-    def __init__(self, message: str, parts: Iterable[str]):
+    def __init__(self, message: str, parts: Iterable[str] = ()):
         super().__init__(message)
         self.parts = list(dict.fromkeys(parts))
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from mmcv import Config
+from mmcv import Config, ConfigDict
 
 from mmseg_custom.checkpoint.releases import HUB, RELEASES, Release
 
@@ -149,17 +149,16 @@ def row(path: str, cfg: Config, published: bool) -> list[str]:
     return [*cells, f'[`{path.partition("/")[2]}`](../configs/{path})']
 
 
-def trained(backbone: dict) -> str:
+def trained(backbone: ConfigDict) -> str:
     """Returns what of the network is trained."""
     if backbone.get('adapt'):
         parts = ['adapters']
     elif backbone.get('train_last'):
         parts = [f'last {backbone.train_last} blocks']
-    elif backbone.type == 'InternViTAdapter':
-        parts = ['adapter']
     else:
-        frozen = backbone.type == 'FrozenViT' or backbone.get('freeze_vit')
+        frozen = backbone.type in ('FrozenViT', 'InternViTAdapter') or backbone.get('freeze_vit')
         parts = [] if frozen else ['backbone']
+    parts += ['ViT-Adapter'] if backbone.type == 'InternViTAdapter' else []
     parts += ['pyramid'] if backbone.get('with_fpn') else []
     return ', '.join([*parts, 'head'])
 

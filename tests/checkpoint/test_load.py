@@ -4,12 +4,16 @@ import os
 import pickle
 import sys
 
+import mmseg_custom  # noqa: F401  (registers, before mmseg)
+
+# isort: split
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers.logs import logged
 from helpers.tiny_networks import FAMILIES, SIZE, same, tiny, write_flat
 from helpers.weight_forms import FORMS, renamed, write_folder, write_form
+from mmseg.models.builder import build_backbone
 from safetensors.torch import save_file
 
 from mmseg_custom.checkpoint.keys import CLIP_PROJECTOR, REMOTE_CODE, TRANSFORMERS
@@ -318,3 +322,11 @@ def test_no_permission(tmp_path, monkeypatch):
             raise PermissionError(13, 'Permission denied', path)
         monkeypatch.setattr('builtins.open', refuse)
     refused(path, 'cannot be read: Permission denied')
+
+
+def test_a_mismatch_passes_mmcv_s_registry_as_it_is(tmp_path):
+    stored = tiny().state_dict()
+    del stored['blocks.2.norm2.weight']
+    torch.save(stored, tmp_path / 'x.pth')
+    with pytest.raises(InputError, match='missing: blocks.2.norm2.weight'):
+        build_backbone(dict(type='InternViT6B', **SIZE, pretrained=str(tmp_path / 'x.pth')))

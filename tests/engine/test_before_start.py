@@ -17,6 +17,10 @@ TINY = ('model = dict(backbone=dict(embed_dim=32, depth=4, num_heads=2, out_indi
         'decode_head=dict(in_channels=[32] * 4), auxiliary_head=dict(in_channels=32))\n')
 
 
+ADAPTER = ('model = dict(backbone=dict(embed_dim=32, num_heads=2, deform_num_heads=2), '
+           'decode_head=dict(in_channels=[32] * 4), auxiliary_head=dict(in_channels=32))\n')
+
+
 @pytest.fixture(scope='module')
 def loaded(tmp_path_factory):
     """A config whose data is nowhere."""
@@ -66,6 +70,23 @@ def test_a_training_is_refused(loaded, key, value, message):
     if key == 'lr_config':
         loaded = copy.deepcopy(loaded)
         loaded.pop(key)
+    with pytest.raises(InputError, match=message):
+        check(loaded, {key: value})
+
+
+@pytest.mark.parametrize(('key', 'value', 'message'), [
+    ('feature_cache', dict(dir='x'), 'feature_cache: the tokens of InternViTAdapter change'),
+    ('sweep', dict(lr=[1e-3]), "sweep: model.backbone.type='InternViTAdapter': expected"),
+    ('model.backbone.pretrained', 'none.pth', 'pretrained file none.pth does not exist'),
+    ('model.backbone.interaction_indexes', [[0, 4]], r'interaction_indexes=\[\[0, 4\]\]'),
+    ('model.backbone.adapt', dict(type='lora'), "unknown key .*'adapt'"),
+    ('model.backbone.init_values', 'x', 'init_values'),
+    ('model.auxiliary_head.in_index', 4, r'gives 4 feature map\(s\)'),
+])
+def test_a_training_of_a_vit_adapter_is_refused(tmp_path, key, value, message):
+    loaded = load_config(str(write_config(tmp_path / 'some.py', Path('nowhere'),
+                                          'vit_adapter_tiny', ADAPTER)))
+    check(loaded, {})
     with pytest.raises(InputError, match=message):
         check(loaded, {key: value})
 
@@ -155,6 +176,14 @@ def test_images_that_are_no_multiple_of_the_patch(shared_data, tmp_path, run_too
     code, out, error = run_tool('train.py', path, '--work-dir', tmp_path / 'run', '--device', 'cpu')
     assert code == 1 and 'expected multiples of the 14-pixel patch' in error.splitlines()[-1]
     assert 'parameter groups' not in out + error
+
+
+def test_images_that_are_no_multiple_of_the_adapter_s_cells(shared_data, tmp_path, run_tool):
+    path = write_config(tmp_path / 'config.py', shared_data, 'vit_adapter_tiny', ADAPTER)
+    code, _, error = run_tool('train.py', path, '--work-dir', tmp_path / 'run', '--device', 'cpu',
+                              '--cfg-options', 'data.train.pipeline.3.crop_size=(80,80)',
+                              'data.train.pipeline.7.size=(80,80)')
+    assert code == 1 and '80x80 pixels: expected multiples of the 32' in error.splitlines()[-1]
 
 
 def test_the_config_is_checked_once(shared_data, tmp_path, monkeypatch):

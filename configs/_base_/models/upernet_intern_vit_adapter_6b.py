@@ -7,7 +7,6 @@ model = dict(
         _delete_=True,
         type='InternViTAdapter',
         pretrained='./pretrained/intern_vit_6b_224px.pth',  # patches of 14 pixels, resampled
-        pretrain_size=224,
         img_size=512,
         patch_size=16,
         embed_dim=3200,

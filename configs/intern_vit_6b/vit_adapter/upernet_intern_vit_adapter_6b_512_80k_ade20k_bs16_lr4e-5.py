@@ -6,4 +6,5 @@ _base_ = [
     '../../_base_/default_runtime.py',
 ]
 
+model = dict(backbone=dict(pretrain_size=224))  # nothing reads it, but the original has it
 data = dict(samples_per_gpu=2)  # on 8 GPUs: a batch of 16

@@ -78,8 +78,7 @@ class InternViTAdapter(InternViT6B):
                  interaction_indexes: Sequence[Sequence[int]] | None = None,
                  with_cffn: bool = True, cffn_ratio: float = 0.25, deform_ratio: float = 0.5,
                  add_vit_feature: bool = True, use_extra_extractor: bool = True,
-                 use_final_norm: bool = True, frozen_dtype: str | None = None,
-                 pretrained: str | None = None, **unknown: Any):
+                 use_final_norm: bool = True, pretrained: str | None = None, **unknown: Any):
         self._refuse(unknown)
         check_adapter(depth, patch_size, embed_dim, out_indices, interaction_indexes,
                       deform_num_heads, deform_ratio, freeze_vit, with_fpn)
@@ -90,7 +89,7 @@ class InternViTAdapter(InternViT6B):
             qk_normalization=qk_normalization, depth=depth, use_flash_attn=use_flash_attn,
             with_cp=with_cp, layerscale_force_fp32=layerscale_force_fp32,
             out_indices=[depth - 1],  # of the blocks: only the last tokens are read as they are
-            freeze_vit=True, norm_type=norm_type, frozen_dtype=frozen_dtype, pretrained=pretrained)
+            freeze_vit=True, norm_type=norm_type, pretrained=pretrained)
         self.stretches = [(each[0], each[-1] + 1) for each in interaction_indexes or ()]
         self.levels = list(out_indices)
         self.add_vit_feature, self.use_final_norm = add_vit_feature, use_final_norm
