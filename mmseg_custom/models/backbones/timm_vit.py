@@ -59,6 +59,7 @@ class TimmViT(UpstreamViT):
             'timm', f'{architecture} of timm', f'{architecture}{others} of timm', width,
             patch_size, depth, size[0],
             as_triple(own.get('mean')) or IMAGENET_MEAN, as_triple(own.get('std')) or IMAGENET_STD,
+            bool(own.get('mean') and own.get('std')),
             not isinstance(getattr(self.vit, 'norm', nn.Identity()), nn.Identity),
             None if dynamic or not own.get('fixed_input_size') else size)
 
