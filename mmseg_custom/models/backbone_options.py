@@ -2,7 +2,7 @@
 
 The engine reads options of backbones before anything is built. A backbone whose network follows
 from a name has no width or depth in its config; its class tells them, by the class method
-``options_of``.
+``option_of``.
 """
 import inspect
 from collections.abc import Mapping
@@ -44,11 +44,8 @@ def backbone_option(backbone: Mapping[str, Any], name: str) -> Any:
     if name in backbone:
         return backbone[name]
     kind = backbone_class(backbone)
-    if hasattr(kind, 'options_of'):
-        told = kind.options_of(backbone)
-        if name in told:
-            return told[name]
-        parameters = inspect.signature(kind).parameters
-        if name in parameters:
-            return parameters[name].default
-    return inspect.signature(BACKBONES.get(DEFAULT)).parameters[name].default
+    defaults = inspect.signature(BACKBONES.get(DEFAULT)).parameters
+    if not hasattr(kind, 'option_of'):
+        return defaults[name].default
+    own = inspect.signature(kind).parameters
+    return kind.option_of(backbone, name, (own if name in own else defaults)[name].default)

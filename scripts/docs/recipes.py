@@ -63,7 +63,8 @@ def group(cfg: Config) -> str:
 
 def order(cells: list[str]) -> tuple:
     """Sorts configs by what is trained, then by iterations, then by name."""
-    kinds = ('few_shot', 'linear_probing', 'head_tuning', 'full_tuning', 'lora', 'last_blocks')
+    kinds = ('few_shot', 'linear_probing', 'head_tuning', 'full_tuning', 'lora', 'last_blocks',
+             'frozen_vit')
     kind = next(i for i, kind in enumerate(kinds) if f'`{kind}' in cells[-1])
     return kind, int(cells[6]), cells[-1]
 

@@ -115,23 +115,28 @@ class FrozenViT(PyramidBackbone):
         self.train()
 
     @classmethod
-    def options_of(cls, backbone: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what the name of a network tells, as options of a backbone.
+    def option_of(cls, backbone: Mapping[str, Any], name: str, default: Any) -> Any:
+        """Returns an option that a config does not say, but the network's name.
 
         Args:
             backbone: Options, as a config has them.
+            name: Name of the option, as InternViT6B has it.
+            default: Its value where the network's name does not tell it.
 
         Raises:
             InputError: If there is no such network.
         """
-        name = backbone.get('name')
-        if not isinstance(name, str):
-            raise InputError(f'{KEY}.name={name!r}: expected the name of a network of timm, or a '
-                             'folder with config.json')
-        facts = facts_of(name, backbone.get('overrides'))
-        return dict(embed_dim=facts.embed_dim, patch_size=facts.patch_size, depth=facts.depth,
-                    img_size=facts.img_size, out_indices=[facts.depth - 1],
-                    pretrained=weights_in(name))
+        if name not in ('embed_dim', 'patch_size', 'depth', 'img_size', 'out_indices',
+                        'pretrained'):
+            return default
+        network = backbone.get('name')
+        if not isinstance(network, str):
+            raise InputError(f'{KEY}.name={network!r}: expected the name of a network of timm, or '
+                             'a folder with config.json')
+        if name == 'pretrained':
+            return weights_in(network)
+        facts = facts_of(network, backbone.get('overrides'))
+        return [facts.depth - 1] if name == 'out_indices' else getattr(facts, name)
 
     @property
     def dtype(self) -> torch.dtype:

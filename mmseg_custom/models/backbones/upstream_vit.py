@@ -131,8 +131,9 @@ def building(dtype: torch.dtype, on_meta: bool) -> Iterator[None]:
     def convert(module: nn.Module, name: str, parameter: nn.Parameter | None) -> object:
         if parameter is None or not parameter.is_floating_point():
             return None
-        device = 'meta' if on_meta else parameter.device
-        return nn.Parameter(parameter.detach().to(device, dtype), requires_grad=False)
+        values = (torch.empty_like(parameter, dtype=dtype, device='meta') if on_meta
+                  else parameter.detach().to(dtype))
+        return nn.Parameter(values, requires_grad=False)
 
     handle = register_module_parameter_registration_hook(convert)
     try:

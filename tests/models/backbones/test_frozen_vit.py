@@ -200,6 +200,7 @@ def test_layers_behind_the_last_one_do_not_run(tmp_path):
     (dict(name='vit_smal_patch14_dinov2'), "no such network .did you mean 'vit_small_patch14_dino"),
     (dict(name='vit_small_patch14_dinov2.lvd'), "no weights 'lvd'.*expected one of lvd142m"),
     (dict(name='facebook/dinov2-base'), 'nothing is downloaded here.*hf download facebook/dinov2-'),
+    (dict(name='./none/dinov2-base'), r'hf download NAME --local-dir \./none/dinov2-base'),
     (dict(name='resnet18', pretrained='x.pth', overrides={}),
      r'is a ResNet, which has no patch grid .*\(strides 2, 4, 8'),
     (dict(name='swin_tiny_patch4_window7_224', pretrained='x.pth', overrides={}),
