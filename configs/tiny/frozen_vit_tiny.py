@@ -8,4 +8,5 @@ model = dict(
         name='vit_small_patch14_reg4_dinov2',
         overrides=dict(embed_dim=192, depth=6, num_heads=6),
         final_norm=True,
-        out_indices=[4]))
+        out_indices=[4],
+        freeze_vit=True))

@@ -2,7 +2,7 @@
 
 The engine reads options of backbones before anything is built. A backbone whose network follows
 from a name has no width or depth in its config; its class tells them, by the class method
-``options_of``.
+``option_of``.
 """
 import inspect
 from collections.abc import Mapping
@@ -53,9 +53,7 @@ def backbone_option(backbone: Mapping[str, Any], name: str) -> Any:
     if name in backbone:
         return backbone[name]
     kind = backbone_class(backbone)
-    told = kind.options_of(backbone) if hasattr(kind, 'options_of') else {}
-    if name in told:
-        return told[name]
-    if is_ours(backbone) and name in inspect.signature(kind).parameters:
-        return inspect.signature(kind).parameters[name].default
-    return inspect.signature(BACKBONES.get(DEFAULT)).parameters[name].default
+    own = inspect.signature(kind).parameters if is_ours(backbone) else {}
+    default = (own if name in own else inspect.signature(BACKBONES.get(DEFAULT)).parameters)[
+        name].default
+    return kind.option_of(backbone, name, default) if hasattr(kind, 'option_of') else default

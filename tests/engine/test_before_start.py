@@ -91,6 +91,30 @@ def test_a_training_of_a_vit_adapter_is_refused(tmp_path, key, value, message):
         check(loaded, {key: value})
 
 
+OTHER = dict(_delete_=True, type='FrozenViT', name='vit_small_patch14_dinov2', with_fpn=True,
+             overrides=dict(embed_dim=32, depth=4, num_heads=2), out_indices=[0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({}, ''),
+    (dict(name='vit_smal_patch14_dinov2'), "did you mean 'vit_small_patch14_dinov2'"),
+    (dict(pretrained='none.pth'), 'pretrained file none.pth does not exist'),
+    (dict(out_indices=[0, 1, 2, 4]), 'between 0 and depth - 1 = 3'),
+    (dict(overrides=dict(embed_dim=48, depth=4, num_heads=2)), 'gives feature maps of 48 channels'),
+    (dict(mean=[0.0, 0.0, 0.0]), 'data.train.pipeline normalises by mean=.*set model.backbone.mea'),
+    (dict(adapt=dict(type='lora')), 'a FrozenViT is frozen as it is'),
+])
+def test_a_network_of_another_library_is_checked(loaded, changes, message):
+    cfg = copy.deepcopy(loaded)
+    cfg.model.backbone = {**OTHER, **changes}
+    cfg.model.backbone.pop('_delete_')
+    if not message:
+        check(cfg, {})
+        return
+    with pytest.raises(InputError, match=message):
+        check(cfg, {})
+
+
 def test_what_a_run_does_not_read_is_not_checked(loaded):
     check(loaded, {'data.val.classes': ['wall'], 'evaluation.metric': 'mIou',
                    'model.test_cfg.stride': (500, 500)}, no_validate=True)

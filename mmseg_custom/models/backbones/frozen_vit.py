@@ -17,10 +17,10 @@ from ...checkpoint.load import fill
 from ...checkpoint.provenance import set_weights_source, weights_source_of
 from ...errors import InputError, refuse_unknown
 from ...layers.feature_pyramid import build_pyramid
+from ...layers.renormalize import Renormalize
 from ..tuning import Tuning
 from .checks import check_out_indices
 from .pyramid_backbone import PyramidBackbone
-from .transformers_vit import knows_normalization
 from .upstream_networks import build_network, facts_of, open_network_weights, weights_in
 from .upstream_vit import NetworkFacts, UpstreamViT
 
@@ -104,7 +104,10 @@ class FrozenViT(PyramidBackbone):
         self.patch_size = self.facts.patch_size
         self.tuning = Tuning.of(self.first_trained, freeze_vit=True)
         self.set_map_format()
-        self._set_normalization(mean, std, own_mean or self.facts.mean, own_std or self.facts.std)
+        self.own_mean = tuple(own_mean or self.facts.mean)
+        self.own_std = tuple(own_std or self.facts.std)
+        self.renormalize = Renormalize([x / 255 for x in mean], [x / 255 for x in std],
+                                       self.own_mean, self.own_std)
         if with_fpn:
             for level_name, level in build_pyramid(self.embed_dim, with_final_norm).items():
                 self.add_module(level_name, level.to(torch.bfloat16))
@@ -112,23 +115,28 @@ class FrozenViT(PyramidBackbone):
         self.train()
 
     @classmethod
-    def options_of(cls, backbone: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what the name of a network tells, as options of a backbone.
+    def option_of(cls, backbone: Mapping[str, Any], name: str, default: Any) -> Any:
+        """Returns an option that a config does not say, but the network's name.
 
         Args:
             backbone: Options, as a config has them.
+            name: Name of the option, as InternViT6B has it.
+            default: Its value where the network's name does not tell it.
 
         Raises:
             InputError: If there is no such network.
         """
-        name = backbone.get('name')
-        if not isinstance(name, str):
-            raise InputError(f'{KEY}.name={name!r}: expected the name of a network of timm, or a '
-                             'folder with config.json')
-        facts = facts_of(name, backbone.get('overrides'))
-        return dict(embed_dim=facts.embed_dim, patch_size=facts.patch_size, depth=facts.depth,
-                    img_size=facts.img_size, out_indices=[facts.depth - 1],
-                    pretrained=weights_in(name))
+        if name not in ('embed_dim', 'patch_size', 'depth', 'img_size', 'out_indices',
+                        'pretrained'):
+            return default
+        network = backbone.get('name')
+        if not isinstance(network, str):
+            raise InputError(f'{KEY}.name={network!r}: expected the name of a network of timm, or '
+                             'a folder with config.json')
+        if name == 'pretrained':
+            return weights_in(network)
+        facts = facts_of(network, backbone.get('overrides'))
+        return [facts.depth - 1] if name == 'out_indices' else getattr(facts, name)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -146,7 +154,7 @@ class FrozenViT(PyramidBackbone):
     def cache_record(self) -> dict[str, Any]:
         """What a key of feature maps says of the network, wherever its files are."""
         return dict(name=self.facts.record, embed_dim=self.embed_dim, depth=self.facts.depth,
-                    normalization=[self._scale.flatten().tolist(), self._shift.flatten().tolist()])
+                    own_mean=self.own_mean, own_std=self.own_std)
 
     def open_weights(self, path: str) -> LazyStateDict:
         """Opens a file or folder of weights, under the names of this backbone's parameters.
@@ -183,7 +191,7 @@ class FrozenViT(PyramidBackbone):
             return self._hand_on(self._cast(images), before_pyramid)
         self.facts.check_size(*images.shape[-2:])
         with torch.no_grad():
-            features = self.model(self._normalized(images), self.out_indices, self.final_norm)
+            features = self.model(self.renormalize(images), self.out_indices, self.final_norm)
         return self._hand_on(features, before_pyramid or before_trained)
 
     @torch.no_grad()
@@ -196,37 +204,14 @@ class FrozenViT(PyramidBackbone):
         grid = (height // self.patch_size, width // self.patch_size)
         return [(self.embed_dim, *grid)] * len(self.out_indices)
 
-    def _normalized(self, images: Tensor) -> Tensor:
-        """Takes images from the normalisation of the pipeline to that of the network."""
-        return images if self._is_same else images * self._scale + self._shift
-
-    def _set_normalization(self, mean: Sequence[float], std: Sequence[float],
-                           own_mean: Sequence[float], own_std: Sequence[float]) -> None:
-        """Sets the affine map of :meth:`_normalized`, in float32."""
-        before = [torch.tensor(values, dtype=torch.float64, device='cpu').view(3, 1, 1) / 255
-                  for values in (mean, std)]
-        own = [torch.tensor(values, dtype=torch.float64, device='cpu').view(3, 1, 1)
-               for values in (own_mean, own_std)]
-        scale, shift = before[1] / own[1], (before[0] - own[0]) / own[1]
-        self._is_same = bool(torch.allclose(scale, torch.ones_like(scale), atol=1e-6)
-                             and torch.allclose(shift, torch.zeros_like(shift), atol=1e-6))
-        self.register_buffer('_scale', scale.float(), persistent=False)
-        self.register_buffer('_shift', shift.float(), persistent=False)
-        logging.getLogger('mmseg').info(
-            '%s expects images with mean %s and std %s, of 0 to 1: %s', self.facts.architecture,
-            tuple(own_mean), tuple(own_std), 'as the pipeline normalises them' if self._is_same
-            else 'an affine map takes them there from the normalisation of the pipeline')
-
     def _load(self, name: str, pretrained: 'str | FrozenViT | None') -> None:
         """Loads the weights, or shares those of another backbone."""
         logger = logging.getLogger('mmseg')
         if isinstance(pretrained, FrozenViT):
             set_weights_source(self, weights_source_of(pretrained))
             return
-        if self.facts.library == 'transformers' and not knows_normalization(name):
-            logger.warning('%s has no preprocessor_config.json: mean and standard deviation of its '
-                           'images are a default, which %s.own_mean and own_std set', name, KEY)
         if pretrained:
+            self._say_normalization(name)
             weights, source = open_network_weights(self.model, pretrained, PREFIX)
             fill(self, weights, may_miss=lambda each: each.startswith(PYRAMID))
             set_weights_source(self, source)
@@ -235,6 +220,17 @@ class FrozenViT(PyramidBackbone):
         elif not any(parameter.is_meta for parameter in self.parameters()):
             logger.warning('%s has random weights, since %s.pretrained names no file: see '
                            'docs/frozen_vit.md', self.facts.architecture, KEY)
+
+    def _say_normalization(self, name: str) -> None:
+        logger, facts = logging.getLogger('mmseg'), self.facts
+        logger.info(
+            '%s expects images with mean %s and std %s, of 0 to 1: %s', facts.architecture,
+            self.own_mean, self.own_std,
+            'as the pipeline normalises them' if self.renormalize.is_identity else
+            'an affine map takes them there from the normalisation of the pipeline')
+        if not facts.told and (self.own_mean, self.own_std) == (facts.mean, facts.std):
+            logger.warning('%s does not say so (it has no preprocessor_config.json): mean and std '
+                           'are a default, which %s.own_mean and own_std replace', name, KEY)
 
 
 def _refuse_options(freeze_vit: bool, unknown: Mapping[str, Any]) -> None:

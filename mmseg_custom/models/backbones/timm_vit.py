@@ -59,6 +59,7 @@ class TimmViT(UpstreamViT):
             'timm', f'{architecture} of timm', f'{architecture}{others} of timm', width,
             patch_size, depth, size[0],
             as_triple(own.get('mean')) or IMAGENET_MEAN, as_triple(own.get('std')) or IMAGENET_STD,
+            bool(own.get('mean') and own.get('std')),
             not isinstance(getattr(self.vit, 'norm', nn.Identity()), nn.Identity),
             None if dynamic or not own.get('fixed_input_size') else size)
 
@@ -90,10 +91,13 @@ def check_name(name: str) -> str:
         name = name.removeprefix(prefix)
     architecture, _, tag = name.partition('.')
     if '/' in name or osp.sep in name:
+        is_path = name.startswith(('.', '/', '~')) or osp.isdir(osp.dirname(name))
+        source, folder = ('NAME', name) if is_path else (name, 'FOLDER')
         raise InputError(
             f'{KEY}.name={name!r} is neither a folder that is there nor a name of timm: nothing is '
-            'downloaded here; if it is a name on the Hugging Face hub, fetch it where there is a '
-            f'network (hf download {name} --local-dir FOLDER) and give the folder as {KEY}.name')
+            'downloaded here; fetch a folder of the Hugging Face hub where there is a network '
+            f'(hf download {source} --local-dir {folder}), bring it here, and give its path as '
+            f'{KEY}.name')
     if not timm.is_model(architecture):
         raise InputError(f'{KEY}.name={name!r}: timm {timm.__version__} has no such network'
                          f'{hint(architecture, timm.list_models())}; expected a name of timm, or '

@@ -28,7 +28,7 @@ from .upstream_vit import (
 
 KEY = 'model.backbone'
 NORMS = ('layernorm', 'post_layernorm', 'norm', 'layer_norm', 'rms_norm')  # behind the last layer
-UNNEEDED = {'pooler', 'head'}
+UNNEEDED = {'pooler', 'head', 'input_conditioner'}
 # Before the names of a vision transformer in the file of a larger model; '' for its own file.
 PREFIXES = ('', 'vision_model.', 'vision_tower.', 'model.vision_tower.', 'model.vision_model.',
             'vision_tower.vision_model.', 'model.vision_tower.vision_model.', 'vision_encoder.')
@@ -43,7 +43,7 @@ REFUSED = {
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 DEFAULTS = {'clip_vision_model': CLIP, 'aimv2_vision_model': CLIP, 'siglip_vision_model': HALF,
-            'vit': HALF, 'beit': HALF, 'radio': ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))}
+            'vit': HALF, 'beit': HALF}
 
 
 class TransformersViT(UpstreamViT):
@@ -65,17 +65,19 @@ class TransformersViT(UpstreamViT):
         config = read_config(folder, overrides)
         patch_size = _patch_size_of(config, folder)
         self.vit = _create(config, folder, dtype, on_meta)
-        for name in UNNEEDED:
+        for name in ('pooler', 'head'):
             if isinstance(getattr(self.vit, name, None), nn.Module):
                 setattr(self.vit, name, None)
-        mean, std = normalization_of(folder, config.model_type)
+        mean, std, told = normalization_of(folder, config)
+        if hasattr(self.vit, 'make_preprocessor_external'):  # of RADIO, which normalises by itself
+            self.vit.make_preprocessor_external()
         size = getattr(config, 'image_size', None) or patch_size
         size = (size, size) if isinstance(size, int) else tuple(size)
         self.facts = NetworkFacts(
             'transformers', f'{config.model_type} of transformers',
             f'{config.model_type} of transformers, config {_hash_of(config)}', config.hidden_size,
             patch_size, config.num_hidden_layers,
-            size[0], mean, std, self._norm is not None,
+            size[0], mean, std, told, self._norm is not None,
             size if _keeps_positions(config) else None)
         self._options = _options_of(self.vit)
 
@@ -116,10 +118,9 @@ class TransformersViT(UpstreamViT):
             len(self._translated(names, prefix).keys() & targets), len(prefix)))
         found = self._translated(names, best)
         beside = [name for name in names if not name.startswith(best)]
-        unneeded = [name for name in names if name.startswith(best)
-                    and is_unneeded(name.removeprefix(best), UNNEEDED)]
-        left = {*beside, *unneeded}
-        return {name: place for name, place in found.items() if place[0] not in left}, sorted(left)
+        left = {place[0] for name, place in found.items() if is_unneeded(name, UNNEEDED)}
+        return {name: place for name, place in found.items() if place[0] not in left}, sorted(
+            left.union(beside))
 
     def _translated(self, names: Collection[str], prefix: str) -> dict[str, Place]:
         """Translates the names behind a prefix, as the library does when it loads a file."""
@@ -222,14 +223,17 @@ def _vision_config(known: Mapping[str, Any], kind: str, content: Mapping[str, An
     return config_class.from_dict(vision)
 
 
-def normalization_of(folder: str, model_type: str
-                     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation that a network expects, of values of 0 to 1.
+def normalization_of(folder: str, config: Any
+                     ) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
+    """Returns mean and standard deviation that a network expects, and whether the folder says so.
 
     Args:
         folder: Folder that may have preprocessor_config.json or processor_config.json.
-        model_type: Type of the model, which has a default.
+        config: Vision config, which says it for RADIO, and whose type has a default.
     """
+    mean, std = (as_triple(getattr(config, name, None)) for name in ('norm_mean', 'norm_std'))
+    if mean and std:
+        return mean, std, True
     for name in ('preprocessor_config.json', 'processor_config.json'):
         path = osp.join(folder, name)
         if not osp.isfile(path):
@@ -237,17 +241,11 @@ def normalization_of(folder: str, model_type: str
         content = load_json(path, 'the config of an image processor')
         content = content.get('image_processor', content) if isinstance(content, dict) else {}
         if content.get('do_normalize') is False:
-            return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+            return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), True
         mean, std = as_triple(content.get('image_mean')), as_triple(content.get('image_std'))
         if mean and std and min(std) > 0:
-            return mean, std
-    return DEFAULTS.get(model_type, (IMAGENET_MEAN, IMAGENET_STD))
-
-
-def knows_normalization(folder: str) -> bool:
-    """Returns whether a folder says how its network expects images to be normalised."""
-    return any(osp.isfile(osp.join(folder, name))
-               for name in ('preprocessor_config.json', 'processor_config.json'))
+            return mean, std, True
+    return *DEFAULTS.get(config.model_type, (IMAGENET_MEAN, IMAGENET_STD)), False
 
 
 def _create(config: Any, folder: str, dtype: torch.dtype, on_meta: bool) -> nn.Module:

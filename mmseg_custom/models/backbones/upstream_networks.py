@@ -4,6 +4,7 @@ import logging
 import os.path as osp
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -45,7 +46,15 @@ def build_network(name: str, overrides: Mapping[str, Any], dtype: torch.dtype,
     content = load_json(path, 'a config of transformers or timm')
     if isinstance(content, dict) and is_timm_config(content):
         return TimmViT(check_name(content['architecture']), overrides, dtype, on_meta, content)
+    _require_transformers()
     return TransformersViT(name, overrides, dtype, on_meta)
+
+
+def _require_transformers() -> None:
+    # Before 5.0, the library has no rules for names of earlier versions.
+    if find_spec('transformers') is None or find_spec('transformers.conversion_mapping') is None:
+        raise InputError(f'{KEY}.name: a folder of transformers needs transformers 5 or newer: pip '
+                         'install "transformers>=5"')
 
 
 def facts_of(name: str, overrides: Mapping[str, Any] | None = None) -> NetworkFacts:

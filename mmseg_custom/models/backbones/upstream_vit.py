@@ -34,6 +34,7 @@ class NetworkFacts:
         img_size: Side in pixels of the images that it was trained with, as far as is known.
         mean: Mean that it expects to be subtracted from channels of 0 to 1.
         std: Standard deviation that it expects them to be divided by.
+        told: Whether its config or folder says so, and they are not a default.
         has_norm: Whether it has a norm behind its last layer.
         only_size: Height and width of the only images that it takes; None if it takes any multiple
             of the patch.
@@ -47,6 +48,7 @@ class NetworkFacts:
     img_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    told: bool
     has_norm: bool
     only_size: tuple[int, int] | None = None
 
@@ -129,8 +131,9 @@ def building(dtype: torch.dtype, on_meta: bool) -> Iterator[None]:
     def convert(module: nn.Module, name: str, parameter: nn.Parameter | None) -> object:
         if parameter is None or not parameter.is_floating_point():
             return None
-        device = 'meta' if on_meta else parameter.device
-        return nn.Parameter(parameter.detach().to(device, dtype), requires_grad=False)
+        values = (torch.empty_like(parameter, dtype=dtype, device='meta') if on_meta
+                  else parameter.detach().to(dtype))
+        return nn.Parameter(values, requires_grad=False)
 
     handle = register_module_parameter_registration_hook(convert)
     try:
