@@ -85,5 +85,5 @@ def describe_releases(path: str, embed_dim: int, depth: int) -> str:
 
 
 def _letters(name: str) -> str:
-    """'InternViT-6B-448px-V2_5' and 'intern_vit_6b_448px_v2_5' -> 'internvit6b448pxv25'."""
+    """Reduces a name to letters and digits: InternViT-6B-448px-V2_5 -> internvit6b448pxv25."""
     return re.sub('[^a-z0-9]', '', name.lower())

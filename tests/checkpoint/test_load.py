@@ -48,14 +48,16 @@ def test_dtype_asks_for_another_one(tmp_path):
     assert not any(p.requires_grad for p in model.parameters())
 
 
-def test_the_position_embedding_is_resampled_in_float32_then_rounded(tmp_path):
-    path = write_flat(tmp_path)
-    embedding = torch.load(path)['pos_embed'].float()
-    grid = F.interpolate(embedding[:, 1:].reshape(1, 4, 4, 32).permute(0, 3, 1, 2), size=(9, 9),
-                         mode='bicubic', align_corners=False)
+@pytest.mark.parametrize(('stored', 'side'), [(56, 126), (448, 504)])  # releases: the second
+def test_the_position_embedding_is_resampled_in_float32_then_rounded(stored, side, tmp_path):
+    path = str(tmp_path / 'flat.pth')
+    torch.save(tiny(img_size=stored).bfloat16().state_dict(), path)
+    embedding, before, after = torch.load(path)['pos_embed'].float(), stored // 14, side // 14
+    grid = F.interpolate(embedding[:, 1:].reshape(1, before, before, 32).permute(0, 3, 1, 2),
+                         size=(after, after), mode='bicubic', align_corners=False)
     wanted = torch.cat([embedding[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
-    assert torch.equal(tiny(pretrained=path, img_size=126).pos_embed, wanted.bfloat16())
-    in_float = tiny(img_size=126)
+    assert torch.equal(tiny(pretrained=path, img_size=side).pos_embed, wanted.bfloat16())
+    in_float = tiny(img_size=side)
     load_backbone(in_float, path)
     assert torch.equal(in_float.pos_embed, wanted)
 
