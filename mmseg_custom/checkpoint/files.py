@@ -162,10 +162,10 @@ def sniff(path: str) -> str:
                      f'{head[:8]!r})')
 
 
-def shards_of(index: str, everything: bool = False) -> list[str]:
-    """Returns the paths of the shards in an index that the network is in, or of all."""
+def shards_of(index: str) -> list[str]:
+    """Returns the paths of the shards in an index that the network is in."""
     weight_map = _weight_map(index)
-    prefix = '' if everything else find_network(weight_map, index)[1]
+    _, prefix = find_network(weight_map, index)
     shards = {file for name, file in weight_map.items() if name.startswith(prefix)}
     return [os.path.join(os.path.dirname(index), shard) for shard in sorted(shards)]
 
@@ -177,7 +177,7 @@ def files_of(folder: str) -> list[str]:
         InputError: If there are none.
     """
     file = weights_file_of(folder)
-    return shards_of(file, everything=True) if file.endswith('.index.json') else [file]
+    return _all_shards_of(file) if file.endswith('.index.json') else [file]
 
 
 def _check_pickle_of(path: str, mapped: bool) -> int:
@@ -303,7 +303,7 @@ def weights_file_of(folder: str) -> str:
 
 def _read_shards(index: str, everything: bool) -> LazyStateDict:
     """Opens the shards of an index that the network is in; a language model's stay closed."""
-    shards = shards_of(index, everything)
+    shards = _all_shards_of(index) if everything else shards_of(index)
     names = {os.path.basename(shard) for shard in shards}
     weights = LazyStateDict(index, {}, not_opened=[
         name for name, file in _weight_map(index).items() if file not in names])
@@ -313,6 +313,11 @@ def _read_shards(index: str, everything: bool) -> LazyStateDict:
                              f'{os.path.basename(index)}): fetch it')
         weights.update(find_weights(*safe_load(shard), shard))
     return weights
+
+
+def _all_shards_of(index: str) -> list[str]:
+    files = sorted(set(_weight_map(index).values()))
+    return [os.path.join(os.path.dirname(index), file) for file in files]
 
 
 def _weight_map(index: str) -> dict[str, str]:
