@@ -90,8 +90,8 @@ def safe_load(path: str) -> tuple[dict, bool]:
     if not isinstance(content, dict):
         raise InputError(f'{path} holds a {type(content).__name__}: expected a dict of weights')
     check_values(content, path, pickle_bytes, nbytes)
-    content = {name: value for name, value in content.items()
-               if not isinstance(value, deepspeed.Unread)}
+    for name in [name for name, value in content.items() if isinstance(value, deepspeed.Unread)]:
+        del content[name]
     if mapped:
         check_sums(path, nbytes, functools.partial(check_archive, path))
     return content, mapped
@@ -298,7 +298,8 @@ def weights_file_of(folder: str) -> str:
         raise InputError(f'{folder} holds adapters of peft, and no weights of a network: give it '
                          'as model.backbone.adapt.pretrained, or merge it into its backbone '
                          f'({MERGE} {folder} merged.pth --backbone FILE)')
-    raise InputError(f'{folder} holds no weights: expected one of {", ".join(FOLDER_FILES)}')
+    raise InputError(f'{folder} is a folder that holds no weights: expected a file, or one of '
+                     f'{", ".join(FOLDER_FILES)} in it')
 
 
 def _read_shards(index: str, everything: bool) -> LazyStateDict:
