@@ -20,7 +20,6 @@ from torch import Tensor
 from ..errors import InputError
 from ..schema import shorten
 from .adapter_record import check_record
-from .deepspeed import refuse_resuming
 
 DEPTH = 100  # most levels of dicts and lists in each other
 NAME_LENGTH = 1000
@@ -140,7 +139,9 @@ def check_progress(meta: dict, path: str) -> None:
         InputError: If the iteration is missing, an entry is of another kind than expected, or the
             checkpoint is one of DeepSpeed.
     """
-    refuse_resuming(meta, path)
+    if 'deepspeed' in meta:
+        raise InputError(f'{path} is of a run with DeepSpeed, whose optimizer is not read: start a '
+                         'new run from its weights with --load-from')
     _check_kinds(meta, _PROGRESS, path)
     if meta.get('iter') is None:
         raise InputError(f'{path} does not say after which iteration it was saved (meta.iter): '

@@ -124,7 +124,7 @@ def check_states(content: Mapping[str, Any], path: str) -> None:
 def metadata_of(content: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the metadata that mmcv gave DeepSpeed to save.
 
-    Its iteration becomes a part of ``deepspeed``, so that no run is resumed from it.
+    Its iteration becomes a part of ``deepspeed``, by which no run is resumed from it.
     """
     given = content.get('meta')
     meta = {name: value for name, value in (given if isinstance(given, dict) else content).items()
@@ -140,17 +140,6 @@ def note_on(weights: Mapping[str, Any]) -> str:
                      if tensor.dtype.is_floating_point})
     return (f' (of a run with DeepSpeed, as {" and ".join(dtypes)}; float32 weights and the '
             'optimizer in its *_optim_states.pt are not read)')
-
-
-def refuse_resuming(meta: Mapping[str, Any], path: str) -> None:
-    """Refuses to resume a run from a checkpoint of DeepSpeed.
-
-    Raises:
-        InputError: If it is one.
-    """
-    if 'deepspeed' in meta:
-        raise InputError(f'{path} is of a run with DeepSpeed, whose optimizer is not read: start a '
-                         'new run from its weights with --load-from')
 
 
 def _split(path: str) -> InputError:

@@ -90,8 +90,8 @@ def safe_load(path: str) -> tuple[dict, bool]:
     if not isinstance(content, dict):
         raise InputError(f'{path} holds a {type(content).__name__}: expected a dict of weights')
     check_values(content, path, pickle_bytes, nbytes)
-    content = {name: value for name, value in content.items()
-               if not isinstance(value, deepspeed.Unread)}
+    for name in [name for name, value in content.items() if isinstance(value, deepspeed.Unread)]:
+        del content[name]
     if mapped:
         check_sums(path, nbytes, functools.partial(check_archive, path))
     return content, mapped
@@ -162,14 +162,14 @@ def sniff(path: str) -> str:
                      f'{head[:8]!r})')
 
 
-def shards_of(index: str, everything: bool = False) -> list[str]:
-    """Returns the paths of the shards in an index that the network is in, or of all.
+def shards_of(index: str) -> list[str]:
+    """Returns the paths of the shards in an index that the network is in.
 
     Where no name is that of a patch embedding of InternViT, they are all shards.
     """
     weight_map = _weight_map(index)
     known = any(name.endswith(dialect.anchor) for name in weight_map for dialect in DIALECTS)
-    prefix = find_network(weight_map, index)[1] if known and not everything else ''
+    prefix = find_network(weight_map, index)[1] if known else ''
     shards = {file for name, file in weight_map.items() if name.startswith(prefix)}
     return [os.path.join(os.path.dirname(index), shard) for shard in sorted(shards)]
 
@@ -181,7 +181,7 @@ def files_of(folder: str) -> list[str]:
         InputError: If there are none.
     """
     file = weights_file_of(folder)
-    return shards_of(file, everything=True) if file.endswith('.index.json') else [file]
+    return _all_shards_of(file) if file.endswith('.index.json') else [file]
 
 
 def _check_pickle_of(path: str, mapped: bool) -> int:
@@ -302,12 +302,13 @@ def weights_file_of(folder: str) -> str:
         raise InputError(f'{folder} holds adapters of peft, and no weights of a network: give it '
                          'as model.backbone.adapt.pretrained, or merge it into its backbone '
                          f'({MERGE} {folder} merged.pth --backbone FILE)')
-    raise InputError(f'{folder} holds no weights: expected one of {", ".join(FOLDER_FILES)}')
+    raise InputError(f'{folder} is a folder that holds no weights: expected a file, or one of '
+                     f'{", ".join(FOLDER_FILES)} in it')
 
 
 def _read_shards(index: str, everything: bool) -> LazyStateDict:
     """Opens the shards of an index that the network is in; a language model's stay closed."""
-    shards = shards_of(index, everything)
+    shards = _all_shards_of(index) if everything else shards_of(index)
     names = {os.path.basename(shard) for shard in shards}
     weights = LazyStateDict(index, {}, not_opened=[
         name for name, file in _weight_map(index).items() if file not in names])
@@ -317,6 +318,11 @@ def _read_shards(index: str, everything: bool) -> LazyStateDict:
                              f'{os.path.basename(index)}): fetch it')
         weights.update(find_weights(*safe_load(shard), shard))
     return weights
+
+
+def _all_shards_of(index: str) -> list[str]:
+    files = sorted(set(_weight_map(index).values()))
+    return [os.path.join(os.path.dirname(index), file) for file in files]
 
 
 def _weight_map(index: str) -> dict[str, str]:

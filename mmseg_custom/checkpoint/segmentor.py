@@ -10,11 +10,10 @@ from torch import nn
 
 from ..errors import InputError, hint
 from ..layers.lora import is_adapter, native_name
-from . import adapter_loading, provenance
+from . import adapter_loading, deepspeed, provenance
 from .averages import is_second, leave_aside
 from .changes import changed
 from .checkpoint import Checkpoint, backbone_record_of, open_checkpoint
-from .deepspeed import is_deepspeed
 from .depth import first_blocks
 from .files import safe_load
 from .integrity import finish_checks
@@ -108,7 +107,7 @@ def read_checkpoint(path: str, *, backbone: str | None = None) -> dict:
     else:
         content, mapped = safe_load(path)
         finish_checks()  # the caller gets copies of everything at once
-        if backbone_record_of(content.get('meta')) is None and not is_deepspeed(content):
+        if backbone_record_of(content.get('meta')) is None and not deepspeed.is_deepspeed(content):
             adapter_loading.note_adapters(content, path)
             return content
         checkpoint = Checkpoint.of(path, content, mapped)

@@ -86,7 +86,7 @@ def test_latest_names_the_folder(fork):
     assert open_checkpoint(str(folder)).path == str(folder / 'global_step8' / STATES)
     (folder / 'latest').unlink()
     (folder / 'latest').symlink_to('.')
-    with pytest.raises(InputError, match='holds no weights: expected one of'):
+    with pytest.raises(InputError, match='is a folder that holds no weights: expected a'):
         open_checkpoint(str(folder))
 
 
