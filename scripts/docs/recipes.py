@@ -64,7 +64,7 @@ def group(cfg: Config) -> str:
 def order(cells: list[str]) -> tuple:
     """Sorts configs by what is trained, then by iterations, then by name."""
     kinds = ('few_shot', 'linear_probing', 'head_tuning', 'full_tuning', 'lora', 'last_blocks',
-             'plain_mask')
+             'plain_mask', 'eomt')
     kind = next(i for i, kind in enumerate(kinds) if f'`{kind}' in cells[-1])
     return kind, int(cells[6]), cells[-1]
 
@@ -73,7 +73,7 @@ def row(path: str, cfg: Config, published: bool) -> list[str]:
     """Returns the cells of a config."""
     model, data = cfg.model, cfg.data
     folder, name = PurePosixPath(path).parent.name, PurePosixPath(path).stem
-    cells = [trained(model.backbone), HEADS[model.decode_head.type], images(data.train),
+    cells = [trained(model.backbone), head_of(model), images(data.train),
              str(model.decode_head.num_classes), str(cfg.crop_size[0]),
              batch(name, cfg), str(cfg.runner.max_iters)]
     if published:
@@ -95,6 +95,12 @@ def trained(backbone: dict) -> str:
         parts = [] if backbone.freeze_vit else ['backbone']
     parts += ['pyramid'] if backbone.get('with_fpn') else []
     return ', '.join([*parts, 'head'])
+
+
+def head_of(model: dict) -> str:
+    """Returns the head, as tables name it."""
+    joins = model.decode_head.get('blocks') == 'backbone'
+    return 'EoMT' if joins else HEADS[model.decode_head.type]
 
 
 def images(train: dict) -> str:

@@ -63,7 +63,8 @@ TABLE = {
 TINY = {name: f'tiny/{name}_tiny.py'
         for name in ('linear_probing', 'head_tuning', 'few_shot', 'full_tuning')}
 # Not published; see test_in_part.py and tests/models/test_plain_mask_head.py.
-IN_PART = {kind: f'tiny/{kind}_tiny.py' for kind in ('lora', 'last_blocks', 'plain_mask')}
+IN_PART = {kind: f'tiny/{kind}_tiny.py'
+           for kind in ('lora', 'last_blocks', 'plain_mask', 'eomt')}
 SHIPPED = [f'intern_vit_6b/{name}.py' for name in TABLE] + list(TINY.values())
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
