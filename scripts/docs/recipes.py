@@ -138,7 +138,7 @@ def row(path: str, cfg: Config, published: bool) -> list[str]:
     """Returns the cells of a config."""
     model, data = cfg.model, cfg.data
     name = PurePosixPath(path).stem
-    cells = [trained(model.backbone), HEADS[model.decode_head.type], images(data.train),
+    cells = [trained(model.backbone), head_of(model), images(data.train),
              str(model.decode_head.num_classes), str(cfg.crop_size[0]),
              batch(name, cfg), str(cfg.runner.max_iters)]
     if published:
@@ -161,6 +161,12 @@ def trained(backbone: ConfigDict) -> str:
     parts += ['ViT-Adapter'] if backbone.type == 'InternViTAdapter' else []
     parts += ['pyramid'] if backbone.get('with_fpn') else []
     return ', '.join([*parts, 'head'])
+
+
+def head_of(model: dict) -> str:
+    """Returns the head, as tables name it."""
+    joins = model.decode_head.get('blocks') == 'backbone'
+    return 'EoMT' if joins else HEADS[model.decode_head.type]
 
 
 def images(train: dict) -> str:

@@ -98,6 +98,26 @@ class BackboneBlocks(nn.Module):
         return self.project(tokens[:, 1:].float())
 
 
+def joined_width_of(blocks: str, in_channels: int | Sequence[int]) -> int | None:
+    """Returns the width of the backbone whose blocks queries join; None for blocks of the head.
+
+    Args:
+        blocks: Option of the head, 'own' or 'backbone'.
+        in_channels: Option of the head.
+
+    Raises:
+        InputError: If ``blocks`` is something else, or there is more than one width.
+    """
+    if blocks not in ('own', 'backbone'):
+        raise InputError(f"{HEAD}.blocks={blocks!r}: expected 'own' or 'backbone'")
+    if blocks == 'own':
+        return None
+    if not isinstance(in_channels, int):
+        raise InputError(f"{HEAD}.in_channels={list(in_channels)} with blocks='backbone': expected "
+                         "one width, the backbone's embed_dim")
+    return in_channels
+
+
 def _checked(backbone: nn.Module, dim: int, num_blocks: int) -> BlockSequence:
     """Returns a backbone whose last blocks queries can pass.
 

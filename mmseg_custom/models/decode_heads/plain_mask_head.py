@@ -10,6 +10,7 @@ from mmseg.models.builder import HEADS
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import get_root_logger
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from ...errors import InputError
 from ...layers.plain_mask import (
@@ -28,7 +29,7 @@ from ...losses.mask_matching import (
     mask_targets,
 )
 from ...losses.upsampled import upsampled_cross_entropy
-from .backbone_blocks import BackboneBlocks
+from .backbone_blocks import BackboneBlocks, joined_width_of
 
 POWER = 0.9  # of the annealing
 
@@ -76,13 +77,13 @@ class PlainMaskHead(BaseDecodeHead):
             whose width is ``in_channels``. ``channels`` is then the width that predictions are
             computed in, and ``in_index`` and ``input_transform`` have no effect.
 
+    Raises:
+        InputError: If attention heads do not divide ``channels``, for another transform, or for
+            other ``blocks``.
+
     Attributes:
         attn_mask_probs: (number of blocks), probability of masked attention in each block.
         gives_probabilities: Whether scores are averaged over views as they are.
-
-    Raises:
-        InputError: If ``blocks`` is something else, or ``in_channels`` has several widths with
-            ``blocks='backbone'``.
     """
     gives_probabilities = True
 
@@ -95,9 +96,15 @@ class PlainMaskHead(BaseDecodeHead):
                  oversample_ratio: float = 3.0, importance_sample_ratio: float = 0.75,
                  ignore_index: int | None = 255, align_corners: bool = False,
                  blocks: str = 'own'):
-        joined_width = _joined_width(blocks, in_channels)
+        joined_width = joined_width_of(blocks, in_channels)
         if joined_width is not None:
             in_index, input_transform = -1, None
+        if input_transform not in ('multiple_select', None):
+            raise InputError(f'PlainMaskHead: input_transform={input_transform!r}: expected '
+                             "'multiple_select' for several feature maps, or None for one")
+        if joined_width is None and channels % (4 * num_heads):
+            raise InputError(f'PlainMaskHead: channels={channels} and num_heads={num_heads}: '
+                             'expected heads of a width that is a multiple of 4')
         # out_channels spares mmseg's advice to use one channel for two classes.
         super().__init__(in_channels, channels, num_classes=num_classes, out_channels=num_classes,
                          dropout_ratio=0.0, in_index=in_index, input_transform=input_transform,
@@ -132,6 +139,14 @@ class PlainMaskHead(BaseDecodeHead):
         values = [(1 - min(max(progress * shares - 1 - i, 0), 1)) ** POWER
                   for i in range(len(self.blocks))]
         self.attn_mask_probs.copy_(torch.tensor(values))
+
+    def layers_to_cast(self) -> list[nn.Module]:
+        """Returns the layers that may compute in bfloat16: all linear ones but the classifier.
+
+        Masks are multiplied in float32, as are the losses.
+        """
+        return [module for module in self.modules() if isinstance(module, (nn.Linear, _ConvNd))
+                and module is not self.predictor.class_head]
 
     def forward(self, inputs: list[Tensor],
                 of_all_blocks: bool = False) -> Tensor | list[Prediction]:
@@ -226,15 +241,3 @@ class PlainMaskHead(BaseDecodeHead):
                 get_root_logger().info(
                     '%s: no pixel of this crop is labelled: its queries learn that there is no '
                     'object (further such crops are not told of)', meta.get('filename'))
-
-
-def _joined_width(blocks: str, in_channels: int | Sequence[int]) -> int | None:
-    """Returns the width of the backbone whose blocks queries join; None for own blocks."""
-    if blocks not in ('own', 'backbone'):
-        raise InputError(f"model.decode_head.blocks={blocks!r}: expected 'own' or 'backbone'")
-    if blocks == 'own':
-        return None
-    if not isinstance(in_channels, int):
-        raise InputError(f"model.decode_head.in_channels={list(in_channels)} with "
-                         "blocks='backbone': expected one width, the backbone's embed_dim")
-    return in_channels
