@@ -1,8 +1,9 @@
 """Lets libraries import others only when they use them: half of the time of a start.
 
 mmcv 1.7 imports torchvision for the addresses of its models, and with it torch._dynamo. mmseg 0.30
-imports pyplot for one function. ``timm.layers`` imports torchvision, and ``timm`` all its models.
-What was imported before stays as it is. Can go with OpenMMLab 1.x, but for timm's part.
+imports pyplot for one function, and scipy for another. ``timm.layers`` imports torchvision, and
+``timm`` all its models. What was imported before stays as it is. Can go with OpenMMLab 1.x, but for
+timm's part.
 """
 import importlib
 import importlib.util
@@ -22,9 +23,11 @@ class StandIn(ModuleType):
     It is found as an import only within :func:`standing_in`, and there until it is used.
     """
 
+    _is_closed = False  # A package is asked for its path by `from PACKAGE import MODULE`, too.
+
     def __getattr__(self, name: str) -> object:
         if sys.modules.get(self.__name__) is self:
-            if name.startswith('_') and name != '__path__':
+            if name.startswith('_') and (name != '__path__' or self._is_closed):
                 # inspect and mmcv.device.npu look for such names in all modules.
                 raise AttributeError(name)
             del sys.modules[self.__name__]
@@ -32,13 +35,16 @@ class StandIn(ModuleType):
 
 
 @contextmanager
-def standing_in(*names: str) -> Iterator[None]:
+def standing_in(*names: str, closed: bool = False) -> Iterator[None]:
     """Gives what is imported within stand-ins for modules.
 
     Args:
         names: Names of modules, those of packages before those of their modules.
+        closed: Whether the packages have no other modules within than those of ``names``.
     """
     stand_ins = {name: StandIn(name) for name in names if name not in sys.modules}
+    for stand_in in stand_ins.values():
+        stand_in._is_closed = closed
     for name, stand_in in stand_ins.items():
         package, _, last = name.rpartition('.')
         if package in stand_ins:
@@ -125,6 +131,7 @@ def import_runner() -> None:
 
 
 def import_inference() -> None:
-    """Imports mmseg's functions for inference without pyplot."""
-    with standing_in('matplotlib', 'matplotlib.pyplot'):
+    """Imports mmseg's functions for inference, and its models, without pyplot and scipy."""
+    with (standing_in('matplotlib', 'matplotlib.pyplot'),
+          standing_in('scipy', 'scipy.interpolate', closed=True)):
         importlib.import_module('mmseg.apis.inference')

@@ -114,7 +114,7 @@ def _apply_to_heads(model: nn.Module, dtype: torch.dtype, arithmetic: torch.dtyp
             if (earlier := ParameterCasts.of(module)) is not None:
                 earlier.remove()
         if dtype != torch.float32:
-            casting |= _cast_convolutions(head, dtype, arithmetic)
+            casting |= _cast_layers(head, dtype, arithmetic)
     if hasattr(model.backbone, 'set_map_format'):
         model.backbone.set_map_format(*(
             (arithmetic, torch.channels_last) if casting else ()))
@@ -124,20 +124,22 @@ def _apply_to_heads(model: nn.Module, dtype: torch.dtype, arithmetic: torch.dtyp
             'compute in float32' if not casting else _in_words(dtype, arithmetic))
 
 
-def _cast_convolutions(head: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype) -> bool:
+def _cast_layers(head: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype) -> bool:
     """Lets the convolutions of a head compute on casts, channels last; returns whether it has any.
 
     The classifier is none of them: bfloat16 logits of two classes are often equal. Batch norm takes
     maps of any dtype, with statistics in float32; other layers get theirs in float32. Without
-    convolutions before the classifier the whole head computes in float32.
+    convolutions before the classifier the whole head computes in float32. A head with a method
+    ``layers_to_cast`` names these layers itself.
     """
     if not can_cast(head):
         raise InputError(f"head_precision='bf16' with a {type(head).__name__} as a head: expected "
-                         'FCNHead, UPerHead or a head that inherits from UpsampledLoss; leave '
-                         'head_precision out')
+                         'FCNHead, UPerHead, PlainMaskHead or a head that inherits from '
+                         'UpsampledLoss; leave head_precision out')
     classifier = getattr(head, 'conv_seg', None)
-    convolutions = [module for module in head.modules()
-                    if isinstance(module, _ConvNd) and module is not classifier]
+    convolutions = head.layers_to_cast() if hasattr(head, 'layers_to_cast') else [
+        module for module in head.modules()
+        if isinstance(module, _ConvNd) and module is not classifier]
     for module in head.modules():
         names = [name for name, _ in module.named_parameters(recurse=False)]
         if module in convolutions:
@@ -149,7 +151,7 @@ def _cast_convolutions(head: nn.Module, dtype: torch.dtype, arithmetic: torch.dt
 
 def can_cast(head: nn.Module) -> bool:
     """Returns whether a head is known to work with convolutions that compute in bfloat16."""
-    return isinstance(head, UpsampledLoss)
+    return isinstance(head, UpsampledLoss) or hasattr(head, 'layers_to_cast')
 
 
 def heads(model: nn.Module) -> Iterator[nn.Module]:

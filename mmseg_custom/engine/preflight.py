@@ -3,9 +3,11 @@
 Labels are looked at (one of each data set, as a rule); no network is built, and no weights are
 read.
 """
+import inspect
 from collections.abc import Mapping
 
 from mmcv import Config
+from mmseg.models.builder import HEADS
 from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
 
@@ -14,8 +16,11 @@ from ..datasets.learnable import check_learnable, check_scored
 from ..distributed.compiler import require_compiler
 from ..errors import InputError
 from ..evaluation.metric_names import check_evaluation
+from ..losses.mask_matching import require_mask_libraries
+from ..models.decode_heads.plain_mask_head import PlainMaskHead
 from ..optim import low_memory
 from . import classes
+from .config import heads_of
 from .loggers import check_loggers
 from .options import RunOptions
 
@@ -34,6 +39,8 @@ def check_settings(cfg: Config) -> None:
         if name not in cfg or cfg[name] is None and name != 'lr_config':
             raise InputError(f'{name} is missing from the config: set e.g. {name}={example}')
     check_loggers(cfg)
+    if _mask_heads(cfg):
+        require_mask_libraries()
 
 
 def check_heads(cfg: Config, train: Dataset, options: RunOptions) -> None:
@@ -61,7 +68,7 @@ def check_training(cfg: Config, data: Mapping[str, Dataset],
     """
     if 'val' in data:
         check_evaluation(cfg.get('evaluation') or {}, data['val'])
-    doubts = _doubts_about_labels(cfg, data)
+    doubts = _doubts_about_labels(cfg, data) + _doubts_about_queries(cfg)
     if start is not None:
         doubts.append(classes.check_loaded_classes(start, data['train'],
                                                    cfg.get('load_from_without') or ()))
@@ -106,4 +113,24 @@ def _doubts_about_labels(cfg: Config, data: Mapping[str, Dataset]) -> list[str |
         doubts += [classes.check_scored_classes(data['train'], data['val']),
                    classes.check_label_numbers(data['train'], data['val']),
                    classes.check_ignored(cfg, data['val'], 'val'), *check_scored(data['val'])]
+    return doubts
+
+
+def _mask_heads(cfg: Config) -> list[tuple[str, dict]]:
+    """Returns keys and configs of the heads that predict masks."""
+    kinds = ((key, head, HEADS.get(head.get('type', ''))) for key, head in heads_of(cfg.model))
+    return [(key, head) for key, head, kind in kinds
+            if isinstance(kind, type) and issubclass(kind, PlainMaskHead)]
+
+
+def _doubts_about_queries(cfg: Config) -> list[str | None]:
+    """Returns warnings of heads with fewer queries than classes, which an image may all have."""
+    defaults = inspect.signature(PlainMaskHead).parameters
+    doubts: list[str | None] = []
+    for key, head in _mask_heads(cfg):
+        queries = head.get('num_queries', defaults['num_queries'].default)
+        if queries < head['num_classes']:
+            doubts.append(f'{key}.num_queries={queries} is less than num_classes='
+                          f'{head["num_classes"]}: a crop with more than {queries} classes would '
+                          'stop the training')
     return doubts

@@ -6,7 +6,7 @@ from helpers.commands import ROOT, run
 
 from mmseg_custom.compat.late_imports import StandIn, import_alone, standing_in
 
-LATE = ('torchvision', 'torch._dynamo', 'matplotlib', 'timm.models')
+LATE = ('torchvision', 'torch._dynamo', 'matplotlib', 'timm.models', 'scipy', 'transformers')
 
 
 def test_a_start_imports_what_it_needs():

@@ -9,6 +9,7 @@ from mmseg.models.builder import HEADS
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import get_root_logger
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from ...errors import InputError
 from ...layers.plain_mask import (
@@ -68,6 +69,9 @@ class PlainMaskHead(BaseDecodeHead):
         ignore_index: Label of pixels without a class.
         align_corners: Option of resizing scores to pixels.
 
+    Raises:
+        InputError: If attention heads do not divide ``channels``, or for another transform.
+
     Attributes:
         attn_mask_probs: (number of blocks), probability of masked attention in each block.
         gives_probabilities: Whether scores are averaged over views as they are.
@@ -82,6 +86,12 @@ class PlainMaskHead(BaseDecodeHead):
                  dice_weight: float = 5.0, no_object_weight: float = 0.1, num_points: int = 12544,
                  oversample_ratio: float = 3.0, importance_sample_ratio: float = 0.75,
                  ignore_index: int | None = 255, align_corners: bool = False):
+        if input_transform not in ('multiple_select', None):
+            raise InputError(f'PlainMaskHead: input_transform={input_transform!r}: expected '
+                             "'multiple_select' for several feature maps, or None for one")
+        if channels % (4 * num_heads):
+            raise InputError(f'PlainMaskHead: channels={channels} and num_heads={num_heads}: '
+                             'expected heads of a width that is a multiple of 4')
         # out_channels spares mmseg's advice to use one channel for two classes.
         super().__init__(in_channels, channels, num_classes=num_classes, out_channels=num_classes,
                          dropout_ratio=0.0, in_index=in_index, input_transform=input_transform,
@@ -112,6 +122,14 @@ class PlainMaskHead(BaseDecodeHead):
         values = [(1 - min(max(progress * shares - 1 - i, 0), 1)) ** POWER
                   for i in range(len(self.blocks))]
         self.attn_mask_probs.copy_(torch.tensor(values))
+
+    def layers_to_cast(self) -> list[nn.Module]:
+        """Returns the layers that may compute in bfloat16: all linear ones but the classifier.
+
+        Masks are multiplied in float32, as are the losses.
+        """
+        return [module for module in self.modules() if isinstance(module, (nn.Linear, _ConvNd))
+                and module is not self.predictor.class_head]
 
     def forward(self, inputs: list[Tensor],
                 of_all_blocks: bool = False) -> Tensor | list[Prediction]:
