@@ -116,9 +116,14 @@ def batch_of(model: nn.Module, cfg: Config, crops: int,
     return batch_for(model, dict(
         feats=[draw(crops, *each) for each in
                model.backbone.frozen_feature_shapes(height, width)],
-        gt_semantic_seg=torch.arange(height).expand(crops, 1, width, height).transpose(2, 3)
-        .div(height / MASKS, rounding_mode='floor').contiguous(),
+        gt_semantic_seg=(torch.arange(height) * MASKS // height)[:, None].repeat(crops, 1, 1, width),
         img_metas=[dict(filename='crop')] * crops))
+
+
+def loss_of(model: nn.Module, batch: dict) -> torch.Tensor:
+    """Computes the sum of all losses of a batch."""
+    losses = model(return_loss=True, **batch)
+    return sum(value for name, value in losses.items() if 'loss' in name)
 
 
 def _count(model: nn.Module, cfg: Config) -> tuple[int, int]:
@@ -127,7 +132,7 @@ def _count(model: nn.Module, cfg: Config) -> tuple[int, int]:
         model.to_empty(device='cpu')
         batch = batch_of(model, cfg, 2)  # a batch norm of the pooled map takes more than one crop
         with FlopCounterMode(display=False) as forward:
-            loss = model.train_step(batch, None)['loss']
+            loss = loss_of(model, batch)
         with FlopCounterMode(display=False) as backward:
             loss.backward()
     return forward.get_total_flops() // 2, backward.get_total_flops() // 2

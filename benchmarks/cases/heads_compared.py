@@ -25,6 +25,7 @@ from benchmarks.head_costs import (
     batch_of,
     config_of_head,
     cost_of_head,
+    loss_of,
     trained_part,
 )
 from benchmarks.networks import fill
@@ -104,7 +105,7 @@ def _step(run: Context, head: str) -> Callable[[], None]:
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
-        model.train_step(batch, None)['loss'].backward()
+        loss_of(model, batch).backward()
     return step
 
 

@@ -83,7 +83,7 @@ def test_paths_are_those_that_prepare_data_fills(name):
 def test_every_config_is_looked_at_by_a_test():
     found = {path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts}
     known = {path for pattern in ('intern_vit_*/*/*ade20k*.py', 'intern_vit_*/lora/*.py',
-                                  'intern_vit_*/last_blocks/*.py', 'tiny/*.py',
+                                  'intern_vit_*/last_blocks/*.py', 'tiny/*.py', 'frozen_vit/*/*.py',
                                   'intern_vit_*/*/*cocostuff164k*.py')
              for path in CONFIGS.glob(pattern)} | set(OTHER)
     assert found == known
