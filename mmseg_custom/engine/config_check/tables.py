@@ -31,6 +31,7 @@ from .kinds import (
 )
 
 SHARE = number(0, 1)
+FACTOR = number(0)
 DECAY = number(0)
 PATH = TEXT | NONE
 SIDES = PAIR | many(many(SIZE, 2), least=1) | NONE  # (width, height) in pixels, or several
@@ -68,6 +69,11 @@ PARAMETERS: dict[str, dict[str, Kind]] = {
         ignore_index=WHOLE | NONE, sampler=TYPED | NONE, align_corners=FLAG),
     'FCNHead': dict(num_convs=COUNT, kernel_size=SIZE, dilation=SIZE),
     'UPerHead': dict(pool_scales=many(SIZE, least=1)),
+    'PlainMaskHead': dict(
+        num_queries=SIZE, num_blocks=SIZE, num_heads=SIZE, mlp_ratio=POSITIVE,
+        num_upscalings=COUNT, class_weight=FACTOR, mask_weight=FACTOR, dice_weight=FACTOR,
+        no_object_weight=FACTOR, num_points=SIZE, oversample_ratio=number(1),
+        importance_sample_ratio=SHARE),
     'CrossEntropyLoss': dict(
         reduction=one_of('mean', 'sum', 'none'), class_weight=many(NUMBER, least=1) | TEXT | NONE,
         loss_weight=NUMBER, loss_name=TEXT),
@@ -127,7 +133,6 @@ TEST_CFG = dict(
     mode=one_of('slide', 'whole'), crop_size=PAIR, stride=PAIR, window_batch=SIZE | NONE,
     subdivision_steps=COUNT, subdivision_num_points=SIZE, scale_factor=POSITIVE)
 TRAIN_CFG = dict(num_points=SIZE, oversample_ratio=POSITIVE, importance_sample_ratio=SHARE)
-FACTOR = number(0)
 PARAMWISE = dict(
     custom_keys=SETTINGS, bias_lr_mult=FACTOR, bias_decay_mult=FACTOR, norm_decay_mult=FACTOR,
     dwconv_decay_mult=FACTOR, dcn_offset_lr_mult=FACTOR, bypass_duplicate=FLAG)
