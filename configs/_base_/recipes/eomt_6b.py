@@ -4,3 +4,5 @@ _base_ = [
     '../schedules/adamw_80k.py',
     '../default_runtime.py',
 ]
+
+model = dict(backbone=dict(pretrain_size=224))  # as the neighbours; nothing reads it
