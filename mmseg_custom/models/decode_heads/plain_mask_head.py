@@ -66,11 +66,15 @@ class PlainMaskHead(BaseDecodeHead):
         num_points: Number of points of a mask at which it is compared.
         oversample_ratio: Number of points drawn for each that is chosen for its uncertainty.
         importance_sample_ratio: Share of the points that are chosen so.
+        matching: ``'bipartite'``, or ``'fixed'``: query k is compared with the mask of class k, and
+            ``num_queries`` must be K. This is the ablation of MaskFormer (Cheng et al., "Per-Pixel
+            Classification is Not All You Need", 2021), which learns faster from few images.
         ignore_index: Label of pixels without a class.
         align_corners: Option of resizing scores to pixels.
 
     Raises:
-        InputError: If attention heads do not divide ``channels``, or for another transform.
+        InputError: If attention heads do not divide ``channels``, fixed queries are not as many as
+            classes, or for another transform.
 
     Attributes:
         attn_mask_probs: (number of blocks), probability of masked attention in each block.
@@ -85,13 +89,19 @@ class PlainMaskHead(BaseDecodeHead):
                  num_upscalings: int = 2, class_weight: float = 2.0, mask_weight: float = 5.0,
                  dice_weight: float = 5.0, no_object_weight: float = 0.1, num_points: int = 12544,
                  oversample_ratio: float = 3.0, importance_sample_ratio: float = 0.75,
-                 ignore_index: int | None = 255, align_corners: bool = False):
+                 matching: str = 'bipartite', ignore_index: int | None = 255,
+                 align_corners: bool = False):
         if input_transform not in ('multiple_select', None):
             raise InputError(f'PlainMaskHead: input_transform={input_transform!r}: expected '
                              "'multiple_select' for several feature maps, or None for one")
         if channels % (4 * num_heads):
             raise InputError(f'PlainMaskHead: channels={channels} and num_heads={num_heads}: '
                              'expected heads of a width that is a multiple of 4')
+        if matching not in ('bipartite', 'fixed') or (
+                matching == 'fixed' and num_queries != num_classes):
+            raise InputError(f'PlainMaskHead: matching={matching!r} and num_queries={num_queries}: '
+                             f"expected 'bipartite', or 'fixed' with num_queries={num_classes}, "
+                             'the number of classes')
         # out_channels spares mmseg's advice to use one channel for two classes.
         super().__init__(in_channels, channels, num_classes=num_classes, out_channels=num_classes,
                          dropout_ratio=0.0, in_index=in_index, input_transform=input_transform,
@@ -99,7 +109,7 @@ class PlainMaskHead(BaseDecodeHead):
         del self.conv_seg, self.loss_decode  # which no mask needs
         self.loss_options = MaskLossOptions(
             num_classes, class_weight, mask_weight, dice_weight, no_object_weight, num_points,
-            oversample_ratio, importance_sample_ratio)
+            oversample_ratio, importance_sample_ratio, matching)
         widths = [in_channels] if isinstance(in_channels, int) else in_channels
         self.head_dim = channels // num_heads
         self.laterals = nn.ModuleList(LateralProjection(width, channels) for width in widths)
