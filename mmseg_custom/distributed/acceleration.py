@@ -28,24 +28,30 @@ def accelerate(model: nn.Module, blocks: Sequence[nn.Module], engine: Engine, de
     Raises:
         InputError: If CUDA graphs are asked for where they cannot work.
     """
-    obstacle = _obstacle_to_graphs(blocks, device, sharded)
+    obstacle = _obstacle_to_graphs(model.backbone, blocks, device, sharded)
     if engine.cuda_graphs and obstacle and device == 'cuda':
         raise InputError(f'engine.cuda_graphs=True: {obstacle}: leave it out')
     if engine.is_on('cuda_graphs') and obstacle:
         get_root_logger().info('engine.cuda_graphs: without effect: %s', obstacle)
     captures = engine.is_on('cuda_graphs') and not obstacle
-    if engine.is_on('compile'):
+    if engine.is_on('compile') and not blocks:
+        get_root_logger().info('engine.compile: without effect: the backbone has no blocks that '
+                               'can be compiled one by one')
+    elif engine.is_on('compile'):
         compile_blocks(blocks, device, model.backbone)
     if (engine.is_on('compile') or captures) and hasattr(model.backbone, 'wrap_blocks'):
         model.backbone.wrap_blocks(FixedBatches(GraphedBlocks() if captures else None))
 
 
-def _obstacle_to_graphs(blocks: Sequence[nn.Module], device: str, sharded: bool) -> str | None:
+def _obstacle_to_graphs(backbone: nn.Module, blocks: Sequence[nn.Module], device: str,
+                        sharded: bool) -> str | None:
     """Returns why the blocks cannot be run as CUDA graphs."""
     if device != 'cuda':
         return 'the run is on the CPU'
     if not blocks:
         return 'the backbone has no blocks'
+    if getattr(backbone, 'changes_tokens', False):
+        return 'the adapter changes the tokens between the blocks'
     if sharded:
         return 'the blocks are sharded, and gathered into other memory each time'
     if any(parameter.requires_grad for block in blocks for parameter in block.parameters()):
