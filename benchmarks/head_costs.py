@@ -12,13 +12,13 @@ from mmcv import Config
 from mmcv.cnn.utils import revert_sync_batchnorm
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from mmseg_custom.checkpoint.provenance import drop_blocks
 from mmseg_custom.compat.feature_batches import batch_for
 from mmseg_custom.distributed.options import Engine
 from mmseg_custom.doctor.fake_step import MASKS
 from mmseg_custom.doctor.memory import estimate
+from mmseg_custom.doctor.memory_tracker import MemoryTracker
 from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.engine.build import build_network
 from mmseg_custom.losses.mask_matching import assumed_masks
@@ -128,11 +128,11 @@ def loss_of(model: nn.Module, batch: dict) -> torch.Tensor:
 
 def _count(model: nn.Module, cfg: Config) -> tuple[int, int]:
     """Counts operations of a crop's forward pass with losses, and of its backward pass."""
+    crops = 2  # a batch norm of UPerNet's pooled map takes more than one
     with FakeTensorMode(allow_non_fake_inputs=True), assumed_masks(MASKS):
         model.to_empty(device='cpu')
-        batch = batch_of(model, cfg, 2)  # a batch norm of the pooled map takes more than one crop
-        with FlopCounterMode(display=False) as forward:
-            loss = loss_of(model, batch)
-        with FlopCounterMode(display=False) as backward:
+        with MemoryTracker() as tracker:
+            loss = loss_of(model, batch_of(model, cfg, crops))
+            forward = tracker.flops.total()
             loss.backward()
-    return forward.get_total_flops() // 2, backward.get_total_flops() // 2
+    return forward // crops, (tracker.flops.total() - forward) // crops
