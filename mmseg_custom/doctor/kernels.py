@@ -6,7 +6,7 @@ the largest call of each is kept, to be measured.
 """
 from dataclasses import dataclass, replace
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from ..layers.resize import is_channels_last
 aten = torch.ops.aten
 
 
-def _flops_of_convolution_backward(*args: object, out_val: object = None) -> int:
+def _flops_of_convolution_backward(*args: Any, out_val: Any = None) -> int:
     """Counts as torch does, but for the weight's gradient, which torch takes for one group's."""
     formula = flop_registry[aten.convolution_backward]
     *settings, groups, (of_input, of_weight, _) = args
