@@ -10,7 +10,8 @@ from mmcv import Config, ConfigDict
 
 from ...errors import InputError
 from ...missing import look_around
-from ..config import backbone_option, heads_of, kind_of
+from ...models.backbone_options import backbone_option
+from ..config import heads_of, kind_of
 from .partly_trained import check_backbone, set_tuning
 from .settings import VARIED, SweepSettings
 
