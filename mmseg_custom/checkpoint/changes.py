@@ -1,37 +1,41 @@
-"""What a backbone changes in the weights of its file, by itself: ViT-Adapter's other patches.
+"""What a backbone takes of the weights in its file, where that is not all of them as they are.
 
+    left_out     parts of the file that the network does not have: blocks behind its last one
+                 (see :mod:`.depth`), the class token of a ViT-Adapter
     patch_size   side of a patch in pixels that the patch embedding is resampled to
-    left_out     names of tensors that the backbone has no use for
 
-A backbone has them as ``weights_changes``, and ``meta['backbone']`` of a checkpoint that leaves its
-frozen weights to their file.
+:class:`.provenance.WeightsSource` has both, and so does ``meta['backbone']`` of a checkpoint that
+leaves its frozen weights to their file.
 """
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
 from ..layers.resize import resize_bicubic
+from .keys import is_part
 from .lazy import LazyStateDict, compute
 
 PATCHES = 'patch_embed.proj.weight'
 
 
-def changed(weights: LazyStateDict, changes: Mapping[str, Any]) -> LazyStateDict:
-    """Returns the weights of a network with some changes.
+def changed(weights: LazyStateDict, left_out: Collection[str] = (),
+            patch_size: int | None = None) -> LazyStateDict:
+    """Returns the weights of a file as a network takes them.
 
     Args:
         weights: Weights under native names.
-        changes: See above; without one, nothing is changed.
+        left_out: Parts that are left out: names, or their beginnings up to a dot.
+        patch_size: Side in pixels of the network's patches; None for that of the file.
     """
     weights = weights.copy()
-    for name in changes.get('left_out', ()):
-        weights.pop(name, None)
-    patch, found = changes.get('patch_size'), weights.get(PATCHES)
-    if patch is not None and found is not None and found.shape[-2:] != (patch, patch):
-        weights[PATCHES] = compute(lambda kernels: resample_patches(kernels, patch), [found],
-                                   (*found.shape[:2], patch, patch), torch.float32)
+    for name in [name for name in weights if is_part(name, left_out)]:
+        del weights[name]
+    found = weights.get(PATCHES)
+    if patch_size is not None and found is not None and (
+            found.shape[-2:] != (patch_size, patch_size)):
+        weights[PATCHES] = compute(lambda kernels: resample_patches(kernels, patch_size), [found],
+                                   (*found.shape[:2], patch_size, patch_size), torch.float32)
     return weights
 
 
@@ -43,8 +47,8 @@ def resample_patches(kernels: Tensor, patch_size: int) -> Tensor:
     return resize_bicubic(kernels.float(), (patch_size, patch_size))
 
 
-def describe_changes(weights: LazyStateDict, patch_size: int, tokens: int) -> str:
-    """Says which embeddings of a file are resampled, for the log; '' if none is.
+def describe_resampling(weights: LazyStateDict, patch_size: int, tokens: int) -> str:
+    """Says which embeddings of a file are resampled, for the log.
 
     Args:
         weights: Weights of the file.
@@ -53,8 +57,7 @@ def describe_changes(weights: LazyStateDict, patch_size: int, tokens: int) -> st
     """
     patch = weights[PATCHES].shape[-1]
     side, to = (round((count - 1) ** 0.5) for count in (weights['pos_embed'].shape[1], tokens))
-    parts = [f'{what} from {old} to {new}' for what, old, new in (
-        ('patch embedding', f'{patch}x{patch}', f'{patch_size}x{patch_size} pixels'),
-        ('position embedding', f'{side}x{side}', f'{to}x{to} patches'))
-        if not new.startswith(f'{old} ')]
-    return ', '.join(parts)
+    parts = [f'{what} from {old}x{old} to {new}x{new} {unit}' for what, old, new, unit in (
+        ('patch embedding', patch, patch_size, 'pixels'),
+        ('position embedding', side, to, 'patches')) if old != new]
+    return ', '.join(parts) or 'nothing'

@@ -127,7 +127,7 @@ class InternViTAdapter(InternViT6B):
 
     @property
     def weights_changes(self) -> dict[str, Any]:
-        """Changes of the weights of a file: see :mod:`mmseg_custom.checkpoint.changes`."""
+        """What is changed in the weights of a file: see :mod:`mmseg_custom.checkpoint.changes`."""
         return dict(patch_size=self.patch_size, left_out=['cls_token'])
 
     @property
