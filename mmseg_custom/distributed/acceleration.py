@@ -1,4 +1,4 @@
-"""The one place that makes a backbone's blocks faster, as ``engine=dict(...)`` of a config says."""
+"""The one place that makes blocks faster, as ``engine=dict(...)`` of a config says."""
 from collections.abc import Sequence
 
 from mmseg.utils import get_root_logger
@@ -6,9 +6,11 @@ from torch import nn
 
 from ..errors import InputError
 from ..models.fixed_batches import FixedBatches
+from .casts import ParameterCasts
 from .compiler import compile_blocks
 from .cuda_graphs import GraphedBlocks
 from .options import Engine
+from .precision import heads
 
 
 def accelerate(model: nn.Module, blocks: Sequence[nn.Module], engine: Engine, device: str,
@@ -16,7 +18,8 @@ def accelerate(model: nn.Module, blocks: Sequence[nn.Module], engine: Engine, de
     """Compiles and captures the blocks of a segmentor, where that is asked for.
 
     Must come after the precision policy and before any wrapper. Batches without autograd are then
-    padded to few sizes: see :class:`..models.fixed_batches.FixedBatches`.
+    padded to few sizes: see :class:`..models.fixed_batches.FixedBatches`. Blocks that a head names
+    by ``equal_blocks`` are compiled, too, but not captured.
 
     Args:
         model: Segmentor, not wrapped.
@@ -36,8 +39,18 @@ def accelerate(model: nn.Module, blocks: Sequence[nn.Module], engine: Engine, de
     captures = engine.is_on('cuda_graphs') and not obstacle
     if engine.is_on('compile'):
         compile_blocks(blocks, device, model.backbone)
+        for head in heads(model):
+            if of_head := _blocks_of_head(head):
+                compile_blocks(of_head, device)
     if (engine.is_on('compile') or captures) and hasattr(model.backbone, 'wrap_blocks'):
         model.backbone.wrap_blocks(FixedBatches(GraphedBlocks() if captures else None))
+
+
+def _blocks_of_head(head: nn.Module) -> list[nn.Module]:
+    """Returns the equal blocks that a head names, unless some of their layers are cast."""
+    blocks = list(getattr(head, 'equal_blocks', ()))
+    cast = any(ParameterCasts.of(module) for block in blocks for module in block.modules())
+    return [] if cast else blocks
 
 
 def _obstacle_to_graphs(blocks: Sequence[nn.Module], device: str, sharded: bool) -> str | None:
