@@ -113,10 +113,11 @@ def batch_of(model: nn.Module, cfg: Config, crops: int,
         draw: Makes a tensor of a shape.
     """
     height, width = crop_of(cfg)
+    labels = torch.arange(height) * MASKS // height
     return batch_for(model, dict(
         feats=[draw(crops, *each) for each in
                model.backbone.frozen_feature_shapes(height, width)],
-        gt_semantic_seg=(torch.arange(height) * MASKS // height)[:, None].repeat(crops, 1, 1, width),
+        gt_semantic_seg=labels[:, None].repeat(crops, 1, 1, width),
         img_metas=[dict(filename='crop')] * crops))
 
 

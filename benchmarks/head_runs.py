@@ -24,7 +24,8 @@ from .transfer import SEED_OF_RATES, Settings, prepare
 
 DEMO, ROOMS = 'demo data, random weights', 'rooms, pretrained backbone'
 CONFIGS = {
-    DEMO: {LINEAR: 'configs/tiny/linear_probing_tiny.py', UPERNET: 'configs/tiny/head_tuning_tiny.py',
+    DEMO: {LINEAR: 'configs/tiny/linear_probing_tiny.py',
+           UPERNET: 'configs/tiny/head_tuning_tiny.py',
            PLAIN_MASK: 'configs/tiny/plain_mask_tiny.py'},
     ROOMS: {LINEAR: 'benchmarks/rooms_linear.py', UPERNET: 'benchmarks/rooms_upernet.py',
             PLAIN_MASK: 'benchmarks/rooms_plain_mask.py'}}

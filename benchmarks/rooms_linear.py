@@ -1,4 +1,4 @@
-# linear_probing_tiny.py on the rooms that transfer.py draws; the backbone is set there.
+"""linear_probing_tiny.py on the rooms of transfer.py, with the backbone that is trained there."""
 from runpy import run_path
 
 _base_ = '../configs/tiny/linear_probing_tiny.py'

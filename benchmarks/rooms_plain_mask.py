@@ -1,4 +1,4 @@
-# plain_mask_tiny.py on the rooms that transfer.py draws; the backbone is set there.
+"""plain_mask_tiny.py on the rooms of transfer.py, with the backbone that is trained there."""
 from runpy import run_path
 
 _base_ = '../configs/tiny/plain_mask_tiny.py'

@@ -1,4 +1,4 @@
-# head_tuning_tiny.py on the rooms that transfer.py draws; the backbone is set there.
+"""head_tuning_tiny.py on the rooms of transfer.py, with the backbone that is trained there."""
 from runpy import run_path
 
 _base_ = '../configs/tiny/head_tuning_tiny.py'

@@ -74,7 +74,8 @@ def test_arithmetic_is_counted_by_kernel(tracker):
 
 
 def test_a_convolution_of_groups_has_a_backward_pass_of_twice_its_operations(tracker):
-    x, weight = (torch.randn(*shape, requires_grad=True) for shape in ((1, 32, 8, 8), (32, 1, 3, 3)))
+    x = torch.randn(1, 32, 8, 8, requires_grad=True)
+    weight = torch.randn(32, 1, 3, 3, requires_grad=True)
     y = F.conv2d(x, weight, padding=1, groups=32)
     forward = tracker.flops.total()
     y.sum().backward()

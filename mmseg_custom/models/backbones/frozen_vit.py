@@ -42,8 +42,9 @@ class FrozenViT(PyramidBackbone):
     class and register tokens. It stays in eval mode, runs without autograd, and stops behind the
     last layer that is read. Nothing is ever downloaded, and no code of a folder is run.
 
-    Images arrive normalised by the pipeline of the config; one affine map takes them to what the
-    network expects.
+    Parameters are built in bfloat16, as those of InternViT6B; tables of rotary positions stay in
+    float32. Images arrive normalised by the pipeline of the config, and one affine map takes them
+    to what the network expects.
 
     Args:
         name: Name of a network of timm ('vit_large_patch14_dinov2.lvd142m'; the tag behind the dot

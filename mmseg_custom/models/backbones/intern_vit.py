@@ -291,8 +291,8 @@ class InternViT6B(BlockSequence):
         fresh = self.training and self._trains_positions
         positions = (resample_pos_embed if fresh else self.positions)(self.pos_embed, grid)
         positions = positions.to(tokens.dtype)
-        if self.cls_token is None:
-            return tokens + positions[:, 1:]
+        if self.cls_token is None:  # The convolution's tokens are stored with the channels first.
+            return (tokens + positions[:, 1:]).contiguous()
         cls_token = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
         return torch.cat([cls_token, tokens], dim=1) + positions
 

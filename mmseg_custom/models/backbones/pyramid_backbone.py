@@ -40,7 +40,7 @@ class PyramidBackbone(BaseModule):
 
     def set_map_format(self, dtype: torch.dtype = torch.float32,
                        memory_format: torch.memory_format = torch.contiguous_format) -> None:
-        """Sets how ``forward`` returns feature maps.
+        """Sets how the forward pass returns feature maps.
 
         Args:
             dtype: Their dtype.

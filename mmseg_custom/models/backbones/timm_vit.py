@@ -35,7 +35,8 @@ class TimmViT(UpstreamViT):
         overrides: Arguments of timm's constructor in the place of its own.
         dtype: Dtype of the parameters.
         on_meta: Whether parameters are without values.
-        config: Content of config.json of a folder of the hub, with ``pretrained_cfg``.
+        config: Content of config.json of a folder of the hub: ``model_args``, and of
+            ``pretrained_cfg`` mean and standard deviation.
 
     Raises:
         InputError: If timm has no such network, or it has no patch grid.
@@ -113,8 +114,12 @@ def _create(name: str, overrides: Mapping[str, Any], dtype: torch.dtype, on_meta
             config: Mapping[str, Any]) -> tuple[nn.Module, bool]:
     """Returns the network, and whether it takes images of any size by itself."""
     import timm
-    options = {**(config.get('model_args') or {}), **overrides}
-    overlay = dict(config.get('pretrained_cfg') or {})
+    told, given = (config.get(key) or {} for key in ('pretrained_cfg', 'model_args'))
+    if not isinstance(told, Mapping) or not isinstance(given, Mapping):
+        raise InputError(f'{KEY}.name: config.json of {name} has pretrained_cfg={told!r} and '
+                         f'model_args={given!r}: expected objects')
+    options = {**given, **overrides}
+    overlay = {key: value for key in ('mean', 'std') if (value := as_triple(told.get(key)))}
     for dynamic in (True, False):
         sizes: dict[str, Any] = dict(dynamic_img_size=True) if dynamic else {}
         try:

@@ -240,6 +240,7 @@ def normalization_of(folder: str, config: Any
             continue
         content = load_json(path, 'the config of an image processor')
         content = content.get('image_processor', content) if isinstance(content, dict) else {}
+        content = content if isinstance(content, dict) else {}
         if content.get('do_normalize') is False:
             return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), True
         mean, std = as_triple(content.get('image_mean')), as_triple(content.get('image_std'))
@@ -253,7 +254,8 @@ def _create(config: Any, folder: str, dtype: torch.dtype, on_meta: bool) -> nn.M
     config.output_hidden_states = config.output_attentions = False
     try:
         with building(dtype, on_meta):
-            vit = AutoModel.from_config(config, dtype=torch.float32)  # of tables of positions
+            vit = AutoModel.from_config(config, dtype=torch.float32,  # of tables of positions
+                                        trust_remote_code=False)
     except Exception as error:  # it raises errors of many kinds for values of a config
         raise InputError(f'{folder}/config.json: transformers cannot build the network: '
                          f'{words_of(error)}') from error

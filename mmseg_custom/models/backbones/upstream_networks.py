@@ -45,9 +45,19 @@ def build_network(name: str, overrides: Mapping[str, Any], dtype: torch.dtype,
                          'Hugging Face hub has it (hf download NAME --local-dir FOLDER)')
     content = load_json(path, 'a config of transformers or timm')
     if isinstance(content, dict) and is_timm_config(content):
-        return TimmViT(check_name(content['architecture']), overrides, dtype, on_meta, content)
+        return TimmViT(_name_in(content), overrides, dtype, on_meta, content)
     _require_transformers()
     return TransformersViT(name, overrides, dtype, on_meta)
+
+
+def _name_in(content: Mapping[str, Any]) -> str:
+    """Returns the name of timm that config.json of a folder gives, with its tag if it is known."""
+    name, told = content['architecture'], content.get('pretrained_cfg')
+    tag = told.get('tag') if isinstance(told, Mapping) else None
+    try:
+        return check_name(f'{name}.{tag}' if tag else name)
+    except InputError:
+        return check_name(name)
 
 
 def _require_transformers() -> None:

@@ -2,9 +2,11 @@
 
 B batch, D width, H W pixels, h w patch grid.
 """
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +82,7 @@ class UpstreamViT(nn.Module):
     """
     vit: nn.Module
     facts: NetworkFacts
+    _buffers_dtype: torch.dtype | None = None
 
     def forward(self, images: Tensor, layers: Sequence[int], norm: bool = False) -> list[Tensor]:
         """Computes the patch tokens behind some layers.
@@ -109,12 +112,17 @@ class UpstreamViT(nn.Module):
         Casts may replace the parameters, so that their dtype is known in the forward pass alone.
         """
         dtype = next(self.vit.parameters()).dtype
+        if dtype != self._buffers_dtype:
+            self._cast_buffers(dtype)
+        return images.to(dtype)
+
+    def _cast_buffers(self, dtype: torch.dtype) -> None:
+        self._buffers_dtype = dtype
         for module in self.vit.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 if buffer.is_floating_point() and buffer.dtype != dtype and not any(
                         word in f'{type(module).__name__} {name}'.lower() for word in TABLES):
                     setattr(module, name, buffer.to(dtype))
-        return images.to(dtype)
 
 
 @contextmanager
@@ -155,8 +163,9 @@ def same_names(names: Collection[str], unneeded: Collection[str]
     return {name: (name, 0, 1) for name in set(names).difference(left)}, left
 
 
-def as_triple(values: Sequence[float] | Mapping | None) -> tuple[float, ...] | None:
-    """Returns three numbers, one for each channel; None if they are not that."""
-    if not isinstance(values, Sequence) or len(values) != 3:
+def as_triple(values: Any) -> tuple[float, ...] | None:
+    """Returns three numbers of a file, one for each channel; None if they are not that."""
+    if not isinstance(values, (list, tuple)) or len(values) != 3 or not all(
+            isinstance(value, (int, float)) and isfinite(value) for value in values):
         return None
     return tuple(map(float, values))

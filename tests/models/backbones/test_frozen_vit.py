@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.utils.logging import set_verbosity_error
 
+from mmseg_custom.distributed import precision
 from mmseg_custom.errors import InputError
 from mmseg_custom.models import FrozenViT
 from mmseg_custom.models.backbone_options import backbone_option
@@ -127,6 +128,20 @@ def test_feature_maps_equal_transformers(name, tmp_path):
     count = GRID[0] * GRID[1]
     assert_equal(backbone, images, [states[i + 1][:, -count:].transpose(1, 2).unflatten(2, GRID)
                                     for i in (0, 2)])
+
+
+@pytest.mark.parametrize('name', ['eva02_small_patch14_224', 'vit_small_patch16_dinov3'])
+def test_a_cpu_without_fast_bfloat16_computes_in_float32(name, monkeypatch):
+    monkeypatch.setattr(precision, 'is_fast_on_cpu', lambda dtype: dtype == torch.float32)
+    backbone = FrozenViT(name, overrides=SIZES)
+    images = images_for(backbone)
+    segmentor = nn.Module()
+    segmentor.backbone = backbone
+    precision.apply_precision(segmentor, torch.bfloat16, 'cpu')
+    found = backbone(images)[0]
+    assert backbone.dtype == torch.bfloat16
+    backbone.model.float()
+    torch.testing.assert_close(found, backbone(images)[0])
 
 
 def test_the_final_norm_is_the_networks_own(tmp_path):
@@ -293,6 +308,22 @@ def test_a_folder_of_timm_is_built_by_its_architecture(tmp_path):
     facts = FrozenViT(str(tmp_path)).facts
     assert facts.library == 'timm'
     assert (facts.mean, facts.depth) == ((0.1, 0.2, 0.3), 3)
+
+
+@pytest.mark.parametrize(('content', 'mean'), [
+    (dict(pretrained_cfg=dict(tag='lvd142m')), 0.485),
+    (dict(pretrained_cfg=dict(tag='own', mean=['x', 1, 2], std=5)), 0.485),
+    (dict(pretrained_cfg=5), None),
+    (dict(model_args=[1]), None),
+])
+def test_what_a_folder_of_timm_says_is_checked(content, mean, tmp_path):
+    (tmp_path / 'config.json').write_text(json.dumps(dict(
+        architecture='vit_small_patch14_dinov2', **content)))
+    if mean is None:
+        with pytest.raises(InputError, match='expected objects'):
+            FrozenViT(str(tmp_path), overrides=SIZES)
+    else:
+        assert FrozenViT(str(tmp_path), overrides=SIZES).own_mean[0] == mean
 
 
 def test_weights_are_shared_with_another_backbone():
