@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..layers.resize import resize_bicubic
-from .lazy import LazyStateDict, compute
+from .lazy import FLOATS, LazyStateDict, compute
 
 PATCHES = 'patch_embed.proj.weight'
 
@@ -29,7 +29,8 @@ def changed(weights: LazyStateDict, changes: Mapping[str, Any]) -> LazyStateDict
     for name in changes.get('left_out', ()):
         weights.pop(name, None)
     patch, found = changes.get('patch_size'), weights.get(PATCHES)
-    if patch is not None and found is not None and found.shape[-2:] != (patch, patch):
+    # What cannot be resampled is left to the checks of whoever loads it.
+    if patch and found and found.dtype in FLOATS and found.shape[-2] == found.shape[-1] != patch:
         weights[PATCHES] = compute(lambda kernels: resample_patches(kernels, patch), [found],
                                    (*found.shape[:2], patch, patch), torch.float32)
     return weights
@@ -51,10 +52,10 @@ def describe_changes(weights: LazyStateDict, patch_size: int, tokens: int) -> st
         patch_size: Side of the network's patches in pixels.
         tokens: 1 + N tokens of its position embedding.
     """
-    patch = weights[PATCHES].shape[-1]
-    side, to = (round((count - 1) ** 0.5) for count in (weights['pos_embed'].shape[1], tokens))
-    parts = [f'{what} from {old} to {new}' for what, old, new in (
-        ('patch embedding', f'{patch}x{patch}', f'{patch_size}x{patch_size} pixels'),
-        ('position embedding', f'{side}x{side}', f'{to}x{to} patches'))
-        if not new.startswith(f'{old} ')]
-    return ', '.join(parts)
+    found = []
+    if (patch := weights[PATCHES].shape[-1]) != patch_size:
+        found.append(f'patch embedding from {patch}x{patch} to {patch_size}x{patch_size} pixels')
+    if 'pos_embed' in weights and (stored := weights['pos_embed'].shape[1]) != tokens:
+        side, to = (round((count - 1) ** 0.5) for count in (stored, tokens))
+        found.append(f'position embedding from {side}x{side} to {to}x{to} patches')
+    return ', '.join(found)

@@ -22,6 +22,7 @@ from .adapter_record import refuse_adapters
 from .changes import changed, describe_changes
 from .files import read_weights
 from .keys import (
+    ADAPTER,
     BACKBONE,
     NATIVE,
     PYRAMID,
@@ -73,21 +74,32 @@ def load_backbone(backbone: nn.Module, path: str, *, dtype: torch.dtype | None =
     """
     logger = logger or logging.getLogger('mmseg')
     check_exists(path)
-    weights = open_backbone_weights(path, logger)
-    changes = getattr(backbone, 'weights_changes', None)
-    if changes:
-        found = describe_changes(weights, backbone.patch_size, backbone.pos_embed.shape[1])
-        weights = changed(weights, changes)
-        logger.info('%s: resampled bicubically: %s', path, found or 'nothing')
+    weights = open_for(backbone, path, logger)
     fill(backbone, weights, dtype, check_finite, may_miss=may_miss_pyramid(weights))
     set_weights_source(backbone, WeightsSource(os.path.abspath(path), tuple(weights)))
     logger.info('loaded %d tensors of %s from %s', len(weights), type(backbone).__name__, path)
 
 
 def may_miss_pyramid(weights: LazyStateDict) -> Callable[[str], bool]:
-    """Returns a rule for :func:`fill`: only the whole pyramid may be missing."""
-    has_pyramid = any(name.startswith(PYRAMID) for name in weights)
-    return lambda name: name.startswith(PYRAMID) and not has_pyramid
+    """Returns a rule for :func:`fill`: only the whole pyramid, or ViT-Adapter, may be missing."""
+    beside = (*PYRAMID, *ADAPTER)
+    has_some = any(name.startswith(beside) for name in weights)
+    return lambda name: name.startswith(beside) and not has_some
+
+
+def open_for(backbone: nn.Module, path: str,
+             logger: logging.Logger | None = None) -> LazyStateDict:
+    """Opens a file for a backbone, with the changes that this makes: see :mod:`.changes`.
+
+    Raises:
+        InputError: See :func:`open_backbone_weights`.
+    """
+    logger = logger or logging.getLogger('mmseg')
+    weights, changes = open_backbone_weights(path, logger), getattr(backbone, 'weights_changes', {})
+    if changes:
+        found = describe_changes(weights, backbone.patch_size, backbone.pos_embed.shape[1])
+        logger.info('%s: resampled bicubically: %s', path, found or 'nothing')
+    return changed(weights, changes)
 
 
 def open_backbone_weights(path: str, logger: logging.Logger | None = None) -> LazyStateDict:

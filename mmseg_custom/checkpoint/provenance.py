@@ -78,7 +78,7 @@ def record(backbone: nn.Module, source: WeightsSource) -> dict:
     dtypes = {**dtypes_of(backbone), **getattr(backbone, 'dropped_dtypes', {})}
     found = record_of(source, {name: dtypes[name] for name in source.names},
                       backbone.pos_embed.shape[1])
-    return {**found, **(getattr(backbone, 'weights_changes', None) or {})}
+    return {**found, **getattr(backbone, 'weights_changes', {})}
 
 
 def dtypes_of(backbone: nn.Module) -> dict[str, torch.dtype]:

@@ -14,7 +14,7 @@ from ..checkpoint.checkpoint import open_checkpoint
 from ..checkpoint.integrity import finish_checks
 from ..checkpoint.keys import BACKBONE
 from ..checkpoint.lazy import LazyStateDict
-from ..checkpoint.load import check_fit, may_miss_pyramid, open_backbone_weights
+from ..checkpoint.load import check_fit, may_miss_pyramid, open_for
 from ..checkpoint.provenance import bytes_of
 from ..checkpoint.segmentor import find_backbone, is_part
 from ..engine.build import build_network, explained_parts
@@ -63,7 +63,7 @@ def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict
 
 
 def _open_backbone(model: nn.Module, path: str) -> LazyStateDict:
-    weights = open_backbone_weights(path)
+    weights = open_for(model.backbone, path)
     check_fit(weights, model.backbone.state_dict(keep_vars=True), may_miss_pyramid(weights))
     return weights
 
