@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..layers.resize import resize_bicubic
 from .keys import is_part
-from .lazy import LazyStateDict, compute
+from .lazy import FLOATS, LazyStateDict, compute
 
 PATCHES = 'patch_embed.proj.weight'
 
@@ -32,8 +32,9 @@ def changed(weights: LazyStateDict, left_out: Collection[str] = (),
     for name in [name for name in weights if is_part(name, left_out)]:
         del weights[name]
     found = weights.get(PATCHES)
-    if patch_size is not None and found is not None and (
-            found.shape[-2:] != (patch_size, patch_size)):
+    # What cannot be resampled is left to the checks of whoever loads it.
+    if patch_size and found and found.dtype in FLOATS and (
+            found.shape[-2] == found.shape[-1] != patch_size):
         weights[PATCHES] = compute(lambda kernels: resample_patches(kernels, patch_size), [found],
                                    (*found.shape[:2], patch_size, patch_size), torch.float32)
     return weights
@@ -55,9 +56,10 @@ def describe_resampling(weights: LazyStateDict, patch_size: int, tokens: int) ->
         patch_size: Side of the network's patches in pixels.
         tokens: 1 + N tokens of its position embedding.
     """
-    patch = weights[PATCHES].shape[-1]
-    side, to = (round((count - 1) ** 0.5) for count in (weights['pos_embed'].shape[1], tokens))
-    parts = [f'{what} from {old}x{old} to {new}x{new} {unit}' for what, old, new, unit in (
-        ('patch embedding', patch, patch_size, 'pixels'),
-        ('position embedding', side, to, 'patches')) if old != new]
-    return ', '.join(parts) or 'nothing'
+    found = []
+    if (patch := weights[PATCHES].shape[-1]) != patch_size:
+        found.append(f'patch embedding from {patch}x{patch} to {patch_size}x{patch_size} pixels')
+    if 'pos_embed' in weights and (stored := weights['pos_embed'].shape[1]) != tokens:
+        side, to = (round((count - 1) ** 0.5) for count in (stored, tokens))
+        found.append(f'position embedding from {side}x{side} to {to}x{to} patches')
+    return ', '.join(found) or 'nothing'

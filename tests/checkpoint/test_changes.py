@@ -96,11 +96,19 @@ def test_the_doctor_takes_a_file_as_the_network_does(file):
     assert not findings and list(figures) == [file]
 
 
-def test_a_file_without_a_part_of_the_transformer_is_refused(file):
+@pytest.mark.parametrize('change, words', [
+    (lambda stored: stored.pop('blocks.3.norm2.weight'), 'missing: blocks.3.norm2.weight'),
+    (lambda stored: stored.pop('pos_embed'), 'missing: pos_embed'),
+    (lambda stored: stored.update({'spm.fc1.bias': torch.ones(32)}), 'unexpected: spm.fc1.bias'),
+    (lambda stored: stored.update({'patch_embed.proj.weight': torch.ones(32, 3, 14, 12)}),
+     'patch_size=14'),
+    (lambda stored: stored.update({'patch_embed.proj.weight': torch.ones(
+        32, 3, 14, 14, dtype=torch.int8)}), 'patch_size=14')])
+def test_a_file_that_does_not_fit_is_refused(file, change, words):
     stored = torch.load(file)
-    del stored['blocks.3.norm2.weight']
+    change(stored)
     torch.save(stored, file)
-    with pytest.raises(InputError, match='missing: blocks.3.norm2.weight'):
+    with pytest.raises(InputError, match=words):
         segmentor(file)
 
 
