@@ -11,16 +11,17 @@ from ..targets import try_target
 from . import provenance
 from .adapter_record import recorded_adapters
 from .adapters import RoundingLoss
+from .backbone_file import open_backbone_weights
 from .checkpoint import open_checkpoint
 from .content import check_optimizer
 from .convert import progress_of, refuse_existing
 from .depth import count_blocks
 from .export import write_pth, write_safetensors
-from .files import is_adapter_folder
+from .folders import is_adapter_folder
 from .integrity import finish_checks
 from .keys import BACKBONE, block_of
 from .lazy import LazyStateDict, LazyTensor
-from .load import open_backbone_weights, resample
+from .load import resample
 from .merge_adapters import is_folder_name, merge_checkpoint, merge_folder, write_folder_of
 from .metadata import plain
 from .segmentor import complete

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .files import shards_of, weights_file_of
+from .folders import shards_of, weights_file_of
 from .user_cache import identity_of, read_cache, write_cache
 
 CHUNK_BYTES = 8 << 20

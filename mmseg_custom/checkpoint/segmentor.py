@@ -12,13 +12,14 @@ from ..errors import InputError, hint
 from ..layers.lora import is_adapter, native_name
 from . import adapter_loading, deepspeed, provenance
 from .averages import is_second, leave_aside
+from .backbone_file import open_backbone_weights, open_places
 from .changes import changed
 from .checkpoint import Checkpoint, backbone_record_of, open_checkpoint
 from .files import safe_load
 from .integrity import finish_checks
 from .keys import BACKBONE, is_part, summarize
 from .lazy import LazyStateDict, compute
-from .load import fill, open_backbone_weights, open_places, resample
+from .load import fill, resample
 from .provenance import WeightsSource
 from .recorded import compared_with
 

@@ -10,16 +10,12 @@ from torch import nn
 
 from ..checkpoint import provenance
 from ..checkpoint.adapter_loading import compare_with
+from ..checkpoint.backbone_file import check_exists, open_weights_for
 from ..checkpoint.checkpoint import open_checkpoint
 from ..checkpoint.integrity import finish_checks
 from ..checkpoint.keys import BACKBONE, is_part
 from ..checkpoint.lazy import LazyStateDict
-from ..checkpoint.load import (
-    check_exists,
-    check_fit,
-    may_miss_beside_trunk,
-    open_weights_for,
-)
+from ..checkpoint.load import check_fit, may_miss_beside_trunk
 from ..checkpoint.provenance import bytes_of
 from ..checkpoint.segmentor import find_backbone
 from ..engine.build import build_network, explained_parts
