@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from helpers.commands import ROOT
+from mmcv.cnn.utils import revert_sync_batchnorm
 from mmseg.models import build_head
 
 from mmseg_custom.errors import InputError
@@ -19,7 +20,7 @@ OPTIONS = dict(type='PlainMaskHead', in_channels=[6, 5], in_index=[0, 1], channe
 def head_and_maps(**changes):
     torch.manual_seed(0)
     maps = [torch.randn(2, channels, 4, 5) for channels in (6, 5)]
-    return build_head({**OPTIONS, **changes}), maps
+    return revert_sync_batchnorm(build_head({**OPTIONS, **changes})), maps
 
 
 def labels_of_classes(*numbers):
