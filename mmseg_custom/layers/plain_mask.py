@@ -19,8 +19,8 @@ class LateralProjection(nn.Module):
 
     Batch norm and a linear layer, then a residual MLP, and a learned factor of each channel by
     which the layers are weighted when they are summed. Channels of frozen features differ in mean
-    and scale by far more than tokens do: a layer norm would leave these differences. SyncBN is plain
-    batch norm in a single process.
+    and scale by more than tokens do, and a layer norm would leave these differences. SyncBN is
+    plain batch norm in a single process.
 
     Args:
         in_channels: Width of the backbone.
