@@ -72,6 +72,14 @@ def test_maps_of_several_sizes_are_refused():
         head([maps[0], maps[1][..., :3]])
 
 
+@pytest.mark.parametrize('changes, message', [
+    (dict(num_heads=3), 'channels=16 and num_heads=3'),
+    (dict(input_transform='resize_concat'), "expected 'multiple_select'")])
+def test_wrong_options_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        head_and_maps(**changes)
+
+
 def test_one_map_will_do():
     head, maps = head_and_maps(in_channels=6, in_index=0, input_transform=None)
     assert head.eval()(maps).shape == (2, 5, 16, 20)

@@ -87,10 +87,10 @@ class PlainMaskHead(BaseDecodeHead):
                  oversample_ratio: float = 3.0, importance_sample_ratio: float = 0.75,
                  ignore_index: int | None = 255, align_corners: bool = False):
         if input_transform not in ('multiple_select', None):
-            raise InputError(f'PlainMaskHead: input_transform={input_transform!r}: expected '
+            raise InputError(f'input_transform={input_transform!r}: expected '
                              "'multiple_select' for several feature maps, or None for one")
         if channels % (4 * num_heads):
-            raise InputError(f'PlainMaskHead: channels={channels} and num_heads={num_heads}: '
+            raise InputError(f'channels={channels} and num_heads={num_heads}: '
                              'expected heads of a width that is a multiple of 4')
         # out_channels spares mmseg's advice to use one channel for two classes.
         super().__init__(in_channels, channels, num_classes=num_classes, out_channels=num_classes,
