@@ -116,7 +116,9 @@ class CompiledBlocks:
 
     def __init__(self, blocks: Sequence[nn.Module], backbone: nn.Module | None = None):
         from torch._dynamo.exc import TorchDynamoException  # takes seconds to import
-        self._first, self._backbone = blocks[0], backbone
+        self._backbone = backbone
+        # The first block that a shape came to, which counts its runs: tokens of a head join late.
+        self._first: dict[tuple, nn.Module] = {}
         self._failure = TorchDynamoException  # what the compiler raises, unlike what blocks do
         self._runs: Counter[tuple] = Counter()  # by shape
         self._compiled: set[tuple] = set()
@@ -130,7 +132,7 @@ class CompiledBlocks:
     def _run(self, block: nn.Module, eager: Callable, compiled: Callable, *args, **kwargs):
         """Runs one of two forwards of a block: the compiled one where that pays."""
         key = _shape_of(block, args)
-        if block is self._first:
+        if self._first.setdefault(key, block) is block:
             self._runs[key] += 1
         if self._gave_up or not self._pays(key):
             return eager(*args, **kwargs)

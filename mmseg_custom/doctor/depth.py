@@ -2,7 +2,8 @@
 
 The blocks of a vision transformer have the same shapes. In a training they differ in what is
 trained of them (nothing, adapters, norms, all), in whether they run under autograd, and in whether
-they are recomputed. A stretch is a row of blocks that agree in all of that. Each additional block
+they are recomputed, and in whether queries of a head pass them, too. A stretch is a row of blocks
+that agree in all of that; one that queries pass keeps its length. Each additional block
 of a stretch adds the same number of bytes at a given site of a step. Within a stretch, memory only
 rises or only falls, so that the peak is at an end of one. A network with a few blocks of each long
 stretch, and one more network for each with one block more in it, therefore determine the network
@@ -16,8 +17,8 @@ from itertools import groupby
 from mmcv import Config
 
 from ..distributed.options import Engine
-from ..engine.config import backbone_option
-from ..engine.tuning import num_read, tuning_in
+from ..engine.tuning import num_left, num_read, tuning_in
+from ..models.backbone_options import backbone_option
 from ..models.tuning import LAST_BLOCKS, LORA
 
 EDGE = 2  # blocks at either end of a stretch that are told apart; more where FSDP2 prefetches more
@@ -33,11 +34,13 @@ class Stretch:
         recomputed: Whether the engine recomputes the activations of all or every k-th of them.
         length: Number of blocks.
         read: Positions, from 0, of those whose output is read, without the network's last.
+        queried: Whether queries of a head pass them, with predictions in between.
     """
     kind: str
     recomputed: bool
     length: int
     read: tuple[int, ...] = ()
+    queried: bool = False
 
 
 def first_under_autograd(cfg: Config) -> int:
@@ -55,20 +58,23 @@ def stretches_of(cfg: Config, engine: Engine, checkpointing: bool) -> list[Stret
         checkpointing: Whether the backbone's activations are recomputed.
     """
     tuning, start = tuning_in(cfg.model.backbone), first_under_autograd(cfg)
-    inner = _out_indices(cfg)[:-1]
+    inner, read = _out_indices(cfg)[:-1], num_read(cfg.model.backbone)
+    first_queried = read - num_left(cfg.model)
 
-    def kind(i: int) -> tuple[str, bool]:
+    def kind(i: int) -> tuple[str, bool, bool]:
+        queried = i >= first_queried
         recomputed = checkpointing and i >= start and (
             engine.checkpoint_blocks is None or i - start < engine.checkpoint_blocks)
         if i in tuning.blocks:
-            return 'trained', recomputed
-        return 'frozen' if i < start else 'norms' if tuning.norms else 'passed', recomputed
+            return 'trained', recomputed, queried
+        name = 'frozen' if i < start else 'norms' if tuning.norms else 'passed'
+        return name, recomputed, queried
 
     found, first = [], 0
-    for (name, recomputed), blocks in groupby(range(num_read(cfg.model.backbone)), kind):
+    for (name, recomputed, queried), blocks in groupby(range(read), kind):
         length = len(list(blocks))
-        read = tuple(i - first for i in inner if first <= i < first + length)
-        found.append(Stretch(name, recomputed, length, read))
+        positions = tuple(i - first for i in inner if first <= i < first + length)
+        found.append(Stretch(name, recomputed, length, positions, queried))
         first += length
     return found
 
@@ -87,7 +93,7 @@ def traced_networks(stretches: Sequence[Stretch], every_kth: int,
         inner = len(stretch.read)  # they come right after the first edge
         length = 2 * edge + inner
         length += (stretch.length - length) % step
-        if stretch.length <= length + step:
+        if stretch.length <= length + step or stretch.queried:
             least.append(stretch)
             continue
         least.append(replace(stretch, length=length, read=tuple(range(edge, edge + inner))))

@@ -39,7 +39,7 @@ def track_sites(model: nn.Module, tracker: MemoryTracker, sites: Sequence[str]) 
     Args:
         model: Segmentor.
         tracker: Tracker of the step.
-        sites: Name of each block that is read.
+        sites: Name of each block that is read; none where blocks are not told apart.
     """
     def enter(phase: str, site: str, kind: str) -> None:
         tracker.kind = kind
@@ -53,13 +53,19 @@ def track_sites(model: nn.Module, tracker: MemoryTracker, sites: Sequence[str]) 
             previous = sites[i - 1] if i else EMBEDDING
             tokens.register_hook(lambda _: tracker.enter_site('backward', previous))
 
+    def after_block() -> None:
+        if torch._C._current_graph_task_id() == -1:
+            tracker.kind = 'head'  # it has the next prediction read
+
     backbone = model.backbone
-    blocks = read_blocks(model) if isinstance(backbone, InternViT6B) else []
+    blocks = read_blocks(model) if isinstance(backbone, InternViT6B) and sites else []
+    left = blocks[backbone.first_left:] if blocks else []
     hooks = [backbone.register_forward_pre_hook(
                  lambda *_: enter('forward', EMBEDDING, 'activations'), prepend=True),
              backbone.register_forward_hook(lambda *_: enter('forward', REST, 'head'))]
     hooks += [block.register_forward_pre_hook(lambda _, inputs, i=i: before_block(i, inputs[0]))
               for i, block in enumerate(blocks)]
+    hooks += [block.register_forward_hook(lambda *_: after_block()) for block in left]
     tracker.kind = 'head'
     try:
         yield

@@ -1,9 +1,11 @@
 """What the run of a config, or the runs of its sweep, train of the backbone."""
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from mmcv import Config
 
+from ..models.decode_heads.plain_mask_head import PlainMaskHead
 from ..models.tuning import LAST_BLOCKS, LORA, PARTLY, Tuning, tuning_of
 from .config import backbone_option
 
@@ -15,6 +17,18 @@ def num_read(backbone: Mapping[str, Any]) -> int:
         backbone: Its options, as a config has them.
     """
     return max(backbone_option(backbone, 'out_indices')) + 1
+
+
+def num_left(model: Mapping[str, Any]) -> int:
+    """Returns the number of blocks, the last that are read, which queries of the head pass.
+
+    Args:
+        model: Its options, as a config has them.
+    """
+    head = model.get('decode_head')
+    if not isinstance(head, Mapping) or head.get('blocks') != 'backbone':
+        return 0
+    return head.get('num_blocks', signature(PlainMaskHead).parameters['num_blocks'].default)
 
 
 def tuning_in(backbone: Mapping[str, Any]) -> Tuning:

@@ -18,13 +18,18 @@ from .norm import build_norm
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v (B, N, heads, d) -> (B, N, heads, d)
 
 
-def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Runs PyTorch's scaled dot product attention, on every device and in every dtype.
 
-    All tensors are (B, N, heads, head width), as flash-attn wants them.
+    Args:
+        q: (B, R, heads, d), as flash-attn wants it; R may be less than N.
+        k: (B, N, heads, d).
+        v: Like k.
+        mask: Boolean, broadcastable to (B, heads, R, N): True where a token (row) attends to
+            another (column). None: everywhere.
     """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2)
 
 
 def _on_flash(flash_attn_func: Callable) -> Kernel:
@@ -142,9 +147,24 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.kernel = select_kernel(use_flash_attn)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, D)."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, D).
+
+        Args:
+            x: Tokens.
+            mask: Boolean, broadcastable to (B, heads, R, N): True where one of the first R tokens
+                (rows) attends to another (column). The others attend to all. None: all do.
+        """
         q, k, v = self.qkv(x).chunk(3, dim=-1)  # (B, N, 3*D) -> 3 x (B, N, D)
         q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = (y.unflatten(-1, (self.num_heads, -1)) for y in (q, k, v))  # (B, N, heads, d)
-        return self.proj(self.kernel(q, k, v).flatten(2))
+        out = self.kernel(q, k, v) if mask is None else self._masked(q, k, v, mask)
+        return self.proj(out.flatten(2))
+
+    def _masked(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """Runs SDPA on the rows of a mask, and the fast kernels, which know none, on the others."""
+        rows = mask.shape[-2]
+        parts = [sdpa(q[:, :rows], k, v, mask)]
+        if rows < q.shape[1]:
+            parts.append(self.kernel(q[:, rows:], k, v))
+        return torch.cat(parts, dim=1)

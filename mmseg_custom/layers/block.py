@@ -86,9 +86,14 @@ class Block(nn.Module):
         self.ls2 = scale()
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, D)."""
-        x = self._add(x, self.ls1, self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, N, D) -> (B, N, D).
+
+        Args:
+            x: Tokens.
+            mask: Which tokens attend to which others: see :class:`.attention.Attention`.
+        """
+        x = self._add(x, self.ls1, self.attn(self.norm1(x), mask))
         x = self._add(x, self.ls2, self.mlp(self.norm2(x)))
         return x
 

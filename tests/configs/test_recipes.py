@@ -62,9 +62,10 @@ TABLE = {
 }
 TINY = {name: f'tiny/{name}_tiny.py'
         for name in ('linear_probing', 'head_tuning', 'few_shot', 'full_tuning')}
-# Not published; see test_in_part.py and tests/models/test_plain_mask_head.py.
-IN_PART = {kind: f'tiny/{kind}_tiny.py' for kind in ('lora', 'last_blocks', 'plain_mask')}
-PLAIN_MASKS = [IN_PART['plain_mask'], 'intern_vit_6b/plain_mask/'
+# Not of that table: see test_in_part.py, test_vit_adapter.py and the tests of heads and backbones.
+OTHERS = {kind: f'tiny/{kind}_tiny.py' for kind in (
+    'lora', 'last_blocks', 'plain_mask', 'eomt', 'vit_adapter', 'frozen_vit')}
+PLAIN_MASKS = [OTHERS['plain_mask'], 'intern_vit_6b/plain_mask/'
                'plain_mask_intern_vit_6b_504_80k_ade20k_bs16_lr1e-4_frozen.py']
 SHIPPED = [f'intern_vit_6b/{name}.py' for name in TABLE] + list(TINY.values())
 
@@ -101,8 +102,8 @@ def published(request):
 def test_the_published_names_are_the_files_that_are_there():
     found = {str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob('*.py')
              if path.parent.parent.name == 'intern_vit_6b' and 'ade20k' in path.name
-             and path.parent.name not in IN_PART or path.parent.name == 'tiny'}
-    assert found == {*SHIPPED, *IN_PART.values()}
+             and path.parent.name not in OTHERS or path.parent.name == 'tiny'}
+    assert found == {*SHIPPED, *OTHERS.values()}
 
 
 def test_published_row(published):
@@ -221,7 +222,7 @@ def test_builds_on_the_meta_device(name):
         assert sum(p.numel() for p in model.backbone.parameters()) > 5.8e9
 
 
-@pytest.mark.parametrize('name', [*SHIPPED, *IN_PART.values()])
+@pytest.mark.parametrize('name', [*SHIPPED, *OTHERS.values()])
 def test_every_name_is_registered(name):
     cfg = load(name)
     assert cfg.data.train.type in DATASETS
@@ -231,10 +232,11 @@ def test_every_name_is_registered(name):
     assert [hook.type for hook in cfg.custom_hooks if hook.type not in HOOKS] == []
 
 
-@pytest.mark.parametrize('folder', [*TINY, *IN_PART])
+@pytest.mark.parametrize('folder', [
+    *TINY, *(kind for kind in OTHERS if kind not in ('vit_adapter', 'frozen_vit'))])
 def test_a_tiny_recipe_is_its_published_namesake_in_small(folder):
     """Beside the sizes, a tiny recipe may differ from the one of InternViT-6B in nothing."""
-    tiny = load({**TINY, **IN_PART}[folder])
+    tiny = load({**TINY, **OTHERS}[folder])
     name = next((name for name in reversed(TABLE) if name.startswith(folder)), None)
     full = load(f'intern_vit_6b/{name}.py' if name else next(
         path for path in CONFIGS.glob(f'intern_vit_6b/{folder}/*_80k_ade20k_*.py')

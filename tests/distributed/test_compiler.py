@@ -56,6 +56,18 @@ def test_a_shape_without_autograd_is_compiled_when_it_comes_again_and_again(grap
 
 
 @torch.no_grad()
+def test_tokens_that_join_late_are_counted_where_they_do(graphs):
+    *_, third, fourth = compiled(depth=4).eval()
+    x, mask = torch.randn(2, 5, D), torch.ones(2, 1, 5, 5, dtype=torch.bool)
+    for run, frames in enumerate([0, 0, 1, 1], start=1):
+        fourth(third(x))
+        assert graphs.frame_count == frames, run
+    for _ in range(3):
+        fourth(third(x, mask), mask)
+    assert graphs.frame_count == 2
+
+
+@torch.no_grad()
 def test_crops_of_a_frozen_training_are_compiled_at_once(graphs):
     """Else the first iterations of a resumed run would compute otherwise than the whole one."""
     backbone = torch.nn.Module().train()

@@ -194,6 +194,14 @@ def test_parts_are_those_of_the_weights():
     assert all(each.fits for each in estimates)
 
 
+def queried(blocks: int, **backbone) -> dict:
+    """A backbone whose last blocks queries pass."""
+    model = segmentor(64, 'linear', **backbone)
+    return dict(model, type='InternViTSegmentor', decode_head=dict(
+        type='PlainMaskHead', blocks='backbone', num_blocks=blocks, in_channels=64, channels=48,
+        num_classes=150, num_queries=30, num_upscalings=1, num_points=256))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('engine, with_cp, options, backbone', [
     ('ddp', True, dict(checkpoint_every=2), {}),
@@ -215,6 +223,23 @@ def test_parts_are_those_of_the_weights():
 def test_few_shallow_networks_tell_what_a_deep_one_takes(engine, with_cp, options, backbone,
                                                          monkeypatch):
     model = segmentor(64, 'upernet', depth=40, out_indices=[2, 15, 28, 38], **backbone)
+    compare_with_all_blocks(model, engine, with_cp, options, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('engine, with_cp, options, backbone', [
+    ('single', True, {}, {}),
+    ('fsdp2', True, dict(checkpoint_blocks=37), {}),
+    ('ddp', False, {}, dict(train_last=20)),
+    ('single', False, {}, dict(adapt=dict(type='lora', r=4), frozen_dtype='int8')),
+    ('fsdp2', True, dict(checkpoint_blocks=19), dict(train_last=20))])
+def test_blocks_that_queries_pass_are_not_left_out(engine, with_cp, options, backbone, monkeypatch):
+    model = queried(3, depth=40, out_indices=[38], **backbone)
+    compare_with_all_blocks(model, engine, with_cp, options, monkeypatch)
+
+
+def compare_with_all_blocks(model: dict, engine: str, with_cp: bool, options: dict, monkeypatch):
+    """Compares the prediction from shallow networks with that from the whole one."""
     cfg = config(model, 2, engine)  # the last block is not read
     cfg.engine.update(options)
     shape, kind = RunShape('cuda', 4 if engine != 'single' else 1, 2, CROP), Engine(**cfg.engine)
@@ -227,9 +252,10 @@ def test_few_shallow_networks_tell_what_a_deep_one_takes(engine, with_cp, option
         assert a.when == b.when and a.host == b.host
         assert a.peak == pytest.approx(b.peak, rel=0.01)
         assert sum(a.flops.values()) == pytest.approx(sum(b.flops.values()), rel=0.001)
-        # Seen with every second block under FSDP2: 3.2 % off; only times read it.
-        assert a.moved_bytes == pytest.approx(
-            b.moved_bytes, rel=0.04 if kind.every_kth > 1 else 0.01)
+        # Seen with every second block under FSDP2: 3.2 % off, and 2.3 % where queries pass the last
+        # ones; only times read it.
+        rough = kind.every_kth > 1 or 'blocks' in model['decode_head']
+        assert a.moved_bytes == pytest.approx(b.moved_bytes, rel=0.04 if rough else 0.01)
 
 
 @pytest.mark.slow

@@ -24,6 +24,24 @@ def test_sdpa_is_softmax_attention():
     assert torch.allclose(attention.sdpa(q, k, v), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize('shape', [(2, 1, 5, 5), (2, 3, 5, 5)])
+def test_masked_attention_is_softmax_attention_over_what_is_left(shape):
+    q, k, v = torch.randn(3, 2, 5, 3, 8).unbind(0)
+    mask = torch.rand(shape) < 0.5
+    mask |= torch.eye(5, dtype=torch.bool)
+    weights = torch.einsum('bnhd,bmhd->bhnm', q, k).div(8 ** 0.5)
+    expected = torch.einsum('bhnm,bmhd->bnhd', weights.where(mask, -torch.inf).softmax(-1), v)
+    assert torch.allclose(attention.sdpa(q, k, v, mask), expected, atol=1e-5)
+
+
+def test_masked_calls_do_without_kernels_that_know_no_masks():
+    module = attention.Attention(24, 3)
+    x, everywhere = torch.randn(2, 5, 24), torch.ones(2, 1, 5, 5, dtype=torch.bool)
+    expected = module(x)
+    module.kernel = None
+    torch.testing.assert_close(module(x, everywhere), expected)
+
+
 def flash_attn_func(q, k, v, causal=False, deterministic=False):
     """Stands for that of a flash-attn with a deterministic backward pass."""
 

@@ -18,6 +18,9 @@ upernet_300m = dict(
 plain_mask_300m = dict(
     backbone=dict(backbone_300m, out_indices=[5, 11, 17, 23]),
     decode_head=dict(in_channels=[1024, 1024, 1024, 1024]))
+eomt_300m = dict(
+    backbone=dict(backbone_300m, out_indices=[23]),
+    decode_head=dict(in_channels=1024))
 
 # For the recipes at 448x448 crops, the size that the released weights were trained at.
 model_448 = dict(

@@ -28,3 +28,7 @@ plain_mask_tiny = dict(
         num_heads=4,
         num_points=1024),
     test_cfg=test_cfg_tiny)
+eomt_tiny = dict(
+    backbone=dict(backbone_tiny, out_indices=[5]),
+    decode_head=dict(in_channels=192, channels=64, num_blocks=2, num_points=1024),
+    test_cfg=test_cfg_tiny)

@@ -4,15 +4,12 @@ B batch, H W pixels, h w patch grid, N = h*w patch tokens, D width. A class toke
 the patch tokens, and is left out of the feature maps.
 """
 import inspect
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
-from mmcv.runner import BaseModule
 from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ...checkpoint.adapter_loading import start_adapters, watch_state_dicts
 from ...checkpoint.load import load_backbone
@@ -24,12 +21,13 @@ from ...layers.lora import LoraOptions, add_lora
 from ...layers.patch_embed import PatchEmbed
 from ...layers.pos_embed import PosEmbedCache, resample_pos_embed
 from ...layers.quantized_linear import quantize_linears
-from ..tuning import FROZEN, FULL, PARTLY, Tuning, check_adapters
+from ..tuning import FULL, PARTLY, Tuning, check_adapters
+from .block_sequence import BlockSequence
 from .checks import check_frozen_dtype, check_out_indices, check_sizes
 
 
 @BACKBONES.register_module()
-class InternViT6B(BaseModule):
+class InternViT6B(BlockSequence):
     """The vision transformer of InternVL (Chen et al., "InternVL", 2023), and its family.
 
     The defaults are InternViT-6B at 224 pixels. InternViT-300M is ``embed_dim=1024, num_heads=16,
@@ -93,6 +91,7 @@ class InternViT6B(BaseModule):
             fit, ``out_indices`` that do not exist, a pyramid without four feature maps, or a
             pretrained file that does not fit.
     """
+    _has_cls_token = True
 
     def __init__(self, in_chans: int = 3, patch_size: int = 14, img_size: int = 224,
                  pretrain_size: int = 224, qkv_bias: bool = False, drop_path_rate: float = 0.0,
@@ -107,8 +106,7 @@ class InternViT6B(BaseModule):
                  frozen_dtype: str | None = None, adapt: Mapping | None = None,
                  train_last: int | None = None, train_norms: bool = False, **unknown):
         super().__init__()
-        known = [name for name in inspect.signature(type(self)).parameters if name != 'unknown']
-        refuse_unknown('model.backbone', unknown, known)
+        self._refuse(unknown)
         check_out_indices(out_indices, depth, with_fpn)
         flash = (list(use_flash_attn) if isinstance(use_flash_attn, Sequence)
                  else [bool(use_flash_attn)] * depth)
@@ -123,18 +121,18 @@ class InternViT6B(BaseModule):
         self.with_cp, self.with_fpn, self.freeze_vit = with_cp, with_fpn, freeze_vit
         self.frozen_dtype = frozen_dtype
         self.frozen_record = dict(dtype=frozen_dtype) if frozen_dtype else None  # for checkpoints
-        self.set_checkpointing(every_kth=1)
-        self.wrap_blocks(None)
         self.set_map_format()
 
         # A file brings all these parameters: on the meta device they cost nothing until it does.
-        with _default_dtype(torch.bfloat16), torch.device('meta') if pretrained else nullcontext():
+        with default_dtype(torch.bfloat16), torch.device('meta') if pretrained else nullcontext():
             self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
             num_tokens = 1 + (img_size // patch_size) ** 2
             self.pos_embed = nn.Parameter(torch.empty(1, num_tokens, embed_dim))
-            self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
+            self.cls_token = (nn.Parameter(torch.empty(1, 1, embed_dim)) if self._has_cls_token
+                              else None)
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
-            nn.init.trunc_normal_(self.cls_token, std=0.02)
+            if self.cls_token is not None:
+                nn.init.trunc_normal_(self.cls_token, std=0.02)
             blocks = (
                 Block(embed_dim, num_heads, mlp_ratio, qkv_bias, qk_normalization, norm_type,
                       init_values, layerscale_force_fp32,
@@ -144,7 +142,7 @@ class InternViT6B(BaseModule):
                 quantize_linears(block, frozen_dtype)
                 if frozen_dtype and not self.tuning.trains(i, 'mlp.fc1.weight') else block
                 for i, block in enumerate(blocks))
-        with _default_dtype(torch.bfloat16):
+        with default_dtype(torch.bfloat16):
             if with_fpn:
                 for name, level in build_pyramid(embed_dim, with_final_norm).items():
                     self.add_module(name, level)
@@ -161,6 +159,11 @@ class InternViT6B(BaseModule):
         watch_state_dicts(self)
         if self.tuning.kind != FULL:
             self.train()
+
+    def _refuse(self, unknown: Mapping) -> None:
+        """Refuses arguments that the constructor does not have."""
+        known = [name for name in inspect.signature(type(self)).parameters if name != 'unknown']
+        refuse_unknown('model.backbone', unknown, known)
 
     def _freeze(self) -> None:
         """Freezes the parameters that are not trained."""
@@ -180,7 +183,7 @@ class InternViT6B(BaseModule):
         check_adapters(self.blocks[0], options, self.frozen_dtype)
         for block in self.blocks:
             block.adds_as_frozen = True
-        with _default_dtype(torch.bfloat16):
+        with default_dtype(torch.bfloat16):
             for i in self.tuning.blocks:
                 add_lora(self.blocks[i], options)
         start_adapters(self, self.adapt_folder)
@@ -200,20 +203,6 @@ class InternViT6B(BaseModule):
         return self.patch_embed.proj.weight.dtype
 
     @property
-    def first_trained(self) -> int:
-        """Index of the first block that is trained; number of blocks that are read if none is."""
-        return self._num_read if self.tuning.kind == FROZEN else self.tuning.first_trained
-
-    @property
-    def first_under_autograd(self) -> int:
-        """Index of the first block that runs under autograd in training."""
-        return 0 if self._trains_positions else self.first_trained
-
-    @property
-    def _num_read(self) -> int:
-        return max(self.out_indices) + 1
-
-    @property
     def adapt_record(self) -> dict | None:
         """Plain values that checkpoints say their adapters are by; None without adapters."""
         return self.tuning.record
@@ -223,51 +212,6 @@ class InternViT6B(BaseModule):
         """Folder of peft's that the adapters start from; None if they start at zero."""
         return self.tuning.adapt_folder
 
-    @property
-    def pyramid(self) -> dict[str, nn.Module]:
-        """Levels of the feature pyramid by name, in order of their strides; empty without one."""
-        return {name: getattr(self, name) for name in LEVELS} if self.with_fpn else {}
-
-    def named_trunk_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yields names and parameters before the pyramid: the part that ``freeze_vit`` freezes."""
-        for name, parameter in self.named_parameters():
-            if name.partition('.')[0] not in LEVELS:
-                yield name, parameter
-
-    def set_checkpointing(self, every_kth: int, first: int | None = None) -> None:
-        """Sets which blocks recompute their activations in training, where ``with_cp`` is set.
-
-        Blocks are counted from the first that runs under autograd.
-
-        Args:
-            every_kth: 1 for all blocks, 2 for every second one, and so on.
-            first: Number of blocks, from the first, that ``every_kth`` concerns; those behind keep
-                their activations. None: all blocks.
-        """
-        self._recomputed = range(0, sys.maxsize if first is None else first, every_kth)
-
-    def set_map_format(self, dtype: torch.dtype = torch.float32,
-                       memory_format: torch.memory_format = torch.contiguous_format) -> None:
-        """Sets how :meth:`forward` returns feature maps.
-
-        Args:
-            dtype: Their dtype.
-            memory_format: ``torch.channels_last`` for a head that computes so: tokens (B, N, D) are
-                stored like that.
-        """
-        self._map_dtype, self._map_memory_format = dtype, memory_format
-
-    def wrap_blocks(self, wrapper: Callable[[Callable, Tensor], list[Tensor]] | None) -> None:
-        """Sets what runs the blocks where none is under autograd; None for the blocks themselves.
-
-        Args:
-            wrapper: Function of a function that runs the blocks, and of the tokens (B, N, D) before
-                the first one; returns the tokens of the blocks that are read.
-        """
-        self._wrapper = wrapper
-
-    def init_weights(self) -> None:
-        """Does nothing: the constructor initialised or loaded every parameter."""
 
     def train(self, mode: bool = True) -> 'InternViT6B':
         """Sets the training mode; frozen parts stay in eval mode."""
@@ -277,7 +221,7 @@ class InternViT6B(BaseModule):
         self.positions = PosEmbedCache()
         if self.tuning.kind != FULL:
             for name, child in self.named_children():
-                if name not in LEVELS:
+                if name not in self.beside_trunk:
                     child.eval()
             for block in self.blocks[self.first_trained:self._num_read]:
                 block.train(mode)
@@ -296,7 +240,8 @@ class InternViT6B(BaseModule):
         Returns:
             One feature map (B, D, h, w) for each of ``out_indices``; with the pyramid, four at 4x,
             2x, 1x and 1/2 of that grid. Those of :meth:`set_map_format` are float32 unless it was
-            called, and those before the pyramid always.
+            called, and those before the pyramid always. Where blocks are left to a head, the tokens
+            that :meth:`leave_blocks` describes.
 
         Raises:
             ValueError: If a side is not a multiple of the patch.
@@ -304,12 +249,9 @@ class InternViT6B(BaseModule):
         if before_trained and isinstance(images, Tensor):
             return [x.contiguous().float() for x in self._frozen_part(images)]
         features = self._trunk(images) if isinstance(images, Tensor) else self._go_on(images)
-        if before_pyramid:
-            return [x.contiguous().float() for x in features]
-        if self.with_fpn:
-            features = [level(x) for level, x in zip(self.pyramid.values(), features)]
-        return [x.contiguous(memory_format=self._map_memory_format).to(self._map_dtype)
-                for x in features]
+        if self.num_left:
+            return list(features)
+        return self._hand_on(features, before_pyramid)
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> list[Tensor]:
@@ -334,53 +276,24 @@ class InternViT6B(BaseModule):
         maps = sum(index < self.first_trained for index in self.out_indices)
         return [*[(self.embed_dim, *grid)] * maps, (self.embed_dim, 1, 1), (self.embed_dim, *grid)]
 
-    def _trunk(self, images: Tensor) -> list[Tensor]:
-        """(B, in_chans, H, W) -> a feature map (B, D, h, w) for each of ``out_indices``."""
-        start = self.first_under_autograd
-        if start == self._num_read or not torch.is_grad_enabled():
-            with torch.no_grad():
-                tokens, grid = self._embed(images)
-                outs = (self._read_tokens(tokens) if self._wrapper is None
-                        else self._wrapper(self._read_tokens, tokens))
-                return _maps(outs, grid)
-        with nullcontext() if self._trains_positions else torch.no_grad():
-            tokens, grid = self._embed(images)
-            tokens, outs = self._run_blocks(tokens, 0, start)
-        _, more = self._run_blocks(tokens, start, self._num_read)
-        return _maps(outs + more, grid)
-
-    def _frozen_part(self, images: Tensor) -> list[Tensor]:
-        """(B, in_chans, H, W) -> see :meth:`frozen_features` for partly trained blocks."""
-        tokens, grid = self._embed(images)
-        tokens, outs = self._run_blocks(tokens, 0, self.first_trained)
-        return [*_maps(outs, grid), tokens[:, :1].transpose(1, 2).unsqueeze(-1),
-                *_maps([tokens], grid)]
-
     def _go_on(self, features: Sequence[Tensor]) -> Sequence[Tensor]:
         """Goes on from the result of :meth:`frozen_features`, up to the feature maps."""
         if self.tuning.kind not in PARTLY:
             return self._cast(features)
         *maps, cls_token, patches = features
-        tokens = torch.cat([cls_token.flatten(2), patches.flatten(2)], dim=2).transpose(1, 2)
-        # That of master weights, where casts follow, else the one that the block computes in.
-        dtype = next(p.dtype for p in self.blocks[self.first_trained].parameters()
-                     if p.requires_grad)
-        _, outs = self._run_blocks(tokens.to(dtype).contiguous(), self.first_trained,
-                                   self._num_read)
-        return [*self._cast(maps), *_maps(outs, patches.shape[2:])]
-
-    def _cast(self, features: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Casts given feature maps to the dtype that the pyramid's parameters are stored in."""
-        return [x.to(self.up1[0].weight.dtype) for x in features] if self.with_fpn else features
+        found = self._trained_part(cls_token, patches)
+        return found if self.num_left else [*self._cast(maps), *found]
 
     def _add_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, D) -> (B, 1 + N, D): puts the class token in front and adds the positions."""
-        cls_token = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
         # While it learns, its casts and gathered shards change at addresses that may repeat: the
         # cache could not tell.
         fresh = self.training and self._trains_positions
         positions = (resample_pos_embed if fresh else self.positions)(self.pos_embed, grid)
         positions = positions.to(tokens.dtype)
+        if self.cls_token is None:  # The convolution's tokens are stored with the channels first.
+            return (tokens + positions[:, 1:]).contiguous()
+        cls_token = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
         return torch.cat([cls_token, tokens], dim=1) + positions
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -388,37 +301,9 @@ class InternViT6B(BaseModule):
         tokens, grid = self.patch_embed(images)  # (B, N, D)
         return self._add_positions(tokens, grid), grid
 
-    def _read_tokens(self, tokens: Tensor) -> list[Tensor]:
-        """Runs all blocks that are needed; returns the tokens of those that are read."""
-        return self._run_blocks(tokens, 0, self._num_read)[1]
-
-    def _run_blocks(self, tokens: Tensor, start: int, stop: int) -> tuple[Tensor, list[Tensor]]:
-        """Runs some of the blocks; returns the last tokens, and those of blocks that are read.
-
-        Args:
-            tokens: (B, 1 + N, D).
-            start: Index of the first block to run, from which on those to recompute are counted.
-            stop: Index after that of the last one.
-        """
-        outs = []
-        recompute = self.with_cp and self.training and torch.is_grad_enabled()
-        for i in range(start, stop):
-            if recompute and i - start in self._recomputed:
-                tokens = checkpoint(self.blocks[i], tokens, use_reentrant=False)
-            else:
-                tokens = self.blocks[i](tokens)
-            if i in self.out_indices:
-                outs.append(tokens)
-        return tokens, outs
-
-
-def _maps(tokens: Sequence[Tensor], grid: Sequence[int]) -> list[Tensor]:
-    """(B, 1 + N, D) -> (B, D, h, w), without the class token."""
-    return [each[:, 1:].transpose(1, 2).unflatten(2, tuple(grid)) for each in tokens]
-
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     """Builds parameters in ``dtype`` from the start; a cast afterwards would hold both copies."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

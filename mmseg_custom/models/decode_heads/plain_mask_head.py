@@ -2,7 +2,8 @@
 
 B batch, C channels, Q queries, N patches, D width, h w patch grid, K classes, H W pixels.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from mmseg.models.builder import HEADS
@@ -28,6 +29,7 @@ from ...losses.mask_matching import (
     mask_losses,
     mask_targets,
 )
+from .backbone_blocks import BackboneBlocks, joined_width_of
 
 POWER = 0.9  # of the annealing
 
@@ -44,6 +46,9 @@ class PlainMaskHead(BaseDecodeHead):
     probability ``attn_mask_probs``, which goes from 1 to 0 in the course of the training, for one
     block after the other. A trained head predicts once, without masked attention.
 
+    With ``blocks='backbone'`` the queries join the tokens of the image before the last blocks of
+    the backbone itself, which is tuned with them (EoMT): see :mod:`.backbone_blocks`.
+
     Training needs the libraries of the extra ``masks``. Pixels with the ignored label belong to no
     mask, and count as background of all: see :func:`...losses.mask_matching.mask_targets`.
 
@@ -55,8 +60,8 @@ class PlainMaskHead(BaseDecodeHead):
         input_transform: ``'multiple_select'`` for several maps, None for one.
         num_queries: Q: the most classes that an image may have in training.
         num_blocks: Number of blocks.
-        num_heads: Number of attention heads; must divide D into multiples of 4.
-        mlp_ratio: Width of the MLP of a block over D.
+        num_heads: Number of attention heads of own blocks; must divide D into multiples of 4.
+        mlp_ratio: Width of the MLP of an own block over D.
         num_upscalings: Number of times that masks have twice the resolution of the patches: 2 for
             masks at a stride of 4 pixels with patches of 16.
         class_weight: Weight of the cross-entropy of the classes.
@@ -68,9 +73,16 @@ class PlainMaskHead(BaseDecodeHead):
         importance_sample_ratio: Share of the points that are chosen so.
         ignore_index: Label of pixels without a class.
         align_corners: Option of resizing scores to pixels.
+        blocks: 'own', or 'backbone' for the last ``num_blocks`` that are read of the backbone,
+            whose width is ``in_channels``. ``channels`` is then the width that predictions are
+            computed in, and ``in_index`` and ``input_transform`` have no effect.
+        matching: ``'bipartite'``, or ``'fixed'``: query k is compared with the mask of class k, and
+            ``num_queries`` must be K. This is the ablation of MaskFormer (Cheng et al., "Per-Pixel
+            Classification is Not All You Need", 2021), which learns faster from few images.
 
     Raises:
-        InputError: If attention heads do not divide ``channels``, or for another transform.
+        InputError: If attention heads do not divide ``channels``, fixed queries are not as many as
+            classes, for another transform, or for other ``blocks``.
 
     Attributes:
         attn_mask_probs: (number of blocks), probability of masked attention in each block.
@@ -85,13 +97,22 @@ class PlainMaskHead(BaseDecodeHead):
                  num_upscalings: int = 2, class_weight: float = 2.0, mask_weight: float = 5.0,
                  dice_weight: float = 5.0, no_object_weight: float = 0.1, num_points: int = 12544,
                  oversample_ratio: float = 3.0, importance_sample_ratio: float = 0.75,
-                 ignore_index: int | None = 255, align_corners: bool = False):
+                 ignore_index: int | None = 255, align_corners: bool = False,
+                 blocks: str = 'own', matching: str = 'bipartite'):
+        joined_width = joined_width_of(blocks, in_channels)
+        if joined_width is not None:
+            in_index, input_transform = -1, None
         if input_transform not in ('multiple_select', None):
             raise InputError(f'input_transform={input_transform!r}: expected '
                              "'multiple_select' for several feature maps, or None for one")
-        if channels % (4 * num_heads):
+        if joined_width is None and channels % (4 * num_heads):
             raise InputError(f'channels={channels} and num_heads={num_heads}: '
                              'expected heads of a width that is a multiple of 4')
+        if matching not in ('bipartite', 'fixed') or (
+                matching == 'fixed' and num_queries != num_classes):
+            raise InputError(f'matching={matching!r} and num_queries={num_queries}: '
+                             f"expected 'bipartite', or 'fixed' with num_queries={num_classes}, "
+                             'the number of classes')
         # out_channels spares mmseg's advice to use one channel for two classes.
         super().__init__(in_channels, channels, num_classes=num_classes, out_channels=num_classes,
                          dropout_ratio=0.0, in_index=in_index, input_transform=input_transform,
@@ -99,13 +120,17 @@ class PlainMaskHead(BaseDecodeHead):
         del self.conv_seg, self.loss_decode  # which no mask needs
         self.loss_options = MaskLossOptions(
             num_classes, class_weight, mask_weight, dice_weight, no_object_weight, num_points,
-            oversample_ratio, importance_sample_ratio)
-        widths = [in_channels] if isinstance(in_channels, int) else in_channels
-        self.head_dim = channels // num_heads
-        self.laterals = nn.ModuleList(LateralProjection(width, channels) for width in widths)
-        self.queries = nn.Parameter(torch.randn(num_queries, channels))
-        self.blocks = nn.ModuleList(MaskedBlock(channels, num_heads, mlp_ratio)
-                                    for _ in range(num_blocks))
+            oversample_ratio, importance_sample_ratio, matching)
+        self.queries = nn.Parameter(torch.randn(num_queries, joined_width or channels))
+        self.blocks: BackboneBlocks | nn.ModuleList
+        if joined_width is not None:
+            self.blocks = BackboneBlocks(joined_width, channels, num_blocks)
+        else:
+            widths = [in_channels] if isinstance(in_channels, int) else in_channels
+            self.head_dim = channels // num_heads
+            self.laterals = nn.ModuleList(LateralProjection(each, channels) for each in widths)
+            self.blocks = nn.ModuleList(MaskedBlock(channels, num_heads, mlp_ratio)
+                                        for _ in range(num_blocks))
         self.predictor = MaskPredictor(channels, num_classes, num_upscalings)
         self.register_buffer('attn_mask_probs', torch.ones(num_blocks))
         self._has_told_unlabelled = False
@@ -124,9 +149,9 @@ class PlainMaskHead(BaseDecodeHead):
         self.attn_mask_probs.copy_(torch.tensor(values))
 
     @property
-    def equal_blocks(self) -> nn.ModuleList:
-        """Blocks that may be compiled."""
-        return self.blocks
+    def equal_blocks(self) -> list[nn.Module]:
+        """Blocks of its own that may be compiled; those of the backbone are with the others."""
+        return [] if isinstance(self.blocks, BackboneBlocks) else list(self.blocks)
 
     def layers_to_cast(self) -> list[nn.Module]:
         """Returns the layers that may compute in bfloat16: all linear ones but the classifier.
@@ -155,17 +180,31 @@ class PlainMaskHead(BaseDecodeHead):
 
     def _predictions(self, inputs: list[Tensor], of_all_blocks: bool) -> list[Prediction]:
         """See :meth:`forward`."""
+        tokens, grid, blocks = self._begin(inputs)
+        found: list[Prediction] = []
+        for block, probability in zip(blocks, self.attn_mask_probs):
+            mask = None
+            if of_all_blocks:
+                found.append(self._read(tokens, grid))
+                mask = attention_mask(found[-1][0], grid, probability)
+            tokens = block(tokens, mask=mask)
+        return [*found, self._read(tokens, grid)]
+
+    def _begin(self, inputs: list[Tensor]) -> tuple[Tensor, tuple[int, int], list[Callable]]:
+        """Returns the tokens before the first block, (h, w), and what runs each of the blocks."""
+        if isinstance(self.blocks, BackboneBlocks):
+            tokens, grid = self.blocks.tokens(inputs, self.queries)
+            return tokens, grid, [partial(self.blocks.run, i) for i in range(len(self.blocks))]
         patches, grid = self._patches(inputs)
         angles = patch_angles(grid, self.head_dim, patches.device)
         tokens = torch.cat([self.queries.expand(len(patches), -1, -1), patches], dim=1)
-        found: list[Prediction] = []
-        for block, probability in zip(self.blocks, self.attn_mask_probs):
-            mask = None
-            if of_all_blocks:
-                found.append(self.predictor(tokens, grid))
-                mask = attention_mask(found[-1][0], grid, probability)
-            tokens = block(tokens, angles, mask)
-        return [*found, self.predictor(tokens, grid)]
+        return tokens, grid, [partial(block, angles=angles) for block in self.blocks]
+
+    def _read(self, tokens: Tensor, grid: tuple[int, int]) -> Prediction:
+        """Reads a prediction from the tokens before or after a block."""
+        if isinstance(self.blocks, BackboneBlocks):
+            tokens = self.blocks.read(tokens)
+        return self.predictor(tokens, grid)
 
     def _patches(self, inputs: list[Tensor]) -> tuple[Tensor, tuple[int, int]]:
         """Feature maps [(B, C_i, h, w)] -> sum of their projections (B, N, D), and (h, w)."""

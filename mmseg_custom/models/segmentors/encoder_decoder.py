@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...layers.quantized_linear import quantized_layers
+from ..decode_heads.backbone_blocks import BackboneBlocks
 from .batching import WindowBatch
 from .windows import Axis, View, boxes, labels_of, window_starts
 
@@ -72,6 +73,23 @@ class InternViTSegmentor(EncoderDecoder):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._batch = WindowBatch()
+        self.join_backbone()
+
+    def join_backbone(self) -> None:
+        """Gives the backbone's last blocks to a decode head whose queries pass them.
+
+        Raises:
+            InputError: If they do not go together.
+        """
+        blocks = getattr(self.decode_head, 'blocks', None)
+        if not isinstance(blocks, BackboneBlocks):
+            return
+        for name in ('neck', 'auxiliary_head'):
+            if hasattr(self, name):
+                raise InputError(f"model.{name} with model.decode_head.blocks='backbone': the "
+                                 'backbone returns tokens for its last blocks in the place of '
+                                 f'feature maps: leave model.{name} out')
+        blocks.join(self.backbone)
 
     def init_weights(self) -> None:
         """Initialises the heads; mmcv would take the mean of each weight, also of 8-bit ones."""
