@@ -146,7 +146,7 @@ class PlainMaskHead(BaseDecodeHead):
         shares = len(self.blocks) + 2
         values = [(1 - min(max(progress * shares - 1 - i, 0), 1)) ** POWER
                   for i in range(len(self.blocks))]
-        self.attn_mask_probs.copy_(torch.tensor(values))
+        self.attn_mask_probs.copy_(torch.tensor(values), non_blocking=True)
 
     @property
     def equal_blocks(self) -> list[nn.Module]:
