@@ -27,6 +27,7 @@ from .intern_vit import InternViT6B, default_dtype
 
 SIDE = 2 * ADAPTER_STRIDE  # pixels of a cell on the last level
 
+
 @BACKBONES.register_module()
 class InternViTAdapter(InternViT6B):
     """A frozen InternViT with the adapter of Chen et al. ("ViT-Adapter", ICLR 2023).
@@ -64,6 +65,7 @@ class InternViTAdapter(InternViT6B):
             with a side that is not a multiple of 32 pixels.
     """
     changes_tokens = True
+    image_multiple = SIDE
     beside_trunk = ('level_embed', 'spm', 'interactions', 'up', 'norm1', 'norm2', 'norm3', 'norm4')
     _has_cls_token = False
 
@@ -125,7 +127,7 @@ class InternViTAdapter(InternViT6B):
 
     @property
     def weights_changes(self) -> dict[str, Any]:
-        """Changes of the weights of a file: see :mod:`mmseg_custom.checkpoint.changes`."""
+        """What is changed in the weights of a file: see :mod:`mmseg_custom.checkpoint.changes`."""
         return dict(patch_size=self.patch_size, left_out=['cls_token'])
 
     @property
