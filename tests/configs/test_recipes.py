@@ -65,6 +65,8 @@ TINY = {name: f'tiny/{name}_tiny.py'
 # Not published; see test_in_part.py and tests/models/test_plain_mask_head.py.
 IN_PART = {kind: f'tiny/{kind}_tiny.py'
            for kind in ('lora', 'last_blocks', 'plain_mask', 'eomt')}
+PLAIN_MASKS = [IN_PART['plain_mask'], 'intern_vit_6b/plain_mask/'
+               'plain_mask_intern_vit_6b_504_80k_ade20k_bs16_lr1e-4_frozen.py']
 SHIPPED = [f'intern_vit_6b/{name}.py' for name in TABLE] + list(TINY.values())
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
@@ -201,7 +203,7 @@ def test_published_test_pipeline(published):
             dict(type='Collect', keys=['img'])])]
 
 
-@pytest.mark.parametrize('name', SHIPPED)
+@pytest.mark.parametrize('name', [*SHIPPED, *PLAIN_MASKS])
 def test_builds_on_the_meta_device(name):
     cfg = load(name)
     cfg.model.backbone.pretrained = None

@@ -100,10 +100,10 @@ class PlainMaskHead(BaseDecodeHead):
         if joined_width is not None:
             in_index, input_transform = -1, None
         if input_transform not in ('multiple_select', None):
-            raise InputError(f'PlainMaskHead: input_transform={input_transform!r}: expected '
+            raise InputError(f'input_transform={input_transform!r}: expected '
                              "'multiple_select' for several feature maps, or None for one")
         if joined_width is None and channels % (4 * num_heads):
-            raise InputError(f'PlainMaskHead: channels={channels} and num_heads={num_heads}: '
+            raise InputError(f'channels={channels} and num_heads={num_heads}: '
                              'expected heads of a width that is a multiple of 4')
         # out_channels spares mmseg's advice to use one channel for two classes.
         super().__init__(in_channels, channels, num_classes=num_classes, out_channels=num_classes,
