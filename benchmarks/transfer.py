@@ -13,12 +13,9 @@ A run is one of tools/train.py, in a process of one thread; as many run at once 
 The data and the pretrained backbone stay in the folder of the benchmarks' results.
 """
 import json
-import multiprocessing
 import os
-import runpy
-import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +24,7 @@ import torch
 
 from .context import Context
 from .execution import ROOT
+from .tool_runs import run_tool
 from .transfer_data import draw
 
 Settings = Mapping[str, object]  # of the config, by keys with dots
@@ -181,14 +179,8 @@ def _train(settings: Settings, iterations: int, seed: int, device: str,
     settings = {**settings, **dict.fromkeys(
         ('runner.max_iters', 'checkpoint_config.interval', 'evaluation.interval'), iterations)}
     with tempfile.TemporaryDirectory() as folder:
-        words = ['tools/train.py', CONFIG, '--device', device, '--seed', seed, '--work-dir', folder,
-                 '--cfg-options', *(f'{key}={value}' for key, value in settings.items())]
-        log = Path(folder, 'printed.txt')
-        child = _context().Process(target=_run_tool, args=(list(map(str, words)), str(log)))
-        child.start()
-        child.join()
-        if child.exitcode:
-            raise RuntimeError(' '.join(log.read_text().strip().splitlines()[-2:]))
+        run_tool('tools/train.py', CONFIG, '--device', device, '--seed', seed, '--work-dir', folder,
+                 '--cfg-options', *(f'{key}={value}' for key, value in settings.items()))
         if keep:
             state = torch.load(f'{folder}/latest.pth', map_location='cpu')['state_dict']
             torch.save({name.removeprefix('backbone.'): tensor for name, tensor in state.items()
@@ -199,24 +191,3 @@ def _train(settings: Settings, iterations: int, seed: int, device: str,
 def _last_miou(logs: Iterable[Path]) -> float:
     lines = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
     return [line['mIoU'] for line in lines if 'mIoU' in line][-1]
-
-
-def _context() -> multiprocessing.context.BaseContext:
-    """Returns what starts processes as forks of one that has imported everything, once."""
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['mmseg_custom', 'mmseg_custom.engine.train', 'peft'])
-    return context
-
-
-def _run_tool(words: Sequence[str], log: str) -> None:
-    """Runs a tool in this process, with one thread; prints to a file."""
-    output = os.open(log, os.O_WRONLY | os.O_CREAT)
-    for number in (1, 2):
-        os.dup2(output, number)
-    os.chdir(ROOT)
-    torch.set_num_threads(1)
-    # The context of this process is not for its own children: loaders, which are forked elsewhere.
-    multiprocessing.set_start_method('fork', force=True)
-    sys.argv = list(words)
-    sys.path.insert(0, str(ROOT / 'tools'))
-    runpy.run_path(words[0], run_name='__main__')

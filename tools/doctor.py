@@ -65,21 +65,34 @@ def main(args: argparse.Namespace) -> None:
     on_gpus = problem is None or args.gpu_memory or problem.unexpected
     device = args.device or ('cuda' if on_gpus else 'cpu')
     ranks = args.gpus or (torch.cuda.device_count() if device == 'cuda' and here else 1)
-    options = RunOptions(device=device, no_validate=args.no_validate)
-    cfg, _ = resolve_config(load_config(args.config, args.cfg_options), options)
-    work = compare_ways if args.compare else check
-    sys.exit(0 if work(args, cfg, options, ranks, memory_of(args, device)) else 1)
+    options = RunOptions(device=device, no_validate=args.no_validate,
+                         launcher='pytorch' if ranks > 1 else 'none')
+    cfg, notes = resolve_config(load_config(args.config, args.cfg_options), options)
+    memory = memory_of(args, device)
+    healthy = (compare_ways(args, cfg, options, ranks, memory) if args.compare else
+               check(args, cfg, options, ranks, memory, notes))
+    sys.exit(0 if healthy else 1)
 
 
 def check(args: argparse.Namespace, cfg: 'Config', options: 'RunOptions', ranks: int,
-          memory: int | None) -> bool:
-    """Prints the report of all checks; returns whether no fault was found."""
+          memory: int | None, notes: list[str]) -> bool:
+    """Prints the report of all checks; returns whether no fault was found.
+
+    Args:
+        args: Command line.
+        cfg: Resolved config.
+        options: Options of the run.
+        ranks: Number of processes.
+        memory: Bytes of a GPU, or on the CPU those that are free.
+        notes: Lines on settings of the config that have no or another effect.
+    """
     from mmseg_custom.doctor.checks import run_checks
     from mmseg_custom.doctor.report import as_json, page
     from mmseg_custom.progress import Steps
 
     progress = Steps('checking')
     report = run_checks(cfg, options, ranks, memory, args.tflops, progress)
+    report.notes = notes
     progress('')
     print((as_json if args.json else page)(report, args.config))
     return report.healthy

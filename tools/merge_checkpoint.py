@@ -9,11 +9,12 @@ def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = Parser(
         description='Make one file that loads anywhere mmcv does: of a checkpoint that was trained '
-        'on a frozen backbone and the file of that backbone, or of the folder (.dcp) that the '
-        'processes of sharded training wrote. Adapters (LoRA) are merged into their layers, or '
-        'become a folder that peft loads; such a folder is merged into a backbone')
-    parser.add_argument('checkpoint', metavar='CKPT', help='.pth, a folder .dcp, or a folder with '
-                        'adapter_config.json')
+        'on a frozen backbone and the file of that backbone, of the folder (.dcp) that the '
+        'processes of sharded training wrote, or of a checkpoint of DeepSpeed. Adapters (LoRA) are '
+        'merged into their layers, or become a folder that peft loads; such a folder is merged '
+        'into a backbone')
+    parser.add_argument('checkpoint', metavar='CKPT', help='.pth, a folder .dcp, a folder with '
+                        'adapter_config.json, or one of DeepSpeed')
     parser.add_argument('target', metavar='OUT', help='.pth (classic, with metadata and '
                         'optimizer), .safetensors (weights alone) or, of a checkpoint with '
                         'adapters, a name without an ending: a folder for peft')

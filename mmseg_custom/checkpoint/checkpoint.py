@@ -5,13 +5,16 @@
               to (see :mod:`.provenance`)
 
 either in one file, or sharded: a folder that all processes of a run wrote (see :mod:`.sharded`).
+Of other programs, DeepSpeed's checkpoints are read (see :mod:`.deepspeed`), and folders of weights.
 """
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import InputError
 from .content import check_meta, is_record
-from .files import find_weights, safe_load, wrapper_of
+from .deepspeed import is_deepspeed, metadata_of, note_on
+from .files import find_weights, read_weights, safe_load, weights_file_of, wrapper_of
 from .keys import BACKBONE, DIALECTS, summarize
 from .lazy import LazyStateDict
 from .shard_reader import ShardReader, is_sharded_checkpoint
@@ -22,12 +25,13 @@ class Checkpoint:
     """An open checkpoint of a segmentor; no tensor is read yet.
 
     Attributes:
-        path: File, or folder of a sharded checkpoint.
+        path: File, or folder.
         meta: Description of its run, as mmcv saves it; empty for a file of another program.
         weights: Its own tensors, without the prefix of a data-parallel wrapper.
         optimizer: State dict of the optimizer, if it has one; lazy tensors if it is sharded.
         others: Remaining entries of the file, by key.
         reader: Reader of a sharded checkpoint's folder, None for a file.
+        note: What is said where it is loaded, of a file of another program.
     """
     path: str
     meta: dict
@@ -35,6 +39,7 @@ class Checkpoint:
     optimizer: dict | None = None
     others: dict = field(default_factory=dict)
     reader: ShardReader | None = None
+    note: str = ''
 
     @property
     def is_sharded(self) -> bool:
@@ -68,11 +73,11 @@ class Checkpoint:
         Raises:
             InputError: If it is no checkpoint of a segmentor.
         """
-        weights = find_weights(content, mapped, path)
-        if all(name.startswith('module.') for name in weights):
-            weights = LazyStateDict(path, {name.removeprefix('module.'): tensor
-                                           for name, tensor in weights.items()})
+        weights = _unwrapped(find_weights(content, mapped, path))
         _check_names(weights)
+        if is_deepspeed(content):
+            return cls(path, check_meta(metadata_of(content), path), weights,
+                       note=note_on(weights))
         wrapper = wrapper_of(content)
         if wrapper is None:
             content = {}  # it is the state dict itself
@@ -88,7 +93,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path: str) -> Checkpoint:
-    """Opens a checkpoint: a file, or the folder of a sharded one.
+    """Opens a checkpoint: a file, the folder of a sharded one, DeepSpeed's, or one of weights.
 
     Nothing that is in it is run, and no tensor is read.
 
@@ -96,11 +101,29 @@ def open_checkpoint(path: str) -> Checkpoint:
         InputError: If it cannot be read, or is no checkpoint of a segmentor.
     """
     if not is_sharded_checkpoint(path):
-        return Checkpoint.of(path, *safe_load(path))
+        return _open_other(path)
     reader = ShardReader(path)
     _check_names(reader.weights)
     return Checkpoint(path, check_meta(reader.header.get('meta'), path), reader.weights,
                       reader.optimizer(), reader=reader)
+
+
+def _open_other(path: str) -> Checkpoint:
+    """Opens a file, or a folder of another program."""
+    file = weights_file_of(path) if os.path.isdir(path) else os.fspath(path)
+    if not file.endswith('.index.json'):
+        return Checkpoint.of(file, *safe_load(file))
+    weights = _unwrapped(read_weights(file, everything=True))
+    _check_names(weights)
+    return Checkpoint(file, {}, weights)
+
+
+def _unwrapped(weights: LazyStateDict) -> LazyStateDict:
+    """Removes the prefix of a data-parallel wrapper."""
+    if not all(name.startswith('module.') for name in weights):
+        return weights
+    return LazyStateDict(weights.path, {name.removeprefix('module.'): tensor
+                                        for name, tensor in weights.items()})
 
 
 def backbone_record_of(meta: object) -> dict | None:

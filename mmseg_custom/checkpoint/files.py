@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,11 +21,12 @@ from torch import Tensor
 from ..errors import InputError
 from ..missing import look_around
 from ..schema import load_json, record, shorten, validate
+from . import deepspeed
 from .adapter_record import MERGE
 from .archive import Archive, DamagedFile
 from .content import check_names, check_values
 from .integrity import check_archive, check_safetensors, check_sums, damaged_line
-from .keys import find_network
+from .keys import DIALECTS, find_network
 from .lazy import LazyStateDict, LazyTensor
 from .pickles import check_pickle
 
@@ -36,22 +38,23 @@ LEGACY_BYTES = 64 << 20  # most bytes of these
 WRAPPERS = ('state_dict', 'module', 'model')  # the keys under which files keep their weights
 
 
-def read_weights(path: str) -> LazyStateDict:
-    """Opens a .pth, a safetensors file, or a Hugging Face folder (or its index).
+def read_weights(path: str, everything: bool = False) -> LazyStateDict:
+    """Opens a .pth, a safetensors file, a Hugging Face folder (or its index), or DeepSpeed's.
 
     Args:
         path: File or folder; its content, not its name, shows its format.
+        everything: Whether to open the shards too that the network is not in.
 
     Raises:
         InputError: If it is missing, unreadable, cut short, holds code, or holds no weights.
     """
     path = os.fspath(path)
     if os.path.isdir(path):
-        weights = read_weights(weights_file_of(path))
+        weights = read_weights(weights_file_of(path), everything)
         weights.path = path
         return weights
     if path.endswith('.index.json'):
-        return _read_shards(path)
+        return _read_shards(path, everything)
     return find_weights(*safe_load(path), path)
 
 
@@ -87,6 +90,8 @@ def safe_load(path: str) -> tuple[dict, bool]:
     if not isinstance(content, dict):
         raise InputError(f'{path} holds a {type(content).__name__}: expected a dict of weights')
     check_values(content, path, pickle_bytes, nbytes)
+    for name in [name for name, value in content.items() if isinstance(value, deepspeed.Unread)]:
+        del content[name]
     if mapped:
         check_sums(path, nbytes, functools.partial(check_archive, path))
     return content, mapped
@@ -103,6 +108,7 @@ def find_weights(content: dict, mapped: bool, path: str) -> LazyStateDict:
     Raises:
         InputError: If there is none.
     """
+    deepspeed.check_states(content, path)
     wrapper = wrapper_of(content)
     if wrapper is not None:
         content = content[wrapper]
@@ -157,11 +163,25 @@ def sniff(path: str) -> str:
 
 
 def shards_of(index: str) -> list[str]:
-    """Returns the paths of the shards in an index that the network is in."""
+    """Returns the paths of the shards in an index that the network is in.
+
+    Where no name is that of a patch embedding of InternViT, they are all shards.
+    """
     weight_map = _weight_map(index)
-    _, prefix = find_network(weight_map, index)
+    known = any(name.endswith(dialect.anchor) for name in weight_map for dialect in DIALECTS)
+    prefix = find_network(weight_map, index)[1] if known else ''
     shards = {file for name, file in weight_map.items() if name.startswith(prefix)}
     return [os.path.join(os.path.dirname(index), shard) for shard in sorted(shards)]
+
+
+def files_of(folder: str) -> list[str]:
+    """Returns the paths of all files of weights in a folder of another program.
+
+    Raises:
+        InputError: If there are none.
+    """
+    file = weights_file_of(folder)
+    return _all_shards_of(file) if file.endswith('.index.json') else [file]
 
 
 def _check_pickle_of(path: str, mapped: bool) -> int:
@@ -195,13 +215,23 @@ def _check_pickle_of(path: str, mapped: bool) -> int:
 def _torch_load(path: str, mapped: bool) -> object:
     """Calls torch.load such that no code runs."""
     try:
-        with torch.serialization.safe_globals(_metadata_types()):
-            return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
+        try:
+            return _load_values(path, mapped)
+        except pickle.UnpicklingError:
+            unread = deepspeed.classes_in(path) if mapped else []
+            if not unread:
+                raise
+            return _load_values(path, mapped, [(deepspeed.Unread, name) for name in unread])
     except pickle.UnpicklingError as error:
         raise InputError(_refusal(path, error)) from error
     except Exception as error:  # torch trusts the file, so any error is the file's fault
         first_line = (str(error).strip().splitlines() or [repr(error)])[0]
         raise InputError(f'{path} cannot be read as a .pth: {first_line}') from error
+
+
+def _load_values(path: str, mapped: bool, unread: Sequence[tuple[type, str]] = ()) -> object:
+    with torch.serialization.safe_globals([*_metadata_types(), *unread]):
+        return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
 
 
 def _refusal(path: str, error: Exception) -> str:
@@ -212,9 +242,10 @@ def _refusal(path: str, error: Exception) -> str:
              or re.search(r"(?:function|got) <(?:[a-z-]+ )*'?([\w.]+)", reason))
     if found is None:
         return f'{path} is damaged, or was not written by torch.save ({reason})'
+    way_out = (deepspeed.MERGE if path.endswith('_states.pt') else
+               'save it again with tensors, numbers, strings, lists and dicts alone')
     return (f'{path} was refused: it asks for {found.group(1)}, and a checkpoint may hold tensors '
-            'and plain values only, for anything else could run code; save it again with '
-            'tensors, numbers, strings, lists and dicts alone')
+            f'and plain values only, for anything else could run code; {way_out}')
 
 
 @functools.cache
@@ -255,7 +286,7 @@ def is_adapter_folder(path: str) -> bool:
 
 
 def weights_file_of(folder: str) -> str:
-    """Finds the file of weights, or the index of several, in a Hugging Face folder.
+    """Finds the file of weights, or the index of several, in a Hugging Face or DeepSpeed folder.
 
     Raises:
         InputError: If there is none.
@@ -264,16 +295,20 @@ def weights_file_of(folder: str) -> str:
         path = os.path.join(folder, name)
         if os.path.exists(path):
             return path
+    states = deepspeed.find_states(folder)
+    if states is not None:
+        return states
     if is_adapter_folder(folder):
         raise InputError(f'{folder} holds adapters of peft, and no weights of a network: give it '
                          'as model.backbone.adapt.pretrained, or merge it into its backbone '
                          f'({MERGE} {folder} merged.pth --backbone FILE)')
-    raise InputError(f'{folder} holds no weights: expected one of {", ".join(FOLDER_FILES)}')
+    raise InputError(f'{folder} is a folder that holds no weights: expected a file, or one of '
+                     f'{", ".join(FOLDER_FILES)} in it')
 
 
-def _read_shards(index: str) -> LazyStateDict:
+def _read_shards(index: str, everything: bool) -> LazyStateDict:
     """Opens the shards of an index that the network is in; a language model's stay closed."""
-    shards = shards_of(index)
+    shards = _all_shards_of(index) if everything else shards_of(index)
     names = {os.path.basename(shard) for shard in shards}
     weights = LazyStateDict(index, {}, not_opened=[
         name for name, file in _weight_map(index).items() if file not in names])
@@ -283,6 +318,11 @@ def _read_shards(index: str) -> LazyStateDict:
                              f'{os.path.basename(index)}): fetch it')
         weights.update(find_weights(*safe_load(shard), shard))
     return weights
+
+
+def _all_shards_of(index: str) -> list[str]:
+    files = sorted(set(_weight_map(index).values()))
+    return [os.path.join(os.path.dirname(index), file) for file in files]
 
 
 def _weight_map(index: str) -> dict[str, str]:

@@ -19,8 +19,9 @@ from .adapter_record import MERGE
 
 BACKBONE = 'backbone.'  # prefix of the names of a segmentor's backbone
 PYRAMID = ('up1.', 'up2.', 'up3.', 'up4.')
+ADAPTER = ('level_embed', 'spm.', 'interactions.', 'up.', 'norm1.', 'norm2.', 'norm3.', 'norm4.')
 # What a checkpoint may hold of a backbone that is frozen in part.
-TRAINED = tuple(BACKBONE + part for part in ('blocks.', 'pos_embed', *PYRAMID))
+TRAINED = tuple(BACKBONE + part for part in ('blocks.', 'pos_embed', *PYRAMID, *ADAPTER))
 _NUMBER = '[0-9]{1,6}'  # of a block
 
 # Trained beside the network for image-text contrast; the released .pth holds them.
@@ -159,7 +160,7 @@ def check_dimensions(shapes: Mapping[str, tuple[int, ...]], path: str) -> None:
         InputError: Naming the first tensor that has another number.
     """
     for name, shape in shapes.items():
-        if name.startswith(PYRAMID):
+        if name.startswith((*PYRAMID, *ADAPTER)):
             continue
         matrix = weight_of(name) != name or is_adapter(name) and 'lora_magnitude' not in name
         wanted = 2 if matrix else _DIMENSIONS.get(_split_block(name, 'blocks.')[2], 1)
@@ -225,6 +226,12 @@ def summarize(names: Iterable[str]) -> str:
         counts[first] = counts.get(first, 0) + 1
     shown = [f'{count} x {first}' for first, count in list(counts.items())[:8]]
     return ', '.join(shown + ['...'] * (len(counts) > 8))
+
+
+def block_of(name: str) -> int | None:
+    """Returns the number of the block that a native name belongs to; None for other names."""
+    number = _split_block(name, 'blocks.')[1]
+    return None if number is None else int(number)
 
 
 def natural_key(name: str) -> list:

@@ -19,6 +19,8 @@ from ..layers.pos_embed import resample_pos_embed
 from ..layers.quantized_linear import STORED, QuantizedLinear, weight_of
 from ..missing import look_around
 from .adapter_record import refuse_adapters
+from .changes import changed, describe_changes
+from .depth import blocks_to_take, first_blocks, left_aside_line
 from .files import read_weights
 from .keys import (
     BACKBONE,
@@ -32,7 +34,8 @@ from .keys import (
     to_native,
 )
 from .lazy import FLOATS, INTEGERS, LazyStateDict, concatenate
-from .provenance import WeightsSource, set_weights_source
+from .provenance import Place, WeightsSource, set_weights_source
+from .releases import describe_releases, download_advice
 
 
 class Mismatch(InputError):
@@ -41,10 +44,10 @@ class Mismatch(InputError):
     Args:
         message: What does not fit.
         parts: Parts of the model that everything that does not fit belongs to; one may be there
-            several times.
+            several times. mmcv's registry makes an error anew from its message alone.
     """
 
-    def __init__(self, message: str, parts: Iterable[str]):
+    def __init__(self, message: str, parts: Iterable[str] = ()):
         super().__init__(message)
         self.parts = list(dict.fromkeys(parts))
 
@@ -53,10 +56,11 @@ def load_backbone(backbone: nn.Module, path: str, *, dtype: torch.dtype | None =
                   check_finite: bool = False, logger: logging.Logger | None = None) -> None:
     """Loads pretrained weights of any form into a backbone.
 
-    A position embedding of another grid is resampled to the backbone's. Names and shapes must match
+    A position embedding of another grid is resampled to the backbone's, and a patch embedding where
+    the backbone has it among its ``weights_changes`` (:mod:`.changes`). Names and shapes must match
     exactly; only a pyramid (``up1`` to ``up4``) may be missing as a whole, and then keeps its own
-    initialisation. The file becomes the backbone's ``weights_source``, to which checkpoints of a
-    frozen backbone refer.
+    initialisation. Whole blocks behind the backbone's last one are left aside, with a warning. The
+    file becomes the backbone's ``weights_source``, to which checkpoints of a frozen backbone refer.
 
     Args:
         backbone: Backbone, wholly or partly on the meta device, or not at all.
@@ -72,8 +76,17 @@ def load_backbone(backbone: nn.Module, path: str, *, dtype: torch.dtype | None =
     logger = logger or logging.getLogger('mmseg')
     check_exists(path)
     weights = open_backbone_weights(path, logger)
+    blocks = blocks_to_take(weights, backbone.state_dict(keep_vars=True))
+    if blocks is not None:
+        logger.warning(left_aside_line(weights, blocks))
+        weights = first_blocks(weights, blocks)
+    changes = getattr(backbone, 'weights_changes', None)
+    if changes:
+        found = describe_changes(weights, backbone.patch_size, backbone.pos_embed.shape[1])
+        weights = changed(weights, changes)
+        logger.info('%s: resampled bicubically: %s', path, found or 'nothing')
     fill(backbone, weights, dtype, check_finite, may_miss=may_miss_pyramid(weights))
-    set_weights_source(backbone, WeightsSource(os.path.abspath(path), tuple(weights)))
+    set_weights_source(backbone, WeightsSource(os.path.abspath(path), tuple(weights), blocks))
     logger.info('loaded %d tensors of %s from %s', len(weights), type(backbone).__name__, path)
 
 
@@ -113,6 +126,26 @@ def open_backbone_weights(path: str, logger: logging.Logger | None = None) -> La
         path, {name: concatenate([weights[prefix + source] for source in names])
                for name, names in sources.items()},
         unknown=[name for name in unknown if name not in pyramid])
+
+
+def open_places(path: str, places: Mapping[str, Place]) -> LazyStateDict:
+    """Opens the tensors of a network that is no InternViT.
+
+    Args:
+        path: File or folder.
+        places: Places of the tensors, by the names that they get.
+
+    Raises:
+        InputError: If the file cannot be read, or lacks one of them.
+    """
+    weights = read_weights(path)
+    lacking = [source for source, _, _ in places.values() if source not in weights]
+    if lacking:
+        raise InputError(f'{path} lacks {some_of(lacking)}: expected the file that the backbone '
+                         f'was loaded from; it holds {summarize(weights)}')
+    return LazyStateDict(path, {
+        name: weights[source] if count == 1 else weights[source].chunk(count)[part]
+        for name, (source, part, count) in places.items()})
 
 
 def _check_not_rounded(unknown: Iterable[str], path: str) -> None:
@@ -182,18 +215,22 @@ def check_fit(weights: LazyStateDict, targets: Mapping[str, Tensor],
 def _check_architecture(weights: LazyStateDict, targets: Mapping[str, Tensor]) -> None:
     """Refuses a network of other proportions."""
     prefix = '' if NATIVE.anchor in targets else BACKBONE
-    here, there = ({name.removeprefix(prefix): tuple(tensor.shape)
-                    for name, tensor in tensors.items() if name.startswith(prefix)}
-                   for tensors in (targets, weights))
-    if not all(NATIVE.anchor in shapes for shapes in (here, there)):
+    shapes = [{name.removeprefix(prefix): tuple(tensor.shape)
+               for name, tensor in tensors.items() if name.startswith(prefix)}
+              for tensors in (targets, weights)]
+    if not all(NATIVE.anchor in each for each in shapes):
         return  # other networks have no such proportions
-    check_dimensions({name: shape for name, shape in there.items() if name in here}, weights.path)
-    differing = Architecture.of(here).differences(Architecture.of(there))
+    check_dimensions({name: shape for name, shape in shapes[1].items() if name in shapes[0]},
+                     weights.path)
+    here, there = map(Architecture.of, shapes)
+    differing = here.differences(there)
     if differing:
         model = ', '.join(f'{name}={mine!r}' for name, (mine, _) in differing.items())
         file = ', '.join(f'{name}={theirs!r}' for name, (_, theirs) in differing.items())
+        recipes = describe_releases(weights.path, there.embed_dim, there.depth)
         raise InputError(f'{weights.path} holds an InternViT with {file}, the model has {model}: '
-                         f'set {file} in model.backbone, or use the file of this model')
+                         + (f'take a recipe of {recipes}, ' if recipes else '')
+                         + f'set {file} in model.backbone, or use the file of this model')
 
 
 def _check_names(weights: LazyStateDict, targets: Mapping[str, Tensor],
@@ -322,7 +359,6 @@ def check_exists(path: str) -> None:
     if not os.path.exists(path):
         raise InputError(
             f'pretrained file {path} does not exist' + look_around(
-                str(path), 'download it (for InternViT-6B-224px, intern_vit_6b_224px.pth of '
-                'OpenGVLab/InternVL on the Hugging Face hub), give its path as '
+                str(path), f'{download_advice(str(path))}, give its path as '
                 'model.backbone.pretrained, or set model.backbone.pretrained=None to start from '
                 'random weights'))

@@ -14,6 +14,7 @@ from .adapters import RoundingLoss
 from .checkpoint import open_checkpoint
 from .content import check_optimizer
 from .convert import progress_of, refuse_existing
+from .depth import count_blocks
 from .export import write_pth, write_safetensors
 from .files import is_adapter_folder
 from .integrity import finish_checks
@@ -33,7 +34,8 @@ def merge(path: str, target: str, backbone: str | None = None, *,
     backbone; and a target without an ending is such a folder.
 
     Args:
-        path: Small checkpoint, one with adapters, the folder of a sharded one, or one of peft's.
+        path: Small checkpoint, one with adapters, one of DeepSpeed, or a folder: of a sharded
+            checkpoint, of weights, or of peft's adapters.
         target: File or folder to write; must not exist.
         backbone: Its backbone's file; default: see :func:`.segmentor.find_backbone`.
         show_progress: Whether to draw a progress bar on the terminal.
@@ -66,7 +68,8 @@ def merge(path: str, target: str, backbone: str | None = None, *,
         with progress_of(weights.values(), show_progress) as bar:
             write_safetensors(target, weights, bar.update)
         return loss
-    if source is None and adapt is None and not checkpoint.is_sharded:
+    if source is None and adapt is None and not (
+            checkpoint.is_sharded or checkpoint.note or os.path.isdir(path)):
         raise InputError(f'{path} is a classic checkpoint already: nothing to merge')
     meta = {name: value for name, value in checkpoint.meta.items() if name != 'backbone'}
     state = (check_optimizer(checkpoint.optimizer, path) or {}).get('state', {})
@@ -105,10 +108,14 @@ def split(path: str, target: str, backbone: str) -> tuple[int, int]:
         raise InputError(f'{path} shares no tensor with {backbone}: its backbone was '
                          'trained, or loaded from another file')
     left_out = {BACKBONE + name for name in same}
+    blocks = count_blocks(name.removeprefix(BACKBONE) for name in weights)
+    unread = [name for name in base if BACKBONE + name not in weights]  # by a ViT-Adapter
     record = provenance.record_of(
-        provenance.WeightsSource(os.path.abspath(backbone), tuple(same)),
+        provenance.WeightsSource(os.path.abspath(backbone), tuple(same),
+                                 blocks if blocks < count_blocks(base) else None),
         {name: weights[BACKBONE + name].dtype for name in same},
         weights[BACKBONE + 'pos_embed'].shape[1])
+    record.update(dict(left_out=unread) if unread else {})
     kept = {name: tensor for name, tensor in weights.items() if name not in left_out}
     write_pth(target, checkpoint.to_dict(plain({**checkpoint.meta, 'backbone': record}), kept))
     return len(same), len(kept)

@@ -7,6 +7,10 @@ A checkpoint of a frozen backbone holds no copy of it, only ``meta['backbone']``
     pos_embed_tokens   1 + N tokens of the position embedding in the model
     dtype              dtype of the backbone's tensors in the model
     other_dtypes       name -> dtype, where a tensor has another one
+    blocks             number of blocks of the model, where the file holds more
+    places             name -> place in the file, of networks that are no InternViT, whose names
+                       keys.py translates; without pos_embed_tokens
+    patch_size         and left_out: what a ViT-Adapter changes, see :mod:`.changes`
 
 which is enough to rebuild every tensor bit by bit from the file.
 """
@@ -14,6 +18,7 @@ import hashlib
 import os
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +32,8 @@ CHUNK_BYTES = 8 << 20
 CACHE = 'sha256.json'
 _LOCK = threading.Lock()
 _HASHES: dict[str, str] = {}  # identity of a file -> SHA-256
+# Where a tensor is in a file: its name there, and which of how many equal parts of it.
+Place = tuple[str, int, int]
 
 
 @dataclass(frozen=True)
@@ -36,9 +43,13 @@ class WeightsSource:
     Attributes:
         path: File or folder, absolute.
         names: The backbone's tensors that were in it.
+        blocks: Number of blocks that were taken of a file that holds more; None for all.
+        places: Their places in it, by name; None for an InternViT, whose names are translated.
     """
     path: str
     names: tuple[str, ...]
+    blocks: int | None = None
+    places: Mapping[str, Place] | None = None
 
 
 def set_weights_source(backbone: nn.Module, source: WeightsSource | None) -> None:
@@ -63,20 +74,25 @@ def metadata_of(source: WeightsSource) -> dict:
 
     Plain values, so that such a state dict can be saved and read again.
     """
-    return dict(version=1, weights_path=source.path, weights_names=list(source.names))
+    places = {} if source.places is None else dict(weights_places=dict(source.places))
+    return dict(version=1, weights_path=source.path, weights_names=list(source.names),
+                weights_blocks=source.blocks, **places)
 
 
 def _replace_source(backbone: nn.Module, state_dict: dict, prefix: str, local_metadata: dict,
                     *_: object) -> None:
     path = local_metadata.get('weights_path')
-    backbone.weights_source = path and WeightsSource(path, tuple(local_metadata['weights_names']))
+    backbone.weights_source = path and WeightsSource(
+        path, tuple(local_metadata['weights_names']), local_metadata.get('weights_blocks'),
+        local_metadata.get('weights_places'))
 
 
 def record(backbone: nn.Module, source: WeightsSource) -> dict:
     """Describes the file of a frozen backbone for the metadata of a checkpoint."""
     dtypes = {**dtypes_of(backbone), **getattr(backbone, 'dropped_dtypes', {})}
-    return record_of(source, {name: dtypes[name] for name in source.names},
-                     backbone.pos_embed.shape[1])
+    found = record_of(source, {name: dtypes[name] for name in source.names},
+                      None if source.places is not None else backbone.pos_embed.shape[1])
+    return {**found, **(getattr(backbone, 'weights_changes', None) or {})}
 
 
 def dtypes_of(backbone: nn.Module) -> dict[str, torch.dtype]:
@@ -90,20 +106,23 @@ def dtypes_of(backbone: nn.Module) -> dict[str, torch.dtype]:
 
 
 def record_of(source: WeightsSource, dtypes: dict[str, torch.dtype],
-              pos_embed_tokens: int) -> dict:
+              pos_embed_tokens: int | None) -> dict:
     """Makes the record of a backbone's file; reads the file for its hash.
 
     Args:
         source: File, and the tensors that come from it.
         dtypes: Dtypes that these have in the model, by name.
-        pos_embed_tokens: 1 + N tokens of the model's position embedding.
+        pos_embed_tokens: 1 + N tokens of the position embedding of an InternViT.
     """
     names = {name: str(dtype).removeprefix('torch.') for name, dtype in dtypes.items()}
     common = Counter(names.values()).most_common(1)[0][0]
     return dict(
         path=source.path, sha256=sha256_of(source.path), bytes=bytes_of(source.path),
-        pos_embed_tokens=pos_embed_tokens, dtype=common,
-        other_dtypes={name: dtype for name, dtype in names.items() if dtype != common})
+        dtype=common, **(
+            dict(pos_embed_tokens=pos_embed_tokens) if source.places is None
+            else dict(places={name: list(source.places[name]) for name in source.names})),
+        other_dtypes={name: dtype for name, dtype in names.items() if dtype != common},
+        **({} if source.blocks is None else dict(blocks=source.blocks)))
 
 
 class DroppedBlock(nn.Module):
@@ -118,8 +137,11 @@ class DroppedBlock(nn.Module):
 def droppable_blocks(backbone: nn.Module) -> list[int]:
     """Lists the blocks that training needs no more, where features are given for the frozen part.
 
-    These are the blocks before the first trained one, and those that are not read.
+    These are the blocks before the first trained one, and those that are not read; none of a
+    backbone that does not offer its blocks.
     """
+    if not hasattr(backbone, 'blocks'):
+        return []
     needed = range(backbone.first_trained, max(backbone.out_indices) + 1)
     return [i for i in range(len(backbone.blocks)) if i not in needed]
 

@@ -10,17 +10,18 @@ from torch import nn
 
 from ..errors import InputError, hint
 from ..layers.lora import is_adapter, native_name
-from . import adapter_loading, provenance
+from . import adapter_loading, deepspeed, provenance
 from .averages import is_second, leave_aside
+from .changes import changed
 from .checkpoint import Checkpoint, backbone_record_of, open_checkpoint
+from .depth import first_blocks
 from .files import safe_load
 from .integrity import finish_checks
 from .keys import BACKBONE, summarize
 from .lazy import LazyStateDict, compute
-from .load import fill, open_backbone_weights, resample
+from .load import fill, open_backbone_weights, open_places, resample
 from .provenance import WeightsSource
 from .recorded import compared_with
-from .shard_reader import is_sharded_checkpoint
 
 
 def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: str | None = None,
@@ -82,7 +83,7 @@ def load_segmentor(model: nn.Module, checkpoint: str | Checkpoint, *, backbone: 
     if anew:
         adapter_loading.start_adapters(model.backbone, model.backbone.adapt_folder, logger)
     _finish(model)
-    logger.info('loaded %d tensors from %s%s', len(weights), checkpoint.path,
+    logger.info('loaded %d tensors from %s%s%s', len(weights), checkpoint.path, checkpoint.note,
                 f' and the backbone {source.path}' if source else '')
     return checkpoint
 
@@ -101,12 +102,12 @@ def read_checkpoint(path: str, *, backbone: str | None = None) -> dict:
     Raises:
         InputError: As :func:`load_segmentor`, but for what depends on a model.
     """
-    if is_sharded_checkpoint(path):
+    if os.path.isdir(path):
         checkpoint = open_checkpoint(path)
     else:
         content, mapped = safe_load(path)
         finish_checks()  # the caller gets copies of everything at once
-        if backbone_record_of(content.get('meta')) is None:
+        if backbone_record_of(content.get('meta')) is None and not deepspeed.is_deepspeed(content):
             adapter_loading.note_adapters(content, path)
             return content
         checkpoint = Checkpoint.of(path, content, mapped)
@@ -143,16 +144,22 @@ def complete(checkpoint: Checkpoint, backbone: str | None = None, verify: bool =
     path = backbone or find_backbone(record, checkpoint.path)
     if verify:
         provenance.verify(record, path, checkpoint.path)
-    base, tokens = open_backbone_weights(path, logger), record['pos_embed_tokens']
+    places, tokens = record.get('places'), record.get('pos_embed_tokens')
+    blocks = record.get('blocks')
+    base = (open_backbone_weights(path, logger) if places is None else
+            open_places(path, {name: tuple(place) for name, place in places.items()}))
+    if blocks is not None:
+        base = first_blocks(base, blocks)
+    base = changed(base, record)
     taken = [name for name in base if BACKBONE + name not in weights]
     for name in taken:
         tensor = base[name]
-        if name == 'pos_embed' and tensor.shape[1] != tokens:
+        if name == 'pos_embed' and tokens not in (None, tensor.shape[1]):
             tensor = compute(lambda whole: resample(whole, tokens), [tensor],
                              (1, tokens, tensor.shape[2]), torch.float32)
         weights[BACKBONE + name] = tensor.to(provenance.recorded_dtype(record, name))
     weights.unknown += [BACKBONE + name for name in base.unknown]
-    return weights, WeightsSource(os.path.abspath(path), tuple(taken))
+    return weights, WeightsSource(os.path.abspath(path), tuple(taken), blocks, places)
 
 
 def find_backbone(record: dict, checkpoint: str) -> str:

@@ -10,7 +10,6 @@ from torch import nn
 
 from ..datasets.image_arrays import as_colour
 from ..errors import InputError
-from ..models.backbones.intern_vit import InternViT6B
 
 
 def infer_from_any_input() -> None:
@@ -29,7 +28,7 @@ def _with_class_names(load_checkpoint: Any) -> Any:
     @wraps(load_checkpoint)
     def load(model: nn.Module, filename: str, *args, **kwargs) -> dict:
         checkpoint = load_checkpoint(model, filename, *args, **kwargs)
-        if isinstance(getattr(model, 'backbone', None), InternViT6B):
+        if hasattr(getattr(model, 'backbone', None), 'frozen_features'):
             _refuse_untrained(model, checkpoint.get('state_dict', checkpoint), filename)
         meta = dict(checkpoint.get('meta') or {})
         if meta.get('CLASSES') is None:

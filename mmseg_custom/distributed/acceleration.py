@@ -31,14 +31,18 @@ def accelerate(model: nn.Module, blocks: Sequence[nn.Module], engine: Engine, de
     Raises:
         InputError: If CUDA graphs are asked for where they cannot work.
     """
-    obstacle = _obstacle_to_graphs(blocks, device, sharded)
+    obstacle = _obstacle_to_graphs(model.backbone, blocks, device, sharded)
     if engine.cuda_graphs and obstacle and device == 'cuda':
         raise InputError(f'engine.cuda_graphs=True: {obstacle}: leave it out')
     if engine.is_on('cuda_graphs') and obstacle:
         get_root_logger().info('engine.cuda_graphs: without effect: %s', obstacle)
     captures = engine.is_on('cuda_graphs') and not obstacle
     if engine.is_on('compile'):
-        compile_blocks(blocks, device, model.backbone)
+        if blocks:
+            compile_blocks(blocks, device, model.backbone)
+        else:
+            get_root_logger().info('engine.compile: the backbone stays as it is: it has no blocks '
+                                   'that can be compiled one by one')
         for head in heads(model):
             if of_head := _blocks_of_head(head):
                 compile_blocks(of_head, device)
@@ -53,12 +57,15 @@ def _blocks_of_head(head: nn.Module) -> list[nn.Module]:
     return [] if cast else blocks
 
 
-def _obstacle_to_graphs(blocks: Sequence[nn.Module], device: str, sharded: bool) -> str | None:
+def _obstacle_to_graphs(backbone: nn.Module, blocks: Sequence[nn.Module], device: str,
+                        sharded: bool) -> str | None:
     """Returns why the blocks cannot be run as CUDA graphs."""
     if device != 'cuda':
         return 'the run is on the CPU'
     if not blocks:
         return 'the backbone has no blocks'
+    if getattr(backbone, 'changes_tokens', False):
+        return 'the adapter changes the tokens between the blocks'
     if sharded:
         return 'the blocks are sharded, and gathered into other memory each time'
     if any(parameter.requires_grad for block in blocks for parameter in block.parameters()):

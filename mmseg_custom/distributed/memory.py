@@ -147,7 +147,7 @@ def _gathered(model: nn.Module, engine: Engine, dtype: torch.dtype) -> int:
         ahead = 1
     return rest_bytes + max(
         [at_work(list(b.parameters()), dtype.itemsize, ahead, reduced)
-         for b in model.backbone.blocks]
+         for b in getattr(model.backbone, 'blocks', ())]
         + [at_work(list(head.parameters()), FP32, 2) for head in heads(model)])
 
 
@@ -168,7 +168,7 @@ def _casts(model: nn.Module, engine: Engine, dtype: torch.dtype) -> int:
 
 
 def _outside_blocks(backbone: nn.Module) -> list[Tensor]:
-    in_blocks = {id(p) for p in backbone.blocks.parameters()}
+    in_blocks = {id(p) for block in getattr(backbone, 'blocks', ()) for p in block.parameters()}
     return [p for p in backbone.parameters() if id(p) not in in_blocks]
 
 

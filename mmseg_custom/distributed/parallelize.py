@@ -103,6 +103,9 @@ def choose_engine(engine: Engine, model: nn.Module) -> str:
     kind, reason = engine_of(engine, model)
     if kind == 'fsdp2':
         require_sharding("engine 'fsdp2'")
+        if not getattr(model.backbone, 'is_shardable', True):
+            raise InputError(f"engine 'fsdp2' with a {type(model.backbone).__name__}, which is "
+                             'frozen and not sharded: use auto, single or ddp')
         frozen_dtype = getattr(model.backbone, 'frozen_dtype', None)
         if frozen_dtype is not None:  # it gathers all weights in one dtype
             raise InputError(f"engine 'fsdp2' with model.backbone.frozen_dtype={frozen_dtype!r}: "

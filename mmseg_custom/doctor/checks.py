@@ -30,6 +30,7 @@ class Report:
 
     Attributes:
         findings: Faults and warnings.
+        notes: Lines on settings of the config that have no or another effect.
         data: Numbers of images and of decoded pairs, by split.
         weights: Size of each file, and the share of its values that was read.
         environment: Versions, kernels, disk space and shared memory.
@@ -40,6 +41,7 @@ class Report:
         advice: Ways to change a run that does not fit.
     """
     findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     data: dict = field(default_factory=dict)
     weights: dict = field(default_factory=dict)
     environment: dict = field(default_factory=dict)

@@ -17,8 +17,8 @@ from itertools import groupby
 from mmcv import Config
 
 from ..distributed.options import Engine
-from ..engine.config import backbone_option
 from ..engine.tuning import num_left, num_read, tuning_in
+from ..models.backbone_options import backbone_option
 from ..models.tuning import LAST_BLOCKS, LORA
 
 EDGE = 2  # blocks at either end of a stretch that are told apart; more where FSDP2 prefetches more

@@ -23,6 +23,7 @@ from ..engine.config import loader_options
 from ..layers.attention import select_kernel
 from ..layers.norm import rms_norm_class
 from ..layers.rms_norm import RMSNorm
+from ..models.backbone_options import backbone_option
 from ..units import MIB, format_bytes
 from .findings import Finding, fault, warning
 from .run_shape import RunShape
@@ -159,7 +160,7 @@ def checkpoint_bytes(cfg: Config, model: nn.Module | None = None) -> int:
     weights = FP32 * sum(trained.values()) - (FP32 - master_dtype(cfg).itemsize) * (
         trained['backbone'])
     tensors = [*model.buffers(), *(p for p in model.parameters() if not p.requires_grad)]
-    if cfg.model.backbone.get('pretrained'):
+    if backbone_option(cfg.model.backbone, 'pretrained'):
         tensors = [b for part in heads(model) for b in part.buffers()]
     return weights + FP32 * moments_of(cfg.optimizer) * sum(trained.values()) + sum(
         tensor.nbytes for tensor in tensors)

@@ -17,11 +17,16 @@ from ..compat.feature_batches import batch_for
 from ..distributed.memory import state_bytes, storage_of
 from ..distributed.options import Engine
 from ..distributed.parallelize import set_checkpointing, shard
-from ..distributed.precision import apply_precision, heads, move_casts_to_fsdp
+from ..distributed.precision import (
+    apply_precision,
+    heads,
+    move_casts_to_fsdp,
+    training_dtype,
+)
 from ..engine.build import build_network, compute_dtype, head_dtype, master_dtype
 from ..layers.sync_batch_norm import CPUSyncBatchNorm, replace_sync_batch_norm
 from ..losses.mask_matching import assumed_masks
-from ..models.tuning import is_internvit
+from ..models.tuning import has_vit_adapter, is_internvit
 from ..optim.fused import with_fused
 from ..optim.low_memory import NAME as LOW_MEMORY
 from .depth import stretches_of
@@ -73,13 +78,13 @@ def trace_step(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool
 
 def _build(cfg: Config, shape: RunShape, checkpointing: bool, engine: Engine) -> nn.Module:
     """Builds the segmentor on the meta device, with the dtypes that it trains in."""
-    if is_internvit(cfg.model.backbone):
+    if is_internvit(cfg.model.backbone) or has_vit_adapter(cfg.model.backbone):
         cfg.model.backbone.with_cp = checkpointing
     model = build_network(cfg, on_meta=True)
     if not shape.has_blocks:
         drop_blocks(model.backbone)
     simulate_kernels(model, shape.device)
-    apply_precision(model, compute_dtype(cfg, model), shape.device,
+    apply_precision(model, training_dtype(compute_dtype(cfg, model), model.backbone), shape.device,
                     master_dtype=master_dtype(cfg), head_dtype=head_dtype(cfg, model))
     set_checkpointing(model, engine)
     if shape.ranks == 1:

@@ -6,7 +6,7 @@ the largest call of each is kept, to be measured.
 """
 from dataclasses import dataclass, replace
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +16,20 @@ from torch.utils.flop_counter import flop_registry
 from ..layers.resize import is_channels_last
 
 aten = torch.ops.aten
+
+
+def _flops_of_convolution_backward(*args: Any, out_val: Any = None) -> int:
+    """Counts as torch does, but for the weight's gradient, which torch takes for one group's."""
+    formula = flop_registry[aten.convolution_backward]
+    *settings, groups, (of_input, of_weight, _) = args
+    of_input, of_weight = (formula(*settings, groups, mask, out_val=out_val) for mask in (
+        (of_input, False, False), (False, of_weight, False)))
+    return of_input + of_weight // groups
+
+
 FLOP_FORMULAS = {  # torch has none for these, whose arguments are the same
     **flop_registry,
+    aten.convolution_backward: _flops_of_convolution_backward,
     aten._int_mm: flop_registry[aten.mm],
     aten._scaled_dot_product_flash_attention_for_cpu:
         flop_registry[aten._scaled_dot_product_flash_attention],

@@ -22,7 +22,7 @@ JSON_KEYS = {'master weights': 'masters'}  # the key that programs have always r
 
 def page(report: Report, name: str) -> str:
     """Formats one page of text."""
-    lines = [name, *_data(report), *_weights(report), *_environment(report),
+    lines = [name, *_config(report), *_data(report), *_weights(report), *_environment(report),
              *_memory(report), *_time(report), '']
     findings = sorted(report.findings, key=lambda f: f.level != FAULT)
     lines += [f'{f.level.upper():<8}{f.part}: {f.line()}' for f in findings[:SHOWN]]
@@ -38,7 +38,8 @@ def as_json(report: Report, name: str) -> str:
     """Formats all results for programs."""
     shape = report.shape
     content = dict(
-        config=name, healthy=report.healthy, findings=[asdict(f) for f in report.findings],
+        config=name, healthy=report.healthy, notes=report.notes,
+        findings=[asdict(f) for f in report.findings],
         data=report.data, weights=report.weights, environment=report.environment,
         memory=dict(device=shape.device, ranks=shape.ranks, images=shape.images, crop=shape.crop,
                     memory_bytes=shape.memory, usable_bytes=shape.usable,
@@ -65,6 +66,11 @@ def _by_dtype(flops: dict[Kernel, int]) -> Counter[str]:
     for kernel, count in flops.items():
         counts[str(kernel.dtype).removeprefix('torch.')] += count
     return counts
+
+
+def _config(report: Report) -> list[str]:
+    return [line for i, note in enumerate(report.notes)
+            for line in part('' if i else 'config', note)]
 
 
 def _data(report: Report) -> list[str]:

@@ -5,7 +5,8 @@ from ..distributed.options import Engine
 from ..distributed.parallelize import automatic_type
 from ..engine.build import build_network
 from ..engine.tuning import num_read
-from ..models.tuning import is_internvit
+from ..models.backbone_options import backbone_class, backbone_option
+from ..models.tuning import has_vit_adapter, is_internvit
 from .depth import first_under_autograd
 from .run_shape import RunShape
 
@@ -25,8 +26,13 @@ def unsharded_type(shape: RunShape) -> str:
 
 
 def can_shard(cfg: Config, shape: RunShape) -> bool:
-    """Returns whether a run can be sharded: neither a cache nor weights of 8 bits go with that."""
-    return shape.cached is None and not cfg.model.backbone.get('frozen_dtype')
+    """Returns whether a run can be sharded.
+
+    Neither a cache nor weights of 8 bits go with that, nor a backbone that is not shardable.
+    """
+    backbone = cfg.model.backbone
+    return shape.cached is None and not backbone.get('frozen_dtype') and (
+        getattr(backbone_class(backbone), 'is_shardable', True))
 
 
 def recomputes(cfg: Config) -> bool:
@@ -37,4 +43,6 @@ def recomputes(cfg: Config) -> bool:
 def num_under_autograd(cfg: Config) -> int:
     """Returns the number of blocks of this package's backbone that run under autograd."""
     backbone = cfg.model.backbone
+    if has_vit_adapter(backbone):  # whose tokens change before the first block
+        return backbone_option(backbone, 'depth')
     return num_read(backbone) - first_under_autograd(cfg) if is_internvit(backbone) else 0

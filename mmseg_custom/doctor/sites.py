@@ -39,7 +39,7 @@ def track_sites(model: nn.Module, tracker: MemoryTracker, sites: Sequence[str]) 
     Args:
         model: Segmentor.
         tracker: Tracker of the step.
-        sites: Name of each block that is read.
+        sites: Name of each block that is read; none where blocks are not told apart.
     """
     def enter(phase: str, site: str, kind: str) -> None:
         tracker.kind = kind
@@ -58,7 +58,7 @@ def track_sites(model: nn.Module, tracker: MemoryTracker, sites: Sequence[str]) 
             tracker.kind = 'head'  # it has the next prediction read
 
     backbone = model.backbone
-    blocks = read_blocks(model) if isinstance(backbone, InternViT6B) else []
+    blocks = read_blocks(model) if isinstance(backbone, InternViT6B) and sites else []
     left = blocks[backbone.first_left:] if blocks else []
     hooks = [backbone.register_forward_pre_hook(
                  lambda *_: enter('forward', EMBEDDING, 'activations'), prepend=True),

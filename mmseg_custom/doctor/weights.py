@@ -11,15 +11,17 @@ from torch import nn
 from ..checkpoint import provenance
 from ..checkpoint.adapter_loading import compare_with
 from ..checkpoint.checkpoint import open_checkpoint
+from ..checkpoint.depth import blocks_to_take, first_blocks, left_aside_line
 from ..checkpoint.integrity import finish_checks
 from ..checkpoint.keys import BACKBONE
 from ..checkpoint.lazy import LazyStateDict
-from ..checkpoint.load import check_fit, may_miss_pyramid, open_backbone_weights
+from ..checkpoint.load import check_exists, check_fit, may_miss_pyramid, open_backbone_weights
 from ..checkpoint.provenance import bytes_of
 from ..checkpoint.segmentor import find_backbone, is_part
 from ..engine.build import build_network, explained_parts
 from ..errors import InputError
 from ..layers.lora import is_adapter
+from ..models.backbone_options import backbone_option
 from .findings import Finding, fault, warning
 
 PART = 'weights'
@@ -36,7 +38,7 @@ def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict
     Returns:
         (findings, figures: bytes of each file, and the share of its values that was read).
     """
-    pretrained = cfg.model.backbone.get('pretrained')
+    pretrained = backbone_option(cfg.model.backbone, 'pretrained')
     start = cfg.get('resume_from') or cfg.get('load_from')
     findings, figures = [], {}
     model = build_network(cfg, on_meta=True)
@@ -47,29 +49,39 @@ def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict
         if path is None:
             continue
         try:
-            share, wrong = _check_values(check(model, path), end)
+            weights, wrong = check(model, path)
+            share, broken = _check_values(weights, end)
             finish_checks()
         except InputError as error:
             findings.append(fault(PART, str(error), 'nothing else of this file is checked'))
             continue
-        findings += wrong
+        findings += [*wrong, *broken]
         figures[path] = dict(bytes=bytes_of(path) if path == pretrained else None,
                              values_read=round(share, 3))
-    if pretrained is None and start is None and cfg.model.backbone.get('freeze_vit'):
+    if pretrained is None and start is None and backbone_option(
+            cfg.model.backbone, 'freeze_vit'):
         findings.append(warning(
             PART, 'the backbone is frozen with random weights', 'set it, unless that is meant',
             'model.backbone.pretrained'))
     return findings, figures
 
 
-def _open_backbone(model: nn.Module, path: str) -> LazyStateDict:
-    weights = open_backbone_weights(path)
-    check_fit(weights, model.backbone.state_dict(keep_vars=True), may_miss_pyramid(weights))
-    return weights
+def _open_backbone(model: nn.Module, path: str) -> tuple[LazyStateDict, list[Finding]]:
+    """Checks a pretrained file; it is a warning where it holds more blocks than the network."""
+    check_exists(path)
+    weights = getattr(model.backbone, 'open_weights', open_backbone_weights)(path)
+    targets = model.backbone.state_dict(keep_vars=True)
+    blocks, findings = blocks_to_take(weights, targets), []
+    if blocks is not None:
+        findings = [warning(PART, left_aside_line(weights, blocks), 'set it to that of the file, '
+                            'unless this is meant', 'model.backbone.depth')]
+        weights = first_blocks(weights, blocks)
+    check_fit(weights, targets, may_miss_pyramid(weights))
+    return weights, findings
 
 
 def _open_checkpoint(model: nn.Module, path: str, anew: Sequence[str] = (),
-                     resumed: bool = False) -> LazyStateDict:
+                     resumed: bool = False) -> tuple[LazyStateDict, list[Finding]]:
     """Checks a checkpoint, and the file that its frozen backbone is read from, if there is one.
 
     Args:
@@ -93,7 +105,7 @@ def _open_checkpoint(model: nn.Module, path: str, anew: Sequence[str] = (),
                   lambda name: name.endswith('num_batches_tracked') or is_part(name, anew) or (
                       start if is_adapter(name) else
                       record is not None and name.startswith(BACKBONE)))
-    return weights
+    return weights, []
 
 
 def _check_values(weights: LazyStateDict, end: float) -> tuple[float, list[Finding]]:
@@ -110,7 +122,7 @@ def _check_values(weights: LazyStateDict, end: float) -> tuple[float, list[Findi
         if tensor.is_floating_point() and not (
                 torch.isfinite(tensor.sum(dtype=torch.float32)) or torch.isfinite(tensor).all()):
             broken.append(name)
-        elif tensor.ndim > 1 and not tensor.any():
+        elif tensor.ndim > 1 and not name.endswith('mask_token') and not tensor.any():
             empty.append(name)
         read += sizes[name]
         weights[name].release()

@@ -18,27 +18,36 @@ from mmseg.core import build_optimizer
 from mmseg.models.builder import HEADS, MODELS
 from torch import nn
 
+from ..checkpoint.deepspeed import find_states
 from ..checkpoint.files import is_adapter_folder
 from ..checkpoint.load import check_exists
+from ..checkpoint.work_dir import checkpoints_in
 from ..choices import UNTRAINED
 from ..datasets.class_names import class_names
 from ..datasets.described import DescribedDataset
 from ..datasets.description import read_description
-from ..datasets.nesting import innermost_options
+from ..datasets.nesting import innermost_options, named_pipelines
 from ..distributed.memory import STATELESS
 from ..distributed.options import Engine
 from ..errors import InputError
 from ..evaluation.metric_names import check_kind_gives, check_kind_measures, metrics_of
+from ..models.backbone_options import (
+    backbone_class,
+    backbone_option,
+    has_frozen_features,
+    is_ours,
+)
+from ..models.backbones.frozen_vit import FrozenViT
 from ..models.segmentors.encoder_decoder import InternViTSegmentor, check_test_cfg
-from ..models.tuning import is_internvit
+from ..models.tuning import has_vit_adapter, is_internvit
 from ..optim import low_memory
 from ..plugins import is_known
 from . import classes, preflight
 from .blame import reading
 from .build import build_network
-from .cached.key import check_tuning
+from .cached.key import WITH_ADAPTER, check_tuning
 from .cached.settings import CacheSettings
-from .config import backbone_option, heads_of
+from .config import heads_of
 from .epochs import check_length
 from .foreign_settings import read_workflow
 from .options import RunOptions
@@ -79,6 +88,7 @@ def check_before_start(cfg: Config, options: RunOptions, splits: Collection[str]
     if tests or evaluates:
         _check_windows(cfg)
     check_inputs(cfg)
+    _check_normalization(cfg, splits)
     for each in _networks(cfg, trains):
         _check_network(each, trains)
 
@@ -91,15 +101,17 @@ def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
             raise InputError(f'{name}={path!r} ' + (
                 'is an address: download the file first, and give its path' if '://' in path
                 else 'does not exist: correct the path'))
+    if trains and options.auto_resume and osp.isdir(cfg.work_dir):
+        _refuse_work_dir_of_deepspeed(cfg.work_dir)
     if options.checkpoint not in (None, UNTRAINED) and not osp.exists(options.checkpoint):
         raise InputError(f'checkpoint {options.checkpoint} does not exist')
     backbone = cfg.model.get('backbone') or {}
-    pretrained = backbone.get('pretrained')
+    ours = is_ours(backbone)
+    pretrained = backbone_option(backbone, 'pretrained') if ours else None
     begins_elsewhere = cfg.get('load_from') or cfg.get('resume_from') or options.auto_resume
-    ours = is_internvit(backbone)
-    if trains and not begins_elsewhere and ours and isinstance(pretrained, str) and pretrained:
+    if trains and not begins_elsewhere and isinstance(pretrained, str) and pretrained:
         check_exists(pretrained)
-    folder = (backbone.get('adapt') or {}).get('pretrained') if ours else None
+    folder = (backbone.get('adapt') or {}).get('pretrained') if is_internvit(backbone) else None
     if trains and not begins_elsewhere and folder and not is_adapter_folder(str(folder)):
         raise InputError(f'model.backbone.adapt.pretrained={folder!r} ' + (
             'holds no adapter_config.json' if osp.isdir(str(folder)) else
@@ -107,10 +119,22 @@ def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
             + ": expected a folder of peft's adapters")
 
 
+def _refuse_work_dir_of_deepspeed(work_dir: str) -> None:
+    """Refuses to begin anew beside a run of DeepSpeed that was to be resumed."""
+    held = [*checkpoints_in(work_dir), *checkpoints_in(work_dir, 'epoch')]
+    states = None if held else find_states(work_dir)
+    if states is not None:
+        raise InputError(f'--auto-resume: work dir {work_dir} holds checkpoints of DeepSpeed '
+                         'alone, whose optimizer is not read: start a new run from the weights '
+                         f'with --load-from {states} and another --work-dir')
+
+
 def _check_cached(cfg: Config) -> None:
-    """Checks that runs leave something of an InternViT frozen, which a feature cache can hold."""
+    """Checks that runs leave something of a backbone frozen, which a feature cache can hold."""
     backbone = cfg.model.get('backbone') or {}
-    if not is_internvit(backbone):
+    if has_vit_adapter(backbone):
+        raise InputError(WITH_ADAPTER)
+    if not has_frozen_features(backbone):
         return
     swept = [one.cfg.model.backbone for one in combinations(cfg)] if cfg.get('sweep') else []
     for options in swept or [backbone]:
@@ -204,13 +228,13 @@ def _check_windows(cfg: Config) -> None:
 
 
 def check_inputs(cfg: Config) -> None:
-    """Compares the feature maps that mmseg's heads read with those of an InternViT.
+    """Compares the feature maps that mmseg's heads read with those of a backbone.
 
     Raises:
         InputError: If a head reads one that there is not, or takes another width.
     """
     backbone = cfg.model.get('backbone') or {}
-    if not is_internvit(backbone) or cfg.model.get('neck'):
+    if not is_ours(backbone) or cfg.model.get('neck'):
         return
     width = backbone_option(backbone, 'embed_dim')
     blocks = backbone_option(backbone, 'out_indices')
@@ -233,6 +257,34 @@ def check_inputs(cfg: Config) -> None:
                                  f'{width} channels (model.backbone.embed_dim)')
 
 
+def _check_normalization(cfg: Config, splits: Collection[str]) -> None:
+    """Compares what the pipelines normalise images by with what a FrozenViT takes them to be."""
+    backbone = cfg.model.get('backbone') or {}
+    if backbone_class(backbone) is not FrozenViT:
+        return
+    wanted = {name: list(backbone_option(backbone, name)) for name in ('mean', 'std')}
+    for split in splits:
+        for name, pipeline in named_pipelines(cfg.data.get(split)):
+            for step in _steps_in(pipeline):
+                if step.get('type') != 'Normalize':
+                    continue
+                found = {key: list(step[key]) for key in wanted if key in step}
+                if found != wanted or not step.get('to_rgb', True):
+                    raise InputError(
+                        f'data.{split}.{name} normalises by mean={found.get("mean")}, '
+                        f'std={found.get("std")}, to_rgb={step.get("to_rgb", True)}, and the '
+                        f'backbone takes images to have mean={wanted["mean"]}, '
+                        f'std={wanted["std"]} in RGB: set model.backbone.mean and std to those of '
+                        'the pipeline')
+
+
+def _steps_in(pipeline: Any) -> Iterator[dict]:
+    """Yields the steps of a pipeline, those within others too."""
+    for step in pipeline:
+        yield step
+        yield from _steps_in(step.get('transforms') or [])
+
+
 def _networks(cfg: Config, trains: bool) -> list[Config]:
     """Returns configs with all the networks that a run builds, each of other weights once.
 
@@ -251,12 +303,13 @@ def _check_network(cfg: Config, trains: bool) -> None:
     would raise anywhere is an error here.
     """
     backbone = cfg.model.get('backbone') or {}
-    if not is_internvit(backbone):
+    if not is_ours(backbone):
         return
     cfg = copy.deepcopy(cfg)
-    flash = cfg.model.backbone.get('use_flash_attn')  # the choice of a kernel asks the GPU
-    cfg.model.backbone.use_flash_attn = [False] * len(flash) if isinstance(
-        flash, (list, tuple)) else False
+    if is_internvit(backbone):
+        flash = backbone.get('use_flash_attn')  # the choice of a kernel asks the GPU
+        cfg.model.backbone.use_flash_attn = [False] * len(flash) if isinstance(
+            flash, (list, tuple)) else False
     try:
         with _silence():
             build_network(cfg, on_meta=True, trained=trains)

@@ -7,6 +7,7 @@ import torch
 from mmcv import Config
 from mmcv.runner import get_dist_info
 from mmseg.models import build_head, build_segmentor
+from mmseg.utils import get_root_logger
 from torch import nn
 
 from ..checkpoint import load_segmentor, load_shards, sha256_in_background
@@ -22,11 +23,13 @@ from ..distributed.precision import (
     apply_precision,
     can_cast,
     heads,
+    training_dtype,
 )
 from ..distributed.topology import find_topology, is_unresolved, resolve_topology
 from ..errors import SHOWN, InputError
 from ..layers.lora import is_adapter
 from ..logs import saying
+from ..models.backbone_options import backbone_option, has_frozen_features
 from ..models.segmentors.encoder_decoder import InternViTSegmentor
 from ..models.tuning import is_internvit
 from ..optim import low_memory
@@ -45,8 +48,8 @@ def build_network(cfg: Config, *, pretrained: bool = False, on_meta: bool = Fals
         cfg: Config; it is not changed.
         pretrained: Whether to load the pretrained file.
         on_meta: Whether to build on the meta device, without memory, until a checkpoint provides
-            the weights. This holds for backbones of this package; others may compute buffers when
-            they are built.
+            the weights. This holds for backbones that offer frozen feature maps; others may
+            compute buffers when they are built.
         trained: Whether to build with ``train_cfg``.
         adapters: Whether adapters start from the folder of the config, if it names one.
 
@@ -57,15 +60,17 @@ def build_network(cfg: Config, *, pretrained: bool = False, on_meta: bool = Fals
     if 'backbone' not in options:
         raise InputError('model.backbone is missing from the config')
     if not pretrained:
-        for part in (options, options.backbone):  # some of mmseg's backbones know no such option
-            if part.get('pretrained') is not None:
+        # Some of mmseg's backbones know no such option, and a folder's weights need none.
+        for part, option in ((options, options.get('pretrained')), (
+                options.backbone, backbone_option(options.backbone, 'pretrained'))):
+            if option is not None:
                 part.pretrained = None
-    ours = is_internvit(options.backbone)
-    if ours and not adapters and isinstance(options.backbone.get('adapt'), dict):
+    if is_internvit(options.backbone) and not adapters and isinstance(
+            options.backbone.get('adapt'), dict):
         options.backbone['adapt'].pop('pretrained', None)
     if not trained:
         options.train_cfg = None
-    on_meta = on_meta and ours
+    on_meta = on_meta and has_frozen_features(options.backbone)
     with reading('model'), torch.device('meta') if on_meta else nullcontext():
         return build_segmentor(options, train_cfg=cfg.get('train_cfg') if trained else None,
                                test_cfg=cfg.get('test_cfg'))
@@ -93,7 +98,8 @@ def build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None 
 
 def _with_weights(cfg: Config, checkpoint: Checkpoint | None) -> str:
     """Returns the file of its weights, for the log."""
-    path = checkpoint.path if checkpoint else (cfg.model.get('backbone') or {}).get('pretrained')
+    path = checkpoint.path if checkpoint else backbone_option(
+        cfg.model.get('backbone') or {}, 'pretrained')
     return f' with the weights of {path}' if path else ''
 
 
@@ -111,7 +117,11 @@ def _build_model(run: Run, before_wrapping: Callable[[nn.Module], object] | None
         init_heads(model)
     kind = choose_engine(run.engine, model)
     sharded = kind == 'fsdp2'
-    dtype = compute_dtype(cfg, model)
+    asked = compute_dtype(cfg, model)
+    dtype = training_dtype(asked, model.backbone)
+    if dtype != asked:
+        get_root_logger().info('precision: the config asks for float16; the adapter is trained in '
+                               'bfloat16, since gradients are not scaled here')
     engine = run.engine
     if sharded and is_unresolved(engine):
         engine = resolve_topology(engine, model, find_topology(run.device),

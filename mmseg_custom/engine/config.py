@@ -1,19 +1,18 @@
 """Loads the config of a run and resolves it, once; after that it is read and never written."""
 import copy
 import importlib.util
-import inspect
 import os.path as osp
 from collections.abc import Mapping
-from typing import Any
 
 from mmcv import Config
 
 from ..datasets.nesting import innermost_options, named_pipelines
 from ..errors import InputError, words_of
 from ..missing import look_around
-from ..models.backbones.intern_vit import InternViT6B
+from ..models.backbone_options import backbone_option
 from .config_check import check_config
 from .config_file import read_config
+from .deepspeed import replace_deepspeed
 from .foreign_settings import replace_foreign_settings
 from .options import RunOptions
 
@@ -87,7 +86,7 @@ def resolve_config(cfg: Config, options: RunOptions) -> tuple[Config, list[str]]
 
     Raises:
         InputError: If ``--aug-test`` is asked for and the test pipeline has no such step, or
-            ``load_from_without`` is no list of names.
+            ``load_from_without`` is no list of names; or see :mod:`.deepspeed`.
     """
     filename, cfg = cfg.filename, copy.deepcopy(cfg)  # with its nested dicts
     work_dir = options.work_dir or (None if options.checkpoint else cfg.get('work_dir'))
@@ -108,8 +107,8 @@ def resolve_config(cfg: Config, options: RunOptions) -> tuple[Config, list[str]]
             cfg.runner[name] = int(length)
     if options.aug_test:
         _augment_test(cfg)
-    return cfg, [*_without_deepspeed(cfg), *_without_tensorboard(cfg), *_best_by_miou(cfg),
-                 *replace_foreign_settings(cfg, options)]
+    return cfg, [*replace_deepspeed(cfg, options, filename), *_without_tensorboard(cfg),
+                 *_best_by_miou(cfg), *replace_foreign_settings(cfg, options)]
 
 
 def _check_parts(cfg: Config, options: RunOptions) -> None:
@@ -124,13 +123,6 @@ def _check_parts(cfg: Config, options: RunOptions) -> None:
     trains = options.owns_work_dir and options.checkpoint is None
     if parts and trains and not (cfg.load_from or cfg.resume_from):
         raise InputError(f'load_from_without={list(parts)} without load_from: give --load-from too')
-
-
-def _without_deepspeed(cfg: Config) -> list[str]:
-    if cfg.get('checkpoint_config'):
-        cfg.checkpoint_config.pop('deepspeed', None)
-    return (["deepspeed=True of the config is not needed: PyTorch's own engines are used"]
-            if cfg.get('deepspeed') else [])
 
 
 def _without_tensorboard(cfg: Config) -> list[str]:
@@ -200,11 +192,6 @@ def heads_of(model: dict) -> list[tuple[str, dict]]:
         else:
             found.append((f'model.{name}', heads))
     return found
-
-
-def backbone_option(backbone: Mapping[str, Any], name: str) -> Any:
-    """Returns an option of the config of an InternViT, or the default of its constructor."""
-    return backbone.get(name, inspect.signature(InternViT6B).parameters[name].default)
 
 
 def losses_of(head: dict) -> list[tuple[str, dict]]:

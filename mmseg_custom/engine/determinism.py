@@ -16,7 +16,6 @@ from mmseg.utils import get_root_logger
 from torch import nn
 
 from ..distributed.precision import heads
-from ..models.backbones.intern_vit import InternViT6B
 from ..models.decode_heads.upsampled_loss import UpsampledLoss, in_strips
 
 NO_KERNEL = 'does not have a deterministic implementation'  # words of PyTorch's error
@@ -65,10 +64,13 @@ def settle_determinism(model: nn.Module) -> None:
 
 def _unknown_parts(model: nn.Module) -> list[str]:
     """Returns the names of parts that may use operations without a deterministic kernel."""
-    parts = [] if isinstance(model.backbone, InternViT6B) else [type(model.backbone).__name__]
+    backbone = model.backbone
+    # The backward pass of grid_sample, and of compiled deformable attention, is not.
+    known = hasattr(backbone, 'frozen_features') and not getattr(backbone, 'changes_tokens', False)
+    parts = [] if known else [type(backbone).__name__]
     return parts + [type(head).__name__ for head in heads(model)
                     if not (isinstance(head, UpsampledLoss) and in_strips(head))]
 
 
-def _differentiates_attention(backbone: InternViT6B) -> bool:
+def _differentiates_attention(backbone: nn.Module) -> bool:
     return any(parameter.requires_grad for _, parameter in backbone.named_trunk_parameters())

@@ -5,9 +5,10 @@ from mmcv.runner import get_dist_info
 from torch import Tensor
 
 from ..errors import InputError
-from ..models.tuning import is_internvit
+from ..models.backbone_options import backbone_option, is_ours
+from ..models.backbones.intern_vit_adapter import SIDE
+from ..models.tuning import has_vit_adapter
 from .blame import reading
-from .config import backbone_option
 from .label_check import with_checked_labels
 from .predict import check_keys
 from .randomness import SeededSamples
@@ -47,9 +48,13 @@ def try_first_samples(run: Run, trained: bool = True) -> None:
 
 def _check_patches(cfg: Config, height: int, width: int) -> None:
     backbone = cfg.model.backbone
-    patch = backbone_option(backbone, 'patch_size')
-    if is_internvit(backbone) and (height % patch or width % patch):
+    if not is_ours(backbone):
+        return
+    adapter = has_vit_adapter(backbone)
+    side = SIDE if adapter else backbone_option(backbone, 'patch_size')
+    cells = f'{side}-pixel ' + ('cells of InternViTAdapter' if adapter else 'patch')
+    if height % side or width % side:
         raise InputError(
             f'the pipeline of data.train makes images of {height}x{width} pixels: expected '
-            f'multiples of the {patch}-pixel patch; set its crop_size, and the size of Pad, to '
-            f'e.g. {max(height // patch, 1) * patch}x{max(width // patch, 1) * patch}')
+            f'multiples of the {cells}; set its crop_size, and the size of Pad, to '
+            f'e.g. {max(height // side, 1) * side}x{max(width // side, 1) * side}')

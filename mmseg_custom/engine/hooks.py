@@ -11,7 +11,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ..checkpoint.work_dir import checkpoints_in, remove_checkpoint
 from ..distributed.parallelize import is_sharded, unwrap
-from ..distributed.precision import apply_precision
+from ..distributed.precision import apply_precision, training_dtype
 from ..files import SaveError, make_folder
 from ..optim.local_shards import take_step
 from .checkpoint_writer import CheckpointWriter, Outcome, save_checkpoint
@@ -33,7 +33,8 @@ class _PrecisionHook(Hook):
 
     def before_run(self, runner: BaseRunner) -> None:
         """Applies the policy: see :mod:`mmseg_custom.distributed.precision`."""
-        apply_precision(unwrap(runner.model), self.dtype)
+        model = unwrap(runner.model)
+        apply_precision(model, training_dtype(self.dtype, model.backbone))
 
 
 @HOOKS.register_module()
@@ -47,7 +48,8 @@ class ToBFloat16Hook(_PrecisionHook):
 class ToFloat16Hook(_PrecisionHook):
     """Lets the backbone compute in float16, the heads in float32; trained weights stay float32.
 
-    Intended for frozen backbones on GPUs without bfloat16: gradients are not scaled.
+    Intended for frozen backbones on GPUs without bfloat16: gradients are not scaled. A backbone
+    with a ViT-Adapter, which they pass, is trained in bfloat16.
     """
 
     dtype = torch.float16

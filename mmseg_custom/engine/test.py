@@ -13,6 +13,7 @@ from ..distributed.parallelize import read_blocks
 from ..distributed.precision import apply_precision
 from ..errors import InputError
 from ..logs import saying
+from ..models.backbone_options import backbone_option
 from .blame import reading
 from .build import build_network, check_finite, compute_dtype, head_dtype
 from .fast import log_fast
@@ -71,7 +72,7 @@ def load_model(cfg: Config, checkpoint: Checkpoint | None, device: str, num_clas
     model.requires_grad_(False)  # Nothing is trained, so no weight needs float32.
     apply_precision(model, compute_dtype(cfg, model), device, head_dtype=head_dtype(cfg, model))
     if checkpoint is not None:
-        pretrained = cfg.model.get('backbone', {}).get('pretrained')
+        pretrained = backbone_option(cfg.model.get('backbone', {}), 'pretrained')
         if backbone is None and pretrained and osp.exists(pretrained):
             backbone = pretrained
         load_segmentor(model, checkpoint, backbone=backbone, verify=is_first_of_node())

@@ -22,6 +22,7 @@ from ..checkpoint.work_dir import (
 )
 from ..errors import InputError
 from ..files import PART
+from ..models.backbone_options import backbone_option
 from . import best
 from .last_save import spare_name
 from .options import RunOptions
@@ -179,7 +180,7 @@ def _belongs_to(checkpoint: str | None, work_dir: str) -> bool:
 
 def _refuse_removal_of_inputs(cfg: Config, held: Sequence[str]) -> None:
     read = dict(resume_from=cfg.get('resume_from'), load_from=cfg.get('load_from'),
-                pretrained=(cfg.model.get('backbone') or {}).get('pretrained'))
+                pretrained=backbone_option(cfg.model.get('backbone') or {}, 'pretrained'))
     removed = {osp.realpath(path) for path in held}
     for key, path in read.items():
         if isinstance(path, str) and osp.realpath(path) in removed:

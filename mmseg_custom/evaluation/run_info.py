@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from mmcv.runner import get_dist_info
 
+from ..checkpoint.files import files_of
 from ..checkpoint.provenance import sha256_of, sha256_of_all
 from ..checkpoint.shard_reader import is_sharded_checkpoint
 from ..peak_memory import process_peak
@@ -23,8 +24,9 @@ def describe_checkpoint(path: str) -> dict | None:
     """
     if not os.path.exists(path):
         return None
-    if is_sharded_checkpoint(path):
-        files = sorted(entry.path for entry in os.scandir(path) if entry.is_file())
+    if os.path.isdir(path):
+        files = (sorted(entry.path for entry in os.scandir(path) if entry.is_file())
+                 if is_sharded_checkpoint(path) else files_of(path))
         size, digest = sum(map(os.path.getsize, files)), sha256_of_all(files)
     else:
         size, digest = os.path.getsize(path), sha256_of(path)

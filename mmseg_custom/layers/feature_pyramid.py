@@ -2,10 +2,9 @@
 
 B batch, C channels, h w patch grid.
 """
-import math
-
 from torch import nn
 
+from .init import init_by_fan_out
 from .norm import EPS, LayerNorm2d
 
 LEVELS = ('up1', 'up2', 'up3', 'up4')  # names of the modules, in order of their strides
@@ -34,14 +33,5 @@ def build_pyramid(dim: int, with_final_norm: bool = False) -> dict[str, nn.Seque
         nn.Sequential(nn.Identity(), final()),
         nn.Sequential(nn.MaxPool2d(kernel_size=2, stride=2), final())]
     for level in levels:
-        level.apply(_init)
+        level.apply(init_by_fan_out)
     return dict(zip(LEVELS, levels))
-
-
-def _init(module: nn.Module) -> None:
-    """Initialises deconvolutions as He et al., over their fan out."""
-    if isinstance(module, nn.ConvTranspose2d):
-        fan_out = math.prod(module.kernel_size) * module.out_channels
-        nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -45,6 +45,8 @@ class MaskLossOptions:
         num_points: Number of points of a mask at which it is compared.
         oversample_ratio: Number of points drawn for each that is kept of the uncertain ones.
         importance_sample_ratio: Share of the points that are those the network is least sure of.
+        matching: Which query is compared with a mask: the one that a bipartite matching finds, or,
+            'fixed', query k with the mask of class k.
     """
     num_classes: int
     class_weight: float = 2.0
@@ -54,6 +56,7 @@ class MaskLossOptions:
     num_points: int = 12544
     oversample_ratio: float = 3.0
     importance_sample_ratio: float = 0.75
+    matching: str = 'bipartite'
 
 
 @dataclass(frozen=True)
@@ -123,9 +126,9 @@ def mask_losses(predictions: list[Prediction], targets: MaskTargets, options: Ma
     number = _mean_number(sum(targets.counts), device, over_ranks)
     total = dict.fromkeys(('loss_cls', 'loss_mask', 'loss_dice'), torch.zeros((), device=device))
     for mask_logits, class_logits in predictions:
-        indices = (criterion.matcher(mask_logits, class_logits, masks, classes)
-                   if _assumed.get() is None else
-                   [(torch.arange(number), torch.arange(number)) for number in targets.counts])
+        indices = (_fixed_matching(targets, options)
+                   if options.matching == 'fixed' or _assumed.get() is not None else
+                   criterion.matcher(mask_logits, class_logits, masks, classes))
         of_classes = criterion.loss_labels(class_logits, classes, indices)
         of_masks = (criterion.loss_masks(mask_logits, masks, indices, number)
                     if any(targets.counts) else
@@ -136,6 +139,13 @@ def mask_losses(predictions: list[Prediction], targets: MaskTargets, options: Ma
                 ('loss_dice', options.dice_weight, of_masks['loss_dice'])):
             total[name] = total[name] + weight * value
     return total
+
+
+def _fixed_matching(targets: MaskTargets, options: MaskLossOptions) -> list[tuple[Tensor, Tensor]]:
+    """Returns the queries of each image that are compared with masks, and the masks' numbers."""
+    by_class = options.matching == 'fixed'
+    return [(classes if by_class else torch.arange(len(classes)), torch.arange(len(classes)))
+            for classes in targets.classes]
 
 
 def _criterion(options: MaskLossOptions) -> Any:

@@ -14,8 +14,8 @@ def frozen_features(segmentor: nn.Module, batch: dict) -> list[Tensor]:
     to the backbone in the place of images, they go the rest of the way.
 
     Args:
-        segmentor: Unwrapped segmentor whose ``backbone`` is an InternViT6B, frozen or trained in
-            part.
+        segmentor: Unwrapped segmentor whose ``backbone`` offers frozen feature maps: an
+            InternViT6B, frozen or trained in part, or a FrozenViT.
         batch: Plain tensors on the backbone's device, after mmcv's scatter.
 
     Returns:

@@ -19,6 +19,7 @@ from torch import nn
 
 from ..errors import InputError, hint, refuse_unknown
 from ..layers.lora import LoraOptions, linear_names
+from .backbone_options import backbone_option
 
 FULL, LAST_BLOCKS, LORA, FROZEN = 'full', 'last_blocks', 'lora', 'frozen'
 PARTLY = (LAST_BLOCKS, LORA)
@@ -31,13 +32,18 @@ def is_internvit(backbone: Mapping) -> bool:
     return backbone.get('type') == 'InternViT6B'
 
 
+def has_vit_adapter(backbone: Mapping) -> bool:
+    """Returns whether the options of a backbone are of an InternViT with a ViT-Adapter."""
+    return backbone.get('type') == 'InternViTAdapter'
+
+
 def tuning_of(backbone: Mapping) -> str:
     """Returns which of the four the options of a backbone, as a config has them, ask for."""
     if backbone.get('adapt') is not None:
         return LORA
     if backbone.get('train_last') is not None:
         return LAST_BLOCKS
-    return FROZEN if backbone.get('freeze_vit') else FULL
+    return FROZEN if backbone_option(backbone, 'freeze_vit') else FULL
 
 
 @dataclass(frozen=True)

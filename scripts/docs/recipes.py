@@ -1,15 +1,20 @@
-"""Writes the tables of docs/recipes.md from the configs: python scripts/docs/recipes.py.
+"""Writes the tables of docs/recipes.md and README.md from the configs.
 
-tests/docs/test_recipes.py fails where the page and the configs differ.
+    python scripts/docs/recipes.py
+
+tests/docs/test_recipes.py fails where a page and the configs differ.
 """
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from mmcv import Config
+from mmcv import Config, ConfigDict
+
+from mmseg_custom.checkpoint.releases import HUB, RELEASES, Release
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / 'docs' / 'recipes.md'
+README = ROOT / 'README.md'
 CONFIGS = ROOT / 'configs'
 # Class of data.train -> data set, and its number of training images.
 DATA = {
@@ -20,10 +25,26 @@ DATA = {
     'PascalVOCDataset': ('VOC 2012 aug', 10582),
 }
 DEMO_IMAGES = 160
-# ADE20K val, single scale, as the authors of InternVL published it.
-PUBLISHED = {'1of16': 46.5, '1of8': 50.0, '1of4': 53.3, '1of2': 55.8, '1of1': 57.2,
-             'linear_probing': 47.2, 'head_tuning': 54.9, 'full_tuning': 58.9}
-HEADS = {'FCNHead': 'linear', 'UPerHead': 'UperNet', 'PlainMaskHead': 'masks'}
+# mIoU of single-scale tests, as the authors of InternVL published it: few-shot on ADE20K in the
+# README of InternVL's segmentation folder, the others in Table 15 of the report on InternVL 2.5
+# (Chen et al., arXiv 2412.05271), whose values of InternViT-6B-224px are those of that README.
+FEW_SHOT = {'1of16': 46.5, '1of8': 50.0, '1of4': 53.3, '1of2': 55.8, '1of1': 57.2}
+VIT_ADAPTER = 58.1  # of InternViT-6B-224px on ADE20K, in the README of InternVL-MMDetSeg
+KINDS = ('linear_probing', 'head_tuning', 'full_tuning')
+PUBLISHED = {
+    'intern_vit_6b': {'ADE20K': (47.2, 54.9, 58.9), 'COCO-Stuff 164k': (42.8, 48.9, 51.6)},
+    'intern_vit_6b_448px_v1_0': {
+        'ADE20K': (43.6, 55.4, 58.1), 'COCO-Stuff 164k': (38.5, 49.4, 51.7)},
+    'intern_vit_6b_448px_v1_2': {
+        'ADE20K': (40.7, 55.2, 58.8), 'COCO-Stuff 164k': (36.1, 48.8, 51.7)},
+    'intern_vit_6b_448px_v1_5': {
+        'ADE20K': (40.9, 55.0, 58.8), 'COCO-Stuff 164k': (36.3, 49.1, 51.5)},
+    'intern_vit_6b_448px_v2_5': {
+        'ADE20K': (39.4, 55.4, 58.6), 'COCO-Stuff 164k': (35.6, 49.7, 51.8)},
+}
+HEADS = {'FCNHead': 'linear', 'UPerHead': 'UperNet', 'PlainMaskHead': 'plain masks'}
+RELEASES_HEAD = ['release', 'weights', 'blocks', *(f'{data}: {kind}' for data in (
+    'ADE20K', 'COCO-Stuff') for kind in ('linear', 'head', 'full'))]
 TABLE = re.compile(r'(?P<begin><!-- recipes: (?P<name>.+?) -->\n).*?(?P<end>\n<!-- end -->)',
                    re.DOTALL)
 
@@ -40,18 +61,62 @@ def table(name: str, configs: Mapping[str, Config]) -> str:
     Args:
         name: Folder in `configs`, then in brackets the data: `intern_vit_6b (ADE20K)`, `(other)`
             or `(all)`. `(in part)` stands for recipes with adapters or last blocks, which the
-            first two leave out.
+            first two leave out. Or `releases`, for the table of all releases.
         configs: Configs by their paths in `configs`.
     """
+    if name == 'releases':
+        return lines([RELEASES_HEAD, *(release_row(release, configs) for release in RELEASES)])
     folder, data = re.fullmatch(r'(\S+) \((.+)\)', name).groups()
     chosen = {path: cfg for path, cfg in configs.items()
-              if path.startswith(f'{folder}/') and data in ('all', group(cfg))}
-    published = folder == 'intern_vit_6b' and data == 'ADE20K'
+              if path.startswith(f'{folder}/') and data in ('all', group(cfg))
+              and renamed(path) not in configs}
+    published = folder in PUBLISHED and data != 'in part'
     head = ['what is trained', 'head', 'data: training images', 'classes', 'crop', 'batch',
             'iterations', *['published mIoU'] * published, 'config']
     rows = sorted((row(path, cfg, published) for path, cfg in chosen.items()), key=order)
-    lines = [head, ['---'] * len(head), *rows]
-    return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+    return lines([head, *rows])
+
+
+def lines(rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table in Markdown; the first row is its head."""
+    return ''.join(f'| {" | ".join(row)} |\n' for row in [rows[0], ['---'] * len(rows[0]),
+                                                          *rows[1:]])
+
+
+def renamed(path: str) -> str | None:
+    """Returns the name of a recipe that has another one since 1.0.0; None for other recipes."""
+    new = path.replace('_80k_coco_stuff164k_', '_80k_cocostuff164k_')
+    return new if new != path else None
+
+
+def release_row(release: Release, configs: Mapping[str, Config]) -> list[str]:
+    """Returns the cells of a release: its weights, and mIoU that lead to the recipes."""
+    cells = [f'[{release.name}]({HUB}/{release.name})', weights(release), str(release.depth)]
+    for data, names in (('ADE20K', ['ade20k']),
+                        ('COCO-Stuff 164k', ['cocostuff164k', 'coco_stuff164k'])):
+        for kind in KINDS:
+            path = next(path for name in names for path in configs
+                        if path.startswith(f'{release.recipes}/{kind}/') and
+                        f'_504_80k_{name}_' in path)
+            cells.append(f'[{published_miou(path, data) or "recipe"}](configs/{path})')
+    return cells
+
+
+def weights(release: Release) -> str:
+    """Returns what is downloaded of a release: a file, or the folder that its own link leads to."""
+    address = f'{HUB}/InternVL/blob/main/{release.file}'
+    return f'[`{release.file}`]({address})' if release.file else 'the folder'
+
+
+def published_miou(path: str, data: str) -> str:
+    """Returns the published mIoU of a recipe on a data set; empty where none was published."""
+    folder, kind, name = PurePosixPath(path).with_suffix('').parts
+    if kind == 'few_shot':
+        return str(FEW_SHOT[name.rpartition('_')[2]])
+    if kind == 'vit_adapter':
+        return str(VIT_ADAPTER)
+    values = PUBLISHED.get(folder, {}).get(data)
+    return str(values[KINDS.index(kind)]) if values and kind in KINDS else ''
 
 
 def group(cfg: Config) -> str:
@@ -64,7 +129,7 @@ def group(cfg: Config) -> str:
 def order(cells: list[str]) -> tuple:
     """Sorts configs by what is trained, then by iterations, then by name."""
     kinds = ('few_shot', 'linear_probing', 'head_tuning', 'full_tuning', 'lora', 'last_blocks',
-             'plain_mask', 'eomt')
+             'plain_mask', 'eomt', 'vit_adapter', 'frozen_vit')
     kind = next(i for i, kind in enumerate(kinds) if f'`{kind}' in cells[-1])
     return kind, int(cells[6]), cells[-1]
 
@@ -72,7 +137,7 @@ def order(cells: list[str]) -> tuple:
 def row(path: str, cfg: Config, published: bool) -> list[str]:
     """Returns the cells of a config."""
     model, data = cfg.model, cfg.data
-    folder, name = PurePosixPath(path).parent.name, PurePosixPath(path).stem
+    name = PurePosixPath(path).stem
     cells = [trained(model.backbone), head_of(model), images(data.train),
              str(model.decode_head.num_classes), str(cfg.crop_size[0]),
              batch(name, cfg), str(cfg.runner.max_iters)]
@@ -80,19 +145,20 @@ def row(path: str, cfg: Config, published: bool) -> list[str]:
         if model.backbone.get('frozen_dtype'):
             raise ValueError(f'{path}: the published mIoU is of frozen weights in bfloat16, not in '
                              f'{model.backbone.frozen_dtype}')
-        key = name.rpartition('_')[2] if folder == 'few_shot' else folder
-        cells.append(str(PUBLISHED.get(key, '')))
+        cells.append(published_miou(path, DATA[data.train.type][0]))
     return [*cells, f'[`{path.partition("/")[2]}`](../configs/{path})']
 
 
-def trained(backbone: dict) -> str:
+def trained(backbone: ConfigDict) -> str:
     """Returns what of the network is trained."""
     if backbone.get('adapt'):
         parts = ['adapters']
     elif backbone.get('train_last'):
         parts = [f'last {backbone.train_last} blocks']
     else:
-        parts = [] if backbone.freeze_vit else ['backbone']
+        frozen = backbone.type in ('FrozenViT', 'InternViTAdapter') or backbone.get('freeze_vit')
+        parts = [] if frozen else ['backbone']
+    parts += ['ViT-Adapter'] if backbone.type == 'InternViTAdapter' else []
     parts += ['pyramid'] if backbone.get('with_fpn') else []
     return ', '.join([*parts, 'head'])
 
@@ -123,4 +189,5 @@ def batch(name: str, cfg: Config) -> str:
 if __name__ == '__main__':
     read = {path.relative_to(CONFIGS).as_posix(): Config.fromfile(path, import_custom_modules=False)
             for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts}
-    PAGE.write_text(update(PAGE.read_text('utf-8'), read), 'utf-8')
+    for page in (PAGE, README):
+        page.write_text(update(page.read_text('utf-8'), read), 'utf-8')

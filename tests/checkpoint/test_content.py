@@ -58,6 +58,8 @@ def test_a_counter_of_another_dtype(tmp_path):
     dict(path='x', sha256='0' * 64, bytes=1, pos_embed_tokens=18, dtype='float32',
          other_dtypes={}),
     dict(path='x', sha256='0' * 64, bytes=1, pos_embed_tokens=17, dtype='load', other_dtypes={}),
+    *(dict(path='x', sha256='0' * 64, bytes=1, dtype='float32', other_dtypes={}, places=places)
+      for places in (5, {'a': 'b'}, {'a': ['b', 2, 2]}, {'a': ['b', 0, 10**9]}, {'a': [1, 0, 1]}))
 ])
 def test_an_incomplete_record_of_a_backbone(tmp_path, record):
     path = str(tmp_path / 'x.pth')

@@ -4,81 +4,22 @@ import os
 import pickle
 import sys
 
+import mmseg_custom  # noqa: F401  (registers, before mmseg)
+
+# isort: split
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers.logs import logged
 from helpers.tiny_networks import FAMILIES, SIZE, same, tiny, write_flat
+from helpers.weight_forms import FORMS, renamed, write_folder, write_form
+from mmseg.models.builder import build_backbone
 from safetensors.torch import save_file
 
 from mmseg_custom.checkpoint.keys import CLIP_PROJECTOR, REMOTE_CODE, TRANSFORMERS
 from mmseg_custom.checkpoint.load import load_backbone
 from mmseg_custom.errors import InputError
 from mmseg_custom.models.backbones.intern_vit import InternViT6B
-
-
-def renamed(state_dict: dict, dialect, prefix: str = '') -> dict:
-    """A state dict under the names of another dialect."""
-    out = {}
-    for name, tensor in state_dict.items():
-        names = dialect.translate(name)
-        out.update({prefix + n: part.clone() for n, part in zip(names, tensor.chunk(len(names)))})
-    return out
-
-
-def with_prefix(state_dict: dict, prefix: str) -> dict:
-    return {prefix + name: tensor for name, tensor in state_dict.items()}
-
-
-def write_folder(folder, tensors: dict, shards: int) -> str:
-    """A Hugging Face folder in shards with an index."""
-    folder.mkdir()
-    weight_map = {}
-    for i in range(shards):
-        part = dict(list(tensors.items())[i::shards])
-        save_file(part, folder / f'model-{i}.safetensors')
-        weight_map.update(dict.fromkeys(part, f'model-{i}.safetensors'))
-    (folder / 'model.safetensors.index.json').write_text(json.dumps(dict(weight_map=weight_map)))
-    return str(folder)
-
-
-def write_form(form: str, state_dict: dict, tmp_path) -> str:
-    """Writes weights in one of the forms in circulation."""
-    path = str(tmp_path / 'weights')
-    head = {'decode_head.conv_seg.weight': torch.ones(3)}
-    language = {'language_model.norm.weight': torch.ones(3), 'mlp1.0.bias': torch.ones(3)}
-    pth = {
-        'flat': state_dict,
-        'under module': dict(module=state_dict),
-        'old torch': state_dict,
-        'segmentor': dict(meta={}, state_dict={**with_prefix(state_dict, 'backbone.'), **head}),
-        'segmentor, DDP': dict(meta={}, state_dict=with_prefix(
-            {**with_prefix(state_dict, 'backbone.'), **head}, 'module.')),
-    }
-    if form in pth:
-        torch.save(pth[form], path, _use_new_zipfile_serialization=form != 'old torch')
-    elif form == 'safetensors':
-        save_file(state_dict, path)
-    elif form == 'remote code':
-        os.mkdir(path)
-        save_file(renamed(state_dict, REMOTE_CODE), path + '/model.safetensors')
-    elif form == 'transformers, shards':
-        write_folder(tmp_path / 'weights', renamed(state_dict, TRANSFORMERS), 3)
-    elif form == 'remote code, bin':
-        os.mkdir(path)
-        torch.save(renamed(state_dict, REMOTE_CODE), path + '/pytorch_model.bin')
-    elif form == 'remote code, whole VLM':
-        write_folder(tmp_path / 'weights', {
-            **renamed(state_dict, REMOTE_CODE, 'vision_model.'), **language}, 2)
-    elif form == 'transformers, whole VLM':
-        write_folder(tmp_path / 'weights', {
-            **renamed(state_dict, TRANSFORMERS, 'model.vision_tower.'), **language}, 2)
-    return path
-
-
-FORMS = ('flat', 'under module', 'old torch', 'segmentor', 'segmentor, DDP', 'safetensors',
-         'remote code', 'remote code, bin', 'transformers, shards', 'remote code, whole VLM',
-         'transformers, whole VLM')
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -107,14 +48,16 @@ def test_dtype_asks_for_another_one(tmp_path):
     assert not any(p.requires_grad for p in model.parameters())
 
 
-def test_the_position_embedding_is_resampled_in_float32_then_rounded(tmp_path):
-    path = write_flat(tmp_path)
-    embedding = torch.load(path)['pos_embed'].float()
-    grid = F.interpolate(embedding[:, 1:].reshape(1, 4, 4, 32).permute(0, 3, 1, 2), size=(9, 9),
-                         mode='bicubic', align_corners=False)
+@pytest.mark.parametrize(('stored', 'side'), [(56, 126), (448, 504)])  # releases: the second
+def test_the_position_embedding_is_resampled_in_float32_then_rounded(stored, side, tmp_path):
+    path = str(tmp_path / 'flat.pth')
+    torch.save(tiny(img_size=stored).bfloat16().state_dict(), path)
+    embedding, before, after = torch.load(path)['pos_embed'].float(), stored // 14, side // 14
+    grid = F.interpolate(embedding[:, 1:].reshape(1, before, before, 32).permute(0, 3, 1, 2),
+                         size=(after, after), mode='bicubic', align_corners=False)
     wanted = torch.cat([embedding[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
-    assert torch.equal(tiny(pretrained=path, img_size=126).pos_embed, wanted.bfloat16())
-    in_float = tiny(img_size=126)
+    assert torch.equal(tiny(pretrained=path, img_size=side).pos_embed, wanted.bfloat16())
+    in_float = tiny(img_size=side)
     load_backbone(in_float, path)
     assert torch.equal(in_float.pos_embed, wanted)
 
@@ -224,10 +167,8 @@ def test_another_architecture(tmp_path):
             'qkv_bias=True', 'set ')
 
 
-@pytest.mark.parametrize('depth', [2, 4])
-def test_another_depth(depth, tmp_path):
-    path = write_flat(tmp_path)
-    refused(path, 'depth=3', f'the model has depth={depth}', depth=depth, out_indices=[1])
+def test_fewer_blocks_than_the_network_has(tmp_path):  # more: test_depth.py
+    refused(write_flat(tmp_path), 'depth=3', 'the model has depth=4', depth=4, out_indices=[1])
 
 
 def test_another_model(tmp_path):
@@ -383,3 +324,11 @@ def test_no_permission(tmp_path, monkeypatch):
             raise PermissionError(13, 'Permission denied', path)
         monkeypatch.setattr('builtins.open', refuse)
     refused(path, 'cannot be read: Permission denied')
+
+
+def test_a_mismatch_passes_mmcv_s_registry_as_it_is(tmp_path):
+    stored = tiny().state_dict()
+    del stored['blocks.2.norm2.weight']
+    torch.save(stored, tmp_path / 'x.pth')
+    with pytest.raises(InputError, match='missing: blocks.2.norm2.weight'):
+        build_backbone(dict(type='InternViT6B', **SIZE, pretrained=str(tmp_path / 'x.pth')))

@@ -2,8 +2,8 @@
 
 Such a recipe starts from MMSegmentation's UPerNet or Segmenter base and a default schedule,
 and replaces what differs: the backbone, the optimizer, the learning-rate policy. It also
-carries keys that nothing reads. Each published recipe is written that way here, put beside our
-bases and compared with the recipe of ours.
+carries keys that nothing reads. Each published recipe, of all releases of InternViT-6B, is written
+that way here, put beside our bases and compared with the recipe of ours.
 """
 
 import pytest
@@ -19,24 +19,26 @@ SECTIONS = ('model', 'data', 'optimizer', 'optimizer_config', 'lr_config', 'runn
             'dist_params', 'cudnn_benchmark', 'workflow', 'load_from', 'resume_from')
 
 LINEAR_HEAD = """dict(
-        _delete_=True, type='FCNHead', num_classes=150, in_channels=3200, channels=3200,
+        _delete_=True, type='FCNHead', num_classes={classes}, in_channels=3200, channels=3200,
         with_norm=True, num_convs=0, concat_input=False, dropout_ratio=0.0,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0))"""
-UPER_HEAD = 'dict(num_classes=150, in_channels=[3200, 3200, 3200, 3200], channels=1536)'
-AUX_HEAD = 'dict(num_classes=150, in_channels=3200, channels=1536)'
-AUX_HEAD_OF_LAYER_1 = 'dict(num_classes=150, in_channels=3200, channels=1536, in_index=1)'
+UPER_HEAD = 'dict(num_classes={classes}, in_channels=[3200, 3200, 3200, 3200], channels=1536)'
+AUX_HEAD = 'dict(num_classes={classes}, in_channels=3200, channels=1536)'
+AUX_HEAD_OF_LAYER_1 = (
+    'dict(num_classes={classes}, in_channels=3200, channels=1536, in_index=1)')
 
 TEMPLATE = """
-_base_ = ['../../_base_/models/{model}.py', '../../_base_/datasets/ade20k_504x504{subset}.py',
+_base_ = ['../../_base_/models/{model}.py', '../../_base_/datasets/{data}_504x504{subset}.py',
           '../../_base_/default_runtime.py', '../../_base_/schedules/schedule_{k_iters}k.py']
 deepspeed = False
 deepspeed_config = 'zero_configs/some_file.json'
-pretrained = './pretrained/intern_vit_6b_224px.pth'
+pretrained = './pretrained/{file}.pth'
 model = dict(
     pretrained=None,
     backbone=dict(
-        _delete_=True, type='InternViT6B', pretrained=pretrained, pretrain_size=224,
-        img_size=504, patch_size=14, embed_dim=3200, depth=48, num_heads=25, mlp_ratio=4.,
+        _delete_=True, type='InternViT6B', pretrained=pretrained,
+        pretrain_size={pretrain_size}, img_size=504, patch_size=14, embed_dim=3200,
+        depth={depth}, num_heads=25, mlp_ratio=4.,
         qkv_bias=False, qk_normalization=True, init_values=0.1, with_cp=True,
         use_flash_attn=True, layerscale_force_fp32=False, {backbone}),
     {heads},
@@ -44,7 +46,7 @@ model = dict(
 optimizer = dict(
     _delete_=True, type='AdamW', lr=4e-5, betas=(0.9, 0.999), weight_decay={weight_decay},
     constructor='CustomLayerDecayOptimizerConstructor',
-    paramwise_cfg=dict(num_layers=48, layer_decay_rate={layer_decay}))
+    paramwise_cfg=dict(num_layers={depth}, layer_decay_rate={layer_decay}))
 lr_config = dict(
     _delete_=True, policy='poly', power=1.0, min_lr=0.0, by_epoch=False,
     warmup='linear', warmup_iters={warmup_iters}, warmup_ratio=1e-6)
@@ -70,23 +72,38 @@ def few_shot(k_iters, part, warmup_iters):
 
 
 FULL_DATA = dict(subset='', k_iters=80, warmup_iters=1500)
-FOUR_MAPS = 'with_fpn=True, out_indices=[11, 23, 35, 47]'
-RECIPES = [
-    few_shot(5, 16, 100), few_shot(10, 8, 200), few_shot(20, 4, 400), few_shot(40, 2, 800),
-    few_shot(80, 1, 1500),
-    ('linear_probing/linear_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5_frozen', dict(
+# Kind of recipe -> head and ending of its name, and its values.
+KINDS = {
+    'linear_probing': ('linear', '_frozen', dict(
         FULL_DATA, model='segmenter_vit-b16_mask', weight_decay=0.0, layer_decay=1.0,
         backbone='freeze_vit=True, drop_path_rate=0.0, out_indices=[44]',
         heads=f'decode_head={LINEAR_HEAD}')),
-    ('head_tuning/upernet_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5_frozen', dict(
+    'head_tuning': ('upernet', '_frozen', dict(
         FULL_DATA, model='upernet_r50', weight_decay=0.05, layer_decay=1.0,
-        backbone=f'freeze_vit=True, drop_path_rate=0.0, {FOUR_MAPS}',
+        backbone='freeze_vit=True, drop_path_rate=0.0, with_fpn=True, out_indices={four_maps}',
         heads=f'decode_head={UPER_HEAD}, auxiliary_head={AUX_HEAD_OF_LAYER_1}')),
-    ('full_tuning/upernet_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5', dict(
+    'full_tuning': ('upernet', '', dict(
         FULL_DATA, model='upernet_r50', weight_decay=0.05, layer_decay=0.95,
-        backbone=f'freeze_vit=False, drop_path_rate=0.4, {FOUR_MAPS}',
+        backbone='freeze_vit=False, drop_path_rate=0.4, with_fpn=True, out_indices={four_maps}',
         heads=f'decode_head={UPER_HEAD}, auxiliary_head={AUX_HEAD}')),
-]
+}
+# Release, as names of recipes have it -> its values. The file of v1_0 holds three more blocks.
+AT_224 = dict(file='intern_vit_6b_224px', pretrain_size=224, depth=48,
+              four_maps=[11, 23, 35, 47])
+RELEASES = {'intern_vit_6b': AT_224, **{
+    f'intern_vit_6b_448px_{version}': dict(
+        file=f'intern_vit_6b_448px_{version}', pretrain_size=448, depth=45,
+        four_maps=[11, 22, 33, 44]) for version in ('v1_0', 'v1_2', 'v1_5', 'v2_5')}}
+# Data, as names of recipes have it -> its values; `data` is a published name, too.
+ADE20K = dict(data='ade20k', classes=150)
+DATA = {'ade20k': ADE20K, 'cocostuff164k': dict(data='coco-stuff164k', classes=171)}
+RECIPES = [
+    *((f'intern_vit_6b/{name}', dict(AT_224, **ADE20K, **values)) for name, values in (
+        few_shot(5, 16, 100), few_shot(10, 8, 200), few_shot(20, 4, 400), few_shot(40, 2, 800),
+        few_shot(80, 1, 1500))),
+    *((f'{release}/{kind}/{head}_{release}_504_80k_{data}_bs16_lr4e-5{ending}',
+       {**RELEASES[release], **DATA[data], **values})
+      for release in RELEASES for kind, (head, ending, values) in KINDS.items() for data in DATA)]
 
 
 @pytest.fixture
@@ -101,9 +118,10 @@ def tree(tmp_path):
 @pytest.mark.parametrize(('name', 'values'), RECIPES, ids=[name for name, _ in RECIPES])
 def test_a_recipe_in_the_original_s_layout_is_ours(name, values, tree):
     path = tree / 'recipe.py'
-    path.write_text(TEMPLATE.format(**values))
+    parts = {part: values[part].format(**values) for part in ('backbone', 'heads')}
+    path.write_text(TEMPLATE.format(**{**values, **parts}))
     theirs = Config.fromfile(path, import_custom_modules=False)
-    ours = Config.fromfile(CONFIGS / 'intern_vit_6b' / f'{name}.py', import_custom_modules=False)
+    ours = Config.fromfile(CONFIGS / f'{name}.py', import_custom_modules=False)
     assert theirs.model.pop('type') == 'EncoderDecoder'  # ours is the same model, tested faster
     assert ours.model.pop('type') == 'InternViTSegmentor'
     for section in SECTIONS:
@@ -111,8 +129,9 @@ def test_a_recipe_in_the_original_s_layout_is_ours(name, values, tree):
     assert dict(theirs.evaluation, save_best='mIoU') == ours.evaluation
 
 
-def test_a_dataset_base_keeps_the_original_s_batch_size(tree):
+@pytest.mark.parametrize('base', ['ade20k', 'coco-stuff164k'])
+def test_a_dataset_base_keeps_the_original_s_batch_size(base, tree):
     """A recipe that leaves samples_per_gpu to the base trains with 4, as it did there."""
     path = tree / 'recipe.py'
-    path.write_text("_base_ = '../../_base_/datasets/ade20k_504x504.py'\n")
+    path.write_text(f"_base_ = '../../_base_/datasets/{base}_504x504.py'\n")
     assert Config.fromfile(path).data.samples_per_gpu == 4

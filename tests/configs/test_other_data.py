@@ -1,4 +1,6 @@
 """Recipes on other data sets: they are ADE20K's but for the data, and every config builds."""
+import re
+
 import pytest
 import torch
 from helpers.commands import ROOT
@@ -12,8 +14,9 @@ from mmseg_custom.errors import InputError
 
 CONFIGS = ROOT / 'configs'
 KINDS = ('linear_probing', 'head_tuning', 'full_tuning')  # others: test_in_part.py
-OTHER = sorted(path for path in CONFIGS.glob('intern_vit_*/*/*.py')
-               if 'ade20k' not in path.name and path.parent.name in KINDS)
+SIZES = ('intern_vit_6b', 'intern_vit_300m')  # other releases: test_releases.py
+OTHER = sorted(path for size in SIZES for path in CONFIGS.glob(f'{size}/*/*.py')
+               if not re.search('ade20k|cocostuff', path.name) and path.parent.name in KINDS)
 # Part of a name -> data set, its classes, thousands of iterations, layout of prepare_data.py
 SETS = {
     'cityscapes': ('CityscapesDataset', 19, 80, 'cityscapes'),
@@ -30,8 +33,7 @@ def set_of(path) -> str:
 def test_there_is_one_for_each_data_set_size_and_kind():
     assert len(OTHER) == 4 * 2 * 3
     assert {(path.parents[1].name, path.parent.name, set_of(path)) for path in OTHER} == {
-        (size, kind, name) for size in ('intern_vit_6b', 'intern_vit_300m')
-        for kind in KINDS for name in SETS}
+        (size, kind, name) for size in SIZES for kind in KINDS for name in SETS}
 
 
 @pytest.mark.parametrize('path', OTHER, ids=lambda path: path.stem)
@@ -81,6 +83,7 @@ def test_paths_are_those_that_prepare_data_fills(name):
 def test_every_config_is_looked_at_by_a_test():
     found = {path for path in CONFIGS.rglob('*.py') if '_base_' not in path.parts}
     known = {path for pattern in ('intern_vit_*/*/*ade20k*.py', 'intern_vit_*/lora/*.py',
-                                  'intern_vit_*/last_blocks/*.py', 'tiny/*.py')
+                                  'intern_vit_*/last_blocks/*.py', 'tiny/*.py', 'frozen_vit/*/*.py',
+                                  'intern_vit_*/*/*cocostuff164k*.py')
              for path in CONFIGS.glob(pattern)} | set(OTHER)
     assert found == known

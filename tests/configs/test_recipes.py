@@ -62,11 +62,12 @@ TABLE = {
 }
 TINY = {name: f'tiny/{name}_tiny.py'
         for name in ('linear_probing', 'head_tuning', 'few_shot', 'full_tuning')}
-# Not published; see test_in_part.py and tests/models/test_plain_mask_head.py.
-IN_PART = {kind: f'tiny/{kind}_tiny.py'
-           for kind in ('lora', 'last_blocks', 'plain_mask', 'eomt')}
-PLAIN_MASKS = [IN_PART['plain_mask'], 'intern_vit_6b/plain_mask/'
-               'plain_mask_intern_vit_6b_504_80k_ade20k_bs16_lr1e-4_frozen.py']
+# Not of that table: see test_in_part.py, test_vit_adapter.py and the tests of heads and backbones.
+OTHERS = {kind: f'tiny/{kind}_tiny.py' for kind in (
+    'lora', 'last_blocks', 'plain_mask', 'eomt', 'vit_adapter', 'frozen_vit')}
+MASKS = [OTHERS['plain_mask'], OTHERS['eomt'], *(f'intern_vit_6b/{name}.py' for name in (
+    'plain_mask/plain_mask_intern_vit_6b_504_80k_ade20k_bs16_lr1e-4_frozen',
+    'eomt/eomt_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5'))]
 SHIPPED = [f'intern_vit_6b/{name}.py' for name in TABLE] + list(TINY.values())
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
@@ -102,8 +103,8 @@ def published(request):
 def test_the_published_names_are_the_files_that_are_there():
     found = {str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob('*.py')
              if path.parent.parent.name == 'intern_vit_6b' and 'ade20k' in path.name
-             and path.parent.name not in IN_PART or path.parent.name == 'tiny'}
-    assert found == {*SHIPPED, *IN_PART.values()}
+             and path.parent.name not in OTHERS or path.parent.name == 'tiny'}
+    assert found == {*SHIPPED, *OTHERS.values()}
 
 
 def test_published_row(published):
@@ -203,7 +204,7 @@ def test_published_test_pipeline(published):
             dict(type='Collect', keys=['img'])])]
 
 
-@pytest.mark.parametrize('name', [*SHIPPED, *PLAIN_MASKS])
+@pytest.mark.parametrize('name', [*SHIPPED, *MASKS])
 def test_builds_on_the_meta_device(name):
     cfg = load(name)
     cfg.model.backbone.pretrained = None
@@ -222,7 +223,7 @@ def test_builds_on_the_meta_device(name):
         assert sum(p.numel() for p in model.backbone.parameters()) > 5.8e9
 
 
-@pytest.mark.parametrize('name', [*SHIPPED, *IN_PART.values()])
+@pytest.mark.parametrize('name', [*SHIPPED, *OTHERS.values()])
 def test_every_name_is_registered(name):
     cfg = load(name)
     assert cfg.data.train.type in DATASETS
@@ -232,10 +233,11 @@ def test_every_name_is_registered(name):
     assert [hook.type for hook in cfg.custom_hooks if hook.type not in HOOKS] == []
 
 
-@pytest.mark.parametrize('folder', [*TINY, *IN_PART])
+@pytest.mark.parametrize('folder', [
+    *TINY, *(kind for kind in OTHERS if kind not in ('vit_adapter', 'frozen_vit'))])
 def test_a_tiny_recipe_is_its_published_namesake_in_small(folder):
     """Beside the sizes, a tiny recipe may differ from the one of InternViT-6B in nothing."""
-    tiny = load({**TINY, **IN_PART}[folder])
+    tiny = load({**TINY, **OTHERS}[folder])
     name = next((name for name in reversed(TABLE) if name.startswith(folder)), None)
     full = load(f'intern_vit_6b/{name}.py' if name else next(
         path for path in CONFIGS.glob(f'intern_vit_6b/{folder}/*_80k_ade20k_*.py')

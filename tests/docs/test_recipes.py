@@ -1,9 +1,10 @@
-"""docs/recipes.md says of every config what the config says.
+"""docs/recipes.md and README.md say of every config what the config says.
 
 The configs are read from tests/configs/resolved.json, which test_resolved.py compares with them.
 """
 import ast
 import json
+import re
 
 import pytest
 from helpers.commands import ROOT
@@ -30,6 +31,20 @@ def test_the_tables_are_those_of_the_configs(configs):
     assert recipes.update(page, configs) == page, 'run `python scripts/docs/recipes.py`'
     for name in configs:
         assert page.count(f'](../configs/{name})') == 1, name
+
+
+def test_the_readme_leads_to_the_recipes_of_all_releases(configs):
+    page = recipes.README.read_text('utf-8')
+    assert recipes.update(page, configs) == page, 'run `python scripts/docs/recipes.py`'
+    table = recipes.table('releases', configs)
+    assert table.count('](configs/') == 6 * len(recipes.RELEASES)
+    assert all((ROOT / path).is_file() for path in re.findall(r'\]\((configs/.+?)\)', table))
+
+
+def test_the_page_says_how_each_release_is_downloaded():
+    page = recipes.PAGE.read_text('utf-8')
+    for release in recipes.RELEASES:
+        assert page.count(f'\n{release.download}\n') == 1 and f'`{release.path}' in page
 
 
 def test_a_changed_config_changes_its_row(configs):

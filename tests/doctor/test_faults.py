@@ -232,14 +232,21 @@ def test_finds_what_is_wrong_with_weights(name, data):
 
 
 def test_other_architecture_missing_and_cut_files(data):
-    other = weights_config(data, depth=3, out_indices=[2])
-    assert 'depth=3' in lines(check_weights(other)[0])
+    other = weights_config(data, depth=1, out_indices=[0])
+    assert 'depth=1' in lines(check_weights(other)[0])
     path = Path(other.model.backbone.pretrained)
     cut(path, .5)
     assert 'cut short' in lines(check_weights(other)[0])
     path.unlink()
     assert 'does not exist' in lines(check_weights(other)[0]) or 'no such file' in lines(
         check_weights(other)[0])
+
+
+def test_blocks_that_are_left_aside_are_a_warning(data):
+    findings, figures = check_weights(weights_config(data, depth=4, out_indices=[3]))
+    assert not lines(findings) and [f['values_read'] for f in figures.values()] == [1.0]
+    assert 'holds 4 blocks' in lines(findings, WARNING)
+    assert 'depth=2): blocks.2 to blocks.3 are left aside' in lines(findings, WARNING)
 
 
 def test_sound_weights_have_no_findings(data):

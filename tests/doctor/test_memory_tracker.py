@@ -71,3 +71,12 @@ def test_arithmetic_is_counted_by_kernel(tracker):
         Kernel(PRODUCT, torch.bfloat16): (product, ((8, 16), (32, 16))),
         Kernel(CONVOLUTION, torch.float32): (convolution, ((2, 3, 10, 10), (4, 3, 3, 3))),
         Kernel(ATTENTION, torch.float32): (attention, ((1, 2, 8, 16),) * 3)}
+
+
+def test_a_convolution_of_groups_has_a_backward_pass_of_twice_its_operations(tracker):
+    x = torch.randn(1, 32, 8, 8, requires_grad=True)
+    weight = torch.randn(32, 1, 3, 3, requires_grad=True)
+    y = F.conv2d(x, weight, padding=1, groups=32)
+    forward = tracker.flops.total()
+    y.sum().backward()
+    assert forward == 2 * 32 * 64 * 9 and tracker.flops.total() == 3 * forward

@@ -17,6 +17,10 @@ TINY = ('model = dict(backbone=dict(embed_dim=32, depth=4, num_heads=2, out_indi
         'decode_head=dict(in_channels=[32] * 4), auxiliary_head=dict(in_channels=32))\n')
 
 
+ADAPTER = ('model = dict(backbone=dict(embed_dim=32, num_heads=2, deform_num_heads=2), '
+           'decode_head=dict(in_channels=[32] * 4), auxiliary_head=dict(in_channels=32))\n')
+
+
 @pytest.fixture(scope='module')
 def loaded(tmp_path_factory):
     """A config whose data is nowhere."""
@@ -70,6 +74,47 @@ def test_a_training_is_refused(loaded, key, value, message):
         check(loaded, {key: value})
 
 
+@pytest.mark.parametrize(('key', 'value', 'message'), [
+    ('feature_cache', dict(dir='x'), 'feature_cache: the tokens of InternViTAdapter change'),
+    ('sweep', dict(lr=[1e-3]), "sweep: model.backbone.type='InternViTAdapter': expected"),
+    ('model.backbone.pretrained', 'none.pth', 'pretrained file none.pth does not exist'),
+    ('model.backbone.interaction_indexes', [[0, 4]], r'interaction_indexes=\[\[0, 4\]\]'),
+    ('model.backbone.adapt', dict(type='lora'), "unknown key .*'adapt'"),
+    ('model.backbone.init_values', 'x', 'init_values'),
+    ('model.auxiliary_head.in_index', 4, r'gives 4 feature map\(s\)'),
+])
+def test_a_training_of_a_vit_adapter_is_refused(tmp_path, key, value, message):
+    loaded = load_config(str(write_config(tmp_path / 'some.py', Path('nowhere'),
+                                          'vit_adapter_tiny', ADAPTER)))
+    check(loaded, {})
+    with pytest.raises(InputError, match=message):
+        check(loaded, {key: value})
+
+
+OTHER = dict(_delete_=True, type='FrozenViT', name='vit_small_patch14_dinov2', with_fpn=True,
+             overrides=dict(embed_dim=32, depth=4, num_heads=2), out_indices=[0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({}, ''),
+    (dict(name='vit_smal_patch14_dinov2'), "did you mean 'vit_small_patch14_dinov2'"),
+    (dict(pretrained='none.pth'), 'pretrained file none.pth does not exist'),
+    (dict(out_indices=[0, 1, 2, 4]), 'between 0 and depth - 1 = 3'),
+    (dict(overrides=dict(embed_dim=48, depth=4, num_heads=2)), 'gives feature maps of 48 channels'),
+    (dict(mean=[0.0, 0.0, 0.0]), 'data.train.pipeline normalises by mean=.*set model.backbone.mea'),
+    (dict(adapt=dict(type='lora')), 'a FrozenViT is frozen as it is'),
+])
+def test_a_network_of_another_library_is_checked(loaded, changes, message):
+    cfg = copy.deepcopy(loaded)
+    cfg.model.backbone = {**OTHER, **changes}
+    cfg.model.backbone.pop('_delete_')
+    if not message:
+        check(cfg, {})
+        return
+    with pytest.raises(InputError, match=message):
+        check(cfg, {})
+
+
 def test_what_a_run_does_not_read_is_not_checked(loaded):
     check(loaded, {'data.val.classes': ['wall'], 'evaluation.metric': 'mIou',
                    'model.test_cfg.stride': (500, 500)}, no_validate=True)
@@ -77,6 +122,19 @@ def test_what_a_run_does_not_read_is_not_checked(loaded):
           auto_resume=True)
     check(loaded, {'optimizer.betas': [0.9, 1.0], 'workflow': 3}, ('test',), checkpoint='none',
           owns_work_dir=False)
+
+
+def test_a_run_of_deepspeed_is_not_begun_anew_where_it_was_to_be_resumed(loaded, tmp_path):
+    states = tmp_path / 'iter_8/global_step8/mp_rank_00_model_states.pt'
+    states.parent.mkdir(parents=True)
+    states.touch()
+    check(loaded, {'work_dir': str(tmp_path)}, auto_resume=True)  # Nothing says which one.
+    (tmp_path / 'latest').symlink_to('iter_8')
+    check(loaded, {'work_dir': str(tmp_path)})
+    with pytest.raises(InputError, match='--auto-resume: .*DeepSpeed alone.*--load-from .*latest/'):
+        check(loaded, {'work_dir': str(tmp_path)}, auto_resume=True)
+    (tmp_path / 'iter_4.pth').touch()
+    check(loaded, {'work_dir': str(tmp_path)}, auto_resume=True)
 
 
 def test_a_test_is_refused(loaded):
@@ -142,6 +200,14 @@ def test_images_that_are_no_multiple_of_the_patch(shared_data, tmp_path, run_too
     code, out, error = run_tool('train.py', path, '--work-dir', tmp_path / 'run', '--device', 'cpu')
     assert code == 1 and 'expected multiples of the 14-pixel patch' in error.splitlines()[-1]
     assert 'parameter groups' not in out + error
+
+
+def test_images_that_are_no_multiple_of_the_adapter_s_cells(shared_data, tmp_path, run_tool):
+    path = write_config(tmp_path / 'config.py', shared_data, 'vit_adapter_tiny', ADAPTER)
+    code, _, error = run_tool('train.py', path, '--work-dir', tmp_path / 'run', '--device', 'cpu',
+                              '--cfg-options', 'data.train.pipeline.3.crop_size=(80,80)',
+                              'data.train.pipeline.7.size=(80,80)')
+    assert code == 1 and '80x80 pixels: expected multiples of the 32' in error.splitlines()[-1]
 
 
 def test_the_config_is_checked_once(shared_data, tmp_path, monkeypatch):

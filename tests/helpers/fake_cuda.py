@@ -67,6 +67,12 @@ BATCH_NORM = {
     aten.batch_norm_backward_reduce.default: (False, 4),
     aten.batch_norm_backward_elemt.default: (True, 0)}
 
+# Whose fake forms index or copy on the device itself; functions of their first two arguments.
+COMPOSED = {
+    aten.grid_sampler_2d.default: lambda maps, points: maps.new_empty(
+        *maps.shape[:2], *points.shape[1:3]),
+    aten._softmax_backward_data.default: lambda _, output: torch.empty_like(output)}
+
 
 class FakeCuda:
     """What happened on the simulated device.
@@ -222,7 +228,7 @@ class _OnCuda(TorchDispatchMode):
         if func in RESIZES and suggest_memory_format(args[0]) == torch.channels_last:
             size = args[RESIZES[func]][-2:]
             return _with_channels_last(args[0].new_empty(*args[0].shape[:2], *size))
-        out = func(*args, **kwargs)
+        out = COMPOSED[func](*args[:2]) if func in COMPOSED else func(*args, **kwargs)
         if func in CONVOLUTIONS:
             out = _as_cudnn(out, args[:2] if func is aten.convolution.default else args[1:3])
         self._record_copy(func, args, kwargs, out)

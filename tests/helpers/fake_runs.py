@@ -17,7 +17,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from mmseg_custom.distributed.mesh import build_mesh
 from mmseg_custom.distributed.parallelize import choose_engine, parallelize
-from mmseg_custom.distributed.precision import apply_precision
+from mmseg_custom.distributed.precision import apply_precision, training_dtype
 from mmseg_custom.doctor.depth import with_depth
 from mmseg_custom.engine.build import build_network, compute_dtype, head_dtype, master_dtype
 from mmseg_custom.engine.config import load_config, resolve_config
@@ -74,8 +74,9 @@ def built(run: Run, seen: FakeCuda) -> nn.Module:
     with _disable_current_modes():
         model = build_network(cfg, on_meta=True)
         kind = choose_engine(run.engine, model)
-        apply_precision(model, compute_dtype(cfg, model), 'cuda', store=kind != 'fsdp2',
-                        master_dtype=master_dtype(cfg), head_dtype=head_dtype(cfg, model))
+        dtype = training_dtype(compute_dtype(cfg, model), model.backbone)
+        apply_precision(model, dtype, 'cuda', store=kind != 'fsdp2', master_dtype=master_dtype(cfg),
+                        head_dtype=head_dtype(cfg, model))
         mesh = build_mesh('cuda', run.engine.hybrid is True) if kind == 'fsdp2' else None
     model.to_empty(device='cuda' if kind == 'fsdp2' else 'cpu')  # FSDP2 moves what it shards
     wrapped = parallelize(model, 'cuda', run.engine, kind=kind, master_dtype=master_dtype(cfg),
@@ -109,7 +110,7 @@ def _reduce(seen: FakeCuda, bucket: GradBucket) -> torch.futures.Future[torch.Te
 
 def batches(run: Run) -> Iterator[dict]:
     """Yields batches as a loader makes them, of fake tensors on the CPU."""
-    number, side = run.batch.samples, 504
+    number, side = run.batch.samples, run.cfg.crop_size[0]
     while True:
         yield dict(
             img=DataContainer([torch.empty(number, 3, side, side)], stack=True),

@@ -62,6 +62,9 @@ def write_whole(folder: Path) -> None:
     torch.save(dict(meta=meta, state_dict=model.state_dict(), optimizer=optimizer.state_dict()),
                folder / 'iter_1.pth')
     save_sharded(model, str(folder / 'iter_2.dcp'), optimizer, meta)
+    torch.save(dict(module=model.state_dict(), buffer_names=[], optimizer=None, ds_version='0.8.0',
+                    dp_world_size=2, mp_world_size=1, ds_config={}, **meta),
+               folder / 'deepspeed.pth')
 
 
 VALUES = [

@@ -11,6 +11,11 @@ FAMILIES = {
 }
 SIZE = dict(embed_dim=32, num_heads=2, depth=3, img_size=56, out_indices=[2])
 
+# A ViT-Adapter on 4 blocks of width 32, for images whose sides are multiples of 32 pixels.
+ADAPTER = dict(type='InternViTAdapter', embed_dim=32, num_heads=2, depth=4, img_size=32,
+               patch_size=16, conv_inplane=8, deform_num_heads=2, n_points=2,
+               interaction_indexes=[[0, 0], [1, 1], [2, 2], [3, 3]], deform_ratio=0.5)
+
 
 def tiny(family: str = '6b', **options) -> InternViT6B:
     """Builds a backbone of 3 blocks on a grid of 4x4, in float32, with distinct random values."""

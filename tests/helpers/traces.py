@@ -56,8 +56,8 @@ DEFAULTS = dict(ranks=1, engine='auto', iters=10, dtype='float32', accumulation=
                 clip=1.0, checkpoint_every=1, checkpoint_blocks=None, prefetch=1, depth=4, unread=0,
                 hybrid=False, reshard_after_forward='auto', reduce_dtype='fp32', cpu_offload=False,
                 compile=False, save=None, resume=None, start=0, native=False,
-                frozen=False, hosts=1, heads='float32', backbone={}, queried=0)
-GLOBAL_BATCH, SIDE, CLASSES = 4, 28, 5
+                frozen=False, hosts=1, heads='float32', backbone={}, queried=0, side=28)
+GLOBAL_BATCH, CLASSES = 4, 5
 
 
 @HEADS.register_module()
@@ -67,15 +67,16 @@ class WithoutDraws(PlainMaskHead):
     def forward_train(self, inputs, img_metas, gt_semantic_seg, train_cfg):
         """Computes the cross-entropy of all predictions, by which queries are masked."""
         scores = [pixel_scores(*each) for each in self(inputs, of_all_blocks=True)]
-        labels = nn.functional.max_pool2d(gt_semantic_seg.float(), SIDE // scores[0].shape[-1])
+        side = gt_semantic_seg.shape[-1] // scores[0].shape[-1]
+        labels = nn.functional.max_pool2d(gt_semantic_seg.float(), side)
         return dict(loss_seg=sum(nn.functional.cross_entropy(each, labels[:, 0].long())
                                  for each in scores))
 
 
-def queried_segmentor(blocks: int, depth: int, backbone: dict) -> nn.Module:
+def queried_segmentor(blocks: int, depth: int, backbone: dict, side: int) -> nn.Module:
     """Backbone, and queries that pass its last blocks."""
     config = segmentor_config(
-        test_cfg=dict(mode='slide', crop_size=(SIDE, SIDE), stride=(14, 14)), img_size=SIDE,
+        test_cfg=dict(mode='slide', crop_size=(side, side), stride=(14, 14)), img_size=side,
         depth=depth, **backbone)
     config.decode_head = dict(
         type='WithoutDraws', blocks='backbone', num_blocks=blocks, in_channels=32, channels=8,
@@ -84,13 +85,13 @@ def queried_segmentor(blocks: int, depth: int, backbone: dict) -> nn.Module:
 
 
 def segmentor(norm: bool, depth: int, unread: int, frozen: bool, backbone: dict,
-              queried: int) -> nn.Module:
+              queried: int, side: int) -> nn.Module:
     """Backbone, pyramid, a UPerNet and an auxiliary head; all is trained by default."""
     if queried:
-        return queried_segmentor(queried, depth, backbone)
+        return queried_segmentor(queried, depth, backbone, side)
     config = segmentor_config(
         'upernet', heads=dict(norm_cfg=dict(type='SyncBN') if norm else None, dropout_ratio=0.0),
-        test_cfg=dict(mode='slide', crop_size=(SIDE, SIDE), stride=(14, 14)), img_size=SIDE,
+        test_cfg=dict(mode='slide', crop_size=(side, side), stride=(14, 14)), img_size=side,
         depth=depth + unread, out_indices=list(range(depth - 4, depth)), freeze_vit=frozen,
         **backbone)
     config.decode_head.pool_scales = (1, 2)
@@ -98,10 +99,10 @@ def segmentor(norm: bool, depth: int, unread: int, frozen: bool, backbone: dict,
     return build_segmentor(config)
 
 
-def batch_of(iteration: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The global batch: images (4, 3, 28, 28) and labels (4, 1, 28, 28)."""
+def batch_of(iteration: int, side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The global batch: images (4, 3, side, side) and labels (4, 1, side, side)."""
     generator = torch.Generator().manual_seed(iteration)
-    images = torch.randn(GLOBAL_BATCH, 3, SIDE, SIDE, generator=generator)
+    images = torch.randn(GLOBAL_BATCH, 3, side, side, generator=generator)
     labels = (images.sum(1, keepdim=True) * 1.5).round().long() % CLASSES
     return images, labels
 
@@ -124,7 +125,7 @@ def train(rank: int, options: dict, path: Path, port: str) -> None:
     resume = options['resume'] and str(path.with_name(options['resume']))
     with torch.device('meta') if resume else nullcontext():
         model = segmentor(*(options[name] for name in (
-            'norm', 'depth', 'unread', 'frozen', 'backbone', 'queried')))
+            'norm', 'depth', 'unread', 'frozen', 'backbone', 'queried', 'side')))
     if options['native']:  # as on hardware with instructions for bfloat16
         precision.is_fast_on_cpu = lambda dtype: True
     engine = Engine.of(dict(type=options['engine'], **{name: options[name] for name in (
@@ -146,7 +147,7 @@ def train(rank: int, options: dict, path: Path, port: str) -> None:
         load_optimizer(optimizer, checkpoint, model.module)
     losses, norms = [], []
     for iteration in range(options['start'], options['iters']):
-        images, labels = batch_of(iteration)
+        images, labels = batch_of(iteration, options['side'])
         steps = options['accumulation']
         optimizer.zero_grad()
         losses.append(0.0)
@@ -167,7 +168,8 @@ def train(rank: int, options: dict, path: Path, port: str) -> None:
                  dict(iter=iteration + 1), link_latest=True)
     assert all(map(torch.equal, frozen_values(model), frozen))
     model.eval()
-    image = batch_of(0)[0][:1].repeat(1, 1, 1, 1 + rank)  # ranks have different numbers of windows
+    # Ranks have different numbers of windows.
+    image = batch_of(0, options['side'])[0][:1].repeat(1, 1, 1, 1 + rank)
     meta = dict.fromkeys(('ori_shape', 'img_shape', 'pad_shape'), (*image.shape[2:], 3))
     meta['flip'] = False
     labels = []

@@ -97,3 +97,16 @@ def test_a_missing_library_is_said(monkeypatch):
     monkeypatch.setattr(mask_matching, 'find_spec', lambda name: None if name == 'scipy' else name)
     with pytest.raises(InputError, match=r"needs scipy.* pip install 'mmseg_custom\[masks\]'"):
         require_mask_libraries()
+
+
+def test_fixed_queries_are_those_of_the_classes(labels):
+    options = MaskLossOptions(num_classes=5, num_points=64, matching='fixed')
+    masks, classes = predictions()
+    losses = mask_losses([(masks, classes)], mask_targets(labels, 5), options)
+    of_masks, of_classes = torch.autograd.grad(sum(losses.values()), (masks, classes))
+    compared = [[0, 2, 4], [1]]  # of each image; the others learn that there is no object
+    for each, known in zip(of_masks, compared):
+        assert each.flatten(1).any(1).nonzero().flatten().tolist() == known
+    for image, known in zip(of_classes, compared):
+        for query, gradient in enumerate(image):
+            assert gradient.argmin() == (query if query in known else 5)

@@ -7,7 +7,7 @@ img_norm_cfg = dict(
     mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 
 
-def pipelines(crop_size, img_scale, setr_resize=True, **labels):
+def pipelines(crop_size, img_scale, setr_resize=True, multiple=14, **labels):
     """Builds the training and the test pipeline.
 
     Args:
@@ -15,6 +15,7 @@ def pipelines(crop_size, img_scale, setr_resize=True, **labels):
         img_scale: Largest long side and short side in pixels that an image is resized to.
         setr_resize: Whether test images are resized so that their short side is at least one
             crop, which leaves no window to pad.
+        multiple: Pixels that the sides of test images are made multiples of; None leaves them.
         labels: Options of LoadAnnotations.
     """
     normalize = dict(type='Normalize', **img_norm_cfg)
@@ -41,7 +42,7 @@ def pipelines(crop_size, img_scale, setr_resize=True, **labels):
             flip=False,
             transforms=[
                 resize,
-                dict(type='ResizeToMultiple', size_divisor=14),
+                *([dict(type='ResizeToMultiple', size_divisor=multiple)] if multiple else []),
                 dict(type='RandomFlip'),
                 normalize,
                 dict(type='ImageToTensor', keys=['img']),

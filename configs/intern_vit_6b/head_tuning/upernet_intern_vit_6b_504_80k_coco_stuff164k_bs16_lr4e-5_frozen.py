@@ -1,7 +1,2 @@
-# Head tuning of InternViT-6B on COCO-Stuff 164k.
-_base_ = [
-    '../../_base_/recipes/head_tuning_6b.py',
-    '../../_base_/datasets/coco_stuff164k_504x504.py',
-]
-
-model = dict(decode_head=dict(num_classes=171), auxiliary_head=dict(num_classes=171))
+# The name that version 1.0.0 gave to the recipe in the file below.
+_base_ = './upernet_intern_vit_6b_504_80k_cocostuff164k_bs16_lr4e-5_frozen.py'

@@ -1,7 +1,2 @@
-# Linear probing of InternViT-6B on COCO-Stuff 164k.
-_base_ = [
-    '../../_base_/recipes/linear_probing_6b.py',
-    '../../_base_/datasets/coco_stuff164k_504x504.py',
-]
-
-model = dict(decode_head=dict(num_classes=171))
+# The name that version 1.0.0 gave to the recipe in the file below.
+_base_ = './linear_intern_vit_6b_504_80k_cocostuff164k_bs16_lr4e-5_frozen.py'

@@ -31,6 +31,9 @@ AFTER = {'with_fpn', 'with_final_norm', 'freeze_vit', 'drop_path_rate', 'pretrai
 # Settings that the key leaves out, because it holds the names of the images that they lead to.
 LOCATIONS = {'data_root', 'img_dir', 'ann_dir', 'split', 'max_image_num', 'few_shot'}
 
+WITH_ADAPTER = ('feature_cache: the tokens of InternViTAdapter change in training, from the first '
+                'block on, so that no feature maps can be kept; leave feature_cache out')
+
 
 def describe(run: Run, model: nn.Module, seed: int) -> dict:
     """Returns the key of a run's cache, as plain values.
@@ -49,7 +52,8 @@ def describe(run: Run, model: nn.Module, seed: int) -> dict:
         format=1, weights=weights_of(model.backbone), backbone=_settings(cfg, model.backbone),
         computed_in=str(dtype).removeprefix('torch.'), data=_without(cfg.data.train, LOCATIONS),
         images=images_of(dataset), seed=seed)
-    of['backbone'].update(_frozen_part(model.backbone))
+    of['backbone'].update({**_frozen_part(model.backbone),
+                           **getattr(model.backbone, 'cache_record', {})})
     renumbered = renumbered_labels(dataset)
     if renumbered is not None:
         of['labels'] = renumbered
@@ -63,11 +67,13 @@ def check_frozen(model: nn.Module) -> None:
         InputError: If it is such a backbone; the message names the setting.
     """
     backbone = model.backbone
+    if getattr(backbone, 'changes_tokens', False):
+        raise InputError(WITH_ADAPTER)
     if not hasattr(backbone, 'frozen_features'):
         raise InputError(f'feature_cache: the backbone {type(backbone).__name__} has no frozen '
-                         'feature maps: expected InternViT6B; leave feature_cache out')
+                         'feature maps: expected InternViT6B or FrozenViT; leave feature_cache out')
     check_tuning(backbone.tuning)
-    if backbone.pos_embed.requires_grad:
+    if getattr(getattr(backbone, 'pos_embed', None), 'requires_grad', False):
         raise InputError('feature_cache: model.backbone.unfreeze_pos_embed=True trains the '
                          'position embedding, and all feature maps change with every step: set it '
                          'to False, or leave feature_cache out')

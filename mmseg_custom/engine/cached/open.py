@@ -95,6 +95,8 @@ def drop_unneeded_blocks(run: Run, model: nn.Module) -> None:
         run: The run.
         model: Segmentor with its weights, unwrapped.
     """
+    if not droppable_blocks(model.backbone):
+        return
     settings = CacheSettings.of(run.cfg.feature_cache)
     rank, _ = get_dist_info()
     source = weights_source_of(model.backbone)

@@ -61,6 +61,17 @@ PARAMETERS: dict[str, dict[str, Kind]] = {
         train_last=COUNT | NONE, train_norms=FLAG,
         pretrained=Kind(PATH.words, lambda value: not isinstance(value, Real | Mapping | Sequence)
                         or isinstance(value, str))),
+    'FrozenViT': dict(
+        name=TEXT, out_indices=many(COUNT, least=1) | NONE, final_norm=FLAG, with_fpn=FLAG,
+        with_final_norm=FLAG, mean=many(NUMBER, 3), std=many(POSITIVE, 3),
+        own_mean=many(NUMBER, 3) | NONE, own_std=many(POSITIVE, 3) | NONE,
+        overrides=SETTINGS | NONE, freeze_vit=FLAG,
+        pretrained=Kind(PATH.words, lambda value: not isinstance(value, Real | Mapping | Sequence)
+                        or isinstance(value, str))),
+    'InternViTAdapter': dict(
+        init_values=NUMBER, conv_inplane=SIZE, n_points=SIZE, deform_num_heads=SIZE,
+        interaction_indexes=many(many(COUNT, least=1), least=1), cffn_ratio=POSITIVE,
+        deform_ratio=POSITIVE, pretrained=PATH),
     'BaseDecodeHead': dict(
         in_channels=SIZE | many(SIZE), channels=SIZE, num_classes=SIZE, out_channels=SIZE | NONE,
         threshold=NUMBER | NONE, dropout_ratio=number(most=1), conv_cfg=TYPED | NONE,
@@ -121,7 +132,7 @@ PARAMETERS: dict[str, dict[str, Kind]] = {
 }
 # Parameters of what a class passes its ``**kwargs`` on to, which takes no others.
 FURTHER_PARAMETERS: dict[str, dict[str, Kind]] = {
-    'CheckpointHook': dict(filename_tmpl=TEXT, meta=SETTINGS, create_symlink=FLAG, deepspeed=ANY),
+    'CheckpointHook': dict(filename_tmpl=TEXT, meta=SETTINGS, create_symlink=FLAG, deepspeed=FLAG),
 }
 LOADER = dict(
     samples_per_gpu=SIZE, workers_per_gpu=COUNT, persistent_workers=FLAG, pin_memory=FLAG,
@@ -168,6 +179,7 @@ SETTINGS_OF_RUNS: dict[str, Kind] = dict(
     accumulation=SIZE, checkpoint_config=SETTINGS | NONE, crop_size=PAIR | SIZE,
     cudnn_benchmark=FLAG,
     custom_hooks=many(TYPED) | NONE, custom_imports=SETTINGS | NONE, data=SETTINGS,
+    deepspeed=FLAG, deepspeed_config=TEXT | SETTINGS | NONE,
     dist_params=SETTINGS | NONE, engine=SETTINGS | NONE, evaluation=SETTINGS | NONE,
     feature_cache=SETTINGS | NONE, find_unused_parameters=FLAG,
     head_precision=one_of(None, 'fp32', 'bf16'), load_from=PATH,
@@ -181,13 +193,12 @@ SETTINGS_OF_RUNS: dict[str, Kind] = dict(
     total_iters=steps(1) | NONE,
     train_cfg=SETTINGS | NONE, work_dir=PATH, workflow=many(ANY))
 # Those that a test reads.
-TESTED = ('cudnn_benchmark', 'custom_imports', 'data', 'dist_params', 'engine', 'head_precision',
-          'log_level', 'model', 'mp_start_method', 'opencv_num_threads', 'precision', 'test_cfg',
-          'work_dir')
+TESTED = ('cudnn_benchmark', 'custom_imports', 'data', 'deepspeed', 'deepspeed_config',
+          'dist_params', 'engine', 'head_precision', 'log_level', 'model', 'mp_start_method',
+          'opencv_num_threads', 'precision', 'test_cfg', 'work_dir')
 # Keys that mmseg's tools write into the configs they save, or that the original's configs have;
 # the command line sets what they stand for.
 WITHOUT_EFFECT: dict[str, str] = dict(
-    auto_resume='--auto-resume', deepspeed='--engine', deepspeed_config='--engine',
-    device='--device', gpu_ids='--gpu-id', gpus='--gpu-id', launcher='--launcher',
-    local_rank='--launcher', seed='--seed', deterministic='--deterministic', fp16='precision',
-    auto_scale_lr='optimizer.lr')
+    auto_resume='--auto-resume', device='--device', gpu_ids='--gpu-id', gpus='--gpu-id',
+    launcher='--launcher', local_rank='--launcher', seed='--seed',
+    deterministic='--deterministic', fp16='precision', auto_scale_lr='optimizer.lr')

@@ -15,10 +15,12 @@ from torch.utils.data import Dataset
 from ...checkpoint.provenance import known_sha256, weights_source_of
 from ...datasets.nesting import few_shot_lists, innermost_datasets
 from ...distributed.parallelize import engine_of, unwrap
+from ...distributed.precision import training_dtype
 from ...evaluation.run_info import versions
 from ...layers.lora import LoraOptions
 from ...missing import ROOT
-from ...models.tuning import FROZEN, FULL, LAST_BLOCKS, is_internvit, tuning_of
+from ...models.backbone_options import backbone_option, has_frozen_features
+from ...models.tuning import FROZEN, FULL, LAST_BLOCKS, has_vit_adapter, is_internvit, tuning_of
 from ...units import format_bytes
 from ..build import compute_dtype, head_dtype
 from ..config import kind_of
@@ -42,8 +44,8 @@ def recipe(run: Run, config_file: str) -> Facts:
     found = {'Kind': kind_of_run(run), 'Config': cfg.filename or '',
              'SHA-256 of its copy here': _hash_of(config_file),
              'Varied': _settings(cfg.get('sweep') or {}, cfg.get('sweep') or {}),
-             'Backbone': _module(cfg.model.get('backbone'), 'embed_dim', 'depth', 'num_heads',
-                                 'img_size', 'patch_size', 'out_indices'),
+             'Backbone': _module(cfg.model.get('backbone'), 'name', 'embed_dim', 'depth',
+                                 'num_heads', 'img_size', 'patch_size', 'out_indices'),
              'Head': _module(cfg.model.get('decode_head'), 'num_classes', 'channels'),
              'Auxiliary head': _module(cfg.model.get('auxiliary_head'), 'channels'),
              'Optimizer': _module(cfg.get('optimizer'), 'lr', 'weight_decay', 'betas', 'momentum'),
@@ -65,8 +67,14 @@ def kind_of_run(run: Run) -> str:
     if chosen := few_shot_lists(run.data['train']):
         few = f', few-shot ({chosen[0].fraction or "a selection of images"})'
     backbone = dict(model.get('backbone', {}))
+    if has_vit_adapter(backbone):
+        head = kind_of(model) if isinstance(model.decode_head, dict) else 'several heads'
+        return (f'ViT-Adapter: the vision transformer is frozen, the adapter and the {head} head '
+                f'are trained{few}')
     if not is_internvit(backbone):  # whose options have these names, and maybe others
-        backbone = {name: backbone[name] for name in ('freeze_vit',) if name in backbone}
+        known = has_frozen_features(backbone)
+        backbone = {'freeze_vit': backbone_option(backbone, 'freeze_vit')} if (
+            known or 'freeze_vit' in backbone) else {}
     if 'decode_head' not in model or {'freeze_vit', 'adapt', 'train_last'}.isdisjoint(backbone):
         return f'training{few}'
     head = kind_of(model) if isinstance(model.decode_head, dict) else 'several heads'
@@ -104,7 +112,8 @@ def network(run: Run, model: nn.Module) -> Facts:
               for name, part in segmentor.named_children()}
     trained, total = (sum(count[i] for count in counts.values()) for i in (0, 1))
     parts = ', '.join(f'{name} {count[0]:,}' for name, count in counts.items() if count[0])
-    dtype, of_heads = compute_dtype(run.cfg, segmentor), head_dtype(run.cfg, segmentor)
+    of_heads = head_dtype(run.cfg, segmentor)
+    dtype = training_dtype(compute_dtype(run.cfg, segmentor), getattr(segmentor, 'backbone', None))
     return {'Engine': f'{engine_of(run.engine, segmentor)[0]}: {run.batch.ranks} process(es) on '
                       + ('GPUs' if run.device == 'cuda' else 'the CPU'),
             **({} if dtype is None else {
@@ -191,8 +200,8 @@ def _batch(run: Run) -> str:
 def _start_weights(run: Run) -> str:
     checkpoint = run.checkpoint
     if checkpoint is None:
-        pretrained = (run.cfg.model.get('backbone') or {}).get('pretrained') or run.cfg.model.get(
-            'pretrained')
+        pretrained = backbone_option(run.cfg.model.get('backbone') or {}, 'pretrained') or (
+            run.cfg.model.get('pretrained'))
         return str(pretrained or 'none: random values')
     size = '' if osp.isdir(checkpoint.path) or not osp.exists(checkpoint.path) else (
         f' ({format_bytes(osp.getsize(checkpoint.path))})')

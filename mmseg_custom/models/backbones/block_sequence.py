@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
-from mmcv.runner import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..tuning import FROZEN, Tuning
+from .pyramid_backbone import PyramidBackbone
 
 
-class BlockSequence(BaseModule):
+class BlockSequence(PyramidBackbone):
     """Base of a backbone with ``blocks``: image -> tokens -> blocks -> tokens that are read.
 
     Attributes:
@@ -87,8 +87,8 @@ class BlockSequence(BaseModule):
     def leave_blocks(self, count: int) -> None:
         """Leaves the last blocks that are read to a head, which calls :meth:`run_left_block`.
 
-        :meth:`forward` then returns what the first of them is given, in the dtype that tokens have
-        between blocks: the class token (B, D, 1, 1), and the others (B, D, h, w).
+        The backbone's ``forward`` then returns what the first of them is given, in the dtype that
+        tokens have between blocks: the class token (B, D, 1, 1), and the others (B, D, h, w).
 
         Args:
             count: Number of blocks; 0 for none. Block ``first_left`` must not come before the
@@ -130,7 +130,7 @@ class BlockSequence(BaseModule):
         return self._outputs(outs + self._read_from(tokens, start), grid)
 
     def _frozen_part(self, images: Tensor) -> list[Tensor]:
-        """(B, in_chans, H, W) -> see :meth:`frozen_features` for partly trained blocks."""
+        """(B, in_chans, H, W) -> maps and tokens: see the backbone's ``frozen_features``."""
         tokens, grid = self._embed(images)
         tokens, outs = self._run_blocks(tokens, 0, self.first_trained)
         return [*_maps(outs, grid), *_split(tokens, grid)]
@@ -157,17 +157,19 @@ class BlockSequence(BaseModule):
         tokens, outs = self._run_blocks(tokens, start, self.first_left)
         return [tokens] if self.num_left else outs
 
-    def _run_blocks(self, tokens: Tensor, start: int, stop: int) -> tuple[Tensor, list[Tensor]]:
+    def _run_blocks(self, tokens: Tensor, start: int, stop: int,
+                    counted_from: int | None = None) -> tuple[Tensor, list[Tensor]]:
         """Runs some of the blocks; returns the last tokens, and those of blocks that are read.
 
         Args:
             tokens: (B, 1 + N, D).
-            start: Index of the first block to run, from which on those to recompute are counted.
+            start: Index of the first block to run.
             stop: Index after that of the last one.
+            counted_from: Index from which on blocks to recompute are counted; default: ``start``.
         """
         outs = []
         for i in range(start, stop):
-            tokens = self._run_block(i, tokens, start)
+            tokens = self._run_block(i, tokens, start if counted_from is None else counted_from)
             if i in self.out_indices:
                 outs.append(tokens)
         return tokens, outs

@@ -1,9 +1,12 @@
 """Options of a backbone that do not fit each other: refused before anything is built."""
 from collections.abc import Sequence
+from itertools import pairwise
 
 from ...errors import InputError
 from ...layers.quantized_linear import DTYPES
-from ..tuning import FULL, LAST_BLOCKS, Tuning
+from ..tuning import FULL, KEY, LAST_BLOCKS, Tuning
+
+ADAPTER_STRIDE = 16  # pixels of a cell on the third of the four levels
 
 
 def check_out_indices(out_indices: Sequence[int], depth: int, with_fpn: bool) -> None:
@@ -64,3 +67,50 @@ def check_sizes(embed_dim: int, num_heads: int, depth: int, img_size: int, patch
     if kernels != depth:
         raise InputError(f'use_flash_attn has {kernels} entries: expected one for each of the '
                          f'{depth} blocks, or True or False')
+
+
+def check_adapter(depth: int, patch_size: int, embed_dim: int, out_indices: Sequence[int],
+                  interaction_indexes: Sequence[Sequence[int]] | None, deform_num_heads: int,
+                  deform_ratio: float, freeze_vit: bool, with_fpn: bool) -> None:
+    """Refuses options of a ViT-Adapter that do not fit each other.
+
+    Raises:
+        InputError: Naming the option.
+    """
+    if not freeze_vit:
+        raise InputError(f'{KEY}.freeze_vit={freeze_vit!r}: a ViT-Adapter keeps the vision '
+                         'transformer frozen, as published; set it to True, or train an '
+                         'InternViT6B')
+    if with_fpn:
+        raise InputError(f'{KEY}.with_fpn={with_fpn!r}: the adapter makes the four feature maps '
+                         'itself; leave it out')
+    if patch_size != ADAPTER_STRIDE:
+        raise InputError(f'{KEY}.patch_size={patch_size}: the adapter meets the tokens at a stride '
+                         f'of {ADAPTER_STRIDE} pixels: expected {ADAPTER_STRIDE}; the patch '
+                         'embedding of a file with other patches is resampled')
+    if list(out_indices) not in ([0, 1, 2, 3], [1, 2, 3]):
+        raise InputError(f'{KEY}.out_indices={list(out_indices)}: these are levels of the adapter, '
+                         'not blocks: expected [0, 1, 2, 3], the strides 4, 8, 16 and 32, or '
+                         '[1, 2, 3], without the first')
+    _check_interactions(interaction_indexes, depth)
+    width = int(embed_dim * deform_ratio)
+    if embed_dim % deform_num_heads or width % deform_num_heads or not width:
+        raise InputError(f'{KEY}.deform_num_heads={deform_num_heads}: expected a divisor of '
+                         f'embed_dim {embed_dim} and of deform_ratio x embed_dim = {width}')
+
+
+def _check_interactions(indexes: Sequence[Sequence[int]] | None, depth: int) -> None:
+    """Refuses stretches of blocks that are not all blocks, in their order."""
+    cuts = [round(depth * i / 4) for i in range(5)]
+    example = [[first, after - 1] for first, after in pairwise(cuts) if after > first]
+    expected = (f'expected the first and the last block of each stretch, from 0 to depth - 1 = '
+                f'{depth - 1} without a gap, e.g. {example}')
+    following = 0
+    for stretch in indexes or ():
+        if len(stretch) < 1 or stretch[0] != following or stretch[-1] < stretch[0]:
+            break
+        following = stretch[-1] + 1
+    else:
+        if following == depth:
+            return
+    raise InputError(f'{KEY}.interaction_indexes={indexes and [*map(list, indexes)]}: {expected}')

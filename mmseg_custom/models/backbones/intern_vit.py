@@ -91,6 +91,7 @@ class InternViT6B(BlockSequence):
             fit, ``out_indices`` that do not exist, a pyramid without four feature maps, or a
             pretrained file that does not fit.
     """
+    _has_cls_token = True
 
     def __init__(self, in_chans: int = 3, patch_size: int = 14, img_size: int = 224,
                  pretrain_size: int = 224, qkv_bias: bool = False, drop_path_rate: float = 0.0,
@@ -105,8 +106,7 @@ class InternViT6B(BlockSequence):
                  frozen_dtype: str | None = None, adapt: Mapping | None = None,
                  train_last: int | None = None, train_norms: bool = False, **unknown):
         super().__init__()
-        known = [name for name in inspect.signature(type(self)).parameters if name != 'unknown']
-        refuse_unknown('model.backbone', unknown, known)
+        self._refuse(unknown)
         check_out_indices(out_indices, depth, with_fpn)
         flash = (list(use_flash_attn) if isinstance(use_flash_attn, Sequence)
                  else [bool(use_flash_attn)] * depth)
@@ -124,13 +124,15 @@ class InternViT6B(BlockSequence):
         self.set_map_format()
 
         # A file brings all these parameters: on the meta device they cost nothing until it does.
-        with _default_dtype(torch.bfloat16), torch.device('meta') if pretrained else nullcontext():
+        with default_dtype(torch.bfloat16), torch.device('meta') if pretrained else nullcontext():
             self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim)
             num_tokens = 1 + (img_size // patch_size) ** 2
             self.pos_embed = nn.Parameter(torch.empty(1, num_tokens, embed_dim))
-            self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
+            self.cls_token = (nn.Parameter(torch.empty(1, 1, embed_dim)) if self._has_cls_token
+                              else None)
             nn.init.trunc_normal_(self.pos_embed, std=0.02)
-            nn.init.trunc_normal_(self.cls_token, std=0.02)
+            if self.cls_token is not None:
+                nn.init.trunc_normal_(self.cls_token, std=0.02)
             blocks = (
                 Block(embed_dim, num_heads, mlp_ratio, qkv_bias, qk_normalization, norm_type,
                       init_values, layerscale_force_fp32,
@@ -140,7 +142,7 @@ class InternViT6B(BlockSequence):
                 quantize_linears(block, frozen_dtype)
                 if frozen_dtype and not self.tuning.trains(i, 'mlp.fc1.weight') else block
                 for i, block in enumerate(blocks))
-        with _default_dtype(torch.bfloat16):
+        with default_dtype(torch.bfloat16):
             if with_fpn:
                 for name, level in build_pyramid(embed_dim, with_final_norm).items():
                     self.add_module(name, level)
@@ -157,6 +159,11 @@ class InternViT6B(BlockSequence):
         watch_state_dicts(self)
         if self.tuning.kind != FULL:
             self.train()
+
+    def _refuse(self, unknown: Mapping) -> None:
+        """Refuses arguments that the constructor does not have."""
+        known = [name for name in inspect.signature(type(self)).parameters if name != 'unknown']
+        refuse_unknown('model.backbone', unknown, known)
 
     def _freeze(self) -> None:
         """Freezes the parameters that are not trained."""
@@ -176,7 +183,7 @@ class InternViT6B(BlockSequence):
         check_adapters(self.blocks[0], options, self.frozen_dtype)
         for block in self.blocks:
             block.adds_as_frozen = True
-        with _default_dtype(torch.bfloat16):
+        with default_dtype(torch.bfloat16):
             for i in self.tuning.blocks:
                 add_lora(self.blocks[i], options)
         start_adapters(self, self.adapt_folder)
@@ -205,30 +212,6 @@ class InternViT6B(BlockSequence):
         """Folder of peft's that the adapters start from; None if they start at zero."""
         return self.tuning.adapt_folder
 
-    @property
-    def pyramid(self) -> dict[str, nn.Module]:
-        """Levels of the feature pyramid by name, in order of their strides; empty without one."""
-        return {name: getattr(self, name) for name in LEVELS} if self.with_fpn else {}
-
-    def named_trunk_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yields names and parameters before the pyramid: the part that ``freeze_vit`` freezes."""
-        for name, parameter in self.named_parameters():
-            if name.partition('.')[0] not in LEVELS:
-                yield name, parameter
-
-    def set_map_format(self, dtype: torch.dtype = torch.float32,
-                       memory_format: torch.memory_format = torch.contiguous_format) -> None:
-        """Sets how :meth:`forward` returns feature maps.
-
-        Args:
-            dtype: Their dtype.
-            memory_format: ``torch.channels_last`` for a head that computes so: tokens (B, N, D) are
-                stored like that.
-        """
-        self._map_dtype, self._map_memory_format = dtype, memory_format
-
-    def init_weights(self) -> None:
-        """Does nothing: the constructor initialised or loaded every parameter."""
 
     def train(self, mode: bool = True) -> 'InternViT6B':
         """Sets the training mode; frozen parts stay in eval mode."""
@@ -238,7 +221,7 @@ class InternViT6B(BlockSequence):
         self.positions = PosEmbedCache()
         if self.tuning.kind != FULL:
             for name, child in self.named_children():
-                if name not in LEVELS:
+                if name not in self.beside_trunk:
                     child.eval()
             for block in self.blocks[self.first_trained:self._num_read]:
                 block.train(mode)
@@ -268,12 +251,7 @@ class InternViT6B(BlockSequence):
         features = self._trunk(images) if isinstance(images, Tensor) else self._go_on(images)
         if self.num_left:
             return list(features)
-        if before_pyramid:
-            return [x.contiguous().float() for x in features]
-        if self.with_fpn:
-            features = [level(x) for level, x in zip(self.pyramid.values(), features)]
-        return [x.contiguous(memory_format=self._map_memory_format).to(self._map_dtype)
-                for x in features]
+        return self._hand_on(features, before_pyramid)
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> list[Tensor]:
@@ -306,18 +284,16 @@ class InternViT6B(BlockSequence):
         found = self._trained_part(cls_token, patches)
         return found if self.num_left else [*self._cast(maps), *found]
 
-    def _cast(self, features: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Casts given feature maps to the dtype that the pyramid's parameters are stored in."""
-        return [x.to(self.up1[0].weight.dtype) for x in features] if self.with_fpn else features
-
     def _add_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, D) -> (B, 1 + N, D): puts the class token in front and adds the positions."""
-        cls_token = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
         # While it learns, its casts and gathered shards change at addresses that may repeat: the
         # cache could not tell.
         fresh = self.training and self._trains_positions
         positions = (resample_pos_embed if fresh else self.positions)(self.pos_embed, grid)
         positions = positions.to(tokens.dtype)
+        if self.cls_token is None:  # The convolution's tokens are stored with the channels first.
+            return (tokens + positions[:, 1:]).contiguous()
+        cls_token = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
         return torch.cat([cls_token, tokens], dim=1) + positions
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -327,7 +303,7 @@ class InternViT6B(BlockSequence):
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     """Builds parameters in ``dtype`` from the start; a cast afterwards would hold both copies."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

@@ -1,0 +1,8 @@
+# Head tuning of InternViT-300M-448px-V2_5 on ADE20K.
+_base_ = [
+    '../../_base_/recipes/head_tuning_300m.py',
+    '../../_base_/datasets/ade20k_504x504.py',
+]
+
+model = dict(backbone=dict(pretrained='./pretrained/InternViT-300M-448px-V2_5'))
+data = dict(samples_per_gpu=16)  # on one GPU: a batch of 16

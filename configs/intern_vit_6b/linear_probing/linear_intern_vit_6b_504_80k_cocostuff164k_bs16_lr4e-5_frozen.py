@@ -1,0 +1,7 @@
+# Linear probing of InternViT-6B on COCO-Stuff 164k.
+_base_ = [
+    '../../_base_/recipes/linear_probing_6b.py',
+    '../../_base_/datasets/coco_stuff164k_504x504.py',
+]
+
+model = dict(decode_head=dict(num_classes=171))

@@ -1,0 +1,10 @@
+# Head tuning of InternViT-6B-448px-V2_5 on COCO-Stuff 164k.
+_base_ = [
+    '../../_base_/recipes/head_tuning_6b_448px.py',
+    '../../_base_/datasets/coco_stuff164k_504x504.py',
+]
+
+model = dict(
+    backbone=dict(pretrained='./pretrained/intern_vit_6b_448px_v2_5.pth'),
+    decode_head=dict(num_classes=171),
+    auxiliary_head=dict(num_classes=171))

@@ -1,0 +1,63 @@
+"""What backbones of this package share: a feature pyramid, and how feature maps are handed on.
+
+B batch, D width, h w patch grid.
+"""
+from collections.abc import Iterator, Sequence
+
+import torch
+from mmcv.runner import BaseModule
+from torch import Tensor, nn
+
+from ...layers.feature_pyramid import LEVELS
+
+
+class PyramidBackbone(BaseModule):
+    """A network that gives feature maps, the trunk, and an optional feature pyramid behind it.
+
+    Attributes:
+        with_fpn: Whether there is a pyramid, with the levels ``up1`` to ``up4``.
+        beside_trunk: Names of the parts that are trained beside a frozen trunk.
+        changes_tokens: Whether trained parts change the tokens between frozen blocks, so that
+            gradients pass these, and there are no frozen feature maps.
+    """
+    with_fpn = False
+    beside_trunk: tuple[str, ...] = LEVELS
+    changes_tokens = False
+
+    @property
+    def pyramid(self) -> dict[str, nn.Module]:
+        """Levels of the feature pyramid by name, in order of their strides; empty without one."""
+        return {name: getattr(self, name) for name in LEVELS} if self.with_fpn else {}
+
+    def named_trunk_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yields names and parameters of the part that can be frozen."""
+        for name, parameter in self.named_parameters():
+            if name.partition('.')[0] not in self.beside_trunk:
+                yield name, parameter
+
+    def set_map_format(self, dtype: torch.dtype = torch.float32,
+                       memory_format: torch.memory_format = torch.contiguous_format) -> None:
+        """Sets how the forward pass returns feature maps.
+
+        Args:
+            dtype: Their dtype.
+            memory_format: ``torch.channels_last`` for a head that computes so: tokens (B, N, D) are
+                stored like that.
+        """
+        self._map_dtype, self._map_memory_format = dtype, memory_format
+
+    def init_weights(self) -> None:
+        """Does nothing: the constructor initialised or loaded every parameter."""
+
+    def _hand_on(self, features: Sequence[Tensor], before_pyramid: bool = False) -> list[Tensor]:
+        """Takes feature maps (B, D, h, w) through the pyramid, and to the format of the heads."""
+        if before_pyramid:
+            return [x.contiguous().float() for x in features]
+        if self.with_fpn:
+            features = [level(x) for level, x in zip(self.pyramid.values(), features)]
+        return [x.contiguous(memory_format=self._map_memory_format).to(self._map_dtype)
+                for x in features]
+
+    def _cast(self, features: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Casts given feature maps to the dtype that the pyramid's parameters are stored in."""
+        return [x.to(self.up1[0].weight.dtype) for x in features] if self.with_fpn else features
