@@ -71,8 +71,11 @@ class TransformersViT(UpstreamViT):
         mean, std, told = normalization_of(folder, config)
         if hasattr(self.vit, 'make_preprocessor_external'):  # of RADIO, which normalises by itself
             self.vit.make_preprocessor_external()
-        size = getattr(config, 'image_size', None) or patch_size
-        size = (size, size) if isinstance(size, int) else tuple(size)
+        size = getattr(config, 'image_size', patch_size)
+        size = (size, size) if isinstance(size, int) else tuple(size or ())
+        if len(size) != 2 or not all(isinstance(x, int) and x >= patch_size for x in size):
+            raise InputError(f'{folder}/config.json: image_size={size}: expected {patch_size} or '
+                             'more pixels, a patch')
         self.facts = NetworkFacts(
             'transformers', f'{config.model_type} of transformers',
             f'{config.model_type} of transformers, config {_hash_of(config)}', config.hidden_size,
@@ -190,7 +193,7 @@ def read_config(folder: str, overrides: Mapping[str, Any] | None = None) -> Any:
     content = load_json(path, 'a config of transformers')
     kind = content.get('model_type') if isinstance(content, dict) else None
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-    if kind is None or kind not in CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         if str(kind).startswith('intern_vit'):
             raise InputError(f'{path}: model_type {kind!r} is for code of the folder, which is '
                              f"never run: such weights are those of {KEY}.type='InternViT6B', with "
@@ -220,7 +223,8 @@ def _vision_config(known: Mapping[str, Any], kind: str, content: Mapping[str, An
         return known[kind].from_dict(content)
     own = str(vision.get('model_type'))
     config_class = known[own] if own in known else known[kind].sub_configs['vision_config']
-    return config_class.from_dict(vision)
+    return config_class.from_dict({name: value for name, value in vision.items()
+                                   if name != 'model_type'})
 
 
 def normalization_of(folder: str, config: Any
@@ -267,14 +271,18 @@ def _create(config: Any, folder: str, dtype: torch.dtype, on_meta: bool) -> nn.M
 
 def _patch_size_of(config: Any, folder: str) -> int:
     """Returns the side of a patch of a plain vision transformer."""
-    size = getattr(config, 'patch_size', None)
-    side = size[0] if isinstance(size, (list, tuple)) and len(set(size)) == 1 else size
-    plain = all(isinstance(getattr(config, name, None), int)
-                for name in ('hidden_size', 'num_hidden_layers', 'num_attention_heads'))
-    if not isinstance(side, int) or not plain or any(
+    sides = getattr(config, 'patch_size', None)
+    sides = list(sides) if isinstance(sides, (list, tuple)) else [sides]
+    numbers = [*sides, *(getattr(config, name, None) for name in (
+        'hidden_size', 'num_hidden_layers', 'num_attention_heads'))]
+    if not all(isinstance(number, int) and number > 0 for number in numbers) or (
+            len(set(sides)) != 1) or any(
             hasattr(config, name) for name in ('depths', 'num_frames')):
         raise _no_grid(config, folder)
-    return side
+    if getattr(config, 'num_channels', 3) != 3:
+        raise InputError(f'{folder}/config.json: num_channels={config.num_channels!r}: expected 3, '
+                         'for images in RGB')
+    return sides[0]
 
 
 def _no_grid(config: Any, folder: str) -> InputError:
