@@ -79,6 +79,8 @@ class PlainMaskHead(BaseDecodeHead):
         matching: ``'bipartite'``, or ``'fixed'``: query k is compared with the mask of class k, and
             ``num_queries`` must be K. This is the ablation of MaskFormer (Cheng et al., "Per-Pixel
             Classification is Not All You Need", 2021), which learns faster from few images.
+        batch_norm: Whether features are normalised by a batch norm, as those of the linear head,
+            rather than by the layer norm of the published decoder; with 'own' blocks.
 
     Raises:
         InputError: If attention heads do not divide ``channels``, fixed queries are not as many as
@@ -98,7 +100,8 @@ class PlainMaskHead(BaseDecodeHead):
                  dice_weight: float = 5.0, no_object_weight: float = 0.1, num_points: int = 12544,
                  oversample_ratio: float = 3.0, importance_sample_ratio: float = 0.75,
                  ignore_index: int | None = 255, align_corners: bool = False,
-                 blocks: str = 'own', matching: str = 'bipartite'):
+                 blocks: str = 'own', matching: str = 'bipartite',
+                 batch_norm: bool = False):
         joined_width = joined_width_of(blocks, in_channels)
         if joined_width is not None:
             in_index, input_transform = -1, None
@@ -128,7 +131,8 @@ class PlainMaskHead(BaseDecodeHead):
         else:
             widths = [in_channels] if isinstance(in_channels, int) else in_channels
             self.head_dim = channels // num_heads
-            self.laterals = nn.ModuleList(LateralProjection(each, channels) for each in widths)
+            self.laterals = nn.ModuleList(LateralProjection(each, channels, batch_norm)
+                                          for each in widths)
             self.blocks = nn.ModuleList(MaskedBlock(channels, num_heads, mlp_ratio)
                                         for _ in range(num_blocks))
         self.predictor = MaskPredictor(channels, num_classes, num_upscalings)
