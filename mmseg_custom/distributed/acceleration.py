@@ -1,4 +1,4 @@
-"""The one place that makes a backbone's blocks faster, as ``engine=dict(...)`` of a config says."""
+"""The one place that makes blocks faster, as ``engine=dict(...)`` of a config says."""
 from collections.abc import Sequence
 
 from mmseg.utils import get_root_logger
@@ -6,9 +6,11 @@ from torch import nn
 
 from ..errors import InputError
 from ..models.fixed_batches import FixedBatches
+from .casts import ParameterCasts
 from .compiler import compile_blocks
 from .cuda_graphs import GraphedBlocks
 from .options import Engine
+from .precision import heads
 
 
 def accelerate(model: nn.Module, blocks: Sequence[nn.Module], engine: Engine, device: str,
@@ -16,7 +18,8 @@ def accelerate(model: nn.Module, blocks: Sequence[nn.Module], engine: Engine, de
     """Compiles and captures the blocks of a segmentor, where that is asked for.
 
     Must come after the precision policy and before any wrapper. Batches without autograd are then
-    padded to few sizes: see :class:`..models.fixed_batches.FixedBatches`.
+    padded to few sizes: see :class:`..models.fixed_batches.FixedBatches`. Blocks that a head names
+    by ``equal_blocks`` are compiled, too, but not captured.
 
     Args:
         model: Segmentor, not wrapped.
@@ -34,13 +37,24 @@ def accelerate(model: nn.Module, blocks: Sequence[nn.Module], engine: Engine, de
     if engine.is_on('cuda_graphs') and obstacle:
         get_root_logger().info('engine.cuda_graphs: without effect: %s', obstacle)
     captures = engine.is_on('cuda_graphs') and not obstacle
-    if engine.is_on('compile') and not blocks:
-        get_root_logger().info('engine.compile: without effect: the backbone has no blocks that '
-                               'can be compiled one by one')
-    elif engine.is_on('compile'):
-        compile_blocks(blocks, device, model.backbone)
+    if engine.is_on('compile'):
+        if blocks:
+            compile_blocks(blocks, device, model.backbone)
+        else:
+            get_root_logger().info('engine.compile: the backbone stays as it is: it has no blocks '
+                                   'that can be compiled one by one')
+        for head in heads(model):
+            if of_head := _blocks_of_head(head):
+                compile_blocks(of_head, device)
     if (engine.is_on('compile') or captures) and hasattr(model.backbone, 'wrap_blocks'):
         model.backbone.wrap_blocks(FixedBatches(GraphedBlocks() if captures else None))
+
+
+def _blocks_of_head(head: nn.Module) -> list[nn.Module]:
+    """Returns the equal blocks that a head names, unless some of their layers are cast."""
+    blocks = list(getattr(head, 'equal_blocks', ()))
+    cast = any(ParameterCasts.of(module) for block in blocks for module in block.modules())
+    return [] if cast else blocks
 
 
 def _obstacle_to_graphs(backbone: nn.Module, blocks: Sequence[nn.Module], device: str,

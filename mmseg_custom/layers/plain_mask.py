@@ -17,27 +17,26 @@ from .rotary import rotate
 class LateralProjection(nn.Module):
     """Brings the features of one layer of a backbone to the width of a decoder.
 
-    A norm and a linear layer, then a residual MLP, and a learned factor of each channel by which
-    the layers are weighted when they are summed. A network without a final norm has a few channels
-    that are far larger than the others: a layer norm leaves them so, a batch norm does not.
+    Batch norm and a linear layer, then a residual MLP, and a learned factor of each channel by
+    which the layers are weighted when they are summed. Channels of frozen features differ in mean
+    and scale by more than tokens do, and a layer norm would leave these differences. SyncBN is
+    plain batch norm in a single process.
 
     Args:
         in_channels: Width of the backbone.
         channels: D.
-        batch_norm: Whether the norm is a batch norm, which is synchronised over the ranks.
     """
 
-    def __init__(self, in_channels: int, channels: int, batch_norm: bool = False):
+    def __init__(self, in_channels: int, channels: int):
         super().__init__()
-        self.map_norm = nn.SyncBatchNorm(in_channels) if batch_norm else nn.Identity()
-        self.norm = nn.Identity() if batch_norm else nn.LayerNorm(in_channels)
+        self.norm = nn.SyncBatchNorm(in_channels)
         self.proj = nn.Linear(in_channels, channels)
         self.mlp = Mlp(channels, channels // 2)
         self.scale = nn.Parameter(torch.ones(channels))
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, N, D)."""
-        x = self.proj(self.norm(self.map_norm(maps).flatten(2).transpose(1, 2)))
+        x = self.proj(self.norm(maps).flatten(2).transpose(1, 2))
         return (x + self.mlp(x)) * self.scale
 
 

@@ -148,12 +148,21 @@ def _fixed_matching(targets: MaskTargets, options: MaskLossOptions) -> list[tupl
             for classes in targets.classes]
 
 
-@cache
 def _criterion(options: MaskLossOptions) -> Any:
-    """Builds transformers' losses with their matcher."""
+    """Builds transformers' losses with their matcher.
+
+    They are not kept: their tensor of weights could be a fake one.
+    """
+    config = _criterion_config(options)
+    from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
+    return Mask2FormerLoss(config, weight_dict={})
+
+
+@cache
+def _criterion_config(options: MaskLossOptions) -> Any:
+    """Returns the options in transformers' form."""
     require_mask_libraries()
     from transformers import Mask2FormerConfig
-    from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
     config = Mask2FormerConfig(
         class_weight=options.class_weight, mask_weight=options.mask_weight,
         dice_weight=options.dice_weight,
@@ -161,7 +170,7 @@ def _criterion(options: MaskLossOptions) -> Any:
         oversample_ratio=options.oversample_ratio,
         importance_sample_ratio=options.importance_sample_ratio)
     config.num_labels = options.num_classes
-    return Mask2FormerLoss(config, weight_dict={})
+    return config
 
 
 def require_mask_libraries() -> None:

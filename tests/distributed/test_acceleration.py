@@ -8,7 +8,9 @@ from mmseg_custom.distributed import acceleration
 from mmseg_custom.distributed.acceleration import accelerate
 from mmseg_custom.distributed.cuda_graphs import GraphedBlocks
 from mmseg_custom.distributed.options import Engine
+from mmseg_custom.distributed.precision import apply_precision
 from mmseg_custom.errors import InputError
+from mmseg_custom.models.decode_heads.plain_mask_head import PlainMaskHead
 
 
 @pytest.fixture
@@ -52,6 +54,19 @@ def test_graphs_that_cannot_work(compiled, caplog, device, freeze, sharded, word
             accelerated(device, freeze, sharded, cuda_graphs=True)
     else:
         accelerated(device, freeze, sharded, cuda_graphs=True)
+
+
+@pytest.mark.parametrize('head_dtype', [torch.float32, torch.bfloat16])
+def test_equal_blocks_of_a_head_are_compiled_unless_they_are_cast(monkeypatch, head_dtype):
+    found: list[list] = []
+    monkeypatch.setattr(acceleration, 'compile_blocks',
+                        lambda blocks, *_: found.append(list(blocks)))
+    model = build_segmentor(segmentor_config(freeze_vit=True))
+    model.decode_head = PlainMaskHead(16, 5, 16, 0, None, num_heads=2, num_blocks=2)
+    apply_precision(model, torch.bfloat16, 'cpu', head_dtype=head_dtype)
+    accelerate(model, [], Engine.of(dict(compile=True)), 'cpu')
+    of_head = [list(model.decode_head.blocks)] if head_dtype == torch.float32 else []
+    assert found == [[], *of_head]
 
 
 def test_the_cpu_launches_no_graphs():

@@ -182,3 +182,23 @@ def test_heads_of_others_are_refused():
     model.decode_head = nn.Conv2d(24, 5, 1)
     with pytest.raises(InputError, match="head_precision='bf16'.*Conv2d.*expected FCNHead"):
         apply_precision(model, torch.bfloat16, 'cpu', head_dtype=torch.bfloat16)
+
+
+def test_linear_layers_of_a_mask_decoder_but_the_classifier():
+    masks = dict(type='PlainMaskHead', in_channels=[24], in_index=[1], channels=16,
+                 num_heads=2, num_blocks=2, num_classes=5, num_points=32)
+    exact, reduced = (segmentor(masks, dtype) for dtype in (torch.float32, torch.bfloat16))
+    cast = {name for name, module in reduced.decode_head.named_modules()
+            if (casts := ParameterCasts.of(module)) and casts.dtype == torch.bfloat16}
+    assert {'laterals.0.proj', 'blocks.1.qkv', 'blocks.1.mlp.fc2', 'predictor.mask_head.4',
+            'predictor.upscale.0.conv1'} <= cast and 'predictor.class_head' not in cast
+    found = []
+    for model in (exact, reduced):
+        maps = [x.float() for x in model.backbone(IMAGES)] if model is exact else (
+            model.backbone(IMAGES))
+        torch.manual_seed(0)
+        losses = model.decode_head.forward_train(maps, [{}] * 2, LABELS, None)
+        sum(value for name, value in losses.items() if 'loss' in name).backward()
+        assert all(p.grad.dtype == torch.float32 for p in model.decode_head.parameters())
+        found.append({name: value.item() for name, value in losses.items() if 'loss' in name})
+    assert found[1] == pytest.approx(found[0], rel=0.02) and found[1] != found[0]

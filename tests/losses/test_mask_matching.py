@@ -85,7 +85,7 @@ def test_images_without_labels(labels, unlabelled):
 
 def test_assumed_masks_need_no_values():
     from torch._subclasses.fake_tensor import FakeTensorMode
-    with FakeTensorMode(), assumed_masks(3):
+    with FakeTensorMode(allow_non_fake_inputs=True), assumed_masks(3):
         labels = torch.empty(2, 16, 16, dtype=torch.long)
         targets = mask_targets(labels, 5)
         masks, classes = torch.empty(2, 6, 8, 8), torch.empty(2, 6, 6)

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from helpers.commands import ROOT
+from mmcv.cnn.utils import revert_sync_batchnorm
 from mmseg.models import build_head
 
 from mmseg_custom.errors import InputError
@@ -19,7 +20,7 @@ OPTIONS = dict(type='PlainMaskHead', in_channels=[6, 5], in_index=[0, 1], channe
 def head_and_maps(**changes):
     torch.manual_seed(0)
     maps = [torch.randn(2, channels, 4, 5) for channels in (6, 5)]
-    return build_head({**OPTIONS, **changes}), maps
+    return revert_sync_batchnorm(build_head({**OPTIONS, **changes})), maps
 
 
 def labels_of_classes(*numbers):
@@ -129,3 +130,17 @@ def test_options_of_other_heads_are_no_arguments():
         with pytest.raises(TypeError, match=name):
             PlainMaskHead(**{key: value for key, value in OPTIONS.items() if key != 'type'},
                           **{name: value})
+
+
+def test_accuracy_is_that_at_the_resolution_of_the_masks():
+    head, _ = head_and_maps()
+    labels = labels_of_classes(5, 2).squeeze(1)
+    labels[0, :8] = 255
+    counted = labels != 255
+    masks = torch.stack([torch.where(labels == number, 20.0, -20.0) for number in range(5)], dim=1)
+    classes = torch.eye(5, 6).expand(2, 5, 6) * 40
+    assert head._accuracy((masks, classes), labels) == 100
+    masks[:, 4] = -40.0  # its pixels get another class
+    expected = 100 * (counted & (labels != 4)).sum() / counted.sum()
+    assert head._accuracy((masks, classes), labels).item() == pytest.approx(expected.item())
+    assert head._accuracy((masks, classes), torch.full_like(labels, 255)) == 0
