@@ -131,7 +131,7 @@ def _create(name: str, overrides: Mapping[str, Any], dtype: torch.dtype, on_meta
             if not dynamic or 'dynamic_img_size' not in str(error):
                 raise InputError(f'{KEY}.name={name!r} with overrides={options}: timm cannot build '
                                  f'it: {words_of(error)}') from error
-        except (ValueError, AssertionError, RuntimeError) as error:
+        except (ValueError, AssertionError, RuntimeError, ArithmeticError) as error:
             raise InputError(f'{KEY}.name={name!r} with overrides={options}: timm cannot build '
                              f'it: {words_of(error)}') from error
     raise AssertionError('unreachable')

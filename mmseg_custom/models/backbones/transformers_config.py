@@ -38,7 +38,7 @@ def read_config(folder: str, overrides: Mapping[str, Any] | None = None) -> Any:
     content = load_json(path, 'a config of transformers')
     kind = content.get('model_type') if isinstance(content, dict) else None
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-    if kind is None or kind not in CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         if str(kind).startswith('intern_vit'):
             raise InputError(f'{path}: model_type {kind!r} is for code of the folder, which is '
                              f"never run: such weights are those of {KEY}.type='InternViT6B', with "
@@ -68,7 +68,8 @@ def _vision_config(known: Mapping[str, Any], kind: str, content: Mapping[str, An
         return known[kind].from_dict(content)
     own = str(vision.get('model_type'))
     config_class = known[own] if own in known else known[kind].sub_configs['vision_config']
-    return config_class.from_dict(vision)
+    return config_class.from_dict({name: value for name, value in vision.items()
+                                   if name != 'model_type'})
 
 
 def normalization_of(folder: str, config: Any
@@ -103,14 +104,18 @@ def patch_size_of(config: Any, folder: str) -> int:
     Raises:
         InputError: If the network is none.
     """
-    size = getattr(config, 'patch_size', None)
-    side = size[0] if isinstance(size, (list, tuple)) and len(set(size)) == 1 else size
-    plain = all(isinstance(getattr(config, name, None), int)
-                for name in ('hidden_size', 'num_hidden_layers', 'num_attention_heads'))
-    if not isinstance(side, int) or not plain or any(
+    sides = getattr(config, 'patch_size', None)
+    sides = list(sides) if isinstance(sides, (list, tuple)) else [sides]
+    numbers = [*sides, *(getattr(config, name, None) for name in (
+        'hidden_size', 'num_hidden_layers', 'num_attention_heads'))]
+    if not all(isinstance(number, int) and number > 0 for number in numbers) or (
+            len(set(sides)) != 1) or any(
             hasattr(config, name) for name in ('depths', 'num_frames')):
         raise no_grid(config, folder)
-    return side
+    if getattr(config, 'num_channels', 3) != 3:
+        raise InputError(f'{folder}/config.json: num_channels={config.num_channels!r}: expected 3, '
+                         'for images in RGB')
+    return sides[0]
 
 
 def keeps_positions(config: Any) -> bool:

@@ -54,8 +54,11 @@ class TransformersViT(UpstreamViT):
         mean, std, told = normalization_of(folder, config)
         if hasattr(self.vit, 'make_preprocessor_external'):  # of RADIO, which normalises by itself
             self.vit.make_preprocessor_external()
-        size = getattr(config, 'image_size', None) or patch_size
-        size = (size, size) if isinstance(size, int) else tuple(size)
+        size = getattr(config, 'image_size', patch_size)
+        size = (size, size) if isinstance(size, int) else tuple(size or ())
+        if len(size) != 2 or not all(isinstance(x, int) and x >= patch_size for x in size):
+            raise InputError(f'{folder}/config.json: image_size={size}: expected {patch_size} or '
+                             'more pixels, a patch')
         self.facts = NetworkFacts(
             'transformers', f'{config.model_type} of transformers',
             f'{config.model_type} of transformers, config {hash_of(config)}', config.hidden_size,
