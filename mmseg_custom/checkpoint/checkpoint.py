@@ -32,7 +32,7 @@ class Checkpoint:
         optimizer: State dict of the optimizer, if it has one; lazy tensors if it is sharded.
         others: Remaining entries of the file, by key.
         reader: Reader of a sharded checkpoint's folder, None for a file.
-        note: What is said where it is loaded, of a file of another program.
+        note: Words for the log about a file of another program; '' for others.
     """
     path: str
     meta: dict

@@ -19,7 +19,7 @@ def num_read(backbone: Mapping[str, Any]) -> int:
     return max(backbone_option(backbone, 'out_indices')) + 1
 
 
-def num_left(model: Mapping[str, Any]) -> int:
+def num_deferred(model: Mapping[str, Any]) -> int:
     """Returns the number of blocks, the last that are read, which queries of the head pass.
 
     Args:

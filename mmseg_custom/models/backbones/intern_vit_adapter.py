@@ -1,4 +1,4 @@
-"""InternViT with a ViT-Adapter: a frozen vision transformer and a spatial prior meet four times.
+"""InternViT with a ViT-Adapter: a frozen vision transformer that exchanges features with a CNN.
 
     image -> spatial prior -> priors at strides 8, 16, 32 --+-- injector ---> tokens -> blocks
     image -> patch embedding -> tokens at stride 16 --------+-- extractor --> priors
@@ -38,7 +38,7 @@ class InternViTAdapter(InternViT6B):
     ``img_size``, bicubically as in the original.
 
     Arguments that are not listed are those of :class:`.intern_vit.InternViT6B`. The transformer has
-    layer scales; ``init_values`` is not about them here, as in the original.
+    layer scales, which ``init_values`` does not concern here, as in the original.
 
     Args:
         patch_size: Side of a patch in pixels: 16, the stride at which tokens and prior meet.
@@ -113,7 +113,7 @@ class InternViTAdapter(InternViT6B):
         self.train()
 
     def _init_adapter(self) -> None:
-        """Initialises what no file brings."""
+        """Initialises the adapter, which no pretrained file holds."""
         nn.init.normal_(self.level_embed)
         for name in self.beside_trunk[1:]:
             if hasattr(self, name):
@@ -132,7 +132,7 @@ class InternViTAdapter(InternViT6B):
     def _trunk(self, images: Tensor) -> list[Tensor]:
         """(B, in_chans, H, W) -> a feature map (B, D, H/s, W/s) for each stride s of the levels."""
         check_sides(*images.shape[-2:])
-        first, priors = self._look(images)
+        first, priors = self._prior_of(images)
         with torch.no_grad():
             tokens, grid = self._embed(images)
         tokens, priors = self._interact(tokens, priors, grid)
@@ -147,7 +147,7 @@ class InternViTAdapter(InternViT6B):
                     for level, each in zip(self.levels, maps)]
         return maps
 
-    def _look(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
+    def _prior_of(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
         """(B, in_chans, H, W) -> the prior's map (B, D, H/4, W/4), if any, and its tokens."""
         *first, second, third, fourth = self.spm(images.to(self.spm.fc2.weight.dtype))
         embedded = [each + offset[:, None, None]

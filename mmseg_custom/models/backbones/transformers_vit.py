@@ -51,7 +51,7 @@ class TransformersViT(UpstreamViT):
         for name in ('pooler', 'head'):
             if isinstance(getattr(self.vit, name, None), nn.Module):
                 setattr(self.vit, name, None)
-        mean, std, told = normalization_of(folder, config)
+        mean, std, is_named = normalization_of(folder, config)
         if hasattr(self.vit, 'make_preprocessor_external'):  # of RADIO, which normalises by itself
             self.vit.make_preprocessor_external()
         size = getattr(config, 'image_size', patch_size)
@@ -59,12 +59,12 @@ class TransformersViT(UpstreamViT):
         if len(size) != 2 or not all(isinstance(x, int) and x >= patch_size for x in size):
             raise InputError(f'{folder}/config.json: image_size={size}: expected {patch_size} or '
                              'more pixels, a patch')
+        architecture = f'{config.model_type} of transformers'
         self.facts = NetworkFacts(
-            'transformers', f'{config.model_type} of transformers',
-            f'{config.model_type} of transformers, config {hash_of(config)}', config.hidden_size,
-            patch_size, config.num_hidden_layers,
-            size[0], mean, std, told, self._norm is not None,
-            size if keeps_positions(config) else None)
+            architecture=architecture, record=f'{architecture}, config {hash_of(config)}',
+            embed_dim=config.hidden_size, patch_size=patch_size, depth=config.num_hidden_layers, img_size=size[0], mean=mean,
+            std=std, names_normalization=is_named, has_norm=self._norm is not None,
+            only_size=size if keeps_positions(config) else None)
         self._options = _options_of(self.vit)
 
     def forward(self, images: Tensor, layers: Sequence[int], norm: bool = False) -> list[Tensor]:

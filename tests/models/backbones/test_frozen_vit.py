@@ -310,7 +310,7 @@ def test_a_folder_of_timm_is_built_by_its_architecture(tmp_path):
         architecture='vit_small_patch14_dinov2', model_args=SIZES,
         pretrained_cfg=dict(mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6]))))
     facts = FrozenViT(str(tmp_path)).facts
-    assert facts.library == 'timm'
+    assert facts.architecture == 'vit_small_patch14_dinov2 of timm'
     assert (facts.mean, facts.depth) == ((0.1, 0.2, 0.3), 3)
 
 
