@@ -173,9 +173,6 @@ def check_backbone_record(record: object, where: str) -> None:
             raise InputError(f'{where}.{name} is {shorten(record.get(name))}: expected '
                              f'{_named(kind)}; save the checkpoint again, or give one that holds '
                              'its backbone')
-    blocks = record.get('blocks', 1)  # only of a file with more blocks than the network
-    if type(blocks) is not int or blocks < 1:
-        raise InputError(f'{where}.blocks is {shorten(blocks)}: expected a number of 1 or more')
     _check_changes(record, where)
     if not re.fullmatch('[0-9a-f]{64}', record['sha256']):
         raise InputError(f'{where}.sha256 is {shorten(record["sha256"])}: expected 64 hex digits')
@@ -191,7 +188,7 @@ def check_backbone_record(record: object, where: str) -> None:
 
 
 def _check_changes(record: dict, where: str) -> None:
-    """Checks what a backbone changes in the weights of its file: see :mod:`.changes`."""
+    """Checks what of a file is left out or resampled: see :mod:`.changes`."""
     patch, names = record.get('patch_size'), record.get('left_out')
     if patch is not None and not (type(patch) is int and 0 < patch < 1000):
         raise InputError(f'{where}.patch_size is {shorten(patch)}: expected a number of pixels')

@@ -19,11 +19,12 @@ from ..layers.pos_embed import resample_pos_embed
 from ..layers.quantized_linear import STORED, QuantizedLinear, weight_of
 from ..missing import look_around
 from .adapter_record import refuse_adapters
-from .changes import changed, describe_changes
-from .depth import blocks_to_take, first_blocks, left_aside_line
+from .changes import changed, describe_resampling
+from .depth import left_aside_line, surplus_blocks
 from .files import read_weights
 from .keys import (
     BACKBONE,
+    BESIDE_TRUNK,
     NATIVE,
     PYRAMID,
     Architecture,
@@ -75,25 +76,50 @@ def load_backbone(backbone: nn.Module, path: str, *, dtype: torch.dtype | None =
     """
     logger = logger or logging.getLogger('mmseg')
     check_exists(path)
-    weights = open_backbone_weights(path, logger)
-    blocks = blocks_to_take(weights, backbone.state_dict(keep_vars=True))
-    if blocks is not None:
-        logger.warning(left_aside_line(weights, blocks))
-        weights = first_blocks(weights, blocks)
-    changes = getattr(backbone, 'weights_changes', None)
-    if changes:
-        found = describe_changes(weights, backbone.patch_size, backbone.pos_embed.shape[1])
-        weights = changed(weights, changes)
-        logger.info('%s: resampled bicubically: %s', path, found or 'nothing')
-    fill(backbone, weights, dtype, check_finite, may_miss=may_miss_pyramid(weights))
-    set_weights_source(backbone, WeightsSource(os.path.abspath(path), tuple(weights), blocks))
+    weights, source, note = open_weights_for(backbone, path, logger)
+    if note:
+        logger.warning(note)
+    fill(backbone, weights, dtype, check_finite, may_miss=may_miss_beside_trunk(weights))
+    set_weights_source(backbone, source)
     logger.info('loaded %d tensors of %s from %s', len(weights), type(backbone).__name__, path)
 
 
-def may_miss_pyramid(weights: LazyStateDict) -> Callable[[str], bool]:
-    """Returns a rule for :func:`fill`: only the whole pyramid may be missing."""
-    has_pyramid = any(name.startswith(PYRAMID) for name in weights)
-    return lambda name: name.startswith(PYRAMID) and not has_pyramid
+def open_weights_for(backbone: nn.Module, path: str, logger: logging.Logger | None = None
+                     ) -> tuple[LazyStateDict, WeightsSource, str]:
+    """Opens a file of an InternViT as a backbone takes it: see :mod:`.changes`.
+
+    Args:
+        backbone: Backbone, on any device. What it leaves out of every file, and whether the patch
+            embedding is resampled, its ``weights_changes`` say.
+        path: File, as for :func:`load_backbone`.
+        logger: Logger; default: 'mmseg'.
+
+    Returns:
+        (weights, where they come from, a line on blocks that are left aside; '' if none are).
+
+    Raises:
+        InputError: If the file cannot be read, does not hold one InternViT, or has blocks at its
+            end that are not whole.
+    """
+    logger = logger or logging.getLogger('mmseg')
+    weights = open_backbone_weights(path, logger)
+    changes = getattr(backbone, 'weights_changes', {})
+    left_out, patch_size = changes.get('left_out', ()), changes.get('patch_size')
+    if patch_size is not None:
+        logger.info('%s: resampled bicubically: %s', path,
+                    describe_resampling(weights, patch_size, backbone.pos_embed.shape[1]))
+    weights = changed(weights, left_out, patch_size)
+    surplus = surplus_blocks(weights, backbone.state_dict(keep_vars=True))
+    note = left_aside_line(weights, surplus) if surplus else ''
+    weights = changed(weights, surplus)
+    source = WeightsSource(os.path.abspath(path), tuple(weights), (*left_out, *surplus), patch_size)
+    return weights, source, note
+
+
+def may_miss_beside_trunk(weights: LazyStateDict) -> Callable[[str], bool]:
+    """Returns a rule for :func:`fill`: only a whole pyramid, or adapter, may be missing."""
+    has_one = any(name.startswith(BESIDE_TRUNK) for name in weights)
+    return lambda name: name.startswith(BESIDE_TRUNK) and not has_one
 
 
 def open_backbone_weights(path: str, logger: logging.Logger | None = None) -> LazyStateDict:

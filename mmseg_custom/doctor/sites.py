@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from ..distributed.parallelize import read_blocks
-from ..models.backbones.intern_vit import InternViT6B
 from .memory_tracker import MemoryTracker
 
 EMBEDDING, REST = 'embedding', 'rest'
@@ -58,7 +57,7 @@ def track_sites(model: nn.Module, tracker: MemoryTracker, sites: Sequence[str]) 
             tracker.kind = 'head'  # it has the next prediction read
 
     backbone = model.backbone
-    blocks = read_blocks(model) if isinstance(backbone, InternViT6B) and sites else []
+    blocks = read_blocks(model) if sites else []
     left = blocks[backbone.first_left:] if blocks else []
     hooks = [backbone.register_forward_pre_hook(
                  lambda *_: enter('forward', EMBEDDING, 'activations'), prepend=True),

@@ -31,15 +31,9 @@ from ..distributed.memory import STATELESS
 from ..distributed.options import Engine
 from ..errors import InputError
 from ..evaluation.metric_names import check_kind_gives, check_kind_measures, metrics_of
-from ..models.backbone_options import (
-    backbone_class,
-    backbone_option,
-    has_frozen_features,
-    is_ours,
-)
+from ..models.backbone_options import backbone_class, backbone_option, traits_of
 from ..models.backbones.frozen_vit import FrozenViT
 from ..models.segmentors.encoder_decoder import InternViTSegmentor, check_test_cfg
-from ..models.tuning import has_vit_adapter, is_internvit
 from ..optim import low_memory
 from ..plugins import is_known
 from . import classes, preflight
@@ -106,12 +100,12 @@ def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
     if options.checkpoint not in (None, UNTRAINED) and not osp.exists(options.checkpoint):
         raise InputError(f'checkpoint {options.checkpoint} does not exist')
     backbone = cfg.model.get('backbone') or {}
-    ours = is_ours(backbone)
-    pretrained = backbone_option(backbone, 'pretrained') if ours else None
+    traits = traits_of(backbone)
+    pretrained = backbone_option(backbone, 'pretrained') if traits.is_ours else None
     begins_elsewhere = cfg.get('load_from') or cfg.get('resume_from') or options.auto_resume
     if trains and not begins_elsewhere and isinstance(pretrained, str) and pretrained:
         check_exists(pretrained)
-    folder = (backbone.get('adapt') or {}).get('pretrained') if is_internvit(backbone) else None
+    folder = (backbone.get('adapt') or {}).get('pretrained') if traits.is_tunable else None
     if trains and not begins_elsewhere and folder and not is_adapter_folder(str(folder)):
         raise InputError(f'model.backbone.adapt.pretrained={folder!r} ' + (
             'holds no adapter_config.json' if osp.isdir(str(folder)) else
@@ -132,9 +126,9 @@ def _refuse_work_dir_of_deepspeed(work_dir: str) -> None:
 def _check_cached(cfg: Config) -> None:
     """Checks that runs leave something of a backbone frozen, which a feature cache can hold."""
     backbone = cfg.model.get('backbone') or {}
-    if has_vit_adapter(backbone):
+    if traits_of(backbone).changes_tokens:
         raise InputError(WITH_ADAPTER)
-    if not has_frozen_features(backbone):
+    if not traits_of(backbone).has_frozen_features:
         return
     swept = [one.cfg.model.backbone for one in combinations(cfg)] if cfg.get('sweep') else []
     for options in swept or [backbone]:
@@ -234,7 +228,7 @@ def check_inputs(cfg: Config) -> None:
         InputError: If a head reads one that there is not, or takes another width.
     """
     backbone = cfg.model.get('backbone') or {}
-    if not is_ours(backbone) or cfg.model.get('neck'):
+    if not traits_of(backbone).is_ours or cfg.model.get('neck'):
         return
     width = backbone_option(backbone, 'embed_dim')
     blocks = backbone_option(backbone, 'out_indices')
@@ -303,10 +297,10 @@ def _check_network(cfg: Config, trains: bool) -> None:
     would raise anywhere is an error here.
     """
     backbone = cfg.model.get('backbone') or {}
-    if not is_ours(backbone):
+    if not traits_of(backbone).is_ours:
         return
     cfg = copy.deepcopy(cfg)
-    if is_internvit(backbone):
+    if traits_of(backbone).is_internvit:
         flash = backbone.get('use_flash_attn')  # the choice of a kernel asks the GPU
         cfg.model.backbone.use_flash_attn = [False] * len(flash) if isinstance(
             flash, (list, tuple)) else False

@@ -5,9 +5,9 @@ from typing import Any
 
 from mmcv import Config
 
+from ..models.backbone_options import backbone_option
 from ..models.decode_heads.plain_mask_head import PlainMaskHead
 from ..models.tuning import LAST_BLOCKS, LORA, PARTLY, Tuning, tuning_of
-from .config import backbone_option
 
 
 def num_read(backbone: Mapping[str, Any]) -> int:

@@ -163,12 +163,11 @@ def _criterion_config(options: MaskLossOptions) -> Any:
     """Returns the options in transformers' form."""
     require_mask_libraries()
     from transformers import Mask2FormerConfig
-    config = Mask2FormerConfig(
-        class_weight=options.class_weight, mask_weight=options.mask_weight,
-        dice_weight=options.dice_weight,
-        no_object_weight=options.no_object_weight, train_num_points=options.num_points,
-        oversample_ratio=options.oversample_ratio,
-        importance_sample_ratio=options.importance_sample_ratio)
+    config = Mask2FormerConfig(  # which refuses whole numbers for floats
+        class_weight=float(options.class_weight), mask_weight=float(options.mask_weight),
+        dice_weight=float(options.dice_weight), no_object_weight=float(options.no_object_weight),
+        train_num_points=options.num_points, oversample_ratio=float(options.oversample_ratio),
+        importance_sample_ratio=float(options.importance_sample_ratio))
     config.num_labels = options.num_classes
     return config
 

@@ -40,6 +40,14 @@ def test_targets_are_the_classes_that_occur(labels):
     assert mask_targets(labels, 5, ignore_index=2).counts == [2, 1]
 
 
+def test_weights_may_be_whole_numbers(labels):
+    whole = MaskLossOptions(num_classes=5, class_weight=2, mask_weight=5, dice_weight=5,
+                            no_object_weight=1, num_points=64, oversample_ratio=3,
+                            importance_sample_ratio=1)
+    losses = mask_losses([predictions()], mask_targets(labels, 5), whole)
+    assert all(value.isfinite() for value in losses.values())
+
+
 def test_losses_are_those_of_transformers(labels):
     from transformers import Mask2FormerConfig
     from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss

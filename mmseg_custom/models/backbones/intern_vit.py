@@ -91,6 +91,7 @@ class InternViT6B(BlockSequence):
             fit, ``out_indices`` that do not exist, a pyramid without four feature maps, or a
             pretrained file that does not fit.
     """
+    is_internvit = True
     _has_cls_token = True
 
     def __init__(self, in_chans: int = 3, patch_size: int = 14, img_size: int = 224,
@@ -211,7 +212,6 @@ class InternViT6B(BlockSequence):
     def adapt_folder(self) -> str | None:
         """Folder of peft's that the adapters start from; None if they start at zero."""
         return self.tuning.adapt_folder
-
 
     def train(self, mode: bool = True) -> 'InternViT6B':
         """Sets the training mode; frozen parts stay in eval mode."""

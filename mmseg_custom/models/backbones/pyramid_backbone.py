@@ -17,12 +17,15 @@ class PyramidBackbone(BaseModule):
     Attributes:
         with_fpn: Whether there is a pyramid, with the levels ``up1`` to ``up4``.
         beside_trunk: Names of the parts that are trained beside a frozen trunk.
-        changes_tokens: Whether trained parts change the tokens between frozen blocks, so that
-            gradients pass these, and there are no frozen feature maps.
+
+    The other class attributes say what can be done with a backbone, before one is built: see
+    :class:`..backbone_options.BackboneTraits`.
     """
     with_fpn = False
     beside_trunk: tuple[str, ...] = LEVELS
-    changes_tokens = False
+    is_internvit = changes_tokens = False
+    is_shardable = True
+    image_multiple: int | None = None
 
     @property
     def pyramid(self) -> dict[str, nn.Module]:
