@@ -41,8 +41,7 @@ def case(run: Context) -> None:
     for name in (ROOMS, DEMO):
         start = run.time_left()
         if name == DEMO and start < spent * LONGER:
-            run.missing(f'mean mIoU of {PLAIN_MASK}, {name}',
-                        'no time was left; --minutes gives it')
+            run.missing(f'mean mIoU of {PLAIN_MASK}, {name}', 'no time was left: --minutes')
             break
         task = task_of(name, run, TINY_ITERATIONS if run.tiny else ITERATIONS)
         _measure(run, name, replace(task, rates=task.rates[:1]) if run.tiny else task)

@@ -3,10 +3,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.commands import ROOT
 
 from benchmarks.cases import heads_compared, heads_scored
-from benchmarks.head_costs import LINEAR, PLAIN_MASK, UPERNET, HeadCost, cost_of_head
+from benchmarks.head_costs import HEADS, LINEAR, PLAIN_MASK, UPERNET, HeadCost, cost_of_head
 from benchmarks.head_runs import CONFIGS, HeadTask, compare_heads, miou
+from benchmarks.page import FILES
+from benchmarks.results import read_results
 from benchmarks.transfer import SEED_OF_RATES, SEEDS
 
 
@@ -57,3 +60,17 @@ def test_the_tables_compare_with_upernet():
              PLAIN_MASK: HeadCost(1_000_000, 10**11, 3 * 10**11, 2**30)}
     assert heads_compared.table(costs)[3] == (
         '| PlainMaskHead | 1.0 | 0.100 | 0.300 | 10.0% | 1.0 |')
+
+
+def test_the_page_has_the_newest_tables():
+    page = (ROOT / 'docs/heads.md').read_text('utf-8')
+    runs = sorted(map(read_results, FILES.glob('*.json')), key=lambda run: run.date)
+    found = {case.name: case.facts for run in runs for case in run.cases}
+    for name in heads_compared.SIZES.values():
+        costs = {head: HeadCost(**cost)
+                 for head, cost in found['heads_compared'][f'heads of {name}'].items()}
+        assert set(costs) == set(HEADS) and '\n'.join(heads_compared.table(costs)) in page
+    scored = found.get('heads_scored', {})
+    for name in (name for name in CONFIGS if f'{name}: scores' in scored):
+        scores, rates = (scored[f'{name}: {what}'] for what in ('scores', 'rates'))
+        assert '\n'.join(heads_scored.table(scores, rates)) in page

@@ -58,7 +58,8 @@ class TimmViT(UpstreamViT):
         others = ''.join(f', {key}={value!r}' for key, value in sorted(overrides.items()))
         self.facts = NetworkFacts(
             architecture=f'{architecture} of timm', record=f'{architecture}{others} of timm',
-            embed_dim=width, patch_size=patch_size, depth=depth, img_size=size[0], mean=as_triple(own.get('mean')) or IMAGENET_MEAN,
+            embed_dim=width, patch_size=patch_size, depth=depth, img_size=size[0],
+            mean=as_triple(own.get('mean')) or IMAGENET_MEAN,
             std=as_triple(own.get('std')) or IMAGENET_STD,
             names_normalization=bool(own.get('mean') and own.get('std')),
             has_norm=not isinstance(getattr(self.vit, 'norm', nn.Identity()), nn.Identity),

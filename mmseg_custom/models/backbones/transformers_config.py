@@ -1,4 +1,4 @@
-"""What a folder of transformers says of its vision transformer; no code of it is run."""
+"""Configs of transformers in a folder: read without running code of it, and checked."""
 import hashlib
 import json
 import os.path as osp
@@ -102,7 +102,7 @@ def patch_size_of(config: Any, folder: str) -> int:
     """Returns the side in pixels of a patch of a plain vision transformer.
 
     Raises:
-        InputError: If the network is none.
+        InputError: If the network is none, or takes other images than RGB.
     """
     sides = getattr(config, 'patch_size', None)
     sides = list(sides) if isinstance(sides, (list, tuple)) else [sides]
@@ -118,6 +118,13 @@ def patch_size_of(config: Any, folder: str) -> int:
     return sides[0]
 
 
+def no_grid(config: Any, folder: str) -> InputError:
+    """Returns the error of a network that has no patch grid."""
+    return InputError(f'{KEY}.name={folder!r} is a {config.model_type}, which has no patch grid '
+                      'that all its layers share: expected a plain vision transformer, e.g. '
+                      'dinov2')
+
+
 def keeps_positions(config: Any) -> bool:
     """Returns whether the library adds learned positions as they are, to a grid of one size."""
     return config.model_type == 'aimv2_vision_model' and not config.is_native
@@ -128,10 +135,3 @@ def hash_of(config: Any) -> str:
     said = {name: value for name, value in config.to_diff_dict().items()
             if name not in ('transformers_version', 'dtype', 'torch_dtype', 'architectures')}
     return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:12]
-
-
-def no_grid(config: Any, folder: str) -> InputError:
-    """Returns the error for a network whose layers do not share a patch grid."""
-    return InputError(f'{KEY}.name={folder!r} is a {config.model_type}, which has no patch grid '
-                      'that all its layers share: expected a plain vision transformer, e.g. '
-                      'dinov2')

@@ -62,9 +62,9 @@ class TransformersViT(UpstreamViT):
         architecture = f'{config.model_type} of transformers'
         self.facts = NetworkFacts(
             architecture=architecture, record=f'{architecture}, config {hash_of(config)}',
-            embed_dim=config.hidden_size, patch_size=patch_size, depth=config.num_hidden_layers, img_size=size[0], mean=mean,
-            std=std, names_normalization=is_named, has_norm=self._norm is not None,
-            only_size=size if keeps_positions(config) else None)
+            embed_dim=config.hidden_size, patch_size=patch_size, depth=config.num_hidden_layers,
+            img_size=size[0], mean=mean, std=std, names_normalization=is_named,
+            has_norm=self._norm is not None, only_size=size if keeps_positions(config) else None)
         self._options = _options_of(self.vit)
 
     def forward(self, images: Tensor, layers: Sequence[int], norm: bool = False) -> list[Tensor]:
