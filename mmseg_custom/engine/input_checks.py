@@ -8,8 +8,7 @@ from mmseg.models.builder import HEADS
 
 from ..datasets.nesting import named_pipelines
 from ..errors import InputError
-from ..models.backbone_options import backbone_class, backbone_option, traits_of
-from ..models.backbones.frozen_vit import FrozenViT
+from ..models.backbone_options import backbone_option, traits_of
 from ..plugins import is_known
 from .config import heads_of
 
@@ -53,13 +52,13 @@ def _maps_read(head: Mapping[str, Any]) -> Any:
 
 
 def check_normalization(cfg: Config, splits: Collection[str]) -> None:
-    """Compares the normalisation of the pipelines with the one that a FrozenViT expects from them.
+    """Compares the normalisation of the pipelines with the one that the backbone counts on.
 
     Raises:
         InputError: If a pipeline normalises by something else.
     """
     backbone = cfg.model.get('backbone') or {}
-    if backbone_class(backbone) is not FrozenViT:
+    if not traits_of(backbone).renormalizes:
         return
     wanted = {name: list(backbone_option(backbone, name)) for name in ('mean', 'std')}
     for split in splits:

@@ -3,7 +3,7 @@
 The engine reads options of backbones before anything is built. A backbone whose network follows
 from a name has no width or depth in its config; its class tells them, by the class method
 ``option_of``. What a class can do it says by class attributes, which :class:`BackboneTraits` lists;
-nothing else in this package asks for the class of a backbone.
+the engine and the doctor ask for these, not for the class.
 """
 import inspect
 from collections.abc import Mapping
@@ -39,6 +39,8 @@ class BackboneTraits:
             then has the method ``frozen_features`` and what docs/adding_backbones.md lists with it.
         is_shardable: Whether FSDP2 takes it.
         image_multiple: Number of pixels that divides the sides of images; None: that of a patch.
+        renormalizes: Whether it takes images to a normalisation of its own, from that of the
+            pipeline, which its options ``mean`` and ``std`` repeat.
     """
     is_ours: bool
     is_internvit: bool
@@ -46,6 +48,7 @@ class BackboneTraits:
     has_frozen_features: bool
     is_shardable: bool
     image_multiple: int | None
+    renormalizes: bool
 
     @property
     def is_tunable(self) -> bool:
@@ -68,7 +71,8 @@ def traits_of(backbone: Mapping[str, Any] | nn.Module | None) -> BackboneTraits:
         changes_tokens=changes_tokens,
         has_frozen_features=hasattr(kind, 'frozen_features') and not changes_tokens,
         is_shardable=getattr(kind, 'is_shardable', True),
-        image_multiple=getattr(kind, 'image_multiple', None))
+        image_multiple=getattr(kind, 'image_multiple', None),
+        renormalizes=getattr(kind, 'renormalizes', False))
 
 
 def backbone_option(backbone: Mapping[str, Any], name: str) -> Any:

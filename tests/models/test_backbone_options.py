@@ -30,7 +30,7 @@ def test_options_of_an_internvit_are_those_of_its_config_or_its_defaults():
                      'is_tunable']),
     ('InternViTAdapter', ['is_ours', 'is_internvit', 'changes_tokens', 'is_shardable',
                           'image_multiple']),
-    ('FrozenViT', ['is_ours', 'has_frozen_features']),
+    ('FrozenViT', ['is_ours', 'has_frozen_features', 'renormalizes']),
     ('ResNetV1c', ['is_shardable']),
     ('NoSuchBackbone', ['is_shardable'])])
 def test_traits_of_a_class(name, said):

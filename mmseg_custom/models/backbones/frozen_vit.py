@@ -76,6 +76,7 @@ class FrozenViT(PyramidBackbone):
             fit it, or weights that are not of it.
     """
     frozen_dtype = frozen_record = None
+    renormalizes = True
     is_shardable = False  # FSDP2 would gather the whole network at once, and has nothing to reduce
 
     def __init__(self, name: str, pretrained: 'str | FrozenViT | None' = OWN_WEIGHTS,

@@ -23,7 +23,7 @@ class PyramidBackbone(BaseModule):
     """
     with_fpn = False
     beside_trunk: tuple[str, ...] = LEVELS
-    is_internvit = changes_tokens = False
+    is_internvit = changes_tokens = renormalizes = False
     is_shardable = True
     image_multiple: int | None = None
 
