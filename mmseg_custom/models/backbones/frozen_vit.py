@@ -18,13 +18,12 @@ from ...checkpoint.provenance import set_weights_source, weights_source_of
 from ...errors import InputError, refuse_unknown
 from ...layers.feature_pyramid import build_pyramid
 from ...layers.renormalize import Renormalize
-from ..tuning import Tuning
+from ..tuning import KEY, Tuning
 from .checks import check_out_indices
 from .pyramid_backbone import PyramidBackbone
 from .upstream_networks import build_network, facts_of, open_network_weights, weights_in
 from .upstream_vit import NetworkFacts, UpstreamViT
 
-KEY = 'model.backbone'
 OWN_WEIGHTS = ''  # those in the folder ``name``
 # Mean and standard deviation that the pipelines of the recipes normalise by, of values of 0 to 255.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

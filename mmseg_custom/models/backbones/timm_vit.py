@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...checkpoint.provenance import Place
 from ...errors import InputError, hint, words_of
+from ..tuning import KEY
 from .upstream_vit import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -21,7 +22,6 @@ from .upstream_vit import (
     same_names,
 )
 
-KEY = 'model.backbone'
 # Parts behind the layers, and one that is for training.
 UNNEEDED = {'head', 'head_dist', 'fc_norm', 'attn_pool', 'mask_token'}
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from ...errors import InputError, words_of
 from ...schema import load_json
+from ..tuning import KEY
 from .upstream_vit import IMAGENET_MEAN, IMAGENET_STD, as_triple
 
-KEY = 'model.backbone'
 REFUSED = {
     'vit_mae': "transformers' class drops and shuffles patches: use timm's "
                'vit_base_patch16_224.mae and its sizes',

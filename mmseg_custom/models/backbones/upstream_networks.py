@@ -17,11 +17,11 @@ from ...checkpoint.lazy import LazyStateDict, LazyTensor
 from ...checkpoint.provenance import WeightsSource
 from ...errors import InputError, some_of
 from ...schema import load_json
+from ..tuning import KEY
 from .timm_vit import TimmViT, check_name, is_timm_config
 from .transformers_vit import TransformersViT
 from .upstream_vit import NetworkFacts, UpstreamViT
 
-KEY = 'model.backbone'
 CONFIG = 'config.json'
 
 
