@@ -115,7 +115,7 @@ def _run(model: nn.Module, cfg: Config, shape: RunShape, engine: Engine, tracker
     optimizer = None if cfg.optimizer.type == LOW_MEMORY else build_optimizer(
         model, with_fused(cfg.optimizer, engine.is_on('fused_optimizer'),
                           engine.fused_optimizer is True, shape.device))
-    with track_sites(model, tracker, sites), assumed_masks(MASKS):
+    with track_sites(model, tracker, sites), assumed_masks(_masks_of(model)):
         loss = model.train_step(batches[0], None)['loss']
     tracker.enter_site('backward', REST)
     loss.backward()
@@ -130,6 +130,11 @@ def _run(model: nn.Module, cfg: Config, shape: RunShape, engine: Engine, tracker
         states = _step(optimizer, shape)
     tracker.tag(states, 'optimizer')
     return states
+
+
+def _masks_of(model: nn.Module) -> int:
+    """Returns how many masks an image has, of which each needs a query of the heads."""
+    return min(MASKS, *(len(getattr(head, 'queries', range(MASKS))) for head in heads(model)))
 
 
 def _batch(model: nn.Module, shape: RunShape, tracker: MemoryTracker) -> dict:

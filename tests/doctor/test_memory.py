@@ -238,6 +238,13 @@ def test_blocks_that_queries_pass_are_not_left_out(engine, with_cp, options, bac
     compare_with_all_blocks(model, engine, with_cp, options, monkeypatch)
 
 
+def test_a_head_of_few_queries_is_estimated():
+    model = queried(1, depth=2)
+    model['decode_head'].update(num_queries=4)
+    assert estimate(config(model, 1, 'single'), RunShape('cpu', 1, 1, CROP), Engine('single'),
+                    False)[0].peak > 0
+
+
 def compare_with_all_blocks(model: dict, engine: str, with_cp: bool, options: dict, monkeypatch):
     """Compares the prediction from shallow networks with that from the whole one."""
     cfg = config(model, 2, engine)  # the last block is not read

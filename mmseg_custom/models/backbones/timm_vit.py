@@ -154,4 +154,9 @@ def _grid_of(vit: nn.Module, name: str) -> tuple[int, int]:
         raise InputError(f'{KEY}.name={name!r} is a {type(vit).__name__}, which has no patch grid '
                          f'that all its layers share (strides {strides or "unknown"}): expected a '
                          'plain vision transformer, e.g. vit_base_patch14_dinov2')
-    return next(iter(kinds))
+    width, patch_size = next(iter(kinds))
+    sides = getattr(getattr(vit, 'patch_embed', None), 'patch_size', patch_size)
+    if isinstance(sides, (list, tuple)) and len(set(sides)) > 1:
+        raise InputError(f'{KEY}.name={name!r} has patches of {sides[0]}x{sides[1]} pixels: '
+                         'expected square ones')
+    return width, patch_size

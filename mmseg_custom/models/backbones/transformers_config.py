@@ -57,7 +57,11 @@ def read_config(folder: str, overrides: Mapping[str, Any] | None = None) -> Any:
     for name, value in (overrides or {}).items():
         if not hasattr(config, name):
             raise InputError(f'{KEY}.overrides: a config of {config.model_type} has no {name!r}')
-        setattr(config, name, value)
+        try:
+            setattr(config, name, value)
+        except Exception as error:  # strict configs raise errors of their own kinds
+            raise InputError(f'{KEY}.overrides: a config of {config.model_type} does not take '
+                             f'{name}={value!r}: {words_of(error)}') from error
     return config
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...checkpoint.provenance import Place
 from ...errors import InputError, words_of
+from ..tuning import KEY
 from .transformers_config import (
     hash_of,
     keeps_positions,
@@ -88,9 +89,20 @@ class TransformersViT(UpstreamViT):
         size = self.facts.patch_size
         grid = (images.shape[2] // size, images.shape[3] // size)
         tokens = [outs[i] for i in layers]
+        self._check_tokens(tokens[0], len(images), grid)
         if norm and self._norm is not None:
             tokens = [self._norm(x) for x in tokens]
         return [_map_of(x, grid) for x in tokens]
+
+    def _check_tokens(self, tokens: Tensor, batch: int, grid: tuple[int, int]) -> None:
+        """Refuses what other towers give: all images in one sequence, or maps."""
+        width = self.facts.embed_dim
+        if tokens.ndim != 3 or tokens.shape[::2] != (batch, width) or (
+                tokens.shape[1] < grid[0] * grid[1]):
+            raise InputError(
+                f'{KEY}.name: a layer of {self.facts.architecture} returns {tuple(tokens.shape)}: '
+                f'expected ({batch}, {grid[0] * grid[1]} or more, {width}), the tokens of '
+                f'{grid[0]}x{grid[1]} patches of each image; take another network, e.g. dinov2')
 
     def find(self, names: Collection[str]) -> tuple[dict[str, Place], list[str]]:
         """See :class:`.upstream_vit.UpstreamViT`.
@@ -164,6 +176,11 @@ class _Done(Exception):
 
 def _create(config: Any, folder: str, dtype: torch.dtype, on_meta: bool) -> nn.Module:
     from transformers import AutoModel
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+    if type(config) not in MODEL_MAPPING:
+        raise InputError(f"{folder}/config.json: transformers' AutoModel has no network for "
+                         f'{config.model_type!r}: expected a vision transformer that it builds, '
+                         'e.g. dinov2, dinov3_vit, siglip, clip or internvl')
     config.output_hidden_states = config.output_attentions = False
     try:
         with building(dtype, on_meta):

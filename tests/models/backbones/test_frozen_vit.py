@@ -7,6 +7,7 @@ import torch
 from helpers.logs import logged
 from torch import nn
 from transformers import (
+    AltCLIPVisionConfig,
     AutoModel,
     BeitConfig,
     CLIPVisionConfig,
@@ -15,6 +16,7 @@ from transformers import (
     Dinov2WithRegistersConfig,
     DINOv3ViTConfig,
     InternVLVisionConfig,
+    PixtralVisionConfig,
     RadioConfig,
     SiglipVisionConfig,
     SwinConfig,
@@ -227,6 +229,8 @@ def test_layers_behind_the_last_one_do_not_run(tmp_path):
     (dict(train_last=2), 'train_last=2: a FrozenViT is frozen as it is; InternViT6B alone'),
     (dict(frozen_dtype='int8'), "frozen_dtype='int8': a FrozenViT is frozen as it is"),
     (dict(out_indexes=[0]), "did you mean 'out_indices'"),
+    (dict(overrides=dict(SIZES, patch_size=(16, 8))),
+     'has patches of 16x8 pixels: expected square'),
     (dict(pretrained='none.pth'), 'pretrained file none.pth does not exist'),
 ])
 def test_options_are_refused_in_one_line(options, message):
@@ -239,6 +243,7 @@ def test_options_are_refused_in_one_line(options, message):
     (dict(model_type='intern_vit_6b', auto_map={}), "those of model.backbone.type='InternViT6B'"),
     (dict(model_type='own', auto_map={}), "'own' is none of transformers, and code of a folder is"),
     ([], 'is none of transformers'),
+    (dict(model_type=['dinov2']), 'is none of transformers'),
     (dict(architecture='vit_smal_patch14_dinov2'), "did you mean 'vit_small_patch14_dinov2'"),
     (dict(model_type=['vit']), 'is none of transformers'),
     (dict(ViTConfig(**SMALL).to_dict(), num_attention_heads=-1), 'which has no patch grid'),
@@ -247,6 +252,7 @@ def test_options_are_refused_in_one_line(options, message):
     (dict(model_type='bert'), 'is a bert, which has no patch grid'),
     (SwinConfig().to_dict(), 'is a swin, which has no patch grid'),
     (ViTMAEConfig().to_dict(), "use timm's vit_base_patch16_224.mae"),
+    (AltCLIPVisionConfig(**SMALL).to_dict(), "AutoModel has no network for 'altclip_vision_model'"),
     (dict(ViTConfig(**SMALL).to_dict(), hidden_act='none'), 'transformers cannot build the'),
 ])
 def test_folders_are_refused_in_one_line(config, message, tmp_path):
@@ -254,6 +260,23 @@ def test_folders_are_refused_in_one_line(config, message, tmp_path):
         (tmp_path / 'config.json').write_text(json.dumps(config))
     with pytest.raises(InputError, match=message):
         FrozenViT(str(tmp_path))
+
+
+@pytest.mark.parametrize(('overrides', 'message'), [
+    (dict(depth=2), "a config of dinov2 has no 'depth'"),
+    (dict(num_hidden_layers='2'), "a config of dinov2 does not take num_hidden_layers='2': "),
+])
+def test_overrides_of_a_folder_are_refused_in_one_line(overrides, message, tmp_path):
+    (tmp_path / 'config.json').write_text(json.dumps(IN_TRANSFORMERS['dinov2'].to_dict()))
+    with pytest.raises(InputError, match=message):
+        FrozenViT(str(tmp_path), overrides=overrides)
+
+
+def test_a_tower_with_all_images_in_one_sequence_is_refused(tmp_path):
+    config = PixtralVisionConfig(**SMALL, **MLP, patch_size=16, image_size=64)
+    (tmp_path / 'config.json').write_text(json.dumps(config.to_dict()))
+    with pytest.raises(InputError, match=r'returns \(1, 12, 48\): expected \(2, 6 or more, 48\)'):
+        FrozenViT(str(tmp_path)).float()(torch.zeros(2, 3, 32, 48))
 
 
 @pytest.mark.parametrize(('name', 'size', 'message'), [
