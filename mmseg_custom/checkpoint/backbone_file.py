@@ -31,7 +31,7 @@ def open_weights_for(backbone: nn.Module, path: str, logger: logging.Logger | No
     Args:
         backbone: Backbone, on any device. What it leaves out of every file, and whether the patch
             embedding is resampled, its ``weights_changes`` say.
-        path: File, as for :func:`load_backbone`.
+        path: File, as for :func:`.load.load_backbone`.
         logger: Logger; default: 'mmseg'.
 
     Returns:
