@@ -71,6 +71,6 @@ def test_the_page_has_the_newest_tables():
                  for head, cost in found['heads_compared'][f'heads of {name}'].items()}
         assert set(costs) == set(HEADS) and '\n'.join(heads_compared.table(costs)) in page
     scored = found.get('heads_scored', {})
-    for name in (name for name in CONFIGS if f'{name}: scores' in scored):
+    for name in (key.removesuffix(': scores') for key in scored if key.endswith(': scores')):
         scores, rates = (scored[f'{name}: {what}'] for what in ('scores', 'rates'))
         assert '\n'.join(heads_scored.table(scores, rates)) in page
