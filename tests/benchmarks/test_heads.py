@@ -7,7 +7,7 @@ from helpers.commands import ROOT
 
 from benchmarks.cases import heads_compared, heads_scored
 from benchmarks.head_costs import HEADS, LINEAR, PLAIN_MASK, UPERNET, HeadCost, cost_of_head
-from benchmarks.head_runs import CONFIGS, HeadTask, compare_heads, miou
+from benchmarks.head_runs import CONFIGS, RATES, HeadTask, compare_heads, miou
 from benchmarks.page import FILES
 from benchmarks.results import read_results
 from benchmarks.transfer import SEED_OF_RATES, SEEDS
@@ -42,7 +42,7 @@ def test_seeds_are_pooled_by_image():
 def test_rates_are_tried_with_a_seed_of_their_own(monkeypatch):
     jobs = []
     monkeypatch.setattr(HeadTask, '_run', lambda task, job: jobs.append(job) or results_of(
-        [[int(1000 * job.rate), 5]] * 8))
+        [[1 + RATES.index(job.rate), 5]] * 8))
     task = HeadTask(CONFIGS[heads_scored.DEMO], {}, {'data.test.part': 'val'}, 1, 'cpu')
     found = task.choose_rates([UPERNET, PLAIN_MASK])
     assert {job.seed for job in jobs} == {SEED_OF_RATES} and SEED_OF_RATES not in SEEDS
@@ -71,6 +71,6 @@ def test_the_page_has_the_newest_tables():
                  for head, cost in found['heads_compared'][f'heads of {name}'].items()}
         assert set(costs) == set(HEADS) and '\n'.join(heads_compared.table(costs)) in page
     scored = found.get('heads_scored', {})
-    for name in (name for name in CONFIGS if f'{name}: scores' in scored):
+    for name in (key.removesuffix(': scores') for key in scored if key.endswith(': scores')):
         scores, rates = (scored[f'{name}: {what}'] for what in ('scores', 'rates'))
         assert '\n'.join(heads_scored.table(scores, rates)) in page
