@@ -246,7 +246,8 @@ def test_a_tiny_recipe_is_its_published_namesake_in_small(folder):
              'init_values', 'drop_path_rate', 'with_cp', 'out_indices', 'in_channels', 'channels',
              'crop_size', 'stride', 'img_scale', 'size', 'data_root', 'samples_per_gpu',
              'workers_per_gpu', 'max_image_num', 'lr', 'num_layers', 'warmup_iters', 'max_iters',
-             'interval', 'r', 'alpha', 'train_last', 'num_blocks', 'num_points'}
+             'interval', 'r', 'alpha', 'train_last', 'num_blocks', 'num_points', 'num_queries',
+             'matching', 'masked_attention', 'oversample_ratio', 'importance_sample_ratio'}
     for section in ('model', 'data', 'optimizer', 'lr_config', 'runner', 'checkpoint_config',
                     'evaluation', 'custom_hooks'):
         assert without(tiny[section], sizes) == without(full[section], sizes), section

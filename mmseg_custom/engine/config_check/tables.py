@@ -84,7 +84,7 @@ PARAMETERS: dict[str, dict[str, Kind]] = {
         num_queries=SIZE, num_blocks=SIZE, num_heads=SIZE, mlp_ratio=POSITIVE,
         num_upscalings=COUNT, class_weight=FACTOR, mask_weight=FACTOR, dice_weight=FACTOR,
         no_object_weight=FACTOR, num_points=SIZE, oversample_ratio=number(1),
-        importance_sample_ratio=SHARE),
+        importance_sample_ratio=SHARE, masked_attention=FLAG),
     'CrossEntropyLoss': dict(
         reduction=one_of('mean', 'sum', 'none'), class_weight=many(NUMBER, least=1) | TEXT | NONE,
         loss_weight=NUMBER, loss_name=TEXT),

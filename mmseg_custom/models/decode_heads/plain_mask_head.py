@@ -79,6 +79,8 @@ class PlainMaskHead(BaseDecodeHead):
         matching: ``'bipartite'``, or ``'fixed'``: query k is compared with the mask of class k, and
             ``num_queries`` must be K. This is the ablation of MaskFormer (Cheng et al., "Per-Pixel
             Classification is Not All You Need", 2021), which learns faster from few images.
+        masked_attention: Whether queries are masked in training. It costs a short training more
+            than it helps.
 
     Raises:
         InputError: If attention heads do not divide ``channels``, fixed queries are not as many as
@@ -98,7 +100,7 @@ class PlainMaskHead(BaseDecodeHead):
                  dice_weight: float = 5.0, no_object_weight: float = 0.1, num_points: int = 12544,
                  oversample_ratio: float = 3.0, importance_sample_ratio: float = 0.75,
                  ignore_index: int | None = 255, align_corners: bool = False,
-                 blocks: str = 'own', matching: str = 'bipartite'):
+                 blocks: str = 'own', matching: str = 'bipartite', masked_attention: bool = True):
         joined_width = joined_width_of(blocks, in_channels)
         if joined_width is not None:
             in_index, input_transform = -1, None
@@ -132,17 +134,20 @@ class PlainMaskHead(BaseDecodeHead):
             self.blocks = nn.ModuleList(MaskedBlock(channels, num_heads, mlp_ratio)
                                         for _ in range(num_blocks))
         self.predictor = MaskPredictor(channels, num_classes, num_upscalings)
-        self.register_buffer('attn_mask_probs', torch.ones(num_blocks))
+        self.masked_attention = masked_attention
+        self.register_buffer('attn_mask_probs', torch.full((num_blocks,), float(masked_attention)))
         self._has_told_unlabelled = False
 
     def anneal(self, progress: float) -> None:
-        """Sets the probability of masked attention of each block.
+        """Sets the probability of masked attention of each block, where there is any.
 
         Each block has its share of the training, in which its probability goes to 0.
 
         Args:
             progress: Share of the training that is done, 0..1.
         """
+        if not self.masked_attention:
+            return
         shares = len(self.blocks) + 2
         values = [(1 - min(max(progress * shares - 1 - i, 0), 1)) ** POWER
                   for i in range(len(self.blocks))]
@@ -186,7 +191,8 @@ class PlainMaskHead(BaseDecodeHead):
             mask = None
             if of_all_blocks:
                 found.append(self._read(tokens, grid))
-                mask = attention_mask(found[-1][0], grid, probability)
+                if self.masked_attention:
+                    mask = attention_mask(found[-1][0], grid, probability)
             tokens = block(tokens, mask=mask)
         return [*found, self._read(tokens, grid)]
 
