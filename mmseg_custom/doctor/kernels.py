@@ -6,7 +6,7 @@ the largest call of each is kept, to be measured.
 """
 from dataclasses import dataclass, replace
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,12 +18,12 @@ from ..layers.resize import is_channels_last
 aten = torch.ops.aten
 
 
-def _flops_of_convolution_backward(*args: object, out_val: object = None) -> int:
+def _flops_of_convolution_backward(*args: Any, out_val: Any = None) -> int:
     """Counts as torch does, but for the weight's gradient, which torch takes for one group's."""
     formula = flop_registry[aten.convolution_backward]
-    *settings, groups, (of_input, of_weight, _) = args
-    of_input, of_weight = (formula(*settings, groups, mask, out_val=out_val) for mask in (
-        (of_input, False, False), (False, of_weight, False)))
+    *settings, groups, mask = args
+    of_input = formula(*settings, groups, (mask[0], False, False), out_val=out_val)
+    of_weight = formula(*settings, groups, (False, mask[1], False), out_val=out_val)
     return of_input + of_weight // groups
 
 
