@@ -24,9 +24,9 @@ def _flops_of_convolution_backward(*args: Any, out_val: Any = None) -> int:
     torch's own formula counts the weight's gradient as if there was one group.
     """
     formula = flop_registry[aten.convolution_backward]
-    *settings, groups, (of_input, of_weight, _) = args
-    of_input, of_weight = (formula(*settings, groups, mask, out_val=out_val) for mask in (
-        (of_input, False, False), (False, of_weight, False)))
+    *settings, groups, mask = args
+    of_input = formula(*settings, groups, (mask[0], False, False), out_val=out_val)
+    of_weight = formula(*settings, groups, (False, mask[1], False), out_val=out_val)
     return of_input + of_weight // groups
 
 
