@@ -229,7 +229,7 @@ def test_layers_behind_the_last_one_do_not_run(tmp_path):
     (dict(train_last=2), 'train_last=2: a FrozenViT is frozen as it is; InternViT6B alone'),
     (dict(frozen_dtype='int8'), "frozen_dtype='int8': a FrozenViT is frozen as it is"),
     (dict(out_indexes=[0]), "did you mean 'out_indices'"),
-    (dict(overrides=dict(SIZES, patch_size=(16, 8))), 'has patches of 16x8 pixels: expected square'),
+    (dict(overrides=dict(SIZES, patch_size=(16, 8))), 'patches of 16x8 pixels: expected sq'),
     (dict(pretrained='none.pth'), 'pretrained file none.pth does not exist'),
 ])
 def test_options_are_refused_in_one_line(options, message):
