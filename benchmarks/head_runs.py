@@ -29,7 +29,7 @@ CONFIGS = {
            PLAIN_MASK: 'configs/tiny/plain_mask_tiny.py'},
     ROOMS: {LINEAR: 'benchmarks/rooms_linear.py', UPERNET: 'benchmarks/rooms_upernet.py',
             PLAIN_MASK: 'benchmarks/rooms_plain_mask.py'}}
-RATES = (1e-3, 3e-3, 1e-2)  # of which each head has its best
+RATES = (1e-3, 3e-3, 1e-2, 3e-2)  # of which each head has its best
 Areas = tuple[np.ndarray, np.ndarray]  # pixels of intersection and union, (N, K) each
 
 

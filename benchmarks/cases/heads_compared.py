@@ -5,7 +5,8 @@ InternViT-6B and 300M, for crops of 504x504 pixels. A step goes from the frozen 
 UPerNet's has its feature pyramid and its auxiliary head, EoMT's the last four blocks, which are
 tuned. Labels are assumed to show 16 classes a crop; the matching itself, which works on values, is
 in the times alone. Times are those of forward and backward pass with the losses, without the
-optimizer, in turns. Heads compute in bfloat16 as far as ``head_precision='bf16'`` says.
+optimizer, in turns, of heads that compute in bfloat16 as far as ``head_precision='bf16'`` says. On
+the CPU crops have half the side, and the time is that of the process's own clock.
 
     python -m benchmarks heads_compared
 """
@@ -79,36 +80,36 @@ def _add_times(run: Context) -> None:
     """Adds the time of a step of each head on feature maps of InternViT-6B's width."""
     heads = [head for head in HEADS if head != EOMT]  # the most of whose step are blocks
     steps = {head: _step(run, head) for head in heads}
-    times = run.measure(steps, seconds=4.0 if run.on_gpu else 0.1, rounds=3,
-                        warm_up=2 if run.on_gpu else 1)
+    if run.on_gpu:
+        times = run.measure(steps, rounds=3)
+    else:  # UPerNet's step takes minutes, and the clock is that of the process
+        times = run.measure(steps, seconds=0.1, rounds=2, warm_up=0, clock='cpu')
+    words = 'time' if run.on_gpu else 'CPU time'
     for head in heads:
         if head != UPERNET:
-            run.row(f'time of a step of {head}', 'ms', times[head], {UPERNET: times[UPERNET]},
+            run.row(f'{words} of a step of {head}', 'ms', times[head], {UPERNET: times[UPERNET]},
                     targets=[at_most(UPERNET, HALF)] * (head == PLAIN_MASK),
-                    notes=f'{_crops(run)} crop of feature maps of InternViT-6B, bfloat16')
+                    notes=f'{CROPS} crops of {_side(run)} x {_side(run)} pixels, at the width of '
+                          'InternViT-6B, bfloat16')
 
 
-def _crops(run: Context) -> int:
-    """Returns how many crops a measured step has."""
-    return 2
+def _side(run: Context) -> int:
+    """Returns the side of a crop whose step is measured, in pixels."""
+    return 112 if run.tiny else 504 if run.on_gpu else 252
 
 
 def _step(run: Context, head: str) -> Callable[[], None]:
     """Returns a function that computes the losses of a head, and all its gradients."""
     cfg = config_of_head(head, 'tiny' if run.tiny else '6b')
+    cfg.model.test_cfg.crop_size = (_side(run), _side(run))
     model = fill(trained_part(cfg), run.device)
     apply_precision(model, torch.bfloat16, run.device, head_dtype=torch.bfloat16)
     generator = torch.Generator(run.device).manual_seed(1)
     draw = partial(torch.randn, generator=generator, device=run.device)
-    batch = {name: _to(value, run.device) for name, value in
-             batch_of(model, cfg, _crops(run), draw).items()}
+    batch = {name: value.to(run.device) if isinstance(value, Tensor) else value
+             for name, value in batch_of(model, cfg, CROPS, draw).items()}
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
         loss_of(model, batch).backward()
     return step
-
-
-def _to(value: object, device: str) -> object:
-    """Moves tensors to a device."""
-    return value.to(device) if isinstance(value, Tensor) else value

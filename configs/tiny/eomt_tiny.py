@@ -8,3 +8,4 @@ _base_ = [
 
 # Drop path is against overfitting, which 150 iterations do not reach.
 model = dict(backbone=dict(drop_path_rate=0.0))
+optimizer_config = dict(grad_clip=dict(max_norm=0.01, norm_type=2))

@@ -1,37 +1,42 @@
-"""What a backbone changes in the weights of its file, by itself: ViT-Adapter's other patches.
+"""What a backbone takes of the weights in its file, where that is not all of them as they are.
 
+    left_out     parts of the file that the network does not have: blocks behind its last one
+                 (see :mod:`.depth`), the class token of a ViT-Adapter
     patch_size   side of a patch in pixels that the patch embedding is resampled to
-    left_out     names of tensors that the backbone has no use for
 
-A backbone has them as ``weights_changes``, and ``meta['backbone']`` of a checkpoint that leaves its
-frozen weights to their file.
+:class:`.provenance.WeightsSource` has both, and so does ``meta['backbone']`` of a checkpoint that
+leaves its frozen weights to their file.
 """
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
 from ..layers.resize import resize_bicubic
-from .lazy import LazyStateDict, compute
+from .keys import is_part
+from .lazy import FLOATS, LazyStateDict, compute
 
 PATCHES = 'patch_embed.proj.weight'
 
 
-def changed(weights: LazyStateDict, changes: Mapping[str, Any]) -> LazyStateDict:
-    """Returns the weights of a network with some changes.
+def changed(weights: LazyStateDict, left_out: Collection[str] = (),
+            patch_size: int | None = None) -> LazyStateDict:
+    """Returns the weights of a file as a network takes them.
 
     Args:
         weights: Weights under native names.
-        changes: See above; without one, nothing is changed.
+        left_out: Parts that are left out: names, or their beginnings up to a dot.
+        patch_size: Side in pixels of the network's patches; None for that of the file.
     """
     weights = weights.copy()
-    for name in changes.get('left_out', ()):
-        weights.pop(name, None)
-    patch, found = changes.get('patch_size'), weights.get(PATCHES)
-    if patch is not None and found is not None and found.shape[-2:] != (patch, patch):
-        weights[PATCHES] = compute(lambda kernels: resample_patches(kernels, patch), [found],
-                                   (*found.shape[:2], patch, patch), torch.float32)
+    for name in [name for name in weights if is_part(name, left_out)]:
+        del weights[name]
+    found = weights.get(PATCHES)
+    # What cannot be resampled is left to the checks of whoever loads it.
+    if patch_size and found and found.dtype in FLOATS and (
+            found.shape[-2] == found.shape[-1] != patch_size):
+        weights[PATCHES] = compute(lambda kernels: resample_patches(kernels, patch_size), [found],
+                                   (*found.shape[:2], patch_size, patch_size), torch.float32)
     return weights
 
 
@@ -43,18 +48,18 @@ def resample_patches(kernels: Tensor, patch_size: int) -> Tensor:
     return resize_bicubic(kernels.float(), (patch_size, patch_size))
 
 
-def describe_changes(weights: LazyStateDict, patch_size: int, tokens: int) -> str:
-    """Says which embeddings of a file are resampled, for the log; '' if none is.
+def describe_resampling(weights: LazyStateDict, patch_size: int, tokens: int) -> str:
+    """Says which embeddings of a file are resampled, for the log.
 
     Args:
         weights: Weights of the file.
         patch_size: Side of the network's patches in pixels.
         tokens: 1 + N tokens of its position embedding.
     """
-    patch = weights[PATCHES].shape[-1]
-    side, to = (round((count - 1) ** 0.5) for count in (weights['pos_embed'].shape[1], tokens))
-    parts = [f'{what} from {old} to {new}' for what, old, new in (
-        ('patch embedding', f'{patch}x{patch}', f'{patch_size}x{patch_size} pixels'),
-        ('position embedding', f'{side}x{side}', f'{to}x{to} patches'))
-        if not new.startswith(f'{old} ')]
-    return ', '.join(parts)
+    found = []
+    if (patch := weights[PATCHES].shape[-1]) != patch_size:
+        found.append(f'patch embedding from {patch}x{patch} to {patch_size}x{patch_size} pixels')
+    if 'pos_embed' in weights and (stored := weights['pos_embed'].shape[1]) != tokens:
+        side, to = (round((count - 1) ** 0.5) for count in (stored, tokens))
+        found.append(f'position embedding from {side}x{side} to {to}x{to} patches')
+    return ', '.join(found) or 'nothing'

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from ..errors import InputError
 from .content import check_meta, is_record
 from .deepspeed import is_deepspeed, metadata_of, note_on
-from .files import find_weights, read_weights, safe_load, weights_file_of, wrapper_of
+from .files import find_weights, read_weights, safe_load, wrapper_of
+from .folders import weights_file_of
 from .keys import BACKBONE, DIALECTS, summarize
 from .lazy import LazyStateDict
 from .shard_reader import ShardReader, is_sharded_checkpoint
@@ -31,7 +32,7 @@ class Checkpoint:
         optimizer: State dict of the optimizer, if it has one; lazy tensors if it is sharded.
         others: Remaining entries of the file, by key.
         reader: Reader of a sharded checkpoint's folder, None for a file.
-        note: What is said where it is loaded, of a file of another program.
+        note: Words for the log about a file of another program; '' for others.
     """
     path: str
     meta: dict

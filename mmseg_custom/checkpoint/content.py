@@ -24,9 +24,9 @@ from .adapter_record import check_record
 DEPTH = 100  # most levels of dicts and lists in each other
 NAME_LENGTH = 1000
 RANGE = 10**6  # longest range, which is written as a list
-# See provenance; a network that is no InternViT has places in the place of pos_embed_tokens.
-RECORD = {'path': str, 'sha256': str, 'bytes': int, 'pos_embed_tokens': int, 'dtype': str,
-          'other_dtypes': dict}
+# See provenance. The last one is of an InternViT; another network has places instead.
+RECORD = {'path': str, 'sha256': str, 'bytes': int, 'dtype': str, 'other_dtypes': dict,
+          'pos_embed_tokens': int}
 _CLASSES = {'CLASSES': (list, tuple), 'PALETTE': (list, tuple, np.ndarray, Tensor)}
 _PROGRESS = {'iter': int, 'epoch': int, 'seed': int, 'run': dict, 'hook_msgs': dict}
 
@@ -122,16 +122,6 @@ def check_meta(meta: object, path: str) -> dict:
     return meta
 
 
-def _check_places(places: dict, where: str) -> None:
-    for name, place in places.items():
-        source, part, count = place if isinstance(place, (list, tuple)) and len(place) == 3 else (
-            None, 0, 0)
-        if not isinstance(name, str) or not isinstance(source, str) or not all(
-                type(number) is int for number in (part, count)) or not 0 <= part < count < 1000:
-            raise InputError(f'{where}.places: {shorten(name)} is at {shorten(place)}: expected '
-                             'the name of a tensor, and which of how many parts of it')
-
-
 def check_progress(meta: dict, path: str) -> None:
     """Checks what a run that is resumed reads of a checkpoint's metadata.
 
@@ -165,33 +155,46 @@ def check_backbone_record(record: object, where: str) -> None:
     """
     if not isinstance(record, dict):
         raise InputError(f'{where} is {shorten(record)}: expected a dict')
-    placed = 'places' in record
-    for name, kind in RECORD.items():
-        if placed and name == 'pos_embed_tokens':
-            name, kind = 'places', dict
+    kinds = dict(RECORD)
+    if 'places' in record:
+        del kinds['pos_embed_tokens']
+        kinds['places'] = dict
+    for name, kind in kinds.items():
         if not isinstance(record.get(name), kind) or isinstance(record.get(name), bool):
             raise InputError(f'{where}.{name} is {shorten(record.get(name))}: expected '
                              f'{_named(kind)}; save the checkpoint again, or give one that holds '
                              'its backbone')
-    blocks = record.get('blocks', 1)  # only of a file with more blocks than the network
-    if type(blocks) is not int or blocks < 1:
-        raise InputError(f'{where}.blocks is {shorten(blocks)}: expected a number of 1 or more')
-    _check_changes(record, where)
     if not re.fullmatch('[0-9a-f]{64}', record['sha256']):
         raise InputError(f'{where}.sha256 is {shorten(record["sha256"])}: expected 64 hex digits')
-    if placed:
+    if 'places' in record:
         _check_places(record['places'], where)
-    elif round((record['pos_embed_tokens'] - 1) ** 0.5) ** 2 != record['pos_embed_tokens'] - 1 or (
-            not 1 < record['pos_embed_tokens'] < 10**6):
-        raise InputError(f'{where}.pos_embed_tokens is {record["pos_embed_tokens"]}: expected 1 '
-                         'and a square number')
+    else:
+        _check_tokens(record['pos_embed_tokens'], where)
+    _check_changes(record, where)
     for dtype in (record['dtype'], *record['other_dtypes'].values()):
         if not isinstance(dtype, str) or not isinstance(getattr(torch, dtype, None), torch.dtype):
             raise InputError(f'{where}: {shorten(dtype)} is no dtype of torch')
 
 
+def _check_places(places: dict, where: str) -> None:
+    """Checks where the tensors of a network that is no InternViT are in its file."""
+    for name, place in places.items():
+        source, part, count = place if isinstance(place, (list, tuple)) and len(place) == 3 else (
+            None, 0, 0)
+        if not isinstance(name, str) or not isinstance(source, str) or not all(
+                type(number) is int for number in (part, count)) or not 0 <= part < count < 1000:
+            raise InputError(f'{where}.places: {shorten(name)} is at {shorten(place)}: expected '
+                             'the name of a tensor, and which of how many parts of it')
+
+
+def _check_tokens(tokens: int, where: str) -> None:
+    """Checks the number of tokens of a position embedding: a class token and a square grid."""
+    if not 1 < tokens < 10**6 or round((tokens - 1) ** 0.5) ** 2 != tokens - 1:
+        raise InputError(f'{where}.pos_embed_tokens is {tokens}: expected 1 and a square number')
+
+
 def _check_changes(record: dict, where: str) -> None:
-    """Checks what a backbone changes in the weights of its file: see :mod:`.changes`."""
+    """Checks what of a file is left out or resampled: see :mod:`.changes`."""
     patch, names = record.get('patch_size'), record.get('left_out')
     if patch is not None and not (type(patch) is int and 0 < patch < 1000):
         raise InputError(f'{where}.patch_size is {shorten(patch)}: expected a number of pixels')

@@ -15,11 +15,12 @@ from ..files import atomic_folder, atomic_write
 from ..progress import progress_bar
 from ..schema import integer, load_json, nullable, record, validate
 from ..targets import try_target
+from .backbone_file import open_backbone_weights
 from .export import write_pth, write_safetensors, write_shards
 from .integrity import finish_checks
 from .keys import NATIVE, PYRAMID, TRANSFORMERS, Architecture, describe_mismatch, natural_key
 from .lazy import LazyStateDict, LazyTensor
-from .load import check_float, open_backbone_weights, refuse_nonfinite
+from .load import check_float, refuse_nonfinite
 
 HEADS_OF_WIDTH = {3200: 25, 1024: 16}  # InternViT-6B and InternViT-300M
 

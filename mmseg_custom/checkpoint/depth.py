@@ -2,7 +2,7 @@
 
 InternViT-6B-448px-V1-0 holds 48 blocks, of which its published recipes build the first 45.
 """
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -16,48 +16,38 @@ def count_blocks(names: Iterable[str]) -> int:
     return len({block_of(name) for name in names} - {None})
 
 
-def first_blocks(weights: LazyStateDict, count: int) -> LazyStateDict:
-    """Returns weights by native names without the blocks from ``count`` on, which stay unread."""
-    kept = weights.copy()
-    for name in weights:
-        block = block_of(name)
-        if block is not None and block >= count:
-            del kept[name]
-    return kept
-
-
-def blocks_to_take(weights: LazyStateDict, targets: Mapping[str, Tensor]) -> int | None:
-    """Finds how many blocks to take of a file that holds more of them than a backbone.
+def surplus_blocks(weights: LazyStateDict, targets: Mapping[str, Tensor]) -> list[str]:
+    """Finds the blocks of a file that are behind the last one of a backbone.
 
     Args:
         weights: Weights of the file, by native names.
         targets: State dict of the backbone.
 
     Returns:
-        Number of blocks of the backbone; None where the file holds no more, or where more than the
-        depth differs, which :func:`.load.check_fit` explains.
+        Names of the blocks; none where the file holds no more, or where more than the depth
+        differs, which :func:`.load.check_fit` explains.
 
     Raises:
         InputError: If what is left over is not whole blocks at the end, naming the tensors.
     """
     depth, total = count_blocks(targets), count_blocks(weights)
     if not depth < total or NATIVE.anchor not in targets:
-        return None
+        return []
     here, there = (Architecture.of({name: tuple(tensor.shape) for name, tensor in tensors.items()})
                    for tensors in (targets, weights))
     if here.differences(there).keys() != {'depth'}:
-        return None
+        return []
     _check_whole(weights, range(depth, total))
-    return depth
+    return [f'blocks.{i}' for i in range(depth, total)]
 
 
-def left_aside_line(weights: LazyStateDict, blocks: int) -> str:
-    """Says in a line which blocks of a file are left aside where the first ``blocks`` are taken."""
+def left_aside_line(weights: LazyStateDict, surplus: Sequence[str]) -> str:
+    """Says in a line which blocks of a file, those of :func:`surplus_blocks`, are left aside."""
     total = count_blocks(weights)
-    last = f'blocks.{blocks}' + (f' to blocks.{total - 1}' if total - blocks > 1 else '')
-    return (f'{weights.path} holds {total} blocks, of which the network has the first {blocks} '
-            f'(model.backbone.depth={blocks}): {last} {"are" if total - blocks > 1 else "is"} left '
-            'aside')
+    taken = total - len(surplus)
+    which = f'{surplus[0]} to {surplus[-1]} are' if len(surplus) > 1 else f'{surplus[0]} is'
+    return (f'{weights.path} holds {total} blocks, of which the network has the first {taken} '
+            f'(model.backbone.depth={taken}): {which} left aside')
 
 
 def _check_whole(weights: LazyStateDict, blocks: range) -> None:

@@ -20,19 +20,14 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..missing import look_around
-from ..schema import load_json, record, shorten, validate
 from . import deepspeed
-from .adapter_record import MERGE
 from .archive import Archive, DamagedFile
 from .content import check_names, check_values
+from .folders import all_shards_of, shards_of, weight_map_of, weights_file_of
 from .integrity import check_archive, check_safetensors, check_sums, damaged_line
-from .keys import DIALECTS, find_network
 from .lazy import LazyStateDict, LazyTensor
 from .pickles import check_pickle
 
-FOLDER_FILES = ('model.safetensors.index.json', 'model.safetensors',
-                'pytorch_model.bin.index.json', 'pytorch_model.bin')
-ADAPTER_CONFIG = 'adapter_config.json'  # in a folder of peft's adapters
 LEGACY_PICKLES = ('magic number', 'protocol', 'system', 'content', 'keys of storages')
 LEGACY_BYTES = 64 << 20  # most bytes of these
 WRAPPERS = ('state_dict', 'module', 'model')  # the keys under which files keep their weights
@@ -162,28 +157,6 @@ def sniff(path: str) -> str:
                      f'{head[:8]!r})')
 
 
-def shards_of(index: str) -> list[str]:
-    """Returns the paths of the shards in an index that the network is in.
-
-    Where no name is that of a patch embedding of InternViT, they are all shards.
-    """
-    weight_map = _weight_map(index)
-    known = any(name.endswith(dialect.anchor) for name in weight_map for dialect in DIALECTS)
-    prefix = find_network(weight_map, index)[1] if known else ''
-    shards = {file for name, file in weight_map.items() if name.startswith(prefix)}
-    return [os.path.join(os.path.dirname(index), shard) for shard in sorted(shards)]
-
-
-def files_of(folder: str) -> list[str]:
-    """Returns the paths of all files of weights in a folder of another program.
-
-    Raises:
-        InputError: If there are none.
-    """
-    file = weights_file_of(folder)
-    return _all_shards_of(file) if file.endswith('.index.json') else [file]
-
-
 def _check_pickle_of(path: str, mapped: bool) -> int:
     """Checks the bounds of a file of torch.save, and the checksums of what describes its tensors.
 
@@ -280,64 +253,18 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
     return tensors
 
 
-def is_adapter_folder(path: str) -> bool:
-    """Returns whether a folder is one of peft's adapters, whole or not."""
-    return os.path.exists(os.path.join(path, ADAPTER_CONFIG))
-
-
-def weights_file_of(folder: str) -> str:
-    """Finds the file of weights, or the index of several, in a Hugging Face or DeepSpeed folder.
-
-    Raises:
-        InputError: If there is none.
-    """
-    for name in FOLDER_FILES:
-        path = os.path.join(folder, name)
-        if os.path.exists(path):
-            return path
-    states = deepspeed.find_states(folder)
-    if states is not None:
-        return states
-    if is_adapter_folder(folder):
-        raise InputError(f'{folder} holds adapters of peft, and no weights of a network: give it '
-                         'as model.backbone.adapt.pretrained, or merge it into its backbone '
-                         f'({MERGE} {folder} merged.pth --backbone FILE)')
-    raise InputError(f'{folder} is a folder that holds no weights: expected a file, or one of '
-                     f'{", ".join(FOLDER_FILES)} in it')
-
-
 def _read_shards(index: str, everything: bool) -> LazyStateDict:
     """Opens the shards of an index that the network is in; a language model's stay closed."""
-    shards = _all_shards_of(index) if everything else shards_of(index)
+    shards = all_shards_of(index) if everything else shards_of(index)
     names = {os.path.basename(shard) for shard in shards}
     weights = LazyStateDict(index, {}, not_opened=[
-        name for name, file in _weight_map(index).items() if file not in names])
+        name for name, file in weight_map_of(index).items() if file not in names])
     for shard in shards:
         if not os.path.exists(shard):
             raise InputError(f'{shard}: this shard is missing ({len(shards)} are listed in '
                              f'{os.path.basename(index)}): fetch it')
         weights.update(find_weights(*safe_load(shard), shard))
     return weights
-
-
-def _all_shards_of(index: str) -> list[str]:
-    files = sorted(set(_weight_map(index).values()))
-    return [os.path.join(os.path.dirname(index), file) for file in files]
-
-
-def _weight_map(index: str) -> dict[str, str]:
-    """Reads an index: tensor -> name of the file in the same folder."""
-    expected = 'an index of shards: {"weight_map": {TENSOR: FILE}}'
-    content = load_json(index, expected)
-    validate(content, record(dict(weight_map=record({}))), index, f'expected {expected}')
-    weight_map = content['weight_map']
-    check_names(weight_map, index)
-    for name, file in weight_map.items():
-        plain = isinstance(file, str) and file.isprintable() and file == os.path.basename(file)
-        if not plain or file in ('', '.', '..') or file.endswith('.json'):
-            raise InputError(f'{index}: the file of {name} is {shorten(file)}: expected the name '
-                             'of a file beside the index')
-    return weight_map
 
 
 def _brief(value: object) -> str:

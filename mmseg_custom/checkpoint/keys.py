@@ -9,7 +9,7 @@ width of the network, N its number of patches.
 """
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from ..errors import SHOWN, InputError, some_of
@@ -19,9 +19,11 @@ from .adapter_record import MERGE
 
 BACKBONE = 'backbone.'  # prefix of the names of a segmentor's backbone
 PYRAMID = ('up1.', 'up2.', 'up3.', 'up4.')
-ADAPTER = ('level_embed', 'spm.', 'interactions.', 'up.', 'norm1.', 'norm2.', 'norm3.', 'norm4.')
+# What is trained beside the transformer: a pyramid, or the parts of a ViT-Adapter.
+BESIDE_TRUNK = (*PYRAMID, 'level_embed', 'spm.', 'interactions.', 'up.', 'norm1.', 'norm2.',
+                'norm3.', 'norm4.')
 # What a checkpoint may hold of a backbone that is frozen in part.
-TRAINED = tuple(BACKBONE + part for part in ('blocks.', 'pos_embed', *PYRAMID, *ADAPTER))
+TRAINED = tuple(BACKBONE + part for part in ('blocks.', 'pos_embed', *BESIDE_TRUNK))
 _NUMBER = '[0-9]{1,6}'  # of a block
 
 # Trained beside the network for image-text contrast; the released .pth holds them.
@@ -160,7 +162,7 @@ def check_dimensions(shapes: Mapping[str, tuple[int, ...]], path: str) -> None:
         InputError: Naming the first tensor that has another number.
     """
     for name, shape in shapes.items():
-        if name.startswith((*PYRAMID, *ADAPTER)):
+        if name.startswith(BESIDE_TRUNK):
             continue
         matrix = weight_of(name) != name or is_adapter(name) and 'lora_magnitude' not in name
         wanted = 2 if matrix else _DIMENSIONS.get(_split_block(name, 'blocks.')[2], 1)
@@ -232,6 +234,12 @@ def block_of(name: str) -> int | None:
     """Returns the number of the block that a native name belongs to; None for other names."""
     number = _split_block(name, 'blocks.')[1]
     return None if number is None else int(number)
+
+
+def is_part(name: str, parts: Collection[str]) -> bool:
+    """Whether a parameter is one of some parts, or belongs to one: 'decode_head' has all of it."""
+    pieces = name.split('.')
+    return any('.'.join(pieces[:count]) in parts for count in range(1, len(pieces) + 1))
 
 
 def natural_key(name: str) -> list:

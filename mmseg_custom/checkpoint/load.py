@@ -1,14 +1,12 @@
-"""File of any form -> backbone: recognised, renamed, checked, resampled, placed.
+"""File of any form -> backbone: opened, checked, resampled, placed.
 
-    file -> files.read_weights -> keys.find_network -> keys.to_native -> checks -> parameters
+    file -> backbone_file.open_weights_for -> checks -> parameters
 
 A parameter on the meta device takes the file's tensor itself, which is a view of the mapped file:
 no second copy is made where the dtype already fits. Elsewhere tensors are converted and copied one
 by one, and the memory of the file's pages is freed behind them.
 """
 import logging
-import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
@@ -17,25 +15,18 @@ from torch import Tensor, nn
 from ..errors import InputError, some_of
 from ..layers.pos_embed import resample_pos_embed
 from ..layers.quantized_linear import STORED, QuantizedLinear, weight_of
-from ..missing import look_around
-from .adapter_record import refuse_adapters
-from .changes import changed, describe_changes
-from .depth import blocks_to_take, first_blocks, left_aside_line
-from .files import read_weights
+from .backbone_file import check_exists, open_weights_for
 from .keys import (
     BACKBONE,
+    BESIDE_TRUNK,
     NATIVE,
-    PYRAMID,
     Architecture,
     check_dimensions,
     describe_mismatch,
-    find_network,
-    summarize,
-    to_native,
 )
-from .lazy import FLOATS, INTEGERS, LazyStateDict, concatenate
-from .provenance import Place, WeightsSource, set_weights_source
-from .releases import describe_releases, download_advice
+from .lazy import FLOATS, INTEGERS, LazyStateDict
+from .provenance import set_weights_source
+from .releases import describe_releases
 
 
 class Mismatch(InputError):
@@ -75,88 +66,18 @@ def load_backbone(backbone: nn.Module, path: str, *, dtype: torch.dtype | None =
     """
     logger = logger or logging.getLogger('mmseg')
     check_exists(path)
-    weights = open_backbone_weights(path, logger)
-    blocks = blocks_to_take(weights, backbone.state_dict(keep_vars=True))
-    if blocks is not None:
-        logger.warning(left_aside_line(weights, blocks))
-        weights = first_blocks(weights, blocks)
-    changes = getattr(backbone, 'weights_changes', None)
-    if changes:
-        found = describe_changes(weights, backbone.patch_size, backbone.pos_embed.shape[1])
-        weights = changed(weights, changes)
-        logger.info('%s: resampled bicubically: %s', path, found or 'nothing')
-    fill(backbone, weights, dtype, check_finite, may_miss=may_miss_pyramid(weights))
-    set_weights_source(backbone, WeightsSource(os.path.abspath(path), tuple(weights), blocks))
+    weights, source, note = open_weights_for(backbone, path, logger)
+    if note:
+        logger.warning(note)
+    fill(backbone, weights, dtype, check_finite, may_miss=may_miss_beside_trunk(weights))
+    set_weights_source(backbone, source)
     logger.info('loaded %d tensors of %s from %s', len(weights), type(backbone).__name__, path)
 
 
-def may_miss_pyramid(weights: LazyStateDict) -> Callable[[str], bool]:
-    """Returns a rule for :func:`fill`: only the whole pyramid may be missing."""
-    has_pyramid = any(name.startswith(PYRAMID) for name in weights)
-    return lambda name: name.startswith(PYRAMID) and not has_pyramid
-
-
-def open_backbone_weights(path: str, logger: logging.Logger | None = None) -> LazyStateDict:
-    """Opens a file and translates the names of the InternViT in it.
-
-    Tensors around the network (heads, a language model) and parameters that no feature map needs
-    are left aside with one log line each.
-
-    Raises:
-        InputError: If the file cannot be read, or does not hold one InternViT.
-    """
-    logger = logger or logging.getLogger('mmseg')
-    weights = read_weights(path)
-    refuse_adapters(weights, path)
-    dialect, prefix = find_network(weights, path)
-    inside = [name[len(prefix):] for name in weights if name.startswith(prefix)]
-    around = [name for name in weights if not name.startswith(prefix)] + weights.not_opened
-    unused = sorted(dialect.unused.intersection(inside))
-    for what, names in (('beside the network', around), ('that no feature map needs', unused)):
-        if names:
-            logger.info('%s: left aside %d tensors %s: %s', path, len(names), what,
-                        summarize(names))
-    sources, unknown = to_native(dialect, set(inside).difference(unused))
-    pyramid = [name for name in unknown if name.startswith(PYRAMID)]
-    sources.update((name, (name,)) for name in pyramid)
-    check_dimensions({name: weights[prefix + source].shape for name, names in sources.items()
-                      for source in names}, path)
-    _check_not_rounded([prefix + name for name in unknown], path)
-    return LazyStateDict(
-        path, {name: concatenate([weights[prefix + source] for source in names])
-               for name, names in sources.items()},
-        unknown=[name for name in unknown if name not in pyramid])
-
-
-def open_places(path: str, places: Mapping[str, Place]) -> LazyStateDict:
-    """Opens the tensors of a network that is no InternViT.
-
-    Args:
-        path: File or folder.
-        places: Places of the tensors, by the names that they get.
-
-    Raises:
-        InputError: If the file cannot be read, or lacks one of them.
-    """
-    weights = read_weights(path)
-    lacking = [source for source, _, _ in places.values() if source not in weights]
-    if lacking:
-        raise InputError(f'{path} lacks {some_of(lacking)}: expected the file that the backbone '
-                         f'was loaded from; it holds {summarize(weights)}')
-    return LazyStateDict(path, {
-        name: weights[source] if count == 1 else weights[source].chunk(count)[part]
-        for name, (source, part, count) in places.items()})
-
-
-def _check_not_rounded(unknown: Iterable[str], path: str) -> None:
-    """Refuses weights that were rounded to 8 bits, which the scales beside them show."""
-    scale = next((name for name in unknown if weight_of(name) != name), None)
-    if scale is not None:
-        raise InputError(
-            f'{path}: {weight_of(scale)} has scales beside it ({scale}): weights of 8 bits, as a '
-            'run with model.backbone.frozen_dtype saves them, are no pretrained file; name the one '
-            'that they were rounded from, or load the checkpoint as a whole (--load-from, '
-            '--resume-from, tools/test.py) with the same frozen_dtype')
+def may_miss_beside_trunk(weights: LazyStateDict) -> Callable[[str], bool]:
+    """Returns a rule for :func:`fill`: only a whole pyramid, or adapter, may be missing."""
+    has_one = any(name.startswith(BESIDE_TRUNK) for name in weights)
+    return lambda name: name.startswith(BESIDE_TRUNK) and not has_one
 
 
 def fill(module: nn.Module, weights: LazyStateDict, dtype: torch.dtype | None = None,
@@ -347,18 +268,3 @@ def _is_grid(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and shape[0] == 1 and round((shape[1] - 1) ** 0.5) ** 2 == shape[1] - 1
 
 
-def check_exists(path: str) -> None:
-    """Checks that a pretrained file is there.
-
-    Raises:
-        InputError: If it is not, or is an address.
-    """
-    if re.match(r'[a-z0-9+-]+://', str(path)):
-        raise InputError(f'model.backbone.pretrained={str(path)!r} is an address: download the '
-                         'file first and give its path')
-    if not os.path.exists(path):
-        raise InputError(
-            f'pretrained file {path} does not exist' + look_around(
-                str(path), f'{download_advice(str(path))}, give its path as '
-                'model.backbone.pretrained, or set model.backbone.pretrained=None to start from '
-                'random weights'))

@@ -11,16 +11,17 @@ from ..targets import try_target
 from . import provenance
 from .adapter_record import recorded_adapters
 from .adapters import RoundingLoss
+from .backbone_file import open_backbone_weights
 from .checkpoint import open_checkpoint
 from .content import check_optimizer
 from .convert import progress_of, refuse_existing
 from .depth import count_blocks
 from .export import write_pth, write_safetensors
-from .files import is_adapter_folder
+from .folders import is_adapter_folder
 from .integrity import finish_checks
-from .keys import BACKBONE
-from .lazy import LazyTensor
-from .load import open_backbone_weights, resample
+from .keys import BACKBONE, block_of
+from .lazy import LazyStateDict, LazyTensor
+from .load import resample
 from .merge_adapters import is_folder_name, merge_checkpoint, merge_folder, write_folder_of
 from .metadata import plain
 from .segmentor import complete
@@ -107,18 +108,22 @@ def split(path: str, target: str, backbone: str) -> tuple[int, int]:
     if not same:
         raise InputError(f'{path} shares no tensor with {backbone}: its backbone was '
                          'trained, or loaded from another file')
-    left_out = {BACKBONE + name for name in same}
-    blocks = count_blocks(name.removeprefix(BACKBONE) for name in weights)
-    unread = [name for name in base if BACKBONE + name not in weights]  # by a ViT-Adapter
     record = provenance.record_of(
-        provenance.WeightsSource(os.path.abspath(backbone), tuple(same),
-                                 blocks if blocks < count_blocks(base) else None),
+        provenance.WeightsSource(os.path.abspath(backbone), tuple(same), _unused(base, weights)),
         {name: weights[BACKBONE + name].dtype for name in same},
         weights[BACKBONE + 'pos_embed'].shape[1])
-    record.update(dict(left_out=unread) if unread else {})
-    kept = {name: tensor for name, tensor in weights.items() if name not in left_out}
+    referred = {BACKBONE + name for name in same}
+    kept = {name: tensor for name, tensor in weights.items() if name not in referred}
     write_pth(target, checkpoint.to_dict(plain({**checkpoint.meta, 'backbone': record}), kept))
     return len(same), len(kept)
+
+
+def _unused(base: LazyStateDict, weights: LazyStateDict) -> tuple[str, ...]:
+    """Returns the parts of a backbone's file that a checkpoint's network does not have."""
+    own = {name.removeprefix(BACKBONE) for name in weights}
+    depth = count_blocks(own)
+    return (*(name for name in base if name not in own and (block_of(name) or 0) < depth),
+            *(f'blocks.{i}' for i in range(depth, count_blocks(base))))
 
 
 def _equal(mine: LazyTensor, theirs: LazyTensor, name: str) -> bool:

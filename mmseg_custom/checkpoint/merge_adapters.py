@@ -14,13 +14,13 @@ from . import provenance
 from .adapter_loading import check_base
 from .adapters import Adapter, RoundingLoss, adapters_in, merged_weights
 from .averages import leave_aside
+from .backbone_file import check_exists, open_backbone_weights
 from .checkpoint import Checkpoint
 from .convert import progress_of
 from .export import write_pth, write_safetensors
 from .integrity import finish_checks
 from .keys import BACKBONE, PYRAMID
 from .lazy import LazyStateDict
-from .load import check_exists, open_backbone_weights
 from .peft_folder import AdapterFolder, read_adapter_folder, write_adapter_folder
 from .provenance import WeightsSource
 from .segmentor import find_backbone

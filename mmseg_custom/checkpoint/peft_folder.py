@@ -23,7 +23,8 @@ from ..schema import anything, integer, load_json, number, record, shorten, vali
 from .adapters import Adapter
 from .content import check_backbone_record
 from .export import Progress, write_safetensors
-from .files import ADAPTER_CONFIG, read_weights
+from .files import read_weights
+from .folders import ADAPTER_CONFIG
 from .keys import TRANSFORMERS
 from .lazy import LazyStateDict, LazyTensor
 from .peft_tensors import PARTS, adapters_of

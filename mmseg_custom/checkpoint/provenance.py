@@ -7,10 +7,10 @@ A checkpoint of a frozen backbone holds no copy of it, only ``meta['backbone']``
     pos_embed_tokens   1 + N tokens of the position embedding in the model
     dtype              dtype of the backbone's tensors in the model
     other_dtypes       name -> dtype, where a tensor has another one
-    blocks             number of blocks of the model, where the file holds more
-    places             name -> place in the file, of networks that are no InternViT, whose names
-                       keys.py translates; without pos_embed_tokens
-    patch_size         and left_out: what a ViT-Adapter changes, see :mod:`.changes`
+    left_out           parts of the file that the model does not have, if any: see :mod:`.changes`
+    patch_size         side in pixels that the patch embedding is resampled to, if it is
+    places             in the place of pos_embed_tokens, for a network that is no InternViT, whose
+                       names keys.py does not translate: name -> place in the file
 
 which is enough to rebuild every tensor bit by bit from the file.
 """
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .files import shards_of, weights_file_of
+from .folders import shards_of, weights_file_of
 from .user_cache import identity_of, read_cache, write_cache
 
 CHUNK_BYTES = 8 << 20
@@ -43,12 +43,14 @@ class WeightsSource:
     Attributes:
         path: File or folder, absolute.
         names: The backbone's tensors that were in it.
-        blocks: Number of blocks that were taken of a file that holds more; None for all.
+        left_out: Parts of the file that the backbone does not have: see :mod:`.changes`.
+        patch_size: Side in pixels that its patch embedding is resampled to; None if it is not.
         places: Their places in it, by name; None for an InternViT, whose names are translated.
     """
     path: str
     names: tuple[str, ...]
-    blocks: int | None = None
+    left_out: tuple[str, ...] = ()
+    patch_size: int | None = None
     places: Mapping[str, Place] | None = None
 
 
@@ -76,23 +78,24 @@ def metadata_of(source: WeightsSource) -> dict:
     """
     places = {} if source.places is None else dict(weights_places=dict(source.places))
     return dict(version=1, weights_path=source.path, weights_names=list(source.names),
-                weights_blocks=source.blocks, **places)
+                weights_left_out=list(source.left_out), weights_patch_size=source.patch_size,
+                **places)
 
 
 def _replace_source(backbone: nn.Module, state_dict: dict, prefix: str, local_metadata: dict,
                     *_: object) -> None:
     path = local_metadata.get('weights_path')
     backbone.weights_source = path and WeightsSource(
-        path, tuple(local_metadata['weights_names']), local_metadata.get('weights_blocks'),
-        local_metadata.get('weights_places'))
+        path, tuple(local_metadata['weights_names']),
+        tuple(local_metadata.get('weights_left_out', ())),
+        local_metadata.get('weights_patch_size'), local_metadata.get('weights_places'))
 
 
 def record(backbone: nn.Module, source: WeightsSource) -> dict:
     """Describes the file of a frozen backbone for the metadata of a checkpoint."""
     dtypes = {**dtypes_of(backbone), **getattr(backbone, 'dropped_dtypes', {})}
-    found = record_of(source, {name: dtypes[name] for name in source.names},
-                      None if source.places is not None else backbone.pos_embed.shape[1])
-    return {**found, **(getattr(backbone, 'weights_changes', None) or {})}
+    return record_of(source, {name: dtypes[name] for name in source.names},
+                     None if source.places is not None else backbone.pos_embed.shape[1])
 
 
 def dtypes_of(backbone: nn.Module) -> dict[str, torch.dtype]:
@@ -116,13 +119,18 @@ def record_of(source: WeightsSource, dtypes: dict[str, torch.dtype],
     """
     names = {name: str(dtype).removeprefix('torch.') for name, dtype in dtypes.items()}
     common = Counter(names.values()).most_common(1)[0][0]
-    return dict(
-        path=source.path, sha256=sha256_of(source.path), bytes=bytes_of(source.path),
-        dtype=common, **(
-            dict(pos_embed_tokens=pos_embed_tokens) if source.places is None
-            else dict(places={name: list(source.places[name]) for name in source.names})),
-        other_dtypes={name: dtype for name, dtype in names.items() if dtype != common},
-        **({} if source.blocks is None else dict(blocks=source.blocks)))
+    found = dict(
+        path=source.path, sha256=sha256_of(source.path), bytes=bytes_of(source.path), dtype=common,
+        other_dtypes={name: dtype for name, dtype in names.items() if dtype != common})
+    if source.places is None:
+        found['pos_embed_tokens'] = pos_embed_tokens
+    else:
+        found['places'] = {name: list(source.places[name]) for name in source.names}
+    if source.left_out:
+        found['left_out'] = list(source.left_out)
+    if source.patch_size is not None:
+        found['patch_size'] = source.patch_size
+    return found
 
 
 class DroppedBlock(nn.Module):

@@ -2,7 +2,7 @@
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -12,14 +12,14 @@ from ..errors import InputError, hint
 from ..layers.lora import is_adapter, native_name
 from . import adapter_loading, deepspeed, provenance
 from .averages import is_second, leave_aside
+from .backbone_file import open_backbone_weights, open_places
 from .changes import changed
 from .checkpoint import Checkpoint, backbone_record_of, open_checkpoint
-from .depth import first_blocks
 from .files import safe_load
 from .integrity import finish_checks
-from .keys import BACKBONE, summarize
+from .keys import BACKBONE, is_part, summarize
 from .lazy import LazyStateDict, compute
-from .load import fill, open_backbone_weights, open_places, resample
+from .load import fill, resample
 from .provenance import WeightsSource
 from .recorded import compared_with
 
@@ -145,12 +145,10 @@ def complete(checkpoint: Checkpoint, backbone: str | None = None, verify: bool =
     if verify:
         provenance.verify(record, path, checkpoint.path)
     places, tokens = record.get('places'), record.get('pos_embed_tokens')
-    blocks = record.get('blocks')
+    left_out, patch_size = tuple(record.get('left_out', ())), record.get('patch_size')
     base = (open_backbone_weights(path, logger) if places is None else
             open_places(path, {name: tuple(place) for name, place in places.items()}))
-    if blocks is not None:
-        base = first_blocks(base, blocks)
-    base = changed(base, record)
+    base = changed(base, left_out, patch_size)
     taken = [name for name in base if BACKBONE + name not in weights]
     for name in taken:
         tensor = base[name]
@@ -159,7 +157,8 @@ def complete(checkpoint: Checkpoint, backbone: str | None = None, verify: bool =
                              (1, tokens, tensor.shape[2]), torch.float32)
         weights[BACKBONE + name] = tensor.to(provenance.recorded_dtype(record, name))
     weights.unknown += [BACKBONE + name for name in base.unknown]
-    return weights, WeightsSource(os.path.abspath(path), tuple(taken), blocks, places)
+    return weights, WeightsSource(os.path.abspath(path), tuple(taken), left_out, patch_size,
+                                  places)
 
 
 def find_backbone(record: dict, checkpoint: str) -> str:
@@ -195,12 +194,6 @@ def _holds(backbone: nn.Module, held: WeightsSource | None, source: WeightsSourc
                == provenance.recorded_dtype(record, name) for name in source.names) and (
         'pos_embed' not in source.names
         or parameters['pos_embed'].shape[1] == record['pos_embed_tokens'])
-
-
-def is_part(name: str, parts: Collection[str]) -> bool:
-    """Whether a parameter is one of some parts, or belongs to one: 'decode_head' has all of it."""
-    pieces = name.split('.')
-    return any('.'.join(pieces[:count]) in parts for count in range(1, len(pieces) + 1))
 
 
 def _leave_out(weights: LazyStateDict, parts: Sequence[str], model: nn.Module) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..datasets.image_arrays import as_colour
 from ..errors import InputError
+from ..models.backbone_options import traits_of
 
 
 def infer_from_any_input() -> None:
@@ -28,7 +29,7 @@ def _with_class_names(load_checkpoint: Any) -> Any:
     @wraps(load_checkpoint)
     def load(model: nn.Module, filename: str, *args, **kwargs) -> dict:
         checkpoint = load_checkpoint(model, filename, *args, **kwargs)
-        if hasattr(getattr(model, 'backbone', None), 'frozen_features'):
+        if traits_of(getattr(model, 'backbone', None)).is_ours:
             _refuse_untrained(model, checkpoint.get('state_dict', checkpoint), filename)
         meta = dict(checkpoint.get('meta') or {})
         if meta.get('CLASSES') is None:

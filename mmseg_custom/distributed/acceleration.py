@@ -5,6 +5,7 @@ from mmseg.utils import get_root_logger
 from torch import nn
 
 from ..errors import InputError
+from ..models.backbone_options import traits_of
 from ..models.fixed_batches import FixedBatches
 from .casts import ParameterCasts
 from .compiler import compile_blocks
@@ -64,7 +65,7 @@ def _obstacle_to_graphs(backbone: nn.Module, blocks: Sequence[nn.Module], device
         return 'the run is on the CPU'
     if not blocks:
         return 'the backbone has no blocks'
-    if getattr(backbone, 'changes_tokens', False):
+    if traits_of(backbone).changes_tokens:
         return 'the adapter changes the tokens between the blocks'
     if sharded:
         return 'the blocks are sharded, and gathered into other memory each time'

@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..checkpoint.shard_reader import require_sharding
 from ..errors import InputError
 from ..layers.sync_batch_norm import adapt_sync_batch_norm
+from ..models.backbone_options import traits_of
 from .acceleration import accelerate
 from .mesh import build_mesh
 from .options import AUTO, AUTOMATIC, REDUCE_DTYPES, Engine
@@ -103,7 +104,7 @@ def choose_engine(engine: Engine, model: nn.Module) -> str:
     kind, reason = engine_of(engine, model)
     if kind == 'fsdp2':
         require_sharding("engine 'fsdp2'")
-        if not getattr(model.backbone, 'is_shardable', True):
+        if not traits_of(model.backbone).is_shardable:
             raise InputError(f"engine 'fsdp2' with a {type(model.backbone).__name__}, which is "
                              'frozen and not sharded: use auto, single or ddp')
         frozen_dtype = getattr(model.backbone, 'frozen_dtype', None)

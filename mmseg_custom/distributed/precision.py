@@ -33,6 +33,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from ..errors import InputError
+from ..models.backbone_options import traits_of
 from ..models.decode_heads.upsampled_loss import UpsampledLoss
 from .casts import ParameterCasts
 
@@ -157,7 +158,7 @@ def training_dtype(dtype: torch.dtype | None,
     lost in float16, whose least normal number is 6e-5. It is trained in bfloat16, of the same size
     and speed; tests of it compute in float16 where a config says so.
     """
-    if dtype != torch.float16 or not getattr(backbone, 'changes_tokens', False):
+    if dtype != torch.float16 or not traits_of(backbone).changes_tokens:
         return dtype
     return torch.bfloat16
 

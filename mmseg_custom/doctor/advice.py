@@ -8,7 +8,8 @@ from mmcv import Config
 from ..distributed.options import Engine
 from ..engine.batch import split_batch
 from ..engine.batch_norm import find_single_value
-from ..models.tuning import PARTLY, is_internvit
+from ..models.backbone_options import traits_of
+from ..models.tuning import PARTLY
 from ..optim import low_memory
 from ..units import GIB
 from .findings import Finding, fault
@@ -77,7 +78,7 @@ def _other_settings(cfg: Config, shape: RunShape,
 
 def _other_ways(cfg: Config, shape: RunShape, progress: Callable[[str], None]) -> Iterator[str]:
     """Yields ways of training a part of the backbone, in the place of all or another part of it."""
-    if not (is_internvit(cfg.model.backbone) and num_under_autograd(cfg)):
+    if not (traits_of(cfg.model.backbone).is_tunable and num_under_autograd(cfg)):
         return
     for way in ways_of(cfg):
         if way.kind not in PARTLY or way.own:

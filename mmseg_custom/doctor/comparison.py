@@ -13,7 +13,7 @@ from ..engine.build import build_network
 from ..engine.options import RunOptions
 from ..engine.run import prepare_run
 from ..errors import InputError
-from ..models.tuning import is_internvit
+from ..models.backbone_options import traits_of
 from ..units import GIB
 from .environment import checkpoint_bytes
 from .memory import MemoryEstimate
@@ -65,7 +65,7 @@ def compare(cfg: Config, options: RunOptions, ranks: int, memory: int | None,
         InputError: If the backbone is not one of this package, or the config's own way of training
             it does not work.
     """
-    if not is_internvit(cfg.model.backbone):
+    if not traits_of(cfg.model.backbone).is_tunable:
         raise InputError(f'--compare with model.backbone.type={cfg.model.backbone.type!r}: only '
                          'InternViT6B is known to be tuned in several ways')
     shape = run_shape_of(prepare_run(cfg, options, splits=(), ranks=ranks), memory)

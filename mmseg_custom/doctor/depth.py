@@ -1,13 +1,13 @@
 """Which blocks of a network are equal, and the shallower networks that have all kinds of them.
 
 The blocks of a vision transformer have the same shapes. In a training they differ in what is
-trained of them (nothing, adapters, norms, all), in whether they run under autograd, and in whether
-they are recomputed, and in whether queries of a head pass them, too. A stretch is a row of blocks
-that agree in all of that; one that queries pass keeps its length. Each additional block
-of a stretch adds the same number of bytes at a given site of a step. Within a stretch, memory only
-rises or only falls, so that the peak is at an end of one. A network with a few blocks of each long
-stretch, and one more network for each with one block more in it, therefore determine the network
-at its real depth (:mod:`.step_trace`).
+trained of them (nothing, adapters, norms, all), in whether they run under autograd, in whether they
+are recomputed, and in whether queries of a head pass them as well. A stretch is a row of blocks
+that agree in all of that. Each additional block of a stretch adds the same number of bytes at a
+given site of a step. Within a stretch, memory only rises or only falls, so that the peak is at an
+end of one. Blocks that queries pass are few, and are all traced. A network with a few blocks of
+each long stretch, and one more network for each with one block more in it, therefore determine the
+network at its real depth (:mod:`.step_trace`).
 """
 import copy
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from itertools import groupby
 from mmcv import Config
 
 from ..distributed.options import Engine
-from ..engine.tuning import num_left, num_read, tuning_in
+from ..engine.tuning import num_deferred, num_read, tuning_in
 from ..models.backbone_options import backbone_option
 from ..models.tuning import LAST_BLOCKS, LORA
 
@@ -59,7 +59,7 @@ def stretches_of(cfg: Config, engine: Engine, checkpointing: bool) -> list[Stret
     """
     tuning, start = tuning_in(cfg.model.backbone), first_under_autograd(cfg)
     inner, read = _out_indices(cfg)[:-1], num_read(cfg.model.backbone)
-    first_queried = read - num_left(cfg.model)
+    first_queried = read - num_deferred(cfg.model)
 
     def kind(i: int) -> tuple[str, bool, bool]:
         queried = i >= first_queried

@@ -26,7 +26,7 @@ from ..distributed.precision import (
 from ..engine.build import build_network, compute_dtype, head_dtype, master_dtype
 from ..layers.sync_batch_norm import CPUSyncBatchNorm, replace_sync_batch_norm
 from ..losses.mask_matching import assumed_masks
-from ..models.tuning import has_vit_adapter, is_internvit
+from ..models.backbone_options import traits_of
 from ..optim.fused import with_fused
 from ..optim.low_memory import NAME as LOW_MEMORY
 from .depth import stretches_of
@@ -59,7 +59,7 @@ def trace_step(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool
     on_gpu = shape.device == 'cuda'
     tracker = MemoryTracker(copying_collectives=not on_gpu, copying_convolutions=on_gpu)
     stretches = (stretches_of(cfg, engine, checkpointing)
-                 if is_internvit(cfg.model.backbone) else [])
+                 if traits_of(cfg.model.backbone).is_tunable else [])
     sites = block_sites([each.length for each in stretches], edge)
     processes = nullcontext() if engine.type == 'single' else simulate_processes(
         shape.ranks, shape.per_node if engine.hybrid is True else None)
@@ -78,7 +78,7 @@ def trace_step(cfg: Config, shape: RunShape, engine: Engine, checkpointing: bool
 
 def _build(cfg: Config, shape: RunShape, checkpointing: bool, engine: Engine) -> nn.Module:
     """Builds the segmentor on the meta device, with the dtypes that it trains in."""
-    if is_internvit(cfg.model.backbone) or has_vit_adapter(cfg.model.backbone):
+    if traits_of(cfg.model.backbone).is_internvit:
         cfg.model.backbone.with_cp = checkpointing
     model = build_network(cfg, on_meta=True)
     if not shape.has_blocks:

@@ -19,7 +19,10 @@ aten = torch.ops.aten
 
 
 def _flops_of_convolution_backward(*args: Any, out_val: Any = None) -> int:
-    """Counts as torch does, but for the weight's gradient, which torch takes for one group's."""
+    """Counts the operations of a convolution's backward pass.
+
+    torch's own formula counts the weight's gradient as if there was one group.
+    """
     formula = flop_registry[aten.convolution_backward]
     *settings, groups, (of_input, of_weight, _) = args
     of_input, of_weight = (formula(*settings, groups, mask, out_val=out_val) for mask in (

@@ -27,7 +27,7 @@ from mmcv import Config
 from ..distributed.options import Engine
 from ..distributed.topology import Topology, is_unresolved, resolve_topology
 from ..engine.build import build_network, compute_dtype
-from ..models.tuning import is_internvit
+from ..models.backbone_options import traits_of
 from ..units import MIB
 from .depth import (
     EDGE,
@@ -198,7 +198,7 @@ class Traces:
     def _trace(self, engine: Engine, checkpointing: bool) -> StepTrace:
         """Traces the step of the network, or those of shallower ones."""
         cfg, edge = self._cfg, self.edge(engine)
-        if not is_internvit(cfg.model.backbone):
+        if not traits_of(cfg.model.backbone).is_tunable:
             return trace_step(cfg, self._shape, engine, checkpointing, edge)
         stretches = stretches_of(cfg, engine, checkpointing)
         networks = traced_networks(stretches, engine.every_kth, edge)

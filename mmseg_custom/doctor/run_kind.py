@@ -5,8 +5,7 @@ from ..distributed.options import Engine
 from ..distributed.parallelize import automatic_type
 from ..engine.build import build_network
 from ..engine.tuning import num_read
-from ..models.backbone_options import backbone_class, backbone_option
-from ..models.tuning import has_vit_adapter, is_internvit
+from ..models.backbone_options import backbone_option, traits_of
 from .depth import first_under_autograd
 from .run_shape import RunShape
 
@@ -32,7 +31,7 @@ def can_shard(cfg: Config, shape: RunShape) -> bool:
     """
     backbone = cfg.model.backbone
     return shape.cached is None and not backbone.get('frozen_dtype') and (
-        getattr(backbone_class(backbone), 'is_shardable', True))
+        traits_of(backbone).is_shardable)
 
 
 def recomputes(cfg: Config) -> bool:
@@ -43,6 +42,7 @@ def recomputes(cfg: Config) -> bool:
 def num_under_autograd(cfg: Config) -> int:
     """Returns the number of blocks of this package's backbone that run under autograd."""
     backbone = cfg.model.backbone
-    if has_vit_adapter(backbone):  # whose tokens change before the first block
+    traits = traits_of(backbone)
+    if traits.changes_tokens:  # before the first block already
         return backbone_option(backbone, 'depth')
-    return num_read(backbone) - first_under_autograd(cfg) if is_internvit(backbone) else 0
+    return num_read(backbone) - first_under_autograd(cfg) if traits.is_tunable else 0

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from ..distributed.parallelize import read_blocks
-from ..models.backbones.intern_vit import InternViT6B
 from .memory_tracker import MemoryTracker
 
 EMBEDDING, REST = 'embedding', 'rest'
@@ -55,17 +54,17 @@ def track_sites(model: nn.Module, tracker: MemoryTracker, sites: Sequence[str]) 
 
     def after_block() -> None:
         if torch._C._current_graph_task_id() == -1:
-            tracker.kind = 'head'  # it has the next prediction read
+            tracker.kind = 'head'  # which computes its next prediction
 
     backbone = model.backbone
-    blocks = read_blocks(model) if isinstance(backbone, InternViT6B) and sites else []
-    left = blocks[backbone.first_left:] if blocks else []
+    blocks = read_blocks(model) if sites else []
+    deferred = blocks[backbone.first_deferred:] if blocks else []
     hooks = [backbone.register_forward_pre_hook(
                  lambda *_: enter('forward', EMBEDDING, 'activations'), prepend=True),
              backbone.register_forward_hook(lambda *_: enter('forward', REST, 'head'))]
     hooks += [block.register_forward_pre_hook(lambda _, inputs, i=i: before_block(i, inputs[0]))
               for i, block in enumerate(blocks)]
-    hooks += [block.register_forward_hook(lambda *_: after_block()) for block in left]
+    hooks += [block.register_forward_hook(lambda *_: after_block()) for block in deferred]
     tracker.kind = 'head'
     try:
         yield

@@ -10,14 +10,14 @@ from torch import nn
 
 from ..checkpoint import provenance
 from ..checkpoint.adapter_loading import compare_with
+from ..checkpoint.backbone_file import check_exists, open_weights_for
 from ..checkpoint.checkpoint import open_checkpoint
-from ..checkpoint.depth import blocks_to_take, first_blocks, left_aside_line
 from ..checkpoint.integrity import finish_checks
-from ..checkpoint.keys import BACKBONE
+from ..checkpoint.keys import BACKBONE, is_part
 from ..checkpoint.lazy import LazyStateDict
-from ..checkpoint.load import check_exists, check_fit, may_miss_pyramid, open_backbone_weights
+from ..checkpoint.load import check_fit, may_miss_beside_trunk
 from ..checkpoint.provenance import bytes_of
-from ..checkpoint.segmentor import find_backbone, is_part
+from ..checkpoint.segmentor import find_backbone
 from ..engine.build import build_network, explained_parts
 from ..errors import InputError
 from ..layers.lora import is_adapter
@@ -69,15 +69,13 @@ def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict
 def _open_backbone(model: nn.Module, path: str) -> tuple[LazyStateDict, list[Finding]]:
     """Checks a pretrained file; it is a warning where it holds more blocks than the network."""
     check_exists(path)
-    weights = getattr(model.backbone, 'open_weights', open_backbone_weights)(path)
-    targets = model.backbone.state_dict(keep_vars=True)
-    blocks, findings = blocks_to_take(weights, targets), []
-    if blocks is not None:
-        findings = [warning(PART, left_aside_line(weights, blocks), 'set it to that of the file, '
-                            'unless this is meant', 'model.backbone.depth')]
-        weights = first_blocks(weights, blocks)
-    check_fit(weights, targets, may_miss_pyramid(weights))
-    return weights, findings
+    if hasattr(model.backbone, 'open_weights'):
+        weights, note = model.backbone.open_weights(path), ''
+    else:
+        weights, _, note = open_weights_for(model.backbone, path)
+    check_fit(weights, model.backbone.state_dict(keep_vars=True), may_miss_beside_trunk(weights))
+    return weights, [warning(PART, note, 'set it to that of the file, unless this is meant',
+                             'model.backbone.depth')] if note else []
 
 
 def _open_checkpoint(model: nn.Module, path: str, anew: Sequence[str] = (),

@@ -15,31 +15,24 @@ from mmcv import Config
 from mmcv.runner import HOOKS, OPTIMIZERS
 from mmcv.utils import build_from_cfg
 from mmseg.core import build_optimizer
-from mmseg.models.builder import HEADS, MODELS
+from mmseg.models.builder import MODELS
 from torch import nn
 
+from ..checkpoint.backbone_file import check_exists
 from ..checkpoint.deepspeed import find_states
-from ..checkpoint.files import is_adapter_folder
-from ..checkpoint.load import check_exists
+from ..checkpoint.folders import is_adapter_folder
 from ..checkpoint.work_dir import checkpoints_in
 from ..choices import UNTRAINED
 from ..datasets.class_names import class_names
 from ..datasets.described import DescribedDataset
 from ..datasets.description import read_description
-from ..datasets.nesting import innermost_options, named_pipelines
+from ..datasets.nesting import innermost_options
 from ..distributed.memory import STATELESS
 from ..distributed.options import Engine
 from ..errors import InputError
 from ..evaluation.metric_names import check_kind_gives, check_kind_measures, metrics_of
-from ..models.backbone_options import (
-    backbone_class,
-    backbone_option,
-    has_frozen_features,
-    is_ours,
-)
-from ..models.backbones.frozen_vit import FrozenViT
+from ..models.backbone_options import backbone_option, traits_of
 from ..models.segmentors.encoder_decoder import InternViTSegmentor, check_test_cfg
-from ..models.tuning import has_vit_adapter, is_internvit
 from ..optim import low_memory
 from ..plugins import is_known
 from . import classes, preflight
@@ -47,9 +40,9 @@ from .blame import reading
 from .build import build_network
 from .cached.key import WITH_ADAPTER, check_tuning
 from .cached.settings import CacheSettings
-from .config import heads_of
 from .epochs import check_length
 from .foreign_settings import read_workflow
+from .input_checks import check_inputs, check_normalization
 from .options import RunOptions
 from .sweep.grid import combinations
 from .tuning import shares_feature_maps, tuning_in
@@ -88,7 +81,7 @@ def check_before_start(cfg: Config, options: RunOptions, splits: Collection[str]
     if tests or evaluates:
         _check_windows(cfg)
     check_inputs(cfg)
-    _check_normalization(cfg, splits)
+    check_normalization(cfg, splits)
     for each in _networks(cfg, trains):
         _check_network(each, trains)
 
@@ -106,12 +99,12 @@ def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
     if options.checkpoint not in (None, UNTRAINED) and not osp.exists(options.checkpoint):
         raise InputError(f'checkpoint {options.checkpoint} does not exist')
     backbone = cfg.model.get('backbone') or {}
-    ours = is_ours(backbone)
-    pretrained = backbone_option(backbone, 'pretrained') if ours else None
+    traits = traits_of(backbone)
+    pretrained = backbone_option(backbone, 'pretrained') if traits.is_ours else None
     begins_elsewhere = cfg.get('load_from') or cfg.get('resume_from') or options.auto_resume
     if trains and not begins_elsewhere and isinstance(pretrained, str) and pretrained:
         check_exists(pretrained)
-    folder = (backbone.get('adapt') or {}).get('pretrained') if is_internvit(backbone) else None
+    folder = (backbone.get('adapt') or {}).get('pretrained') if traits.is_tunable else None
     if trains and not begins_elsewhere and folder and not is_adapter_folder(str(folder)):
         raise InputError(f'model.backbone.adapt.pretrained={folder!r} ' + (
             'holds no adapter_config.json' if osp.isdir(str(folder)) else
@@ -132,9 +125,9 @@ def _refuse_work_dir_of_deepspeed(work_dir: str) -> None:
 def _check_cached(cfg: Config) -> None:
     """Checks that runs leave something of a backbone frozen, which a feature cache can hold."""
     backbone = cfg.model.get('backbone') or {}
-    if has_vit_adapter(backbone):
+    if traits_of(backbone).changes_tokens:
         raise InputError(WITH_ADAPTER)
-    if not has_frozen_features(backbone):
+    if not traits_of(backbone).has_frozen_features:
         return
     swept = [one.cfg.model.backbone for one in combinations(cfg)] if cfg.get('sweep') else []
     for options in swept or [backbone]:
@@ -227,64 +220,6 @@ def _check_windows(cfg: Config) -> None:
         check_test_cfg(cfg.model.get('test_cfg') or cfg.get('test_cfg'))
 
 
-def check_inputs(cfg: Config) -> None:
-    """Compares the feature maps that mmseg's heads read with those of a backbone.
-
-    Raises:
-        InputError: If a head reads one that there is not, or takes another width.
-    """
-    backbone = cfg.model.get('backbone') or {}
-    if not is_ours(backbone) or cfg.model.get('neck'):
-        return
-    width = backbone_option(backbone, 'embed_dim')
-    blocks = backbone_option(backbone, 'out_indices')
-    for key, head in heads_of(cfg.model):
-        if not is_known(HEADS.get(head.get('type', ''))) or 'in_channels' not in head:
-            continue
-        read, widths = head.get('in_index', -1), head['in_channels']
-        for index in read if isinstance(read, (list, tuple)) else [read]:
-            if not -len(blocks) <= index < len(blocks):
-                raise InputError(
-                    f'{key}.in_index={read}: the backbone gives {len(blocks)} feature map(s), '
-                    f'0 to {len(blocks) - 1} (model.backbone.out_indices={list(blocks)})')
-        if isinstance(widths, (list, tuple)) != isinstance(read, (list, tuple)) or isinstance(
-                widths, (list, tuple)) and len(widths) != len(read):
-            raise InputError(f'{key}.in_channels={widths} and in_index={read}: expected as many of '
-                             f'the one as of the other, each in_channels {width}')
-        for channels in widths if isinstance(widths, (list, tuple)) else [widths]:
-            if channels != width:
-                raise InputError(f'{key}.in_channels={widths}: the backbone gives feature maps of '
-                                 f'{width} channels (model.backbone.embed_dim)')
-
-
-def _check_normalization(cfg: Config, splits: Collection[str]) -> None:
-    """Compares what the pipelines normalise images by with what a FrozenViT takes them to be."""
-    backbone = cfg.model.get('backbone') or {}
-    if backbone_class(backbone) is not FrozenViT:
-        return
-    wanted = {name: list(backbone_option(backbone, name)) for name in ('mean', 'std')}
-    for split in splits:
-        for name, pipeline in named_pipelines(cfg.data.get(split)):
-            for step in _steps_in(pipeline):
-                if step.get('type') != 'Normalize':
-                    continue
-                found = {key: list(step[key]) for key in wanted if key in step}
-                if found != wanted or not step.get('to_rgb', True):
-                    raise InputError(
-                        f'data.{split}.{name} normalises by mean={found.get("mean")}, '
-                        f'std={found.get("std")}, to_rgb={step.get("to_rgb", True)}, and the '
-                        f'backbone takes images to have mean={wanted["mean"]}, '
-                        f'std={wanted["std"]} in RGB: set model.backbone.mean and std to those of '
-                        'the pipeline')
-
-
-def _steps_in(pipeline: Any) -> Iterator[dict]:
-    """Yields the steps of a pipeline, those within others too."""
-    for step in pipeline:
-        yield step
-        yield from _steps_in(step.get('transforms') or [])
-
-
 def _networks(cfg: Config, trains: bool) -> list[Config]:
     """Returns configs with all the networks that a run builds, each of other weights once.
 
@@ -303,10 +238,10 @@ def _check_network(cfg: Config, trains: bool) -> None:
     would raise anywhere is an error here.
     """
     backbone = cfg.model.get('backbone') or {}
-    if not is_ours(backbone):
+    if not traits_of(backbone).is_ours:
         return
     cfg = copy.deepcopy(cfg)
-    if is_internvit(backbone):
+    if traits_of(backbone).is_internvit:
         flash = backbone.get('use_flash_attn')  # the choice of a kernel asks the GPU
         cfg.model.backbone.use_flash_attn = [False] * len(flash) if isinstance(
             flash, (list, tuple)) else False

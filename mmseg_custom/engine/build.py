@@ -29,9 +29,8 @@ from ..distributed.topology import find_topology, is_unresolved, resolve_topolog
 from ..errors import SHOWN, InputError
 from ..layers.lora import is_adapter
 from ..logs import saying
-from ..models.backbone_options import backbone_option, has_frozen_features
+from ..models.backbone_options import backbone_option, traits_of
 from ..models.segmentors.encoder_decoder import InternViTSegmentor
-from ..models.tuning import is_internvit
 from ..optim import low_memory
 from .blame import reading
 from .determinism import settle_determinism
@@ -48,8 +47,8 @@ def build_network(cfg: Config, *, pretrained: bool = False, on_meta: bool = Fals
         cfg: Config; it is not changed.
         pretrained: Whether to load the pretrained file.
         on_meta: Whether to build on the meta device, without memory, until a checkpoint provides
-            the weights. This holds for backbones that offer frozen feature maps; others may
-            compute buffers when they are built.
+            the weights. This holds for backbones of this package; others may compute buffers when
+            they are built.
         trained: Whether to build with ``train_cfg``.
         adapters: Whether adapters start from the folder of the config, if it names one.
 
@@ -65,12 +64,12 @@ def build_network(cfg: Config, *, pretrained: bool = False, on_meta: bool = Fals
                 options.backbone, backbone_option(options.backbone, 'pretrained'))):
             if option is not None:
                 part.pretrained = None
-    if is_internvit(options.backbone) and not adapters and isinstance(
-            options.backbone.get('adapt'), dict):
+    traits = traits_of(options.backbone)
+    if traits.is_tunable and not adapters and isinstance(options.backbone.get('adapt'), dict):
         options.backbone['adapt'].pop('pretrained', None)
     if not trained:
         options.train_cfg = None
-    on_meta = on_meta and has_frozen_features(options.backbone)
+    on_meta = on_meta and traits.is_ours
     with reading('model'), torch.device('meta') if on_meta else nullcontext():
         return build_segmentor(options, train_cfg=cfg.get('train_cfg') if trained else None,
                                test_cfg=cfg.get('test_cfg'))

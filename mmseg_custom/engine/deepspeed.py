@@ -1,4 +1,4 @@
-"""DeepSpeed's settings in configs of InternVL-MMDetSeg, and what stands for them here.
+"""DeepSpeed's settings in configs of InternVL-MMDetSeg, and the settings here that replace them.
 
 The fork reads three keys: ``deepspeed`` turns DeepSpeed on, ``deepspeed_config`` is its JSON file
 or the content of one, and ``checkpoint_config.deepspeed`` chooses the hook that saves. What the

@@ -16,6 +16,7 @@ from mmseg.utils import get_root_logger
 from torch import nn
 
 from ..distributed.precision import heads
+from ..models.backbone_options import traits_of
 from ..models.decode_heads.upsampled_loss import UpsampledLoss, in_strips
 
 NO_KERNEL = 'does not have a deterministic implementation'  # words of PyTorch's error
@@ -65,9 +66,8 @@ def settle_determinism(model: nn.Module) -> None:
 def _unknown_parts(model: nn.Module) -> list[str]:
     """Returns the names of parts that may use operations without a deterministic kernel."""
     backbone = model.backbone
-    # The backward pass of grid_sample, and of compiled deformable attention, is not.
-    known = hasattr(backbone, 'frozen_features') and not getattr(backbone, 'changes_tokens', False)
-    parts = [] if known else [type(backbone).__name__]
+    # That of a ViT-Adapter reads points by grid_sample, whose backward pass has no such kernel.
+    parts = [] if traits_of(backbone).has_frozen_features else [type(backbone).__name__]
     return parts + [type(head).__name__ for head in heads(model)
                     if not (isinstance(head, UpsampledLoss) and in_strips(head))]
 

@@ -5,9 +5,7 @@ from mmcv.runner import get_dist_info
 from torch import Tensor
 
 from ..errors import InputError
-from ..models.backbone_options import backbone_option, is_ours
-from ..models.backbones.intern_vit_adapter import SIDE
-from ..models.tuning import has_vit_adapter
+from ..models.backbone_options import backbone_option, traits_of
 from .blame import reading
 from .label_check import with_checked_labels
 from .predict import check_keys
@@ -48,11 +46,12 @@ def try_first_samples(run: Run, trained: bool = True) -> None:
 
 def _check_patches(cfg: Config, height: int, width: int) -> None:
     backbone = cfg.model.backbone
-    if not is_ours(backbone):
+    traits = traits_of(backbone)
+    if not traits.is_ours:
         return
-    adapter = has_vit_adapter(backbone)
-    side = SIDE if adapter else backbone_option(backbone, 'patch_size')
-    cells = f'{side}-pixel ' + ('cells of InternViTAdapter' if adapter else 'patch')
+    side = traits.image_multiple or backbone_option(backbone, 'patch_size')
+    cells = f'{side}-pixel ' + (
+        'patch' if traits.image_multiple is None else f'cells of {backbone.type}')
     if height % side or width % side:
         raise InputError(
             f'the pipeline of data.train makes images of {height}x{width} pixels: expected '

@@ -19,8 +19,8 @@ from mmseg.utils import get_root_logger
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..checkpoint.backbone_file import open_backbone_weights
 from ..checkpoint.lazy import LazyTensor
-from ..checkpoint.load import open_backbone_weights
 from ..checkpoint.provenance import weights_source_of
 from ..evaluation.results import UNPUBLISHED
 from ..layers.lora import native_name

@@ -5,9 +5,9 @@ from typing import Any
 
 from mmcv import Config
 
+from ..models.backbone_options import backbone_option
 from ..models.decode_heads.plain_mask_head import PlainMaskHead
 from ..models.tuning import LAST_BLOCKS, LORA, PARTLY, Tuning, tuning_of
-from .config import backbone_option
 
 
 def num_read(backbone: Mapping[str, Any]) -> int:
@@ -19,7 +19,7 @@ def num_read(backbone: Mapping[str, Any]) -> int:
     return max(backbone_option(backbone, 'out_indices')) + 1
 
 
-def num_left(model: Mapping[str, Any]) -> int:
+def num_deferred(model: Mapping[str, Any]) -> int:
     """Returns the number of blocks, the last that are read, which queries of the head pass.
 
     Args:

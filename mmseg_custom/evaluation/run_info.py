@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from mmcv.runner import get_dist_info
 
-from ..checkpoint.files import files_of
+from ..checkpoint.folders import files_of
 from ..checkpoint.provenance import sha256_of, sha256_of_all
 from ..checkpoint.shard_reader import is_sharded_checkpoint
 from ..peak_memory import process_peak

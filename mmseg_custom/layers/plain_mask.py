@@ -17,8 +17,10 @@ from .rotary import rotate
 class LateralProjection(nn.Module):
     """Brings the features of one layer of a backbone to the width of a decoder.
 
-    A norm and a linear layer, then a residual MLP, and a learned factor of each channel by which
-    the layers are weighted when they are summed.
+    Batch norm and a linear layer, then a residual MLP, and a learned factor of each channel by
+    which the layers are weighted when they are summed. Channels of frozen features differ in mean
+    and scale by more than tokens do, and a layer norm would leave these differences. SyncBN is
+    plain batch norm in a single process.
 
     Args:
         in_channels: Width of the backbone.
@@ -27,14 +29,14 @@ class LateralProjection(nn.Module):
 
     def __init__(self, in_channels: int, channels: int):
         super().__init__()
-        self.norm = nn.LayerNorm(in_channels)
+        self.norm = nn.SyncBatchNorm(in_channels)
         self.proj = nn.Linear(in_channels, channels)
         self.mlp = Mlp(channels, channels // 2)
         self.scale = nn.Parameter(torch.ones(channels))
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, N, D)."""
-        x = self.proj(self.norm(maps.flatten(2).transpose(1, 2)))
+        x = self.proj(self.norm(maps).flatten(2).transpose(1, 2))
         return (x + self.mlp(x)) * self.scale
 
 

@@ -24,7 +24,10 @@ _assumed: ContextVar[int | None] = ContextVar('assumed', default=None)
 
 @contextmanager
 def assumed_masks(number: int) -> Iterator[None]:
-    """Gives each image so many masks, matched in order, whatever its labels: for fake tensors."""
+    """Assumes this number of masks in each image, for fake tensors, whose labels have no values.
+
+    Masks are then matched with queries in order.
+    """
     token = _assumed.set(number)
     try:
         yield

@@ -27,16 +27,6 @@ KEY = 'model.backbone'
 NORMS = ('norm1', 'norm2', 'q_norm', 'k_norm', 'ls1', 'ls2')  # modules that train_norms trains
 
 
-def is_internvit(backbone: Mapping) -> bool:
-    """Returns whether the options of a backbone, as a config has them, are of an InternViT."""
-    return backbone.get('type') == 'InternViT6B'
-
-
-def has_vit_adapter(backbone: Mapping) -> bool:
-    """Returns whether the options of a backbone are of an InternViT with a ViT-Adapter."""
-    return backbone.get('type') == 'InternViTAdapter'
-
-
 def tuning_of(backbone: Mapping) -> str:
     """Returns which of the four the options of a backbone, as a config has them, ask for."""
     if backbone.get('adapt') is not None:

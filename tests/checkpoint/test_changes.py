@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from helpers.logs import logged
 from helpers.tiny_networks import ADAPTER, same, segmentor_config
+from mmcv import Config
 from mmseg.models import build_segmentor
 from torch import nn
 
@@ -13,6 +14,7 @@ from mmseg_custom.checkpoint import load_segmentor, save_checkpoint
 from mmseg_custom.checkpoint.changes import resample_patches
 from mmseg_custom.checkpoint.content import check_backbone_record
 from mmseg_custom.checkpoint.merge import merge, split
+from mmseg_custom.doctor.weights import check_weights
 from mmseg_custom.errors import InputError
 from mmseg_custom.models import InternViT6B
 
@@ -29,10 +31,14 @@ def file(tmp_path) -> str:
     return path
 
 
-def segmentor(pretrained: str | None, **backbone) -> nn.Module:
-    return build_segmentor(segmentor_config(
-        'upernet', **{**ADAPTER, 'with_fpn': False, 'out_indices': [0, 1, 2, 3], **backbone},
-        pretrained=pretrained, heads=dict(norm_cfg=None)))
+def options(pretrained: str | None) -> dict:
+    return segmentor_config('upernet', **{**ADAPTER, 'with_fpn': False,
+                                          'out_indices': [0, 1, 2, 3]},
+                            pretrained=pretrained, heads=dict(norm_cfg=None))
+
+
+def segmentor(pretrained: str | None) -> nn.Module:
+    return build_segmentor(options(pretrained))
 
 
 def test_embeddings_are_resampled_as_in_the_original(file):
@@ -84,11 +90,25 @@ def test_merged_and_split_again(file, tmp_path):
         assert same(built.state_dict(), model.state_dict())
 
 
-def test_a_file_without_a_part_of_the_transformer_is_refused(file):
+def test_the_doctor_takes_a_file_as_the_network_does(file):
+    cfg = Config(dict(model=options(file)))
+    findings, figures = check_weights(cfg)
+    assert not findings and list(figures) == [file]
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda stored: stored.pop('blocks.3.norm2.weight'), 'missing: blocks.3.norm2.weight'),
+    (lambda stored: stored.pop('pos_embed'), 'missing: pos_embed'),
+    (lambda stored: stored.update({'spm.fc1.bias': torch.ones(32)}), 'unexpected: spm.fc1.bias'),
+    (lambda stored: stored.update({'patch_embed.proj.weight': torch.ones(32, 3, 14, 12)}),
+     'patch_size=14'),
+    (lambda stored: stored.update({'patch_embed.proj.weight': torch.ones(
+        32, 3, 14, 14, dtype=torch.int8)}), 'patch_size=14')])
+def test_a_file_that_does_not_fit_is_refused(file, change, words):
     stored = torch.load(file)
-    del stored['blocks.3.norm2.weight']
+    change(stored)
     torch.save(stored, file)
-    with pytest.raises(InputError, match='missing: blocks.3.norm2.weight'):
+    with pytest.raises(InputError, match=words):
         segmentor(file)
 
 

@@ -55,6 +55,8 @@ def test_a_counter_of_another_dtype(tmp_path):
 @pytest.mark.parametrize('record', [
     dict(sha256='0' * 64), dict(path='x'),
     dict(path='x', sha256='y', bytes=1, pos_embed_tokens=17, dtype='float32', other_dtypes={}),
+    dict(path='x', sha256='0' * 64, bytes=1, pos_embed_tokens=0, dtype='float32',
+         other_dtypes={}),
     dict(path='x', sha256='0' * 64, bytes=1, pos_embed_tokens=18, dtype='float32',
          other_dtypes={}),
     dict(path='x', sha256='0' * 64, bytes=1, pos_embed_tokens=17, dtype='load', other_dtypes={}),

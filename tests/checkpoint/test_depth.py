@@ -118,16 +118,17 @@ def train_frozen(tmp_path, **options) -> tuple[Segmentor, str, str]:
 def test_a_checkpoint_says_how_many_blocks_it_takes(options, tmp_path):
     original, path, file = train_frozen(tmp_path, **options)
     content = torch.load(path)
-    assert content['meta']['backbone']['blocks'] == 3
+    assert content['meta']['backbone']['left_out'] == ['blocks.3', 'blocks.4']
     assert 'backbone.blocks.0.attn.qkv.weight' not in content['state_dict']
     with torch.device('meta'):
         model = Segmentor(**options)
     load_segmentor(model, path)
     assert same(model.state_dict(), original.state_dict())
-    assert weights_source_of(model.backbone).blocks == 3  # of the next checkpoint, too
+    source = weights_source_of(model.backbone)  # of the next checkpoint, too
+    assert source.left_out == ('blocks.3', 'blocks.4')
     read = read_checkpoint(path)['state_dict']  # for mmcv, which knows no model
     assert read.keys() == original.state_dict().keys()
-    assert read._metadata['backbone']['weights_blocks'] == 3
+    assert read._metadata['backbone']['weights_left_out'] == ['blocks.3', 'blocks.4']
     with pytest.raises(InputError, match='depth=3, the model has depth=5'):
         load_segmentor(Segmentor(**DEEP, **options), path)
 
@@ -143,12 +144,3 @@ def test_merging_and_splitting_keep_the_number_of_blocks(tmp_path):
     model = Segmentor(freeze_vit=True)
     load_segmentor(model, small)
     assert same(model.state_dict(), original.state_dict())
-
-
-def test_a_record_of_no_blocks_is_refused(tmp_path):
-    _, path, _ = train_frozen(tmp_path)
-    content = torch.load(path)
-    content['meta']['backbone']['blocks'] = 0
-    torch.save(content, path)
-    with pytest.raises(InputError, match='blocks is 0: expected a number of 1 or more'):
-        load_segmentor(Segmentor(freeze_vit=True), path)

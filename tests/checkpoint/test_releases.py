@@ -4,9 +4,10 @@ import torch
 from helpers.commands import ROOT
 from mmcv import Config
 
+from mmseg_custom.checkpoint.backbone_file import check_exists
 from mmseg_custom.checkpoint.keys import NATIVE
 from mmseg_custom.checkpoint.lazy import LazyStateDict, LazyTensor
-from mmseg_custom.checkpoint.load import check_exists, check_fit
+from mmseg_custom.checkpoint.load import check_fit
 from mmseg_custom.checkpoint.releases import RELEASES, release_of
 from mmseg_custom.errors import InputError
 from mmseg_custom.models.backbones.intern_vit import InternViT6B

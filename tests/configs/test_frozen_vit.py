@@ -3,9 +3,9 @@ import pytest
 from helpers.commands import ROOT
 from transformers import DINOv3ViTConfig, SiglipVisionConfig
 
-from mmseg_custom.engine.before_start import check_inputs
 from mmseg_custom.engine.build import build_network
 from mmseg_custom.engine.config import load_config
+from mmseg_custom.engine.input_checks import check_inputs
 from mmseg_custom.models.backbone_options import backbone_option
 
 LARGE = dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096)

@@ -65,6 +65,9 @@ TINY = {name: f'tiny/{name}_tiny.py'
 # Not of that table: see test_in_part.py, test_vit_adapter.py and the tests of heads and backbones.
 OTHERS = {kind: f'tiny/{kind}_tiny.py' for kind in (
     'lora', 'last_blocks', 'plain_mask', 'eomt', 'vit_adapter', 'frozen_vit')}
+MASKS = [OTHERS['plain_mask'], OTHERS['eomt'], *(f'intern_vit_6b/{name}.py' for name in (
+    'plain_mask/plain_mask_intern_vit_6b_504_80k_ade20k_bs16_lr1e-4_frozen',
+    'eomt/eomt_intern_vit_6b_504_80k_ade20k_bs16_lr4e-5'))]
 SHIPPED = [f'intern_vit_6b/{name}.py' for name in TABLE] + list(TINY.values())
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
@@ -201,7 +204,7 @@ def test_published_test_pipeline(published):
             dict(type='Collect', keys=['img'])])]
 
 
-@pytest.mark.parametrize('name', SHIPPED)
+@pytest.mark.parametrize('name', [*SHIPPED, *MASKS])
 def test_builds_on_the_meta_device(name):
     cfg = load(name)
     cfg.model.backbone.pretrained = None

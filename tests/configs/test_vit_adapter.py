@@ -121,6 +121,7 @@ def test_the_original_s_file_resolves_and_builds(original):
     cfg, _ = resolve_config(original, RunOptions())
     cfg.model.backbone.update(depth=4, interaction_indexes=[[0, 0], [1, 1], [2, 2], [3, 3]])
     model = build_network(cfg, on_meta=True)
+    assert all(p.is_meta for p in model.parameters())  # 12 GB elsewhere, in the doctor too
     trained = sum(p.numel() for p in model.backbone.parameters() if p.requires_grad)
     assert trained == 143_796_184
 

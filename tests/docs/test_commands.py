@@ -192,7 +192,7 @@ WORDS = {'CONFIG': 'config.py', 'CHECKPOINT': 'none',
          'IMAGE_OR_FOLDER': 'data/ade_demo/ADEChallengeData2016/images/validation',
          '/scratch/features': 'features', '[NAME]': ''}
 RUN_HERE = ['README.md', 'docs/datasets.md', 'docs/doctor.md', 'docs/evaluation.md',
-            'docs/feature_cache.md', 'docs/sweeps.md', 'docs/testing.md']
+            'docs/feature_cache.md', 'docs/frozen_vit.md', 'docs/sweeps.md', 'docs/testing.md']
 LONG = {'doctor.py', 'train.py', 'sweep.py'}  # tools that take seconds
 
 

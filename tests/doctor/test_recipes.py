@@ -7,6 +7,7 @@ from mmseg_custom.doctor.depth import with_depth
 from mmseg_custom.doctor.fake_step import trace_step
 from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.engine.config import crop_of, load_config
+from mmseg_custom.engine.tuning import num_deferred
 
 CONFIGS = ROOT / 'configs'
 RECIPES = sorted(path.relative_to(CONFIGS).as_posix()
@@ -23,7 +24,8 @@ def test_it_takes_a_step(name):
     cfg = load_config(str(CONFIGS / name))
     backbone = cfg.model.backbone
     backbone.pretrained = None
-    cfg = with_depth(cfg, range(max(len(backbone.out_indices), backbone.get('train_last', 0))))
+    cfg = with_depth(cfg, range(max(len(backbone.out_indices), backbone.get('train_last', 0),
+                                    num_deferred(cfg.model))))
     if len(backbone.out_indices) == 1:
         cfg.model.backbone.out_indices = cfg.model.backbone.out_indices[-1:]
     shape = RunShape('cuda', 1, cfg.data.samples_per_gpu, crop_of(cfg))

@@ -374,9 +374,9 @@ class _Decisions(TorchFunctionMode):
         return self._tensor(torch.tensor, data, dtype or tensor.dtype, device or tensor.device)
 
     def _scaled_dot_product_attention(self, func, q: Tensor, k: Tensor, v: Tensor,
-                                      **kwargs) -> Tensor:
-        if not _on_cuda(q) or q.dtype == torch.float32 or kwargs:
-            return func(q, k, v, **kwargs)
+                                      mask: Tensor | None = None, **kwargs) -> Tensor:
+        if not _on_cuda(q) or q.dtype == torch.float32 or mask is not None or kwargs:
+            return func(q, k, v, mask, **kwargs)
         grad = torch.is_grad_enabled() and q.requires_grad
         return aten._scaled_dot_product_cudnn_attention(q, k, v, None, grad)[0]
 

@@ -48,11 +48,11 @@ def recipe(name: str, blocks: int = 7, **settings) -> Config:
     """Returns a recipe of InternViT-6B with few blocks, to be trained for three iterations.
 
     Args:
-        name: One of ``RECIPES``.
+        name: One of ``RECIPES``, or another path in ``configs/intern_vit_6b``.
         blocks: Number of blocks that are read.
         **settings: Settings that replace the recipe's, with ``__`` for dots.
     """
-    cfg = load_config(str(ROOT / 'configs/intern_vit_6b' / RECIPES[name]))
+    cfg = load_config(str(ROOT / 'configs/intern_vit_6b' / RECIPES.get(name, name)))
     inner = len(cfg.model.backbone.out_indices) - 1
     cfg = with_depth(cfg, [*range(EDGE, EDGE + inner), blocks - 1])
     cfg.merge_from_dict({'runner.max_iters': 3, 'log_config.interval': 2,

@@ -7,7 +7,7 @@ from mmseg_custom.errors import InputError
 from mmseg_custom.models.backbone_options import (
     backbone_class,
     backbone_option,
-    has_frozen_features,
+    traits_of,
 )
 from mmseg_custom.models.tuning import FROZEN, FULL, LORA, tuning_of
 
@@ -25,11 +25,23 @@ def test_options_of_an_internvit_are_those_of_its_config_or_its_defaults():
     assert backbone_option(dict(type='OwnBackbone'), 'patch_size') == 14
 
 
-def test_a_backbone_is_known_by_what_it_offers():
-    assert has_frozen_features(dict(type='InternViT6B'))
-    assert has_frozen_features(dict(type='FrozenViT', name='nothing is built'))
-    assert not has_frozen_features(dict(type='ResNetV1c'))
-    assert not has_frozen_features(dict(type='NoSuchBackbone'))
+@pytest.mark.parametrize('name, said', [
+    ('InternViT6B', ['is_ours', 'is_internvit', 'has_frozen_features', 'is_shardable',
+                     'is_tunable']),
+    ('InternViTAdapter', ['is_ours', 'is_internvit', 'changes_tokens', 'is_shardable',
+                          'image_multiple']),
+    ('FrozenViT', ['is_ours', 'has_frozen_features', 'renormalizes']),
+    ('ResNetV1c', ['is_shardable']),
+    ('NoSuchBackbone', ['is_shardable'])])
+def test_traits_of_a_class(name, said):
+    traits = traits_of(dict(type=name, name='nothing is built'))
+    assert {each for each in dir(traits) if each[0] != '_' and getattr(traits, each)} == {*said}
+
+
+def test_a_backbone_has_the_traits_of_its_options():
+    built = OwnBackbone()
+    assert traits_of(built) == traits_of(dict(type='OwnBackbone')) == traits_of(
+        dict(type=OwnBackbone)) == traits_of(None)
     assert backbone_class(dict(type=OwnBackbone)) is OwnBackbone
 
 

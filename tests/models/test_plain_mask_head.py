@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from helpers.commands import ROOT
+from mmcv.cnn.utils import revert_sync_batchnorm
 from mmseg.models import build_head
 
 from mmseg_custom.errors import InputError
@@ -19,7 +20,7 @@ OPTIONS = dict(type='PlainMaskHead', in_channels=[6, 5], in_index=[0, 1], channe
 def head_and_maps(**changes):
     torch.manual_seed(0)
     maps = [torch.randn(2, channels, 4, 5) for channels in (6, 5)]
-    return build_head({**OPTIONS, **changes}), maps
+    return revert_sync_batchnorm(build_head({**OPTIONS, **changes})), maps
 
 
 def labels_of_classes(*numbers):
@@ -69,6 +70,14 @@ def test_maps_of_several_sizes_are_refused():
     head, maps = head_and_maps()
     with pytest.raises(InputError, match='2 sizes.*with_fpn=False'):
         head([maps[0], maps[1][..., :3]])
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(num_heads=3), 'channels=16 and num_heads=3'),
+    (dict(input_transform='resize_concat'), "expected 'multiple_select'")])
+def test_wrong_options_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        head_and_maps(**changes)
 
 
 def test_one_map_will_do():

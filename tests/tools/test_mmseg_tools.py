@@ -95,3 +95,14 @@ def test_analyze_logs_and_publish_model(folder, tool, tmp_path):
     tool('publish_model.py', folder / 'run/latest.pth', tmp_path / 'published.pth')
     published = next(tmp_path.glob('published-*.pth'))
     assert 'optimizer' not in torch.load(published, weights_only=True)
+
+
+@pytest.mark.slow
+def test_train_and_test_a_mask_decoder(tool, tmp_path):
+    config = write_config(tmp_path / 'config.py', draw_data(tmp_path), 'plain_mask_tiny')
+    tool('train.py', config, '--work-dir', tmp_path / 'run', '--seed', 0)
+    saved = torch.load(tmp_path / 'run/latest.pth', weights_only=True)
+    assert saved['state_dict']['decode_head.attn_mask_probs'].tolist() == [0, 0]  # annealed
+    text = tool('test.py', config, tmp_path / 'run/latest.pth', '--eval', 'mIoU',
+                '--work-dir', tmp_path / 'test')
+    assert 'mIoU' in text

@@ -23,7 +23,7 @@ plain_mask_tiny = dict(
     backbone=dict(backbone_tiny, out_indices=[1, 2, 3, 5]),
     decode_head=dict(
         in_channels=[192, 192, 192, 192],
-        channels=64,
+        channels=128,
         num_blocks=2,
         num_heads=4,
         num_points=1024),

@@ -1,4 +1,6 @@
 # Full tuning of InternViT-300M with queries in its last blocks (EoMT): backbone and queries learn.
+# Gradients are clipped as published for EoMT (main.py of tue-mps/eomt); the schedule is that of the
+# other recipes.
 _base_ = [
     '../models/eomt_intern_vit_300m.py',
     '../schedules/adamw_80k.py',
@@ -7,3 +9,4 @@ _base_ = [
 
 model = dict(backbone=dict(drop_path_rate=0.1))
 optimizer = dict(paramwise_cfg=dict(num_layers=24))
+optimizer_config = dict(grad_clip=dict(max_norm=0.01, norm_type=2))

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from ...checkpoint.provenance import sha256_of, weights_source_of
 from ...datasets.nesting import file_paths, image_names, renumbered_labels
 from ...errors import InputError
+from ...models.backbone_options import traits_of
 from ...models.tuning import FROZEN, LAST_BLOCKS, LORA, Tuning
 from ..build import compute_dtype
 from ..identity import HARMLESS
@@ -66,10 +67,10 @@ def check_frozen(model: nn.Module) -> None:
     Raises:
         InputError: If it is such a backbone; the message names the setting.
     """
-    backbone = model.backbone
-    if getattr(backbone, 'changes_tokens', False):
+    backbone, traits = model.backbone, traits_of(model.backbone)
+    if traits.changes_tokens:
         raise InputError(WITH_ADAPTER)
-    if not hasattr(backbone, 'frozen_features'):
+    if not traits.has_frozen_features:
         raise InputError(f'feature_cache: the backbone {type(backbone).__name__} has no frozen '
                          'feature maps: expected InternViT6B or FrozenViT; leave feature_cache out')
     check_tuning(backbone.tuning)

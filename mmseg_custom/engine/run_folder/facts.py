@@ -19,8 +19,8 @@ from ...distributed.precision import training_dtype
 from ...evaluation.run_info import versions
 from ...layers.lora import LoraOptions
 from ...missing import ROOT
-from ...models.backbone_options import backbone_option, has_frozen_features
-from ...models.tuning import FROZEN, FULL, LAST_BLOCKS, has_vit_adapter, is_internvit, tuning_of
+from ...models.backbone_options import backbone_option, traits_of
+from ...models.tuning import FROZEN, FULL, LAST_BLOCKS, tuning_of
 from ...units import format_bytes
 from ..build import compute_dtype, head_dtype
 from ..config import kind_of
@@ -67,14 +67,14 @@ def kind_of_run(run: Run) -> str:
     if chosen := few_shot_lists(run.data['train']):
         few = f', few-shot ({chosen[0].fraction or "a selection of images"})'
     backbone = dict(model.get('backbone', {}))
-    if has_vit_adapter(backbone):
+    traits = traits_of(backbone)
+    if traits.changes_tokens:
         head = kind_of(model) if isinstance(model.decode_head, dict) else 'several heads'
         return (f'ViT-Adapter: the vision transformer is frozen, the adapter and the {head} head '
                 f'are trained{few}')
-    if not is_internvit(backbone):  # whose options have these names, and maybe others
-        known = has_frozen_features(backbone)
+    if not traits.is_tunable:  # whose options have these names, and maybe others
         backbone = {'freeze_vit': backbone_option(backbone, 'freeze_vit')} if (
-            known or 'freeze_vit' in backbone) else {}
+            traits.has_frozen_features or 'freeze_vit' in backbone) else {}
     if 'decode_head' not in model or {'freeze_vit', 'adapt', 'train_last'}.isdisjoint(backbone):
         return f'training{few}'
     head = kind_of(model) if isinstance(model.decode_head, dict) else 'several heads'

@@ -10,8 +10,8 @@ from mmcv import Config, ConfigDict
 
 from ...errors import InputError
 from ...missing import look_around
-from ...models.tuning import has_vit_adapter
-from ..config import backbone_option, heads_of, kind_of
+from ...models.backbone_options import backbone_option, traits_of
+from ..config import heads_of, kind_of
 from .partly_trained import check_backbone, set_tuning
 from .settings import VARIED, SweepSettings
 
@@ -140,7 +140,7 @@ def _model_file(head: str, cfg: Config, settings: SweepSettings) -> Config:
         # The heads of a ViT-Adapter read its own maps, not those of a pyramid.
         if 'model' in found and 'decode_head' in found.model and kind_of(
                 found.model) == head and _option(found.model, 'embed_dim') == width and (
-                not has_vit_adapter(found.model.backbone)):
+                traits_of(found.model.backbone).has_frozen_features):
             return found
     raise InputError(f'sweep.head: no model with a {head} head for a backbone of embed_dim={width} '
                      f'in _base_/models: name its config file, sweep.models=dict({head}=FILE)')

@@ -10,9 +10,8 @@ from mmcv import Config, ConfigDict
 from mmseg.utils import get_root_logger
 
 from ...errors import InputError, some_of
-from ...models.backbone_options import has_frozen_features
+from ...models.backbone_options import backbone_option, traits_of
 from ...models.tuning import LAST_BLOCKS, LORA, PARTLY
-from ..config import backbone_option
 from ..tuning import num_read, tuning_in, tuning_of_sweep
 from .settings import SweepSettings
 
@@ -33,7 +32,7 @@ def check_backbone(cfg: Config, settings: SweepSettings) -> None:
         InputError: If not.
     """
     backbone = cfg.model.backbone
-    if not has_frozen_features(backbone):
+    if not traits_of(backbone).has_frozen_features:
         raise InputError(f'sweep: model.backbone.type={backbone.get("type")!r}: expected '
                          'InternViT6B or FrozenViT, whose frozen feature maps heads can share')
     tuning = tuning_of_sweep(cfg)

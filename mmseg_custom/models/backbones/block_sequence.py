@@ -1,6 +1,6 @@
 """How the blocks of a backbone are run: under autograd or not, recomputed or kept, read or not.
 
-Blocks before the first trained one run without autograd. The last blocks may be left to a head,
+Blocks before the first trained one run without autograd. The last blocks may be deferred to a head,
 which runs them with tokens of its own beside those of the image.
 
 B batch, h w patch grid, N = h*w patch tokens, D width. A class token stands in front of the patch
@@ -28,7 +28,7 @@ class BlockSequence(PyramidBackbone):
         with_cp: Whether activations are recomputed in training (activation checkpointing).
         embed_dim: Width D.
         with_fpn: Whether the maps become a feature pyramid.
-        num_left: Number of blocks, the last that are read, which :meth:`leave_blocks` leaves out.
+        num_deferred: Number of blocks, the last that are read, which a head runs.
     """
     blocks: nn.ModuleList
     out_indices: list[int]
@@ -40,7 +40,7 @@ class BlockSequence(PyramidBackbone):
 
     def __init__(self) -> None:
         super().__init__()
-        self.num_left = 0
+        self.num_deferred = 0
         self.set_checkpointing(every_kth=1)
         self.wrap_blocks(None)
 
@@ -55,9 +55,9 @@ class BlockSequence(PyramidBackbone):
         return 0 if self._trains_positions else self.first_trained
 
     @property
-    def first_left(self) -> int:
-        """Index of the first block that is left to a head; number of those read if none is."""
-        return self._num_read - self.num_left
+    def first_deferred(self) -> int:
+        """Index of the first block that a head runs; number of those read if it runs none."""
+        return self._num_read - self.num_deferred
 
     @property
     def _num_read(self) -> int:
@@ -84,23 +84,23 @@ class BlockSequence(PyramidBackbone):
         """
         self._wrapper = wrapper
 
-    def leave_blocks(self, count: int) -> None:
-        """Leaves the last blocks that are read to a head, which calls :meth:`run_left_block`.
+    def defer_blocks(self, count: int) -> None:
+        """Defers the last blocks that are read to a head, which calls :meth:`run_deferred_block`.
 
         The backbone's ``forward`` then returns what the first of them is given, in the dtype that
         tokens have between blocks: the class token (B, D, 1, 1), and the others (B, D, h, w).
 
         Args:
-            count: Number of blocks; 0 for none. Block ``first_left`` must not come before the
+            count: Number of blocks; 0 for none. Block ``first_deferred`` must not come before the
                 first trained one: blocks without autograd give queries no gradient.
         """
-        self.num_left = count
+        self.num_deferred = count
 
-    def run_left_block(self, index: int, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Runs a block that is left to a head, as this network runs its own.
+    def run_deferred_block(self, index: int, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Runs a block that is deferred to a head, as this network runs its own.
 
         Args:
-            index: Index of the block, from ``first_left`` on.
+            index: Index of the block, from ``first_deferred`` on.
             tokens: (B, M, D), those of the image and of the head in any order.
             mask: Boolean, broadcastable to (B, heads, R, M), for the first R tokens: see
                 :class:`...layers.attention.Attention`.
@@ -146,7 +146,7 @@ class BlockSequence(PyramidBackbone):
 
     def _outputs(self, outs: list[Tensor], grid: Sequence[int]) -> list[Tensor]:
         """Tokens (B, 1 + N, D) of :meth:`_read_from` -> maps (B, D, h, w)."""
-        return _split(outs[-1], grid) if self.num_left else _maps(outs, grid)
+        return _split(outs[-1], grid) if self.num_deferred else _maps(outs, grid)
 
     def _read_tokens(self, tokens: Tensor) -> list[Tensor]:
         """Runs all blocks that are needed; returns the tokens of those that are read."""
@@ -154,8 +154,8 @@ class BlockSequence(PyramidBackbone):
 
     def _read_from(self, tokens: Tensor, start: int) -> list[Tensor]:
         """Runs the blocks from one on; returns tokens that are read, or the last before a head."""
-        tokens, outs = self._run_blocks(tokens, start, self.first_left)
-        return [tokens] if self.num_left else outs
+        tokens, outs = self._run_blocks(tokens, start, self.first_deferred)
+        return [tokens] if self.num_deferred else outs
 
     def _run_blocks(self, tokens: Tensor, start: int, stop: int,
                     counted_from: int | None = None) -> tuple[Tensor, list[Tensor]]:

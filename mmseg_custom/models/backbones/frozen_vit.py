@@ -18,13 +18,12 @@ from ...checkpoint.provenance import set_weights_source, weights_source_of
 from ...errors import InputError, refuse_unknown
 from ...layers.feature_pyramid import build_pyramid
 from ...layers.renormalize import Renormalize
-from ..tuning import Tuning
+from ..tuning import KEY, Tuning
 from .checks import check_out_indices
 from .pyramid_backbone import PyramidBackbone
 from .upstream_networks import build_network, facts_of, open_network_weights, weights_in
 from .upstream_vit import NetworkFacts, UpstreamViT
 
-KEY = 'model.backbone'
 OWN_WEIGHTS = ''  # those in the folder ``name``
 # Mean and standard deviation that the pipelines of the recipes normalise by, of values of 0 to 255.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -76,6 +75,7 @@ class FrozenViT(PyramidBackbone):
             fit it, or weights that are not of it.
     """
     frozen_dtype = frozen_record = None
+    renormalizes = True
     is_shardable = False  # FSDP2 would gather the whole network at once, and has nothing to reduce
 
     def __init__(self, name: str, pretrained: 'str | FrozenViT | None' = OWN_WEIGHTS,
@@ -189,11 +189,11 @@ class FrozenViT(PyramidBackbone):
             InputError: If the network does not take images of this size.
         """
         if not isinstance(images, Tensor):
-            return self._hand_on(self._cast(images), before_pyramid)
+            return self._for_heads(self._cast(images), before_pyramid)
         self.facts.check_size(*images.shape[-2:])
         with torch.no_grad():
             features = self.model(self.renormalize(images), self.out_indices, self.final_norm)
-        return self._hand_on(features, before_pyramid or before_trained)
+        return self._for_heads(features, before_pyramid or before_trained)
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> list[Tensor]:
@@ -212,7 +212,7 @@ class FrozenViT(PyramidBackbone):
             set_weights_source(self, weights_source_of(pretrained))
             return
         if pretrained:
-            self._say_normalization(name)
+            self._log_normalization(name)
             weights, source = open_network_weights(self.model, pretrained, PREFIX)
             fill(self, weights, may_miss=lambda each: each.startswith(PYRAMID))
             set_weights_source(self, source)
@@ -222,14 +222,16 @@ class FrozenViT(PyramidBackbone):
             logger.warning('%s has random weights, since %s.pretrained names no file: see '
                            'docs/frozen_vit.md', self.facts.architecture, KEY)
 
-    def _say_normalization(self, name: str) -> None:
+    def _log_normalization(self, name: str) -> None:
+        """Logs what images the network expects, and warns where that is a guess."""
         logger, facts = logging.getLogger('mmseg'), self.facts
         logger.info(
             '%s expects images with mean %s and std %s, of 0 to 1: %s', facts.architecture,
             self.own_mean, self.own_std,
             'as the pipeline normalises them' if self.renormalize.is_identity else
             'an affine map takes them there from the normalisation of the pipeline')
-        if not facts.told and (self.own_mean, self.own_std) == (facts.mean, facts.std):
+        is_own = (self.own_mean, self.own_std) != (facts.mean, facts.std)
+        if not facts.names_normalization and not is_own:
             logger.warning('%s does not say so (it has no preprocessor_config.json): mean and std '
                            'are a default, which %s.own_mean and own_std replace', name, KEY)
 

@@ -91,6 +91,7 @@ class InternViT6B(BlockSequence):
             fit, ``out_indices`` that do not exist, a pyramid without four feature maps, or a
             pretrained file that does not fit.
     """
+    is_internvit = True
     _has_cls_token = True
 
     def __init__(self, in_chans: int = 3, patch_size: int = 14, img_size: int = 224,
@@ -212,7 +213,6 @@ class InternViT6B(BlockSequence):
         """Folder of peft's that the adapters start from; None if they start at zero."""
         return self.tuning.adapt_folder
 
-
     def train(self, mode: bool = True) -> 'InternViT6B':
         """Sets the training mode; frozen parts stay in eval mode."""
         super().train(mode)
@@ -240,18 +240,19 @@ class InternViT6B(BlockSequence):
         Returns:
             One feature map (B, D, h, w) for each of ``out_indices``; with the pyramid, four at 4x,
             2x, 1x and 1/2 of that grid. Those of :meth:`set_map_format` are float32 unless it was
-            called, and those before the pyramid always. Where blocks are left to a head, the tokens
-            that :meth:`leave_blocks` describes.
+            called, and those before the pyramid always. Where blocks are deferred, the tokens
+            that :meth:`defer_blocks` describes.
 
         Raises:
             ValueError: If a side is not a multiple of the patch.
         """
         if before_trained and isinstance(images, Tensor):
             return [x.contiguous().float() for x in self._frozen_part(images)]
-        features = self._trunk(images) if isinstance(images, Tensor) else self._go_on(images)
-        if self.num_left:
+        features = (self._trunk(images) if isinstance(images, Tensor)
+                    else self._from_frozen_features(images))
+        if self.num_deferred:
             return list(features)
-        return self._hand_on(features, before_pyramid)
+        return self._for_heads(features, before_pyramid)
 
     @torch.no_grad()
     def frozen_features(self, images: Tensor) -> list[Tensor]:
@@ -276,13 +277,13 @@ class InternViT6B(BlockSequence):
         maps = sum(index < self.first_trained for index in self.out_indices)
         return [*[(self.embed_dim, *grid)] * maps, (self.embed_dim, 1, 1), (self.embed_dim, *grid)]
 
-    def _go_on(self, features: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Goes on from the result of :meth:`frozen_features`, up to the feature maps."""
+    def _from_frozen_features(self, features: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Computes feature maps from the result of :meth:`frozen_features`."""
         if self.tuning.kind not in PARTLY:
             return self._cast(features)
         *maps, cls_token, patches = features
         found = self._trained_part(cls_token, patches)
-        return found if self.num_left else [*self._cast(maps), *found]
+        return found if self.num_deferred else [*self._cast(maps), *found]
 
     def _add_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, N, D) -> (B, 1 + N, D): puts the class token in front and adds the positions."""

@@ -1,4 +1,4 @@
-"""InternViT with a ViT-Adapter: a frozen vision transformer and a spatial prior meet four times.
+"""InternViT with a ViT-Adapter: a frozen vision transformer that exchanges features with a CNN.
 
     image -> spatial prior -> priors at strides 8, 16, 32 --+-- injector ---> tokens -> blocks
     image -> patch embedding -> tokens at stride 16 --------+-- extractor --> priors
@@ -6,7 +6,7 @@
 
 B batch, H W pixels, h w patch grid, N = h*w tokens, M = 21/4 * N tokens of the prior, D width.
 """
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from .intern_vit import InternViT6B, default_dtype
 
 SIDE = 2 * ADAPTER_STRIDE  # pixels of a cell on the last level
 
+
 @BACKBONES.register_module()
 class InternViTAdapter(InternViT6B):
     """A frozen InternViT with the adapter of Chen et al. ("ViT-Adapter", ICLR 2023).
@@ -37,7 +38,7 @@ class InternViTAdapter(InternViT6B):
     ``img_size``, bicubically as in the original.
 
     Arguments that are not listed are those of :class:`.intern_vit.InternViT6B`. The transformer has
-    layer scales; ``init_values`` is not about them here, as in the original.
+    layer scales, which ``init_values`` does not concern here, as in the original.
 
     Args:
         patch_size: Side of a patch in pixels: 16, the stride at which tokens and prior meet.
@@ -64,6 +65,7 @@ class InternViTAdapter(InternViT6B):
             with a side that is not a multiple of 32 pixels.
     """
     changes_tokens = True
+    image_multiple = SIDE
     beside_trunk = ('level_embed', 'spm', 'interactions', 'up', 'norm1', 'norm2', 'norm3', 'norm4')
     _has_cls_token = False
 
@@ -95,20 +97,14 @@ class InternViTAdapter(InternViT6B):
         self.add_vit_feature, self.use_final_norm = add_vit_feature, use_final_norm
         attention = dict(num_heads=deform_num_heads, num_points=n_points, ratio=deform_ratio,
                          kernel=select_kernel())
-        extractor: dict[str, Any] = dict(attention, ffn_ratio=cffn_ratio if with_cffn else None,
-                         drop_path=drop_path_rate)
+        ffn = dict(ffn_ratio=cffn_ratio if with_cffn else None, drop_path=drop_path_rate)
         with default_dtype(torch.bfloat16):
             self.level_embed = nn.Parameter(torch.empty(LEVELS, embed_dim))
             self.spm = SpatialPriorModule(conv_inplane, embed_dim, in_chans, 0 in self.levels)
-            self.interactions = nn.ModuleList()
-            for _, stop in self.stretches:
-                parts = dict(injector=Injector(embed_dim, init_values, **attention),
-                             extractor=Extractor(embed_dim, **extractor))
-                if use_extra_extractor and stop == depth:
-                    parts['extra_extractors'] = nn.ModuleList(
-                        Extractor(embed_dim, **extractor) for _ in range(2))
-                # A dict, because its parts are called one by one: each has its own casts.
-                self.interactions.append(nn.ModuleDict(parts))
+            self.interactions = nn.ModuleList(
+                _interaction(embed_dim, init_values, attention, ffn,
+                             2 if use_extra_extractor and stop == depth else 0)
+                for _, stop in self.stretches)
             if 0 in self.levels:
                 self.up = nn.ConvTranspose2d(embed_dim, embed_dim, kernel_size=2, stride=2)
             for level in self.levels if use_final_norm else ():
@@ -117,7 +113,7 @@ class InternViTAdapter(InternViT6B):
         self.train()
 
     def _init_adapter(self) -> None:
-        """Initialises what no file brings."""
+        """Initialises the adapter, which no pretrained file holds."""
         nn.init.normal_(self.level_embed)
         for name in self.beside_trunk[1:]:
             if hasattr(self, name):
@@ -125,7 +121,7 @@ class InternViTAdapter(InternViT6B):
 
     @property
     def weights_changes(self) -> dict[str, Any]:
-        """Changes of the weights of a file: see :mod:`mmseg_custom.checkpoint.changes`."""
+        """What is changed in the weights of a file: see :mod:`mmseg_custom.checkpoint.changes`."""
         return dict(patch_size=self.patch_size, left_out=['cls_token'])
 
     @property
@@ -136,7 +132,7 @@ class InternViTAdapter(InternViT6B):
     def _trunk(self, images: Tensor) -> list[Tensor]:
         """(B, in_chans, H, W) -> a feature map (B, D, H/s, W/s) for each stride s of the levels."""
         check_sides(*images.shape[-2:])
-        first, priors = self._look(images)
+        first, priors = self._prior_of(images)
         with torch.no_grad():
             tokens, grid = self._embed(images)
         tokens, priors = self._interact(tokens, priors, grid)
@@ -151,7 +147,7 @@ class InternViTAdapter(InternViT6B):
                     for level, each in zip(self.levels, maps)]
         return maps
 
-    def _look(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
+    def _prior_of(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
         """(B, in_chans, H, W) -> the prior's map (B, D, H/4, W/4), if any, and its tokens."""
         *first, second, third, fourth = self.spm(images.to(self.spm.fc2.weight.dtype))
         embedded = [each + offset[:, None, None]
@@ -174,6 +170,20 @@ class InternViTAdapter(InternViT6B):
         if self.with_cp and self.training and torch.is_grad_enabled():
             return checkpoint(part, *inputs, use_reentrant=False)
         return part(*inputs)
+
+
+def _interaction(dim: int, init_values: float, attention: Mapping, ffn: Mapping,
+                 extra_extractors: int) -> nn.ModuleDict:
+    """Builds what stands around a stretch of blocks.
+
+    It is a dict, because its parts are called one by one: each casts its weights by itself.
+    """
+    parts = dict(injector=Injector(dim, init_values, **attention),
+                 extractor=Extractor(dim, **ffn, **attention))
+    if extra_extractors:
+        parts['extra_extractors'] = nn.ModuleList(
+            Extractor(dim, **ffn, **attention) for _ in range(extra_extractors))
+    return nn.ModuleDict(parts)
 
 
 def prior_grids(grid: Grid) -> list[Grid]:

@@ -1,4 +1,4 @@
-"""What backbones of this package share: a feature pyramid, and how feature maps are handed on.
+"""What backbones of this package share: a feature pyramid, and the form of feature maps.
 
 B batch, D width, h w patch grid.
 """
@@ -17,12 +17,15 @@ class PyramidBackbone(BaseModule):
     Attributes:
         with_fpn: Whether there is a pyramid, with the levels ``up1`` to ``up4``.
         beside_trunk: Names of the parts that are trained beside a frozen trunk.
-        changes_tokens: Whether trained parts change the tokens between frozen blocks, so that
-            gradients pass these, and there are no frozen feature maps.
+
+    The other class attributes say what can be done with a backbone, before one is built: see
+    :class:`..backbone_options.BackboneTraits`.
     """
     with_fpn = False
     beside_trunk: tuple[str, ...] = LEVELS
-    changes_tokens = False
+    is_internvit = changes_tokens = renormalizes = False
+    is_shardable = True
+    image_multiple: int | None = None
 
     @property
     def pyramid(self) -> dict[str, nn.Module]:
@@ -49,8 +52,14 @@ class PyramidBackbone(BaseModule):
     def init_weights(self) -> None:
         """Does nothing: the constructor initialised or loaded every parameter."""
 
-    def _hand_on(self, features: Sequence[Tensor], before_pyramid: bool = False) -> list[Tensor]:
-        """Takes feature maps (B, D, h, w) through the pyramid, and to the format of the heads."""
+    def _for_heads(self, features: Sequence[Tensor], before_pyramid: bool = False) -> list[Tensor]:
+        """Applies the pyramid to feature maps (B, D, h, w), and converts them for the heads.
+
+        Args:
+            features: Feature maps of the trunk.
+            before_pyramid: Whether they are returned as caches hold them: in float32, without the
+                pyramid.
+        """
         if before_pyramid:
             return [x.contiguous().float() for x in features]
         if self.with_fpn:

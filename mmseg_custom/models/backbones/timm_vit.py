@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...checkpoint.provenance import Place
 from ...errors import InputError, hint, words_of
+from ..tuning import KEY
 from .upstream_vit import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -21,7 +22,6 @@ from .upstream_vit import (
     same_names,
 )
 
-KEY = 'model.backbone'
 # Parts behind the layers, and one that is for training.
 UNNEEDED = {'head', 'head_dist', 'fc_norm', 'attn_pool', 'mask_token'}
 
@@ -57,12 +57,13 @@ class TimmViT(UpstreamViT):
         architecture = name.partition('.')[0]
         others = ''.join(f', {key}={value!r}' for key, value in sorted(overrides.items()))
         self.facts = NetworkFacts(
-            'timm', f'{architecture} of timm', f'{architecture}{others} of timm', width,
-            patch_size, depth, size[0],
-            as_triple(own.get('mean')) or IMAGENET_MEAN, as_triple(own.get('std')) or IMAGENET_STD,
-            bool(own.get('mean') and own.get('std')),
-            not isinstance(getattr(self.vit, 'norm', nn.Identity()), nn.Identity),
-            None if dynamic or not own.get('fixed_input_size') else size)
+            architecture=f'{architecture} of timm', record=f'{architecture}{others} of timm',
+            embed_dim=width, patch_size=patch_size, depth=depth, img_size=size[0],
+            mean=as_triple(own.get('mean')) or IMAGENET_MEAN,
+            std=as_triple(own.get('std')) or IMAGENET_STD,
+            names_normalization=bool(own.get('mean') and own.get('std')),
+            has_norm=not isinstance(getattr(self.vit, 'norm', nn.Identity()), nn.Identity),
+            only_size=None if dynamic or not own.get('fixed_input_size') else size)
 
     def forward(self, images: Tensor, layers: Sequence[int], norm: bool = False) -> list[Tensor]:
         """See :class:`.upstream_vit.UpstreamViT`; layers behind the last one do not run."""
@@ -131,7 +132,7 @@ def _create(name: str, overrides: Mapping[str, Any], dtype: torch.dtype, on_meta
             if not dynamic or 'dynamic_img_size' not in str(error):
                 raise InputError(f'{KEY}.name={name!r} with overrides={options}: timm cannot build '
                                  f'it: {words_of(error)}') from error
-        except (ValueError, AssertionError, RuntimeError) as error:
+        except (ValueError, AssertionError, RuntimeError, ArithmeticError) as error:
             raise InputError(f'{KEY}.name={name!r} with overrides={options}: timm cannot build '
                              f'it: {words_of(error)}') from error
     raise AssertionError('unreachable')

@@ -2,10 +2,7 @@
 
 B batch, D width, N tokens, H W pixels, h w patch grid.
 """
-import hashlib
 import inspect
-import json
-import os.path as osp
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -15,35 +12,22 @@ from torch import Tensor, nn
 
 from ...checkpoint.provenance import Place
 from ...errors import InputError, words_of
-from ...schema import load_json
-from .upstream_vit import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    NetworkFacts,
-    UpstreamViT,
-    as_triple,
-    building,
-    is_unneeded,
+from ..tuning import KEY
+from .transformers_config import (
+    hash_of,
+    keeps_positions,
+    no_grid,
+    normalization_of,
+    patch_size_of,
+    read_config,
 )
+from .upstream_vit import NetworkFacts, UpstreamViT, building, is_unneeded
 
-KEY = 'model.backbone'
 NORMS = ('layernorm', 'post_layernorm', 'norm', 'layer_norm', 'rms_norm')  # behind the last layer
 UNNEEDED = {'pooler', 'head', 'input_conditioner'}
 # Before the names of a vision transformer in the file of a larger model; '' for its own file.
 PREFIXES = ('', 'vision_model.', 'vision_tower.', 'model.vision_tower.', 'model.vision_model.',
             'vision_tower.vision_model.', 'model.vision_tower.vision_model.', 'vision_encoder.')
-REFUSED = {
-    'vit_mae': "transformers' class drops and shuffles patches: use timm's "
-               'vit_base_patch16_224.mae and its sizes',
-    'siglip2_vision_model': 'it takes lists of patches in the place of images (NaFlex): use a '
-                            'release of a fixed size, e.g. siglip2-base-patch16-256',
-    'siglip2': 'it takes lists of patches in the place of images (NaFlex): use a release of a '
-               'fixed size, e.g. siglip2-base-patch16-256'}
-# Mean and standard deviation where the folder does not have preprocessor_config.json.
-CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-DEFAULTS = {'clip_vision_model': CLIP, 'aimv2_vision_model': CLIP, 'siglip_vision_model': HALF,
-            'vit': HALF, 'beit': HALF}
 
 
 class TransformersViT(UpstreamViT):
@@ -63,22 +47,25 @@ class TransformersViT(UpstreamViT):
                  on_meta: bool):
         super().__init__()
         config = read_config(folder, overrides)
-        patch_size = _patch_size_of(config, folder)
+        patch_size = patch_size_of(config, folder)
         self.vit = _create(config, folder, dtype, on_meta)
         for name in ('pooler', 'head'):
             if isinstance(getattr(self.vit, name, None), nn.Module):
                 setattr(self.vit, name, None)
-        mean, std, told = normalization_of(folder, config)
+        mean, std, is_named = normalization_of(folder, config)
         if hasattr(self.vit, 'make_preprocessor_external'):  # of RADIO, which normalises by itself
             self.vit.make_preprocessor_external()
-        size = getattr(config, 'image_size', None) or patch_size
-        size = (size, size) if isinstance(size, int) else tuple(size)
+        size = getattr(config, 'image_size', patch_size)
+        size = (size, size) if isinstance(size, int) else tuple(size or ())
+        if len(size) != 2 or not all(isinstance(x, int) and x >= patch_size for x in size):
+            raise InputError(f'{folder}/config.json: image_size={size}: expected {patch_size} or '
+                             'more pixels, a patch')
+        architecture = f'{config.model_type} of transformers'
         self.facts = NetworkFacts(
-            'transformers', f'{config.model_type} of transformers',
-            f'{config.model_type} of transformers, config {_hash_of(config)}', config.hidden_size,
-            patch_size, config.num_hidden_layers,
-            size[0], mean, std, told, self._norm is not None,
-            size if _keeps_positions(config) else None)
+            architecture=architecture, record=f'{architecture}, config {hash_of(config)}',
+            embed_dim=config.hidden_size, patch_size=patch_size, depth=config.num_hidden_layers,
+            img_size=size[0], mean=mean, std=std, names_normalization=is_named,
+            has_norm=self._norm is not None, only_size=size if keeps_positions(config) else None)
         self._options = _options_of(self.vit)
 
     def forward(self, images: Tensor, layers: Sequence[int], norm: bool = False) -> list[Tensor]:
@@ -187,83 +174,6 @@ class _Done(Exception):
     """The last layer that is read has run."""
 
 
-def read_config(folder: str, overrides: Mapping[str, Any] | None = None) -> Any:
-    """Reads the vision config of a folder, without running code of it.
-
-    Args:
-        folder: Folder with config.json.
-        overrides: Entries of the vision config in the place of the folder's.
-
-    Raises:
-        InputError: If there is none, or the library has no such model.
-    """
-    path = osp.join(folder, 'config.json')
-    content = load_json(path, 'a config of transformers')
-    kind = content.get('model_type') if isinstance(content, dict) else None
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        if str(kind).startswith('intern_vit'):
-            raise InputError(f'{path}: model_type {kind!r} is for code of the folder, which is '
-                             f"never run: such weights are those of {KEY}.type='InternViT6B', with "
-                             f'pretrained={folder!r}')
-        code = ', and code of a folder is never run' if 'auto_map' in (content or {}) else ''
-        raise InputError(f'{path}: model_type {kind!r} is none of transformers{code}: expected a '
-                         'vision transformer that is part of the library, e.g. dinov2, '
-                         'dinov3_vit, siglip or internvl')
-    try:
-        config = _vision_config(CONFIG_MAPPING, kind, content)
-    except Exception as error:  # strict configs raise errors of their own kinds
-        raise InputError(f'{path}: transformers does not take it: {words_of(error)}') from error
-    if config.model_type in REFUSED:
-        raise InputError(f'{path}: model_type {config.model_type!r} does not give feature maps of '
-                         f'images: {REFUSED[config.model_type]}')
-    for name, value in (overrides or {}).items():
-        if not hasattr(config, name):
-            raise InputError(f'{KEY}.overrides: a config of {config.model_type} has no {name!r}')
-        try:
-            setattr(config, name, value)
-        except Exception as error:  # strict configs raise errors of their own kinds
-            raise InputError(f'{KEY}.overrides: a config of {config.model_type} does not take '
-                             f'{name}={value!r}: {words_of(error)}') from error
-    return config
-
-
-def _vision_config(known: Mapping[str, Any], kind: str, content: Mapping[str, Any]) -> Any:
-    """Returns the config of a vision model, or of that within a larger one."""
-    vision = content.get('vision_config')
-    if not isinstance(vision, Mapping):
-        return known[kind].from_dict(content)
-    own = str(vision.get('model_type'))
-    config_class = known[own] if own in known else known[kind].sub_configs['vision_config']
-    return config_class.from_dict(vision)
-
-
-def normalization_of(folder: str, config: Any
-                     ) -> tuple[tuple[float, ...], tuple[float, ...], bool]:
-    """Returns mean and standard deviation that a network expects, and whether the folder says so.
-
-    Args:
-        folder: Folder that may have preprocessor_config.json or processor_config.json.
-        config: Vision config, which says it for RADIO, and whose type has a default.
-    """
-    mean, std = (as_triple(getattr(config, name, None)) for name in ('norm_mean', 'norm_std'))
-    if mean and std:
-        return mean, std, True
-    for name in ('preprocessor_config.json', 'processor_config.json'):
-        path = osp.join(folder, name)
-        if not osp.isfile(path):
-            continue
-        content = load_json(path, 'the config of an image processor')
-        content = content.get('image_processor', content) if isinstance(content, dict) else {}
-        content = content if isinstance(content, dict) else {}
-        if content.get('do_normalize') is False:
-            return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), True
-        mean, std = as_triple(content.get('image_mean')), as_triple(content.get('image_std'))
-        if mean and std and min(std) > 0:
-            return mean, std, True
-    return *DEFAULTS.get(config.model_type, (IMAGENET_MEAN, IMAGENET_STD)), False
-
-
 def _create(config: Any, folder: str, dtype: torch.dtype, on_meta: bool) -> nn.Module:
     from transformers import AutoModel
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
@@ -281,44 +191,14 @@ def _create(config: Any, folder: str, dtype: torch.dtype, on_meta: bool) -> nn.M
                          f'{words_of(error)}') from error
     if not any(isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers
                for module in vit.modules()):
-        raise _no_grid(config, folder)
+        raise no_grid(config, folder)
     return vit.eval()
-
-
-def _patch_size_of(config: Any, folder: str) -> int:
-    """Returns the side of a patch of a plain vision transformer."""
-    size = getattr(config, 'patch_size', None)
-    side = size[0] if isinstance(size, (list, tuple)) and len(set(size)) == 1 else size
-    plain = all(isinstance(getattr(config, name, None), int)
-                for name in ('hidden_size', 'num_hidden_layers', 'num_attention_heads'))
-    if not isinstance(side, int) or not plain or any(
-            hasattr(config, name) for name in ('depths', 'num_frames')):
-        raise _no_grid(config, folder)
-    return side
-
-
-def _no_grid(config: Any, folder: str) -> InputError:
-    return InputError(f'{KEY}.name={folder!r} is a {config.model_type}, which has no patch grid '
-                      'that all its layers share: expected a plain vision transformer, e.g. '
-                      'dinov2')
-
-
-def _keeps_positions(config: Any) -> bool:
-    """Returns whether the library adds learned positions as they are, to a grid of one size."""
-    return config.model_type == 'aimv2_vision_model' and not config.is_native
 
 
 def _options_of(vit: nn.Module) -> dict[str, Any]:
     """Returns arguments by which the network takes images of any size."""
     parameters = inspect.signature(vit.forward).parameters
     return dict(interpolate_pos_encoding=True) if 'interpolate_pos_encoding' in parameters else {}
-
-
-def _hash_of(config: Any) -> str:
-    """Returns a hash of what a config says of the network, for keys of caches."""
-    said = {name: value for name, value in config.to_diff_dict().items()
-            if name not in ('transformers_version', 'dtype', 'torch_dtype', 'architectures')}
-    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def _map_of(tokens: Tensor, grid: tuple[int, int]) -> Tensor:

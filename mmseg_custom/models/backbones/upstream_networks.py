@@ -9,18 +9,19 @@ from typing import Any
 
 import torch
 
-from ...checkpoint.files import FOLDER_FILES, read_weights
+from ...checkpoint.backbone_file import check_exists
+from ...checkpoint.files import read_weights
+from ...checkpoint.folders import FOLDER_FILES
 from ...checkpoint.keys import summarize
 from ...checkpoint.lazy import LazyStateDict, LazyTensor
-from ...checkpoint.load import check_exists
 from ...checkpoint.provenance import WeightsSource
 from ...errors import InputError, some_of
 from ...schema import load_json
+from ..tuning import KEY
 from .timm_vit import TimmViT, check_name, is_timm_config
 from .transformers_vit import TransformersViT
 from .upstream_vit import NetworkFacts, UpstreamViT
 
-KEY = 'model.backbone'
 CONFIG = 'config.json'
 
 

@@ -26,7 +26,6 @@ class NetworkFacts:
     """What is known of a network before it has weights.
 
     Attributes:
-        library: Library that it is of, 'timm' or 'transformers'.
         architecture: What it is, in a few words for messages.
         record: What its results depend on beside its weights, for keys of feature caches: the same
             for the same network in another folder.
@@ -36,12 +35,11 @@ class NetworkFacts:
         img_size: Side in pixels of the images that it was trained with, as far as is known.
         mean: Mean that it expects to be subtracted from channels of 0 to 1.
         std: Standard deviation that it expects them to be divided by.
-        told: Whether its config or folder says so, and they are not a default.
+        names_normalization: Whether mean and std are those of its config or folder, no default.
         has_norm: Whether it has a norm behind its last layer.
         only_size: Height and width of the only images that it takes; None if it takes any multiple
             of the patch.
     """
-    library: str
     architecture: str
     record: str
     embed_dim: int
@@ -50,7 +48,7 @@ class NetworkFacts:
     img_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    told: bool
+    names_normalization: bool
     has_norm: bool
     only_size: tuple[int, int] | None = None
 

@@ -50,7 +50,7 @@ class BackboneBlocks(nn.Module):
             InputError: If it cannot leave them.
         """
         checked = _checked(backbone, self.dim, self.num_blocks)
-        checked.leave_blocks(self.num_blocks)
+        checked.defer_blocks(self.num_blocks)
         self._joined = (checked,)
 
     def tokens(self, inputs: Sequence[Tensor], queries: Tensor) -> tuple[Tensor, tuple[int, int]]:
@@ -91,7 +91,7 @@ class BackboneBlocks(nn.Module):
             in_front = 1 + mask.shape[1]
             mask = F.pad(mask, (in_front, 0, 1, 0), value=True).unsqueeze(1)
         backbone, = self._joined
-        return backbone.run_left_block(backbone.first_left + i, tokens, mask)
+        return backbone.run_deferred_block(backbone.first_deferred + i, tokens, mask)
 
     def read(self, tokens: Tensor) -> Tensor:
         """Tokens (B, 1 + Q + N, D) -> queries and patches (B, Q + N, C), float32."""

@@ -103,14 +103,14 @@ class PlainMaskHead(BaseDecodeHead):
         if joined_width is not None:
             in_index, input_transform = -1, None
         if input_transform not in ('multiple_select', None):
-            raise InputError(f'PlainMaskHead: input_transform={input_transform!r}: expected '
+            raise InputError(f'input_transform={input_transform!r}: expected '
                              "'multiple_select' for several feature maps, or None for one")
         if joined_width is None and channels % (4 * num_heads):
-            raise InputError(f'PlainMaskHead: channels={channels} and num_heads={num_heads}: '
+            raise InputError(f'channels={channels} and num_heads={num_heads}: '
                              'expected heads of a width that is a multiple of 4')
         if matching not in ('bipartite', 'fixed') or (
                 matching == 'fixed' and num_queries != num_classes):
-            raise InputError(f'PlainMaskHead: matching={matching!r} and num_queries={num_queries}: '
+            raise InputError(f'matching={matching!r} and num_queries={num_queries}: '
                              f"expected 'bipartite', or 'fixed' with num_queries={num_classes}, "
                              'the number of classes')
         # out_channels spares mmseg's advice to use one channel for two classes.
@@ -146,7 +146,7 @@ class PlainMaskHead(BaseDecodeHead):
         shares = len(self.blocks) + 2
         values = [(1 - min(max(progress * shares - 1 - i, 0), 1)) ** POWER
                   for i in range(len(self.blocks))]
-        self.attn_mask_probs.copy_(torch.tensor(values))
+        self.attn_mask_probs.copy_(torch.tensor(values), non_blocking=True)
 
     @property
     def equal_blocks(self) -> list[nn.Module]:

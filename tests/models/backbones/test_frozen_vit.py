@@ -229,7 +229,8 @@ def test_layers_behind_the_last_one_do_not_run(tmp_path):
     (dict(train_last=2), 'train_last=2: a FrozenViT is frozen as it is; InternViT6B alone'),
     (dict(frozen_dtype='int8'), "frozen_dtype='int8': a FrozenViT is frozen as it is"),
     (dict(out_indexes=[0]), "did you mean 'out_indices'"),
-    (dict(overrides=dict(SIZES, patch_size=(16, 8))), 'patches of 16x8 pixels: expected sq'),
+    (dict(overrides=dict(SIZES, patch_size=(16, 8))),
+     'has patches of 16x8 pixels: expected square'),
     (dict(pretrained='none.pth'), 'pretrained file none.pth does not exist'),
 ])
 def test_options_are_refused_in_one_line(options, message):
@@ -244,6 +245,10 @@ def test_options_are_refused_in_one_line(options, message):
     ([], 'is none of transformers'),
     (dict(model_type=['dinov2']), 'is none of transformers'),
     (dict(architecture='vit_smal_patch14_dinov2'), "did you mean 'vit_small_patch14_dinov2'"),
+    (dict(model_type=['vit']), 'is none of transformers'),
+    (dict(ViTConfig(**SMALL).to_dict(), num_attention_heads=-1), 'which has no patch grid'),
+    (dict(ViTConfig(**SMALL).to_dict(), num_channels=4), 'num_channels=4: expected 3'),
+    (dict(ViTConfig(**SMALL).to_dict(), image_size=0), r'image_size=\(0, 0\): expected 16 or'),
     (dict(model_type='bert'), 'is a bert, which has no patch grid'),
     (SwinConfig().to_dict(), 'is a swin, which has no patch grid'),
     (ViTMAEConfig().to_dict(), "use timm's vit_base_patch16_224.mae"),
@@ -328,7 +333,7 @@ def test_a_folder_of_timm_is_built_by_its_architecture(tmp_path):
         architecture='vit_small_patch14_dinov2', model_args=SIZES,
         pretrained_cfg=dict(mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6]))))
     facts = FrozenViT(str(tmp_path)).facts
-    assert facts.library == 'timm'
+    assert facts.architecture == 'vit_small_patch14_dinov2 of timm'
     assert (facts.mean, facts.depth) == ((0.1, 0.2, 0.3), 3)
 
 

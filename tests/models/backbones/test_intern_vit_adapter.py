@@ -250,7 +250,7 @@ def test_it_starts_as_the_transformer_alone():
     images = torch.randn(1, 3, 32, 32)
     tokens, grid = model._embed(images)
     expected, _ = model._run_blocks(tokens, 0, 4)
-    found, _ = model._interact(tokens, model._look(images)[1], grid)
+    found, _ = model._interact(tokens, model._prior_of(images)[1], grid)
     assert torch.equal(found, expected)
 
 
