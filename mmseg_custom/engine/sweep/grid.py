@@ -91,25 +91,28 @@ def _combination(cfg: Config, model: dict, varied: dict) -> Combination:
 def _layers(settings: SweepSettings, model: dict) -> list:
     """Returns the values of ``layers`` for a head; [None] for the model's own.
 
-    UPerNet reads the lists of four blocks; without any, the single blocks if they are four;
-    otherwise the blocks of its model. For a model that is not the config's own, these are the last
-    of each quarter of the network.
+    UPerNet, and a mask decoder of several layers, read the lists of as many blocks as they have
+    maps; without any, the single blocks if they are as many; otherwise the blocks of their model.
+    For a model that is not the config's own, these are the last of each quarter of the network.
     """
     given = settings.layers
     if not given:
         return [None]
     depth = _option(model, 'depth')
+    widths = model['decode_head'].get('in_channels')
+    read = len(widths) if isinstance(widths, (list, tuple)) else 1
+    several = read if read > 1 else 4
     for value in given:
         blocks = [value] if isinstance(value, int) else value
-        if len(blocks) not in (1, 4) or not all(
+        if len(blocks) not in (1, several) or not all(
                 isinstance(b, int) and 0 <= b < depth for b in blocks) or sorted(
                     set(blocks)) != list(blocks):
             raise InputError(f'sweep.layers: {value!r}: expected a block from 0 to {depth - 1}, or '
-                             'four of them in ascending order')
+                             f'{several} of them in ascending order')
     single = [value for value in given if isinstance(value, int)]
-    fours = [value for value in given if not isinstance(value, int)]
-    if model['backbone'].get('with_fpn'):
-        return fours or ([tuple(sorted(single))] if len(single) == 4 else
+    lists = [value for value in given if not isinstance(value, int)]
+    if model['backbone'].get('with_fpn') or read > 1:
+        return lists or ([tuple(sorted(single))] if len(single) == several else
                          [tuple(model['backbone']['out_indices'])])
     if not single:
         raise InputError(f'sweep.layers: {given!r} has no single block for the '
@@ -134,6 +137,7 @@ def _model_file(head: str, cfg: Config, settings: SweepSettings) -> Config:
     width = _option(cfg.model, 'embed_dim')
     for file in _base_models(cfg.filename or ''):
         found = Config.fromfile(file)
+        # The heads of a ViT-Adapter read its own maps, not those of a pyramid.
         if 'model' in found and 'decode_head' in found.model and kind_of(
                 found.model) == head and _option(found.model, 'embed_dim') == width and (
                 traits_of(found.model.backbone).has_frozen_features):

@@ -61,6 +61,15 @@ def test_which_blocks_upernet_reads():
     assert layers([47, [3, 11, 19, 27], (8, 16, 24, 32)]) == [(3, 11, 19, 27), (8, 16, 24, 32)]
 
 
+def test_which_blocks_a_mask_decoder_reads():
+    def layers(given):
+        return [one.settings['layers'] for one in found(
+            'configs/tiny/plain_mask_tiny.py', layers=given)]
+    own = tuple(Config.fromfile('configs/tiny/plain_mask_tiny.py').model.backbone.out_indices)
+    assert layers([5]) == [own]
+    assert layers([[0, 2, 3, 4], 5, (1, 2, 3, 5)]) == [(0, 2, 3, 4), (1, 2, 3, 5)]
+
+
 @pytest.mark.parametrize('sweep, message', [
     ({}, 'nothing to vary'),
     (dict(learning_rate=[1]), "'learning_rate'"),
