@@ -1,84 +1,21 @@
-"""Linear head, UPerNet and PlainMaskHead on a frozen tiny backbone: mIoU over five seeds.
+"""Linear head, UPerNet and PlainMaskHead on the demo data: mIoU over five seeds.
 
-The tasks are those of benchmarks/head_runs.py. All heads have the same iterations and images. Each
-has the best of the same learning rates, with a seed that is used for that alone; of the rooms also
-on other images than those that are scored. Intervals of means are 95 % over seeds (Student's t).
-The difference of PlainMaskHead and UPerNet is that of the paired bootstrap over images, whose
-pixels are added up over the seeds.
+The recipes are those of configs/tiny, whose frozen backbone has random weights. All heads have the
+same iterations and images, and each has the best of the same learning rates, with a seed that is
+used for that alone. Intervals of means are 95 % over seeds (Student's t). The difference of
+PlainMaskHead and UPerNet is that of the paired bootstrap over images, whose pixels are added up
+over the seeds.
 
-    python -m benchmarks heads_scored --minutes 120
+    python -m benchmarks heads_scored --minutes 60
 """
-from dataclasses import replace
-
-from benchmarks.context import Context, at_least
-from benchmarks.head_costs import LINEAR, PLAIN_MASK, UPERNET
-from benchmarks.head_runs import (
-    CONFIGS,
-    DEMO,
-    ROOMS,
-    HeadTask,
-    Job,
-    compare_heads,
-    mean_miou,
-    miou,
-    task_of,
-)
-from benchmarks.intervals import Mean, differences
+from benchmarks.context import Context
+from benchmarks.head_runs import DEMO
+from benchmarks.head_scores import score_heads
 from benchmarks.registry import benchmark
-from benchmarks.transfer import SEEDS
-from mmseg_custom.evaluation.bootstrap import Comparison
-
-ITERATIONS, TINY_ITERATIONS = 150, 2
-LONGER = 4  # times as many iterations, with the same learning rates
-HEADER = ('| head | learning rate | mIoU | over UPerNet |', '|---|---|---|---|')
 
 
-@benchmark('Heads on a frozen tiny backbone: mIoU over 5 seeds', minutes=60, suite=())
+@benchmark('Heads on a frozen tiny backbone of random weights: mIoU over 5 seeds', minutes=60,
+           suite=())
 def case(run: Context) -> None:
-    """Trains and tests all heads on each task, and for longer on that of the rooms."""
-    iterations = TINY_ITERATIONS if run.tiny else ITERATIONS
-    for name in (ROOMS, DEMO):
-        task = task_of(name, run, iterations)
-        tried = (replace(task, rates=task.rates[:1]) if run.tiny else task).choose_rates(
-            CONFIGS[name])
-        rates = {head: max(scores, key=scores.__getitem__) for head, scores in tried.items()}
-        run.fact(**{f'{name}: tried': tried})
-        _measure(run, name, task, rates)
-        if name == ROOMS and not run.tiny:
-            longer = replace(task, iterations=LONGER * iterations)
-            _measure(run, f'{name}, {longer.iterations} iterations', longer, rates)
-
-
-def _measure(run: Context, name: str, task: HeadTask, rates: dict[str, float]) -> None:
-    """Measures the heads on a task, and adds their rows."""
-    seeds = SEEDS[:2] if run.tiny else SEEDS
-    found = task.run([Job(head, rates[head], seed) for head in rates for seed in seeds])
-    runs = {head: found[i * len(seeds):(i + 1) * len(seeds)] for i, head in enumerate(rates)}
-    comparison = compare_heads(runs[PLAIN_MASK], runs[UPERNET])
-    means = {head: mean_miou(each) for head, each in runs.items()}
-    for head in (LINEAR, PLAIN_MASK):
-        run.row(f'mean mIoU of {head}, {name}', '%', means[head].value,
-                {UPERNET: means[UPERNET].value}, higher_is_better=True,
-                targets=[at_least(UPERNET, 1)] * (head == PLAIN_MASK),
-                notes=f'{means[head]:.2f} at 95 %, learning rate {rates[head]:g}; UPerNet '
-                      f'{means[UPERNET]:.2f}, {rates[UPERNET]:g}')
-    scores = {head: [round(miou(each.areas), 2) for each in found] for head, found in runs.items()}
-    run.fact(**{f'{name}: scores': scores, f'{name}: rates': rates,
-                f'{name}: bootstrap': describe(comparison)})
-    print('\n'.join(table(scores, rates)), flush=True)
-
-
-def describe(comparison: Comparison) -> dict[str, float]:
-    """Returns the difference in points of mIoU, the ends of its interval, and p."""
-    low, high = (round(100 * end, 2) for end in comparison.miou_range)
-    return dict(difference=round(100 * comparison.miou, 2), low=low, high=high,
-                p=round(comparison.miou_p, 4))
-
-
-def table(scores: dict[str, list[float]], rates: dict[str, float]) -> list[str]:
-    """Returns the lines of a table of docs/heads.md."""
-    lines = [*HEADER]
-    for head, values in scores.items():
-        over = '' if head == UPERNET else f'{Mean.of(differences(values, scores[UPERNET])):+.2f}'
-        lines.append(f'| {head} | {rates[head]:g} | {Mean.of(values):.2f} | {over} |')
-    return lines
+    """Trains and tests all heads on the demo data."""
+    score_heads(DEMO, run)

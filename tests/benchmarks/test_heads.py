@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from helpers.commands import ROOT
 
-from benchmarks.cases import heads_compared, heads_scored
+from benchmarks.cases import heads_compared
 from benchmarks.head_costs import HEADS, LINEAR, PLAIN_MASK, UPERNET, HeadCost, cost_of_head
-from benchmarks.head_runs import CONFIGS, RATES, HeadTask, compare_heads, miou
+from benchmarks.head_runs import CONFIGS, DEMO, RATES, HeadTask, compare_heads, miou
+from benchmarks.head_scores import table
 from benchmarks.page import FILES
 from benchmarks.results import read_results
 from benchmarks.transfer import SEED_OF_RATES, SEEDS
@@ -43,7 +44,7 @@ def test_rates_are_tried_with_a_seed_of_their_own(monkeypatch):
     jobs = []
     monkeypatch.setattr(HeadTask, '_run', lambda task, job: jobs.append(job) or results_of(
         [[1 + RATES.index(job.rate), 5]] * 8))
-    task = HeadTask(CONFIGS[heads_scored.DEMO], {}, {'data.test.part': 'val'}, 1, 'cpu')
+    task = HeadTask(CONFIGS[DEMO], {}, {'data.test.part': 'val'}, 1, 'cpu')
     found = task.choose_rates([UPERNET, PLAIN_MASK])
     assert {job.seed for job in jobs} == {SEED_OF_RATES} and SEED_OF_RATES not in SEEDS
     assert all(job.settings == {'data.test.part': 'val'} for job in jobs)
@@ -52,7 +53,7 @@ def test_rates_are_tried_with_a_seed_of_their_own(monkeypatch):
 
 
 def test_the_tables_compare_with_upernet():
-    lines = heads_scored.table({UPERNET: [10.0, 20.0], PLAIN_MASK: [13.0, 23.0]},
+    lines = table({UPERNET: [10.0, 20.0], PLAIN_MASK: [13.0, 23.0]},
                                {UPERNET: 0.01, PLAIN_MASK: 0.003})
     assert lines[2:] == ['| UPerNet | 0.01 | 15.00 ± 63.53 |  |',
                          '| PlainMaskHead | 0.003 | 18.00 ± 63.53 | +3.00 ± 0.00 |']
@@ -73,4 +74,4 @@ def test_the_page_has_the_newest_tables():
     scored = found.get('heads_scored', {})
     for name in (key.removesuffix(': scores') for key in scored if key.endswith(': scores')):
         scores, rates = (scored[f'{name}: {what}'] for what in ('scores', 'rates'))
-        assert '\n'.join(heads_scored.table(scores, rates)) in page
+        assert '\n'.join(table(scores, rates)) in page
