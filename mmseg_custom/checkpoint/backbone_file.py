@@ -119,8 +119,12 @@ def open_places(path: str, places: Mapping[str, Place]) -> LazyStateDict:
         for name, (source, part, count) in places.items()})
 
 
-def check_exists(path: str) -> None:
+def check_exists(path: str, advice: str | None = None) -> None:
     """Checks that a pretrained file is there.
+
+    Args:
+        path: File or folder.
+        advice: How it is downloaded; default: how that of an InternViT is.
 
     Raises:
         InputError: If it is not, or is an address.
@@ -131,6 +135,6 @@ def check_exists(path: str) -> None:
     if not os.path.exists(path):
         raise InputError(
             f'pretrained file {path} does not exist' + look_around(
-                str(path), f'{download_advice(str(path))}, give its path as '
+                str(path), f'{advice or download_advice(str(path))}, give its path as '
                 'model.backbone.pretrained, or set model.backbone.pretrained=None to start from '
                 'random weights'))

@@ -68,7 +68,7 @@ def check_weights(cfg: Config, seconds: float = 15) -> tuple[list[Finding], dict
 
 def _open_backbone(model: nn.Module, path: str) -> tuple[LazyStateDict, list[Finding]]:
     """Checks a pretrained file; it is a warning where it holds more blocks than the network."""
-    check_exists(path)
+    check_exists(path, getattr(model.backbone, 'weights_advice', None))
     if hasattr(model.backbone, 'open_weights'):
         weights, note = model.backbone.open_weights(path), ''
     else:

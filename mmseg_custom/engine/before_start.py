@@ -31,7 +31,7 @@ from ..distributed.memory import STATELESS
 from ..distributed.options import Engine
 from ..errors import InputError
 from ..evaluation.metric_names import check_kind_gives, check_kind_measures, metrics_of
-from ..models.backbone_options import backbone_option, traits_of
+from ..models.backbone_options import backbone_class, backbone_option, traits_of
 from ..models.segmentors.encoder_decoder import InternViTSegmentor, check_test_cfg
 from ..optim import low_memory
 from ..plugins import is_known
@@ -103,7 +103,7 @@ def _check_files(cfg: Config, options: RunOptions, trains: bool) -> None:
     pretrained = backbone_option(backbone, 'pretrained') if traits.is_ours else None
     begins_elsewhere = cfg.get('load_from') or cfg.get('resume_from') or options.auto_resume
     if trains and not begins_elsewhere and isinstance(pretrained, str) and pretrained:
-        check_exists(pretrained)
+        check_exists(pretrained, backbone_class(backbone).weights_advice)
     folder = (backbone.get('adapt') or {}).get('pretrained') if traits.is_tunable else None
     if trains and not begins_elsewhere and folder and not is_adapter_folder(str(folder)):
         raise InputError(f'model.backbone.adapt.pretrained={folder!r} ' + (

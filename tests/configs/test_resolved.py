@@ -23,8 +23,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 RECORD = Path(__file__).with_name('resolved.json')
 # Values that configs pass on to the configs that build on them, and that no run reads.
 HELPERS = {'backbone_300m', 'linear_300m', 'upernet_300m', 'model_448', 'backbone_tiny',
-           'linear_tiny', 'upernet_tiny', 'plain_mask_tiny', 'plain_mask_300m', 'eomt_tiny',
-           'eomt_300m', 'test_cfg_tiny', 'train_pipeline_from_one', 'validation'}
+           'linear_tiny', 'upernet_tiny', 'plain_mask_tiny', 'masks_in_short', 'plain_mask_300m',
+           'eomt_tiny', 'eomt_300m', 'test_cfg_tiny', 'train_pipeline_from_one', 'validation'}
 
 
 def names(folder=CONFIGS):

@@ -10,6 +10,7 @@ from mmcv.cnn.utils import revert_sync_batchnorm
 from mmseg.models import build_head
 
 from mmseg_custom.errors import InputError
+from mmseg_custom.layers.plain_mask import pixel_scores
 from mmseg_custom.models.decode_heads.plain_mask_head import PlainMaskHead
 from mmseg_custom.models.segmentors.windows import Axis, View, labels_of
 
@@ -106,6 +107,13 @@ def test_without_masked_attention_training_computes_what_testing_does():
     assert len(tested) == 1
     for mine, other in zip(trained[-1], tested[0]):
         assert torch.allclose(mine, other, atol=1e-5)
+
+
+def test_a_head_without_masked_attention_never_masks():
+    head, maps = head_and_maps(masked_attention=False)
+    head.eval().anneal(0.0)
+    assert head.attn_mask_probs.tolist() == [0.0] * 3
+    torch.testing.assert_close(pixel_scores(*head(maps, of_all_blocks=True)[-1]), head(maps))
 
 
 def test_views_are_averaged_as_they_are():

@@ -21,7 +21,7 @@ from ...layers.renormalize import Renormalize
 from ..tuning import KEY, Tuning
 from .checks import check_out_indices
 from .pyramid_backbone import PyramidBackbone
-from .upstream_networks import build_network, facts_of, open_network_weights, weights_in
+from .upstream_networks import ADVICE, build_network, facts_of, open_network_weights, weights_in
 from .upstream_vit import NetworkFacts, UpstreamViT
 
 OWN_WEIGHTS = ''  # those in the folder ``name``
@@ -76,6 +76,7 @@ class FrozenViT(PyramidBackbone):
     """
     frozen_dtype = frozen_record = None
     renormalizes = True
+    weights_advice = ADVICE
     is_shardable = False  # FSDP2 would gather the whole network at once, and has nothing to reduce
 
     def __init__(self, name: str, pretrained: 'str | FrozenViT | None' = OWN_WEIGHTS,

@@ -16,12 +16,14 @@ class PyramidBackbone(BaseModule):
 
     Attributes:
         with_fpn: Whether there is a pyramid, with the levels ``up1`` to ``up4``.
+        weights_advice: How weights are downloaded; None for those of an InternViT.
         beside_trunk: Names of the parts that are trained beside a frozen trunk.
 
     The other class attributes say what can be done with a backbone, before one is built: see
     :class:`..backbone_options.BackboneTraits`.
     """
     with_fpn = False
+    weights_advice: str | None = None
     beside_trunk: tuple[str, ...] = LEVELS
     is_internvit = changes_tokens = renormalizes = False
     is_shardable = True

@@ -23,6 +23,7 @@ from .transformers_vit import TransformersViT
 from .upstream_vit import NetworkFacts, UpstreamViT
 
 CONFIG = 'config.json'
+ADVICE = 'download it, as docs/frozen_vit.md shows'
 
 
 def build_network(name: str, overrides: Mapping[str, Any], dtype: torch.dtype,
@@ -102,7 +103,7 @@ def open_network_weights(network: UpstreamViT, path: str, prefix: str
     Raises:
         InputError: If the file cannot be read, or is of another architecture.
     """
-    check_exists(path)
+    check_exists(path, ADVICE)
     weights = read_weights(path)
     places, left = network.find(list(weights))
     if left:
