@@ -233,8 +233,9 @@ class FrozenViT(PyramidBackbone):
             'an affine map takes them there from the normalisation of the pipeline')
         is_own = (self.own_mean, self.own_std) != (facts.mean, facts.std)
         if not facts.names_normalization and not is_own:
-            logger.warning('%s does not say so (it has no preprocessor_config.json): mean and std '
-                           'are a default, which %s.own_mean and own_std replace', name, KEY)
+            logger.warning('%s has no preprocessor_config.json with image_mean and image_std: mean '
+                           'and std are a default, which %s.own_mean and own_std replace', name,
+                           KEY)
 
 
 def _refuse_options(freeze_vit: bool, unknown: Mapping[str, Any]) -> None:
