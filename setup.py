@@ -72,6 +72,7 @@ setup(
         'low-memory': ['torchao'],  # optimizer=dict(type='LowMemoryAdamW')
         'lora': ['peft>=0.21'],  # model.backbone.adapt
         'masks': ['transformers>=4.52', 'scipy'],  # training a PlainMaskHead
+        'frozen-vit': ['transformers>=5.0'],  # a FrozenViT by a folder of transformers
         'web': ['gradio>=6.0,<7'],  # tools/demo_web.py
         'docs': ['mkdocs-material>=9.5', 'mkdocstrings-python>=2.0'],  # make docs
     },
