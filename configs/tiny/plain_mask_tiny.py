@@ -7,6 +7,6 @@ _base_ = [
 ]
 
 model = dict(backbone=dict(freeze_vit=True, drop_path_rate=0.0))
-optimizer = dict(lr=4e-3, paramwise_cfg=dict(layer_decay_rate=1.0))
+optimizer = dict(paramwise_cfg=dict(layer_decay_rate=1.0))
 optimizer_config = dict(grad_clip=dict(max_norm=0.01, norm_type=2))
 lr_config = dict(power=0.9)
