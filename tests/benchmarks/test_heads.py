@@ -71,7 +71,7 @@ def test_the_page_has_the_newest_tables():
         costs = {head: HeadCost(**cost)
                  for head, cost in found['heads_compared'][f'heads of {name}'].items()}
         assert set(costs) == set(HEADS) and '\n'.join(heads_compared.table(costs)) in page
-    scored = found.get('heads_scored', {})
+    scored = {**found.get('heads_scored', {}), **found.get('heads_scored_on_rooms', {})}
     for name in (key.removesuffix(': scores') for key in scored if key.endswith(': scores')):
         scores, rates = (scored[f'{name}: {what}'] for what in ('scores', 'rates'))
         assert '\n'.join(table(scores, rates)) in page
