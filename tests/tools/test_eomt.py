@@ -14,7 +14,8 @@ SMALL = CROPS + """
 model = dict(
     backbone=dict(embed_dim=32, depth=4, num_heads=2, img_size=56, pretrain_size=56,
                   out_indices=[3], drop_path_rate=0.3),
-    decode_head=dict(in_channels=32, channels=16, num_queries=12, num_blocks=2, num_points=64),
+    decode_head=dict(in_channels=32, channels=16, num_queries=12, num_blocks=2, num_points=64,
+                     matching='bipartite', masked_attention=True),
     test_cfg=dict(crop_size=crop, stride=crop, window_batch=4))
 data['samples_per_gpu'] = 2
 data['workers_per_gpu'] = 1

@@ -10,7 +10,8 @@ SMALL = CROPS + """
 model = dict(
     backbone=dict(embed_dim=32, depth=4, num_heads=2, img_size=56, out_indices=[1, 3]),
     decode_head=dict(in_channels=[32] * 2, in_index=[0, 1], channels=16, num_heads=2,
-                     num_queries=10, num_points=64),
+                     num_queries=10, num_points=64, matching='bipartite',
+                     masked_attention=True),
     test_cfg=dict(crop_size=crop, stride=crop, window_batch=4))
 data['samples_per_gpu'] = 2
 data['workers_per_gpu'] = 1
