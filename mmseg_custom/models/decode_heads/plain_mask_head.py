@@ -44,7 +44,8 @@ class PlainMaskHead(BaseDecodeHead):
     are put in front of them, and both pass the blocks. In training a prediction is read before each
     block as well, and queries attend to the patches of their mask alone: those of a block with the
     probability ``attn_mask_probs``, which goes from 1 to 0 in the course of the training, for one
-    block after the other. A trained head predicts once, without masked attention.
+    block after the other. Testing predicts once and never masks, for which a head is ready at the
+    end of its training: scores of validations before that say less.
 
     With ``blocks='backbone'`` the queries join the tokens of the image before the last blocks of
     the backbone itself, which is tuned with them (EoMT): see :mod:`.backbone_blocks`.
