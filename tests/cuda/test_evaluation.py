@@ -38,7 +38,7 @@ class Loader:
 
 @pytest.mark.parametrize('name, ranks, views, images', [
     ('linear probing', 1, 1, 1), ('linear probing', 1, 4, 2), ('head tuning', 1, 2, 2),
-    ('full tuning', 8, 2, 1)])
+    pytest.param('full tuning', 8, 2, 1, marks=pytest.mark.slow)])
 def test_a_second_thread_waits_for_labels_alone(cuda, tmp_path, name, ranks, views, images):
     """Between hosts, one exchange an image says how often all ranks run the network."""
     exchanges = []
