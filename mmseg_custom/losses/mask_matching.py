@@ -124,7 +124,7 @@ def mask_losses(predictions: list[Prediction], targets: MaskTargets, options: Ma
         InputError: If transformers or scipy is missing.
     """
     device = predictions[0][0].device
-    criterion = _criterion(options).to(device)
+    criterion = _criterion(options, device)
     masks, classes = [each.float() for each in targets.masks], list(targets.classes)
     number = _mean_number(sum(targets.counts), device, over_ranks)
     total = dict.fromkeys(('loss_cls', 'loss_mask', 'loss_dice'), torch.zeros((), device=device))
@@ -151,14 +151,16 @@ def _fixed_matching(targets: MaskTargets, options: MaskLossOptions) -> list[tupl
             for classes in targets.classes]
 
 
-def _criterion(options: MaskLossOptions) -> Any:
+def _criterion(options: MaskLossOptions, device: torch.device) -> Any:
     """Builds transformers' losses with their matcher.
 
-    They are not kept: their tensor of weights could be a fake one.
+    They are not kept: their tensor of weights could be a fake one. It is filled on the device: a
+    copy from the host would wait for the GPU.
     """
     config = _criterion_config(options)
     from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
-    return Mask2FormerLoss(config, weight_dict={})
+    with device:
+        return Mask2FormerLoss(config, weight_dict={})
 
 
 @cache

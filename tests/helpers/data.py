@@ -21,6 +21,15 @@ data['train'].update(pipeline=train_pipeline)
 data['val'].update(pipeline=test_pipeline)
 data['test'].update(pipeline=test_pipeline)
 """
+# Eight iterations of a network of four blocks, with checkpoints to resume from.
+EIGHT_ITERATIONS = """
+data['samples_per_gpu'] = 2
+data['workers_per_gpu'] = 1
+optimizer = dict(paramwise_cfg=dict(num_layers=4))
+runner = dict(max_iters=8)
+checkpoint_config = dict(interval=2, max_keep_ckpts=3)
+evaluation = dict(interval=4)
+"""
 # The linear recipes with a network so small that a test can build it anew.
 SMALL_LINEAR = CROPS + """
 model = dict(

@@ -7,7 +7,7 @@ from pathlib import Path
 import mmseg
 import pytest
 import torch
-from helpers.data import CROPS, draw_data, write_config
+from helpers.data import CROPS, EIGHT_ITERATIONS, draw_data, write_config
 from helpers.runs import assert_same_end, losses, spread, without_the_end, write_backbone
 
 SMALL = CROPS + """
@@ -17,13 +17,7 @@ model = dict(
     decode_head=dict(in_channels=32, channels=16, num_queries=12, num_blocks=2, num_points=64,
                      matching='bipartite', masked_attention=True),
     test_cfg=dict(crop_size=crop, stride=crop, window_batch=4))
-data['samples_per_gpu'] = 2
-data['workers_per_gpu'] = 1
-optimizer = dict(paramwise_cfg=dict(num_layers=4))
-runner = dict(max_iters=8)
-checkpoint_config = dict(interval=2, max_keep_ckpts=3)
-evaluation = dict(interval=4)
-"""
+""" + EIGHT_ITERATIONS
 KINDS = dict(
     full='', last_blocks="model['backbone'].update(train_last=2)\n",
     lora="model['backbone'].update(adapt=dict(type='lora', r=4, dropout=0.3))\n")

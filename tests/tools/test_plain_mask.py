@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.data import CROPS, draw_data, write_config
+from helpers.data import CROPS, EIGHT_ITERATIONS, draw_data, write_config
 from helpers.runs import assert_same_end, losses, spread, without_the_end
 
 SMALL = CROPS + """
@@ -13,13 +13,7 @@ model = dict(
                      num_queries=10, num_points=64, matching='bipartite',
                      masked_attention=True),
     test_cfg=dict(crop_size=crop, stride=crop, window_batch=4))
-data['samples_per_gpu'] = 2
-data['workers_per_gpu'] = 1
-optimizer = dict(paramwise_cfg=dict(num_layers=4))
-runner = dict(max_iters=8)
-checkpoint_config = dict(interval=2, max_keep_ckpts=3)
-evaluation = dict(interval=4)
-"""
+""" + EIGHT_ITERATIONS
 
 
 @pytest.fixture(scope='module')
