@@ -15,21 +15,18 @@ def test_networks_and_windows_need_neither_and_the_rest_says_so(bare_environment
 
 
 def computed_labels() -> Tensor:
-    """Computes a label map (90, 130) by a tiny backbone and a classifier, in two views."""
-    from mmseg_custom.models import InternViT6B
+    """Computes a label map (90, 130) by a tiny backbone and a linear head, in two views."""
+    from mmseg_custom.models import FCNHead, InternViT6B
     from mmseg_custom.models.segmentors.image_views import ImageView
     from mmseg_custom.models.segmentors.window_inference import WindowInference
-
-    class Classifier(nn.Conv2d):
-        def forward(self, features: list[Tensor]) -> Tensor:
-            return super().forward(features[0])
 
     class Segmentor(WindowInference, nn.Module):
         def __init__(self):
             super().__init__()
             self.backbone = InternViT6B(img_size=56, embed_dim=32, num_heads=2, depth=2,
                                         out_indices=[1])
-            self.decode_head = Classifier(32, 5, 1)
+            self.decode_head = FCNHead(in_channels=32, channels=32, num_classes=5, num_convs=0,
+                                       concat_input=False, with_norm=True, loss_decode=None)
             self.align_corners, self.out_channels = False, 5
             self.test_cfg = dict(mode='slide', crop_size=(56, 56), stride=(42, 42))
 
@@ -83,12 +80,13 @@ def main() -> None:
     assert error_of('import mmseg_custom.nothing') == "No module named 'mmseg_custom.nothing'"
     torch.save(computed_labels(), sys.argv[1])
     assert not [name for name in LATE if name in sys.modules]
-    from mmseg_custom.models import FrozenViT, InternViTAdapter
+    from mmseg_custom.models import FrozenViT, InternViTAdapter, PlainMaskHead, UPerHead
     adapter = InternViTAdapter(
         img_size=64, embed_dim=32, num_heads=2, depth=4, conv_inplane=8, deform_num_heads=2,
         interaction_indexes=[[0, 1], [2, 3]])
     assert [len(each[0]) for each in adapter(torch.randn(1, 3, 64, 64))] == [32] * 4
-    assert issubclass(FrozenViT, nn.Module)
+    for kind in (FrozenViT, PlainMaskHead, UPerHead):
+        assert issubclass(kind, nn.Module)
     check_broken_libraries(Path(sys.argv[1]).parent)
     print('right')
 
