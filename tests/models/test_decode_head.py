@@ -1,12 +1,9 @@
 """Our heads beside mmseg's own: names, initial values, results and losses, bit by bit."""
 import copy
-import subprocess
-import sys
 import warnings
 
 import pytest
 import torch
-from helpers.commands import ROOT
 from mmcv.runner import wrap_fp16_model
 from mmseg.models import build_head, decode_heads
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
@@ -180,31 +177,3 @@ def test_a_head_of_a_plugin_inherits_and_has_the_loss_in_strips():
         found = head.forward_train(maps_of(head), [], torch.zeros(2, 1, 56, 72, dtype=torch.long),
                                    None)
     assert set(found) == {'loss_ce', 'acc_seg'}
-
-
-WITHOUT = """
-import sys
-sys.modules['mmcv'] = sys.modules['mmseg'] = None
-import torch
-from mmseg_custom.models.decode_heads.fcn_head import FCNHead
-from mmseg_custom.models.decode_heads.plain_mask_head import PlainMaskHead
-from mmseg_custom.models.decode_heads.uper_head import UPerHead
-
-options = dict(num_classes=5, channels=8, loss_decode=None)
-several = dict(in_channels=[6] * 4, in_index=[0, 1, 2, 3])
-maps = [torch.randn(1, 6, size, size) for size in (8, 4, 2, 1)]
-heads = [FCNHead(in_channels=6, in_index=0, norm_cfg=dict(type='SyncBN'), **options),
-         FCNHead(in_channels=6, num_convs=0, concat_input=False, with_norm=True, in_index=0,
-                 **{**options, 'channels': 6}),
-         UPerHead(norm_cfg=dict(type='BN'), act_cfg=dict(type='GELU'), **several, **options)]
-for head in heads:
-    head.init_weights()
-    assert head.eval()(maps).shape == (1, 5, 8, 8)
-masks = PlainMaskHead([6, 6], 5, 16, in_index=[0, 1], num_heads=2, num_blocks=1).eval()
-assert masks([maps[0]] * 2).shape == (1, 5, 32, 32)
-assert not {'transformers', 'scipy'} & set(sys.modules)
-"""
-
-
-def test_neither_mmcv_nor_mmseg_is_needed():
-    subprocess.run([sys.executable, '-c', WITHOUT], check=True, cwd=ROOT)
