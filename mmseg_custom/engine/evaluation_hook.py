@@ -30,6 +30,7 @@ from .divergence import check_finite
 from .ema import averaged
 from .iteration_timer import TimedEvaluation, evaluating
 from .predict import Keep, predict_all
+from .prediction_panel import Picture, PredictionPanel, Shown, split
 from .preemption import PreemptionHook
 from .stop_signals import StopRequested
 
@@ -47,17 +48,27 @@ class SegEvalHook(EvalHook, TimedEvaluation):
         tmpdir: Accepted for mmseg's configs: results are gathered without files.
         gpu_collect: Accepted for mmseg's configs, see ``tmpdir``.
         preemption: Hook that stops the run, also in an evaluation.
+        show_images: Number of images that trackers get a picture of at each evaluation, spread
+            over the data set; None for as many as the trackers ask for.
         **options: Options of mmseg's ``EvalHook`` and of the data set's ``evaluate``.
+
+    Attributes:
+        show_images: Number of images that trackers get a picture of.
+        pictures: Pictures of the last evaluation, on rank 0.
+        evaluations: Number of finished evaluations.
     """
 
     best_ckpt_path: str | None
-    evaluations = 0  # finished ones
+    evaluations = 0
     _saves_best = False  # whether the checkpoint of a best score is being written
 
     def __init__(self, loader: DataLoader, device: str, broadcast_bn_buffer: bool = True,
                  tmpdir: str | None = None, gpu_collect: bool = False,
-                 preemption: PreemptionHook | None = None, **options):
+                 preemption: PreemptionHook | None = None, show_images: int | None = None,
+                 **options):
         super().__init__(loader, **options)
+        self.show_images = show_images
+        self.pictures: list[Picture] = []
         self._preemption = preemption
         self.metrics = metrics_of(options)
         self.device, self.broadcast_bn_buffer = device, broadcast_bn_buffer
@@ -86,8 +97,9 @@ class SegEvalHook(EvalHook, TimedEvaluation):
             check_finite(runner)
             with evaluating(runner), reading('model, data.val or evaluation',
                                              'fails in the evaluation'):
-                self.latest_results, = self._predict_one(runner)
-                self.take(runner, self.latest_results)
+                results, = self._predict_one(runner)
+                self.latest_results, _ = split(results)
+                self.take(runner, results)
 
     def _predict_one(self, runner: BaseRunner) -> list[list]:
         """Predicts with the model of a run, which stops the run if it was signalled."""
@@ -119,6 +131,10 @@ class SegEvalHook(EvalHook, TimedEvaluation):
 
     def _keep(self) -> Keep | None:
         """Returns the function that turns labels into what the metrics need; None keeps them."""
+        keep = self._keep_for_metrics()
+        return self._panel.keeping(keep) if self.show_images else keep
+
+    def _keep_for_metrics(self) -> Keep | None:
         dataset = self.dataloader.dataset
         if BOUNDARY in self.metrics:
             return partial(pre_eval, dataset, boundary=True)
@@ -127,6 +143,19 @@ class SegEvalHook(EvalHook, TimedEvaluation):
         return (lambda labels, indices: dataset.pre_eval(labels, indices=indices)
                 ) if self.pre_eval else None
 
+    @property
+    def _panel(self) -> PredictionPanel:
+        return PredictionPanel(self.dataloader.dataset, self.show_images or 0)
+
+    def _draw(self, runner: BaseRunner, shown: Sequence[Shown]) -> list[Picture]:
+        """Draws the pictures of an evaluation; what fails is a warning."""
+        try:
+            return self._panel.pictures(shown)
+        except (InputError, OSError, AttributeError) as error:  # the last: data of a plugin
+            runner.logger.warning('evaluation.show_images=%s: no pictures (%s)', self.show_images,
+                                  error)
+            return []
+
     def take(self, runner: BaseRunner, results: list) -> None:
         """Evaluates results, logs the metrics and saves the best checkpoint.
 
@@ -134,11 +163,13 @@ class SegEvalHook(EvalHook, TimedEvaluation):
             runner: Runner of the model.
             results: Results of the whole data set on rank 0; ignored on other ranks.
         """
+        results, shown = split(results)
         score = None
         runner.log_buffer.clear()
         if runner.rank == 0:
             runner.log_buffer.output['eval_iter_num'] = len(self.dataloader)
             score = self.evaluate(runner, results)
+            self.pictures = self._draw(runner, shown)
         sharded = is_sharded(runner.model)
         if sharded:  # All ranks save.
             score = broadcast_from_rank0(score)

@@ -2,12 +2,6 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
-
-from mmcv.runner import HOOKS, BaseRunner
-from mmcv.runner.hooks import TensorboardLoggerHook
-
-from ..compat.event_files import quiet_event_files
 
 
 class LogFile(logging.FileHandler):
@@ -46,33 +40,3 @@ def warn_of_loss(logger: logging.Logger, path: str | None, error: OSError) -> No
     """Says that a log is incomplete from here on."""
     logger.warning('%s: lines are lost from here on (%s); the run goes on', path or 'a log',
                    error.strerror or error)
-
-
-@HOOKS.register_module('TensorboardLoggerHook', force=True)
-class SegTensorboardLoggerHook(TensorboardLoggerHook):
-    """Extends mmcv's hook: events that cannot be written end no run."""
-
-    _lost = False
-
-    def before_run(self, runner: BaseRunner) -> None:
-        """Opens the file of events."""
-        quiet_event_files()
-        self._guarded(super().before_run, runner)
-
-    def log(self, runner: BaseRunner) -> None:
-        """Writes the events of an iteration."""
-        if not self._lost:
-            self._guarded(super().log, runner)
-
-    def after_run(self, runner: BaseRunner) -> None:
-        """Closes the file."""
-        if not self._lost:
-            self._guarded(super().after_run, runner)
-
-    def _guarded(self, stage: Callable[[BaseRunner], None], runner: BaseRunner) -> None:
-        """Runs a stage of the hook. TensorBoard's writer does not recover from its first error."""
-        try:
-            stage(runner)
-        except OSError as error:
-            self._lost = True
-            warn_of_loss(runner.logger, self.log_dir, error)

@@ -9,12 +9,11 @@ from mmcv.image import tensor2imgs
 from mmseg.datasets import CustomDataset
 from torch import Tensor, nn
 
-from ..datasets.ground_truth import IGNORE_INDEX, read_ground_truth
 from ..datasets.nesting import innermost_datasets
 from ..errors import InputError
 from ..files import as_save_error
 from ..plugins import is_known
-from ..visualization.predictions import part_of
+from ..visualization.predictions import palette_of, part_of, read_classes
 from ..visualization.side_by_side import side_by_side
 
 
@@ -70,15 +69,12 @@ class Painter:
 
     def _page(self, image: np.ndarray, labels: np.ndarray, index: int) -> np.ndarray:
         """Returns the picture of an RGB image (H, W, 3), BGR as OpenCV has it."""
-        classes = self.dataset.CLASSES
-        palette = self.dataset.PALETTE
-        if palette is None or len(palette) < len(classes):  # the colours that mmseg would take
-            palette = np.random.RandomState(42).randint(0, 255, (len(classes), 3))
         shown = {'Prediction': labels}
         ground_truth = self._ground_truth(index)
         if ground_truth is not None and ground_truth.shape == labels.shape:
             shown = {'Ground truth': ground_truth, **shown}
-        page = side_by_side(image, shown, classes, np.asarray(palette), self.opacity)
+        page = side_by_side(image, shown, self.dataset.CLASSES, palette_of(self.dataset),
+                            self.opacity)
         return np.ascontiguousarray(page[..., ::-1])
 
     def _ground_truth(self, index: int) -> np.ndarray | None:
@@ -87,8 +83,6 @@ class Painter:
         if getattr(dataset, 'ann_dir', None) is None or not hasattr(dataset, 'img_infos'):
             return None
         try:
-            labels = read_ground_truth(dataset, place)
+            return read_classes(dataset, place)
         except (InputError, OSError):  # The metrics, if asked for, refuse it.
             return None
-        ignored = (labels == dataset.ignore_index) | (labels >= len(dataset.CLASSES))
-        return np.where(ignored, IGNORE_INDEX, labels)

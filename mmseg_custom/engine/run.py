@@ -55,6 +55,7 @@ class Run:
         resumed: Whether the run is resumed from its checkpoint.
         identity: Parts that a resumed run must share with its checkpoint: see :mod:`.identity`.
         timestamp: Timestamp in the names of its logs.
+        sweep: Work dir of the sweep that it belongs to, or None.
     """
     cfg: Config
     options: RunOptions
@@ -66,6 +67,7 @@ class Run:
     resumed: bool = False
     identity: Mapping[str, str] = field(default_factory=dict)
     timestamp: str | None = None
+    sweep: str | None = None
 
     @property
     def device(self) -> str:

@@ -25,6 +25,7 @@ from .randomness import SeededSamples
 from .run import Run
 from .run_folder import RunFolder
 from .run_folder.facts import kind_of_run
+from .tracking import attach_trackers
 from .training_runner import build_evaluation, build_training_runner, register_custom_hooks
 from .used_folder import EarlierRun, OverwriteHook, finished
 from .validation_loss import ValidationLossHook
@@ -95,6 +96,7 @@ def _train(run: Run, preemption: Preemption, folder: RunFolder,
     if 'val_loss' in run.data:
         runner.register_hook(ValidationLossHook(run), priority='LOWEST')
     register_custom_hooks(runner, run)
+    attach_trackers(runner, run)
     folder.attach(runner)
     if run.resumed:
         runner.restore(run.checkpoint)

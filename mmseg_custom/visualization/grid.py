@@ -72,15 +72,21 @@ def _cells(image: np.ndarray, ground_truth: np.ndarray, prediction: np.ndarray,
     if image.shape[:2] != ground_truth.shape or prediction.shape != ground_truth.shape:
         raise ValueError(f'image {image.shape[:2]}, ground truth {ground_truth.shape} and '
                          f'prediction {prediction.shape} differ in size')
-    height, width = ground_truth.shape
-    scale = min(CELL[0] / width, CELL[1] / height)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    size = fitted(ground_truth.shape)
     photo = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
-    painted = [blend(np.asarray(photo), _resize_labels(labels, size), palette)
+    painted = [blend(np.asarray(photo), resize_labels(labels, size), palette)
                for labels in (ground_truth, prediction)]
     return [photo, *map(Image.fromarray, painted)]
 
 
-def _resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def fitted(shape: tuple[int, int]) -> tuple[int, int]:
+    """Returns the width and height that a picture (H, W) gets in a cell, in pixels."""
+    height, width = shape
+    scale = min(CELL[0] / width, CELL[1] / height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes labels (H, W) to a width and height by their nearest neighbours; uint8."""
     picture = Image.fromarray(labels.astype(np.uint8))
     return np.asarray(picture.resize(size, Image.Resampling.NEAREST))

@@ -96,6 +96,25 @@ def part_of(dataset: Dataset, index: int) -> tuple[CustomDataset, int, str]:
     return dataset.datasets[number], place, str(number)
 
 
+def read_classes(dataset: CustomDataset, index: int) -> np.ndarray:
+    """Reads the ground truth (H, W) of an image, in which all that is no class is 255.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    labels = read_ground_truth(dataset, index)
+    ignored = (labels == dataset.ignore_index) | (labels >= len(dataset.CLASSES))
+    return np.where(ignored, IGNORE_INDEX, labels)
+
+
+def palette_of(dataset: Dataset) -> np.ndarray:
+    """Returns the colours of a data set's classes, RGB (K, 3); those of mmseg where it has none."""
+    count, palette = len(dataset.CLASSES), dataset.PALETTE
+    if palette is None or len(palette) < count:
+        palette = np.random.RandomState(42).randint(0, 255, (count, 3))
+    return np.asarray(palette)
+
+
 def _read_prediction(path: str, count: int) -> np.ndarray:
     """Reads a prediction (H, W), 0..count-1."""
     if not osp.isfile(path):

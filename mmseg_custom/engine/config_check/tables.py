@@ -172,7 +172,7 @@ EVALUATION = dict(
     rule=one_of(None, 'greater', 'less'), out_dir=PATH, pre_eval=FLAG, efficient_test=FLAG,
     broadcast_bn_buffer=FLAG, gpu_collect=FLAG, tmpdir=PATH, test_fn=ANY, less_keys=TEXTS | NONE,
     greater_keys=TEXTS | NONE, file_client_args=SETTINGS | NONE, logger=ANY, gt_seg_maps=ANY,
-    imgfile_prefix=TEXT, nan_to_num=NUMBER | NONE, priority=ANY)
+    imgfile_prefix=TEXT, nan_to_num=NUMBER | NONE, priority=ANY, show_images=COUNT | NONE)
 LAUNCHING = dict(backend=TEXT, timeout_minutes=POSITIVE, port=WHOLE)
 
 LEVELS = one_of('CRITICAL', 'FATAL', 'ERROR', 'WARNING', 'WARN', 'INFO', 'DEBUG', 'NOTSET')

@@ -28,6 +28,7 @@ from ..hooks import SegCheckpointHook, remove_older
 from ..last_save import LastSave, save_at_stop
 from ..log_files import LogFile
 from ..run import Run
+from ..tracking import attach_trackers
 from ..training_runner import build_evaluation, build_training_runner, register_custom_hooks
 from ..used_folder import HEAD_CONFIG
 from .backbone import SharedBackbone, TrainedPart
@@ -68,6 +69,7 @@ class ProbeEvalHook(SegEvalHook):
                 if isinstance(hook, LoggerHook) and runner.log_buffer.ready:
                     hook.log(runner)
             runner.log_buffer.clear_output()
+            self.pictures = []  # of many heads they would take memory
 
 
 class Probe:
@@ -120,6 +122,7 @@ class Probe:
             self.evaluation = build_evaluation(run, self.runner, ProbeEvalHook)
             self.runner.register_hook(self.evaluation, priority='LOW')
         register_custom_hooks(self.runner, run)
+        attach_trackers(self.runner, run)
         if opened is not None:
             self.runner.restore(opened)
         elif self.runner.rank == 0 and not run.options.overwrite:

@@ -84,7 +84,8 @@ class SeparateRuns:
         cfg = Config(one.cfg._cfg_dict, cfg_text=one.cfg.text or path, filename=path)
         options = replace(self.sweep.options, seed=self.sweep.seed, work_dir=one.cfg.work_dir)
         with saying('reading the data sets and the checkpoint'):
-            run = prepare_run(cfg, options, timestamp=timestamp)
+            run = replace(prepare_run(cfg, options, timestamp=timestamp),
+                          sweep=self.sweep.work_dir)
         for line in describe_run(run):
             get_root_logger().info('%s', line)
         if get_dist_info()[0] == 0:

@@ -2,6 +2,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 from mmseg.utils import get_root_logger
 from torch.utils.data import Dataset
@@ -57,7 +58,7 @@ def sweep(run: Run, before_training: Callable[[Run], Run] = lambda run: run) -> 
 def _sweep(run: Run, preemption: Preemption) -> list[dict]:
     """Trains heads on a frozen backbone: see :func:`sweep`."""
     found = combinations(run.cfg)
-    runs = {one.name: run.with_config(one.cfg) for one in found}
+    runs = {one.name: replace(run.with_config(one.cfg), sweep=run.work_dir) for one in found}
     for head in runs.values():
         check_batch_norm(head.cfg, run.batch)
     resume, overwrites = run.options.auto_resume, run.options.overwrite
