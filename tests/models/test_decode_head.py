@@ -4,8 +4,9 @@ import warnings
 
 import pytest
 import torch
+from helpers.tiny_networks import segmentor_config
 from mmcv.runner import wrap_fp16_model
-from mmseg.models import build_head, decode_heads
+from mmseg.models import build_head, build_segmentor, decode_heads
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import nn
 
@@ -84,6 +85,22 @@ def test_are_those_of_mmseg(name, training):
     for (key, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         if mine.requires_grad:
             torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-6, msg=key)
+
+
+def test_a_segmentor_of_mmseg_starts_with_the_same_values_at_a_seed():
+    """Which sets some weights once when a head is built, and once more in ``init_weights``."""
+    states = []
+    for kinds in ((FCNHead, UPerHead), (decode_heads.FCNHead, decode_heads.UPerHead)):
+        config = segmentor_config('upernet', 'EncoderDecoder', dict(norm_cfg=BN))
+        config.auxiliary_head.update(type=kinds[0], concat_input=True)
+        config.decode_head.type = kinds[1]
+        torch.manual_seed(0)
+        model = build_segmentor(config)
+        model.init_weights()
+        states.append({**model.state_dict(), 'next draw': torch.rand(3)})
+    assert list(states[0]) == list(states[1])
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
 
 
 @pytest.mark.parametrize('loss', [
