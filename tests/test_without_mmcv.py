@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-LATE = ('torchvision', 'torch._dynamo', 'timm.models', 'scipy', 'transformers', 'cv2')
+LATE = ('torchvision', 'torch._dynamo', 'torch.distributed.checkpoint', 'timm.models', 'scipy',
+        'transformers', 'cv2')
 
 
 def test_networks_and_windows_need_neither_and_the_rest_says_so(bare_environment, tmp_path):
