@@ -1,4 +1,5 @@
 """Fixtures that several tests share."""
+import gc
 import runpy
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import torch.distributed as dist
 from helpers.commands import ROOT, free_port
 from helpers.data import draw_data
 from helpers.logs import reset_loggers
-from helpers.pauses import end_without_a_pause
+from helpers.pauses import end_without_a_pause, leave_configs_unformatted
 from helpers.zygote import Zygote
 from slurm.cluster import missing
 
@@ -20,6 +21,7 @@ import mmseg_custom  # noqa: F401 - registers, and lets mmseg import without com
 # The tensors are tiny: a second thread costs more than it brings, above all on busy machines.
 torch.set_num_threads(1)
 end_without_a_pause()
+leave_configs_unformatted()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,6 +34,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_report_header() -> str:
     """Says what `make test` leaves out, and why."""
     return f'tests/slurm, no part of `make test`: {missing() or "`make test-slurm` runs it"}'
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector the modules of all tests and libraries, which stay."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope='session')
