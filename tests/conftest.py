@@ -1,4 +1,5 @@
 """Fixtures that several tests share."""
+import gc
 import runpy
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from helpers.bare_environment import BareEnvironment
 from helpers.commands import ROOT, free_port
 from helpers.data import draw_data
 from helpers.logs import reset_loggers
-from helpers.pauses import end_without_a_pause
+from helpers.pauses import end_without_a_pause, leave_configs_unformatted
 from helpers.zygote import Zygote
 from slurm.cluster import missing
 
@@ -21,6 +22,7 @@ import mmseg_custom  # noqa: F401 - registers, and lets mmseg import without com
 # The tensors are tiny: a second thread costs more than it brings, above all on busy machines.
 torch.set_num_threads(1)
 end_without_a_pause()
+leave_configs_unformatted()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +35,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_report_header() -> str:
     """Says what `make test` leaves out, and why."""
     return f'tests/slurm, no part of `make test`: {missing() or "`make test-slurm` runs it"}'
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector the modules of all tests and libraries, which stay."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope='session')

@@ -5,7 +5,6 @@ import pytest
 import torch
 from helpers.fake_cuda import on_cuda, simulate_ranks
 from helpers.fake_runs import Loader, prepared, recipe, train
-from mmcv import Config
 from mmcv.parallel import DataContainer
 from mmcv.runner import Hook
 
@@ -84,7 +83,6 @@ def test_batched_heads_exchange_as_one(cuda, tmp_path):
 def iterations_of_a_sweep(cuda, tmp_path, batched, ranks=1):
     """Returns host waits and collectives of each iteration of a sweep of two heads."""
     cuda.setattr(save, 'write_pth', lambda path, content: None)
-    cuda.setattr(Config, 'pretty_text', '')  # which takes a second a head
     cuda.setattr(sweeps, 'build_train_loader', lambda run, *_, **__: Loader(run))
     cfg = recipe('linear probing', 2, log_config__interval=10)
     cfg.sweep = dict(lr=[1e-4, 1e-3], batched=batched)

@@ -14,7 +14,7 @@ that depends on values, `synchronize`. So are the collectives, with their tensor
 that does not block comes from pinned memory is seen of tensors that ``pin_memory()`` made, and an
 operation on a tensor that another stream is still copying fails.
 """
-import traceback
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -430,12 +430,22 @@ def _on_cuda(value: object) -> bool:
 
 def _asking_line() -> str:
     """Returns file:function of the innermost frame of the project that is not this file's."""
-    for frame in reversed(traceback.extract_stack()):
-        path = Path(frame.filename)
-        if path != Path(__file__) and path.is_relative_to(ROOT) and (
-                'site-packages' not in path.parts):  # of .venv
-            return f'{path.relative_to(ROOT)}:{frame.name}'
+    frame = sys._getframe(1)
+    while frame is not None:  # traceback.extract_stack() would read the lines of all files
+        path = _path_in_project(frame.f_code.co_filename)
+        if path is not None:
+            return f'{path}:{frame.f_code.co_name}'
+        frame = frame.f_back
     return 'unknown'
+
+
+@cache
+def _path_in_project(filename: str) -> Path | None:
+    """Returns the path of a file of the project; None for others, this one, and those of .venv."""
+    path = Path(filename)
+    if path == Path(__file__) or not path.is_relative_to(ROOT) or 'site-packages' in path.parts:
+        return None
+    return path.relative_to(ROOT)
 
 
 class ThreadInTurn:

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from helpers.commands import ROOT, free_port
-from helpers.pauses import end_without_a_pause
+from helpers.pauses import end_without_a_pause, leave_configs_unformatted
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -144,7 +144,6 @@ def _import_all() -> None:
     """Imports what the tools import at the start and during a run."""
     import matplotlib.backends.backend_agg
     import matplotlib.figure  # noqa: F401 - draws the curves of a run
-    import mmcv.utils.config
     import torch._dynamo  # with the first optimizer
     import torch.distributed.checkpoint
     import torch.distributed.fsdp
@@ -157,9 +156,8 @@ def _import_all() -> None:
     import mmseg_custom.engine.test
     import mmseg_custom.engine.train  # noqa: F401
     torch.set_num_threads(1)
-    # mmcv formats the text of a config with yapf, which takes longer than a tiny run's training.
-    mmcv.utils.config.FormatCode = lambda text, **_: (text, False)
     end_without_a_pause()
+    leave_configs_unformatted()
     gc.freeze()  # a collection in a fork would write to, and so copy, all pages of these objects
 
 

@@ -23,7 +23,6 @@ SWEEP = dict(lr=[1e-3, 1e-2], weight_decay=[0., .1])
 @pytest.fixture
 def heads(tmp_path, monkeypatch):
     """Builds and starts the heads of a sweep of the tiny recipe."""
-    monkeypatch.setattr(Config, 'pretty_text', '')  # which takes a second a head
     def build(name='heads', sweep=SWEEP, accumulation=1, **settings):
         cfg = Config.fromfile('configs/tiny/linear_probing_tiny.py')
         cfg.model.backbone.update(depth=2, out_indices=[1])
