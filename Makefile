@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-faults test-browser test-gpu bench gpu-pack gpu-check \
-	test-slurm lint docs docs-serve docs-links clean
+	test-slurm lint lint-docker docs docs-serve docs-links lock audit sbom licences dist clean
 
 # The commands of the project call `python` (or $PYTHON): let it be the one in .venv.
 RUN = PYTHON=python PATH="$(CURDIR)/.venv/bin:$$PATH"
@@ -54,7 +54,9 @@ lint: setup ## check the style of the code, and its types
 	@$(RUN) ruff check .
 	@$(RUN) mypy
 
-.PHONY: docs docs-serve docs-links
+lint-docker: ## check the Dockerfile (needs hadolint)
+	@hadolint Dockerfile
+
 docs: setup ## build the documentation site into build/site, and check its links
 	@$(SITE) build --strict
 
@@ -63,6 +65,21 @@ docs-serve: setup ## show the site on http://127.0.0.1:8000 while pages are writ
 
 docs-links: setup ## ask for every address that the docs link to (network)
 	@$(RUN) python scripts/docs/addresses.py
+
+lock: setup ## write requirements/*.lock anew; OPTIONS="--upgrade-package numpy" (network)
+	@$(RUN) sh scripts/supply_chain.sh lock $(OPTIONS)
+
+audit: setup ## ask the advisory database about the packages of the locks (network)
+	@$(RUN) sh scripts/supply_chain.sh audit $(OPTIONS)
+
+sbom: setup ## write build/sbom.json, a bill of materials in CycloneDX's format
+	@$(RUN) python scripts/sbom.py build/sbom.json
+
+licences: setup ## write docs/licences.md from the locks and the installed packages
+	@$(RUN) python scripts/licences.py
+
+dist: setup ## build sdist and wheel into dist/, and check their metadata (network)
+	@$(RUN) sh scripts/supply_chain.sh dist
 
 clean: ## remove what the demo and the tests made (.venv, data/ade and weights stay)
 	rm -rf work_dirs/demo data/ade_demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,11 +1,11 @@
-"""Installs `mmseg_custom`, and `mmcv/_ext.py` beside it where mmcv-full was built without ops."""
+"""Installs `mmseg_custom`, and beside it what lets mmseg find a stand-in for mmcv's compiled ops."""
 
 import os
 import re
-import sys
-import sysconfig
 
 from setuptools import Distribution, find_packages, setup
+
+from distutils.command.install_data import install_data  # isort: skip  (that of setuptools)
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
 
@@ -16,10 +16,19 @@ def version():
         return re.search(r"^__version__ = '([^']+)'", file.read(), re.MULTILINE).group(1)
 
 
-def mmcv_folder():
-    """Returns mmcv's folder in site-packages, relative to the prefix that data files go to."""
-    paths = sysconfig.get_paths()
-    return os.path.join(os.path.relpath(paths['purelib'], paths['data']), 'mmcv')
+def readme():
+    """Reads what an index of packages shows."""
+    with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as file:
+        return file.read()
+
+
+class DataInSitePackages(install_data):
+    """Puts data files at the top of site-packages, in wheels and in editable installs."""
+
+    def finalize_options(self):
+        """Takes the folder of modules for that of data."""
+        self.set_undefined_options('install', ('install_lib', 'install_dir'), ('root', 'root'),
+                                   ('force', 'force'))
 
 
 class DataInEditableInstalls(Distribution):
@@ -37,7 +46,17 @@ setup(
     name='mmseg_custom',
     version=version(),
     description='InternViT backbones, heads and recipes for MMSegmentation 0.30',
-    license='Apache-2.0',
+    long_description=readme(),
+    long_description_content_type='text/markdown',
+    license_expression='Apache-2.0',
+    license_files=['LICENSE', 'NOTICE'],
+    classifiers=[
+        'Development Status :: 5 - Production/Stable',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['mmseg_custom', 'mmseg_custom.*']),
     package_data={
@@ -46,11 +65,11 @@ setup(
         'mmseg_custom.visualization.report': ['templates/*'],
         'mmseg_custom.visualization.web': ['*.html', '*.css', '*.js'],
     },
-    # See mmseg_custom/compat/_ext.py. As a data file it lands in mmcv's own folder in editable
-    # installs too, and leaves with `pip uninstall`. Its path holds the version of Python, hence
-    # the tag: a wheel built for one version must not be installed for another.
-    data_files=[(mmcv_folder(), ['mmseg_custom/compat/_ext.py'])],
-    options={'bdist_wheel': {'python_tag': f'py{sys.version_info[0]}{sys.version_info[1]}'}},
+    # See mmseg_custom/compat/mmcv_without_ops.py. As data files they are copies in editable installs
+    # too, which do not fail when the checkout is gone, and leave with `pip uninstall`.
+    data_files=[('', ['mmseg_custom/compat/mmcv_without_ops.py',
+                      'mmseg_custom/compat/mmcv_without_ops.pth'])],
+    cmdclass={'install_data': DataInSitePackages},
     # Ranges, for environments that already have a PyTorch; the tested versions are in
     # requirements/runtime.txt. mmcv-full brings addict, yapf, Pillow, PyYAML and opencv-python;
     # mmsegmentation brings mmcls, matplotlib and prettytable.
@@ -73,6 +92,8 @@ setup(
         'lora': ['peft>=0.21'],  # model.backbone.adapt
         'masks': ['transformers>=4.52', 'scipy'],  # training a PlainMaskHead
         'frozen-vit': ['transformers>=5.0'],  # a FrozenViT by a folder of transformers
+        'onnx': ['onnx>=1.18', 'onnxscript>=0.4', 'onnxruntime>=1.21'],  # tools/export.py --onnx
+        'hub': ['huggingface_hub>=0.30'],  # folders of the Hub: read, and --push-to-hub
         'web': ['gradio>=6.0,<7'],  # tools/demo_web.py
         'docs': ['mkdocs-material>=9.5', 'mkdocstrings-python>=2.0'],  # make docs
     },

@@ -3,6 +3,11 @@
 #
 #   sh scripts/setup_env.sh                      (or `make setup`; `make demo` and `make test` call it)
 #   PYTHON=/path/to/python3.12 sh scripts/setup_env.sh
+#   LOCKED=0 sh scripts/setup_env.sh
+#
+# Every file that is installed has one of the hashes in requirements/*.lock. LOCKED=0 takes the same
+# versions from requirements/*.txt unchecked: for builds that the locks do not know, such as a PyTorch
+# of a folder of one's own or of another index.
 #
 # .venv/.setup-stamp   written last: version of Python, checksum of what decides the contents, folder.
 # .venv.setup          the lock, which says `unfinished` while .venv is being worked on: a set-up that
@@ -105,10 +110,15 @@ need_python() {
         "on Debian and Ubuntu: apt-get install python$version-venv"
 }
 
+case ${LOCKED:=1} in
+    0 | 1) locked=$LOCKED ;;
+    *) die "LOCKED=$LOCKED: expected 1 (files of requirements/*.lock alone) or 0 (unchecked)" ;;
+esac
+
 # ---- What is there, and what is wanted -----------------------------------------------------------
 
-contents=$(cat requirements/*.txt setup.py mmseg_custom/version.py mmseg_custom/compat/_ext.py |
-    cksum | tr ' ' -)
+contents=$(cat requirements/*.txt requirements/*.lock setup.py mmseg_custom/version.py \
+    mmseg_custom/compat/mmcv_without_ops.p* | cksum | tr ' ' -)
 
 # Sets state: done, outdated (can be updated in place), broken (to be made anew), absent or foreign.
 look() {
@@ -160,7 +170,11 @@ pip_install() {
     if [ "$state" = outdated ] && ! grep -q '^Installing collected packages' "$log"; then
         : >"$marker" # nothing was touched yet: .venv is still as good as it was
     fi
-    if grep -q 'No space left on device' "$log"; then
+    if grep -Eq 'DO NOT MATCH THE HASHES|Hashes are required' "$log"; then
+        die "$what: the package index offers another file than requirements/*.lock knows:" \
+            "$(mismatch). If that is your own build, LOCKED=0 make setup takes it unchecked" \
+            "(pip's own words: $log)"
+    elif grep -q 'No space left on device' "$log"; then
         die "the disk is full: free at least $need_mib MiB in $here and run this again"
     elif grep -Ei 'warning|error' "$log" |
         grep -Eqi 'connection|timed? ?out|resolution|unreachable|proxy|ssl|incomplete'; then
@@ -169,6 +183,17 @@ pip_install() {
     fi
     reason=$(grep -i 'error' "$log" | tail -n 1)
     die "$what could not be installed: ${reason:-pip ended with code $code} (the whole story: $log)"
+}
+
+# Names the first package whose hash is wrong, as pip does: after a line that ends in a colon.
+mismatch() {
+    sed -n '/DO NOT MATCH THE HASHES/,/Expected/s/^ *\([^ ].*\) from .*:$/\1/p' "$log" | sed q
+}
+
+# Prints the part of dev.lock that is about the package $1.
+locked_lines() {
+    awk -v name="$1==" 'index($0, name) == 1 { on = 1 } on { print } on && !/\\$/ { exit }' \
+        requirements/dev.lock
 }
 
 # Compiles what is installed so far to bytecode, on all cores, while the set-up continues. Where
@@ -199,27 +224,32 @@ finish_compiling() {
 }
 
 install_all() {
-    # PIP_BUILD_CONSTRAINT is what newer versions of pip read for isolated builds.
-    # A relative path: pip splits the value at spaces.
-    PIP_CONSTRAINT=requirements/build-constraints.txt
-    PIP_BUILD_CONSTRAINT=$PIP_CONSTRAINT
     PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_PROGRESS_BAR=off PIP_USER=0
     TMPDIR=$here/$venv/tmp # /tmp is often too small for the downloads
-    export PIP_CONSTRAINT PIP_BUILD_CONSTRAINT TMPDIR
-    export PIP_DISABLE_PIP_VERSION_CHECK PIP_NO_INPUT PIP_PROGRESS_BAR PIP_USER
+    export TMPDIR PIP_DISABLE_PIP_VERSION_CHECK PIP_NO_INPUT PIP_PROGRESS_BAR PIP_USER
     mkdir -p "$TMPDIR"
 
+    if [ "$locked" = 1 ]; then
+        locked_lines setuptools >"$TMPDIR/setuptools.txt"
+        set -- --require-hashes -r requirements/dev.lock
+        openmmlab='--require-hashes -r requirements/openmmlab.lock'
+    else
+        grep '^setuptools==' requirements/runtime.txt >"$TMPDIR/setuptools.txt"
+        set -- -r requirements/runtime.txt -r requirements/test.txt -r requirements/docs.txt
+        openmmlab='-r requirements/openmmlab.txt'
+    fi
     # Small and soon refused: a machine without a network should not wait minutes to learn it.
-    pip_install setuptools --retries 1 --timeout 20 \
-        "$(grep '^setuptools==' requirements/runtime.txt)"
+    pip_install setuptools --retries 1 --timeout 20 -r "$TMPDIR/setuptools.txt"
     # pip itself compiles on one core, before anything else is done, hence --no-compile.
     say 'PyTorch and what goes with it, the large part'
-    pip_install 'PyTorch and what goes with it' --no-compile \
-        -r requirements/runtime.txt -r requirements/test.txt -r requirements/docs.txt
+    pip_install 'PyTorch and what goes with it' --no-compile "$@"
     start_compiling
     say 'MMSegmentation and this package'
-    # pip before 23.1 would otherwise build mmcv-full where PyTorch is, and so compile its ops.
-    pip_install MMSegmentation --no-deps --use-pep517 -r requirements/openmmlab.txt
+    # Built with the setuptools above, which the locks know, where pip would fetch one unchecked.
+    # PyTorch is there, with which mmcv-full would compile its ops if it were not told.
+    export MMCV_WITH_OPS=0
+    # shellcheck disable=SC2086 # it holds several options
+    pip_install MMSegmentation --no-deps --no-build-isolation --use-pep517 $openmmlab
     pip_install 'this package' --no-deps --no-build-isolation --editable .
     rm -rf "$TMPDIR"
     finish_compiling

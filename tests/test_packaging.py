@@ -1,25 +1,19 @@
-"""Set-up and installation: scripts/setup_env.sh with stand-ins for what it calls, and setup.py.
+"""Set-up: scripts/setup_env.sh with stand-ins for what it calls.
 
 No test here uses the network or installs anything of size. The script runs in a copy of what it
 reads, with a PATH that holds only what a bare Debian has, and with programs that pretend.
 """
 import concurrent.futures
-import importlib
-import importlib.machinery
-import importlib.util
 import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-STAND_IN = ROOT / 'mmseg_custom' / 'compat' / '_ext.py'
 BARE_SYSTEM = 'sh cat cp tr cksum dirname awk ls rm mkdir sed grep tail id env flock sleep'.split()
 
 # Pretends to be a Python whose venvs hold it again, and whose pip writes down its arguments.
@@ -40,14 +34,6 @@ esac
 """
 
 
-def load_stand_in():
-    """Loads mmseg_custom/compat/_ext.py by itself, as mmcv would find it."""
-    spec = importlib.util.spec_from_file_location('stand_in', STAND_IN)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def default_signals():
     """Undoes what a shell does to commands in the background, and nohup: they ignore signals."""
     for number in (signal.SIGINT, signal.SIGHUP):
@@ -62,7 +48,8 @@ class Checkout:
         for part in ('scripts', 'requirements'):
             shutil.copytree(ROOT / part, self.folder / part)
         shutil.copy(ROOT / 'setup.py', self.folder)
-        for part in ('mmseg_custom/version.py', 'mmseg_custom/compat/_ext.py'):
+        for part in ('mmseg_custom/version.py', 'mmseg_custom/compat/mmcv_without_ops.py',
+                     'mmseg_custom/compat/mmcv_without_ops.pth'):
             (self.folder / part).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / part, self.folder / part)
         self.bin = folder / 'bin'
@@ -127,7 +114,7 @@ def test_changed_requirements_are_installed_without_starting_anew(checkout, chan
 
 
 def test_killed_set_up_is_started_anew(checkout):
-    checkout.fake_python(pip='case $* in *torch*|*runtime*) kill -9 $PPID;; esac')
+    checkout.fake_python(pip='case $* in *dev.lock*) kill -9 $PPID;; esac')
     code, _, _ = checkout.setup()
     assert code == -9
     leftover = checkout.folder / '.venv' / 'half-written'
@@ -219,6 +206,27 @@ def test_missing_python_is_installed_where_that_is_possible(checkout):
     assert calls[0] == 'venv'
 
 
+def test_all_packages_are_checked_against_the_locks_unless_told_otherwise(checkout):
+    calls = checkout.setup()[2]
+    assert [call.split('--require-hashes ')[1] for call in calls if 'hashes' in call] == [
+        '-r requirements/dev.lock', '-r requirements/openmmlab.lock']
+    assert checkout.setup(LOCKED='0') == (0, '', []), 'a set-up that is done stays as it is'
+    shutil.rmtree(checkout.folder / '.venv')
+    calls = checkout.setup(LOCKED='0')[2]
+    assert len(calls) == 5 and '.lock' not in ' '.join(calls)
+    assert 'LOCKED=no: expected 1' in checkout.refusal(LOCKED='no')
+
+
+def test_the_first_package_is_checked_too(checkout):
+    checkout.fake_python(pip='case $* in *setuptools*) for last; do :; done; '
+                             f'cp "$last" "{checkout.folder}/asked" ;; esac')
+    code, words, _ = checkout.setup()
+    assert code == 0, words
+    asked = (checkout.folder / 'asked').read_text()
+    assert re.match(r'setuptools==\S+ (?:\\\n +--hash=sha256:[0-9a-f]{64} ?)+\n?', asked)
+    assert asked.count('==') == 1
+
+
 @pytest.mark.skipif(not shutil.which('flock'), reason='flock is not installed')
 def test_two_at_once_do_the_work_once(checkout):
     checkout.fake_python(pip='sleep .2')
@@ -239,6 +247,10 @@ def test_disk_too_small(checkout):
      'the package index does not answer'),
     ('echo "ERROR: Could not install: [Errno 28] No space left on device"; exit 1', 'disk is full'),
     ('echo "ERROR: No matching distribution found for torch"; exit 1', 'No matching distribution'),
+    ('echo "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE."; '
+     'echo "    torch==2.11.0 from file:///wheels/torch.whl:"; '
+     'echo "        Expected sha256 0"; exit 1', 'knows: torch==2.11.0. If that is your own build, '
+     'LOCKED=0 make setup'),
     ('exit 137', 'code 137'),
 ])
 def test_failing_pip(checkout, pip, expected):
@@ -275,90 +287,6 @@ def test_read_only_folder(checkout):
         assert 'cannot be written to' in checkout.refusal()
     finally:
         checkout.folder.chmod(0o755)
-
-
-def test_stand_in_fails_when_called_and_not_before():
-    module = load_stand_in()
-    function = module.nms_forward
-    assert hasattr(module, 'any_other_name')
-    with pytest.raises(RuntimeError, match='nms_forward needs mmcv-full built with its ops'):
-        function(1, key=2)
-    with pytest.raises(AttributeError, match='__path__'):
-        _ = module.__path__
-    assert module.get_compiler_version() == module.get_compiling_cuda_version() == 'n/a'
-
-
-def test_compiled_ops_win_over_the_stand_in(tmp_path):
-    package = tmp_path / 'ops_package'
-    package.mkdir()
-    shutil.copy(STAND_IN, package)
-
-    def found():
-        return importlib.machinery.PathFinder.find_spec('_ext', [str(package)]).origin
-
-    assert found() == str(package / '_ext.py')
-    compiled = package / f'_ext{importlib.machinery.EXTENSION_SUFFIXES[0]}'
-    compiled.touch()
-    importlib.invalidate_caches()
-    assert found() == str(compiled)
-
-
-def make_small_venv(folder):
-    """Makes a venv that sees pip and setuptools of this one, with an empty mmcv in it."""
-    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', folder], check=True)
-    packages = Path(sysconfig.get_path('purelib', vars={'base': str(folder)}))
-    ours = Path(sysconfig.get_path('purelib'))
-    for pattern in ('pip*', 'setuptools*', 'pkg_resources', '_distutils_hack'):
-        for path in ours.glob(pattern):
-            (packages / path.name).symlink_to(path)
-    (packages / 'mmcv').mkdir()
-    (packages / 'mmcv' / '__init__.py').touch()
-    return folder / 'bin' / 'python', packages
-
-
-PIP_OPTIONS = ['--disable-pip-version-check', '-q', '--no-deps', '--no-index',
-               '--no-build-isolation']
-
-
-@pytest.fixture(scope='module')
-def source(tmp_path_factory):
-    """A copy of what the package is built from, since building writes beside it."""
-    folder = tmp_path_factory.mktemp('source')
-    shutil.copytree(ROOT / 'mmseg_custom', folder / 'mmseg_custom',
-                    ignore=shutil.ignore_patterns('__pycache__'))
-    for name in ('setup.py', 'pyproject.toml'):
-        shutil.copy(ROOT / name, folder)
-    return folder
-
-
-@pytest.fixture(scope='module')
-def wheel(source):
-    subprocess.run([sys.executable, '-m', 'pip', 'wheel', *PIP_OPTIONS, '-w', 'dist', '.'],
-                   check=True, cwd=source)
-    return next((source / 'dist').glob('*.whl'))
-
-
-def test_wheel_is_small(wheel):
-    assert wheel.stat().st_size < 1e6  # bytes
-
-
-@pytest.mark.parametrize('editable', [False, True])
-def test_installing_puts_the_stand_in_beside_mmcv(tmp_path, request, editable):
-    python, packages = make_small_venv(tmp_path / 'venv')
-    pip = [python, '-m', 'pip']
-    what = request.getfixturevalue('source' if editable else 'wheel')
-    subprocess.run([*pip, 'install', *PIP_OPTIONS, *(['-e'] if editable else []), what], check=True,
-                   cwd=tmp_path)
-    installed = packages / 'mmcv' / '_ext.py'
-    assert installed.read_bytes() == STAND_IN.read_bytes()
-    version = subprocess.run(
-        [python, '-c', 'import importlib.metadata as m; print(m.version("mmseg_custom"))'],
-        check=True, text=True, capture_output=True, cwd=tmp_path).stdout.strip()
-    assert f"__version__ = '{version}'" in (ROOT / 'mmseg_custom' / 'version.py').read_text()
-    assert (packages / 'mmseg_custom' / 'version.py').exists() is not editable
-    subprocess.run([*pip, 'uninstall', '-q', '-y', 'mmseg_custom'], check=True, cwd=tmp_path)
-    assert not installed.exists()
-    assert (packages / 'mmcv' / '__init__.py').exists()
 
 
 def test_published_names_are_one_command_away():

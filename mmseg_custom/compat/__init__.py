@@ -1,5 +1,6 @@
 """What OpenMMLab 1.x needs on today's PyTorch. Each piece says why, and when it can go."""
 import importlib
+import importlib.util
 import os
 import sys
 from functools import cache, wraps
@@ -12,6 +13,7 @@ import_runner()  # before anything else imports mmcv
 
 from ..distributed.collectives import gather_to_rank0  # noqa: E402
 from ..errors import InputError  # noqa: E402
+from . import mmcv_without_ops  # noqa: E402
 
 MATRIX_TOOL = 'confusion_matrix.py'
 LONGEST_SIDE = 16000  # pixels of a figure
@@ -21,12 +23,17 @@ def stand_in_for_mmcv_ops() -> None:
     """Lets mmseg import where mmcv-full was built without its compiled ops.
 
     mmseg 0.30 imports ``mmcv.ops`` for a focal loss that nothing here uses, and compiling the ops
-    takes a quarter of an hour. Steps aside when they are there. Can go with mmseg 0.30.
+    takes a quarter of an hour. Steps aside when they are there; where this package is installed,
+    they or their stand-in are found in any case (:mod:`.mmcv_without_ops`), so that this is for
+    copies on the PYTHONPATH, and for ops of another PyTorch. Can go with mmseg 0.30.
     """
     try:
-        importlib.import_module('mmcv._ext')
+        importlib.import_module(mmcv_without_ops.NAME)
     except ImportError:
-        sys.modules['mmcv._ext'] = importlib.import_module('mmseg_custom.compat._ext')
+        spec = mmcv_without_ops.StandInFinder.find_spec(mmcv_without_ops.NAME)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.modules[mmcv_without_ops.NAME] = module
     import_inference()
 
 
