@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ..errors import InputError, words_of
 from ..missing import look_around
 
-ImageSource: TypeAlias = 'str | os.PathLike[str] | Image.Image | np.ndarray'
+ImageSource: TypeAlias = str | os.PathLike | Image.Image | np.ndarray
 
 
 def read_image(source: ImageSource) -> np.ndarray:

@@ -21,18 +21,19 @@ A CPU without instructions for bfloat16 would take ten times as long in it as in
 that have them take twice as long. There the weights are rounded to bfloat16 all the same, one
 module at a time, and the arithmetic is float32.
 """
+import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 
 import torch
 import torch.distributed as dist
-from mmseg.utils import get_root_logger
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from ..errors import InputError
+from ..logs import MAIN
 from ..models.backbone_options import traits_of
 from ..models.decode_heads.upsampled_loss import UpsampledLoss
 from .casts import ParameterCasts
@@ -120,7 +121,7 @@ def _apply_to_heads(model: nn.Module, dtype: torch.dtype, arithmetic: torch.dtyp
         model.backbone.set_map_format(*(
             (arithmetic, torch.channels_last) if casting else ()))
     if dtype != torch.float32:
-        get_root_logger().info(
+        logging.getLogger(MAIN).info(
             'head_precision: convolutions of the heads %s', 'are none but the classifier: they '
             'compute in float32' if not casting else _in_words(dtype, arithmetic))
 
@@ -273,7 +274,7 @@ def _log(model: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype,
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     rounded = sum(p.numel() for p in model.parameters() if not p.is_floating_point())
     name = str(dtype).removeprefix('torch.')
-    get_root_logger().info(
+    logging.getLogger(MAIN).info(
         'precision: the backbone computes %s, the heads in float32; %s trained parameters stored '
         'in %s, %s frozen ones in %s', _in_words(dtype, arithmetic), f'{trained:,}', stored,
         f'{frozen:,}', name if not rounded else f'{name}, {rounded:,} of them in 8 bits')

@@ -4,13 +4,14 @@
 
 The steps and their order are those of peft's layer in eval mode, so that the results have its bits;
 W stays as it is, since merging and rounding it to bfloat16 would lose most of what adapters change.
+Tensors have the names that they have in checkpoints.
 
 I inputs, O outputs, r rank.
 """
 import torch
 from torch import Tensor, nn
 
-from .lora import LoraOptions, linear_names
+from .lora import NAME, LoraOptions, hide_base_layer, linear_names
 from .quantized_linear import QuantizedLinear
 
 
@@ -26,19 +27,21 @@ class PlainLora(nn.Module):
         super().__init__()
         self.base_layer = base_layer
         self.scaling = options.alpha / options.r
-        self.lora_A = nn.Linear(base_layer.in_features, options.r, bias=False)
-        self.lora_B = nn.Linear(options.r, base_layer.out_features, bias=False)
-        self.lora_magnitude = (nn.Parameter(torch.ones(base_layer.out_features))
-                               if options.use_dora else None)
+        self.lora_A = nn.ModuleDict({NAME: nn.Linear(base_layer.in_features, options.r, False)})
+        self.lora_B = nn.ModuleDict({NAME: nn.Linear(options.r, base_layer.out_features, False)})
+        self.lora_magnitude_vector = nn.ModuleDict(
+            {NAME: _Norms(base_layer.out_features)} if options.use_dora else {})
+        hide_base_layer(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., I) -> (..., O), in the dtype of the layer's own result."""
         result = self.base_layer(x)
-        x = x.to(self.lora_A.weight.dtype)
-        added = self.lora_B(self.lora_A(x))
-        if self.lora_magnitude is None:
+        x = x.to(self.lora_A[NAME].weight.dtype)
+        added = self.lora_B[NAME](self.lora_A[NAME](x))
+        if not self.lora_magnitude_vector:
             return (result + added * self.scaling).to(result.dtype)
-        scale = (self.lora_magnitude / self._norms(x.dtype)).view(1, -1)
+        norms = self.lora_magnitude_vector[NAME].weight
+        scale = (norms / self._norms(x.dtype)).view(1, -1)
         bias = self.base_layer.bias
         without_bias = result if bias is None else result - bias
         change = (scale - 1) * without_bias + scale * added * self.scaling
@@ -46,11 +49,18 @@ class PlainLora(nn.Module):
 
     def _norms(self, dtype: torch.dtype) -> Tensor:
         """Returns the norms (O,) of the rows of W + alpha / r * B A, computed in a dtype."""
-        ones = torch.eye(self.lora_A.in_features, device=self.lora_A.weight.device,
-                         dtype=self.lora_A.weight.dtype)
-        change = self.lora_B(self.lora_A(ones)).T.to(dtype)
-        weight = self.base_layer.weight.to(dtype) + self.scaling * change
+        a, b = self.lora_A[NAME], self.lora_B[NAME]
+        ones = torch.eye(a.in_features, device=a.weight.device, dtype=a.weight.dtype)
+        weight = self.base_layer.weight.to(dtype) + self.scaling * b(a(ones)).T.to(dtype)
         return torch.linalg.norm(weight, dim=1).to(dtype)
+
+
+class _Norms(nn.Module):
+    """Trained norms (O,) of the rows, of DoRA."""
+
+    def __init__(self, out_features: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(out_features))
 
 
 def add_plain_lora(module: nn.Module, options: LoraOptions) -> None:
@@ -67,12 +77,3 @@ def add_plain_lora(module: nn.Module, options: LoraOptions) -> None:
             with layer.weight.device:
                 setattr(parent, leaf, PlainLora(layer, options))
 
-
-def plain_name(name: str) -> str:
-    """Returns the name of a tensor here that a checkpoint with adapters has under another one.
-
-    Args:
-        name: Name in a state dict: see :mod:`.lora`.
-    """
-    return (name.replace('.lora_A.default.', '.lora_A.').replace('.lora_B.default.', '.lora_B.')
-            .replace('.lora_magnitude_vector.default.weight', '.lora_magnitude'))
