@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ..checkpoint.files import safe_load
 from ..checkpoint.integrity import finish_checks
@@ -28,6 +29,8 @@ from ..models.decode_heads.plain_mask_head import PlainMaskHead
 from ..models.decode_heads.uper_head import UPerHead
 from .config import BACKBONE_FOLDER, CONFIG, WEIGHTS
 
+# Methods by which torch.nn.init draws values.
+_IN_PLACE = ('uniform_', 'normal_', 'erfinv_', 'mul_', 'add_', 'clamp_', 'zero_', 'fill_')
 Classes = Mapping[str, Callable[..., nn.Module]]
 BACKBONES: Classes = {kind.__name__: kind for kind in (InternViT6B, InternViTAdapter, FrozenViT)}
 HEADS: Classes = {kind.__name__: kind for kind in (FCNHead, UPerHead, PlainMaskHead)}
@@ -44,7 +47,7 @@ def build_parts(config: Mapping[str, Any], folder: str) -> tuple[nn.Module, nn.M
         InputError: If a class is unknown, or cannot be built with its arguments.
     """
     path = os.path.join(folder, CONFIG)
-    with torch.device('meta'):
+    with torch.device('meta'), _NothingInitialised():
         backbone = _build('backbone', BACKBONES, _located(config['backbone'], folder), path)
         if config['adapters'] is not None:
             _add_adapters(backbone, config['adapters'], path)
@@ -87,6 +90,21 @@ def fill_from(network: nn.Module, folder: str) -> None:
     fill(network, LazyStateDict(path, {name: LazyTensor.of(tensor, mapped) for name, tensor
                                        in content['state_dict'].items()}))
     finish_checks()
+
+
+class _NothingInitialised(TorchFunctionMode):
+    """Skips what initialises tensors on the meta device.
+
+    Nothing is lost, as they have no values; PyTorch would import its compiler to compute none.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        """Returns the tensor that a method would change in place; calls all else."""
+        kwargs = kwargs or {}
+        changed = args[0] if args else kwargs.get('tensor')  # torch.nn.init gives it by its name
+        if getattr(func, '__name__', '') in _IN_PLACE and changed.is_meta:
+            return changed
+        return func(*args, **kwargs)
 
 
 def _located(options: Mapping[str, Any], folder: str) -> dict[str, Any]:

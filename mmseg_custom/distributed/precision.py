@@ -35,8 +35,6 @@ from torch.nn.modules.conv import _ConvNd
 from ..errors import InputError
 from ..logs import MAIN
 from ..models.backbone_options import traits_of
-from ..models.decode_heads.decode_head import DecodeHead
-from ..models.decode_heads.upsampled_loss import UpsampledLoss
 from .casts import ParameterCasts
 
 COMPUTE_DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16, fp32=torch.float32)
@@ -167,7 +165,7 @@ def training_dtype(dtype: torch.dtype | None,
 
 def can_cast(head: nn.Module) -> bool:
     """Returns whether a head is known to work with convolutions that compute in bfloat16."""
-    return isinstance(head, (DecodeHead, UpsampledLoss)) or hasattr(head, 'layers_to_cast')
+    return getattr(head, 'takes_casts', False) or hasattr(head, 'layers_to_cast')
 
 
 def heads(model: nn.Module) -> Iterator[nn.Module]:
