@@ -13,7 +13,7 @@ OURS = 'mmseg_custom'
 # From the bottom up: a room may import itself and the floors below its own.
 FLOORS = [
     ['errors', 'logs', 'units', 'version', 'peak_memory', 'host_memory', 'shards', 'plugins',
-     'processes', 'choices', 'missing', 'progress'],
+     'processes', 'choices', 'missing', 'progress', 'late_imports', 'without_mmcv'],
     ['files', 'schema', 'layers', 'losses'],
     ['targets'],
     ['datasets', 'checkpoint', 'feature_cache'],
@@ -32,7 +32,12 @@ LIBRARIES = {
     'datasets/prepare/layouts.py': HEAVY,
     'layers': ['mmcv', 'mmseg'],
     'losses': ['mmcv', 'mmseg', 'timm'],
+    'models/backbones': ['mmcv', 'mmseg'],
     'models/segmentors/windows.py': ['mmcv', 'mmseg', 'timm', OURS],
+    'models/segmentors/batching.py': ['mmcv', 'mmseg'],
+    'models/segmentors/image_views.py': ['mmcv', 'mmseg'],
+    'models/segmentors/several_heads.py': ['mmcv', 'mmseg'],
+    'models/segmentors/window_inference.py': ['mmcv', 'mmseg'],
     'checkpoint': ['mmseg'],
     'feature_cache': ['mmcv', 'mmseg'],
 }

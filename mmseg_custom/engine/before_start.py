@@ -32,7 +32,8 @@ from ..distributed.options import Engine
 from ..errors import InputError
 from ..evaluation.metric_names import check_kind_gives, check_kind_measures, metrics_of
 from ..models.backbone_options import backbone_class, backbone_option, traits_of
-from ..models.segmentors.encoder_decoder import InternViTSegmentor, check_test_cfg
+from ..models.segmentors.encoder_decoder import InternViTSegmentor
+from ..models.segmentors.window_inference import check_test_cfg
 from ..optim import low_memory
 from ..plugins import is_known
 from . import classes, preflight

@@ -9,7 +9,8 @@ from torch import nn
 
 from ..distributed.parallelize import unwrap
 from ..errors import InputError, some_of
-from ..models.segmentors.encoder_decoder import InternViTSegmentor, check_test_cfg
+from ..models.segmentors.encoder_decoder import InternViTSegmentor
+from ..models.segmentors.window_inference import check_test_cfg
 from ..optim.fused import with_fused
 from . import ema
 from .blame import reading

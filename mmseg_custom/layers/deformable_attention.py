@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 Grid = tuple[int, int]  # (h, w)
 # Values (B, N, heads, d), the grids of the L levels, locations (B, Q, heads, L, P, 2) as (x, y)
@@ -90,6 +91,32 @@ class DeformableAttention(nn.Module):
         centers = cell_centers(query_grids, offsets.device)[:, None, None, None]
         found = self.kernel(read.float(), value_grids, centers + offsets / sizes[:, None], weights)
         return self.output_proj(found.to(read.dtype))
+
+
+def read_points(values: Tensor, grids: Sequence[Grid], locations: Tensor, weights: Tensor
+                ) -> Tensor:
+    """Reads points by PyTorch's ``grid_sample``, bilinearly and with zeros around each level.
+
+    Args:
+        values: (B, N, heads, d).
+        grids: Grids (h, w) of the L levels, whose cells the values are.
+        locations: (B, Q, heads, L, P, 2), as (x, y) from 0 to 1.
+        weights: (B, Q, heads, L, P).
+
+    Returns:
+        Weighted sums of the points (B, Q, heads*d).
+    """
+    batch, _, heads, width = values.shape
+    places = (2 * locations - 1).transpose(1, 2).flatten(0, 1)  # (B*heads, Q, L, P, 2), -1 to 1
+    channels_first = values.permute(0, 2, 3, 1).flatten(0, 1)  # (B*heads, d, N)
+    points, start = [], 0
+    for level, (h, w) in enumerate(grids):
+        cells = channels_first[..., start:start + h * w].unflatten(-1, (h, w))
+        points.append(F.grid_sample(cells, places[:, :, level], align_corners=False))
+        start += h * w
+    shares = weights.transpose(1, 2).flatten(3).flatten(0, 1)  # (B*heads, Q, L*P)
+    sums = (torch.cat(points, dim=-1) * shares[:, None]).sum(-1)  # (B*heads, d, Q)
+    return sums.view(batch, heads * width, -1).transpose(1, 2).contiguous()
 
 
 def cell_centers(grids: Sequence[Grid], device: torch.device) -> Tensor:

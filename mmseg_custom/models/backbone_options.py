@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mmseg.models.builder import BACKBONES
 from torch import nn
 
 from .backbones.pyramid_backbone import PyramidBackbone
@@ -21,8 +20,14 @@ DEFAULT = 'InternViT6B'  # whose defaults hold for backbones that say nothing
 def backbone_class(backbone: Mapping[str, Any]) -> Any:
     """Returns the class of a backbone by its options, as a config has them; None if unknown."""
     kind = backbone.get('type')
-    kind = BACKBONES.get(kind) if isinstance(kind, str) else kind
+    kind = _registered(kind) if isinstance(kind, str) else kind
     return kind if isinstance(kind, type) else None
+
+
+def _registered(name: str) -> Any:
+    """Returns the class of a name in mmseg's registry, which configs alone have to do with."""
+    from mmseg.models.builder import BACKBONES
+    return BACKBONES.get(name)
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,6 @@ def backbone_option(backbone: Mapping[str, Any], name: str) -> Any:
         return backbone[name]
     kind = backbone_class(backbone)
     own = inspect.signature(kind).parameters if traits_of(backbone).is_ours else {}
-    default = (own if name in own else inspect.signature(BACKBONES.get(DEFAULT)).parameters)[
+    default = (own if name in own else inspect.signature(_registered(DEFAULT)).parameters)[
         name].default
     return kind.option_of(backbone, name, default) if hasattr(kind, 'option_of') else default

@@ -10,21 +10,12 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from mmcv.ops.multi_scale_deform_attn import (
-    MultiScaleDeformableAttnFunction,
-    multi_scale_deformable_attn_pytorch,
-)
 from torch import Tensor
 from torch.autograd import Function
 
-from ..layers.deformable_attention import Grid, Kernel
+from ..layers.deformable_attention import Grid, Kernel, read_points
 
 EXTENSION = 'MultiScaleDeformableAttention'  # of Deformable DETR, which the original builds
-
-
-def plain(values: Tensor, grids: Sequence[Grid], locations: Tensor, weights: Tensor) -> Tensor:
-    """Reads points by ``grid_sample``, with mmcv's own function."""
-    return multi_scale_deformable_attn_pytorch(values, grids, locations, weights)
 
 
 @cache
@@ -35,12 +26,12 @@ def select_kernel() -> Kernel:
     resumed, choose the same: mmcv's where mmcv was built with its operators for CUDA, then that of
     Deformable DETR, then plain PyTorch. All of them add up gradients in an order that varies.
     """
-    kernel: Kernel = plain
-    name = "mmcv's function of PyTorch's grid_sample"
+    kernel: Kernel = read_points
+    name = "PyTorch's grid_sample"
     if not torch.cuda.is_available():
         reason = 'no GPU'
     elif _mmcv_is_compiled():
-        kernel, name, reason = _on_gpu(_of_mmcv), "mmcv's CUDA kernel", 'mmcv was built with it'
+        kernel, name, reason = _on_gpu(_of_mmcv()), "mmcv's CUDA kernel", 'mmcv was built with it'
     elif (found := _extension()) is not None:
         kernel, name, reason = _on_gpu(_of_extension(found)), f'{EXTENSION}', 'installed'
     else:
@@ -53,7 +44,8 @@ def _on_gpu(compiled: Kernel) -> Kernel:
     """Returns a kernel that runs a compiled one on the GPU, and plain PyTorch elsewhere."""
 
     def kernel(values: Tensor, grids: Sequence[Grid], locations: Tensor, weights: Tensor) -> Tensor:
-        return (compiled if values.is_cuda else plain)(values, grids, locations, weights)
+        read = compiled if values.is_cuda else read_points
+        return read(values, grids, locations, weights)
 
     return kernel
 
@@ -77,11 +69,16 @@ def _extension() -> ModuleType | None:
         return None
 
 
-def _of_mmcv(values: Tensor, grids: Sequence[Grid], locations: Tensor, weights: Tensor) -> Tensor:
-    shapes, starts = _on_device(tuple(grids), values.device)
-    return MultiScaleDeformableAttnFunction.apply(
-        values.contiguous(), shapes, starts, locations.contiguous(), weights.contiguous(),
-        len(values))
+def _of_mmcv() -> Kernel:
+    """Returns a kernel on mmcv's function."""
+    from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
+
+    def kernel(values: Tensor, grids: Sequence[Grid], locations: Tensor, weights: Tensor) -> Tensor:
+        return MultiScaleDeformableAttnFunction.apply(
+            values.contiguous(), *_on_device(tuple(grids), values.device), locations.contiguous(),
+            weights.contiguous(), len(values))
+
+    return kernel
 
 
 def _of_extension(extension: ModuleType) -> Kernel:

@@ -7,7 +7,6 @@ Focal loss and cross-entropy are right. B images, K classes, H W pixels, P pixel
 """
 import torch
 from mmseg.models import losses as theirs
-from mmseg.models.builder import LOSSES
 from mmseg.models.losses.dice_loss import dice_loss
 from mmseg.models.losses.lovasz_loss import lovasz_softmax, lovasz_softmax_flat
 from mmseg.models.losses.utils import weight_reduce_loss
@@ -17,7 +16,6 @@ from torch.nn import functional as F
 LEAST = 1e-9  # smoothing of Dice without one: an image that is all ignored has 0 / 0
 
 
-@LOSSES.register_module(force=True)
 class CrossEntropyLoss(theirs.CrossEntropyLoss):
     """mmseg's cross-entropy; with ``use_sigmoid``, one class weight for each channel."""
 
@@ -40,7 +38,6 @@ class CrossEntropyLoss(theirs.CrossEntropyLoss):
             **kwargs)
 
 
-@LOSSES.register_module(force=True)
 class DiceLoss(theirs.DiceLoss):
     """mmseg's Dice loss, over the pixels that are not ignored."""
 
@@ -69,7 +66,6 @@ class DiceLoss(theirs.DiceLoss):
             ignore_index=left_out[0] if left_out else None)
 
 
-@LOSSES.register_module(force=True)
 class TverskyLoss(theirs.TverskyLoss):
     """mmseg's Tversky loss, over the pixels that are not ignored."""
 
@@ -80,7 +76,6 @@ class TverskyLoss(theirs.TverskyLoss):
             pred, target.where(_counts(target, ignore_index), self.ignore_index), **kwargs)
 
 
-@LOSSES.register_module(force=True)
 class LovaszLoss(theirs.LovaszLoss):
     """mmseg's Lovasz loss, which is 0 where all pixels are ignored."""
 

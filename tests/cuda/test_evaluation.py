@@ -8,7 +8,7 @@ from helpers.fake_runs import built, prepared, recipe
 from mmcv.parallel import DataContainer
 
 from mmseg_custom.engine.predict import predict_all
-from mmseg_custom.models.segmentors import encoder_decoder
+from mmseg_custom.models.segmentors import window_inference
 
 SIZES = [(512, 683), (512, 512), (683, 512), (512, 1980)]  # of the network's input
 LABELS = 'mmseg_custom/engine/copies.py:wait (synchronize)'
@@ -47,8 +47,8 @@ def test_a_second_thread_waits_for_labels_alone(cuda, tmp_path, name, ranks, vie
         exchanges.append(most_of_ranks(numbers, device))
         return numbers[0] + 2, False
 
-    most_of_ranks = encoder_decoder._most_of_ranks
-    cuda.setattr(encoder_decoder, '_most_of_ranks', two_batches_more)
+    most_of_ranks = window_inference.most_of_ranks
+    cuda.setattr(window_inference, 'most_of_ranks', two_batches_more)
     run = prepared(recipe(name, model__test_cfg__window_batch=4), tmp_path / 'run', ranks)
     with on_cuda() as seen, simulate_ranks(cuda, seen, ranks, host=True):
         model = built(run, seen)

@@ -4,8 +4,9 @@ from types import ModuleType
 import pytest
 import torch
 
+from mmseg_custom.layers.deformable_attention import read_points
 from mmseg_custom.models import deformable_kernels
-from mmseg_custom.models.deformable_kernels import EXTENSION, plain, select_kernel
+from mmseg_custom.models.deformable_kernels import EXTENSION, select_kernel
 
 GRIDS = [(4, 6), (2, 3)]
 
@@ -27,19 +28,19 @@ def inputs() -> list[torch.Tensor]:
 
 
 def test_without_a_gpu_or_anything_compiled_it_is_plain_pytorch(gpu):
-    assert select_kernel() is plain
+    assert select_kernel() is read_points
     select_kernel.cache_clear()
     gpu.setattr(torch.cuda, 'is_available', lambda: False)
-    assert select_kernel() is plain
+    assert select_kernel() is read_points
 
 
 def test_an_extension_that_is_found_is_used_on_the_gpu_alone(gpu):
     gpu.setitem(sys.modules, EXTENSION, ModuleType(EXTENSION))
     kernel = select_kernel()
-    assert kernel is not plain
+    assert kernel is not read_points
     values, locations, weights = inputs()
     assert torch.equal(kernel(values, GRIDS, locations, weights),
-                       plain(values, GRIDS, locations, weights))
+                       read_points(values, GRIDS, locations, weights))
 
 
 def test_the_extension_s_functions_get_what_they_expect():
@@ -47,16 +48,16 @@ def test_the_extension_s_functions_get_what_they_expect():
 
     def forward(values, shapes, starts, locations, weights, step):
         assert shapes.tolist() == [[4, 6], [2, 3]] and starts.tolist() == [0, 24] and step == 2
-        return plain(values, GRIDS, locations, weights)
+        return read_points(values, GRIDS, locations, weights)
 
     def backward(values, shapes, starts, locations, weights, gradient, step):
         leaves = [each.detach().requires_grad_() for each in (values, locations, weights)]
         with torch.enable_grad():
-            return torch.autograd.grad(plain(leaves[0], GRIDS, *leaves[1:]), leaves, gradient)
+            return torch.autograd.grad(read_points(leaves[0], GRIDS, *leaves[1:]), leaves, gradient)
 
     extension.ms_deform_attn_forward, extension.ms_deform_attn_backward = forward, backward
     results = []
-    for kernel in (plain, deformable_kernels._of_extension(extension)):
+    for kernel in (read_points, deformable_kernels._of_extension(extension)):
         leaves = inputs()
         out = kernel(leaves[0], GRIDS, *leaves[1:])
         out.square().sum().backward()

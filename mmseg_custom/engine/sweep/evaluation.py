@@ -6,6 +6,7 @@ from torch import nn
 
 from ...distributed.parallelize import unwrap
 from ...models import InternViTSegmentor
+from ...models.segmentors.image_views import views_of_batch
 from ...models.segmentors.several_heads import SeveralHeads
 from ..copies import HostCopy
 from ..predict import predict_labels
@@ -42,7 +43,7 @@ class SharedPrediction:
         """Predicts the labels of images with each head: see :func:`..predict.predict_labels`."""
         found: dict[int, list] = {}
         for numbers, together in self._groups:
-            of_images = together.forward_test(images, metas, on_device=True)
+            of_images = together.label_maps(views_of_batch(images, metas))
             for number, of_head in zip(numbers, zip(*of_images)):
                 found[number] = [HostCopy(own) for own in of_head]
         labels = [found[i] if i in found else predict_labels(model, images, metas)

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmseg.models.builder import BACKBONES
 from torch import Tensor
 
 from ...checkpoint.keys import PYRAMID
@@ -33,7 +32,6 @@ OF_INTERNVIT = ('adapt', 'train_last', 'train_norms', 'unfreeze_pos_embed', 'fro
 PREFIX = 'model.vit.'  # of the network's own parameter names
 
 
-@BACKBONES.register_module()
 class FrozenViT(PyramidBackbone):
     """A plain vision transformer that timm or transformers know, with all weights frozen.
 

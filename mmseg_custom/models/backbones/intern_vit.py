@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
-from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
 
 from ...checkpoint.adapter_loading import start_adapters, watch_state_dicts
@@ -26,7 +25,6 @@ from .block_sequence import BlockSequence
 from .checks import check_frozen_dtype, check_out_indices, check_sizes
 
 
-@BACKBONES.register_module()
 class InternViT6B(BlockSequence):
     """The vision transformer of InternVL (Chen et al., "InternVL", 2023), and its family.
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmseg.models.builder import BACKBONES
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -28,7 +27,6 @@ from .intern_vit import InternViT6B, default_dtype
 SIDE = 2 * ADAPTER_STRIDE  # pixels of a cell on the last level
 
 
-@BACKBONES.register_module()
 class InternViTAdapter(InternViT6B):
     """A frozen InternViT with the adapter of Chen et al. ("ViT-Adapter", ICLR 2023).
 

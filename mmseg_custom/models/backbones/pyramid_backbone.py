@@ -5,13 +5,12 @@ B batch, D width, h w patch grid.
 from collections.abc import Iterator, Sequence
 
 import torch
-from mmcv.runner import BaseModule
 from torch import Tensor, nn
 
 from ...layers.feature_pyramid import LEVELS
 
 
-class PyramidBackbone(BaseModule):
+class PyramidBackbone(nn.Module):
     """A network that gives feature maps, the trunk, and an optional feature pyramid behind it.
 
     Attributes:
@@ -52,7 +51,7 @@ class PyramidBackbone(BaseModule):
         self._map_dtype, self._map_memory_format = dtype, memory_format
 
     def init_weights(self) -> None:
-        """Does nothing: the constructor initialised or loaded every parameter."""
+        """Does nothing, where mmcv asks for it: every parameter is initialised or loaded."""
 
     def _for_heads(self, features: Sequence[Tensor], before_pyramid: bool = False) -> list[Tensor]:
         """Applies the pyramid to feature maps (B, D, h, w), and converts them for the heads.

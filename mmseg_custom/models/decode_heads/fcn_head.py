@@ -2,14 +2,12 @@
 
 B batch, C channels, h w grid, K classes.
 """
-from mmseg.models.builder import HEADS
 from mmseg.models.decode_heads import FCNHead as MMSegFCNHead
 from torch import Tensor, nn
 
 from .upsampled_loss import UpsampledLoss
 
 
-@HEADS.register_module(force=True)
 class FCNHead(UpsampledLoss, MMSegFCNHead):
     """mmseg's FCN head (Long et al., 2015), and ``with_norm``.
 

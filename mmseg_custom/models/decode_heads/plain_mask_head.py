@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from mmseg.models.builder import HEADS
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import get_root_logger
 from torch import Tensor, nn
@@ -34,7 +33,6 @@ from .backbone_blocks import BackboneBlocks, joined_width_of
 POWER = 0.9  # of the annealing
 
 
-@HEADS.register_module()
 class PlainMaskHead(BaseDecodeHead):
     """Queries and patches in plain transformer blocks, which predict masks with their classes.
 

@@ -3,7 +3,6 @@
 B batch, C channels, h w grid.
 """
 import torch
-from mmseg.models.builder import HEADS
 from mmseg.models.decode_heads import UPerHead as MMSegUPerHead
 from torch import Tensor
 
@@ -11,7 +10,6 @@ from ...layers.resize import AdaptiveAvgPool2d, resize_bilinear
 from .upsampled_loss import UpsampledLoss
 
 
-@HEADS.register_module(force=True)
 class UPerHead(UpsampledLoss, MMSegUPerHead):
     """``mmseg.models.decode_heads.UPerHead`` with :class:`.upsampled_loss.UpsampledLoss`.
 

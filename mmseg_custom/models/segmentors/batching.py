@@ -1,12 +1,13 @@
 """The window batch size: how many windows go through the network at once."""
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from mmseg.utils import get_root_logger
 
 from ...errors import InputError
 from ...host_memory import free_host_memory
+from ...logs import MAIN
 from ...peak_memory import begin_measurement, measured_peak
 from ...units import format_bytes
 
@@ -68,8 +69,8 @@ class WindowBatch:
     def halve(self, shape: tuple[int, int]) -> None:
         """Halves the size after a batch that was too large for the memory."""
         self._limit[shape] = max(1, self.size(shape) // 2)
-        get_root_logger().warning('the GPU has no memory for so many windows of %dx%d at once: %d '
-                                  'from now on', *shape, self._limit[shape])
+        logging.getLogger(MAIN).warning('the GPU has no memory for so many windows of %dx%d at '
+                                        'once: %d from now on', *shape, self._limit[shape])
 
     @contextmanager
     def measured(self, shape: tuple[int, int], device: torch.device) -> Iterator[None]:
@@ -84,8 +85,8 @@ class WindowBatch:
         useful = USEFUL_PIXELS.get(device.type, USEFUL_PIXELS['cuda']) // (shape[0] * shape[1])
         free = SHARE_OF_FREE * free_bytes(device)
         self._measured[shape] = max(1, min(useful, int(free / taken)))
-        get_root_logger().debug('windows of %dx%d: %s each, %d at once', *shape,
-                                format_bytes(taken), self._measured[shape])
+        logging.getLogger(MAIN).debug('windows of %dx%d: %s each, %d at once', *shape,
+                                      format_bytes(taken), self._measured[shape])
 
 
 def free_bytes(device: torch.device) -> int:

@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from .batching import WindowBatch
-from .encoder_decoder import InternViTSegmentor, _Job
+from .image_views import ImageView, WindowedView
+from .window_inference import WindowInference
 
 
-class SeveralHeads(InternViTSegmentor):
+class SeveralHeads(WindowInference):
     """Label maps of several segmentors, each of which are those that it computes alone.
 
-    It has no modules of its own, and is not trained or saved. :meth:`forward_test` returns a list
-    of the segmentors' label maps in the place of each label map.
+    It has no modules, and is not trained or saved. :meth:`label_maps` returns a list of the
+    segmentors' label maps in the place of each label map.
 
     Args:
         segmentors: Segmentors with the same ``test_cfg``, whose backbones take feature maps in the
@@ -25,35 +25,35 @@ class SeveralHeads(InternViTSegmentor):
         positions: For each segmentor, the positions of the maps that its backbone takes.
     """
 
-    def __init__(self, segmentors: Sequence[InternViTSegmentor],
+    def __init__(self, segmentors: Sequence[WindowInference],
                  features: Callable[..., list[Tensor]], positions: Sequence[Sequence[int]]):
-        nn.Module.__init__(self)
-        self._heads = list(zip(segmentors, positions))  # a list, so that they are not submodules
-        self._features, self._batch = features, WindowBatch()
+        super().__init__()
+        self._heads = list(zip(segmentors, positions))
+        self._features = features
         self.test_cfg = segmentors[0].test_cfg
 
-    def _job(self, image: Tensor, meta: dict, rescale: bool) -> '_SharedJob':
-        job = super()._job(image, meta, rescale)
-        return _SharedJob(**vars(job), of_heads=[replace(job) for _ in self._heads])
-
-    def _cells(self, windows: Tensor | list[Tensor], metas: list[dict], lockstep: bool) -> Any:
+    def window_logits(self, windows: Any, metas: list, lockstep: bool = False) -> Any:
         """Computes the logits (K, h, w) of each head for each window."""
         maps = self._features(windows)
-        return list(zip(*(segmentor._cells([maps[i] for i in positions], metas, lockstep)
+        return list(zip(*(segmentor.window_logits([maps[i] for i in positions], metas, lockstep)
                           for segmentor, positions in self._heads)))
 
-    def _labels(self, jobs: Sequence[Any]) -> Any:
+    def _plan(self, view: ImageView) -> '_SharedView':
+        plan = super()._plan(view)
+        return _SharedView(**vars(plan), of_heads=[replace(plan) for _ in self._heads])
+
+    def _label(self, views: Sequence[Any]) -> Any:
         """Computes the label maps (H, W) of an image."""
-        return [segmentor._labels([job.of_heads[i] for job in jobs])
+        return [segmentor._label([view.of_heads[i] for view in views])
                 for i, (segmentor, _) in enumerate(self._heads)]
 
 
 @dataclass
-class _SharedJob(_Job):
+class _SharedView(WindowedView):
     """One view of one image, with the logits of each head."""
-    of_heads: list[_Job] = field(default_factory=list)
+    of_heads: list[WindowedView] = field(default_factory=list)
 
     def put(self, i: int, j: int, cells: Any) -> None:
         """Stores the logits (K, h, w) of each head for the window in row i and column j."""
-        for job, own in zip(self.of_heads, cells):
-            job.put(i, j, own)
+        for view, own in zip(self.of_heads, cells):
+            view.put(i, j, own)

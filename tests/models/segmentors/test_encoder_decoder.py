@@ -173,15 +173,15 @@ def test_a_gpu_that_is_full_gets_half(monkeypatch):
     model = build('InternViTSegmentor', window_batch=4)
     view = sample(56, 280, (61, 83))
     expected = labels(model, [view])
-    cells, sizes = model._cells, []
+    logits, sizes = model.window_logits, []
 
     def limited(windows, *args):
         sizes.append(len(windows))
         if len(windows) > 2:
             raise torch.cuda.OutOfMemoryError
-        return cells(windows, *args)
+        return logits(windows, *args)
 
-    monkeypatch.setattr(model, '_cells', limited)
+    monkeypatch.setattr(model, 'window_logits', limited)
     assert np.array_equal(labels(model, [view]), expected)
     assert sizes == [4, 2, 2, 2, 1]
 
