@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from helpers.bare_environment import BareEnvironment
 from helpers.commands import ROOT, free_port
 from helpers.data import draw_data
 from helpers.logs import reset_loggers
@@ -58,6 +59,12 @@ def zygote():
     process = Zygote()
     yield process
     process.close()
+
+
+@pytest.fixture(scope='session')
+def bare_environment(tmp_path_factory) -> BareEnvironment:
+    """An environment without mmcv and mmseg, with what exported segmentors need."""
+    return BareEnvironment(tmp_path_factory.mktemp('environment') / 'bare')
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ..errors import InputError
 from ..models.backbone_options import traits_of
+from ..models.decode_heads.decode_head import DecodeHead
 from ..models.decode_heads.upsampled_loss import UpsampledLoss
 from .casts import ParameterCasts
 
@@ -136,7 +137,7 @@ def _cast_layers(head: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype) -
     if not can_cast(head):
         raise InputError(f"head_precision='bf16' with a {type(head).__name__} as a head: expected "
                          'FCNHead, UPerHead, PlainMaskHead or a head that inherits from '
-                         'UpsampledLoss; leave head_precision out')
+                         'DecodeHead or UpsampledLoss; leave head_precision out')
     classifier = getattr(head, 'conv_seg', None)
     convolutions = head.layers_to_cast() if hasattr(head, 'layers_to_cast') else [
         module for module in head.modules()
@@ -165,7 +166,7 @@ def training_dtype(dtype: torch.dtype | None,
 
 def can_cast(head: nn.Module) -> bool:
     """Returns whether a head is known to work with convolutions that compute in bfloat16."""
-    return isinstance(head, UpsampledLoss) or hasattr(head, 'layers_to_cast')
+    return isinstance(head, (DecodeHead, UpsampledLoss)) or hasattr(head, 'layers_to_cast')
 
 
 def heads(model: nn.Module) -> Iterator[nn.Module]:

@@ -17,7 +17,9 @@ from torch import nn
 
 from ..distributed.precision import heads
 from ..models.backbone_options import traits_of
-from ..models.decode_heads.upsampled_loss import UpsampledLoss, in_strips
+from ..models.decode_heads.decode_head import DecodeHead
+from ..models.decode_heads.head_loss import in_strips
+from ..models.decode_heads.upsampled_loss import UpsampledLoss
 
 NO_KERNEL = 'does not have a deterministic implementation'  # words of PyTorch's error
 
@@ -69,7 +71,7 @@ def _unknown_parts(model: nn.Module) -> list[str]:
     # That of a ViT-Adapter reads points by grid_sample, whose backward pass has no such kernel.
     parts = [] if traits_of(backbone).has_frozen_features else [type(backbone).__name__]
     return parts + [type(head).__name__ for head in heads(model)
-                    if not (isinstance(head, UpsampledLoss) and in_strips(head))]
+                    if not (isinstance(head, (DecodeHead, UpsampledLoss)) and in_strips(head))]
 
 
 def _differentiates_attention(backbone: nn.Module) -> bool:

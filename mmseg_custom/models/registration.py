@@ -3,11 +3,14 @@
 It is a step of its own, since backbones, heads and windows are also used without mmseg: no class
 registers itself where it is defined.
 """
+from mmseg.models import decode_heads as of_mmseg
 from mmseg.models.builder import BACKBONES, HEADS, LOSSES, SEGMENTORS
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
 from .backbones.frozen_vit import FrozenViT
 from .backbones.intern_vit import InternViT6B
 from .backbones.intern_vit_adapter import InternViTAdapter
+from .decode_heads.decode_head import DecodeHead
 from .decode_heads.fcn_head import FCNHead
 from .decode_heads.plain_mask_head import PlainMaskHead
 from .decode_heads.uper_head import UPerHead
@@ -34,10 +37,16 @@ def register_backbones() -> None:
 
 
 def register_heads() -> None:
-    """Registers the decode heads: two of them in the places of mmseg's."""
+    """Registers the decode heads: two of them in the places of mmseg's.
+
+    To ``isinstance`` and ``issubclass`` they are heads of mmseg, which plugins may ask for.
+    """
     for head in (FCNHead, UPerHead):
         HEADS.register_module(module=head, force=True)
     HEADS.register_module(module=PlainMaskHead)
+    for ours, theirs in ((DecodeHead, BaseDecodeHead), (FCNHead, of_mmseg.FCNHead),
+                         (UPerHead, of_mmseg.UPerHead)):
+        theirs.register(ours)
 
 
 def register_losses() -> None:

@@ -46,9 +46,16 @@ PIPELINE = many(TYPED)
 NORMALIZE = dict(mean=NUMBER | many(NUMBER), std=POSITIVE | many(POSITIVE))  # divided by
 OPTIMIZER = dict(lr=number(0), weight_decay=DECAY, momentum=DECAY, eps=DECAY | many(DECAY | NONE),
                  betas=many(SHARE, 2))
+INIT = TYPED | many(TYPED) | NONE
+DECODE_HEAD = dict(
+    in_channels=SIZE | many(SIZE), channels=SIZE, num_classes=SIZE, out_channels=SIZE | NONE,
+    threshold=NUMBER | NONE, dropout_ratio=number(most=1), conv_cfg=TYPED | NONE,
+    norm_cfg=TYPED | NONE, act_cfg=TYPED | NONE, in_index=WHOLE | many(WHOLE),
+    input_transform=one_of(None, 'resize_concat', 'multiple_select'), loss_decode=HEADS,
+    ignore_index=WHOLE | NONE, sampler=TYPED | NONE, align_corners=FLAG)
 
 PARAMETERS: dict[str, dict[str, Kind]] = {
-    'BaseModule': dict(init_cfg=TYPED | many(TYPED) | NONE),
+    'BaseModule': dict(init_cfg=INIT),
     'BaseSegmentor': dict(
         backbone=TYPED, neck=TYPED | NONE, decode_head=HEADS,
         auxiliary_head=TYPED | many(TYPED) | NONE,
@@ -72,12 +79,8 @@ PARAMETERS: dict[str, dict[str, Kind]] = {
         init_values=NUMBER, conv_inplane=SIZE, n_points=SIZE, deform_num_heads=SIZE,
         interaction_indexes=many(many(COUNT, least=1), least=1), cffn_ratio=POSITIVE,
         deform_ratio=POSITIVE, pretrained=PATH),
-    'BaseDecodeHead': dict(
-        in_channels=SIZE | many(SIZE), channels=SIZE, num_classes=SIZE, out_channels=SIZE | NONE,
-        threshold=NUMBER | NONE, dropout_ratio=number(most=1), conv_cfg=TYPED | NONE,
-        norm_cfg=TYPED | NONE, act_cfg=TYPED | NONE, in_index=WHOLE | many(WHOLE),
-        input_transform=one_of(None, 'resize_concat', 'multiple_select'), loss_decode=HEADS,
-        ignore_index=WHOLE | NONE, sampler=TYPED | NONE, align_corners=FLAG),
+    'BaseDecodeHead': DECODE_HEAD,
+    'DecodeHead': dict(DECODE_HEAD, init_cfg=INIT),
     'FCNHead': dict(num_convs=COUNT, kernel_size=SIZE, dilation=SIZE),
     'UPerHead': dict(pool_scales=many(SIZE, least=1)),
     'PlainMaskHead': dict(

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...models.decode_heads.fcn_head import FCNHead
-from ...models.decode_heads.upsampled_loss import head_losses, in_strips
+from ...models.decode_heads.head_loss import head_losses, in_strips
 
 
 class LinearHeads:

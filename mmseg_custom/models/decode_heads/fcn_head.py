@@ -2,14 +2,17 @@
 
 B batch, C channels, h w grid, K classes.
 """
-from mmseg.models.decode_heads import FCNHead as MMSegFCNHead
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
-from .upsampled_loss import UpsampledLoss
+from ...errors import InputError
+from .decode_head import DecodeHead
 
 
-class FCNHead(UpsampledLoss, MMSegFCNHead):
-    """mmseg's FCN head (Long et al., 2015), and ``with_norm``.
+class FCNHead(DecodeHead):
+    """Convolutions and a classifier (Long et al., 2015): mmseg's FCN head, and ``with_norm``.
 
     ``num_convs=0, concat_input=False, with_norm=True`` is linear probing: batch norm over the
     channels, then a 1x1 classifier.
@@ -21,18 +24,38 @@ class FCNHead(UpsampledLoss, MMSegFCNHead):
         dilation: Dilation of these convolutions.
         with_norm: Whether a batch norm over the channels precedes the classifier: SyncBN, which is
             plain batch norm in a single process.
-        **kwargs: Arguments of ``mmseg.models.decode_heads.decode_head.BaseDecodeHead``.
+        **kwargs: Arguments of :class:`.decode_head.DecodeHead`.
+
+    Raises:
+        InputError: If there are no convolutions, and the classifier takes another number of
+            channels than the input has.
     """
 
     def __init__(self, num_convs: int = 2, kernel_size: int = 3, concat_input: bool = True,
-                 dilation: int = 1, with_norm: bool = False, **kwargs):
-        # Without convolutions mmseg builds one all the same, and drops it: 92 million weights at
-        # width 3200 and 3x3. At 1x1 that costs nothing.
-        nothing_to_keep = num_convs == 0 and not concat_input
-        super().__init__(num_convs, 1 if nothing_to_keep else kernel_size, concat_input, dilation,
-                         **kwargs)
+                 dilation: int = 1, with_norm: bool = False, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.num_convs, self.kernel_size = num_convs, kernel_size
+        self.concat_input = concat_input
+        if num_convs == 0 and self.in_channels != self.channels:
+            raise InputError(f'channels={self.channels} with num_convs=0: expected those of the '
+                             f'input, in_channels={self.in_channels}')
+        self.convs = nn.Sequential(*(
+            self.conv_module(self.channels if i else self.in_channels, kernel_size,
+                             padding=kernel_size // 2 * dilation, dilation=dilation)
+            for i in range(num_convs))) if num_convs else nn.Identity()
+        if concat_input:
+            self.conv_cat = self.conv_module(self.in_channels + self.channels, kernel_size,
+                                             padding=kernel_size // 2)
         self.norm = nn.SyncBatchNorm(self.channels) if with_norm else nn.Identity()
 
     def _forward_feature(self, inputs: list[Tensor]) -> Tensor:
         """Feature maps [(B, C_i, h_i, w_i)] -> inputs of the classifier (B, channels, h, w)."""
-        return self.norm(super()._forward_feature(inputs))
+        x = self._transform_inputs(inputs)
+        features = self.convs(x)
+        if self.concat_input:
+            features = self.conv_cat(torch.cat([x, features], dim=1))
+        return self.norm(features)
+
+    def forward(self, inputs: list[Tensor]) -> Tensor:
+        """Feature maps [(B, C_i, h_i, w_i)] -> logits (B, K, h, w)."""
+        return self.cls_seg(self._forward_feature(inputs))

@@ -2,12 +2,11 @@
 
 B batch, C channels, Q queries, N patches, D width, h w patch grid, K classes, H W pixels.
 """
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from mmseg.models.decode_heads.decode_head import BaseDecodeHead
-from mmseg.utils import get_root_logger
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
@@ -21,6 +20,7 @@ from ...layers.plain_mask import (
     pixel_scores,
 )
 from ...layers.rotary import patch_angles
+from ...logs import MAIN
 from ...losses.mask_matching import (
     MaskLossOptions,
     MaskTargets,
@@ -29,11 +29,12 @@ from ...losses.mask_matching import (
     mask_targets,
 )
 from .backbone_blocks import BackboneBlocks, joined_width_of
+from .decode_head import DecodeHead
 
 POWER = 0.9  # of the annealing
 
 
-class PlainMaskHead(BaseDecodeHead):
+class PlainMaskHead(DecodeHead):
     """Queries and patches in plain transformer blocks, which predict masks with their classes.
 
     Cavagnero et al., "Plain Mask Transformer", 2026, after Kerssies et al., "Your ViT is Secretly
@@ -114,11 +115,12 @@ class PlainMaskHead(BaseDecodeHead):
             raise InputError(f'matching={matching!r} and num_queries={num_queries}: '
                              f"expected 'bipartite', or 'fixed' with num_queries={num_classes}, "
                              'the number of classes')
-        # out_channels spares mmseg's advice to use one channel for two classes.
+        # out_channels spares the advice to use one channel for two classes.
         super().__init__(in_channels, channels, num_classes=num_classes, out_channels=num_classes,
                          dropout_ratio=0.0, in_index=in_index, input_transform=input_transform,
-                         ignore_index=ignore_index, align_corners=align_corners, init_cfg=None)
-        del self.conv_seg, self.loss_decode  # which no mask needs
+                         loss_decode=None, ignore_index=ignore_index, align_corners=align_corners,
+                         init_cfg=None)
+        del self.conv_seg  # which no mask needs
         self.loss_options = MaskLossOptions(
             num_classes, class_weight, mask_weight, dice_weight, no_object_weight, num_points,
             oversample_ratio, importance_sample_ratio, matching)
@@ -267,6 +269,6 @@ class PlainMaskHead(BaseDecodeHead):
                     f'num_queries={number} or more')
             if number == 0 and not self._has_told_unlabelled:
                 self._has_told_unlabelled = True
-                get_root_logger().info(
+                logging.getLogger(MAIN).info(
                     '%s: no pixel of this crop is labelled: its queries learn that there is no '
                     'object (further such crops are not told of)', meta.get('filename'))
