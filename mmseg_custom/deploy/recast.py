@@ -1,0 +1,78 @@
+"""Copies of a network that compute in another dtype and hold few of its weights, or none.
+
+Those of InternViT-6B take 12 GB in bfloat16, and 24 in float32: nothing here has both at once. The
+dtype is that of the backbone; heads are copied in float32, and without casts of their own.
+"""
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..distributed.casts import ParameterCasts
+from .network import WindowNetwork
+
+
+def without_values(network: WindowNetwork, dtype: torch.dtype) -> WindowNetwork:
+    """Copies a network to the meta device.
+
+    Args:
+        network: Network, whose weights may have other dtypes.
+        dtype: Dtype that the backbone of the copy computes in.
+    """
+    return _copied(network, dtype, lambda tensor, to: torch.empty_like(
+        tensor, dtype=to, device='meta'))
+
+
+def computing_in(network: WindowNetwork, dtype: torch.dtype) -> WindowNetwork:
+    """Copies a network; weights of its blocks are shared with it, and cast while they run.
+
+    Args:
+        network: Network, whose weights may have other dtypes.
+        dtype: Dtype that the backbone of the copy computes in.
+    """
+    place, blocks = max(((name, module) for name, module in network.backbone.named_modules()
+                         if isinstance(module, nn.ModuleList)), key=lambda each: len(each[1]),
+                        default=('', nn.ModuleList()))
+    shared = {id(tensor) for tensor in blocks.parameters()}
+    made = _copied(network, dtype, lambda tensor, to: tensor if id(tensor) in shared
+                   else tensor.to(to))
+    for block in made.backbone.get_submodule(place).children() if place else ():
+        ParameterCasts(block, [name for name, parameter in block.named_parameters()
+                               if parameter.is_floating_point()], dtype, dtype)
+    return made
+
+
+def dtypes_in(network: WindowNetwork, dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """Returns the dtype of each parameter and buffer, by its name, in a copy of a network.
+
+    Args:
+        network: Network.
+        dtype: Dtype that the backbone of the copy computes in.
+    """
+    found = {name: (dtype if name.startswith('backbone.') else torch.float32)
+             if parameter.is_floating_point() else parameter.dtype
+             for name, parameter in network.named_parameters()}
+    for name, buffer in network.named_buffers():
+        # Tables of positions and scales of 8-bit weights stay float32.
+        found[name] = (torch.promote_types(buffer.dtype, dtype) if buffer.is_floating_point()
+                       else buffer.dtype)
+    return found
+
+
+def _copied(network: WindowNetwork, dtype: torch.dtype,
+            convert: Callable[[Tensor, torch.dtype], Tensor]) -> WindowNetwork:
+    """Copies the modules of a network around tensors of another function's making."""
+    dtypes = dtypes_in(network, dtype)
+    memo: dict[int, Tensor] = {}
+    for name, parameter in network.named_parameters():
+        memo[id(parameter)] = nn.Parameter(convert(parameter, dtypes[name]), requires_grad=False)
+    for name, buffer in network.named_buffers():
+        memo[id(buffer)] = convert(buffer, dtypes[name])
+    made = copy.deepcopy(network, memo)
+    for module in made.modules():
+        if (casts := ParameterCasts.of(module)) is not None:
+            casts.remove()
+        if callable(set_map_format := getattr(module, 'set_map_format', None)):
+            set_map_format()
+    return made
