@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-LATE = ('torchvision', 'torch._dynamo', 'timm.models', 'scipy', 'transformers', 'cv2')
+LATE = ('torchvision', 'torch._dynamo', 'torch.distributed.checkpoint', 'timm.models', 'scipy',
+        'transformers', 'cv2')
 
 
 def test_networks_and_windows_need_neither_and_the_rest_says_so(bare_environment, tmp_path):
@@ -40,6 +41,25 @@ def computed_labels() -> Tensor:
     return labels
 
 
+def check_other_heads() -> None:
+    """All heads start and compute; with a type of layer that is not torch's one says what lacks."""
+    from mmseg_custom.models import PlainMaskHead, UPerHead
+    maps = [torch.randn(1, 6, side, side) for side in (8, 4, 2, 1)]
+    options = dict(in_channels=[6] * 4, in_index=[0, 1, 2, 3], channels=8, num_classes=5,
+                   norm_cfg=dict(type='BN'), loss_decode=None)
+    head = UPerHead(**options)
+    head.init_weights()
+    assert head.eval()(maps).shape == (1, 5, 8, 8)
+    masks = PlainMaskHead([6, 6], 5, 16, in_index=[0, 1], num_heads=2, num_blocks=1).eval()
+    assert masks(maps[:1] * 2).shape == (1, 5, 32, 32)
+    try:
+        UPerHead(**{**options, 'act_cfg': dict(type='HSwish')})
+    except ModuleNotFoundError as error:
+        assert "'mmcv'" in str(error)
+    else:
+        raise AssertionError('a layer of mmcv is built')
+
+
 def error_of(statement: str) -> str:
     try:
         exec(statement, {})
@@ -67,6 +87,22 @@ def check_broken_libraries(folder: Path) -> None:
         raise AssertionError('a broken mmcv is imported')
 
 
+def check_networks(weights: Path) -> None:
+    """Weights are read, a ViT-Adapter runs, and there is a FrozenViT."""
+    from safetensors.torch import save_file
+
+    from mmseg_custom.models import FrozenViT, InternViT6B, InternViTAdapter
+    sizes = dict(img_size=64, embed_dim=32, num_heads=2, depth=4)
+    backbone = InternViT6B(patch_size=16, out_indices=[3], **sizes)
+    save_file(backbone.state_dict(), weights)
+    loaded = InternViT6B(patch_size=16, out_indices=[3], pretrained=str(weights), **sizes)
+    assert all(map(torch.equal, loaded.parameters(), backbone.parameters()))
+    adapter = InternViTAdapter(conv_inplane=8, deform_num_heads=2,
+                               interaction_indexes=[[0, 1], [2, 3]], **sizes)
+    assert [len(each[0]) for each in adapter(torch.randn(1, 3, 64, 64))] == [32] * 4
+    assert issubclass(FrozenViT, nn.Module)
+
+
 def main() -> None:
     """Asks for what there is and what there is not."""
     import mmseg_custom
@@ -79,14 +115,9 @@ def main() -> None:
     assert not hasattr(mmseg_custom, 'nothing')
     assert error_of('import mmseg_custom.nothing') == "No module named 'mmseg_custom.nothing'"
     torch.save(computed_labels(), sys.argv[1])
+    check_other_heads()
     assert not [name for name in LATE if name in sys.modules]
-    from mmseg_custom.models import FrozenViT, InternViTAdapter, PlainMaskHead, UPerHead
-    adapter = InternViTAdapter(
-        img_size=64, embed_dim=32, num_heads=2, depth=4, conv_inplane=8, deform_num_heads=2,
-        interaction_indexes=[[0, 1], [2, 3]])
-    assert [len(each[0]) for each in adapter(torch.randn(1, 3, 64, 64))] == [32] * 4
-    for kind in (FrozenViT, PlainMaskHead, UPerHead):
-        assert issubclass(kind, nn.Module)
+    check_networks(Path(sys.argv[1]).with_suffix('.safetensors'))
     check_broken_libraries(Path(sys.argv[1]).parent)
     print('right')
 

@@ -105,7 +105,8 @@ class DecodeHead(nn.Module):
             kernel_size: Kernel size in cells.
             **options: Further arguments of :class:`...layers.conv_module.ConvModule`.
         """
-        types: dict[str, Any] = dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
+        types: dict[str, Any] = dict(conv_cfg=self.conv_cfg, norm_cfg=self.norm_cfg,
+                                     act_cfg=self.act_cfg)
         if is_of_torch(**types):
             return ConvModule(in_channels, self.channels, kernel_size, **types, **options)
         from mmcv import cnn  # whose registries have further ones
