@@ -1,4 +1,4 @@
-"""Lets libraries import others only when they use them: half of the time of a start.
+"""Lets packages, and libraries, import others only when they use them: half of a start's time.
 
 ``timm.layers`` imports torchvision, and ``timm`` all its models. What was imported before stays as
 it is.
@@ -6,7 +6,7 @@ it is.
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import RLock
 from types import ModuleType
@@ -112,6 +112,23 @@ def import_alone(packages: Sequence[str], modules: Sequence[str]) -> None:
         importlib.import_module(name)
     for module in late:
         del module.__path__
+
+
+def late_names(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], object]:
+    """Returns the ``__getattr__`` of a package that imports its modules when a name is asked for.
+
+    Args:
+        package: Name of the package.
+        modules: Names of its modules, each with the names that the package has of it.
+    """
+    module_of = {name: module for module, names in modules.items() for name in names}
+
+    def __getattr__(name: str) -> object:
+        if name not in module_of:
+            raise AttributeError(f'module {package!r} has no attribute {name!r}')
+        return getattr(importlib.import_module(f'{package}.{module_of[name]}'), name)
+
+    return __getattr__
 
 
 def import_timm_layers() -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-LATE = ('torchvision', 'torch._dynamo', 'timm.models', 'scipy', 'transformers', 'cv2')
+LATE = ('torchvision', 'torch._dynamo', 'torch.distributed.checkpoint', 'timm.models', 'scipy',
+        'transformers', 'cv2')
 
 
 def test_networks_and_windows_need_neither_and_the_rest_says_so(bare_environment, tmp_path):
@@ -15,21 +16,18 @@ def test_networks_and_windows_need_neither_and_the_rest_says_so(bare_environment
 
 
 def computed_labels() -> Tensor:
-    """Computes a label map (90, 130) by a tiny backbone and a classifier, in two views."""
-    from mmseg_custom.models import InternViT6B
+    """Computes a label map (90, 130) by a tiny backbone and a linear head, in two views."""
+    from mmseg_custom.models import FCNHead, InternViT6B
     from mmseg_custom.models.segmentors.image_views import ImageView
     from mmseg_custom.models.segmentors.window_inference import WindowInference
-
-    class Classifier(nn.Conv2d):
-        def forward(self, features: list[Tensor]) -> Tensor:
-            return super().forward(features[0])
 
     class Segmentor(WindowInference, nn.Module):
         def __init__(self):
             super().__init__()
             self.backbone = InternViT6B(img_size=56, embed_dim=32, num_heads=2, depth=2,
                                         out_indices=[1])
-            self.decode_head = Classifier(32, 5, 1)
+            self.decode_head = FCNHead(in_channels=32, channels=32, num_classes=5, num_convs=0,
+                                       concat_input=False, with_norm=True, loss_decode=None)
             self.align_corners, self.out_channels = False, 5
             self.test_cfg = dict(mode='slide', crop_size=(56, 56), stride=(42, 42))
 
@@ -41,6 +39,25 @@ def computed_labels() -> Tensor:
             ImageView(image, (90, 130), kept_size=(68, 98)),
             ImageView(image.flip(2), (90, 130), (68, 98), flip_direction='horizontal')]])
     return labels
+
+
+def check_other_heads() -> None:
+    """All heads start and compute; with a type of layer that is not torch's one says what lacks."""
+    from mmseg_custom.models import PlainMaskHead, UPerHead
+    maps = [torch.randn(1, 6, side, side) for side in (8, 4, 2, 1)]
+    options = dict(in_channels=[6] * 4, in_index=[0, 1, 2, 3], channels=8, num_classes=5,
+                   norm_cfg=dict(type='BN'), loss_decode=None)
+    head = UPerHead(**options)
+    head.init_weights()
+    assert head.eval()(maps).shape == (1, 5, 8, 8)
+    masks = PlainMaskHead([6, 6], 5, 16, in_index=[0, 1], num_heads=2, num_blocks=1).eval()
+    assert masks(maps[:1] * 2).shape == (1, 5, 32, 32)
+    try:
+        UPerHead(**{**options, 'act_cfg': dict(type='HSwish')})
+    except ModuleNotFoundError as error:
+        assert "'mmcv'" in str(error)
+    else:
+        raise AssertionError('a layer of mmcv is built')
 
 
 def error_of(statement: str) -> str:
@@ -82,15 +99,34 @@ def main() -> None:
     assert not hasattr(mmseg_custom, 'nothing')
     assert error_of('import mmseg_custom.nothing') == "No module named 'mmseg_custom.nothing'"
     torch.save(computed_labels(), sys.argv[1])
+    check_other_heads()
     assert not [name for name in LATE if name in sys.modules]
-    from mmseg_custom.models import FrozenViT, InternViTAdapter
-    adapter = InternViTAdapter(
-        img_size=64, embed_dim=32, num_heads=2, depth=4, conv_inplane=8, deform_num_heads=2,
-        interaction_indexes=[[0, 1], [2, 3]])
-    assert [len(each[0]) for each in adapter(torch.randn(1, 3, 64, 64))] == [32] * 4
-    assert issubclass(FrozenViT, nn.Module)
+    check_networks(Path(sys.argv[1]).with_suffix('.safetensors'))
     check_broken_libraries(Path(sys.argv[1]).parent)
     print('right')
+
+
+def check_networks(weights: Path) -> None:
+    """Weights are read, a ViT-Adapter runs, and the other classes are there."""
+    from safetensors.torch import save_file
+
+    from mmseg_custom.models import (
+        FrozenViT,
+        InternViT6B,
+        InternViTAdapter,
+        PlainMaskHead,
+        UPerHead,
+    )
+    sizes = dict(img_size=64, embed_dim=32, num_heads=2, depth=4)
+    backbone = InternViT6B(patch_size=16, out_indices=[3], **sizes)
+    save_file(backbone.state_dict(), weights)
+    loaded = InternViT6B(patch_size=16, out_indices=[3], pretrained=str(weights), **sizes)
+    assert all(map(torch.equal, loaded.parameters(), backbone.parameters()))
+    adapter = InternViTAdapter(conv_inplane=8, deform_num_heads=2,
+                               interaction_indexes=[[0, 1], [2, 3]], **sizes)
+    assert [len(each[0]) for each in adapter(torch.randn(1, 3, 64, 64))] == [32] * 4
+    for kind in (FrozenViT, PlainMaskHead, UPerHead):
+        assert issubclass(kind, nn.Module)
 
 
 if __name__ == '__main__':

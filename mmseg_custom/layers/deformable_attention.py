@@ -107,12 +107,14 @@ def read_points(values: Tensor, grids: Sequence[Grid], locations: Tensor, weight
         Weighted sums of the points (B, Q, heads*d).
     """
     batch, _, heads, width = values.shape
-    places = (2 * locations - 1).transpose(1, 2).flatten(0, 1)  # (B*heads, Q, L, P, 2), -1 to 1
+    places = 2 * locations - 1  # from -1 to 1
     channels_first = values.permute(0, 2, 3, 1).flatten(0, 1)  # (B*heads, d, N)
     points, start = [], 0
     for level, (h, w) in enumerate(grids):
         cells = channels_first[..., start:start + h * w].unflatten(-1, (h, w))
-        points.append(F.grid_sample(cells, places[:, :, level], align_corners=False))
+        # (B*heads, Q, P, 2), a copy: PyTorch goes through points in the order that they have in it.
+        own = places[:, :, :, level].transpose(1, 2).flatten(0, 1)
+        points.append(F.grid_sample(cells, own, align_corners=False))
         start += h * w
     shares = weights.transpose(1, 2).flatten(3).flatten(0, 1)  # (B*heads, Q, L*P)
     sums = (torch.cat(points, dim=-1) * shares[:, None]).sum(-1)  # (B*heads, d, Q)

@@ -28,7 +28,7 @@ class CrossEntropyLoss(theirs.CrossEntropyLoss):
         if not self.use_sigmoid or cls_score.ndim != 4:
             return super().forward(cls_score, label, weight, avg_factor, reduction_override,
                                    ignore_index, **kwargs)
-        if cls_score.shape[1] == 1 and not (label != ignore_index).any():
+        if cls_score.shape[1] == 1 and not _counts(label, ignore_index).any():
             return cls_score.sum() * 0
         class_weight = _tensor(self.class_weight, cls_score)
         return self.loss_weight * self.cls_criterion(

@@ -39,7 +39,7 @@ def register_backbones() -> None:
 def register_heads() -> None:
     """Registers the decode heads: two of them in the places of mmseg's.
 
-    To ``isinstance`` and ``issubclass`` they are heads of mmseg, which plugins may ask for.
+    To ``isinstance`` and ``issubclass`` they are heads of mmseg, as plugins may expect.
     """
     for head in (FCNHead, UPerHead):
         HEADS.register_module(module=head, force=True)

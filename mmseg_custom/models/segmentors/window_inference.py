@@ -26,12 +26,13 @@ class WindowInference:
     computed at once: see :mod:`.windows`. It stands in front of :class:`torch.nn.Module`, or of
     mmseg's ``EncoderDecoder``, among the bases of a class.
 
-    What runs the network in another way, such as an exported graph, has its own
+    A class that runs the network in another way, such as an exported graph, overrides
     :meth:`window_logits`, and needs no ``backbone`` then.
 
     Attributes:
         backbone: Network of windows (B, 3, H, W) that returns feature maps.
-        decode_head: Network of feature maps that returns logits (B, K, h, w).
+        decode_head: Network of feature maps that returns logits (B, K, h, w). Its ``threshold``,
+            for one output channel, and ``gives_probabilities`` say how labels follow from these.
         test_cfg: ``mode``: ``'slide'``, with ``crop_size`` and ``stride``, (height, width) in
             pixels, or ``'whole'``; and ``window_batch``, the window batch size: by default it
             follows from the free memory.
