@@ -25,7 +25,7 @@ from .lazy import LazyTensor
 
 SAFETENSORS_DTYPES = {torch.float64: 'F64', torch.int64: 'I64', torch.float32: 'F32',
                       torch.int32: 'I32', torch.bfloat16: 'BF16', torch.float16: 'F16',
-                      torch.uint8: 'U8', torch.bool: 'BOOL'}
+                      torch.uint8: 'U8', torch.int8: 'I8', torch.bool: 'BOOL'}
 Progress = Callable[[int], object]  # called after each tensor with its bytes, e.g. tqdm.update
 
 

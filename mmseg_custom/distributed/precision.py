@@ -21,21 +21,20 @@ A CPU without instructions for bfloat16 would take ten times as long in it as in
 that have them take twice as long. There the weights are rounded to bfloat16 all the same, one
 module at a time, and the arithmetic is float32.
 """
+import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 
 import torch
 import torch.distributed as dist
-from mmseg.utils import get_root_logger
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from ..errors import InputError
+from ..logs import MAIN
 from ..models.backbone_options import traits_of
-from ..models.decode_heads.decode_head import DecodeHead
-from ..models.decode_heads.upsampled_loss import UpsampledLoss
 from .casts import ParameterCasts
 
 COMPUTE_DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16, fp32=torch.float32)
@@ -121,7 +120,7 @@ def _apply_to_heads(model: nn.Module, dtype: torch.dtype, arithmetic: torch.dtyp
         model.backbone.set_map_format(*(
             (arithmetic, torch.channels_last) if casting else ()))
     if dtype != torch.float32:
-        get_root_logger().info(
+        logging.getLogger(MAIN).info(
             'head_precision: convolutions of the heads %s', 'are none but the classifier: they '
             'compute in float32' if not casting else _in_words(dtype, arithmetic))
 
@@ -166,7 +165,7 @@ def training_dtype(dtype: torch.dtype | None,
 
 def can_cast(head: nn.Module) -> bool:
     """Returns whether a head is known to work with convolutions that compute in bfloat16."""
-    return isinstance(head, (DecodeHead, UpsampledLoss)) or hasattr(head, 'layers_to_cast')
+    return getattr(head, 'takes_casts', False) or hasattr(head, 'layers_to_cast')
 
 
 def heads(model: nn.Module) -> Iterator[nn.Module]:
@@ -274,7 +273,7 @@ def _log(model: nn.Module, dtype: torch.dtype, arithmetic: torch.dtype,
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     rounded = sum(p.numel() for p in model.parameters() if not p.is_floating_point())
     name = str(dtype).removeprefix('torch.')
-    get_root_logger().info(
+    logging.getLogger(MAIN).info(
         'precision: the backbone computes %s, the heads in float32; %s trained parameters stored '
         'in %s, %s frozen ones in %s', _in_words(dtype, arithmetic), f'{trained:,}', stored,
         f'{frozen:,}', name if not rounded else f'{name}, {rounded:,} of them in 8 bits')

@@ -7,16 +7,14 @@ from dataclasses import replace
 import numpy as np
 from mmcv import Config
 from mmseg.apis import inference_segmentor
-from mmseg.datasets import DATASETS
 
 from ..checkpoint.checkpoint import open_checkpoint
 from ..checkpoint.recorded import NetworkName
 from ..choices import UNTRAINED
-from ..datasets.class_names import class_names
 from ..datasets.image_arrays import as_colour
 from ..datasets.nesting import innermost_options
 from ..distributed.devices import use_gpu
-from ..errors import InputError
+from .class_facts import configured_classes, first_label, recorded_classes
 from .test import load_model
 
 
@@ -44,18 +42,15 @@ class Predictor:
         if device == 'cuda':
             use_gpu()
         test = innermost_options(cfg.data.test)[0]
-        classes, palette = _classes_of(test, cfg.model.decode_head)
+        classes, palette = configured_classes(test, cfg.model.decode_head)
         opened = None if checkpoint == UNTRAINED else open_checkpoint(checkpoint)
         model = load_model(cfg, opened, device, len(classes), backbone)
-        meta = opened.meta if opened else {}
-        self.classes = [name.strip() for name in meta.get('CLASSES', classes)]
-        palette = meta.get('PALETTE', palette)
-        known = palette is not None and len(palette) == len(self.classes)
-        self.palette = np.asarray(palette) if known else _some_colours(len(self.classes))
+        self.classes, self.palette = recorded_classes(
+            opened.meta if opened else {}, classes, palette)
         millions = sum(p.numel() for p in model.parameters()) / 1e6
         name = replace(NetworkName.of(model), num_classes=None)
         self.network = f'{name}, {millions:,.3g} million parameters'
-        self.first_label = int(_zero_is_other(cfg))
+        self.first_label = first_label(cfg)
         model.cfg = Config(dict(data=dict(test=test)))  # mmseg builds the pipeline from it.
         self._model = model.to(device).eval()
 
@@ -70,30 +65,3 @@ class Predictor:
         """
         bgr = np.ascontiguousarray(as_colour(image)[..., ::-1])
         return inference_segmentor(self._model, bgr)[0]
-
-
-def _classes_of(test: dict, head: dict) -> tuple[list[str], list | None]:
-    """Returns names and colours of the classes of ``data.test``, without reading its files."""
-    kind = DATASETS.get(test.get('type'))
-    if kind is None:
-        raise InputError(f'data.test.type={test.get("type")!r} of the config is not a registered '
-                         'data set')
-    classes, palette = test.get('classes'), test.get('palette') or getattr(kind, 'PALETTE', None)
-    if isinstance(classes, (str, list, tuple)):
-        classes = class_names(classes, kind.CLASSES, kind.__name__)
-    if classes is not None and kind.CLASSES is not None and palette is kind.PALETTE:
-        of_name = dict(zip(kind.CLASSES, palette or []))
-        palette = [of_name[name] for name in classes if name in of_name]
-    classes = classes or kind.CLASSES or [f'class {k}' for k in range(head['num_classes'])]
-    return list(classes), palette
-
-
-def _some_colours(count: int) -> np.ndarray:
-    """Returns fixed random colours, for classes without a palette."""
-    return np.random.default_rng(42).integers(0, 256, (count, 3))
-
-
-def _zero_is_other(cfg: Config) -> bool:
-    """Returns whether 0 in label files is no class: ``reduce_zero_label`` of the pipeline."""
-    train = innermost_options(cfg.data.get('train') or {})[0]
-    return any(step.get('reduce_zero_label') for step in train.get('pipeline', []))

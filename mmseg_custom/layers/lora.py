@@ -77,8 +77,7 @@ def add_lora(module: nn.Module, options: LoraOptions) -> None:
         warnings.filterwarnings('ignore', 'Unsupported layer type')
         inject_adapter_in_model(config, module, NAME)
     for _, layer in lora_layers(module):
-        layer.register_state_dict_post_hook(_without_base_layer)
-        layer.register_load_state_dict_pre_hook(_with_base_layer)
+        hide_base_layer(layer)
         if layer.base_layer.weight.is_meta:
             layer.lora_A.to_empty(device='cpu')
             layer.lora_B.to_empty(device='cpu')
@@ -129,6 +128,12 @@ def native_name(name: str) -> str:
 def is_adapter(name: str) -> bool:
     """Returns whether a name, of either kind, is that of an adapter's parameter."""
     return f'.{LORA}' in name
+
+
+def hide_base_layer(layer: nn.Module) -> None:
+    """Gives tensors of the ``base_layer`` of a layer the layer's own names in state dicts."""
+    layer.register_state_dict_post_hook(_without_base_layer)
+    layer.register_load_state_dict_pre_hook(_with_base_layer)
 
 
 def _without_base_layer(layer: nn.Module, state_dict: dict, prefix: str, *_: object) -> None:

@@ -54,6 +54,7 @@ class DecodeHead(nn.Module):
         init_cfg: Initialisation by mmcv's names, one or several.
 
     Attributes:
+        takes_casts: Whether its convolutions may compute in bfloat16 (``head_precision``).
         fp16_enabled: Whether it computes under mmcv's mixed precision; its losses do not.
 
     Raises:
@@ -63,6 +64,7 @@ class DecodeHead(nn.Module):
     in_channels: Any  # one number, or several with 'multiple_select'
     in_index: Any
     loss_decode: Any  # a module, a list of them, or None
+    takes_casts = True
 
     def __init__(self, in_channels: int | Sequence[int], channels: int, *, num_classes: int,
                  out_channels: int | None = None, threshold: float | None = None,

@@ -9,7 +9,12 @@ from .head_loss import head_losses, in_strips, one_channel_accuracy
 
 
 class UpsampledLoss(BaseDecodeHead):
-    """Mixin for a decode head of mmseg that replaces its loss, in front of its class."""
+    """Mixin for a decode head of mmseg that replaces its loss, in front of its class.
+
+    Attributes:
+        takes_casts: See :class:`.decode_head.DecodeHead`.
+    """
+    takes_casts = True
 
     def losses(self, seg_logit: Tensor, seg_label: Tensor) -> dict[str, Tensor]:
         """Computes loss and accuracy, under mmseg's names.
