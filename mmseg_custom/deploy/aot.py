@@ -1,8 +1,6 @@
 """Network -> machine code: a package of PyTorch's AOTInductor, checked on the spot.
 
-    model.pt2    code for one kind of device, and the weights
-
-Loading it needs PyTorch, and neither a compiler nor the code of this package.
+``model.pt2`` holds code for one kind of device, and the weights. Loading it needs PyTorch, and neither a compiler nor the code of this package.
 """
 import logging
 import os
@@ -79,8 +77,8 @@ def check_compiler() -> None:
     try:
         cpp_builder.get_cpp_compiler()
     except (exc.InvalidCxxCompiler, OSError, RuntimeError) as error:
-        raise InputError('AOTInductor needs a C++ compiler, and there is none: install g++ (apt-get '
-                         'install g++), or set CXX to one') from error
+        raise InputError('AOTInductor needs a C++ compiler, and there is none: install g++ '
+                         '(apt-get install g++), or set CXX to one') from error
 
 
 @contextmanager

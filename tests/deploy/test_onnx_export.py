@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from helpers.window_networks import SIZE, window_network
+from helpers.window_networks import window_network
 
 from mmseg_custom.deploy import agreement
 from mmseg_custom.deploy.network import WindowNetwork

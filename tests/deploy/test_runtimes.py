@@ -9,7 +9,7 @@ from mmseg_custom.errors import InputError
 
 @pytest.mark.parametrize('kind, name', [('onnx', 'model.onnx'), ('aot', 'model.pt2')])
 def test_folder_without_a_graph(tmp_path, kind, name):
-    with pytest.raises(InputError, match=f'{name} is not there: export the segmentor with --{kind}'):
+    with pytest.raises(InputError, match=f'{name} is not there: export .* with --{kind}'):
         open_runtime(kind, str(tmp_path), 'cpu')
 
 
@@ -32,5 +32,5 @@ def test_onnxruntime_without_cuda(tmp_path):
     ort = pytest.importorskip('onnxruntime')
     if 'CUDAExecutionProvider' in ort.get_available_providers():
         pytest.skip('this onnxruntime has CUDA')
-    with pytest.raises(InputError, match="has no CUDA here: install onnxruntime-gpu"):
+    with pytest.raises(InputError, match='has no CUDA here: install onnxruntime-gpu'):
         OnnxRuntime(str(tmp_path / 'model.onnx'), 'cuda')
