@@ -1,6 +1,7 @@
 """Network -> machine code: a package of PyTorch's AOTInductor, checked on the spot.
 
-``model.pt2`` holds code for one kind of device, and the weights. Loading it needs PyTorch, and neither a compiler nor the code of this package.
+``model.pt2`` holds code for one kind of device, and the weights. Loading it needs PyTorch, and
+neither a compiler nor the code of this package.
 """
 import logging
 import os

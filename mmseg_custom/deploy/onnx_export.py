@@ -1,6 +1,6 @@
 """Network -> ONNX, written tensor by tensor and checked by onnxruntime on the spot.
 
-``model.onnx`` holds the graph, and the weights where these are small; those of large networks are in
+``model.onnx`` holds the graph, and the weights where these are small; else they are in
 ``model.onnx.data``.
 """
 import logging
