@@ -19,6 +19,7 @@ FLOORS = [
     ['datasets', 'checkpoint', 'feature_cache'],
     ['models', 'optim'],
     ['distributed', 'evaluation'],
+    ['deploy'],
     ['compat', 'visualization'],
     ['engine'],
     ['doctor'],
@@ -39,6 +40,8 @@ LIBRARIES = {
     'models/segmentors/image_views.py': ['mmcv', 'mmseg'],
     'models/segmentors/several_heads.py': ['mmcv', 'mmseg'],
     'models/segmentors/window_inference.py': ['mmcv', 'mmseg'],
+    'distributed/precision.py': ['mmcv', 'mmseg'],
+    'deploy': ['mmcv', 'mmseg', 'cv2'],
     'checkpoint': ['mmseg'],
     'feature_cache': ['mmcv', 'mmseg'],
 }

@@ -21,7 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--results', metavar='FILE', help='eval_*.json of tools/test.py, or a work '
                         'dir with some, for the model card; default: those of this checkpoint '
                         'beside it')
-    parser.add_argument('--license', default='other', metavar='ID', help="licence of the weights, "
+    parser.add_argument('--license', default='other', metavar='ID', help='licence of the weights, '
                         'by the identifier of the Hugging Face hub, e.g. mit (default: '
                         '%(default)s, which LICENSE.md explains)')
     parser.add_argument('--push-to-hub', metavar='REPO', help='upload the folder to this '

@@ -50,7 +50,7 @@ _CHECK = record(dict(
         views=array(record(dict(scale=_TWO_SIDES, flip=nullable(choice(*FLIPS)))), 'views', 1),
         resize=choice(FIT, COVER, STRETCH), mean=_LEVELS, std=_LEVELS), dict(
         least_short=nullable(_SIDE), multiple=nullable(_SIDE), pad_multiple=nullable(_SIDE),
-        pad_least=nullable(_SIDE), pad_value=number(), channels=choice('rgb', 'bgr')), None),
+        pad_least=nullable(_SIDE), channels=choice('rgb', 'bgr')), None),
     precision=record(dict(backbone=choice('bfloat16', 'float16', 'float32'),
                           heads=choice('bfloat16', 'float32'))),
     classes=array(text, 'names of classes', 1, 32767),

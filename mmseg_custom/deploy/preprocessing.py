@@ -47,9 +47,8 @@ class Preprocessing:
         least_short: Least length of the short side in pixels, of 'cover'.
         multiple: Number that divides the sides after the image is stretched a little; None leaves
             them.
-        pad_multiple: Number that divides the sides after padding; None pads nothing.
+        pad_multiple: Number that divides the sides after padding with 0; None pads nothing.
         pad_least: Least side after padding in pixels.
-        pad_value: Value of padding, normalised.
         channels: Order of the channels that the network takes, 'rgb' or 'bgr'.
     """
     views: Sequence[Mapping[str, Any]]
@@ -60,7 +59,6 @@ class Preprocessing:
     multiple: int | None = None
     pad_multiple: int | None = None
     pad_least: int | None = None
-    pad_value: float = 0
     channels: str = 'rgb'
 
     def __call__(self, image: np.ndarray) -> list[PreparedView]:
@@ -78,7 +76,7 @@ class Preprocessing:
         if self.channels == 'bgr':
             image = image[..., ::-1]
         height, width = image.shape[:2]
-        padded = torch.full((3, *self._padded(height, width)), float(self.pad_value))
+        padded = torch.zeros(3, *self._padded(height, width))
         for channel, levels in enumerate(self._levels):
             padded[channel, :height, :width] = torch.from_numpy(levels[image[..., channel]])
         return PreparedView(padded, (height, width), flip)

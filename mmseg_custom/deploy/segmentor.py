@@ -99,7 +99,7 @@ class Segmentor(WindowInference, nn.Module):
         fill_from(segmentor, folder)
         return segmentor.requires_grad_(False).eval().to(place)
 
-    def forward(self, images: ImageSource | Sequence[ImageSource]) -> Labels | list[Labels]:
+    def forward(self, images: ImageSource | list[ImageSource]) -> Labels | list[Labels]:
         """Computes label maps.
 
         Args:

@@ -96,7 +96,8 @@ def _metadata(origin: Origin) -> dict[str, Any]:
     if origin.license == OTHER:
         found.update(license_name='see-license-md', license_link='LICENSE.md')
     found.update(library_name='mmseg_custom', pipeline_tag=TASK,
-                 tags=['semantic-segmentation', 'internvit'], datasets=[_slug(each) for each in data])
+                 tags=['semantic-segmentation', 'internvit'],
+                 datasets=[_slug(each) for each in data])
     figures = origin.figures
     if figures is None:
         return found

@@ -101,7 +101,7 @@ def _backbone(options: Mapping[str, Any], backbone: nn.Module) -> dict[str, Any]
         if isinstance(found.get('use_flash_attn'), (list, tuple)):
             found['use_flash_attn'] = found['use_flash_attn'][:found['depth']]
         if options.get('adapt') and options.get('frozen_dtype'):
-            found['freeze_vit'] = True  # Adapters stand beside frozen blocks, which may have 8 bits.
+            found['freeze_vit'] = True  # Blocks beside adapters are frozen, and may have 8 bits.
     return found
 
 

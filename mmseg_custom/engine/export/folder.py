@@ -1,4 +1,4 @@
-"""Config and checkpoint -> folder of an exported segmentor: see :mod:`mmseg_custom.deploy.config`."""
+"""Config and checkpoint -> folder of an exported segmentor: see :mod:`...deploy.config`."""
 import json
 import os
 import os.path as osp

@@ -104,16 +104,17 @@ def _normalize(step: Step | None) -> dict[str, Any]:
 
 
 def _pad(step: Step | None) -> dict[str, Any]:
-    """Returns ``pad_multiple`` or ``pad_least``, and ``pad_value``; nothing without padding."""
+    """Returns ``pad_multiple`` or ``pad_least``; nothing without padding."""
     if step is None:
         return {}
     _check_options(step, 'size', 'size_divisor', 'pad_val')
-    value = dict(pad_value=float(step.get('pad_val', 0)))
+    if step.get('pad_val'):  # OpenCV gives it to the first channel alone.
+        raise _unknown(step['type'], 'pad_val', step['pad_val'])
     if step['type'] == 'PadShortSide':
-        return dict(pad_least=int(step['size']), **value)
+        return dict(pad_least=int(step['size']))
     if step.get('size') is not None:
         raise _unknown('Pad', 'size', step['size'])
-    return dict(pad_multiple=int(step['size_divisor']), **value)
+    return dict(pad_multiple=int(step['size_divisor']))
 
 
 def _views(augment: Step, flips: bool) -> list[dict[str, Any]]:
