@@ -4,6 +4,7 @@ B windows, H W pixels of a window, K classes, h w cells of the head's logits.
 """
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -19,6 +20,12 @@ class WindowNetwork(nn.Module):
         super().__init__()
         self.backbone, self.decode_head = backbone, decode_head
         self.requires_grad_(False).eval()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the backbone's parameters."""
+        return next(parameter.dtype for parameter in self.backbone.parameters()
+                    if parameter.is_floating_point())
 
     @property
     def multiple(self) -> int:

@@ -1,11 +1,13 @@
 """Network -> ONNX, written tensor by tensor and checked by onnxruntime on the spot.
 
-    model.onnx         graph, with its weights where these are small
-    model.onnx.data    weights, else
+``model.onnx`` holds the graph, and the weights where these are small; else they are in
+``model.onnx.data``.
 """
 import logging
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,10 +15,11 @@ from torch import Tensor
 
 from ..errors import InputError, words_of
 from ..files import PART, flush, make_folder
+from ..layers.quantized_linear import quantized_layers
 from .agreement import Agreement, check_windows, compare
 from .network import WindowNetwork
 from .program import export_program
-from .recast import computing_in, dtypes_in, without_values
+from .recast import computing_in, dtypes_in, tensors_of, without_values
 from .runtimes import OnnxRuntime, import_extra
 
 OPSET = 20  # the first that has GELU
@@ -45,11 +48,7 @@ def export_onnx(network: WindowNetwork, path: str, image_size: tuple[int, int],
         InputError: If a library is missing, the network cannot be exported, or the graph computes
             something else; no file is written then.
     """
-    for name in ('onnx', 'onnxscript', 'onnxruntime'):
-        import_extra(name)
-    if dtype not in DTYPES:
-        raise InputError(f'ONNX in {str(dtype).split(".")[-1]}: expected float32 or float16; '
-                         'onnxruntime has no bfloat16 on the CPU')
+    _check(network, dtype)
     part = path + PART
     shutil.rmtree(part, ignore_errors=True)
     make_folder(part)
@@ -70,6 +69,18 @@ def export_onnx(network: WindowNetwork, path: str, image_size: tuple[int, int],
     return found
 
 
+def _check(network: WindowNetwork, dtype: torch.dtype) -> None:
+    """Refuses what cannot be written, before anything is."""
+    if dtype not in DTYPES:
+        raise InputError(f'ONNX in {str(dtype).split(".")[-1]}: expected float32 or float16; '
+                         'onnxruntime has no bfloat16 on the CPU')
+    if any(layer.kind == 'fp8' for layer in quantized_layers(network)):
+        raise InputError('ONNX with weights in fp8: they are stored as bits that ONNX does not '
+                         "read as numbers: take frozen_dtype='int8', or none")
+    for name in ('onnx', 'onnxscript', 'onnxruntime'):
+        import_extra(name)
+
+
 def _write(network: WindowNetwork, path: str, image_size: tuple[int, int], dtype: torch.dtype,
            large: int) -> None:
     """Writes graph and weights, of which one tensor at a time is in memory."""
@@ -82,13 +93,14 @@ def _write(network: WindowNetwork, path: str, image_size: tuple[int, int], dtype
         raise InputError(f'{type(network.backbone).__name__} with '
                          f'{type(network.decode_head).__name__} has an operation without a '
                          f'counterpart in ONNX ({words_of(error)}): run it with PyTorch') from error
-    tensors = dict([*network.named_parameters(), *network.named_buffers()])
-    dtypes, total = dtypes_in(network, dtype), 0
+    tensors, dtypes, total = tensors_of(network), dtypes_in(network, dtype), 0
     for name, value in program.model.graph.initializers.items():
         if name in tensors:
-            value.const_value = _read_later(tensors[name], dtypes[name], value.const_value, name)
+            tensor = tensors[name]
+            value.const_value = _read_later(tensor, dtypes[id(tensor)], value.const_value, name)
             total += value.const_value.nbytes
-    program.optimize()
+    with _quiet('onnxscript'):
+        program.optimize()
     program.save(path, external_data=total >= large)
 
 
@@ -98,6 +110,18 @@ def _read_later(tensor: Tensor, dtype: torch.dtype, like: Any, name: str) -> Any
     from onnx_ir.tensor_adapters import TorchTensor
     return ir.LazyTensor(lambda: TorchTensor(tensor.detach().to('cpu', dtype), name),
                          dtype=like.dtype, shape=like.shape, name=name)
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Silences warnings of a library's log, here of constants that it does not fold."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _publish(part: str, path: str) -> None:

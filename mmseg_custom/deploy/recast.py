@@ -43,20 +43,27 @@ def computing_in(network: WindowNetwork, dtype: torch.dtype) -> WindowNetwork:
     return made
 
 
-def dtypes_in(network: WindowNetwork, dtype: torch.dtype) -> dict[str, torch.dtype]:
-    """Returns the dtype of each parameter and buffer, by its name, in a copy of a network.
+def tensors_of(network: WindowNetwork) -> dict[str, Tensor]:
+    """Returns parameters and buffers by their names, and those of them that state dicts rename."""
+    return {**network.state_dict(keep_vars=True), **dict(network.named_parameters()),
+            **dict(network.named_buffers())}
+
+
+def dtypes_in(network: WindowNetwork, dtype: torch.dtype) -> dict[int, torch.dtype]:
+    """Returns the dtype of each parameter and buffer, by its ``id()``, in a copy of a network.
 
     Args:
         network: Network.
         dtype: Dtype that the backbone of the copy computes in.
     """
-    found = {name: (dtype if name.startswith('backbone.') else torch.float32)
-             if parameter.is_floating_point() else parameter.dtype
-             for name, parameter in network.named_parameters()}
-    for name, buffer in network.named_buffers():
-        # Tables of positions and scales of 8-bit weights stay float32.
-        found[name] = (torch.promote_types(buffer.dtype, dtype) if buffer.is_floating_point()
-                       else buffer.dtype)
+    found: dict[int, torch.dtype] = {}
+    for name, tensor in tensors_of(network).items():
+        if not tensor.is_floating_point():
+            found[id(tensor)] = tensor.dtype
+        elif isinstance(tensor, nn.Parameter):
+            found[id(tensor)] = dtype if name.startswith('backbone.') else torch.float32
+        else:  # Tables of positions and scales of 8-bit weights stay float32.
+            found[id(tensor)] = torch.promote_types(tensor.dtype, dtype)
     return found
 
 
@@ -65,14 +72,16 @@ def _copied(network: WindowNetwork, dtype: torch.dtype,
     """Copies the modules of a network around tensors of another function's making."""
     dtypes = dtypes_in(network, dtype)
     memo: dict[int, Tensor] = {}
-    for name, parameter in network.named_parameters():
-        memo[id(parameter)] = nn.Parameter(convert(parameter, dtypes[name]), requires_grad=False)
-    for name, buffer in network.named_buffers():
-        memo[id(buffer)] = convert(buffer, dtypes[name])
-    made = copy.deepcopy(network, memo)
-    for module in made.modules():
+    for tensor in tensors_of(network).values():
+        if id(tensor) in memo:
+            continue  # under another name
+        made = convert(tensor, dtypes[id(tensor)])
+        memo[id(tensor)] = (nn.Parameter(made, requires_grad=False)
+                            if isinstance(tensor, nn.Parameter) else made)
+    copied = copy.deepcopy(network, memo)
+    for module in copied.modules():
         if (casts := ParameterCasts.of(module)) is not None:
             casts.remove()
         if callable(set_map_format := getattr(module, 'set_map_format', None)):
             set_map_format()
-    return made
+    return copied

@@ -50,6 +50,7 @@ class OnnxRuntime:
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, windows: Tensor) -> Tensor:
+        """Computes the logits of windows, on their device."""
         logits, = self._session.run(None, {self._input: windows.float().cpu().numpy()})
         return torch.from_numpy(logits).to(windows.device)
 
@@ -83,6 +84,7 @@ class AotRuntime:
                              f'device={kind!r}, or export it with --device {self.device.type}')
 
     def __call__(self, windows: Tensor) -> Tensor:
+        """Computes the logits of windows, on the device that they must be on."""
         return self._package(windows.float().contiguous())
 
 
