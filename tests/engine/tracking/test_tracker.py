@@ -104,6 +104,9 @@ def test_checkpoints_are_noted_once_by_their_paths(tmp_path):
     assert hook.found == [(4, SavedCheckpoint('latest', str(path), 2, 7, None)),
                           dict(best_score=.5)]
     assert hook.found[0][1].facts == dict(path=str(path), iteration=2, bytes=7)
+    (tmp_path / 'best_mIoU_iter_4.dcp').mkdir()  # of FSDP2
+    assert SavedCheckpoint.of('best', str(tmp_path / 'best_mIoU_iter_4.dcp')).facts == dict(
+        path=f'{tmp_path}/best_mIoU_iter_4.dcp', iteration=4)
 
 
 def test_the_record_keeps_the_runs_of_other_trackers(tmp_path):
