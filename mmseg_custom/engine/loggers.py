@@ -1,4 +1,4 @@
-"""The packages that trackers and other loggers need: missing ones are named before a run starts."""
+"""The packages that loggers need: missing ones are named before a run starts."""
 import importlib.util
 from collections.abc import Mapping
 
@@ -6,24 +6,21 @@ from mmcv import Config
 
 from ..errors import InputError
 
-OURS = "pip install 'mmseg_custom[tracking]'"
-# Hook -> modules, name of the package and how it is installed
-PACKAGES: dict[str, tuple[tuple[str, ...], str, str]] = dict(
-    WandbLoggerHook=(('wandb',), 'wandb', OURS), MMSegWandbHook=(('wandb',), 'wandb', OURS),
-    MlflowLoggerHook=(('mlflow',), 'mlflow', OURS),
-    NeptuneLoggerHook=(('neptune',), 'neptune-client', 'pip install neptune-client'),
-    DvcliveLoggerHook=(('dvclive',), 'dvclive', 'pip install dvclive'),
-    ClearMLLoggerHook=(('clearml',), 'clearml', 'pip install clearml'),
-    SegmindLoggerHook=(('segmind',), 'segmind', 'pip install segmind'),
-    PaviLoggerHook=(('pavi',), 'pavi', 'pip install pavi'))
-ONE_RUN = {'WandbLoggerHook', 'MMSegWandbHook'}  # both log to the same run of W&B
+TRACKING = "'mmseg_custom[tracking]'"
+# Hook -> (module, what pip installs)
+PACKAGES = dict(
+    WandbLoggerHook=('wandb', TRACKING), MMSegWandbHook=('wandb', TRACKING),
+    MlflowLoggerHook=('mlflow', TRACKING), NeptuneLoggerHook=('neptune', 'neptune-client'),
+    DvcliveLoggerHook=('dvclive', 'dvclive'), ClearMLLoggerHook=('clearml', 'clearml'),
+    SegmindLoggerHook=('segmind', 'segmind'), PaviLoggerHook=('pavi', 'pavi'))
+OF_WANDB = ('WandbLoggerHook', 'MMSegWandbHook')
 
 
 def check_loggers(cfg: Config) -> None:
-    """Checks that the packages of the trackers in a config are installed.
+    """Checks that the packages of the loggers in a config are installed.
 
     Raises:
-        InputError: Naming the first that is not, or two hooks for the same run of W&B.
+        InputError: Naming the first that is not, or two hooks that log to one run of W&B.
     """
     asked = [('log_config.hooks', hook) for hook in (cfg.get('log_config') or {}).get('hooks', [])]
     asked += [('custom_hooks', hook) for hook in cfg.get('custom_hooks') or []]
@@ -31,11 +28,11 @@ def check_loggers(cfg: Config) -> None:
     for place, kind in kinds:
         if not isinstance(kind, str) or kind not in PACKAGES:
             continue
-        modules, package, way_out = PACKAGES[kind]
-        if any(importlib.util.find_spec(module) is None for module in modules):
-            raise InputError(f'{place}: {kind} needs the package {package}, which is not '
-                             f'installed: {way_out}, or leave the hook out')
-    of_wandb = [(place, kind) for place, kind in kinds if kind in ONE_RUN]
+        module, package = PACKAGES[kind]
+        if importlib.util.find_spec(module) is None:
+            raise InputError(f'{place}: {kind} needs the package {module}, which is not '
+                             f'installed: pip install {package}, or leave the hook out')
+    of_wandb = [(place, kind) for place, kind in kinds if kind in OF_WANDB]
     if len(of_wandb) > 1:
         place, kind = of_wandb[1]
         raise InputError(f'{place}: {kind} is the second hook for W&B, after {of_wandb[0][1]}: '

@@ -1,24 +1,14 @@
 """Logs on a full disk, which /dev/full stands for."""
 import json
 import logging
-import resource
-from collections import OrderedDict
-from types import SimpleNamespace
 
 import pytest
 from helpers.logs import logged
+from helpers.tracked import a_runner, files_of_at_most
 
-from mmseg_custom.engine.log_files import LogFile, SegTensorboardLoggerHook
+from mmseg_custom.engine.log_files import LogFile
 from mmseg_custom.engine.text_log import SegTextLoggerHook
 from mmseg_custom.files import SaveError, append_line
-
-
-def a_runner(folder, **output):
-    return SimpleNamespace(
-        rank=0, world_size=1, mode='train', iter=3, inner_iter=3, epoch=0, max_iters=8, meta=None,
-        work_dir=str(folder), timestamp='now', logger=logging.getLogger('mmseg'), hooks=[],
-        log_buffer=SimpleNamespace(output=OrderedDict(time=1., data_time=.1, **output)),
-        current_lr=lambda: [.1], current_momentum=lambda: [.9])
 
 
 def test_a_log_file_warns_once(capsys):
@@ -58,18 +48,6 @@ def test_the_json_log_loses_whole_lines(tmp_path):
     assert sum('lines are lost from here on' in line for line in lines) == 1
 
 
-def test_events_end_with_one_warning(tmp_path, capfd):
-    hook, runner = SegTensorboardLoggerHook(by_epoch=False), a_runner(tmp_path, loss=.5)
-    with logged() as lines, files_of_at_most(10):
-        hook.before_run(runner)
-        for _ in range(30):
-            hook.log(runner)
-        hook.after_run(runner)
-    assert [line for line in lines if 'lines are lost' in line] == [
-        f'{tmp_path}/tf_logs: lines are lost from here on (File too large); the run goes on']
-    assert 'Traceback' not in capfd.readouterr().err
-
-
 def test_a_line_is_appended_whole_or_not_at_all(tmp_path):
     path = str(tmp_path / 'log')
     append_line(path, 'a')
@@ -77,17 +55,3 @@ def test_a_line_is_appended_whole_or_not_at_all(tmp_path):
         append_line(path, 'b' * 10)
     append_line(path, 'c')
     assert (tmp_path / 'log').read_text() == 'a\nc\n'
-
-
-class files_of_at_most:  # noqa: N801 - read as words
-    """Lets this process write files of some bytes at most, as a full disk does."""
-
-    def __init__(self, size: int):
-        self.size = size
-
-    def __enter__(self):
-        self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.before[1]))
-
-    def __exit__(self, *_):
-        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)

@@ -3,6 +3,7 @@
 All calls name the run, so that the heads of a sweep are runs at the same time.
 """
 import json
+import logging
 import os
 import os.path as osp
 import time
@@ -59,6 +60,8 @@ class MlflowTracker(Tracker):
         """
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)
+        for library in ('mlflow', 'alembic'):  # print how tables are made, and each failed call
+            logging.getLogger(library).setLevel(logging.CRITICAL)
         try:
             from mlflow import MlflowClient
             self._client = MlflowClient(self.tracking_uri)
@@ -72,7 +75,7 @@ class MlflowTracker(Tracker):
             if not type(error).__module__.startswith(('mlflow', 'sqlalchemy', 'alembic')) and (
                     not isinstance(error, ImportError)):
                 raise
-            raise refused('MlflowLoggerHook', error,
+            raise refused('log_config.hooks: MlflowLoggerHook', error,
                           f'check tracking_uri={self.tracking_uri!r} or MLFLOW_TRACKING_URI, and '
                           'exp_name') from error
         write_run(runner.work_dir, 'mlflow', self._id)

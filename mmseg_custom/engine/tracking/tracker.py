@@ -57,7 +57,7 @@ class SavedCheckpoint(NamedTuple):
         path: Absolute path of the file or folder.
         iteration: Iteration in its name, or None.
         size: Size in bytes; None of a folder.
-        sha256: SHA-256, if this process has computed it before; else None.
+        sha256: SHA-256 of the file, if this process has computed it before; else None.
     """
     role: str
     path: str
@@ -68,9 +68,9 @@ class SavedCheckpoint(NamedTuple):
     @classmethod
     def of(cls, role: str, path: str) -> 'SavedCheckpoint':
         """Describes a checkpoint without reading it."""
-        numbers_in_name = re.findall(r'\d+', osp.basename(path))
-        return cls(role, osp.abspath(path), int(numbers_in_name[-1]) if numbers_in_name else None,
-                   osp.getsize(path) if osp.isfile(path) else None, known_sha256(path))
+        named, is_file = re.findall(r'\d+', osp.basename(path)), osp.isfile(path)
+        return cls(role, osp.abspath(path), int(named[-1]) if named else None,
+                   osp.getsize(path) if is_file else None, known_sha256(path) if is_file else None)
 
     @property
     def facts(self) -> dict[str, str | int]:
@@ -170,7 +170,10 @@ class Tracker(LoggerHook):
         for role, path in _checkpoints(runner):
             if (role, path) not in self._noted and osp.exists(path):
                 self._noted.add((role, path))
-                self._guarded(runner, self.note, SavedCheckpoint.of(role, path), runner.iter + 1)
+                self._guarded(runner, self._note, role, path, runner.iter + 1)
+
+    def _note(self, role: str, path: str, step: int) -> None:
+        self.note(SavedCheckpoint.of(role, path), step)
 
     def _guarded(self, runner: BaseRunner, call: Callable, *arguments: object) -> None:
         """Calls a tracker; the first error is a warning, after which it is left alone."""

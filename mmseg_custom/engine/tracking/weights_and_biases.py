@@ -75,10 +75,11 @@ class WandbTracker(Tracker):
         except Exception as error:
             if not type(error).__module__.startswith(('wandb', 'pydantic')):
                 raise
-            raise refused(type(self).__name__, error,
+            raise refused('log_config.hooks: a hook for W&B', error,
                           'run `wandb login`, or set WANDB_MODE=offline') from error
-        runner.logger.info('W&B: run %s, %s', self._tracked.id,
-                           self._tracked.url or f'offline in {osp.dirname(self._tracked.dir)}')
+        where = (f'offline in {osp.dirname(self._tracked.dir)}' if self._tracked.offline
+                 else self._tracked.url)
+        runner.logger.info('W&B: run %s, %s', self._tracked.id, where)
         return lines
 
     def _options(self, wandb: Any, work_dir: str, earlier: str | None,
