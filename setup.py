@@ -1,4 +1,4 @@
-"""Installs `mmseg_custom`, and beside it what lets mmseg find a stand-in for mmcv's compiled ops."""
+"""Installs `mmseg_custom`, and beside it a stand-in for mmcv's compiled ops."""
 
 import os
 import re
@@ -65,8 +65,8 @@ setup(
         'mmseg_custom.visualization.report': ['templates/*'],
         'mmseg_custom.visualization.web': ['*.html', '*.css', '*.js'],
     },
-    # See mmseg_custom/compat/mmcv_without_ops.py. As data files they are copies in editable installs
-    # too, which do not fail when the checkout is gone, and leave with `pip uninstall`.
+    # See mmseg_custom/compat/mmcv_without_ops.py. As data files they are copied by editable
+    # installs too, so that Python starts when the checkout is gone; `pip uninstall` removes them.
     data_files=[('', ['mmseg_custom/compat/mmcv_without_ops.py',
                       'mmseg_custom/compat/mmcv_without_ops.pth'])],
     cmdclass={'install_data': DataInSitePackages},

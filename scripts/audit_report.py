@@ -29,12 +29,12 @@ def report(packages: list[dict]) -> tuple[int, str]:
                      f'fixed in {fixed}: {about}')
     if found:
         lines.append(f'audit: {len(found)} advisories: update with `make lock OPTIONS='
-                     '"--upgrade-package NAME"`, or explain why not in docs/dependencies.md and give '
-                     'OPTIONS="--ignore-vuln ID"')
+                     '"--upgrade-package NAME"`, or explain why not in docs/dependencies.md and '
+                     'give OPTIONS="--ignore-vuln ID"')
     if skipped:
         lines.append(f'audit: {len(skipped)} of {len(packages)} packages were not audited, the '
-                     f'service does not know them ({skipped[0]} ...): is this index a mirror without '
-                     'advisories? Run it where the Python Package Index itself answers')
+                     f'service does not know them ({skipped[0]} ...): is it a mirror without '
+                     'advisories? Run this where the Python Package Index itself answers')
     if not lines:
         lines.append(f'audit: nothing is known against {len(packages)} packages')
     return (1 if found else 2 if skipped else 0), '\n'.join(lines)

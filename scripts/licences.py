@@ -4,20 +4,21 @@
 
 tests/test_supply_chain.py fails where the page and the locks differ.
 """
-from pathlib import Path
-
 from packages import ROOT, all_packages, licences
 
 PAGE = ROOT / 'docs' / 'licences.md'
 HEAD = """\
 # Licences of all dependencies
 
-What `make setup` installs, the dependencies of dependencies too, by their installed metadata (Python 3.11 on Linux;
-what only other versions or systems need was looked up). Written by `make licences`; a test holds that it fits the
-locks. What each package that this project asks for itself is for, is on the page of [dependencies](dependencies.md).
-This project is under Apache-2.0 and contains none of them; an image of [containers](containers.md) does.
+What `make setup` installs, with the dependencies of dependencies, by the metadata of the packages
+(Python 3.11 on Linux; what only other versions or systems need was looked up). `make licences`
+writes this page, and a test holds that it fits the locks. The page of
+[dependencies](dependencies.md) says what each package is for that this project itself asks for.
+This project is under Apache-2.0 and contains none of these packages; an image of
+[containers](containers.md) does.
 
-"at run time" is what training, testing and export need, "development" what tests, style and docs add.
+"At run time" is what training, testing and export need, "development" what tests, style and docs
+add.
 
 | package | licence | for | needed by |
 |---|---|---|---|
@@ -47,4 +48,4 @@ def page() -> str:
 
 
 if __name__ == '__main__':
-    Path(PAGE).write_text(page(), encoding='utf-8')
+    PAGE.write_text(page(), encoding='utf-8')

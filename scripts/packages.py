@@ -1,6 +1,7 @@
 """The packages of requirements/*.lock, and their licences by the metadata that is installed."""
 import re
 from collections.abc import Iterator
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -69,10 +70,11 @@ def read_lock(lock: str) -> Iterator[Locked]:
     for block in re.split(r'\n(?=\w)', text):
         head = re.match(r'([\w.-]+)==(\S+)(?: ; (.*?))?(?: \\)?\n', block)
         assert head is not None, f'requirements/{lock}.lock: not a pinned package: {block[:80]!r}'
-        needed_by = re.sub(r'(?m)^ *#(?: +via)? ?', '\n', block[block.find('    #'):]).split('\n')
-        yield Locked(head[1], head[2], head[3] or '', tuple(re.findall('sha256:([0-9a-f]+)', block)),
-                     tuple(line.strip() for line in needed_by
-                           if line.strip() and not line.strip().startswith('-c ')), lock)
+        comments = re.findall('(?m)^ *#(?: +via)? *(.*)$', block)
+        yield Locked(head[1], head[2], head[3] or '',
+                     hashes=tuple(re.findall('sha256:([0-9a-f]+)', block)),
+                     needed_by=tuple(line for line in comments if line and line[:3] != '-c '),
+                     lock=lock)
 
 
 def all_packages() -> list[Locked]:
@@ -86,6 +88,7 @@ def all_packages() -> list[Locked]:
     return sorted(found.values())
 
 
+@cache
 def licences() -> dict[str, str]:
     """Returns the licence of every package of the locks that is installed here, or known.
 
@@ -135,5 +138,5 @@ def bsd(package: metadata.Distribution) -> str:
             text = ' '.join(Path(str(path.locate())).read_text(errors='replace').split())
             if 'Redistribution and use in source and binary forms' in text:
                 return 'BSD-3-Clause' if 'endorse or promote' in text else 'BSD-2-Clause'
-    raise ValueError(f'{package.metadata["Name"]}: its metadata names no licence: read the package, '
-                     'and write what it says into READ of scripts/packages.py')
+    raise ValueError(f'{package.metadata["Name"]}: its metadata names no licence: read the '
+                     'package, and write what it says into READ of scripts/packages.py')

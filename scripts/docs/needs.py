@@ -15,6 +15,8 @@ VOCABULARY = {
     'GPUs': 'several CUDA devices',
     'network': 'a network connection',
     'Slurm': 'a Slurm cluster',
+    'Docker': 'Docker, and for GPUs the NVIDIA container toolkit',
+    'Apptainer': 'Apptainer',
     'root': 'the rights of root',
     'minutes': 'minutes of time on a CPU',
 }

@@ -31,8 +31,8 @@ RUN_BY = {
     'docs/first_hour.md': 'test_first_hour.py',
 }
 # What commands may call beside this project's files.
-PROGRAMS = {'cat', 'cd', 'cp', 'git', 'head', 'hf', 'mkdir', 'pip', 'pre-commit', 'sha256sum',
-            'source', 'wget'}
+PROGRAMS = {'apptainer', 'cat', 'cd', 'cp', 'docker', 'export', 'git', 'head', 'hf', 'mkdir', 'pip',
+            'pre-commit', 'sha256sum', 'source', 'wget'}
 LAUNCHERS = {'dist_train.sh': ('tools/train.py', 'CONFIG N'),
              'dist_test.sh': ('tools/test.py', 'CONFIG CHECKPOINT N'),
              'slurm_train.sh': ('tools/train.py', 'PARTITION NAME CONFIG'),
