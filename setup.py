@@ -38,7 +38,7 @@ setup(
     version=version(),
     description='InternViT backbones, heads and recipes for MMSegmentation 0.30',
     license='Apache-2.0',
-    python_requires='>=3.10,<3.13',
+    python_requires='>=3.10,<3.15',
     packages=find_packages(include=['mmseg_custom', 'mmseg_custom.*']),
     package_data={
         'mmseg_custom.datasets.few_shot': ['*.json'],

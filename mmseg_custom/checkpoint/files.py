@@ -204,7 +204,11 @@ def _torch_load(path: str, mapped: bool) -> object:
 
 def _load_values(path: str, mapped: bool, unread: Sequence[tuple[type, str]] = ()) -> object:
     with torch.serialization.safe_globals([*_metadata_types(), *unread]):
-        return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
+        if not path.endswith('.safetensors'):
+            return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
+        # From 2.15 on PyTorch believes this name, and it maps files by their names alone.
+        with open(path, 'rb') as file:
+            return torch.load(file, map_location='cpu', weights_only=True)
 
 
 def _refusal(path: str, error: Exception) -> str:

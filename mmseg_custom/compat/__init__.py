@@ -1,8 +1,10 @@
 """What OpenMMLab 1.x needs on today's PyTorch. Each piece says why, and when it can go."""
 import importlib
+import importlib.util
 import os
 import sys
 from functools import cache, wraps
+from types import SimpleNamespace
 
 import torch
 
@@ -28,6 +30,17 @@ def stand_in_for_mmcv_ops() -> None:
     except ImportError:
         sys.modules['mmcv._ext'] = importlib.import_module('mmseg_custom.compat._ext')
     import_inference()
+
+
+def look_for_mmcv_ops() -> None:
+    """Lets mmcv build optimizers with ``paramwise_cfg`` on Python 3.14.
+
+    It asks ``pkgutil.find_loader`` whether its ops are compiled, which Python 3.14 removed. Can go
+    with mmcv 1.x.
+    """
+    import mmcv.utils.ext_loader as ext_loader
+    if not hasattr(ext_loader.pkgutil, 'find_loader'):
+        ext_loader.pkgutil = SimpleNamespace(find_loader=importlib.util.find_spec)
 
 
 def copy_batches_on_streams() -> None:
