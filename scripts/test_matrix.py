@@ -56,6 +56,7 @@ class Cell:
         name: Its name.
         python: Version of Python, such as 3.10.
         packages: Requirements in the place of those of requirements/runtime.txt and test.txt.
+        without: Names of packages that are left out: optional ones, which do not go together there.
         optional: Whether the packages of test.txt are installed, which are optional.
         tests: Files and folders of tests; empty: all that depend on versions.
     """
@@ -63,6 +64,7 @@ class Cell:
     name: str
     python: str
     packages: Sequence[str] = ()
+    without: Sequence[str] = ()
     optional: bool = True
     tests: Sequence[str] = ()
 
@@ -106,7 +108,8 @@ def requirements_of(cell: Cell) -> list[str]:
         for line in requirement_lines(ROOT / 'requirements' / f'{name}.txt'):
             requirement = Requirement(line)
             package = canonicalize_name(requirement.name)
-            if package in LINT or name == 'test' and not cell.optional and package != 'pytest':
+            if package in (*LINT, *cell.without) or (
+                    name == 'test' and not cell.optional and package != 'pytest'):
                 continue
             if requirement.marker is None or requirement.marker.evaluate(environment):
                 wanted.setdefault(package, f'{requirement.name}{requirement.specifier}')
