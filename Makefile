@@ -23,7 +23,7 @@ test: setup ## run the tests
 	@$(RUN) python -m pytest
 
 test-matrix: setup ## run them on several versions of Python, PyTorch ...; OPTIONS="lowest newest"
-	@$(RUN) python scripts/test_matrix.py $(OPTIONS)
+	@$(RUN) python scripts/matrix $(OPTIONS)
 
 test-slow: setup ## run the tests that take longer
 	@$(RUN) python -m pytest -m slow --ignore=tests/faults

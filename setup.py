@@ -58,7 +58,7 @@ setup(
         'torch>=2.6',
         'torchvision>=0.21',
         'timm>=1.0',
-        'numpy>=1.24',
+        'numpy>=1.26',
         'safetensors>=0.4',
         'mmcv-full==1.7.2',
         'mmsegmentation==0.30.0',

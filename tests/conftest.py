@@ -12,6 +12,7 @@ from helpers.commands import ROOT, free_port
 from helpers.data import draw_data
 from helpers.logs import reset_loggers
 from helpers.pauses import end_without_a_pause
+from helpers.unavailable import skip_if_unavailable
 from helpers.zygote import Zygote
 from slurm.cluster import missing
 
@@ -32,6 +33,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_report_header() -> str:
     """Says what `make test` leaves out, and why."""
     return f'tests/slurm, no part of `make test`: {missing() or "`make test-slurm` runs it"}'
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    """Skips a test that fails for want of an optional package, or of a newer PyTorch."""
+    report = yield
+    skip_if_unavailable(report, str(item.path), item.location[1] or 0)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):
+    """Skips a file whose imports fail for the same reasons."""
+    report = yield
+    skip_if_unavailable(report, str(collector.path), 0)
+    return report
 
 
 @pytest.fixture(scope='session')

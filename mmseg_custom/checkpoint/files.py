@@ -232,8 +232,7 @@ def _metadata_types() -> list:
     numpy scalars come from ``best_score`` and ``hook_msgs``, ConfigDict from ``meta['config']``.
     The latter is read as a plain ordered dict, so that mmcv is not needed to read a file.
     """
-    multiarray = getattr(np, '_core', None) or np.core  # numpy 2 renamed it
-    multiarray = multiarray.multiarray
+    from numpy._core import multiarray  # which numpy 1.26 has under the name of numpy 2, too
     types = [np.ndarray, np.dtype, (range, 'builtins.range'), (range, '__builtin__.range'),
              (OrderedDict, 'mmcv.utils.config.ConfigDict'), (OrderedDict, 'addict.addict.Dict')]
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
