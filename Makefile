@@ -2,8 +2,8 @@
 # PYTHON=/path/to/python3.12 picks the interpreter that .venv is made with.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-browser test-gpu bench gpu-pack gpu-check \
-	test-slurm lint lint-docker docs docs-serve docs-links lock audit sbom licences dist clean
+.PHONY: help setup demo test test-matrix test-slow test-faults test-browser test-gpu bench gpu-pack \
+	gpu-check test-slurm lint lint-docker docs docs-serve docs-links lock audit sbom licences dist clean
 
 # The commands of the project call `python` (or $PYTHON): let it be the one in .venv.
 RUN = PYTHON=python PATH="$(CURDIR)/.venv/bin:$$PATH"
@@ -21,6 +21,9 @@ demo: setup ## draw data, train on it, evaluate, and make a picture of the resul
 
 test: setup ## run the tests
 	@$(RUN) python -m pytest
+
+test-matrix: setup ## run them on several versions of Python, PyTorch ...; OPTIONS="lowest newest"
+	@$(RUN) python scripts/matrix $(OPTIONS)
 
 test-slow: setup ## run the tests that take longer
 	@$(RUN) python -m pytest -m slow --ignore=tests/faults

@@ -57,7 +57,7 @@ setup(
         'Programming Language :: Python :: 3',
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
-    python_requires='>=3.10,<3.13',
+    python_requires='>=3.10,<3.15',
     packages=find_packages(include=['mmseg_custom', 'mmseg_custom.*']),
     package_data={
         'mmseg_custom.datasets.few_shot': ['*.json'],
@@ -77,7 +77,7 @@ setup(
         'torch>=2.6',
         'torchvision>=0.21',
         'timm>=1.0',
-        'numpy>=1.24',
+        'numpy>=1.26',
         'safetensors>=0.4',
         'mmcv-full==1.7.2',
         'mmsegmentation==0.30.0',

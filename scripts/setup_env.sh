@@ -41,7 +41,7 @@ print(version, sys.executable if own else "%s/bin/python%s" % (sys.base_prefix, 
 }
 
 supported() {
-    case $1 in 3.10 | 3.11 | 3.12) true ;; *) false ;; esac
+    case $1 in 3.10 | 3.11 | 3.12 | 3.13 | 3.14) true ;; *) false ;; esac
 }
 
 has_venv() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
@@ -53,7 +53,7 @@ find_python() {
     if [ -n "${PYTHON:-}" ]; then
         set -- "$PYTHON"
     else
-        set -- python3 python3.12 python3.11 python3.10
+        set -- python3 python3.14 python3.13 python3.12 python3.11 python3.10
     fi
     for name; do
         found=$(describe_python "$name") || continue
@@ -87,10 +87,10 @@ apt_install() {
 no_python() {
     found=$(describe_python "${PYTHON:-python3}") || found=''
     if [ -z "$found" ]; then
-        die "${PYTHON:-python3} is missing or does not run: this project needs Python 3.10 to 3.12" \
+        die "${PYTHON:-python3} is missing or does not run: this project needs Python 3.10 to 3.14" \
             '(on Debian and Ubuntu: apt-get install python3 python3-venv)'
     fi
-    die "${PYTHON:-python3} is Python ${found%% *}: this project needs 3.10 to 3.12;" \
+    die "${PYTHON:-python3} is Python ${found%% *}: this project needs 3.10 to 3.14;" \
         'install one of these and name it: make PYTHON=/path/to/python3.12 setup'
 }
 
@@ -98,7 +98,7 @@ no_python() {
 need_python() {
     if ! find_python; then
         [ -z "${PYTHON:-}" ] || no_python
-        packages='python3.12-venv python3.11-venv python3.10-venv'
+        packages='python3.14-venv python3.13-venv python3.12-venv python3.11-venv python3.10-venv'
         command -v python3 >/dev/null 2>&1 || packages="python3-venv $packages"
         for package in $packages; do
             apt_install "$package" && find_python && break
@@ -246,10 +246,10 @@ install_all() {
     start_compiling
     say 'MMSegmentation and this package'
     # Built with the setuptools above, which the locks know, where pip would fetch one unchecked.
-    # PyTorch is there, with which mmcv-full would compile its ops if it were not told.
-    export MMCV_WITH_OPS=0
+    export PYTHONPATH="$here/scripts/mmcv_build" # lets mmcv-full be built, without its ops
     # shellcheck disable=SC2086 # it holds several options
     pip_install MMSegmentation --no-deps --no-build-isolation --use-pep517 $openmmlab
+    unset PYTHONPATH
     pip_install 'this package' --no-deps --no-build-isolation --editable .
     rm -rf "$TMPDIR"
     finish_compiling

@@ -14,6 +14,7 @@ from helpers.commands import ROOT, free_port
 from helpers.data import draw_data
 from helpers.logs import reset_loggers
 from helpers.pauses import end_without_a_pause, leave_configs_unformatted
+from helpers.unavailable import skip_if_unavailable
 from helpers.zygote import Zygote
 from slurm.cluster import missing
 
@@ -41,6 +42,22 @@ def pytest_collection_finish() -> None:
     """Spares the garbage collector the modules of all tests and libraries, which stay."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    """Skips a test that fails for want of an optional package, or of a newer PyTorch."""
+    report = yield
+    skip_if_unavailable(report, str(item.path), item.location[1] or 0)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):
+    """Skips a file whose imports fail for the same reasons."""
+    report = yield
+    skip_if_unavailable(report, str(collector.path), 0)
+    return report
 
 
 @pytest.fixture(scope='session')

@@ -204,7 +204,11 @@ def _torch_load(path: str, mapped: bool) -> object:
 
 def _load_values(path: str, mapped: bool, unread: Sequence[tuple[type, str]] = ()) -> object:
     with torch.serialization.safe_globals([*_metadata_types(), *unread]):
-        return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
+        if not path.endswith('.safetensors'):
+            return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
+        # From 2.15 on PyTorch believes this name, and it maps files by their names alone.
+        with open(path, 'rb') as file:
+            return torch.load(file, map_location='cpu', weights_only=True)
 
 
 def _refusal(path: str, error: Exception) -> str:
@@ -228,8 +232,7 @@ def _metadata_types() -> list:
     numpy scalars come from ``best_score`` and ``hook_msgs``, ConfigDict from ``meta['config']``.
     The latter is read as a plain ordered dict, so that mmcv is not needed to read a file.
     """
-    multiarray = getattr(np, '_core', None) or np.core  # numpy 2 renamed it
-    multiarray = multiarray.multiarray
+    from numpy._core import multiarray  # which numpy 1.26 has under the name of numpy 2, too
     types = [np.ndarray, np.dtype, (range, 'builtins.range'), (range, '__builtin__.range'),
              (OrderedDict, 'mmcv.utils.config.ConfigDict'), (OrderedDict, 'addict.addict.Dict')]
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import sys
 from functools import cache, wraps
+from types import SimpleNamespace
 
 import torch
 
@@ -35,6 +36,17 @@ def stand_in_for_mmcv_ops() -> None:
         spec.loader.exec_module(module)
         sys.modules[mmcv_without_ops.NAME] = module
     import_inference()
+
+
+def look_for_mmcv_ops() -> None:
+    """Lets mmcv build optimizers with ``paramwise_cfg`` on Python 3.14.
+
+    It asks ``pkgutil.find_loader`` whether its ops are compiled, which Python 3.14 removed. Can go
+    with mmcv 1.x.
+    """
+    import mmcv.utils.ext_loader as ext_loader
+    if not hasattr(ext_loader.pkgutil, 'find_loader'):
+        ext_loader.pkgutil = SimpleNamespace(find_loader=importlib.util.find_spec)
 
 
 def copy_batches_on_streams() -> None:

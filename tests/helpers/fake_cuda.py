@@ -491,6 +491,8 @@ def _is_free(func) -> bool:
 class _Stream:
     """A stream, or an event of one, that is always done."""
 
+    stream_id, device_index, device_type = 0, 0, 1  # which FSDP2 of PyTorch 2.15 reads
+
     def __init__(self, *_, **__):
         self.device, self.cuda_stream, self.stream = CUDA, 0, self
 
