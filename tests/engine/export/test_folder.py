@@ -116,20 +116,22 @@ def test_results_of_another_checkpoint(small, tmp_path, figures):
     assert 'None: no test of this checkpoint' in (tmp_path / 'out/README.md').read_text()
 
 
-MASKS = dict(_delete_=True, type='SegformerHead', in_channels=[32], in_index=[0], channels=8,
-             num_classes=150)
-
-
-@pytest.mark.parametrize('settings, message', [
-    ({'model.decode_head': MASKS}, "model.decode_head.type='SegformerHead' cannot be exported"),
-    ({'model.neck': dict(type='FPN', in_channels=[32], out_channels=32, num_outs=1)},
+@pytest.mark.parametrize('change, message', [
+    ("model['decode_head'] = dict(_delete_=True, type='SegformerHead', in_channels=[32], "
+     "in_index=[0], channels=8, num_classes=150)",
+     "model.decode_head.type='SegformerHead' cannot be exported"),
+    ("model['neck'] = dict(type='FPN', in_channels=[32], out_channels=32, num_outs=1)",
      'model.neck cannot be exported'),
-    ({'data.test.pipeline.1.transforms.2': dict(type='RGB2Gray')}, 'step RGB2Gray'),
+    ("model['decode_head'].update(act_cfg=dict(type='Swish'), num_convs=1)",
+     'model.decode_head has layers that mmcv alone can build'),
+    ("test_pipeline[1]['transforms'].insert(1, dict(type='RGB2Gray'))", 'step RGB2Gray'),
 ])
-def test_what_cannot_be_exported_is_refused(small, tmp_path, settings, message):
-    write_checkpoint(small / 'small.py', tmp_path / 'a.pth', settings)
+def test_what_cannot_be_exported_is_refused(small, tmp_path, change, message):
+    config = write_config(tmp_path / 'a.py', small / 'ADEChallengeData2016',
+                          extra=f'{SMALL_LINEAR}{change}\n')
+    write_checkpoint(config, tmp_path / 'a.pth')
     with pytest.raises(InputError) as error:
-        export(small / 'small.py', tmp_path / 'a.pth', tmp_path / 'out', settings)
+        export(config, tmp_path / 'a.pth', tmp_path / 'out')
     assert message in str(error.value) and not list(tmp_path.glob('out*'))
 
 
