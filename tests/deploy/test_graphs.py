@@ -18,7 +18,7 @@ def test_labels_of_graphs_are_those_of_tests(tmp_path, run_tool, monkeypatch):
     pytest.importorskip('onnxruntime')
     monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path / 'cache'))
     config = write_config(tmp_path / 'small.py', draw_validation(tmp_path),
-                          extra={**SMALL_LINEAR, 'precision': 'fp32'})
+                          extra=f"{SMALL_LINEAR}precision = 'fp32'\n")
     checkpoint, out = tmp_path / 'small.pth', tmp_path / 'out'
     write_checkpoint(config, checkpoint)
     code, output, _ = run_tool('export.py', config, checkpoint, out, '--onnx', '--aot')
