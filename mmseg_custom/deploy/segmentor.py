@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, hint
 from ..models.segmentors.image_views import ImageView
 from ..models.segmentors.window_inference import WindowInference
 from .build import build_parts, fill_from, set_precision
@@ -23,6 +23,7 @@ from .config import read_config
 from .hub import locate_folder
 from .images import ImageSource, read_image
 from .preprocessing import Preprocessing
+from .runtimes import RUNTIMES, open_runtime
 
 IMAGES_AT_ONCE = 8  # whose windows go through the network together; their logits are in memory
 Labels = np.ndarray
@@ -65,8 +66,9 @@ class Segmentor(WindowInference, nn.Module):
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str],
                         device: str | torch.device | None = None,
-                        revision: str | None = None) -> 'Segmentor':
-        """Loads an exported segmentor. No code of the folder is run.
+                        revision: str | None = None, runtime: str = 'torch',
+                        threads: int | None = None) -> 'Segmentor':
+        """Loads an exported segmentor. No code of the folder is run, except with runtime 'aot'.
 
         On the CPU, weights are views of the mapped file: the file must not be changed in place.
 
@@ -75,14 +77,23 @@ class Segmentor(WindowInference, nn.Module):
                 hub that holds one, which needs the library huggingface_hub.
             device: Device to compute on. Default: 'cuda' where there is a GPU, else 'cpu'.
             revision: Branch, tag or commit of the repository.
+            runtime: What runs the network: 'torch', 'onnx' (onnxruntime on ``model.onnx``), or
+                'aot' (``model.pt2`` of AOTInductor, which is machine code of the folder).
+            threads: Number of threads of onnxruntime on the CPU; default: as many as PyTorch has.
 
         Raises:
-            InputError: If the folder is not one of this format, of a later version or damaged, or
-                the repository cannot be fetched.
+            InputError: If the folder is not one of this format, of a later version or damaged, the
+                repository cannot be fetched, or there is nothing for the runtime.
         """
+        if runtime not in RUNTIMES:
+            raise InputError(f'runtime={runtime!r}{hint(runtime, RUNTIMES)}: expected one of '
+                             f'{", ".join(map(repr, RUNTIMES))}')
         folder = locate_folder(os.fspath(name), revision)
         config = read_config(folder)
-        place = _choose_device(device)
+        place = choose_device(device)
+        if runtime != 'torch':
+            return cls(config, *build_parts(config, folder), place,
+                       open_runtime(runtime, folder, place, threads))
         segmentor = cls(config, *build_parts(config, folder), place)
         set_precision(segmentor, config, place.type)
         fill_from(segmentor, folder)
@@ -143,7 +154,7 @@ class Segmentor(WindowInference, nn.Module):
         return super().window_logits(windows, metas, lockstep)
 
 
-def _choose_device(device: str | torch.device | None) -> torch.device:
+def choose_device(device: str | torch.device | None) -> torch.device:
     """Returns the device to compute on.
 
     Raises:

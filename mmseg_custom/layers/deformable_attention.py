@@ -127,5 +127,5 @@ def cell_centers(grids: Sequence[Grid], device: torch.device) -> Tensor:
     for h, w in grids:
         y = (torch.arange(h, dtype=torch.float32, device=device) + 0.5) / h
         x = (torch.arange(w, dtype=torch.float32, device=device) + 0.5) / w
-        found.append(torch.stack([x.repeat(h), y.repeat_interleave(w)], dim=-1))
+        found.append(torch.stack([x.expand(h, -1), y[:, None].expand(-1, w)], dim=-1).flatten(0, 1))
     return torch.cat(found)

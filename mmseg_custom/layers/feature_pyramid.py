@@ -2,12 +2,29 @@
 
 B batch, C channels, h w patch grid.
 """
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from .init import init_by_fan_out
 from .norm import EPS, LayerNorm2d
+from .resize import is_known
 
 LEVELS = ('up1', 'up2', 'up3', 'up4')  # names of the modules, in order of their strides
+
+
+class Halving(nn.MaxPool2d):
+    """Keeps the largest of each 2x2 cells; a last row or column without a neighbour is left out."""
+
+    def __init__(self) -> None:
+        super().__init__(kernel_size=2, stride=2)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h // 2, w // 2)."""
+        if is_known(maps.shape[-2:]):
+            return super().forward(maps)
+        # PyTorch's pooling would make a graph for even grids alone.
+        rows = torch.maximum(maps[..., :-1:2, :], maps[..., 1::2, :])
+        return torch.maximum(rows[..., :-1:2], rows[..., 1::2])
 
 
 def build_pyramid(dim: int, with_final_norm: bool = False) -> dict[str, nn.Sequential]:
@@ -31,7 +48,7 @@ def build_pyramid(dim: int, with_final_norm: bool = False) -> dict[str, nn.Seque
         nn.Sequential(upsample(), LayerNorm2d(dim, eps=EPS), nn.GELU(), upsample(), final()),
         nn.Sequential(upsample(), final()),
         nn.Sequential(nn.Identity(), final()),
-        nn.Sequential(nn.MaxPool2d(kernel_size=2, stride=2), final())]
+        nn.Sequential(Halving(), final())]
     for level in levels:
         level.apply(init_by_fan_out)
     return dict(zip(LEVELS, levels))

@@ -129,7 +129,7 @@ class MaskedBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
     def _attend(self, x: Tensor, angles: Tensor, mask: Tensor | None) -> Tensor:
-        num_queries = x.shape[1] - len(angles)
+        num_queries = x.shape[1] - angles.shape[0]
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = (torch.cat([y[:, :, :num_queries], rotate(y[:, :, num_queries:], angles)], dim=2)
                 for y in (q, k))  # (B, heads, Q + N, d)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .resize import resize_bicubic
+from .resize import is_known, resize_bicubic
 
 
 def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, int],
@@ -36,9 +36,7 @@ def resample_pos_embed(pos_embed: Tensor, grid: tuple[int, int],
     if side * side != patches.shape[1]:
         raise ValueError(f'position embedding of {patches.shape[1]} patches: '
                          'expected a square grid')
-    # Lengths are symbolic where a network for images of any size is exported.
-    known = all(isinstance(length, int) for length in grid)
-    if known and (side, side) == tuple(grid):
+    if is_known(grid) and (side, side) == tuple(grid):
         return pos_embed
     square = patches.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)  # (1, D, side, side)
     patches = resize_bicubic(square, grid).flatten(2).transpose(1, 2)  # (1, h*w, D)

@@ -42,12 +42,26 @@ class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, H, W)."""
-        if not (_deterministic_on_gpu(maps) and _differentiated(maps)):
+        known = is_known(maps.shape[-2:])  # else nor are the cells of each mean
+        if known and not (_deterministic_on_gpu(maps) and _differentiated(maps)):
             return super().forward(maps)
         rows, columns = (self.output_size if isinstance(self.output_size, tuple)
                          else (self.output_size, self.output_size))
         size = (rows or maps.shape[-2], columns or maps.shape[-1])
-        return _along_both(maps, size, F.adaptive_avg_pool1d)
+        if known:
+            return _along_both(maps, size, F.adaptive_avg_pool1d)
+        of_rows, of_columns = (_pooling_matrix(length, to, maps)
+                               for length, to in zip(maps.shape[-2:], size))
+        return of_rows @ (maps @ of_columns.T)
+
+
+def _pooling_matrix(length: int, to: int, like: Tensor) -> Tensor:
+    """Returns the share (to, length) of each cell of a line in the means of adaptive pooling."""
+    cells = torch.arange(length, device=like.device)
+    means = torch.arange(to, device=like.device)[:, None]
+    inside = ((cells + 1) * to > means * length) & (cells * to < (means + 1) * length)
+    shares = inside.to(like.dtype)
+    return shares / shares.sum(1, keepdim=True)
 
 
 def _along_both(maps: Tensor, size: Size, operation: Callable[[Tensor, int], Tensor]) -> Tensor:
@@ -73,6 +87,11 @@ def _along_both(maps: Tensor, size: Size, operation: Callable[[Tensor, int], Ten
     lines = lines.view(batch, h, -1)  # (B, h, W*C)
     lines = torch.bmm(rows.expand(batch, -1, h), lines)  # (B, H, W*C)
     return lines.unflatten(2, (size[1], maps.shape[1])).permute(0, 3, 1, 2)
+
+
+def is_known(size: Size) -> bool:
+    """Returns whether sizes are numbers; in a graph for images of any size they are symbols."""
+    return all(isinstance(length, int) for length in size)
 
 
 def is_channels_last(maps: Tensor) -> bool:

@@ -23,11 +23,17 @@ def patch_angles(grid: tuple[int, int], head_dim: int, device: torch.device) -> 
         device: Device of the result.
     """
     periods = BASE ** torch.arange(0, 1, 4 / head_dim, device=device)  # (d / 4,)
-    rows, columns = ((torch.arange(0.5, n, device=device) / n * 2 - 1)[:, None] / periods
-                     for n in grid)
+    rows, columns = (_coordinates(n, periods)[:, None] / periods for n in grid)
     h, w = grid
     both = torch.cat([rows[:, None].expand(h, w, -1), columns[None].expand(h, w, -1)], dim=-1)
     return 2 * math.pi * both.flatten(0, 1)
+
+
+def _coordinates(length: int, like: Tensor) -> Tensor:
+    """Returns the centres (length,) of cells that divide the line from -1 to 1."""
+    centers = torch.arange(length, dtype=like.dtype, device=like.device) + 0.5
+    # The length is a symbol in an exported graph, and ONNX divides a float by floats alone.
+    return centers / torch.sym_float(length) * 2 - 1
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ class BackboneBlocks(nn.Module):
             raise InputError(f"{HEAD}.blocks='backbone': the head has not joined a backbone: "
                              "expected it as the decode_head of model.type='InternViTSegmentor'")
         cls_token, patches = inputs
-        own = queries.to(patches.dtype).expand(len(patches), -1, -1)
+        own = queries.to(patches.dtype).expand(patches.shape[0], -1, -1)
         tokens = torch.cat([cls_token.flatten(2).transpose(1, 2), own,
                             patches.flatten(2).transpose(1, 2)], dim=1)
         return tokens, (patches.shape[2], patches.shape[3])

@@ -204,7 +204,7 @@ class PlainMaskHead(DecodeHead):
             return tokens, grid, [partial(self.blocks.run, i) for i in range(len(self.blocks))]
         patches, grid = self._patches(inputs)
         angles = patch_angles(grid, self.head_dim, patches.device)
-        tokens = torch.cat([self.queries.expand(len(patches), -1, -1), patches], dim=1)
+        tokens = torch.cat([self.queries.expand(patches.shape[0], -1, -1), patches], dim=1)
         return tokens, grid, [partial(block, angles=angles) for block in self.blocks]
 
     def _read(self, tokens: Tensor, grid: tuple[int, int]) -> Prediction:
@@ -217,12 +217,13 @@ class PlainMaskHead(DecodeHead):
         """Feature maps [(B, C_i, h, w)] -> sum of their projections (B, N, D), and (h, w)."""
         maps = self._transform_inputs(inputs)
         maps = [maps] if torch.is_tensor(maps) else maps
-        grids = {tuple(x.shape[2:]) for x in maps}
-        if len(grids) > 1:
-            raise InputError(f'PlainMaskHead: feature maps of {len(grids)} sizes, {sorted(grids)}: '
+        grids = [(x.shape[2], x.shape[3]) for x in maps]
+        if any(grid != grids[0] for grid in grids):  # symbols of an export have no hash for a set
+            sizes = sorted(set(grids))
+            raise InputError(f'PlainMaskHead: feature maps of {len(sizes)} sizes, {sizes}: '
                              'expected one; set model.backbone.with_fpn=False')
         patches = torch.stack([lateral(x) for lateral, x in zip(self.laterals, maps)]).sum(0)
-        return patches, grids.pop()
+        return patches, grids[0]
 
     def forward_train(self, inputs: list[Tensor], img_metas: list[dict], gt_semantic_seg: Tensor,
                       train_cfg: dict | None) -> dict[str, Tensor]:

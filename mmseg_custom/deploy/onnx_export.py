@@ -1,0 +1,146 @@
+"""Network -> ONNX, written tensor by tensor and checked by onnxruntime on the spot.
+
+``model.onnx`` holds the graph, and the weights where these are small; else they are in
+``model.onnx.data``.
+"""
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, words_of
+from ..files import PART, flush, make_folder
+from ..layers.quantized_linear import quantized_layers
+from .agreement import Agreement, check_windows, compare
+from .network import WindowNetwork
+from .program import export_program
+from .recast import computing_in, dtypes_in, tensors_of, without_values
+from .runtimes import OnnxRuntime, import_extra
+
+OPSET = 20  # the first that has GELU
+LARGE = 2 ** 28  # bytes of weights from which on they have a file of their own
+DTYPES = (torch.float32, torch.float16)  # onnxruntime has no bfloat16 on the CPU to check it with
+
+
+def export_onnx(network: WindowNetwork, path: str, image_size: tuple[int, int],
+                dtype: torch.dtype = torch.float32, large: int = LARGE) -> Agreement:
+    """Writes a network as an ONNX graph for windows of any number and size, and checks it.
+
+    The graph computes what the network does where its backbone has the dtype ``dtype``; heads
+    compute in float32. Its input 'windows' and its output 'logits' are float32.
+
+    Args:
+        network: Network on the CPU, in eval mode.
+        path: File ``*.onnx``; a large network has a file of its weights beside it, ``*.onnx.data``.
+        image_size: Height and width in pixels of the windows that it will be run at.
+        dtype: Dtype of the backbone, float32 or float16.
+        large: Least number of bytes of weights that have a file of their own.
+
+    Returns:
+        How far onnxruntime agrees with PyTorch in that dtype.
+
+    Raises:
+        InputError: If a library is missing, the network cannot be exported, or the graph computes
+            something else; no file is written then.
+    """
+    _check(network, dtype)
+    part = path + PART
+    shutil.rmtree(part, ignore_errors=True)
+    make_folder(part)
+    try:
+        written = os.path.join(part, os.path.basename(path))
+        _write(network, written, image_size, dtype, large)
+        windows = check_windows(network, image_size)
+        with torch.no_grad():
+            reference = computing_in(network, dtype)
+            expected = [reference(batch) for batch in windows]
+            del reference  # before onnxruntime takes its memory
+        found = compare(expected, OnnxRuntime(written), windows)
+        found.check(dtype, 'ONNX by onnxruntime')
+        _publish(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    logging.getLogger('mmseg').info('%s: %s', path, found)
+    return found
+
+
+def _check(network: WindowNetwork, dtype: torch.dtype) -> None:
+    """Refuses what cannot be written, before anything is."""
+    if dtype not in DTYPES:
+        raise InputError(f'ONNX in {str(dtype).split(".")[-1]}: expected float32 or float16; '
+                         'onnxruntime has no bfloat16 on the CPU')
+    if any(layer.kind == 'fp8' for layer in quantized_layers(network)):
+        raise InputError('ONNX with weights in fp8: they are stored as bits that ONNX does not '
+                         "read as numbers: take frozen_dtype='int8', or none")
+    check_libraries()
+
+
+def check_libraries() -> None:
+    """Checks that what writes and runs ONNX is installed.
+
+    Raises:
+        InputError: Naming the library that is not.
+    """
+    for name in ('onnx', 'onnxscript', 'onnxruntime'):
+        import_extra(name)
+
+
+def _write(network: WindowNetwork, path: str, image_size: tuple[int, int], dtype: torch.dtype,
+           large: int) -> None:
+    """Writes graph and weights, of which one tensor at a time is in memory."""
+    made = without_values(network, dtype)
+    try:
+        program: Any = torch.onnx.export(
+            export_program(made, image_size), (), dynamo=True, opset_version=OPSET, optimize=False,
+            verbose=False, input_names=['windows'], output_names=['logits'])
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise InputError(f'{type(network.backbone).__name__} with '
+                         f'{type(network.decode_head).__name__} has an operation without a '
+                         f'counterpart in ONNX ({words_of(error)}): run it with PyTorch') from error
+    tensors, dtypes, total = tensors_of(network), dtypes_in(network, dtype), 0
+    for name, value in program.model.graph.initializers.items():
+        if name in tensors:
+            tensor = tensors[name]
+            value.const_value = _read_later(tensor, dtypes[id(tensor)], value.const_value, name)
+            total += value.const_value.nbytes
+    with _quiet('onnxscript'):
+        program.optimize()
+    program.save(path, external_data=total >= large)
+
+
+def _read_later(tensor: Tensor, dtype: torch.dtype, like: Any, name: str) -> Any:
+    """Returns a tensor of ONNX that is cast when it is written."""
+    import onnx_ir as ir  # which onnxscript brings
+    from onnx_ir.tensor_adapters import TorchTensor
+    return ir.LazyTensor(lambda: TorchTensor(tensor.detach().to('cpu', dtype), name),
+                         dtype=like.dtype, shape=like.shape, name=name)
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Silences warnings of a library's log, here of constants that it does not fold."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _publish(part: str, path: str) -> None:
+    """Moves the files of a folder to their place, the weights first."""
+    names = sorted(os.listdir(part), key=len, reverse=True)  # model.onnx.data, model.onnx
+    folder = os.path.dirname(os.path.abspath(path))
+    for old in (path, f'{path}.data'):  # a graph does not go with the weights of another
+        if os.path.exists(old):
+            os.remove(old)
+    for name in names:
+        flush(os.path.join(part, name))
+        os.replace(os.path.join(part, name), os.path.join(folder, name))
+    flush(folder)
