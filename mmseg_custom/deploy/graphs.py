@@ -10,20 +10,38 @@ import os
 import torch
 
 from .agreement import Agreement
-from .aot import export_aot
+from .aot import check_compiler, export_aot
 from .network import WindowNetwork
-from .onnx_export import export_onnx
+from .onnx_export import check_libraries, export_onnx
 from .program import LEAST_CELLS
 from .runtimes import AOT, ONNX
-from .segmentor import Segmentor
+from .segmentor import Segmentor, choose_device
 
 
-def add_onnx(folder: str, dtype: torch.dtype = torch.float32) -> Agreement:
+def check_graphs(onnx: bool, aot: bool, device: str) -> None:
+    """Checks that graphs can be written here, before a folder is.
+
+    Args:
+        onnx: Whether :func:`add_onnx` will be called.
+        aot: Whether :func:`add_aot` will be.
+        device: Its device.
+
+    Raises:
+        InputError: If a library, a compiler or the device is missing.
+    """
+    if onnx:
+        check_libraries()
+    if aot:
+        check_compiler()
+        choose_device(device)
+
+
+def add_onnx(folder: str, dtype: str = 'float32') -> Agreement:
     """Writes the network of an exported segmentor as an ONNX graph into its folder.
 
     Args:
         folder: Folder that ``tools/export.py`` wrote.
-        dtype: Dtype that the backbone computes in, float32 or float16.
+        dtype: Dtype that the backbone computes in, 'float32' or 'float16'.
 
     Returns:
         How far onnxruntime agrees with PyTorch in that dtype.
@@ -33,7 +51,8 @@ def add_onnx(folder: str, dtype: torch.dtype = torch.float32) -> Agreement:
     """
     segmentor = Segmentor.from_pretrained(folder, 'cpu')
     network = WindowNetwork(segmentor.backbone, segmentor.decode_head)
-    return export_onnx(network, os.path.join(folder, ONNX), window_size(segmentor, network), dtype)
+    return export_onnx(network, os.path.join(folder, ONNX), window_size(segmentor, network),
+                       getattr(torch, dtype))
 
 
 def add_aot(folder: str, device: str = 'cpu') -> Agreement:

@@ -77,6 +77,15 @@ def _check(network: WindowNetwork, dtype: torch.dtype) -> None:
     if any(layer.kind == 'fp8' for layer in quantized_layers(network)):
         raise InputError('ONNX with weights in fp8: they are stored as bits that ONNX does not '
                          "read as numbers: take frozen_dtype='int8', or none")
+    check_libraries()
+
+
+def check_libraries() -> None:
+    """Checks that what writes and runs ONNX is installed.
+
+    Raises:
+        InputError: Naming the library that is not.
+    """
     for name in ('onnx', 'onnxscript', 'onnxruntime'):
         import_extra(name)
 

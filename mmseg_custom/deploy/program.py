@@ -6,6 +6,8 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from ..errors import InputError, words_of
+from ..layers.attention import Attention, sdpa
+from ..layers.deformable_attention import DeformableAttention, read_points
 from .network import WindowNetwork
 
 LEAST_CELLS = 4  # along a side: fewer would leave a single cell on the coarsest level of a pyramid
@@ -18,13 +20,15 @@ def export_program(network: WindowNetwork, image_size: tuple[int, int]) -> Expor
     pixels or more. A network for images of one size is exported for that alone.
 
     Args:
-        network: Network, on the device that the graph is for; with or without values.
+        network: Network, on the device that the graph is for; with or without values. It attends by
+            PyTorch's kernels from now on.
         image_size: Height and width in pixels of the windows that it is traced with.
 
     Raises:
         InputError: If the size does not fit the network, or ``torch.export`` cannot follow it.
     """
     check_size(network, image_size)
+    _use_plain_kernels(network)
     device = next(network.parameters()).device
     windows = torch.zeros(2, 3, *image_size, device=device)
     shapes = {0: Dim('batch', min=1)}
@@ -56,6 +60,15 @@ def check_size(network: WindowNetwork, image_size: tuple[int, int]) -> None:
         return
     raise InputError(f'windows of {image_size[0]}x{image_size[1]} pixels: expected {expected}; '
                      'set test_cfg.crop_size to such a size')
+
+
+def _use_plain_kernels(network: WindowNetwork) -> None:
+    """Has attention computed by PyTorch's own operators: a graph holds those of no other library."""
+    for module in network.modules():
+        if isinstance(module, Attention):
+            module.kernel = sdpa
+        elif isinstance(module, DeformableAttention):
+            module.kernel = read_points
 
 
 def _name_of(network: WindowNetwork) -> str:

@@ -90,7 +90,7 @@ class Segmentor(WindowInference, nn.Module):
                              f'{", ".join(map(repr, RUNTIMES))}')
         folder = locate_folder(os.fspath(name), revision)
         config = read_config(folder)
-        place = _choose_device(device)
+        place = choose_device(device)
         if runtime != 'torch':
             return cls(config, *build_parts(config, folder), place,
                        open_runtime(runtime, folder, place, threads))
@@ -154,7 +154,7 @@ class Segmentor(WindowInference, nn.Module):
         return super().window_logits(windows, metas, lockstep)
 
 
-def _choose_device(device: str | torch.device | None) -> torch.device:
+def choose_device(device: str | torch.device | None) -> torch.device:
     """Returns the device to compute on.
 
     Raises:
