@@ -63,7 +63,7 @@ def check_size(network: WindowNetwork, image_size: tuple[int, int]) -> None:
 
 
 def _use_plain_kernels(network: WindowNetwork) -> None:
-    """Has attention computed by PyTorch's own operators: a graph holds those of no other library."""
+    """Has attention computed by PyTorch's own operators; graphs hold no others."""
     for module in network.modules():
         if isinstance(module, Attention):
             module.kernel = sdpa
