@@ -1,7 +1,7 @@
 """InternViT-Seg: importing this package registers all of it with MMSegmentation.
 
-Where mmcv or mmseg is not installed, :mod:`.deploy` runs exported segmentors, and what trains and
-tests says what it lacks.
+Where mmcv or mmseg is not installed, ``mmseg_custom.deploy`` runs exported segmentors, and what
+trains and tests says what it lacks.
 """
 import importlib
 

@@ -1,6 +1,6 @@
 """The package where mmcv and mmseg are not installed: what needs them says so, in one line.
 
-Networks, windows and files of weights need neither, nor does :mod:`mmseg_custom.deploy`. All else
+Networks, windows and files of weights need neither, nor does ``mmseg_custom.deploy``. All else
 trains and tests. A library that is installed, but broken, raises its own error.
 """
 import sys

@@ -23,7 +23,7 @@ class WindowInference:
     The labels are those of mmseg's ``slide_inference`` and ``whole_inference``, with flips and the
     mean of probabilities over the views (``aug_test``), up to rounding. Windows of all views of all
     images of a batch go through the network together, and the logits of every pixel are never
-    computed at once: see :mod:`.windows`. It stands in front of :class:`torch.nn.Module`, or of
+    computed at once: see :mod:`.windows`. It stands in front of ``torch.nn.Module``, or of
     mmseg's ``EncoderDecoder``, among the bases of a class.
 
     A class that runs the network in another way, such as an exported graph, overrides
