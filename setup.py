@@ -87,13 +87,16 @@ setup(
     ],
     extras_require={
         'test': ['pytest>=8', 'ruff', 'mypy', 'transformers>=4.52', 'scipy', 'torchao',
-                 'peft>=0.21', 'axe-core-python'],
+                 'peft>=0.21', 'axe-core-python', 'wandb>=0.20', 'mlflow-skinny>=3.0',
+                 'sqlalchemy>=2.0', 'alembic>=1.10'],
         'low-memory': ['torchao'],  # optimizer=dict(type='LowMemoryAdamW')
         'lora': ['peft>=0.21'],  # model.backbone.adapt
         'masks': ['transformers>=4.52', 'scipy'],  # training a PlainMaskHead
         'frozen-vit': ['transformers>=5.0'],  # a FrozenViT by a folder of transformers
         'onnx': ['onnx>=1.18', 'onnxscript>=0.4', 'onnxruntime>=1.21'],  # tools/export.py --onnx
         'hub': ['huggingface_hub>=0.30'],  # folders of the Hub: read, and --push-to-hub
+        # log_config.hooks: W&B, MLflow; the last two for MLflow in a file of SQLite
+        'tracking': ['wandb>=0.20', 'mlflow-skinny>=3.0', 'sqlalchemy>=2.0', 'alembic>=1.10'],
         'web': ['gradio>=6.0,<7'],  # tools/demo_web.py
         'docs': ['mkdocs-material>=9.5', 'mkdocstrings-python>=2.0'],  # make docs
     },

@@ -25,7 +25,7 @@ from .randomness import SeededSamples
 from .run import Run
 from .run_folder import RunFolder
 from .run_folder.facts import kind_of_run
-from .tracking import attach_trackers
+from .tracking.attach import attach_trackers
 from .training_runner import build_evaluation, build_training_runner, register_custom_hooks
 from .used_folder import EarlierRun, OverwriteHook, finished
 from .validation_loss import ValidationLossHook

@@ -25,6 +25,7 @@ _KNOWN = [  # name -> what it is, in the order of the list
     (re.compile(r'\d.*\.log'), 'log for people: environment, config, losses, metrics'),
     (re.compile(r'tf_logs'), 'events for TensorBoard (tensorboard --logdir FOLDER)'),
     (re.compile(r'wandb|mlruns'), 'log of W&B or MLflow'),
+    (re.compile(r'tracking\.json'), 'the runs of W&B and MLflow that a resumed run goes on in'),
     (re.compile(r'eval_.*\.json'), 'results of tools/test.py'),
     (re.compile(r'eval_.*\.npz'), 'results of tools/test.py for each image'),
     (re.compile(r'eval_.*\.html'), 'page of tools/report.py'),

@@ -28,7 +28,7 @@ from ..hooks import SegCheckpointHook, remove_older
 from ..last_save import LastSave, save_at_stop
 from ..log_files import LogFile
 from ..run import Run
-from ..tracking import attach_trackers
+from ..tracking.attach import attach_trackers
 from ..training_runner import build_evaluation, build_training_runner, register_custom_hooks
 from ..used_folder import HEAD_CONFIG
 from .backbone import SharedBackbone, TrainedPart

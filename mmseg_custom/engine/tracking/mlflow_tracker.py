@@ -13,8 +13,9 @@ from typing import Any
 from mmcv.runner import HOOKS, BaseRunner
 
 from .description import Description
+from .lines import Line, SavedCheckpoint
 from .record import read_run, write_run
-from .tracker import Line, SavedCheckpoint, Tracker, refused
+from .tracker import Tracker, refused
 
 # Seconds, and tries: MLflow's own wait for minutes for a server that does not answer, once it
 # began. Variables of the user go before.

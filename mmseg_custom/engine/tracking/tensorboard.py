@@ -15,7 +15,8 @@ from ...compat.event_files import quiet_event_files
 from ...errors import InputError
 from ..log_files import warn_of_loss
 from .description import Description
-from .tracker import Line, SavedCheckpoint, Tracker
+from .lines import Line, SavedCheckpoint
+from .tracker import Tracker
 
 FOLDER = 'tf_logs'
 

@@ -14,8 +14,9 @@ from mmcv.runner import HOOKS, BaseRunner
 from mmcv.utils import scandir
 
 from .description import Description
+from .lines import Line, SavedCheckpoint
 from .record import read_run, write_run
-from .tracker import Line, SavedCheckpoint, Tracker, refused
+from .tracker import Tracker, refused
 from .wandb_files import KIND, STEP, logged_lines
 
 FLUSH = 'x_transaction_log_flush_interval'  # since wandb 0.30; a kill loses what is not flushed
@@ -59,6 +60,7 @@ class WandbTracker(Tracker):
             InputError: If that fails, as without a login.
         """
         import wandb
+        self._work_dir = runner.work_dir
         earlier = read_run(runner.work_dir, 'wandb') if runner.iter else None
         options = self._options(wandb, runner.work_dir, earlier, description)
         write_run(runner.work_dir, 'wandb', options['id'])
@@ -120,11 +122,10 @@ class WandbTracker(Tracker):
         """Uploads the logs, and ends the run."""
         import wandb
         self._tracked.summary.update(summary)
-        work_dir = self.run and self.run.work_dir
-        if self.log_artifact and work_dir:
+        if self.log_artifact:
             artifact = wandb.Artifact(f'run_{self._tracked.id}_logs', type='log')
-            for name in scandir(work_dir, self.out_suffix):
-                artifact.add_file(osp.join(work_dir, name))
+            for name in scandir(self._work_dir, self.out_suffix):
+                artifact.add_file(osp.join(self._work_dir, name))
             self._tracked.log_artifact(artifact)
         self._tracked.finish()
 

@@ -3,8 +3,9 @@ import pytest
 from helpers.logs import logged
 from helpers.tracked import a_runner
 
+from mmseg_custom.engine.tracking.lines import Line, SavedCheckpoint
 from mmseg_custom.engine.tracking.record import read_run, write_run
-from mmseg_custom.engine.tracking.tracker import Line, SavedCheckpoint, Tracker
+from mmseg_custom.engine.tracking.tracker import Tracker
 from mmseg_custom.errors import InputError
 
 
@@ -15,10 +16,10 @@ class ListTracker(Tracker):
 
     def __init__(self, logged=()):
         super().__init__(interval=1, by_epoch=False)
-        self.found, self.before = [], dict(logged)
+        self.found, self.before, self.is_open = [], dict(logged), False
 
     def open(self, runner, description):
-        self.description = description
+        self.is_open = True
         return self.before
 
     def send(self, line):
@@ -89,7 +90,7 @@ def test_only_rank_0_tracks(tmp_path):
     hook.before_run(runner)
     hook.before_train_iter(runner)
     hook.after_run(runner)
-    assert hook.found == [] and not hasattr(hook, 'description')
+    assert hook.found == [] and not hook.is_open
 
 
 def test_checkpoints_are_noted_once_by_their_paths(tmp_path):
