@@ -246,10 +246,10 @@ install_all() {
     start_compiling
     say 'MMSegmentation and this package'
     # Built with the setuptools above, which the locks know, where pip would fetch one unchecked.
-    # PyTorch is there, with which mmcv-full would compile its ops if it were not told.
-    export MMCV_WITH_OPS=0
+    export PYTHONPATH="$here/scripts/mmcv_build" # lets mmcv-full be built, without its ops
     # shellcheck disable=SC2086 # it holds several options
     pip_install MMSegmentation --no-deps --no-build-isolation --use-pep517 $openmmlab
+    unset PYTHONPATH
     pip_install 'this package' --no-deps --no-build-isolation --editable .
     rm -rf "$TMPDIR"
     finish_compiling
