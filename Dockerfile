@@ -14,10 +14,10 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 WORKDIR /opt/internvit-seg
 RUN python -m venv /opt/venv
 COPY requirements/runtime.lock requirements/openmmlab.lock requirements/
-# PyTorch is there when mmcv-full is built, which would compile its ops if it were not told.
+COPY scripts/mmcv_build scripts/mmcv_build
 RUN --mount=type=cache,target=/root/.cache/pip \
     pip install --require-hashes -r requirements/runtime.lock \
-    && MMCV_WITH_OPS=0 pip install --no-deps --no-build-isolation --use-pep517 \
+    && PYTHONPATH=$PWD/scripts/mmcv_build pip install --no-deps --no-build-isolation --use-pep517 \
     --require-hashes -r requirements/openmmlab.lock
 COPY . .
 # Editable: the tools run from this folder, and mmseg's own tools find the package there, too.

@@ -121,7 +121,7 @@ def fault_of_make(words: list[str]) -> str | None:
     targets = re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE)
     for word in words:
         name, is_variable, value = word.partition('=')
-        if name == 'OPTIONS':
+        if name == 'OPTIONS' and {'bench', 'gpu-check'} & set(words):
             if fault := fault_of_benchmarks(shlex.split(value)):
                 return fault
         elif not is_variable and name not in targets:
