@@ -1,5 +1,6 @@
 """Fixtures that several tests share."""
 import gc
+import os
 import runpy
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from helpers.bare_environment import BareEnvironment
 from helpers.commands import ROOT, free_port
 from helpers.data import draw_data
 from helpers.logs import reset_loggers
-from helpers.pauses import end_without_a_pause, leave_configs_unformatted
+from helpers.pauses import draw_no_curves, end_without_a_pause, leave_configs_unformatted
 from helpers.unavailable import skip_if_unavailable
 from helpers.zygote import Zygote
 from slurm.cluster import missing
@@ -24,6 +25,9 @@ import mmseg_custom  # noqa: F401 - registers, and lets mmseg import without com
 torch.set_num_threads(1)
 end_without_a_pause()
 leave_configs_unformatted()
+draw_no_curves()
+# Each process that a test starts would compile the package anew.
+os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,11 +1,9 @@
 """The last checkpoint of a run on a full disk."""
 import logging
-import resource
 from types import SimpleNamespace
 
 import pytest
 from helpers.runs import spread, write_small_config
-from helpers.zygote import Zygote
 
 from mmseg_custom.engine import hooks, last_save
 from mmseg_custom.engine.last_save import LastSave, check_spare_folder
@@ -93,27 +91,16 @@ def test_a_spare_folder_that_takes_nothing_is_known_at_once(tmp_path):
         check_spare_folder(str(tmp_path / 'file' / 'folder'))
 
 
-@pytest.fixture(scope='module')
-def limited_zygote():
-    """Its runs can write files of 100 kB at most: logs, but no checkpoint."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    try:
-        process = Zygote()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    yield process
-    process.close()
-
-
 @pytest.mark.parametrize('ranks, engine', [
     (1, 'single'), pytest.param(2, 'fsdp2', marks=pytest.mark.slow)])
-def test_a_run_without_its_last_checkpoint_has_failed(limited_zygote, tmp_path, ranks, engine):
+def test_a_run_without_its_last_checkpoint_has_failed(zygote, tmp_path, ranks, engine):
+    """It can write files of 100 kB at most: logs, but no checkpoint."""
     config, run = write_small_config(tmp_path), tmp_path / 'run'
     log = tmp_path / 'log.txt'
-    processes = limited_zygote.start_training(
-        log, config, '--work-dir', run, '--wait-for-disk', 0, *spread(ranks, engine), ranks=ranks)
-    assert [limited_zygote.wait(process) for process in processes] == [1] * ranks
+    processes = zygote.start_training(
+        log, config, '--work-dir', run, '--wait-for-disk', 0, *spread(ranks, engine), ranks=ranks,
+        file_size=100_000)
+    assert [zygote.wait(process) for process in processes] == [1] * ranks
     text = log.read_text()
     assert 'Iter [8/8]' in text and 'training continues without this checkpoint' in text
     assert text.count('aAcc') >= 2  # the last evaluation is made all the same

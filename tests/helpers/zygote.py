@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from helpers.commands import ROOT, free_port
-from helpers.pauses import end_without_a_pause, leave_configs_unformatted
+from helpers.pauses import draw_no_curves, end_without_a_pause, leave_configs_unformatted
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -38,7 +38,7 @@ class Zygote:
         self._ask({'import': module})
 
     def start(self, log: Path, script: Path | str, *arguments: object, ranks: int = 1,
-              cwd: Path = ROOT, limit: int = 600) -> list[int]:
+              cwd: Path = ROOT, limit: int = 600, file_size: int | None = None) -> list[int]:
         """Starts a script on some ranks; returns their process numbers.
 
         Ranks are told apart as by torchrun, or with ``--launcher slurm`` as by a Slurm that shows
@@ -51,9 +51,10 @@ class Zygote:
             ranks: Number of processes.
             cwd: Working directory.
             limit: Seconds after which a rank that still runs is killed, by signal 14.
+            file_size: Largest size of a file that the ranks can write, in bytes.
         """
         job = dict(argv=[str(ROOT / script), *map(str, arguments)], log=str(log), cwd=str(cwd),
-                   limit=limit)
+                   limit=limit, file_size=file_size)
         group = dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
         envs: list[dict] = [{}]
         if 'slurm' in arguments:
@@ -78,9 +79,11 @@ class Zygote:
         assert codes == [code] * ranks, f'exit codes {codes}\n{text[-5000:]}'
         return text
 
-    def start_training(self, log: Path, *arguments: object, ranks: int = 1) -> list[int]:
+    def start_training(self, log: Path, *arguments: object, ranks: int = 1,
+                       **options: int) -> list[int]:
         """Starts ``tools/train.py`` on some ranks; returns their process numbers."""
-        return self.start(log, 'tools/train.py', *arguments, *launcher(ranks), ranks=ranks)
+        return self.start(log, 'tools/train.py', *arguments, *launcher(ranks), ranks=ranks,
+                          **options)
 
     def train(self, *arguments: object, ranks: int = 1, code: int = 0) -> str:
         """Runs ``tools/train.py``: checks the exit codes and returns what was printed."""
@@ -114,6 +117,7 @@ def die_with_parent() -> None:
 
 def _become(job: dict) -> None:
     """Runs a script in a forked child; does not return."""
+    import resource
     import runpy
     import traceback
     log = os.open(job['log'], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -123,6 +127,9 @@ def _become(job: dict) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may run in the background
     die_with_parent()
     signal.alarm(job['limit'])
+    if job['file_size'] is not None:
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job['file_size'], most))
     os.environ.update(job['env'])
     os.chdir(job['cwd'])
     sys.argv = job['argv']
@@ -158,6 +165,7 @@ def _import_all() -> None:
     torch.set_num_threads(1)
     end_without_a_pause()
     leave_configs_unformatted()
+    draw_no_curves()
     gc.freeze()  # a collection in a fork would write to, and so copy, all pages of these objects
 
 

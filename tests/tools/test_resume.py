@@ -52,7 +52,7 @@ def test_killed_in_an_evaluation(zygote, config, whole, tmp_path, ranks, engine)
 
 
 @pytest.mark.parametrize('number, engine', [
-    pytest.param(signal.SIGUSR1, 'ddp', marks=pytest.mark.slow), (signal.SIGINT, 'fsdp2')])
+    (signal.SIGINT, 'ddp'), pytest.param(signal.SIGUSR1, 'fsdp2', marks=pytest.mark.slow)])
 def test_preempted(zygote, config, whole, tmp_path, number, engine):
     """Stopped after whatever iteration it is in; a rank of two and its workers get the signal."""
     code, name = (130, 'Ctrl-C') if number == signal.SIGINT else (75, number.name)

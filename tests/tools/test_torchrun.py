@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch.distributed.run as torchrun
 from helpers.commands import ROOT, free_port
+from helpers.runs import wait_for
 
 LAUNCHER = ROOT / 'tools/torchrun.py'
 WORKER = """
@@ -38,31 +39,27 @@ def parser_before_2_10(parser):
 @pytest.mark.parametrize('launcher, name', [
     (LAUNCHER, 'SIGTERM'), (__file__, 'SIGTERM'), (__file__, 'SIGUSR1'), (LAUNCHER, 'SIGINT'),
     (LAUNCHER, 'SIGHUP')])
-def test_signals_reach_the_processes(tmp_path, launcher, name):
-    script, ready = tmp_path / 'worker.py', tmp_path / 'ready'
+def test_signals_reach_the_processes(zygote, tmp_path, launcher, name):
+    script, ready, log = (tmp_path / name for name in ('worker.py', 'ready', 'log.txt'))
     script.write_text(WORKER)
-    process = start(launcher, '1', script, ready, name)
-    while not ready.exists() and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.Signals[name])
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 75 and 'can be resumed with --auto-resume' in out
+    process, = zygote.start(log, launcher, *options('1'), script, ready, name)
+    wait_for(ready, seconds=60)
+    os.kill(process, signal.Signals[name])
+    assert zygote.wait(process) == 75
+    assert 'can be resumed with --auto-resume' in log.read_text()
 
 
 def test_a_launcher_in_a_thread_that_waits_for_another_node_can_be_ended(tmp_path):
     port = free_port()
-    process = start(__file__, '2', tmp_path / 'worker.py', port=port)
-    while process.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(('127.0.0.1', int(port))) == 0:
-                break
+    process = start(__file__, *options('2', port), tmp_path / 'worker.py')
+    while process.poll() is None and not listens(port):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 128 + signal.SIGTERM
 
 
 def test_ctrl_c_before_there_are_processes(tmp_path):
-    process = start(LAUNCHER, '1', tmp_path / 'worker.py')
+    process = start(LAUNCHER, *options('1'), tmp_path / 'worker.py')
     while 'libtorch' not in Path(f'/proc/{process.pid}/maps').read_text():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -82,16 +79,26 @@ def test_wrong_numbers(script, n, env, message):
     assert done.returncode == 2 and done.stderr.startswith(f'error: {message}')
 
 
-def start(launcher: object, nodes: str, *arguments: object,
-          port: str | None = None) -> subprocess.Popen:
-    """Starts one process on the first node of a job."""
+def start(launcher: object, *arguments: object) -> subprocess.Popen:
+    """Starts a launcher in a fresh process."""
     return subprocess.Popen(
-        [sys.executable, str(launcher), f'--nnodes={nodes}', '--node_rank=0', '--nproc_per_node=1',
-         '--master_addr=127.0.0.1', f'--master_port={port or free_port()}', *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [sys.executable, str(launcher), *map(str, arguments)], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         # Tests may run in the background, where shells let it be ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         env={**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT}/tests'})
+
+
+def options(nodes: str, port: str | None = None) -> list[str]:
+    """Returns torchrun's options for one process on the first node of a job."""
+    return [f'--nnodes={nodes}', '--node_rank=0', '--nproc_per_node=1', '--master_addr=127.0.0.1',
+            f'--master_port={port or free_port()}']
+
+
+def listens(port: str) -> bool:
+    """Returns whether something listens on a port of the loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(('127.0.0.1', int(port))) == 0
 
 
 if __name__ == '__main__':

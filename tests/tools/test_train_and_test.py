@@ -8,7 +8,7 @@ import mmcv
 import numpy as np
 import pytest
 import torch
-from helpers.commands import free_port, run
+from helpers.commands import ROOT, free_port, run
 from helpers.data import draw_data, write_config
 from PIL import Image
 
@@ -30,6 +30,7 @@ def figures(folder: Path) -> dict:
 def test_two_processes_train_and_evaluate(trained):
     names = {path.name for path in (trained / 'run').iterdir()}
     assert {'iter_2.pth', 'iter_4.pth', 'latest.pth', 'best_mIoU_iter_4.pth', 'config.py'} <= names
+    assert Image.open(trained / 'run/curves.png').size[0] == 1200
     checkpoint = torch.load(trained / 'run/latest.pth', weights_only=True)
     assert checkpoint['meta']['iter'] == 4 and len(checkpoint['meta']['CLASSES']) == 150
     assert isinstance(checkpoint['meta']['seed'], int)
@@ -44,8 +45,12 @@ def test_figures_do_not_depend_on_the_number_of_processes(zygote, trained, tmp_p
     common = ['--eval', 'mIoU', '--work-dir']
     zygote.run('tools/test.py', trained / 'config.py', trained / 'run/latest.pth', *common,
                tmp_path / 'one')
-    run('sh', 'dist_test.sh', trained / 'config.py', trained / 'run/latest.pth', 2, *common,
-        tmp_path / 'two', PORT=free_port())
+    # What the script has torchrun run, whose processes are forks here.
+    words = run('sh', 'dist_test.sh', trained / 'config.py', trained / 'run/latest.pth', 2, *common,
+                tmp_path / 'two', PYTHON='echo').split()
+    tool = words.index(f'{ROOT}/tools/test.py')
+    assert '--nproc_per_node=2' in words[:tool]
+    zygote.run(*words[tool:], ranks=2)
     assert figures(tmp_path / 'one') == figures(tmp_path / 'two')
     assert set(figures(tmp_path / 'one')) > {'mIoU', 'mAcc', 'aAcc'}
 
