@@ -13,7 +13,7 @@ def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = Parser(description='Write a folder that labels images without mmcv and mmseg')
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint of a segmentor')
+    parser.add_argument('checkpoint', help="checkpoint file, or 'none' for the untrained network")
     parser.add_argument('target', metavar='OUT', help='folder to write; must not exist')
     parser.add_argument('--backbone', help='backbone file, for a checkpoint without it')
     parser.add_argument('--aug-test', action='store_true',

@@ -11,21 +11,24 @@ from typing import Any, TypeVar
 from ..errors import InputError, words_of
 from ..missing import look_around
 from .config import BACKBONE_FOLDER, CARD, CONFIG, LICENSE_NOTE, WEIGHTS, read_config
+from .runtimes import AOT, ONNX
 
-FETCHED = (CONFIG, WEIGHTS, f'{BACKBONE_FOLDER}/*')
-UPLOADED = (*FETCHED, CARD, LICENSE_NOTE, 'model.onnx', 'model.onnx.data', 'model.pt2')
+# What a runtime needs beside config.json.
+FILES = dict(torch=[WEIGHTS], onnx=[ONNX, f'{ONNX}.data'], aot=[AOT])
+UPLOADED = [CONFIG, f'{BACKBONE_FOLDER}/*', CARD, LICENSE_NOTE,
+            *(file for files in FILES.values() for file in files)]
 _REPOSITORY = re.compile(r'[\w.-]{1,96}/[\w.-]{1,96}')
 Result = TypeVar('Result')
 
 
 def locate_folder(name: str, revision: str | None = None,
-                  patterns: tuple[str, ...] = FETCHED) -> str:
+                  runtime: str = 'torch') -> str:
     """Returns the folder of an exported segmentor, which is fetched if it is a repository's name.
 
     Args:
         name: Folder, or name of a repository: 'owner/name'.
         revision: Branch, tag or commit of the repository.
-        patterns: Names of the files that are fetched.
+        runtime: What will run the network: 'torch', 'onnx' or 'aot'; files for others are left.
 
     Raises:
         InputError: If there is no such folder, or the repository cannot be fetched.
@@ -41,8 +44,8 @@ def locate_folder(name: str, revision: str | None = None,
                          'hub, owner/name')
     hub = _import_hub()
     return _asking(f'{name} is no folder here, and could not be fetched from the hub',
-                   lambda: hub.snapshot_download(name, revision=revision,
-                                                 allow_patterns=list(patterns)))
+                   lambda: hub.snapshot_download(name, revision=revision, allow_patterns=[
+                       CONFIG, f'{BACKBONE_FOLDER}/*', *FILES[runtime]]))
 
 
 def push_to_hub(folder: str, repository: str, private: bool = False,
@@ -71,7 +74,7 @@ def push_to_hub(folder: str, repository: str, private: bool = False,
         api = hub.HfApi()
         api.create_repo(repository, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repository, folder_path=folder,
-                                     commit_message=message, allow_patterns=list(UPLOADED)))
+                                     commit_message=message, allow_patterns=UPLOADED))
 
     return _asking(f'{folder} was not uploaded to {repository}', upload)
 

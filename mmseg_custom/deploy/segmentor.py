@@ -88,7 +88,7 @@ class Segmentor(WindowInference, nn.Module):
         if runtime not in RUNTIMES:
             raise InputError(f'runtime={runtime!r}{hint(runtime, RUNTIMES)}: expected one of '
                              f'{", ".join(map(repr, RUNTIMES))}')
-        folder = locate_folder(os.fspath(name), revision)
+        folder = locate_folder(os.fspath(name), revision, runtime)
         config = read_config(folder)
         place = choose_device(device)
         if runtime != 'torch':

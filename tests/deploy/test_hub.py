@@ -1,5 +1,6 @@
 """Exported segmentors on a local stand-in for the Hugging Face hub."""
 import json
+from pathlib import Path
 
 import pytest
 from helpers.hub_server import COMMIT, running_hub
@@ -43,8 +44,9 @@ def test_a_folder_is_uploaded_and_fetched(hub, folder):
     assert hub.private == {'me/segmentor'}
     assert sorted(hub.files['me/segmentor']) == ['README.md', 'config.json', 'model.safetensors']
     fetched = locate_folder('me/segmentor')
-    with open(f'{fetched}/model.safetensors') as file:
-        assert file.read() == 'weights'
+    assert (Path(fetched) / 'model.safetensors').read_text() == 'weights'
+    assert not (Path(fetched) / 'README.md').exists()
+    assert locate_folder('me/segmentor', runtime='onnx') == fetched
     push_to_hub(str(folder), 'me/segmentor')  # again, into the repository that is there
 
 

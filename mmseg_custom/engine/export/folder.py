@@ -16,6 +16,7 @@ from ...checkpoint.integrity import finish_checks
 from ...checkpoint.lazy import LazyStateDict
 from ...checkpoint.load import check_fit
 from ...checkpoint.provenance import sha256_of, weights_source_of
+from ...choices import UNTRAINED
 from ...datasets.nesting import innermost_options
 from ...deploy.build import build_parts, set_precision
 from ...deploy.config import (
@@ -47,7 +48,7 @@ def export_folder(cfg: Config, checkpoint: str, target: str, *, backbone: str | 
 
     Args:
         cfg: Resolved config of the checkpoint.
-        checkpoint: Checkpoint of a segmentor.
+        checkpoint: Checkpoint of a segmentor, or 'none' for the untrained network.
         target: Folder to write; must not exist.
         backbone: Backbone file, for a checkpoint without the backbone.
         results: The eval_*.json of a test of this checkpoint, or a work dir with some; default:
@@ -64,9 +65,10 @@ def export_folder(cfg: Config, checkpoint: str, target: str, *, backbone: str | 
     refuse_existing(target)
     test = innermost_options(cfg.data.test)[0]
     classes, palette = configured_classes(test, cfg.model.decode_head)
-    opened = open_checkpoint(checkpoint)
+    opened = None if checkpoint == UNTRAINED else open_checkpoint(checkpoint)
     model = load_model(cfg, opened, 'cpu', len(classes), backbone)
-    config = describe(cfg, model, *recorded_classes(opened.meta, classes, palette))
+    config = describe(cfg, model, *recorded_classes(
+        opened.meta if opened else {}, classes, palette))
     check_config(config, cfg.filename or 'the config')
     weights = exported_weights(model)
     try_target(target, sum(tensor.nbytes for tensor in weights.values()), make_folder=False)
@@ -83,9 +85,11 @@ def export_folder(cfg: Config, checkpoint: str, target: str, *, backbone: str | 
             atomic_write(osp.join(part, name), text)
 
 
-def _origin(cfg: Config, opened: Checkpoint, model: nn.Module, results: str | None,
+def _origin(cfg: Config, opened: Checkpoint | None, model: nn.Module, results: str | None,
             license: str) -> Origin:
     """Returns where the segmentor comes from, with the hashes of its files."""
+    if opened is None:
+        return Origin(cfg, dict(path='none: random weights', sha256=''), None, None, license)
     checkpoint = describe_checkpoint(opened.path)
     assert checkpoint is not None  # It was opened.
     source = None if opened.holds_backbone else weights_source_of(model.backbone)
