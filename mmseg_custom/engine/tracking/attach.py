@@ -22,7 +22,7 @@ def attach_trackers(runner: BaseRunner, run: Run) -> None:
     """
     trackers = [hook for hook in runner.hooks if isinstance(hook, Tracker)]
     if trackers and runner.rank == 0:
-        description = describe(run)
+        description = describe(run, (runner.meta or {}).get('config') or '')
         for tracker in trackers:
             tracker.description = description
     for hook in runner.hooks:
@@ -37,16 +37,21 @@ def attach_trackers(runner: BaseRunner, run: Run) -> None:
                             ) if trackers else 0
 
 
-def describe(run: Run) -> Description:
-    """Describes a prepared run."""
-    found, record = hardware(run.device), run.record
+def describe(run: Run, text: str) -> Description:
+    """Describes a prepared run.
+
+    Args:
+        run: The run.
+        text: Its resolved config as a file, which takes a second to format.
+    """
+    found = hardware(run.device)
     facts = {'Kind': kind_of_run(run), 'Command': start_command(run), 'Seed': str(run.seed),
              'Batch': f'{run.batch.images} images a step',
              'Hardware': str(found.get('gpu') or f'{found["cpu"]} ({found["cpus"]} cores)'),
              **_software()}
     return Description(
-        osp.basename(osp.abspath(run.work_dir)), plain(record._cfg_dict.to_dict()),
-        record.pretty_text, facts, dict(run.identity),
+        osp.basename(osp.abspath(run.work_dir)), plain(run.record._cfg_dict.to_dict()),
+        text, facts, dict(run.identity),
         run.sweep and osp.basename(osp.abspath(run.sweep)))
 
 

@@ -14,13 +14,14 @@ from mmcv.runner import HOOKS, BaseRunner
 
 from .description import Description
 from .lines import Line, SavedCheckpoint
-from .record import read_run, write_run
+from .record import NAME, read_run, write_run
 from .tracker import Tracker, refused
 
 # Seconds, and tries: MLflow's own wait for minutes for a server that does not answer, once it
 # began. Variables of the user go before.
 PATIENCE = dict(MLFLOW_HTTP_REQUEST_TIMEOUT='10', MLFLOW_HTTP_REQUEST_MAX_RETRIES='2')
-MOST_METRICS, MOST_PARAMETERS, LONGEST = 1000, 100, 500  # of a call; characters of a value
+MOST_METRICS, MOST_PARAMETERS = 1000, 100  # of a call
+LONGEST, LONGEST_TAG = 500, 5000  # characters of the value of a parameter, and of a tag
 
 
 @HOOKS.register_module('MlflowLoggerHook', force=True)
@@ -59,6 +60,7 @@ class MlflowTracker(Tracker):
         Raises:
             InputError: If that fails, as without a connection.
         """
+        earlier = read_run(runner.work_dir, 'mlflow') if runner.iter else None
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)
         for library in ('mlflow', 'alembic'):  # print how tables are made, and each failed call
@@ -66,7 +68,6 @@ class MlflowTracker(Tracker):
         try:
             from mlflow import MlflowClient
             self._client = MlflowClient(self.tracking_uri)
-            earlier = read_run(runner.work_dir, 'mlflow') if runner.iter else None
             if earlier:
                 self._id = earlier
                 self._client.update_run(earlier, status='RUNNING')
@@ -76,9 +77,10 @@ class MlflowTracker(Tracker):
             if not type(error).__module__.startswith(('mlflow', 'sqlalchemy', 'alembic')) and (
                     not isinstance(error, ImportError)):
                 raise
+            new = f', remove {osp.join(runner.work_dir, NAME)} for a new run' if earlier else ''
             raise refused('log_config.hooks: MlflowLoggerHook', error,
                           f'check tracking_uri={self.tracking_uri!r} or MLFLOW_TRACKING_URI, and '
-                          'exp_name') from error
+                          f'exp_name{new}') from error
         write_run(runner.work_dir, 'mlflow', self._id)
         return {}
 
@@ -91,8 +93,9 @@ class MlflowTracker(Tracker):
             name, artifact_location=_beside(self.tracking_uri))
         tags = {**description.facts, **({'sweep': description.sweep} if description.sweep else {}),
                 **self.tags}
-        run = self._client.create_run(experiment, run_name=description.name, tags=tags)
-        params = [Param(name, _short(value)) for name, value in
+        run = self._client.create_run(experiment, run_name=description.name, tags={
+            name: str(value)[:LONGEST_TAG] for name, value in tags.items()})
+        params = [Param(_allowed(name), _short(value)) for name, value in
                   {**description.settings, **self.params}.items()]
         for first in range(0, len(params), MOST_PARAMETERS):
             self._client.log_batch(run.info.run_id,
@@ -103,12 +106,11 @@ class MlflowTracker(Tracker):
 
     def _lines(self) -> dict[str, int]:
         """Returns the last iteration of each kind of line that MLflow has."""
-        found = {}
+        found: dict[str, int] = {}
         for name in self._client.get_run(self._id).data.metrics:
-            kind = _kind_of(name)
-            if kind is not None and kind not in found:
-                found[kind] = max(point.step for point in self._client.get_metric_history(
-                    self._id, name))
+            if (kind := _kind_of(name)) is not None:
+                points = self._client.get_metric_history(self._id, name)
+                found[kind] = max([found.get(kind, 0), *(point.step for point in points)])
         return found
 
     def send(self, line: Line) -> None:
@@ -136,12 +138,12 @@ class MlflowTracker(Tracker):
 
 
 def _kind_of(name: str) -> str | None:
-    """Returns the kind of the lines that have a metric, if the metric is theirs alone."""
-    if name.startswith('train/'):
-        return 'train'
-    if name == 'val/loss_val':
-        return 'val_loss'
-    return 'val' if name in ('val/mIoU', 'val/aAcc', 'val/mDice', 'val/mFscore') else None
+    """Returns the kind of the lines that all have a metric; None if some may lack it."""
+    if name in ('train/loss', 'val/loss_val'):
+        return 'train' if name == 'train/loss' else 'val_loss'
+    of_a_class = '.' in name
+    return 'val' if name.startswith('val/') and not of_a_class and not name.endswith('_val') else (
+        None)
 
 
 def _allowed(name: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from mmcv.runner import HOOKS, BaseRunner
+from mmcv.runner import HOOKS, BaseRunner, EvalHook
 
 from ...compat.event_files import quiet_event_files
 from ...errors import InputError
@@ -63,6 +63,9 @@ class TensorboardTracker(Tracker):
         first = runner.iter + 1 if runner.iter else 0
         try:
             earlier = osp.isdir(self.log_dir) and any(os.scandir(self.log_dir))
+            repeats = any(hook.is_due(runner) for hook in runner.hooks
+                          if isinstance(hook, EvalHook) and hasattr(hook, 'is_due'))
+            lines = _validated(self.log_dir, runner.iter) if earlier and repeats else {}
             self._writer = SummaryWriter(self.log_dir, purge_step=first if earlier else None)
             if not first:
                 self._describe(description)
@@ -70,7 +73,8 @@ class TensorboardTracker(Tracker):
         except OSError as error:
             self._lost = True
             warn_of_loss(runner.logger, self.log_dir, error)
-        return {}
+            return {}
+        return lines
 
     def _describe(self, description: Description) -> None:
         facts = '\n'.join(f'- {name}: `{value}`' for name, value in description.facts.items())
@@ -96,6 +100,20 @@ class TensorboardTracker(Tracker):
     def close(self, summary: Mapping[str, float | str]) -> None:
         """Closes the file; the best score is in the events of the evaluations."""
         self._writer.close()
+
+
+def _validated(folder: str, iteration: int) -> dict[str, int]:
+    """Tells whether events hold the evaluation of an iteration that is due to be repeated.
+
+    So it is after a kill between its log and the record of its score, which comes with the best
+    checkpoint. What is after the iteration is purged.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(folder, dict(scalars=0, images=1))
+    events.Reload()
+    steps = {point.step for name in events.Tags()['scalars'] if name.startswith('val/')
+             and not name.endswith('_val') for point in events.Scalars(name)}
+    return dict(val=iteration) if iteration in steps else {}
 
 
 def _is_within(folder: str, parent: str) -> bool:

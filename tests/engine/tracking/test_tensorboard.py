@@ -3,6 +3,8 @@ import pytest
 from helpers.logs import logged
 from helpers.tracked import a_runner, events_of, files_of_at_most
 
+from mmseg_custom.engine.evaluation_hook import SegEvalHook
+from mmseg_custom.engine.tracking.description import Description
 from mmseg_custom.engine.tracking.tensorboard import TensorboardTracker
 
 
@@ -20,6 +22,25 @@ def test_each_iteration_is_shown_once(tmp_path):
             hook.log(runner)
     found, _ = events_of(tmp_path)
     assert found['train/loss'] == [(i + 1, pytest.approx(i + (i > 3) * .4)) for i in range(8)]
+
+
+@pytest.mark.parametrize('logged', [True, False])
+def test_an_evaluation_that_is_repeated_is_shown_once(tmp_path, logged):
+    due = SegEvalHook.__new__(SegEvalHook)
+    due.is_due = lambda runner: True
+    for first in (0, 4):
+        hook, runner = TensorboardTracker(by_epoch=False), a_runner(tmp_path, first, loss=0.)
+        runner.hooks = [due]
+        due.pictures = []
+        hook.before_run(runner)
+        runner.iter = 3
+        if not first:
+            hook.log(runner)
+        runner.log_buffer.output = dict(mIoU=.5)
+        if first or logged:
+            hook.log(runner)
+    found, _ = events_of(tmp_path)
+    assert found['train/loss'] == [(4, 0)] and found['val/mIoU'] == [(4, .5)]
 
 
 def test_a_new_run_in_the_folder_hides_the_one_before(tmp_path):
@@ -46,7 +67,6 @@ def test_events_end_with_one_warning(tmp_path, capfd):
 def test_runs_of_a_sweep_have_folders_of_their_own(tmp_path):
     hook = TensorboardTracker(log_dir=str(tmp_path / 'all'))
     runner = a_runner(tmp_path / 'sweep/lr0.01')
-    from mmseg_custom.engine.tracking.description import Description
     hook.open(runner, Description('lr0.01', sweep='sweep'))
     assert hook.log_dir == str(tmp_path / 'all/lr0.01')
     hook.close({})
