@@ -31,6 +31,7 @@ READ = {
     'coloredlogs': 'MIT',
     'cuda-toolkit': 'LicenseRef-NVIDIA-Proprietary',  # it is empty, and asks for NVIDIA's packages
     'exceptiongroup': 'MIT AND PSF-2.0',
+    'greenlet': 'MIT AND PSF-2.0',
     'httpx2-jsfetch': 'BSD-3-Clause',
     'humanfriendly': 'MIT',
     'matplotlib': 'LicenseRef-Matplotlib',  # its own, after that of Python
