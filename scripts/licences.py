@@ -4,9 +4,8 @@
 
 tests/test_supply_chain.py fails where the page and the locks differ.
 """
-from packages import ROOT, all_packages, licences
+from packages import PAGE, all_packages, licences
 
-PAGE = ROOT / 'docs' / 'licences.md'
 HEAD = """\
 # Licences of all dependencies
 

@@ -1,12 +1,12 @@
-"""The packages of requirements/*.lock, and their licences by the metadata that is installed."""
+"""The packages of requirements/*.lock, and their licences, by metadata that is installed."""
 import re
 from collections.abc import Iterator
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / 'docs' / 'licences.md'
 LOCKS = ('runtime', 'openmmlab', 'dev')  # what two of them hold is listed with the first
 
 # Spellings of the metadata, and what SPDX calls them.
@@ -31,6 +31,7 @@ READ = {
     'coloredlogs': 'MIT',
     'cuda-toolkit': 'LicenseRef-NVIDIA-Proprietary',  # it is empty, and asks for NVIDIA's packages
     'exceptiongroup': 'MIT AND PSF-2.0',
+    'greenlet': 'MIT AND PSF-2.0',
     'httpx2-jsfetch': 'BSD-3-Clause',
     'humanfriendly': 'MIT',
     'matplotlib': 'LicenseRef-Matplotlib',  # its own, after that of Python
@@ -88,7 +89,12 @@ def all_packages() -> list[Locked]:
     return sorted(found.values())
 
 
-@cache
+def licences_on_page() -> dict[str, str]:
+    """Returns the licences that docs/licences.md names, by package."""
+    rows = re.findall(r'(?m)^\| ([\w.-]+) \| ([^|]+) \|', PAGE.read_text(encoding='utf-8'))
+    return dict(rows[1:])  # after the head of the table
+
+
 def licences() -> dict[str, str]:
     """Returns the licence of every package of the locks that is installed here, or known.
 
@@ -114,10 +120,10 @@ def licence(package: metadata.Distribution) -> str:
     Raises:
         ValueError: If its metadata says nothing that this file knows.
     """
-    classes = [line.rpartition(' :: ')[2] for line in package.metadata.get_all('Classifier') or ()
+    fields = package.metadata  # read anew each time
+    classes = [line.rpartition(' :: ')[2] for line in fields.get_all('Classifier') or ()
                if line.startswith('License :: ') and not line.endswith('Proprietary License')]
-    for words in (package.metadata.get('License-Expression'), package.metadata.get('License'),
-                  *classes):
+    for words in (fields.get('License-Expression'), fields.get('License'), *classes):
         if words in SPDX:
             return SPDX[words]
         if words in UNCLEAR:

@@ -2,10 +2,10 @@
 
     python scripts/sbom.py build/sbom.json
 
-It lists what the locks install on this version of Python and system, with licences, and what asks
-for what. What is needed at run time has the scope `required`, what tests and docs add `excluded`.
-The hashes of the files are in the locks, whose own are properties of the bill. SOURCE_DATE_EPOCH
-sets its time, so that the same locks give the same file.
+It lists what the locks install on this version of Python and system, with the licences of
+docs/licences.md, and what asks for what. What is needed at run time has the scope `required`, what
+tests and docs add `excluded`. The hashes of the files are in the locks, whose own are properties of
+the bill. SOURCE_DATE_EPOCH sets its time, so that the same locks give the same file.
 """
 import hashlib
 import json
@@ -16,7 +16,7 @@ import time
 import uuid
 from pathlib import Path
 
-from packages import LOCKS, ROOT, Locked, all_packages, licences
+from packages import LOCKS, ROOT, Locked, all_packages, licences_on_page
 from packaging.markers import Marker
 
 NAME = 'mmseg_custom'
@@ -70,7 +70,7 @@ def bill(seconds: int) -> dict:
     Args:
         seconds: Its time, in seconds since 1970.
     """
-    known = licences()
+    known = licences_on_page()
     packages = [package for package in all_packages()
                 if not package.marker or Marker(package.marker).evaluate()]
     root = purl(NAME, version())
