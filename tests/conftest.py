@@ -26,8 +26,9 @@ torch.set_num_threads(1)
 end_without_a_pause()
 leave_configs_unformatted()
 draw_no_curves()
-# Each process that a test starts would compile the package anew.
+# Each process that a test starts would compile the package anew, and each run all tests.
 os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
+sys.dont_write_bytecode = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,9 +8,10 @@ from helpers.tiny_networks import segmentor_config
 from mmcv import Config
 
 from mmseg_custom.distributed.memory import FRAGMENTATION, RESERVE
+from mmseg_custom.distributed.options import Engine
 from mmseg_custom.doctor import advice
 from mmseg_custom.doctor.advice import _changes, advise, tuning_settings
-from mmseg_custom.doctor.memory import MemoryEstimate, predict
+from mmseg_custom.doctor.memory import MemoryEstimate, estimate, predict
 from mmseg_custom.doctor.run_shape import RunShape
 from mmseg_custom.doctor.ways import ways_of
 from mmseg_custom.engine.batch_norm import find_single_value
@@ -102,7 +103,8 @@ def test_advises_nothing_where_it_fits():
 
 def test_simulates_one_image_where_processes_share_the_statistics():
     for device in ('cuda', 'cpu'):
-        assert chosen(predict(config(), RunShape(device, 2, 1, CROP))).peak > 0
+        shape = RunShape(device, 2, 1, CROP)
+        assert estimate(config(), shape, Engine('ddp'), False)[0].peak > 0
 
 
 def test_advises_the_options_of_a_sharded_run_that_take_less():

@@ -358,9 +358,9 @@ def test_states_are_those_of_partly_trained_backbones(backbone):
 def test_low_memory_optimizer_halves_the_master_weights():
     cfg = config(segmentor(64, 'linear', depth=2), 2, 'ddp')
     shape = RunShape('cuda', 2, 2, CROP)
-    usual = chosen(predict(cfg, shape))
+    usual, = estimate(cfg, shape, Engine('ddp'), True)
     cfg.optimizer = dict(type='LowMemoryAdamW', lr=1e-4)
-    low = chosen(predict(cfg, shape))
+    low, = estimate(cfg, shape, Engine('ddp'), True)
     backbone = sum(p.numel() for p in build_segmentor(cfg.model).backbone.parameters())
     for part in ('master weights', 'gradients'):
         assert usual.parts[part] - low.parts[part] == 2 * backbone

@@ -52,7 +52,7 @@ from mmseg_custom.layers.plain_mask import pixel_scores
 from mmseg_custom.models import PlainMaskHead
 from mmseg_custom.shards import own_shard
 
-DEFAULTS = dict(ranks=1, engine='auto', iters=10, dtype='float32', accumulation=1, norm=True,
+DEFAULTS = dict(ranks=1, engine='auto', iters=6, dtype='float32', accumulation=1, norm=True,
                 clip=1.0, checkpoint_every=1, checkpoint_blocks=None, prefetch=1, depth=4, unread=0,
                 hybrid=False, reshard_after_forward='auto', reduce_dtype='fp32', cpu_offload=False,
                 compile=False, save=None, resume=None, start=0, native=False,
