@@ -102,23 +102,54 @@ def _write(network: WindowNetwork, path: str, image_size: tuple[int, int], dtype
         raise InputError(f'{type(network.backbone).__name__} with '
                          f'{type(network.decode_head).__name__} has an operation without a '
                          f'counterpart in ONNX ({words_of(error)}): run it with PyTorch') from error
-    tensors, dtypes, total = tensors_of(network), dtypes_in(network, dtype), 0
-    for name, value in program.model.graph.initializers.items():
-        if name in tensors:
-            tensor = tensors[name]
-            value.const_value = _read_later(tensor, dtypes[id(tensor)], value.const_value, name)
-            total += value.const_value.nbytes
+    _set_weights(program.model.graph, network, dtype)
     with _quiet('onnxscript'):
         program.optimize()
+    total = sum(value.const_value.nbytes for value in program.model.graph.initializers.values())
     program.save(path, external_data=total >= large)
 
 
-def _read_later(tensor: Tensor, dtype: torch.dtype, like: Any, name: str) -> Any:
-    """Returns a tensor of ONNX that is cast when it is written."""
+def _set_weights(graph: Any, network: WindowNetwork, dtype: torch.dtype) -> None:
+    """Gives the weights of a network to its graph, cast and transposed when they are written.
+
+    The graph transposes the weights of linear layers. The optimizer would do this at once, in
+    memory, for all of them.
+    """
     import onnx_ir as ir  # which onnxscript brings
+    tensors, dtypes = tensors_of(network), dtypes_in(network, dtype)
+    for name, value in list(graph.initializers.items()):
+        if name not in tensors:
+            continue
+        tensor, kind = tensors[name].detach(), value.const_value.dtype
+        to = dtypes[id(tensors[name])]
+        value.const_value = _written_later(tensor, to, kind, name)
+        for node in value.consumers():
+            if node.op_type != 'Transpose':
+                continue
+            order = node.attributes['perm'].as_ints()
+            turned = ir.Value(name=f'{name}.{"".join(map(str, order))}', type=value.type)
+            turned.const_value = _written_later(tensor.permute(*order), to, kind, turned.name)
+            turned.shape = turned.const_value.shape
+            ir.convenience.replace_all_uses_with(node.outputs[0], turned)
+            graph.initializers[turned.name] = turned
+            graph.remove(node, safe=True)
+        if not value.consumers():
+            del graph.initializers[name]
+
+
+def _written_later(tensor: Tensor, dtype: torch.dtype, kind: Any, name: str) -> Any:
+    """Returns a tensor of ONNX that is made when it is written.
+
+    Args:
+        tensor: Weight.
+        dtype: Dtype that it is cast to.
+        kind: ONNX's name of that dtype.
+        name: Name of the tensor.
+    """
+    import onnx_ir as ir
     from onnx_ir.tensor_adapters import TorchTensor
-    return ir.LazyTensor(lambda: TorchTensor(tensor.detach().to('cpu', dtype), name),
-                         dtype=like.dtype, shape=like.shape, name=name)
+    return ir.LazyTensor(lambda: TorchTensor(tensor.to('cpu', dtype).contiguous(), name),
+                         dtype=kind, shape=ir.Shape(tensor.shape), name=name)
 
 
 @contextmanager

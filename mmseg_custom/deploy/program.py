@@ -10,6 +10,7 @@ from ..layers.attention import Attention, sdpa
 from ..layers.deformable_attention import DeformableAttention, read_points
 from .network import WindowNetwork
 
+MOST = 2 ** 15  # windows, or cells along a side; PyTorch 2.6 exports nothing without a limit
 LEAST_CELLS = 4  # along a side: fewer would leave a single cell on the coarsest level of a pyramid
 
 
@@ -31,9 +32,9 @@ def export_program(network: WindowNetwork, image_size: tuple[int, int]) -> Expor
     _use_plain_kernels(network)
     device = next(network.parameters()).device
     windows = torch.zeros(2, 3, *image_size, device=device)
-    shapes = {0: Dim('batch', min=1)}
+    shapes = {0: Dim('batch', min=1, max=MOST)}
     if network.only_size is None:
-        shapes.update({axis: network.multiple * Dim(name, min=LEAST_CELLS)
+        shapes.update({axis: network.multiple * Dim(name, min=LEAST_CELLS, max=MOST)
                        for axis, name in ((2, 'rows'), (3, 'columns'))})
     try:
         with torch.no_grad():
@@ -63,7 +64,7 @@ def check_size(network: WindowNetwork, image_size: tuple[int, int]) -> None:
 
 
 def _use_plain_kernels(network: WindowNetwork) -> None:
-    """Has attention computed by PyTorch's own operators: a graph holds those of no other library."""
+    """Has attention computed by PyTorch's own operators; graphs hold no others."""
     for module in network.modules():
         if isinstance(module, Attention):
             module.kernel = sdpa

@@ -70,10 +70,10 @@ class AotRuntime:
 
     def __init__(self, path: str, device: torch.device | str = 'cpu'):
         self.device = torch.device(device)
-        index = self.device.index if self.device.type == 'cuda' else None
+        # PyTorch before 2.8 takes no number of a GPU; it loads packages on the current one.
+        place = dict(device_index=self.device.index) if self.device.index else {}
         try:
-            self._package: Callable = torch._inductor.aoti_load_package(
-                path, device_index=-1 if index is None else index)
+            self._package: Callable = torch._inductor.aoti_load_package(path, **place)
             kind = self._package.get_metadata()['AOTI_DEVICE_KEY']
         except Exception as error:  # of zip files, of the linker, or of another PyTorch
             raise InputError(f'{path} is not read by PyTorch {torch.__version__} '
