@@ -72,8 +72,9 @@ def check_broken_libraries(folder: Path) -> None:
     """A library that is installed is not missing, and its own error is not hidden."""
     from mmseg_custom.without_mmcv import missing_libraries
     sys.path.insert(0, str(folder))
-    for name, missing in (('mmseg', ['mmcv']), ('mmcv', [])):
-        (folder / name).mkdir()
+    for name, part, missing in (('mmcv', 'transforms', ['mmcv', 'mmseg']),  # mmcv 2
+                                ('mmseg', 'core', ['mmcv']), ('mmcv', 'runner', [])):
+        (folder / name / part).mkdir(parents=True)
         (folder / name / '__init__.py').write_text(f'raise OSError("{name} is broken")')
         sys.path_importer_cache.clear()
         assert missing_libraries() == missing
@@ -114,6 +115,9 @@ def main() -> None:
         assert error.startswith('mmseg_custom.') and "pip install 'mmcv-full" in error, error
     assert not hasattr(mmseg_custom, 'nothing')
     assert error_of('import mmseg_custom.nothing') == "No module named 'mmseg_custom.nothing'"
+    sys.modules['safetensors'] = None  # as if it were not installed
+    assert error_of('import mmseg_custom.checkpoint.files').endswith(': pip install safetensors')
+    del sys.modules['safetensors']
     torch.save(computed_labels(), sys.argv[1])
     check_other_heads()
     assert not [name for name in LATE if name in sys.modules]

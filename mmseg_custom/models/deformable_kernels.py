@@ -51,7 +51,7 @@ def _on_gpu(compiled: Kernel) -> Kernel:
 
 
 def _mmcv_is_compiled() -> bool:
-    """Returns whether mmcv has operators for CUDA, and not the stand-in of compat/_ext.py."""
+    """Returns whether mmcv has operators for CUDA, and not the stand-in of ``compat``."""
     try:
         extension = import_module('mmcv._ext')
         return extension.get_compiling_cuda_version() not in ('n/a', 'not available')
