@@ -24,8 +24,9 @@ REPEATS = 5
 TORCH, OTHER = 'import torch', 'the other checkout'
 PATHS = {'cache.py': ['list', 'nowhere'], 'convert_weights.py': ['nowhere', 'x.pth'],
          'demo_grid.py': ['nowhere', 'x', 'x.png'], 'demo_web.py': ['nowhere', 'none'],
-         'few_shot.py': ['report', 'nowhere'], 'image_demo.py': ['nowhere', 'x', 'none'],
-         'make_demo_data.py': None, 'merge_checkpoint.py': ['nowhere', 'x.pth'],
+         'export.py': ['nowhere', 'none', 'x'], 'few_shot.py': ['report', 'nowhere'],
+         'image_demo.py': ['nowhere', 'x', 'none'], 'make_demo_data.py': None,
+         'merge_checkpoint.py': ['nowhere', 'x.pth'],
          'prepare_data.py': ['ade20k', 'nowhere'], 'test.py': ['nowhere', 'none', '--out', 'x.pkl'],
          'torchrun.py': ['--nproc_per_node=2', 'tools/train.py', 'nowhere']}
 TINY = 'configs/tiny/linear_probing_tiny.py'

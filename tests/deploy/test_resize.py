@@ -10,7 +10,7 @@ from mmseg_custom.deploy.resize import covering_size, fitted_size, resize_biline
 @pytest.mark.parametrize('kind', ['any', 'half', 'up', 'one'])
 def test_pixels_are_those_of_opencv(kind):
     rng = np.random.default_rng(0)
-    for _ in range(40):
+    for _ in range(15):
         height, width, rows, columns = map(int, rng.integers(2, 150, 4))
         if kind == 'half':
             height, width = 2 * rows, 2 * columns
@@ -24,15 +24,15 @@ def test_pixels_are_those_of_opencv(kind):
 
 
 def test_large_images():
-    image = np.random.default_rng(0).integers(0, 256, (701, 1023, 3), np.uint8)
-    for rows, columns in ((504, 735), (350, 511), (1001, 700)):
+    image = np.random.default_rng(0).integers(0, 256, (351, 523, 3), np.uint8)
+    for rows, columns in ((252, 368), (175, 256), (501, 350)):
         assert np.array_equal(resize_bilinear(image, rows, columns),
                               cv2.resize(image, (columns, rows)))
 
 
 def test_sizes_are_those_of_mmcv():
     rng = np.random.default_rng(0)
-    for height, width in rng.integers(1, 3000, (300, 2)).tolist():
+    for height, width in rng.integers(1, 3000, (100, 2)).tolist():
         for scale in ((2016, 504), (448, 112), (700.5, 112)):
             expected = mmcv.rescale_size((width, height), scale)
             assert fitted_size(height, width, scale) == expected[::-1]

@@ -34,7 +34,7 @@ def draw_validation(root: Path) -> Path:
 def write_checkpoint(config: Path | str, path: Path, settings: dict | None = None) -> None:
     """Writes a checkpoint of a config's network with random weights, adapters among them."""
     torch.manual_seed(0)
-    model = build_network(load_config(str(config), settings))
+    model = build_network(load_config(str(config), settings), pretrained=True)
     init_heads(model)
     randomize(model)
     save_checkpoint(model, str(path), meta=dict(iter=1))
@@ -55,7 +55,7 @@ def randomize(model: nn.Module) -> None:
             buffer.uniform_(0.5, 2)
 
 
-def export(config: Path | str, checkpoint: Path, target: Path, settings: dict | None = None,
+def export(config: Path | str, checkpoint: Path | str, target: Path, settings: dict | None = None,
            aug_test: bool = False, **options: object) -> None:
     """Exports a checkpoint as tools/export.py does."""
     run = RunOptions(checkpoint=str(checkpoint), owns_work_dir=False, aug_test=aug_test)
