@@ -99,9 +99,12 @@ def _write(network: WindowNetwork, path: str, image_size: tuple[int, int], dtype
             export_program(made, image_size), (), dynamo=True, opset_version=OPSET, optimize=False,
             verbose=False, input_names=['windows'], output_names=['logits'])
     except torch.onnx.errors.OnnxExporterError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # The last one names the operation.
+            cause = cause.__cause__
         raise InputError(f'{type(network.backbone).__name__} with '
                          f'{type(network.decode_head).__name__} has an operation without a '
-                         f'counterpart in ONNX ({words_of(error)}): run it with PyTorch') from error
+                         f'counterpart in ONNX ({words_of(cause)}): run it with PyTorch') from error
     _set_weights(program.model.graph, network, dtype)
     with _quiet('onnxscript'):
         program.optimize()

@@ -65,7 +65,9 @@ def dequantize(weight: Tensor, scales: Tensor, kind: str, dtype: torch.dtype) ->
         dtype: Dtype of the result.
     """
     exact = torch.float32 if dtype == torch.float16 else dtype  # whose range scales exceed
-    return weight.view(DTYPES[kind]).to(exact).mul_(scales.to(exact)).to(dtype)
+    if kind == 'fp8':  # ONNX knows no views of another dtype, and int8 needs none
+        weight = weight.view(DTYPES[kind])
+    return weight.to(exact).mul_(scales.to(exact)).to(dtype)
 
 
 def has_product(kind: str, device: torch.device) -> bool:
