@@ -8,6 +8,7 @@ import copy
 import os.path as osp
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -91,11 +92,22 @@ class Run:
         cfg.seed = self.seed
         return cfg
 
+    @cached_property
+    def record_text(self) -> str:
+        """Text of the record in Python; mmcv takes half a second to format it."""
+        return self.record.pretty_text
+
+    def dump(self) -> str:
+        """Returns the record in the format of the config's file."""
+        record = self.record
+        is_python = (record.filename or '.py').endswith('.py')
+        return self.record_text if is_python else record.dump()
+
     @property
     def meta(self) -> dict[str, Any]:
         """Metadata of its checkpoints, in plain strings, lists and numbers."""
         data = self.data['train']
-        return dict(config=self.record.pretty_text, CLASSES=list(data.CLASSES),
+        return dict(config=self.record_text, CLASSES=list(data.CLASSES),
                     PALETTE=data.PALETTE, mmseg_version=mmseg_version,
                     internvit_seg_version=__version__, seed=self.seed, run=dict(self.identity))
 

@@ -76,7 +76,7 @@ def start_run(args: argparse.Namespace, splits: Collection[str] = ('train', 'val
         env = {**collect_env(), 'MMSegmentation': mmseg.__version__, 'InternViT-Seg': __version__}
         log_details('environment\n%s', '\n'.join(f'{key}: {env[key]}' for key in env))
     if owns_work_dir and get_dist_info()[0] == 0:
-        atomic_write(path_of_copy(cfg.work_dir, args.config), run.record.dump())
+        atomic_write(path_of_copy(cfg.work_dir, args.config), run.dump())
     return run
 
 

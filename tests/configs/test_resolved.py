@@ -19,6 +19,9 @@ from pathlib import Path
 import pytest
 from mmcv import Config
 
+from mmseg_custom.engine.before_start import classes_by_config
+from mmseg_custom.engine.config import crop_of
+
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 RECORD = Path(__file__).with_name('resolved.json')
 # Values that configs pass on to the configs that build on them, and that no run reads.
@@ -102,6 +105,19 @@ def test_every_config_is_recorded(record):
 def test_settings_are_as_recorded(name, record):
     found = differences(resolve(CONFIGS / name), record[name])
     assert not found, f'{name}: {found[0]} ({len(found)} differ)'
+
+
+def test_crop_and_classes_of_every_recipe(record):
+    recipes = {name: settings for name, settings in record.items()
+               if '/' in name and not name.startswith('_')}
+    assert len(recipes) > 40
+    for name, settings in recipes.items():
+        model, data = ({key.removeprefix(f'{part}.'): value for key, value in settings.items()
+                        if key.startswith(f'{part}.')} for part in ('model', 'data'))
+        cfg = Config({**settings, 'model': model, 'data': data})
+        classes, = classes_by_config(cfg.data.train)
+        assert crop_of(cfg) == tuple(cfg.crop_size), name
+        assert len(classes) == cfg.model.decode_head.num_classes, name
 
 
 def test_pretrain_size_stands_where_the_original_has_it(record):

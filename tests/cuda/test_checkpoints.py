@@ -32,7 +32,7 @@ def test_one_process_resumes_from_what_it_saved(cuda, tmp_path, name):
 
 
 def test_each_rank_saves_its_shards_and_loads_them(cuda, tmp_path):
-    run = prepared(recipe('few-shot'), tmp_path / 'run', 8)
+    run = prepared(recipe('few-shot', 2), tmp_path / 'run', 8)
     with on_cuda() as seen, simulate_ranks(cuda, seen, 8):
         runner = train(run, seen)
         optimizer = runner.optimizer

@@ -35,8 +35,9 @@ def moments(optimizer):
 
 @pytest.mark.parametrize('ranks', [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_step_waits_for_nothing(cuda, tmp_path, ranks):
-    run = prepared(recipe('few-shot', optimizer__type='LowMemoryAdamW', optimizer__state='bf16',
-                          log_config__interval=10), tmp_path / 'run', ranks)
+    cfg = recipe('few-shot', 2, optimizer__type='LowMemoryAdamW', optimizer__state='bf16',
+                 log_config__interval=10)
+    run = prepared(cfg, tmp_path / 'run', ranks)
     with on_cuda() as seen, simulate_ranks(cuda, seen, ranks), (
             torch.compiler.set_stance('force_eager')):
         iterations = LastIterations(seen)

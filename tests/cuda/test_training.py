@@ -177,7 +177,7 @@ def test_nor_does_the_segmentor_of_mmseg(cuda, tmp_path):
 
 
 def test_class_weights_wait_for_nothing(cuda, tmp_path):
-    _, done, _ = run_on_cuda(cuda, tmp_path, 'linear probing',
+    _, done, _ = run_on_cuda(cuda, tmp_path, 'linear probing', blocks=2,
                               model__decode_head__loss_decode__class_weight=[1., 2.] * 75)
     assert not done.waits[2]
 

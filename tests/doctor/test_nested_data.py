@@ -1,24 +1,12 @@
-"""Crop and classes of every recipe, and the doctor on data sets that repeat or join others."""
+"""The doctor on data sets that repeat or join others."""
 import pytest
-from helpers.commands import ROOT
 from helpers.data import SMALL_LINEAR, draw_data, write_config
 from helpers.nesting import NESTINGS, WRAPPERS
 
 from mmseg_custom.doctor.checks import check_network, run_checks
 from mmseg_custom.engine.before_start import classes_by_config
-from mmseg_custom.engine.config import crop_of, load_config
+from mmseg_custom.engine.config import load_config
 from mmseg_custom.engine.options import RunOptions
-
-RECIPES = sorted((ROOT / 'configs').glob('[!_]*/**/*.py'))
-
-
-def test_crop_and_classes_of_every_recipe():
-    assert len(RECIPES) > 40
-    for path in RECIPES:
-        cfg = load_config(str(path))
-        classes, = classes_by_config(cfg.data.train)
-        assert crop_of(cfg) == tuple(cfg.crop_size), path
-        assert len(classes) == cfg.model.decode_head.num_classes, path
 
 
 @pytest.fixture(scope='module')
@@ -34,7 +22,9 @@ def config_path(tmp_path_factory) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize('kind', WRAPPERS)
+@pytest.mark.parametrize('kind', [
+    kind if kind in ('lists of folders', 'list of nested')
+    else pytest.param(kind, marks=pytest.mark.slow) for kind in WRAPPERS])
 def test_nested_data_sets_are_checked(kind, config_path, tmp_path):
     cfg = load_config(config_path, dict(work_dir=str(tmp_path)))
     nesting = NESTINGS[kind]

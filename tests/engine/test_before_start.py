@@ -28,12 +28,24 @@ def loaded(tmp_path_factory):
                                         Path('nowhere'), 'head_tuning_tiny', TINY)))
 
 
+@pytest.fixture(scope='module')
+def adapter(tmp_path_factory):
+    """The same with a ViT-Adapter."""
+    return load_config(str(write_config(tmp_path_factory.mktemp('adapter') / 'some.py',
+                                        Path('nowhere'), 'vit_adapter_tiny', ADAPTER)))
+
+
 def check(loaded: Config, changes: dict, splits: tuple[str, ...] = ('train', 'val'),
           **options: object) -> None:
     cfg = copy.deepcopy(loaded)
     cfg.merge_from_dict(changes)
     given = RunOptions(**options)
     check_before_start(resolve_config(cfg, given)[0], given, splits)
+
+
+def test_what_the_others_change_is_not_refused(loaded, adapter):
+    check(loaded, {})
+    check(adapter, {})
 
 
 @pytest.mark.parametrize(('key', 'value', 'message'), [
@@ -66,7 +78,6 @@ def check(loaded: Config, changes: dict, splits: tuple[str, ...] = ('train', 'va
     ('data.val.classes', ['wall'], 'data.train has 150 classes, data.val 1: .*--no-validate'),
 ])
 def test_a_training_is_refused(loaded, key, value, message):
-    check(loaded, {})
     if key == 'lr_config':
         loaded = copy.deepcopy(loaded)
         loaded.pop(key)
@@ -83,12 +94,9 @@ def test_a_training_is_refused(loaded, key, value, message):
     ('model.backbone.init_values', 'x', 'init_values'),
     ('model.auxiliary_head.in_index', 4, r'gives 4 feature map\(s\)'),
 ])
-def test_a_training_of_a_vit_adapter_is_refused(tmp_path, key, value, message):
-    loaded = load_config(str(write_config(tmp_path / 'some.py', Path('nowhere'),
-                                          'vit_adapter_tiny', ADAPTER)))
-    check(loaded, {})
+def test_a_training_of_a_vit_adapter_is_refused(adapter, key, value, message):
     with pytest.raises(InputError, match=message):
-        check(loaded, {key: value})
+        check(adapter, {key: value})
 
 
 OTHER = dict(_delete_=True, type='FrozenViT', name='vit_small_patch14_dinov2', with_fpn=True,

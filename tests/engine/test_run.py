@@ -1,5 +1,6 @@
 """A run is prepared once and read afterwards."""
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -108,6 +109,15 @@ def test_the_record_has_the_seed(config, tmp_path):
     run = prepare(config, ['train'], work_dir=str(tmp_path / 'work'), seed=5)
     assert Config.fromstring(run.meta['config'], '.py').seed == run.record.seed == 5
     assert 'seed' not in run.cfg
+
+
+def test_the_record_is_written_in_the_format_of_the_config(config, tmp_path):
+    run = prepare(config, ['train'], work_dir=str(tmp_path / 'work'), seed=5)
+    assert run.dump() == run.record.dump() == run.meta['config']
+    of_json = Config(run.cfg._cfg_dict, cfg_text='{}', filename='some.json')
+    run = dataclasses.replace(run, cfg=of_json)
+    assert json.loads(run.dump())['seed'] == 5
+    assert Config.fromstring(run.meta['config'], '.py').seed == 5
 
 
 def test_other_runners_do_not_accumulate(config, tmp_path):

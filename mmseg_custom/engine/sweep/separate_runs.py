@@ -89,7 +89,7 @@ class SeparateRuns:
         for line in describe_run(run):
             get_root_logger().info('%s', line)
         if get_dist_info()[0] == 0:
-            atomic_write(path, run.record.dump())
+            atomic_write(path, run.dump())
         return run
 
     @staticmethod
