@@ -16,6 +16,7 @@ from ..distributed.collectives import gather_to_rank0  # noqa: E402
 from ..errors import InputError  # noqa: E402
 
 MATRIX_TOOL = 'confusion_matrix.py'
+NPU_FUNCTION = '_check_balance'
 LONGEST_SIDE = 16000  # pixels of a figure
 
 
@@ -41,6 +42,18 @@ def look_for_mmcv_ops() -> None:
     import mmcv.utils.ext_loader as ext_loader
     if not hasattr(ext_loader.pkgutil, 'find_loader'):
         ext_loader.pkgutil = SimpleNamespace(find_loader=importlib.util.find_spec)
+
+
+def clear_torch_ops() -> None:
+    """Lets torch.export, ONNX and torchao list the operators of PyTorch before 2.7.
+
+    mmcv 1.7 replaces a function of that name in all modules that have one, for NPUs; ``torch.ops``
+    and ``torch.classes`` seem to have any name, and take it for a namespace of operators. Can go
+    with mmcv 1.x.
+    """
+    for registry in (torch.ops, torch.classes):
+        vars(registry).pop(NPU_FUNCTION, None)
+        registry._dir[:] = [name for name in registry._dir if name != NPU_FUNCTION]
 
 
 def copy_batches_on_streams() -> None:
