@@ -47,13 +47,11 @@ def look_for_mmcv_ops() -> None:
 def clear_torch_ops() -> None:
     """Lets torch.export, ONNX and torchao list the operators of PyTorch before 2.7.
 
-    mmcv 1.7 replaces a function of that name in all modules that have one, for NPUs; ``torch.ops``
-    and ``torch.classes`` seem to have any name, and take it for a namespace of operators. Can go
-    with mmcv 1.x.
+    mmcv 1.7 replaces a function, for NPUs, in all modules that have one of its name. ``torch.ops``
+    seems to have any, and takes the name for a namespace of operators. Can go with mmcv 1.x.
     """
-    for registry in (torch.ops, torch.classes):
-        vars(registry).pop(NPU_FUNCTION, None)
-        registry._dir[:] = [name for name in registry._dir if name != NPU_FUNCTION]
+    vars(torch.ops).pop(NPU_FUNCTION, None)
+    torch.ops._dir[:] = [name for name in torch.ops._dir if name != NPU_FUNCTION]
 
 
 def copy_batches_on_streams() -> None:
