@@ -27,6 +27,7 @@ else:
     register_all()
     compat.collect_on_any_device()
     compat.look_for_mmcv_ops()
+    compat.clear_torch_ops()
     compat.copy_batches_on_streams()
     data_containers.pin_batches()
     compat.draw_large_matrices()

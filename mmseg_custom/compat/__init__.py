@@ -17,6 +17,7 @@ from ..errors import InputError  # noqa: E402
 from . import mmcv_without_ops  # noqa: E402
 
 MATRIX_TOOL = 'confusion_matrix.py'
+NPU_FUNCTION = '_check_balance'
 LONGEST_SIDE = 16000  # pixels of a figure
 
 
@@ -47,6 +48,16 @@ def look_for_mmcv_ops() -> None:
     import mmcv.utils.ext_loader as ext_loader
     if not hasattr(ext_loader.pkgutil, 'find_loader'):
         ext_loader.pkgutil = SimpleNamespace(find_loader=importlib.util.find_spec)
+
+
+def clear_torch_ops() -> None:
+    """Lets torch.export, ONNX and torchao list the operators of PyTorch before 2.7.
+
+    mmcv 1.7 replaces a function, for NPUs, in all modules that have one of its name. ``torch.ops``
+    seems to have any, and takes the name for a namespace of operators. Can go with mmcv 1.x.
+    """
+    vars(torch.ops).pop(NPU_FUNCTION, None)
+    torch.ops._dir[:] = [name for name in torch.ops._dir if name != NPU_FUNCTION]
 
 
 def copy_batches_on_streams() -> None:

@@ -3,7 +3,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice
-from multiprocessing import active_children
+from multiprocessing import active_children, get_start_method
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -40,6 +40,10 @@ class WatchedLoader(DataLoader):
         self.limit = timeout if num_workers else 0
         self._names = names
         self._workers: list[BaseProcess] = []
+        if num_workers and get_start_method(allow_none=True) is None:
+            # From Python 3.14 on a server would start them: each imports PyTorch anew, and how one
+            # ends is not told.
+            options.setdefault('multiprocessing_context', 'fork')
         super().__init__(dataset, num_workers=num_workers, worker_init_fn=shield_worker, **options)
 
     def __iter__(self) -> Iterator:  # type: ignore[override]  # torch names its private class

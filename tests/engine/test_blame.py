@@ -73,7 +73,7 @@ def test_newlines_of_names_do_not_cut_an_error_off():
             raise InputError('image a\nb.jpg is broken')
 
     with pytest.raises(InputError) as raised:
-        list(DataLoader(Named(), num_workers=1))
+        list(DataLoader(Named(), num_workers=1, multiprocessing_context='fork'))
     assert explain(raised.value) == r'image a\nb.jpg is broken'
 
 

@@ -27,7 +27,7 @@ class Dying(Dataset):
 ])
 def test_a_dead_worker_is_said_in_one_line(number, message):
     with pytest.raises(RuntimeError) as raised:
-        list(DataLoader(Dying(number), num_workers=1))
+        list(DataLoader(Dying(number), num_workers=1, multiprocessing_context='fork'))
     line = explain(raised.value)
     assert message in line and 'data.workers_per_gpu' in line and '\n' not in line
 

@@ -8,10 +8,13 @@ from functools import cache
 from importlib.util import find_spec
 
 import pytest
+import timm
 import torch
+from packaging.version import Version
 
 from mmseg_custom.checkpoint.shard_reader import OLDEST_TORCH
 
+DINOV3_IN_TIMM = Version('1.0.20')  # RADIO came before, and the other networks of the tests
 OPTIONAL = ('transformers', 'scipy', 'torchao', 'peft', 'tensorboard', 'seaborn', 'gradio', 'onnx',
             'onnxscript', 'onnxruntime', 'huggingface_hub', 'wandb', 'mlflow')
 
@@ -36,4 +39,7 @@ def lacking() -> list[tuple[str, str]]:
     if torch.__version__ < OLDEST_TORCH:
         found.append((rf'needs PyTorch {re.escape(OLDEST_TORCH)} or newer',
                       f'PyTorch {torch.__version__} is older than {OLDEST_TORCH}'))
+    if Version(timm.__version__) < DINOV3_IN_TIMM:
+        found.append((r'timm [\d.]+ has no such network|Unknown model \(',
+                      f'timm {timm.__version__} lacks a network'))
     return found

@@ -63,15 +63,6 @@ def _quiet():
     set_verbosity_error()
 
 
-@pytest.fixture(autouse=True)
-def _in_this_timm(request):
-    parameters = getattr(request.node, 'callspec', None)
-    name = parameters.params.get('name', '') if parameters else ''
-    if name in {getattr(case, 'values', [case])[0] for case in IN_TIMM} \
-            and not timm.is_model(name.partition('.')[0]):
-        pytest.skip(f'timm {timm.__version__} has no {name}')
-
-
 def draw(network: nn.Module) -> nn.Module:
     """Draws norms and scales, too, all in numbers that bfloat16 has."""
     for parameter in network.parameters():
