@@ -29,6 +29,8 @@ RUNS = dict(
     two_again=dict(ranks=2, resume='iter_2.dcp', start=2, **COMMON),
     one_from_two=dict(engine='single', resume='iter_2.dcp', start=2, save='file.pth', **COMMON),
     one=dict(engine='single', save='whole.pth', **COMMON),
+)
+SLOW = dict(
     two_from_one=dict(ranks=2, resume='whole.pth', start=2, **COMMON),
     one_sharded_from_two=dict(ranks=1, engine='fsdp2', resume='iter_2.dcp', start=2, **COMMON),
 )
@@ -37,9 +39,13 @@ RUNS = dict(
 @pytest.fixture(scope='module')
 def folder(zygote, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('sharded')
-    zygote.run('tests/helpers/traces.py', folder,
-               *(f'{name}={json.dumps(options)}' for name, options in RUNS.items()))
+    run_all(zygote, folder, RUNS)
     return folder
+
+
+def run_all(zygote, folder: Path, runs: dict[str, dict]) -> None:
+    zygote.run('tests/helpers/traces.py', folder,
+               *(f'{name}={json.dumps(options)}' for name, options in runs.items()))
 
 
 @pytest.fixture
@@ -48,9 +54,11 @@ def copy(folder, tmp_path) -> Path:
     return Path(shutil.copytree(folder / 'iter_2.dcp', tmp_path / 'iter_2.dcp'))
 
 
-@pytest.mark.parametrize('name', ['two_again', 'one_from_two', 'two_from_one',
-                                  'one_sharded_from_two'])
-def test_training_is_resumed_as_if_uninterrupted(folder, name):
+@pytest.mark.parametrize('name', ['two_again', 'one_from_two', *(
+    pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+def test_training_is_resumed_as_if_uninterrupted(zygote, folder, name):
+    if name in SLOW:
+        run_all(zygote, folder, {name: SLOW[name]})
     whole = torch.load(folder / 'two.pth')
     resumed = torch.load(folder / f'{name}.pth')
     torch.testing.assert_close(resumed['losses'], whole['losses'][2:], rtol=1e-5, atol=0)

@@ -372,7 +372,7 @@ def test_states_are_those_of_the_recipes(frozen):
     kind = 'linear_probing' if frozen else 'full_tuning'
     path, = (ROOT / 'configs/intern_vit_300m' / kind).glob('*_504_80k_ade20k_*')
     cfg = load_config(str(path))
-    for ranks in (1, 32):
+    for ranks in (32,) if frozen else (1, 32):
         engine = 'ddp' if frozen else 'single' if ranks == 1 else 'fsdp2'
         shape = shape_of(cfg, 'cuda', ranks)
         predicted, *_ = estimate(cfg, shape, Engine(engine), True)
