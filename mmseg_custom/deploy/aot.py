@@ -13,6 +13,7 @@ import torch
 
 from ..errors import InputError, words_of
 from ..files import atomic_path
+from ..logs import MAIN
 from .agreement import Agreement, check_windows, compare
 from .network import WindowNetwork
 from .program import export_program
@@ -65,7 +66,7 @@ def export_aot(network: WindowNetwork, path: str, image_size: tuple[int, int],
         finally:
             if os.path.exists(written):
                 os.remove(written)
-    logging.getLogger('mmseg').info('%s: %s', path, found)
+    logging.getLogger(MAIN).info('%s: %s', path, found)
     return found
 
 

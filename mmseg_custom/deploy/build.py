@@ -109,7 +109,7 @@ class _NothingInitialised(TorchFunctionMode):
 
 def _located(options: Mapping[str, Any], folder: str) -> dict[str, Any]:
     """Returns the options of a backbone, with the path of its own folder and without weights."""
-    options = dict(options)
+    options = {**options, 'pretrained': None}  # No file but those of the folder is read.
     if options['type'] != FrozenViT.__name__:
         return options
     name = options.get('name')
@@ -119,7 +119,7 @@ def _located(options: Mapping[str, Any], folder: str) -> dict[str, Any]:
         raise InputError(f'{os.path.join(folder, CONFIG)}: backbone.name={name!r}: expected the '
                          f'name of a network of timm, or {BACKBONE_FOLDER!r} for the folder beside '
                          'it')
-    return {**options, 'pretrained': None}
+    return options
 
 
 def _build(place: str, known: Classes, options: Mapping[str, Any], path: str) -> nn.Module:

@@ -8,7 +8,6 @@ and rounds colours of 16 bits in TIFF and PPM otherwise than OpenCV does, by one
 H W pixels.
 """
 import os
-import warnings
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -44,13 +43,23 @@ def read_image(source: ImageSource) -> np.ndarray:
     if not os.path.exists(path):
         raise InputError(f'image {path} does not exist{look_around(path)}')
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('error', Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return _decode(image, f'image {path}')
+        with Image.open(path) as image:
+            _check_size(image, f'image {path}')
+            return _decode(image, f'image {path}')
     except (UnidentifiedImageError, Image.DecompressionBombError,
             Image.DecompressionBombWarning, OSError) as error:
         raise _unreadable(f'image {path}', error) from error
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    """Refuses an image from Pillow's limit on, where Pillow itself does so from its double on.
+
+    Making its warning an error would change the filters of all threads.
+    """
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and image.width * image.height > most:
+        raise InputError(f'{name} has {image.width}x{image.height} pixels: expected at most '
+                         f'{most:,} in all; set PIL.Image.MAX_IMAGE_PIXELS to allow more')
 
 
 def _check_array(image: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import InputError, words_of
 from ..files import PART, flush, make_folder
 from ..layers.quantized_linear import quantized_layers
+from ..logs import MAIN
 from .agreement import Agreement, check_windows, compare
 from .network import WindowNetwork
 from .program import export_program
@@ -65,7 +66,7 @@ def export_onnx(network: WindowNetwork, path: str, image_size: tuple[int, int],
         _publish(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    logging.getLogger('mmseg').info('%s: %s', path, found)
+    logging.getLogger(MAIN).info('%s: %s', path, found)
     return found
 
 
@@ -130,11 +131,12 @@ def _set_weights(graph: Any, network: WindowNetwork, dtype: torch.dtype) -> None
             if node.op_type != 'Transpose':
                 continue
             order = node.attributes['perm'].as_ints()
-            other = f'{name}.{"".join(map(str, order))}'
-            made = _written_later(tensor.permute(*order), to, kind, other)
-            turned = ir.Value(name=other, type=value.type, shape=made.shape, const_value=made)
+            turned_name = f'{name}.{"".join(map(str, order))}'
+            weight = _written_later(tensor.permute(*order), to, kind, turned_name)
+            turned = ir.Value(name=turned_name, type=value.type, shape=weight.shape,
+                              const_value=weight)
             ir.convenience.replace_all_uses_with(node.outputs[0], turned)
-            graph.initializers[other] = turned
+            graph.initializers[turned_name] = turned
             graph.remove(node, safe=True)
         if not value.consumers():
             del graph.initializers[name]

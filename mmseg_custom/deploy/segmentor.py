@@ -169,4 +169,7 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     if chosen.type == 'cuda' and not torch.cuda.is_available():
         raise InputError(f'device={device!r}: PyTorch finds no GPU here; leave device out for the '
                          'CPU')
+    if chosen.type == 'cuda' and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f'device={device!r}: PyTorch finds {torch.cuda.device_count()} GPUs here, '
+                         "of which 'cuda:0' is the first")
     return chosen

@@ -96,6 +96,15 @@ def test_what_is_no_image_is_refused(image, message):
     assert message in str(error.value)
 
 
+def test_images_beyond_pillows_limit_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / 'image.png'
+    path.write_bytes(FILES['png'])
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 45 * 37 - 1)
+    with pytest.warns(Image.DecompressionBombWarning), pytest.raises(
+            InputError, match='45x37 pixels: expected at most 1,664'):
+        read_image(path)
+
+
 @pytest.mark.parametrize('content', [b'', b'no image', FILES['jpeg'][:200], FILES['png'][:300]])
 def test_damaged_files_are_refused_in_one_line(content, tmp_path):
     path = tmp_path / 'image.jpg'

@@ -146,6 +146,14 @@ def test_damaged_and_foreign_folders_are_refused(copied, spoil, message):
     assert message in str(error.value) and str(copied) in str(error.value)
 
 
+def test_no_weights_are_read_that_the_config_names(copied):
+    path = copied / 'config.json'
+    content = json.loads(path.read_text())
+    content['backbone']['pretrained'] = '/nowhere.pth'
+    path.write_text(json.dumps(content))
+    Segmentor.from_pretrained(copied, device='cpu')
+
+
 def test_names_and_devices_that_are_none(small):
     with pytest.raises(InputError, match='nowhere is not a folder'):
         Segmentor.from_pretrained('nowhere')

@@ -153,7 +153,8 @@ def test_one_channel_has_a_threshold_and_no_label_need_be_ignored():
     (dict(in_channels=[3], in_index=[0], input_transform='sum'), "expected 'resize_concat'"),
     (dict(in_channels=3, out_channels=4), 'out_channels=4 with num_classes=5: expected 5, or 1'),
     (dict(in_channels=3, loss_decode='CE'), "loss_decode='CE': expected dict"),
-    (dict(in_channels=3, num_convs=0), 'channels=8 with num_convs=0.*in_channels=3')])
+    (dict(in_channels=3, num_convs=0), 'channels=8 with num_convs=0.*in_channels=3'),
+    (dict(in_channels=3, dilation=0), 'num_convs=2, dilation=0: expected 0 or more')])
 def test_what_does_not_go_together_is_refused(options, message):
     with pytest.raises(InputError, match=message):
         FCNHead(**COMMON, **options)

@@ -13,6 +13,7 @@ from torch import nn
 
 from ...checkpoint.recorded import NetworkName
 from ...datasets.nesting import innermost_options
+from ...models.backbone_options import backbone_option
 from ...version import __version__
 from ..run_folder.facts import config_name
 from ..run_folder.page import render
@@ -54,6 +55,18 @@ class Origin:
         parts = innermost_options(self.cfg.data.get('train') or self.cfg.data.test)
         return ', '.join(dict.fromkeys(str(part['type']) for part in parts))
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is a checkpoint; else the weights are random."""
+        return bool(self.checkpoint['sha256'])
+
+    @property
+    def first_weights(self) -> str:
+        """Name of the file that the training of the backbone began with; '' if there is none."""
+        path = self.backbone_file['path'] if self.backbone_file else backbone_option(
+            self.cfg.model.backbone, 'pretrained')
+        return osp.basename(str(path).rstrip('/')) if path else ''
+
 
 def model_card(origin: Origin, model: nn.Module, config: Mapping[str, Any]) -> str:
     """Returns the text of ``README.md``.
@@ -69,35 +82,36 @@ def model_card(origin: Origin, model: nn.Module, config: Mapping[str, Any]) -> s
              for name, value in figures.means.items()] if figures else []
     return render(
         'model_card.md', metadata=yaml.safe_dump(_metadata(origin), sort_keys=False),
-        name=origin.name, classes=config['classes'], data=origin.data, packages=PACKAGES,
+        name=origin.name, classes=config['classes'],
+        data=origin.data if origin.is_trained else None, packages=PACKAGES,
         network=str(NetworkName.of(model)), tested=_conditions(figures), means=means,
         level=f'{interval["level"]:.0%}' if interval else None, origin=_facts(origin, config))
 
 
 def license_note(origin: Origin) -> str:
     """Returns the text of ``LICENSE.md``."""
-    weights = origin.backbone_file['path'] if origin.backbone_file else 'see the recipe'
+    weights = (f'- weights that the training began with: {origin.first_weights}; where they were '
+               'published, their licence is named\n' if origin.first_weights else '')
     given = ('The licence of these weights was not said when they were exported.'
              if origin.license == OTHER else
              f'Whoever exported these weights gives them under the licence {origin.license}.')
     return (
         '# Licences\n\n'
         f'{given} They depend on the work of others, whose terms hold as well:\n\n'
-        f'- weights that the training began with: {osp.basename(str(weights))}; its page on the '
-        'hub has its licence\n'
+        f'{weights}'
         f'- training data: {origin.data}; some data sets allow research alone\n'
         f'- code: mmseg_custom {__version__}, Apache-2.0; no code is in this folder\n')
 
 
 def _metadata(origin: Origin) -> dict[str, Any]:
     """Returns the front matter."""
-    data = origin.data.split(', ')
     found: dict[str, Any] = dict(license=origin.license)
     if origin.license == OTHER:
         found.update(license_name='see-license-md', license_link='LICENSE.md')
     found.update(library_name='mmseg_custom', pipeline_tag=TASK,
-                 tags=['semantic-segmentation', 'internvit'],
-                 datasets=[_slug(each) for each in data])
+                 tags=['semantic-segmentation', 'internvit'])
+    if origin.is_trained:
+        found['datasets'] = [_slug(each) for each in origin.data.split(', ')]
     figures = origin.figures
     if figures is None:
         return found

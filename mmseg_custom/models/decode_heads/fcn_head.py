@@ -27,8 +27,8 @@ class FCNHead(DecodeHead):
         **kwargs: Arguments of :class:`.decode_head.DecodeHead`.
 
     Raises:
-        InputError: If there are no convolutions, and the classifier takes another number of
-            channels than the input has.
+        InputError: If a number is negative, or there are no convolutions, and the classifier takes
+            another number of channels than the input has.
     """
 
     def __init__(self, num_convs: int = 2, kernel_size: int = 3, concat_input: bool = True,
@@ -36,6 +36,9 @@ class FCNHead(DecodeHead):
         super().__init__(**kwargs)
         self.num_convs, self.kernel_size = num_convs, kernel_size
         self.concat_input = concat_input
+        if num_convs < 0 or dilation < 1:
+            raise InputError(f'num_convs={num_convs}, dilation={dilation}: expected 0 or more '
+                             'convolutions, and a dilation of 1 or more')
         if num_convs == 0 and self.in_channels != self.channels:
             raise InputError(f'channels={self.channels} with num_convs=0: expected those of the '
                              f'input, in_channels={self.in_channels}')

@@ -88,6 +88,15 @@ def test_the_weights_of_a_frozen_backbone_come_from_its_file(small, tmp_path):
         assert torch.equal(exported[f'backbone.{name}'], tensor)
     card = (tmp_path / 'out/README.md').read_text()
     assert '| Backbone weights | backbone.pth |' in card and sha256_of(str(weights)) in card
+    assert 'trained it on ADE20KDataset' in card
+    assert 'began with: backbone.pth;' in (tmp_path / 'out/LICENSE.md').read_text()
+
+
+def test_the_card_of_an_untrained_network_says_so(small, tmp_path):
+    export(small / 'small.py', 'none', tmp_path / 'out')
+    card = (tmp_path / 'out/README.md').read_text()
+    assert 'exported it untrained' in card and 'datasets' not in card
+    assert 'began with' not in (tmp_path / 'out/LICENSE.md').read_text()
 
 
 def results_of(checkpoint: Path, sha256: str) -> dict:
