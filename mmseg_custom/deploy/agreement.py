@@ -85,6 +85,9 @@ def compare(expected: Iterator[Tensor] | list[Tensor], runtime: Runtime,
         expected: Logits (B, K, h, w) of the network, for each batch.
         runtime: What runs the graph.
         windows: Batches of windows (B, 3, H, W).
+
+    Raises:
+        InputError: If the graph gives logits of another shape.
     """
     differences, largest, equal, cells = [], 0.0, 0, 0
     for logits, batch in zip(expected, windows):
