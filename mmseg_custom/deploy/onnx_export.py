@@ -130,11 +130,11 @@ def _set_weights(graph: Any, network: WindowNetwork, dtype: torch.dtype) -> None
             if node.op_type != 'Transpose':
                 continue
             order = node.attributes['perm'].as_ints()
-            turned = ir.Value(name=f'{name}.{"".join(map(str, order))}', type=value.type)
-            turned.const_value = _written_later(tensor.permute(*order), to, kind, turned.name)
-            turned.shape = turned.const_value.shape
+            other = f'{name}.{"".join(map(str, order))}'
+            made = _written_later(tensor.permute(*order), to, kind, other)
+            turned = ir.Value(name=other, type=value.type, shape=made.shape, const_value=made)
             ir.convenience.replace_all_uses_with(node.outputs[0], turned)
-            graph.initializers[turned.name] = turned
+            graph.initializers[other] = turned
             graph.remove(node, safe=True)
         if not value.consumers():
             del graph.initializers[name]

@@ -71,7 +71,7 @@ class AotRuntime:
     def __init__(self, path: str, device: torch.device | str = 'cpu'):
         self.device = torch.device(device)
         # PyTorch before 2.8 takes no number of a GPU; it loads packages on the current one.
-        place = dict(device_index=self.device.index) if self.device.index else {}
+        place: dict[str, Any] = dict(device_index=self.device.index) if self.device.index else {}
         try:
             self._package: Callable = torch._inductor.aoti_load_package(path, **place)
             kind = self._package.get_metadata()['AOTI_DEVICE_KEY']
