@@ -41,12 +41,15 @@ class Figures:
         return found['low'], found['high']
 
 
-def find_figures(checkpoint: str, sha256: str, given: str | None = None) -> Figures | None:
+def find_figures(checkpoint: str, sha256: str, scale: str = 'single',
+                 given: str | None = None) -> Figures | None:
     """Finds the newest results of a checkpoint: those given, or else those beside it.
 
     Args:
         checkpoint: Path of the checkpoint.
         sha256: Its SHA-256, which the results must record.
+        scale: 'single', or 'multi' for tests with several scales and flips: which of those beside
+            it are meant.
         given: An eval_*.json, or a work dir with some.
 
     Returns:
@@ -64,7 +67,7 @@ def find_figures(checkpoint: str, sha256: str, given: str | None = None) -> Figu
                              'tools/test.py --eval mIoU')
         return Figures(results.path, results.run)
     folder = osp.dirname(osp.abspath(checkpoint))
-    for path in sorted(glob.glob(osp.join(glob.escape(folder), 'eval_*.json')),
+    for path in sorted(glob.glob(osp.join(glob.escape(folder), f'eval_{scale}_scale_*.json')),
                        key=os.path.getmtime, reverse=True):
         if read_json(path, record(dict(checkpoint=record(dict(sha256=choice(sha256)))))):
             results = read_results(path)

@@ -27,6 +27,7 @@ from ...deploy.config import (
     WEIGHTS,
     check_config,
 )
+from ...errors import InputError
 from ...evaluation.run_info import describe_checkpoint
 from ...files import atomic_folder, atomic_write
 from ...targets import try_target
@@ -73,7 +74,8 @@ def export_folder(cfg: Config, checkpoint: str, target: str, *, backbone: str | 
     weights = exported_weights(model)
     try_target(target, sum(tensor.nbytes for tensor in weights.values()), make_folder=False)
     finish_checks()
-    origin = _origin(cfg, opened, model, results, license)
+    scale = 'multi' if len(config['preprocessing']['views']) > 1 else 'single'
+    origin = _origin(cfg, opened, model, scale, results, license)
     with atomic_folder(target) as part:
         _copy_upstream_config(cfg.model.backbone, config, part)
         _check_fit(config, weights, part)
@@ -85,17 +87,24 @@ def export_folder(cfg: Config, checkpoint: str, target: str, *, backbone: str | 
             atomic_write(osp.join(part, name), text)
 
 
-def _origin(cfg: Config, opened: Checkpoint | None, model: nn.Module, results: str | None,
-            license: str) -> Origin:
-    """Returns where the segmentor comes from, with the hashes of its files."""
+def _origin(cfg: Config, opened: Checkpoint | None, model: nn.Module, scale: str,
+            results: str | None, license: str) -> Origin:
+    """Returns where the segmentor comes from, with the hashes of its files.
+
+    Raises:
+        InputError: If the results are of another checkpoint, or cannot be read, or there is no
+            checkpoint.
+    """
     if opened is None:
+        if results is not None:
+            raise InputError(f'--results {results} with the untrained network: expected none')
         return Origin(cfg, dict(path='none: random weights', sha256=''), None, None, license)
     checkpoint = describe_checkpoint(opened.path)
     assert checkpoint is not None  # It was opened.
     source = None if opened.holds_backbone else weights_source_of(model.backbone)
     return Origin(cfg, checkpoint, None if source is None else dict(
         path=source.path, sha256=sha256_of(source.path)),
-        find_figures(opened.path, checkpoint['sha256'], results), license)
+        find_figures(opened.path, checkpoint['sha256'], scale, results), license)
 
 
 def _copy_upstream_config(backbone: Mapping[str, Any], config: Mapping[str, Any],

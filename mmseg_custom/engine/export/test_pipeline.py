@@ -130,12 +130,15 @@ def _views(augment: Step, flips: bool) -> list[dict[str, Any]]:
                   for ratio in (ratios if isinstance(ratios, (list, tuple)) else [ratios])]
     directions = augment.get('flip_direction', 'horizontal')
     directions = directions if isinstance(directions, list) else [directions]
-    turned = [None, *[None] * (len(directions) - 1)]
     if augment.get('flip') and not flips:
         raise InputError('data.test.pipeline: MultiScaleFlipAug has flip=True, and no RandomFlip '
                          'among its transforms: add one, or set flip=False')
+    # mmseg makes an unflipped view for each direction.
+    flips_of_scale: list[str | None] = [None] * len(directions)
+    if augment.get('flip'):
+        flips_of_scale += directions
     return [dict(scale=[int(x) for x in each], flip=flip) for each in scales
-            for flip in [*turned, *(directions if augment.get('flip') else [])]]
+            for flip in flips_of_scale]
 
 
 def _check_options(step: Step, *known: str) -> None:

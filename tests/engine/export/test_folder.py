@@ -97,6 +97,8 @@ def test_the_card_of_an_untrained_network_says_so(small, tmp_path):
     card = (tmp_path / 'out/README.md').read_text()
     assert 'exported it untrained' in card and 'datasets' not in card
     assert 'began with' not in (tmp_path / 'out/LICENSE.md').read_text()
+    with pytest.raises(InputError, match='with the untrained network'):
+        export(small / 'small.py', 'none', tmp_path / 'other', results='eval.json')
 
 
 def results_of(checkpoint: Path, sha256: str) -> dict:
@@ -120,8 +122,11 @@ def test_the_card_has_figures_with_intervals(small, tmp_path, figures):
     digest = sha256_of(str(small / 'small.pth'))
     beside = small / 'eval_single_scale_1.json'
     beside.write_text(json.dumps(results_of(small / 'small.pth', digest)))
+    several = small / 'eval_multi_scale_2.json'  # newer, of tests that the folder does not repeat
+    several.write_text(beside.read_text().replace('0.4567', '0.5'))
     export(small / 'small.py', small / 'small.pth', tmp_path / 'out', license='mit')
     beside.unlink()
+    several.unlink()
     text = (tmp_path / 'out/README.md').read_text()
     _, front, card = text.split('---\n', 2)
     found = yaml.safe_load(front)
