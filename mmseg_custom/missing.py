@@ -41,7 +41,8 @@ def nearest_path(path: str) -> str | None:
     if not osp.isdir(folder or os.curdir) or not name:
         return None
     with suppress(OSError), os.scandir(folder or os.curdir) as entries:
-        names = [entry.name for entry in islice(entries, MOST_NAMES)]
+        names = [entry.name for entry in islice(entries, MOST_NAMES)
+                 if entry.name != name]  # that of a link to nothing
         for near in difflib.get_close_matches(name, names, n=1, cutoff=NEAR):
             found = osp.join(folder, near)
             whole = osp.join(found, rest).rstrip(os.sep)

@@ -90,6 +90,12 @@ def path_text(value: Any, place: str) -> None:
         raise mismatch(place, value, 'a path')
 
 
+def switch(value: Any, place: str) -> None:
+    """Takes True and False."""
+    if not isinstance(value, bool):
+        raise mismatch(place, value, 'true or false')
+
+
 def number(low: float = -math.inf, high: float = math.inf) -> Check:
     """Returns a check that takes finite numbers within bounds."""
     def check(value: Any, place: str) -> None:

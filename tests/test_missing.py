@@ -28,6 +28,11 @@ def test_an_absolute_path_has_its_folder_in_it(tmp_path):
     assert look_around(f'{tmp_path}/other') == ''
 
 
+def test_a_link_to_nothing_is_not_its_own_suggestion(tmp_path):
+    (tmp_path / 'image.jpg').symlink_to('nothing')
+    assert look_around(str(tmp_path / 'image.jpg')) == ''
+
+
 def test_paths_in_a_config_say_where_they_were_looked_for(shared_data, tmp_path, monkeypatch):
     from helpers.data import SMALL_LINEAR, write_config
 

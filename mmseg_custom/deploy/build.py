@@ -5,11 +5,13 @@
 - the file of weights brings these, as views of it where they are for the CPU.
 """
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from ..checkpoint.files import safe_load
@@ -31,6 +33,7 @@ from .config import BACKBONE_FOLDER, CONFIG, WEIGHTS
 
 # Methods by which torch.nn.init draws values.
 _IN_PLACE = ('uniform_', 'normal_', 'erfinv_', 'mul_', 'add_', 'clamp_', 'zero_', 'fill_')
+MOST_PARAMETERS = 10_000  # InternViT-6B has 700, with weights and biases counted one by one
 Classes = Mapping[str, Callable[..., nn.Module]]
 BACKBONES: Classes = {kind.__name__: kind for kind in (InternViT6B, InternViTAdapter, FrozenViT)}
 HEADS: Classes = {kind.__name__: kind for kind in (FCNHead, UPerHead, PlainMaskHead)}
@@ -47,7 +50,7 @@ def build_parts(config: Mapping[str, Any], folder: str) -> tuple[nn.Module, nn.M
         InputError: If a class is unknown, or cannot be built with its arguments.
     """
     path = os.path.join(folder, CONFIG)
-    with torch.device('meta'), _NothingInitialised():
+    with torch.device('meta'), _NothingInitialised(), _few_parameters():
         backbone = _build('backbone', BACKBONES, _located(config['backbone'], folder), path)
         if config['adapters'] is not None:
             _add_adapters(backbone, config['adapters'], path)
@@ -86,10 +89,27 @@ def fill_from(network: nn.Module, folder: str) -> None:
         InputError: If the file is missing, damaged or of another network.
     """
     path = os.path.join(folder, WEIGHTS)
+    if not os.path.isfile(path):  # a pipe would be waited for
+        raise InputError(f'{path} is missing or no file: export or fetch the folder again')
     content, mapped = safe_load(path)
     fill(network, LazyStateDict(path, {name: LazyTensor.of(tensor, mapped) for name, tensor
                                        in content['state_dict'].items()}))
     finish_checks()
+
+
+@contextmanager
+def _few_parameters() -> Iterator[None]:
+    """Refuses networks that memory could not hold the modules of, as of a billion blocks."""
+    left = iter(range(MOST_PARAMETERS))
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if next(left, None) is None:
+            raise InputError(f'more than {MOST_PARAMETERS} parameters')
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 class _NothingInitialised(TorchFunctionMode):
@@ -132,7 +152,7 @@ def _build(place: str, known: Classes, options: Mapping[str, Any], path: str) ->
     try:
         return known[kind](**options)
     except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, ArithmeticError,
-            AssertionError) as error:
+            AssertionError, ImportError) as error:
         what = str(error) if isinstance(error, InputError) else words_of(error)
         raise InputError(f'{path}: {place} cannot be built ({what}): export it again') from error
 

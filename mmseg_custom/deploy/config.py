@@ -24,6 +24,7 @@ from ..schema import (
     nullable,
     number,
     record,
+    switch,
     text,
     validate,
 )
@@ -33,6 +34,7 @@ from .preprocessing import COVER, FIT, FLIPS, STRETCH
 CONFIG, WEIGHTS, CARD, LICENSE_NOTE = 'config.json', 'model.safetensors', 'README.md', 'LICENSE.md'
 BACKBONE_FOLDER = 'backbone'
 FORMAT, FORMAT_VERSION = 'mmseg_custom.deploy', 1
+MOST = 1 << 20  # of any number among the options of the network
 EXPECTED = f'the {CONFIG} of a folder that tools/export.py wrote'
 
 _SIDE = integer(1, 1 << 20)
@@ -43,7 +45,7 @@ _CHECK = record(dict(
     backbone=record(dict(type=text)), adapters=nullable(record(dict(
         r=integer(1), alpha=number(0), targets=array(text, 'names of layers', 1),
         blocks=array(integer(0), 'numbers of blocks', 1)), dict(use_dora=anything))),
-    decode_head=record(dict(type=text, num_classes=integer(1))),
+    decode_head=record(dict(type=text, num_classes=integer(1)), dict(align_corners=switch)),
     windows=record(dict(mode=choice('slide', 'whole')), dict(
         crop_size=_TWO_SIDES, stride=_TWO_SIDES, window_batch=nullable(integer(1)))),
     preprocessing=record(dict(
@@ -91,6 +93,8 @@ def check_config(content: Any, path: str) -> None:
         InputError: Naming the first key that does not fit.
     """
     validate(content, _CHECK, path, f'expected {EXPECTED}')
+    for part in ('backbone', 'decode_head', 'adapters'):
+        _check_numbers(content[part], part, path)
     try:
         check_test_cfg(content['windows'])
     except InputError as error:
@@ -102,3 +106,12 @@ def check_config(content: Any, path: str) -> None:
                          'classes: expected the same number of each')
     if 0 in content['preprocessing']['std']:
         raise InputError(f'{path}: preprocessing.std: expected no 0')
+
+
+def _check_numbers(value: Any, place: str, path: str) -> None:
+    """Refuses a part of the network with a number that memory could not hold the tensors of."""
+    if isinstance(value, (int, float)) and not abs(value) <= MOST:
+        raise InputError(f'{path}: {place}: {value!r}, expected a number of at most {MOST}')
+    if isinstance(value, (dict, list)):
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_numbers(one, f'{place}.{key}', path)

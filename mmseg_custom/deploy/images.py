@@ -73,6 +73,8 @@ def _check_array(image: np.ndarray) -> np.ndarray:
 
 def _decode(image: Image.Image, name: str) -> np.ndarray:
     """Decodes an image of Pillow; see :func:`read_image`."""
+    if not all(image.size):
+        raise InputError(f'{name} has {image.width}x{image.height} pixels: expected some')
     try:
         kind = image.format  # which a transposed image has no longer
         # Pillow would also remove the orientation from the image's data, by a copy of all of it.

@@ -13,10 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from .resize import covering_size, fitted_size, resize_bilinear
 
 FIT, COVER, STRETCH = 'fit', 'cover', 'stretch'
 FLIPS = ('horizontal', 'vertical')
+# Of the network's input: windows that cover more take tens of GB to put together.
+MOST_SIDE, MOST_PIXELS = 1 << 16, 1 << 28
 
 
 @dataclass(frozen=True)
@@ -62,24 +65,41 @@ class Preprocessing:
     channels: str = 'rgb'
 
     def __call__(self, image: np.ndarray) -> list[PreparedView]:
-        """Prepares all views of an image (H, W, 3), uint8, RGB."""
+        """Prepares all views of an image (H, W, 3), uint8, RGB.
+
+        Raises:
+            InputError: If the network's input would be too large, as of an image of one row.
+        """
         return [self._prepare(image, view['scale'], view['flip']) for view in self.views]
 
     def _prepare(self, image: np.ndarray, scale: Sequence[int], flip: str | None) -> PreparedView:
         """Prepares one view: see :class:`Preprocessing`."""
-        image = resize_bilinear(image, *self._size(image.shape[0], image.shape[1], scale))
-        if self.multiple:
-            image = resize_bilinear(image, *(-(-side // self.multiple) * self.multiple
-                                             for side in image.shape[:2]))
+        sizes = self._sizes(image.shape[0], image.shape[1], scale)
+        for height, width in sizes:
+            if not 0 < height * width <= MOST_PIXELS or max(height, width) > MOST_SIDE:
+                raise InputError(
+                    f'image of {image.shape[0]}x{image.shape[1]} pixels: the network would take it '
+                    f'as {height}x{width}, expected sides of 1 to {MOST_SIDE} pixels and at most '
+                    f'{MOST_PIXELS} pixels; cut it into parts')
+        for height, width in sizes[:-1]:
+            image = resize_bilinear(image, height, width)
         if flip is not None:
             image = np.flip(image, 1 - FLIPS.index(flip))
         if self.channels == 'bgr':
             image = image[..., ::-1]
         height, width = image.shape[:2]
-        padded = torch.zeros(3, *self._padded(height, width))
+        padded = torch.zeros(3, *sizes[-1])
         for channel, levels in enumerate(self._levels):
             padded[channel, :height, :width] = torch.from_numpy(levels[image[..., channel]])
         return PreparedView(padded, (height, width), flip)
+
+    def _sizes(self, height: int, width: int, scale: Sequence[int]) -> list[tuple[int, int]]:
+        """Returns the sizes that an image is resized to one after the other; padded, the last."""
+        sizes = [self._size(height, width, scale)]
+        if self.multiple:
+            sizes.append(_rounded_up(sizes[-1], self.multiple))
+        least = max(sizes[-1][0], self.pad_least or 0), max(sizes[-1][1], self.pad_least or 0)
+        return [*sizes, _rounded_up(least, self.pad_multiple or 1)]
 
     def _size(self, height: int, width: int, scale: Sequence[int]) -> tuple[int, int]:
         """Returns the height and width that an image is resized to, before ``multiple``."""
@@ -88,12 +108,6 @@ class Preprocessing:
         if self.resize == FIT:
             return fitted_size(height, width, (scale[0], scale[1]))
         return covering_size(height, width, max(min(scale), self.least_short or 0))
-
-    def _padded(self, height: int, width: int) -> tuple[int, ...]:
-        """Returns the height and width of the network's input."""
-        least = [max(side, self.pad_least or 0) for side in (height, width)]
-        return tuple(-(-side // (self.pad_multiple or 1)) * (self.pad_multiple or 1)
-                     for side in least)
 
     @cached_property
     def _levels(self) -> np.ndarray:
@@ -104,3 +118,8 @@ class Preprocessing:
         mean, std = (np.array(each, np.float32)[:, None] for each in (self.mean, self.std))
         centred = (np.arange(256, dtype=np.float32) - mean).astype(np.float64)
         return (centred * (1 / std.astype(np.float64))).astype(np.float32)
+
+
+def _rounded_up(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """Returns the least sides that are multiples of a number and not below those of ``size``."""
+    return -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple

@@ -38,7 +38,6 @@ class Segmentor(WindowInference, nn.Module):
         first_label: Number of the first class in label files of its data set: 1 where 0 means
             "other" (``reduce_zero_label``), else 0. Label maps here begin at 0 all the same.
         ignore_index: Number of pixels without a class in label files of its data set.
-        device: Device that it computes on.
         config: Content of ``config.json``.
 
     Args:
@@ -53,7 +52,7 @@ class Segmentor(WindowInference, nn.Module):
     def __init__(self, config: Mapping[str, Any], backbone: nn.Module, decode_head: Any,
                  device: torch.device, runtime: Callable[[Tensor], Tensor] | None = None):
         super().__init__()
-        self.config, self.device, self._runtime = dict(config), device, runtime
+        self.config, self._device, self._runtime = dict(config), device, runtime
         self.backbone, self.decode_head = backbone, decode_head
         self.test_cfg = config['windows']
         self.align_corners = decode_head.align_corners
@@ -62,6 +61,11 @@ class Segmentor(WindowInference, nn.Module):
         self.palette = np.array(config['palette'], np.uint8)
         self.first_label, self.ignore_index = config['first_label'], config['ignore_index']
         self._prepare = Preprocessing(**config['preprocessing'])
+
+    @property
+    def device(self) -> torch.device:
+        """Device that it computes on: that of its weights, or of its runtime."""
+        return self._device if self._runtime is not None else next(self.parameters()).device
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str],

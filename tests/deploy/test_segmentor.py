@@ -117,6 +117,11 @@ def change(folder: Path, **changes) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def change_part(folder: Path, part: str, **changes) -> None:
+    options = json.loads((folder / 'config.json').read_text())[part]
+    change(folder, **{part: dict(options, **changes)})
+
+
 @pytest.mark.parametrize('spoil, message', [
     (lambda folder: (folder / 'config.json').unlink(), 'holds no config.json'),
     (lambda folder: (folder / 'config.json').write_text('{"a": '), 'is no JSON file'),
@@ -126,17 +131,20 @@ def change(folder: Path, **changes) -> None:
     (lambda folder: change(folder, backbone=dict(type='ResNet')), "backbone.type='ResNet'"),
     (lambda folder: change(folder, backbone=dict(type='InternViT6B', depht=3)),
      "unknown key in model.backbone: 'depht' (did you mean 'depth'?)"),
+    (lambda folder: change_part(folder, 'backbone', depth=1 << 20), 'more than 10000 parameters'),
+    (lambda folder: change_part(folder, 'backbone', embed_dim=10 ** 12),
+     'backbone.embed_dim: 1000000000000, expected a number of at most 1048576'),
+    (lambda folder: change_part(folder, 'decode_head', align_corners='no'),
+     "decode_head.align_corners: 'no', expected true or false"),
     (lambda folder: change(folder, backbone=dict(type='FrozenViT', name='/etc')),
      "backbone.name='/etc': expected the name of a network of timm"),
     (lambda folder: change(folder, windows=dict(mode='slide', crop_size=[56, 56])),
      'test_cfg.stride=None'),
     (lambda folder: change(folder, classes=['wall']), '1 classes, 150 colours'),
-    (lambda folder: (folder / 'model.safetensors').unlink(), 'model.safetensors does not exist'),
+    (lambda folder: (folder / 'model.safetensors').unlink(), 'model.safetensors is missing'),
     (lambda folder: (folder / 'model.safetensors').write_bytes(
         (folder / 'model.safetensors').read_bytes()[:-9]), 'is cut short or damaged'),
-    (lambda folder: change(folder, decode_head=dict(
-        json.loads((folder / 'config.json').read_text())['decode_head'], channels=16,
-        in_channels=16)),
+    (lambda folder: change_part(folder, 'decode_head', channels=16, in_channels=16),
      'model.safetensors: decode_head'),
 ])
 def test_damaged_and_foreign_folders_are_refused(copied, spoil, message):
@@ -152,6 +160,14 @@ def test_no_weights_are_read_that_the_config_names(copied):
     content['backbone']['pretrained'] = '/nowhere.pth'
     path.write_text(json.dumps(content))
     Segmentor.from_pretrained(copied, device='cpu')
+
+
+def test_images_that_become_too_large_or_empty_are_refused(small):
+    segmentor = Segmentor.from_pretrained(small / 'out', device='cpu')
+    with pytest.raises(InputError, match='image of 1x3000 pixels.*cut it into parts'):
+        segmentor(np.zeros((1, 3000, 3), np.uint8))
+    with pytest.raises(InputError, match='0x0 pixels: expected some'):
+        segmentor(Image.new('RGB', (0, 0)))
 
 
 def test_names_and_devices_that_are_none(small):

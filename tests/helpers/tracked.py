@@ -61,7 +61,7 @@ def rows_of_wandb(folder: Path) -> tuple[Points, dict[int, list[np.ndarray]]]:
         for row in history_of(str(path)):
             step = row['global_step']
             for name, value in sorted(row.items()):
-                if name.endswith('.path'):
+                if name.startswith('predictions/') and name.endswith('.path'):
                     pictures.setdefault(step, []).append(
                         np.asarray(Image.open(path.parent / 'files' / value)))
                 elif isinstance(value, (int, float)):

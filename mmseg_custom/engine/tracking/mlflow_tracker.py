@@ -63,10 +63,10 @@ class MlflowTracker(Tracker):
         earlier = read_run(runner.work_dir, 'mlflow') if runner.iter else None
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)
-        for library in ('mlflow', 'alembic'):  # print how tables are made, and each failed call
-            logging.getLogger(library).setLevel(logging.CRITICAL)
         try:
-            from mlflow import MlflowClient
+            from mlflow import MlflowClient  # which sets the levels of its logs
+            for library in ('mlflow', 'alembic'):  # print how tables are made, each failed call
+                logging.getLogger(library).setLevel(logging.CRITICAL)
             self._client = MlflowClient(self.tracking_uri)
             if earlier:
                 self._id = earlier
