@@ -65,9 +65,11 @@ def main(args: argparse.Namespace) -> None:
                   license=args.license, show_progress=True)
     print(f'written: {args.target}')
     if args.onnx:
-        print(f'onnxruntime: {add_onnx(args.target, args.dtype)}')
+        print(f'onnxruntime and PyTorch, both in {args.dtype}, on '
+              f'{add_onnx(args.target, args.dtype)}')
     if args.aot:
-        print(f'AOTInductor on {args.device}: {add_aot(args.target, args.device)}')
+        print(f'AOTInductor and PyTorch, both in the dtypes of the folder on {args.device}, on '
+              f'{add_aot(args.target, args.device)}')
     if args.push_to_hub:
         print(f'uploaded: {push_to_hub(args.target, args.push_to_hub, args.private)}')
 

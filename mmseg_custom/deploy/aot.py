@@ -27,8 +27,7 @@ def export_aot(network: WindowNetwork, path: str, image_size: tuple[int, int],
                device: torch.device | str = 'cpu') -> Agreement:
     """Compiles a network for windows of any number and size, and checks the result.
 
-    The package computes in the dtypes of the network, casts included. Tried with PyTorch 2.11; 2.6
-    could not compile it.
+    The package computes in the dtypes of the network, casts included.
 
     Args:
         network: Network in eval mode; it is moved to the device.

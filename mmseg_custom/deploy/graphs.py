@@ -13,7 +13,7 @@ from .agreement import Agreement
 from .aot import check_compiler, export_aot
 from .network import WindowNetwork
 from .onnx_export import check_libraries, export_onnx
-from .program import LEAST_CELLS
+from .program import LEAST_CELLS, check_torch
 from .runtimes import AOT, ONNX
 from .segmentor import Segmentor, choose_device
 
@@ -27,8 +27,10 @@ def check_graphs(onnx: bool, aot: bool, device: str) -> None:
         device: Its device.
 
     Raises:
-        InputError: If a library, a compiler or the device is missing.
+        InputError: If a library, a compiler or the device is missing, or PyTorch is too old.
     """
+    if onnx or aot:
+        check_torch()
     if onnx:
         check_libraries()
     if aot:

@@ -10,7 +10,8 @@ from ..layers.attention import Attention, sdpa
 from ..layers.deformable_attention import DeformableAttention, read_points
 from .network import WindowNetwork
 
-MOST = 2 ** 15  # windows, or cells along a side; PyTorch 2.6 exports nothing without a limit
+LOWEST_TORCH = '2.11'  # in which graphs were tried; 2.6 fails at bicubic resizing to a free size
+MOST = 2 ** 15  # windows, or cells along a side
 LEAST_CELLS = 4  # along a side: fewer would leave a single cell on the coarsest level of a pyramid
 
 
@@ -26,8 +27,10 @@ def export_program(network: WindowNetwork, image_size: tuple[int, int]) -> Expor
         image_size: Height and width in pixels of the windows that it is traced with.
 
     Raises:
-        InputError: If the size does not fit the network, or ``torch.export`` cannot follow it.
+        InputError: If PyTorch is too old, the size does not fit the network, or ``torch.export``
+            cannot follow it.
     """
+    check_torch()
     check_size(network, image_size)
     _use_plain_kernels(network)
     device = next(network.parameters()).device
@@ -44,6 +47,18 @@ def export_program(network: WindowNetwork, image_size: tuple[int, int]) -> Expor
             f'{_name_of(network)} cannot be exported as a graph for windows of any size '
             f'({words_of(error)}): run it with PyTorch, or have no numbers of cells or images in '
             'its forward pass depend on Python ints') from error
+
+
+def check_torch() -> None:
+    """Checks that PyTorch is new enough to export graphs.
+
+    Raises:
+        InputError: If it is not.
+    """
+    if torch.__version__ < LOWEST_TORCH:
+        raise InputError(f'graphs (ONNX, AOTInductor) need PyTorch {LOWEST_TORCH} or newer to be '
+                         f'written, and this is {torch.__version__}: pip install -U torch, or run '
+                         'the segmentor with PyTorch')
 
 
 def check_size(network: WindowNetwork, image_size: tuple[int, int]) -> None:

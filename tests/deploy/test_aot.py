@@ -3,7 +3,7 @@ import os
 
 import pytest
 import torch
-from helpers.window_networks import window_network
+from helpers.window_networks import window_network, writes_graphs
 
 from mmseg_custom.deploy import agreement
 from mmseg_custom.deploy.aot import export_aot
@@ -20,6 +20,7 @@ def cache(tmp_path_factory):
 
 
 @pytest.mark.slow
+@writes_graphs
 @pytest.mark.parametrize('kind, dtype', [('linear', torch.bfloat16), ('upernet', torch.float32),
                                          ('masks', torch.float32)])
 def test_package_gives_the_logits_of_windows_of_any_number_and_size(tmp_path, kind, dtype):
@@ -39,6 +40,7 @@ def test_package_gives_the_logits_of_windows_of_any_number_and_size(tmp_path, ki
 
 
 @pytest.mark.slow
+@writes_graphs
 def test_package_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setitem(agreement.TOLERANCE, torch.float32, -1.0)
     with pytest.raises(InputError, match='the package of AOTInductor does not compute'):

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from helpers.window_networks import window_network
+from helpers.window_networks import window_network, writes_graphs
 
 from mmseg_custom.deploy import agreement
 from mmseg_custom.deploy.network import WindowNetwork
@@ -23,6 +23,7 @@ def libraries():
 
 
 @pytest.mark.slow
+@writes_graphs
 @pytest.mark.parametrize('kind', ['linear', 'upernet', 'masks', 'eomt', 'adapter', 'timm', 'int8'])
 def test_onnxruntime_gives_the_logits_of_windows_of_any_number_and_size(tmp_path, libraries, kind):
     network = window_network(kind)
@@ -39,6 +40,7 @@ def test_onnxruntime_gives_the_logits_of_windows_of_any_number_and_size(tmp_path
 
 
 @pytest.mark.slow
+@writes_graphs
 def test_large_networks_have_their_weights_in_a_file_beside_the_graph(tmp_path, libraries):
     network, path = window_network('linear', torch.bfloat16), str(tmp_path / 'model.onnx')
     export_onnx(network, path, (56, 84), large=0)
@@ -55,6 +57,7 @@ def test_large_networks_have_their_weights_in_a_file_beside_the_graph(tmp_path, 
 
 
 @pytest.mark.slow
+@writes_graphs
 def test_graph_that_computes_something_else_is_not_written(tmp_path, libraries, monkeypatch):
     monkeypatch.setitem(agreement.TOLERANCE, torch.float32, 0.0)
     with pytest.raises(InputError, match='ONNX by onnxruntime does not compute what PyTorch does'):
@@ -63,6 +66,7 @@ def test_graph_that_computes_something_else_is_not_written(tmp_path, libraries, 
 
 
 @pytest.mark.slow
+@writes_graphs
 def test_network_of_the_size_of_internvit_300m(tmp_path, libraries):
     backbone = InternViT6B(embed_dim=1024, num_heads=16, depth=24, img_size=448, qkv_bias=True,
                            qk_normalization=False, norm_type='layer_norm', out_indices=[23],

@@ -1,8 +1,10 @@
 """Tiny networks of windows, as exported graphs are made of, without mmcv and mmseg."""
+import pytest
 import torch
 from torch import nn
 
 from mmseg_custom.deploy.network import WindowNetwork
+from mmseg_custom.deploy.program import LOWEST_TORCH
 from mmseg_custom.models.backbones.frozen_vit import FrozenViT
 from mmseg_custom.models.backbones.intern_vit import InternViT6B
 from mmseg_custom.models.backbones.intern_vit_adapter import InternViTAdapter
@@ -10,6 +12,8 @@ from mmseg_custom.models.decode_heads.fcn_head import FCNHead
 from mmseg_custom.models.decode_heads.plain_mask_head import PlainMaskHead
 from mmseg_custom.models.decode_heads.uper_head import UPerHead
 
+writes_graphs = pytest.mark.skipif(torch.__version__ < LOWEST_TORCH,
+                                  reason=f'graphs need PyTorch {LOWEST_TORCH}')
 SIZE = dict(embed_dim=32, num_heads=2, img_size=56, use_flash_attn=False)
 LEVELS = dict(in_channels=[32] * 4, in_index=[0, 1, 2, 3], channels=8, num_classes=5,
               align_corners=False)
