@@ -33,7 +33,7 @@ from .config import BACKBONE_FOLDER, CONFIG, WEIGHTS
 
 # Methods by which torch.nn.init draws values.
 _IN_PLACE = ('uniform_', 'normal_', 'erfinv_', 'mul_', 'add_', 'clamp_', 'zero_', 'fill_')
-MOST_PARAMETERS = 10_000  # InternViT-6B has 700, with weights and biases counted one by one
+MOST_PARAMETERS = 10_000  # InternViT-6B with a pyramid has 636, weights and biases one by one
 Classes = Mapping[str, Callable[..., nn.Module]]
 BACKBONES: Classes = {kind.__name__: kind for kind in (InternViT6B, InternViTAdapter, FrozenViT)}
 HEADS: Classes = {kind.__name__: kind for kind in (FCNHead, UPerHead, PlainMaskHead)}

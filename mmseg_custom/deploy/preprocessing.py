@@ -18,7 +18,7 @@ from .resize import covering_size, fitted_size, resize_bilinear
 
 FIT, COVER, STRETCH = 'fit', 'cover', 'stretch'
 FLIPS = ('horizontal', 'vertical')
-# Of the network's input: windows that cover more take tens of GB to put together.
+# Of the network's input: as many pixels are 3 GiB in float32, before windows are cut.
 MOST_SIDE, MOST_PIXELS = 1 << 16, 1 << 28
 
 
