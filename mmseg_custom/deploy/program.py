@@ -10,7 +10,7 @@ from ..layers.attention import Attention, sdpa
 from ..layers.deformable_attention import DeformableAttention, read_points
 from .network import WindowNetwork
 
-LOWEST_TORCH = '2.11'  # in which graphs were tried; 2.6 fails at bicubic resizing to a free size
+LOWEST_TORCH = '2.11'  # in which graphs were tried; 2.6 writes no bicubic resizing to ONNX
 MOST = 2 ** 15  # windows, or cells along a side
 LEAST_CELLS = 4  # along a side: fewer would leave a single cell on the coarsest level of a pyramid
 
