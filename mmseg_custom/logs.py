@@ -19,6 +19,25 @@ def log_details(message: str, *values: object) -> None:
 
 
 @contextmanager
+def quiet(*names: str, level: int = logging.WARNING) -> Iterator[None]:
+    """Keeps loggers from saying what is below a level.
+
+    Args:
+        names: Names of the loggers.
+        level: Least level of what they log; one that says less already stays as it is.
+    """
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(max(level, logger.level))
+    try:
+        yield
+    finally:
+        for logger, before in zip(loggers, levels):
+            logger.setLevel(before)
+
+
+@contextmanager
 def saying(doing: str, after: float = AFTER, every: float = EVERY) -> Iterator[None]:
     """Logs what the block does once that takes a while, and now and then until it ends.
 

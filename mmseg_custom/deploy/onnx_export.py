@@ -6,8 +6,6 @@
 import logging
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,7 +14,7 @@ from torch import Tensor
 from ..errors import InputError, words_of
 from ..files import PART, flush, make_folder
 from ..layers.quantized_linear import quantized_layers
-from ..logs import MAIN
+from ..logs import MAIN, quiet
 from .agreement import Agreement, check_windows, compare
 from .network import WindowNetwork
 from .program import export_program
@@ -107,7 +105,7 @@ def _write(network: WindowNetwork, path: str, image_size: tuple[int, int], dtype
                          f'{type(network.decode_head).__name__} has an operation without a '
                          f'counterpart in ONNX ({words_of(cause)}): run it with PyTorch') from error
     _set_weights(program.model.graph, network, dtype)
-    with _quiet('onnxscript'):
+    with quiet('onnxscript', level=logging.ERROR):  # it warns of constants that it does not fold
         program.optimize()
     total = sum(value.const_value.nbytes for value in program.model.graph.initializers.values())
     program.save(path, external_data=total >= large)
@@ -154,18 +152,6 @@ def _written_later(tensor: Tensor, dtype: torch.dtype, kind: Any, name: str) -> 
     from onnx_ir.tensor_adapters import TorchTensor
     return ir.LazyTensor(lambda: TorchTensor(tensor.to('cpu', dtype).contiguous(), name),
                          dtype=kind, shape=ir.Shape(tensor.shape), name=name)
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Silences warnings of a library's log, here of constants that it does not fold."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _publish(part: str, path: str) -> None:

@@ -30,6 +30,7 @@ from ...deploy.config import (
 from ...errors import InputError
 from ...evaluation.run_info import describe_checkpoint
 from ...files import atomic_folder, atomic_write
+from ...logs import MAIN, quiet
 from ...targets import try_target
 from ..class_facts import configured_classes, recorded_classes
 from ..test import load_model
@@ -124,5 +125,6 @@ def _check_fit(config: Mapping[str, Any], weights: LazyStateDict, folder: str) -
     """
     network = nn.Module()
     network.backbone, network.decode_head = build_parts(config, folder)
-    set_precision(network, config, 'cpu')
+    with quiet(MAIN):  # which said it of the network that is exported
+        set_precision(network, config, 'cpu')
     check_fit(weights, network.state_dict(), lambda name: False)

@@ -5,7 +5,6 @@ import math
 import os
 import os.path as osp
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from mmcv.runner import BaseRunner, get_dist_info
 from mmcv.runner.hooks import LoggerHook
@@ -19,6 +18,7 @@ from ...distributed.launch import is_first_of_node
 from ...distributed.parallelize import parallelize
 from ...distributed.precision import apply_precision
 from ...files import SaveError, atomic_write
+from ...logs import MAIN, quiet
 from .. import best
 from ..build import compute_dtype, head_dtype, init_heads, master_dtype
 from ..determinism import settle_determinism
@@ -99,7 +99,7 @@ class Probe:
         # checkpoint of a common iteration. The sweep removes them once all heads have saved.
         saving = dict(run.cfg.get('checkpoint_config') or {})
         self._kept, self._interval = saving.pop('max_keep_ckpts', -1), saving.get('interval', 1)
-        with _silenced():
+        with quiet('mmcv', MAIN):
             model = _build(run, shared)
             if opened is not None:
                 load_segmentor(model, opened, verify=is_first_of_node())
@@ -239,20 +239,6 @@ def _build(run: Run, shared: SharedBackbone) -> nn.Module:
                     head_dtype=head_dtype(cfg, model))
     settle_determinism(model)
     return model
-
-
-@contextmanager
-def _silenced() -> Iterator[None]:
-    """Silences logging while heads are built."""
-    loggers = [logging.getLogger(name) for name in ('mmcv', 'mmseg')]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(max(logging.WARNING, logger.level))
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
 
 
 def _logger(name: str, run: Run) -> logging.Logger:
