@@ -1,6 +1,6 @@
 """Runs the fast tests on several versions of Python, PyTorch, NumPy and OpenCV, each by itself.
 
-    python scripts/matrix [CELL ...] [--keep] [--fetch-python] [--tests PATH ...]
+    python scripts/matrix [CELL ...] [--jobs N] [--keep] [--fetch-python] [--tests PATH ...]
 
 A cell is a row of requirements/matrix.yaml. Its environment is made by uv where that is installed,
 by venv and pip elsewhere, and removed when its tests have passed. Output goes to a log, one line a
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cells import BUILD, ROOT, Cell, describe, read_table
@@ -50,6 +51,15 @@ def run_tests(cell: Cell, tests: Sequence[str]) -> Result:
 
 
 def run_cell(cell: Cell, options: argparse.Namespace) -> Result:
+    """Tests in a cell, and prints a line about it."""
+    start = time.monotonic()
+    found = make_and_test(cell, options)
+    minutes = (time.monotonic() - start) / 60
+    print(f'{cell.name}: {found.outcome}, {found.words} [{minutes:.1f} min]', flush=True)
+    return found
+
+
+def make_and_test(cell: Cell, options: argparse.Namespace) -> Result:
     """Makes the environment of a cell, tests in it, and removes it when the tests have passed."""
     cell.log.write_text('')
     try:
@@ -75,6 +85,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('cells', nargs='*', metavar='CELL',
                         help=f'rows of requirements/matrix.yaml: {", ".join(cells)}; default: all')
+    parser.add_argument('--jobs', type=int, default=1, metavar='N',
+                        help='cells at a time, each on one core; default: 1')
     parser.add_argument('--keep', action='store_true', help='keep environments of passed tests')
     parser.add_argument('--fetch-python', action='store_true',
                         help='let uv download an interpreter that is missing')
@@ -84,13 +96,10 @@ def main() -> int:
     if unknown := set(options.cells) - set(cells):
         parser.error(f'no such cell: {", ".join(sorted(unknown))}; there are {", ".join(cells)}')
     BUILD.mkdir(parents=True, exist_ok=True)
-    results = {}
-    for name in options.cells or cells:
-        start = time.monotonic()
-        results[name] = run_cell(cells[name], options)
-        minutes = (time.monotonic() - start) / 60
-        print(f'{name}: {results[name].outcome}, {results[name].words} [{minutes:.1f} min]',
-              flush=True)
+    names = options.cells or list(cells)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        found = pool.map(lambda name: run_cell(cells[name], options), names)
+        results = dict(zip(names, found))
     width = max(map(len, results))
     print('\n' + '\n'.join(f'{name:{width}}  {found.outcome:7}  {found.words}'
                            for name, found in results.items()))

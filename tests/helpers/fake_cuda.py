@@ -555,6 +555,13 @@ def simulate_cuda(monkeypatch: pytest.MonkeyPatch, gpus: int = 8) -> None:
     monkeypatch.setattr(comm, 'scatter', lambda tensor, *_: (tensor.cuda(non_blocking=True),))
     monkeypatch.setattr(nn.Module, '_apply', _apply)
     monkeypatch.setattr(Tensor, 'record_stream', lambda *_: None)
+    # PyTorch 2.15 draws until all numbers are in range, which numbers without a value never are.
+    monkeypatch.setattr(nn.init, '_no_grad_trunc_normal_', _draw)
+
+
+def _draw(tensor: Tensor, *_, **__) -> Tensor:
+    with torch.no_grad():
+        return tensor.normal_()
 
 
 def _group_tensors(tensors: list) -> dict:
