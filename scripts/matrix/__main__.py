@@ -12,6 +12,7 @@ build/matrix/
 """
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from environments import Failed, Skipped, make_environment, pick_python
 # The pages, the set-up, the benchmarks and the recipes as text do not depend on versions.
 OTHER_TESTS = ('tests/docs', 'tests/benchmarks', 'tests/configs', 'tests/test_packaging.py',
                'tests/test_matrix.py')
+SUMMARY = re.compile(r'\b\d+ (passed|failed|errors?|skipped|deselected)\b|no tests ran')
 
 
 @dataclass
@@ -46,7 +48,9 @@ def run_tests(cell: Cell, tests: Sequence[str]) -> Result:
     with open(cell.log, 'a', encoding='utf-8') as log:
         code = subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, stdout=log,
                               stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL).returncode
-    lines = cell.log.read_text(encoding='utf-8', errors='replace').strip().splitlines()
+    # Libraries may write more lines as their process ends.
+    lines = [line for line in cell.log.read_text(encoding='utf-8', errors='replace').splitlines()
+             if SUMMARY.search(line)]
     return Result('passed' if code == 0 else 'failed', lines[-1].strip('= ') if lines else '')
 
 
