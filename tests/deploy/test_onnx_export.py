@@ -46,7 +46,8 @@ def test_large_networks_have_their_weights_in_a_file_beside_the_graph(tmp_path, 
     export_onnx(network, path, (56, 84), large=0)
     assert sorted(os.listdir(tmp_path)) == ['model.onnx', 'model.onnx.data']
     weights = sum(tensor.numel() for tensor in network.parameters()) * 4  # bytes, in float32
-    assert os.path.getsize(f'{path}.data') >= weights
+    # Nearly all of them: small tensors stay in the graph, or are folded.
+    assert os.path.getsize(f'{path}.data') >= 0.95 * weights
     windows = torch.randn(1, 3, 56, 56)
     with torch.no_grad():
         torch.testing.assert_close(OnnxRuntime(path)(windows), network.float()(windows),
