@@ -17,7 +17,7 @@ from ..layers.quantized_linear import quantized_layers
 from ..logs import MAIN, quiet
 from .agreement import Agreement, check_windows, compare
 from .network import WindowNetwork
-from .program import export_program
+from .program import export_program, name_of
 from .recast import computing_in, dtypes_in, tensors_of, without_values
 from .runtimes import OnnxRuntime, import_extra
 
@@ -101,9 +101,8 @@ def _write(network: WindowNetwork, path: str, image_size: tuple[int, int], dtype
         cause: BaseException = error
         while cause.__cause__ is not None:  # The last one names the operation.
             cause = cause.__cause__
-        raise InputError(f'{type(network.backbone).__name__} with '
-                         f'{type(network.decode_head).__name__} has an operation without a '
-                         f'counterpart in ONNX ({words_of(cause)}): run it with PyTorch') from error
+        raise InputError(f'{name_of(network)} has an operation without a counterpart in ONNX '
+                         f'({words_of(cause)}): run it with PyTorch') from error
     _set_weights(program.model.graph, network, dtype)
     with quiet('onnxscript', level=logging.ERROR):  # it warns of constants that it does not fold
         program.optimize()

@@ -44,7 +44,7 @@ def export_program(network: WindowNetwork, image_size: tuple[int, int]) -> Expor
             return torch.export.export(network, (windows,), dynamic_shapes=(shapes,), strict=False)
     except Exception as error:  # of torch.export, of what it traces, or of a symbolic size in it
         raise InputError(
-            f'{_name_of(network)} cannot be exported as a graph for windows of any size '
+            f'{name_of(network)} cannot be exported as a graph for windows of any size '
             f'({words_of(error)}): run it with PyTorch, or have no numbers of cells or images in '
             'its forward pass depend on Python ints') from error
 
@@ -87,5 +87,6 @@ def _use_plain_kernels(network: WindowNetwork) -> None:
             module.kernel = read_points
 
 
-def _name_of(network: WindowNetwork) -> str:
+def name_of(network: WindowNetwork) -> str:
+    """Returns the classes of a network, for messages."""
     return f'{type(network.backbone).__name__} with {type(network.decode_head).__name__}'
